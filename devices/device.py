@@ -1,0 +1,184 @@
+"""A device as data: one TOML file says what executes there, with which settings, and how it is reached."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from devices.runtimes import Option, get_runtime
+from devices.transports import transport_names
+from ofa.errors import DeviceError, nearest
+
+__all__ = ["CATALOG", "Device", "device_names", "get_device", "load_device"]
+
+CATALOG = Path(__file__).parent / "catalog"
+"""The folder of the devices that come with the project, one TOML file each."""
+
+_PRECISIONS = ("fp32",)
+_STATUSES = ("measured", "template")
+_TEXTS = ("name", "runtime", "description", "precision", "transport", "status")
+_TYPES: dict[str, type] = {**dict.fromkeys(_TEXTS, str), "threads": int, "batch": int}
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """What is measured, and under which settings: a deployed network keeps a table's promise only under the same ones.
+
+    Args:
+        name: letters, digits, ``.``, ``_`` and ``-``; the name of the file in a catalog.
+        runtime: what executes there, one of ``devices.runtimes.runtime_names()``.
+        description: one sentence for people.
+        threads: threads that compute one call.
+        precision: number format of weights and activations (``fp32``).
+        batch: images in one call.
+        transport: how the device is reached (``local``: a subprocess on this machine).
+        status: ``measured`` if somebody has timed networks with this very file, otherwise ``template``.
+        options: settings that only this runtime knows, as ``(name, value)`` pairs; those not given have the runtime's default.
+
+    Raises:
+        DeviceError: a value that cannot be; the message names the nearest that can.
+    """
+
+    name: str
+    runtime: str
+    description: str = ""
+    threads: int = 1
+    precision: str = "fp32"
+    batch: int = 1
+    transport: str = "local"
+    status: str = "template"
+    options: tuple[tuple[str, Option], ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_types(self)
+        if not _NAME.fullmatch(self.name):
+            raise DeviceError(f"a device's name must be letters, digits, '.', '_' and '-', but got '{self.name}'; rename it")
+        _check_choice(self, "precision", _PRECISIONS)
+        _check_choice(self, "status", _STATUSES)
+        _check_choice(self, "transport", transport_names())
+        for key in ("threads", "batch"):
+            if getattr(self, key) < 1:
+                raise DeviceError(f"'{key}' of device '{self.name}' must be at least 1, but is {getattr(self, key)}; correct it")
+        object.__setattr__(self, "options", _complete_options(self))
+
+    def option(self, name: str) -> Option:
+        """The value of one of the runtime's settings, its default where the device does not give it."""
+        return dict(self.options)[name]
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields, as JSON values; ``from_json`` reads them back."""
+        return {**dataclasses.asdict(self), "options": dict(self.options)}
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any], *, source: str = "") -> Device:
+        """The device of these fields.
+
+        Args:
+            fields: as ``to_json`` writes them, or a parsed TOML file.
+            source: where they came from, for messages.
+
+        Raises:
+            DeviceError: unknown or missing keys, or values that cannot be.
+        """
+        where = source or f"device '{fields.get('name', '?')}'"
+        known = [field.name for field in dataclasses.fields(cls)]
+        for key in fields:
+            if key not in known:
+                raise DeviceError(f"{where} must hold only keys of a device, but has '{key}'; {nearest(key, known)}")
+        for key in ("name", "runtime"):
+            if key not in fields:
+                raise DeviceError(f"{where} must name its {key}, but has no key '{key}'; add a line such as: {key} = \"...\"")
+        options = fields.get("options", {})
+        if not isinstance(options, Mapping):
+            raise DeviceError(f"'options' of {where} must be a table of settings, but is {options!r}; write them under [options]")
+        return cls(**{**fields, "options": tuple(options.items())})
+
+
+def load_device(path: str | os.PathLike[str]) -> Device:
+    """Read a device's TOML file.
+
+    Raises:
+        DeviceError: the file is absent, is not TOML, or does not describe a device.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            fields = tomllib.load(file)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise DeviceError(f"a device file must be readable, but '{path}' is not: {reason}; check the path") from error
+    except ValueError as error:  # not TOML, or not UTF-8
+        raise DeviceError(f"a device file must be TOML, but '{path}' is not: {error}; correct that line") from error
+    return Device.from_json(fields, source=f"'{path}'")
+
+
+def device_names(folders: Iterable[str | os.PathLike[str]] = ()) -> tuple[str, ...]:
+    """Names of all devices in the users' ``folders`` and in the catalog, sorted."""
+    return tuple(sorted(_device_files(folders)))
+
+
+def get_device(name_or_path: str | os.PathLike[str], folders: Iterable[str | os.PathLike[str]] = ()) -> Device:
+    """A device by name or by the path of its TOML file.
+
+    Args:
+        name_or_path: a name from ``device_names(folders)``, or a path that ends in ``.toml``.
+        folders: users' own folders of TOML files; they come before the catalog.
+
+    Raises:
+        DeviceError: no such device (the message names the nearest), or its file is wrong.
+    """
+    wanted = os.fspath(name_or_path)
+    if wanted.endswith(".toml"):
+        return load_device(wanted)
+    files = _device_files(folders)
+    if wanted not in files:
+        raise DeviceError(f"there is no device '{wanted}'; {nearest(wanted, files)}; or give the path of a .toml file")
+    device = load_device(files[wanted])
+    if device.name != wanted:
+        raise DeviceError(f"a device's name must be that of its file, but '{files[wanted]}' holds '{device.name}'; rename one of them")
+    return device
+
+
+def _device_files(folders: Iterable[str | os.PathLike[str]]) -> dict[str, Path]:
+    files: dict[str, Path] = {path.stem: path for path in CATALOG.glob("*.toml")}
+    for folder in reversed([Path(folder) for folder in folders]):  # the first folder wins
+        if not folder.is_dir():
+            raise DeviceError(f"a folder of devices must exist, but '{folder}' is none; create it or correct the path")
+        files.update({path.stem: path for path in folder.glob("*.toml")})
+    return files
+
+
+def _check_types(device: Device) -> None:
+    for key, kind in _TYPES.items():
+        value = getattr(device, key)
+        if type(value) is not kind:  # a bool is an int to isinstance
+            raise DeviceError(f"'{key}' of device '{device.name}' must be {_called(kind)}, but is {value!r}; correct it")
+
+
+def _check_choice(device: Device, key: str, choices: Iterable[str]) -> None:
+    value = getattr(device, key)
+    if value not in choices:
+        raise DeviceError(f"'{key}' of device '{device.name}' must be a known one, but is '{value}'; {nearest(value, choices)}")
+
+
+def _complete_options(device: Device) -> tuple[tuple[str, Option], ...]:
+    """The device's options over the runtime's defaults, sorted, so that equal settings are equal values."""
+    defaults = get_runtime(device.runtime).options
+    for key, value in device.options:
+        if key not in defaults:
+            hint = nearest(key, defaults) if defaults else "it has none"
+            raise DeviceError(f"runtime '{device.runtime}' has no option '{key}' (device '{device.name}'); {hint}")
+        if type(value) is not type(defaults[key]):
+            kind = _called(type(defaults[key]))
+            raise DeviceError(f"option '{key}' of device '{device.name}' must be {kind}, but is {value!r}; correct it")
+    return tuple(sorted({**defaults, **dict(device.options)}.items()))
+
+
+def _called(kind: type) -> str:
+    return {bool: "true or false", int: "a whole number", float: "a number with a decimal point", str: "a text"}[kind]

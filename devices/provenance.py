@@ -1,0 +1,60 @@
+"""Where a measurement comes from: what is written beside every number."""
+
+from __future__ import annotations
+
+import os
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from devices.device import Device
+from devices.runtimes import get_runtime
+
+__all__ = ["provenance"]
+
+_CPUINFO = Path("/proc/cpuinfo")
+_BOARD = Path("/proc/device-tree/model")
+_GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+
+
+def provenance(device: Device) -> dict[str, Any]:
+    """What matters of this machine and of the device's runtime on it, as JSON values.
+
+    Returns:
+        ``device`` (its file's fields), ``runtime_version``, ``processor``, ``cores`` (that this process may use), ``clock_policy`` and
+        ``load`` (processes that wanted the processor in the last minute; both None where the system does not tell), ``platform``,
+        ``python_version``, ``date`` (UTC, ISO 8601).
+
+    Raises:
+        DeviceError: the runtime is not installed.
+    """
+    return {
+        "device": device.to_json(),
+        "runtime_version": get_runtime(device.runtime).version(),
+        "processor": _processor(),
+        "cores": _cores(),
+        "clock_policy": _text(_GOVERNOR) or None,
+        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "python_version": platform.python_version(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _processor() -> str:
+    names = [line.partition(":")[2].strip() for line in _text(_CPUINFO).splitlines() if line.lower().startswith("model name")]
+    return (names or [_text(_BOARD), platform.processor(), platform.machine()])[0] or platform.machine() or "unknown"
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip("\0\n ")
+    except OSError:
+        return ""

@@ -1,0 +1,140 @@
+"""A runtime for tests and trials: real outputs, and times that are computed from the graph instead of measured."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from devices.runtimes import Array, Option, Timer, check_inputs
+from ofa.errors import DeviceError
+
+if TYPE_CHECKING:
+    from devices.device import Device
+
+__all__ = ["FakeRuntime"]
+
+_MS_PER_CALL = 3e-3
+_MS_PER_MAC = 1e-7
+_MS_PER_NODE = 2e-3
+_MS_PER_OUTPUT_VALUE = 2e-7
+_FIRST_CALLS = 3  # like real runtimes, the first calls of a session are slow
+
+
+class FakeRuntime:
+    """Outputs by ONNX's reference evaluator; the time of a call is linear in multiply-accumulates, nodes and values written.
+
+    Every call costs a constant as well, so that a network takes another time than the sum of its blocks, as with real runtimes.
+
+    Options:
+        noise: standard deviation of the relative noise of a call (its logarithm is normal); 0.0 makes every call alike.
+        seed: of that noise; another seed is another measurement of the same device.
+        failure: "" or what happens when a file is loaded: "error" (a clean error), "crash" (the process dies), "hang" (it never returns).
+        failing: only files whose name holds this text fail; "" means all.
+    """
+
+    name = "fake"
+    options: Mapping[str, Option] = {"failing": "", "failure": "", "noise": 0.0, "seed": 0}
+
+    def version(self) -> str:
+        """Version of the formula that times are computed by."""
+        return "1"
+
+    def load(self, path: Path, device: Device) -> _Session:
+        """Load an ONNX file, or fail as the options say."""
+        if str(device.option("failing")) in path.name:
+            _fail(str(device.option("failure")), path)
+        try:
+            content = path.read_bytes()
+            if not content:  # protobuf reads nothing as an empty message
+                raise ValueError("it is empty")
+            model = _onnx().shape_inference.infer_shapes(_onnx().load_from_string(content), strict_mode=True, data_prop=True)
+        except Exception as error:  # onnx raises errors of its own, of protobuf's and of the system
+            reason = " ".join(str(error).split())
+            raise DeviceError(f"an ONNX file must be readable, but '{path.name}' is not: {reason}; export it again") from error
+        # Noise differs between networks, whatever the order in which they are loaded.
+        digest = int.from_bytes(hashlib.sha256(content).digest()[:8], "big")
+        return _Session(model, path, float(device.option("noise")), np.random.default_rng([int(device.option("seed")), digest]))
+
+
+def _fail(failure: str, path: Path) -> None:
+    if failure == "error":
+        raise DeviceError(f"the fake runtime must fail on '{path.name}', and did; set its option 'failure' to \"\"")
+    if failure == "crash":
+        os._exit(86)
+    while failure == "hang":
+        time.sleep(1)
+
+
+class _Session:
+    def __init__(self, model: Any, path: Path, noise: float, rng: np.random.Generator) -> None:
+        self._model = model
+        self._shapes = {argument.name: _fixed_shape(argument, path) for argument in model.graph.input}
+        self._call_s = _call_ms(model) / 1e3
+        self._noise = noise
+        self._rng = rng
+        self._calls = 0
+
+    def input_shapes(self) -> dict[str, tuple[int, ...]]:
+        return dict(self._shapes)
+
+    def run(self, inputs: Mapping[str, Array]) -> list[Array]:
+        check_inputs(inputs, self._shapes)
+        from onnx.reference import ReferenceEvaluator
+
+        return [np.asarray(output) for output in ReferenceEvaluator(self._model).run(None, dict(inputs))]
+
+    def timer(self, inputs: Mapping[str, Array]) -> Timer:
+        check_inputs(inputs, self._shapes)
+
+        def timed(calls: int) -> float:
+            first = max(0, min(calls, _FIRST_CALLS - self._calls))
+            self._calls += calls
+            factor = math.exp(self._noise * float(self._rng.standard_normal()))
+            return self._call_s * (calls + 9 * first) * factor
+
+        return timed
+
+
+def _onnx() -> ModuleType:
+    try:
+        import onnx
+        import onnx.shape_inference
+    except ImportError as error:
+        raise DeviceError("runtime 'fake' needs the package onnx, which is not installed; install it with: pip install onnx") from error
+    module: ModuleType = onnx
+    return module
+
+
+def _fixed_shape(argument: Any, path: Path) -> tuple[int, ...]:
+    kind = argument.type.tensor_type
+    shape = tuple(size.dim_value for size in kind.shape.dim)
+    if kind.elem_type != _onnx().TensorProto.FLOAT or 0 in shape:
+        raise DeviceError(
+            f"inputs must be float32 of fixed shape to be timed, but '{argument.name}' of '{path.name}' is not; "
+            f"export it with the device's batch and resolution"
+        )
+    return shape
+
+
+def _call_ms(model: Any) -> float:
+    """Time of one call: see the class."""
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    for value in (*model.graph.input, *model.graph.value_info, *model.graph.output):
+        shapes[value.name] = tuple(size.dim_value for size in value.type.tensor_type.shape.dim)
+    macs = values = 0
+    for node in model.graph.node:
+        written = math.prod(shapes.get(node.output[0], ()))
+        values += written
+        if node.op_type == "Conv":
+            macs += written * math.prod(shapes[node.input[1]][1:])
+        elif node.op_type in ("Gemm", "MatMul"):
+            macs += written * shapes[node.input[0]][-1]
+    return _MS_PER_CALL + _MS_PER_MAC * macs + _MS_PER_NODE * len(model.graph.node) + _MS_PER_OUTPUT_VALUE * values

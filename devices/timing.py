@@ -1,0 +1,185 @@
+"""How long a call takes: what is repeated, in which order, when it is enough, and what is reported.
+
+Shape suffixes: R rounds, N networks.
+
+What noise is made of, and what is done about each part:
+
+* the first calls of a network are slow (memory is mapped, code is generated): it is called until two samples in a row agree, and the
+  first round of all is discarded;
+* the machine is faster or slower for a while (clock, neighbours): networks are timed in interleaved rounds, in another random order each
+  time, and a round's samples are divided by that round's own speed, the median over all networks of how they did against their usual;
+* another process gets the processor in the middle of a sample (the system counts that): the sample is taken again, a few times at most;
+* single samples are disturbed in other ways: the median over rounds is taken;
+* the clock is coarse beside a short call: a sample is as many calls as last about a millisecond, after one that is not timed, so that a
+  network finds its own data in the caches and not another's.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+
+import numpy as np
+
+from devices.runtimes import Timer
+from ofa.errors import DeviceError
+
+resource: ModuleType | None
+try:
+    import resource
+except ImportError:  # not a Unix
+    resource = None
+
+__all__ = ["Floats", "Timing", "TimingPolicy", "measure_rounds", "median_half_width", "warm_up"]
+
+Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+"""A float64 array."""
+
+_STABLE = 0.05
+_WARMUP_SAMPLES = 30
+_ATTEMPTS = 4
+_ENOUGH_TO_KNOW_THE_SPEED = 5
+_TIGHT_SHARE = 0.9
+_NORMAL_95 = 1.96
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """Time of one call in milliseconds, over ``repeats`` samples (a sample is the mean of a few calls in a row)."""
+
+    median_ms: float
+    p90_ms: float
+    min_ms: float
+    std_ms: float
+    repeats: int
+
+    @classmethod
+    def of(cls, samples_R: Floats) -> Timing:
+        """The statistics of two samples or more, in milliseconds."""
+        return cls(
+            median_ms=float(np.median(samples_R)),
+            p90_ms=float(np.quantile(samples_R, 0.9)),
+            min_ms=float(samples_R.min()),
+            std_ms=float(samples_R.std(ddof=1)),
+            repeats=len(samples_R),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimingPolicy:
+    """When a measurement is enough.
+
+    Args:
+        tolerance: stop when the median's 95 % confidence interval is at most this share of it to either side, for nine in ten networks.
+        min_rounds: never stop before so many samples of each network.
+        max_rounds: always stop after so many.
+        time_limit_s: stop after so many seconds in one group, once there are ``min_rounds``.
+        sample_ms: shortest sample; shorter calls are repeated within one.
+        group_size: networks that are loaded at the same time, which bounds memory.
+
+    Raises:
+        DeviceError: values that cannot be.
+    """
+
+    tolerance: float = 0.01
+    min_rounds: int = 15
+    max_rounds: int = 60
+    time_limit_s: float = 60.0
+    sample_ms: float = 1.0
+    group_size: int = 128
+
+    def __post_init__(self) -> None:
+        for key in ("tolerance", "sample_ms", "time_limit_s", "group_size"):
+            if not getattr(self, key) > 0:
+                raise DeviceError(f"'{key}' of a timing policy must be above 0, but is {getattr(self, key):g}; raise it")
+        if not 2 <= self.min_rounds <= self.max_rounds:
+            raise DeviceError(
+                f"2 <= min_rounds <= max_rounds must hold in a timing policy, but they are {self.min_rounds} and {self.max_rounds}; "
+                "correct them"
+            )
+
+
+def warm_up(timer: Timer, policy: TimingPolicy) -> int:
+    """Call a network until its times are stable; returns the calls that make one sample."""
+    calls = 1
+    last_ms = 0.0
+    for _ in range(_WARMUP_SAMPLES):
+        call_ms = 1e3 * timer(calls) / calls
+        enough = max(1, math.ceil(policy.sample_ms / max(call_ms, 1e-6)))
+        if enough <= 2 * calls and abs(call_ms - last_ms) <= _STABLE * last_ms:
+            return enough
+        # Doubling: one slow first call says nothing of how many are enough, one fast one might ask for far too many.
+        calls, last_ms = max(calls, min(enough, 2 * calls)), call_ms
+    return calls
+
+
+def measure_rounds(
+    timers: Sequence[Timer], calls: Sequence[int], *, policy: TimingPolicy, rng: np.random.Generator, on_round: Callable[[int], None]
+) -> Floats:
+    """Time networks in interleaved rounds until the medians are tight, or a limit is reached.
+
+    Args:
+        timers: one a network, warmed up.
+        calls: calls in a sample, one a network.
+        policy: when it is enough.
+        rng: order within the rounds.
+        on_round: called before each round with the number of rounds done.
+
+    Returns:
+        Times of a call in ms, [R, N], the rounds' own speeds divided out, without the first round.
+    """
+    rounds: list[Floats] = []
+    end = time.monotonic() + policy.time_limit_s
+    while True:
+        on_round(len(rounds))
+        times_N = np.empty(len(timers))
+        for i in rng.permutation(len(timers)):
+            times_N[i] = _sample_ms(timers[i], calls[i])
+        rounds.append(times_N)
+        kept = len(rounds) - 1
+        if kept >= policy.min_rounds:
+            samples_RN = _without_speed_of_rounds(np.stack(rounds[1:]))
+            tight = float(np.quantile(median_half_width(samples_RN), _TIGHT_SHARE)) <= policy.tolerance
+            if tight or kept >= policy.max_rounds or time.monotonic() >= end:
+                return samples_RN
+
+
+def median_half_width(samples_RN: Floats) -> Floats:
+    """Half of the 95 % confidence interval of each column's median, as a share of it [N].
+
+    From order statistics, so it assumes nothing of how the samples are distributed (Conover, Practical Nonparametric Statistics, 3.2).
+    """
+    rounds = len(samples_RN)
+    below = max(0, math.floor((rounds - _NORMAL_95 * math.sqrt(rounds)) / 2))
+    sorted_RN = np.sort(samples_RN, axis=0)
+    widths: Floats = (sorted_RN[rounds - 1 - below] - sorted_RN[below]) / 2 / np.median(samples_RN, axis=0)
+    return widths
+
+
+def _sample_ms(timer: Timer, calls: int) -> float:
+    """Mean time of a call over one sample, if possible one in which this process kept the processor."""
+    timer(1)  # brings the network's data back into the caches
+    sample_s = math.inf
+    for _ in range(_ATTEMPTS):
+        before = _preemptions()
+        sample_s = min(sample_s, timer(calls))
+        if _preemptions() == before:
+            break
+    return 1e3 * sample_s / calls
+
+
+def _preemptions() -> int:
+    """How often any thread of this process had to leave the processor to another; always 0 where the system does not count."""
+    return 0 if resource is None else resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
+
+def _without_speed_of_rounds(times_RN: Floats) -> Floats:
+    """Divide each round by its speed. Few networks cannot tell the machine's speed from their own noise, and are left as they are."""
+    if times_RN.shape[1] < _ENOUGH_TO_KNOW_THE_SPEED:
+        return times_RN
+    speed_R = np.median(times_RN / np.median(times_RN, axis=0), axis=1)
+    samples_RN: Floats = times_RN / speed_R[:, None]
+    return samples_RN

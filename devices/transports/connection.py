@@ -1,0 +1,147 @@
+"""The near end of a conversation with an agent: JSON lines over the pipes of a subprocess (python itself, or ssh)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import queue
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import IO, Any
+
+from ofa.errors import DeviceError
+
+__all__ = ["Connection"]
+
+_ENDED = None
+_LAST_LINES = 20
+
+
+class Connection:
+    """A running agent. Leaving the ``with`` block ends it.
+
+    Args:
+        command: starts the agent; its stdin and stdout carry one JSON object a line.
+        environment: of the process.
+        place: where it runs, for messages.
+    """
+
+    def __init__(self, command: Sequence[str], *, environment: Mapping[str, str] | None = None, place: str) -> None:
+        self.place = place
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=environment,
+                text=True,
+                encoding="utf-8",
+                # A priority of its own; and an interruption from the keyboard is ours to handle, not the agent's.
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise DeviceError(
+                f"the agent must start on {place}, but '{command[0]}' does not: {(error.strerror or str(error)).lower()}; check the path"
+            ) from error
+        self._lines: queue.Queue[str | None] = queue.Queue()
+        self._complaints: deque[str] = deque(maxlen=_LAST_LINES)
+        self._readers = [
+            threading.Thread(target=self._read, args=(self._process.stdout, self._lines.put, True), daemon=True),
+            threading.Thread(target=self._read, args=(self._process.stderr, self._complaints.append, False), daemon=True),
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def request(self, message: Mapping[str, Any], *, on_note: Callable[[dict[str, Any]], None], silence_limit_s: float) -> Any:
+        """Send one request and wait for its result.
+
+        Args:
+            message: the request, JSON values.
+            on_note: called with every note that the agent sends while it works.
+            silence_limit_s: longest time in seconds between two lines of the agent; then it is ended.
+
+        Raises:
+            DeviceError: the agent reports an error, dies, or is silent for too long. The message says what it was doing.
+        """
+        doing = "starting"
+        self._send(message)
+        while True:
+            try:
+                line = self._lines.get(timeout=silence_limit_s)
+            except queue.Empty:
+                self.close()
+                raise DeviceError(
+                    f"a device must answer within {silence_limit_s:g} s, but {self.place} was silent while {doing}; "
+                    f"leave this network out, or allow more time"
+                ) from None
+            if line is _ENDED:
+                raise DeviceError(self._obituary(doing))
+            reply = self._understood(line)
+            if "error" in reply:
+                raise DeviceError(reply["error"])
+            if "result" in reply:
+                return reply["result"]
+            doing = reply.get("doing", doing)
+            on_note(reply)
+
+    def close(self) -> None:
+        """End the agent, at once."""
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        for reader in self._readers:
+            reader.join()
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            if pipe is not None:
+                _close_quietly(pipe)
+
+    def _send(self, message: Mapping[str, Any]) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):  # it has died; what it said last is read by whoever waits for the answer
+            self._process.stdin.write(json.dumps(message) + "\n")
+            self._process.stdin.flush()
+
+    def _understood(self, line: str) -> dict[str, Any]:
+        try:
+            reply = json.loads(line)
+        except ValueError:
+            reply = None
+        if not isinstance(reply, dict):
+            self.close()
+            raise DeviceError(
+                f"an agent must answer in JSON, but {self.place} said '{line.strip()[:80]}'; "
+                "let nothing else print when a program is started there"
+            )
+        return reply
+
+    def _obituary(self, doing: str) -> str:
+        status = self._process.wait()
+        for reader in self._readers:
+            reader.join()
+        how = f"by signal {-status}" if status < 0 else f"with status {status}"
+        said = next((line.strip() for line in reversed(self._complaints) if line.strip()), "")
+        last_words = f" ('{said}')" if said else ""
+        return (
+            f"the runtime must survive every network, but on {self.place} it died {how} while {doing}{last_words}; leave this network out"
+        )
+
+    def _read(self, pipe: IO[str], take: Callable[[str | None], None], tell_end: bool) -> None:
+        for line in pipe:
+            take(line)
+        if tell_end:
+            take(_ENDED)
+
+
+def _close_quietly(pipe: IO[str]) -> None:
+    with contextlib.suppress(OSError):  # unsent text of a process that has died
+        pipe.close()

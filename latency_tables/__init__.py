@@ -1,0 +1,23 @@
+"""Latency tables: what each block of a space costs on a device, and what whole networks then cost."""
+
+from __future__ import annotations
+
+from latency_tables.build import build_table
+from latency_tables.calibrate import calibrate_table
+from latency_tables.check import TableCheck, check_table
+from latency_tables.correction import Correction, Estimate
+from latency_tables.estimate import Estimator
+from latency_tables.inventory import blocks_of_space
+from latency_tables.table import LatencyTable
+
+__all__ = [
+    "Correction",
+    "Estimate",
+    "Estimator",
+    "LatencyTable",
+    "TableCheck",
+    "blocks_of_space",
+    "build_table",
+    "calibrate_table",
+    "check_table",
+]

@@ -1,0 +1,99 @@
+"""Holds a table against whole networks that its calibration has not seen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from scipy.stats import kendalltau, spearmanr
+
+from devices.device import Device
+from devices.timing import TimingPolicy
+from latency_tables.calibrate import check_device, table_resolutions
+from latency_tables.estimate import Estimator
+from latency_tables.networks import time_networks
+from latency_tables.table import LatencyTable
+from ofa.errors import TableError
+from ofa.progress import Progress, silent
+from ofa.space import Space
+
+__all__ = ["TableCheck", "check_table", "compare"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableCheck:
+    """How estimates compare to measurements; errors are shares of the measured latency.
+
+    Attributes:
+        nets: networks compared.
+        mean_error: mean absolute error.
+        bias: mean signed error, above zero where estimates are too high.
+        within_5_percent, within_10_percent: share of networks with an error of at most that.
+        inside_interval: share of networks within their low and high, NaN if the table is not calibrated.
+        spearman, kendall: rank correlations.
+        networks: one row a network: ``arch`` (JSON), ``latency_ms``, ``latency_low_ms``, ``latency_high_ms``, ``measured_ms``.
+    """
+
+    nets: int
+    mean_error: float
+    bias: float
+    within_5_percent: float
+    within_10_percent: float
+    inside_interval: float
+    spearman: float
+    kendall: float
+    networks: pd.DataFrame = field(repr=False, compare=False)
+
+
+def check_table(
+    table: LatencyTable,
+    space: Space,
+    device: Device,
+    *,
+    nets: int = 20,
+    resolutions: Iterable[int] | None = None,
+    rng: np.random.Generator,
+    progress: Progress = silent,
+    policy: TimingPolicy | None = None,
+) -> TableCheck:
+    """Time uniformly random networks of a space and compare them to the table's estimates; arguments and errors as ``calibrate_table``."""
+    if nets < 2:
+        raise TableError(f"a check needs at least 2 networks, but {nets} are asked for; ask for more")
+    check_device(table, device)
+    allowed = space.restrict(resolution=table_resolutions(table, space, resolutions))
+    estimator = Estimator(space, table)
+    archs = [allowed.sample(rng) for _ in range(nets)]
+    estimates = [estimator(arch) for arch in archs]
+    timings = time_networks(space, archs, device, rng=rng, progress=progress, policy=policy)
+    return compare(
+        pd.DataFrame(
+            {
+                "arch": [json.dumps(arch.to_json()) for arch in archs],
+                "latency_ms": [estimate.latency_ms for estimate in estimates],
+                "latency_low_ms": [estimate.low_ms for estimate in estimates],
+                "latency_high_ms": [estimate.high_ms for estimate in estimates],
+                "measured_ms": [timing.median_ms for timing in timings],
+            }
+        )
+    )
+
+
+def compare(networks: pd.DataFrame) -> TableCheck:
+    """The figures of a table of networks with the columns of ``TableCheck.networks``."""
+    estimated, measured = networks["latency_ms"].to_numpy(), networks["measured_ms"].to_numpy()
+    low, high = networks["latency_low_ms"].to_numpy(), networks["latency_high_ms"].to_numpy()
+    errors = estimated / measured - 1
+    return TableCheck(
+        nets=len(networks),
+        mean_error=float(np.abs(errors).mean()),
+        bias=float(errors.mean()),
+        within_5_percent=float((np.abs(errors) <= 0.05).mean()),
+        within_10_percent=float((np.abs(errors) <= 0.10).mean()),
+        inside_interval=float("nan") if np.isnan(low).any() else float(((low <= measured) & (measured <= high)).mean()),
+        spearman=float(spearmanr(estimated, measured).statistic),
+        kendall=float(kendalltau(estimated, measured).statistic),
+        networks=networks,
+    )

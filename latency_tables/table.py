@@ -1,0 +1,213 @@
+"""LatencyTable: one device's measured blocks, its correction to whole networks, and where all of it came from."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from devices.timing import Timing
+from latency_tables.correction import Correction, Estimate
+from ofa.blocks import Block, PlacedBlock
+from ofa.errors import TableError
+from ofa.files import replacing
+from ofa.space import Space
+
+__all__ = ["COLUMNS", "SCHEMA_VERSION", "LatencyTable", "block_key", "describe_block", "row_of", "rows_frame"]
+
+SCHEMA_VERSION = 1
+
+COLUMNS = ("kind", "block", "input_size_px", "batch", "precision", "median_ms", "p90_ms", "min_ms", "std_ms", "repeats")
+"""Of a table's rows; ``block`` is the block's fields as canonical JSON."""
+
+_METADATA_KEY = b"ofa_latency_table"
+_REQUIRED = ("schema_version", "device", "runtime_version", "processor", "spaces")
+
+
+@lru_cache(maxsize=65536)
+def block_key(block: Block) -> str:
+    """A block's kind and fields as canonical JSON: equal blocks have equal keys, in every process and version."""
+    return json.dumps({"kind": block.kind, **dataclasses.asdict(block)}, sort_keys=True, separators=(",", ":"))
+
+
+def describe_block(placed: PlacedBlock) -> str:
+    """A few words on a block for people, such as ``inverted_residual 24->40 (stages.1.0) at 56 px``."""
+    block = placed.block
+    return f"{block.kind} {block.in_channels}->{block.out_channels} ({placed.name}) at {placed.input_size} px"
+
+
+def row_of(placed: PlacedBlock, timing: Timing, *, batch: int, precision: str) -> dict[str, Any]:
+    """One row of a table, by the names in ``COLUMNS``."""
+    key = {"kind": placed.block.kind, "block": block_key(placed.block), "input_size_px": placed.input_size}
+    return {**key, "batch": batch, "precision": precision, **dataclasses.asdict(timing)}
+
+
+@dataclass(frozen=True, eq=False)
+class LatencyTable:
+    """Measured blocks of one device.
+
+    Args:
+        rows: the columns ``COLUMNS``, one row for each block and input size.
+        metadata: JSON values: ``schema_version``, ``device`` (its file's fields), ``runtime_version``, ``processor``, ``date`` and the
+            rest of ``devices.provenance``, ``ofa_version``, ``spaces`` (resolutions in pixels by the name of the space), ``calibration``
+            (or None).
+        source: the file that it was read from, for messages.
+
+    Raises:
+        TableError: a column is missing, or a block is there twice.
+    """
+
+    rows: pd.DataFrame
+    metadata: Mapping[str, Any]
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        missing = [column for column in COLUMNS if column not in self.rows.columns]
+        if missing:
+            raise TableError(
+                f"a latency table must have the columns {', '.join(COLUMNS)}, but {self._called} lacks {', '.join(missing)}; build it anew"
+            )
+        if len(self._latencies) < len(self.rows):
+            raise TableError(f"a latency table must hold each block once, but {self._called} repeats some; build it anew")
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def device_name(self) -> str:
+        """Name of the device that it was measured on."""
+        return str(self.metadata["device"]["name"])
+
+    @cached_property
+    def correction(self) -> Correction | None:
+        """What ``calibrate_table`` learned, or None."""
+        fields = self.metadata.get("calibration")
+        return None if fields is None else Correction.from_json(fields)
+
+    @cached_property
+    def _latencies(self) -> dict[tuple[str, int], float]:
+        keys = zip(self.rows["block"].tolist(), self.rows["input_size_px"].tolist(), strict=True)
+        return dict(zip(keys, self.rows["median_ms"].tolist(), strict=True))
+
+    @property
+    def _called(self) -> str:
+        return f"table '{self.source}'" if self.source else "the table"
+
+    def __contains__(self, placed: PlacedBlock) -> bool:
+        return (block_key(placed.block), placed.input_size) in self._latencies
+
+    def latency_ms(self, placed: PlacedBlock) -> float:
+        """The median time of one block.
+
+        Raises:
+            TableError: the table lacks it.
+        """
+        latency_ms = self._latencies.get((block_key(placed.block), placed.input_size))
+        if latency_ms is None:
+            raise TableError(f"a block must be in the table, but {self._called} lacks {describe_block(placed)}; build the table anew")
+        return latency_ms
+
+    def require(self, space: Space, lowered: Sequence[PlacedBlock]) -> None:
+        """Check that all blocks of a network are there.
+
+        Raises:
+            TableError: some are not; the message says how many, the first, and the command that measures them.
+        """
+        missing = [placed for placed in lowered if placed not in self]
+        if missing:
+            raise TableError(
+                f"a table must hold all blocks of a network, but {self._called} lacks {len(missing)} of {len(lowered)}, first "
+                f"{describe_block(missing[0])}; measure them with: ofa table build --space {space.name} --device {self.device_name} "
+                f"--resolutions {lowered[0].input_size} --classes {space.num_classes} --resume -o {self.source or 'TABLE.parquet'}"
+            )
+
+    def estimate(self, space: Space, lowered: Sequence[PlacedBlock]) -> Estimate:
+        """The latency of a network from its blocks, corrected if the table is calibrated.
+
+        Raises:
+            TableError: blocks are missing; see ``require``.
+        """
+        latencies = self._latencies
+        try:
+            return self.corrected(sum([latencies[block_key(placed.block), placed.input_size] for placed in lowered]))
+        except KeyError:
+            self.require(space, lowered)
+            raise
+
+    def corrected(self, sum_ms: float) -> Estimate:
+        """The estimate for a network whose blocks sum to ``sum_ms``."""
+        return Estimate(latency_ms=sum_ms) if self.correction is None else self.correction.apply(sum_ms)
+
+    def with_metadata(self, **changes: Any) -> LatencyTable:
+        """The same rows with some metadata replaced."""
+        return LatencyTable(self.rows, {**self.metadata, **changes}, self.source)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the table: Parquet with the metadata inside; a path that ends in ``.csv`` gets the rows alone.
+
+        Raises:
+            FileError: the path cannot be written.
+        """
+        with replacing(path) as temporary:
+            if Path(path).suffix == ".csv":
+                self.rows.to_csv(temporary, index=False)
+                return
+            table = pa.Table.from_pandas(self.rows, preserve_index=False)
+            pq.write_table(table.replace_schema_metadata({_METADATA_KEY: json.dumps(self.metadata).encode()}), temporary)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> LatencyTable:
+        """Read a table.
+
+        Raises:
+            TableError: the file is absent, damaged, no latency table, or of a newer schema.
+        """
+        try:
+            table = pq.read_table(Path(path))
+        except OSError as error:
+            reason = "no such file" if isinstance(error, FileNotFoundError) else (error.strerror or str(error).splitlines()[0]).lower()
+            raise TableError(f"a latency table must be readable, but '{path}' is not: {reason}; check the path") from error
+        except pa.ArrowInvalid as error:
+            raise TableError(
+                f"a latency table must be a Parquet file, but '{path}' is damaged or none; build it anew with: ofa table build"
+            ) from error
+        metadata = _metadata_of(table, path)
+        return cls(table.replace_schema_metadata(None).to_pandas(), metadata, os.fspath(path))
+
+
+def rows_frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Rows as a data frame with the columns of a table, also when there are none."""
+    return pd.DataFrame(list(rows), columns=list(COLUMNS))
+
+
+def _metadata_of(table: pa.Table, path: str | os.PathLike[str]) -> dict[str, Any]:
+    raw = (table.schema.metadata or {}).get(_METADATA_KEY)
+    if raw is None:
+        raise TableError(
+            f"a latency table must say where it came from, but the Parquet file '{path}' does not; make one with: ofa table build"
+        )
+    try:
+        metadata: dict[str, Any] = json.loads(raw)
+        newer = metadata["schema_version"] > SCHEMA_VERSION
+        incomplete = [key for key in _REQUIRED if key not in metadata] if not newer else []
+    except (ValueError, KeyError, TypeError):
+        newer, incomplete = False, ["schema_version"]
+    if newer:
+        raise TableError(
+            f"a latency table's schema must be at most {SCHEMA_VERSION} for this version of ofa, but that of '{path}' is "
+            f"{metadata['schema_version']}; upgrade with: pip install -U ofa-nas"
+        )
+    if incomplete:
+        raise TableError(
+            f"a latency table must say where it came from, but '{path}' lacks {', '.join(incomplete)}; build it anew with: ofa table build"
+        )
+    return metadata

@@ -1,0 +1,115 @@
+"""Arch: what was chosen. One point of a space, as a value that can be hashed, compared, stored and sent."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ofa.errors import ArchError
+from ofa.files import read_json, write_json
+
+__all__ = ["Arch", "Genes"]
+
+_OWN_KEYS = ("space", "resolution", "stages")
+
+
+class Genes(Mapping[str, "int | float"]):
+    """A frozen, hashable mapping from gene names to values, such as ``Genes(kernel=3, expand=4)``."""
+
+    __slots__ = ("_hash", "_items")
+
+    def __init__(self, genes: Mapping[str, int | float] | None = None, /, **named: int | float) -> None:
+        self._items = {**(genes or {}), **named}
+        self._hash = hash(frozenset(self._items.items()))
+
+    def __getitem__(self, name: str) -> int | float:
+        return self._items[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return self._items == other._items if isinstance(other, Genes) else NotImplemented
+
+    def __repr__(self) -> str:
+        return f"Genes({', '.join(f'{name}={value}' for name, value in self._items.items())})"
+
+    def __reduce__(self) -> tuple[type[Genes], tuple[dict[str, int | float]]]:
+        return Genes, (self._items,)
+
+
+@dataclass(frozen=True)
+class Arch:
+    """One network of a space.
+
+    A skipped block has no genes here, so two archs that build the same network are equal.
+
+    Attributes:
+        space: name of the space that the arch is a point of.
+        resolution: side of the square input image in pixels.
+        stages: per stage the genes of its blocks; a stage's depth is its length.
+        network: genes that belong to no block, such as the width of a stage.
+    """
+
+    space: str
+    resolution: int
+    stages: tuple[tuple[Genes, ...], ...]
+    network: Genes = Genes()
+
+    def __post_init__(self) -> None:
+        # Archs are keys of every cache; hashing two dozen blocks each time would cost more than a look-up.
+        object.__setattr__(self, "_hash", hash((self.space, self.resolution, self.stages, self.network)))
+
+    def __hash__(self) -> int:
+        value: int = self._hash  # type: ignore[attr-defined]
+        return value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # String hashes differ between processes, so the cached hash must not travel.
+        return Arch, (self.space, self.resolution, self.stages, self.network)
+
+    def to_json(self) -> dict[str, Any]:
+        """The arch as JSON-ready values; the genes of the network are further keys at the top."""
+        stages = [[dict(block) for block in stage] for stage in self.stages]
+        return {"space": self.space, "resolution": self.resolution, **self.network, "stages": stages}
+
+    @classmethod
+    def from_json(cls, value: Any) -> Arch:
+        """Read what ``to_json`` wrote.
+
+        Raises:
+            ArchError: a key is missing or has another shape.
+        """
+        try:
+            space, resolution, stages = (value[key] for key in _OWN_KEYS)
+            network = Genes({key: _number(value[key]) for key in value if key not in _OWN_KEYS})
+            built = tuple(tuple(Genes({key: _number(gene) for key, gene in block.items()}) for block in stage) for stage in stages)
+            return cls(str(space), int(_number(resolution)), built, network)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ArchError(
+                "an arch must be an object with the keys space, resolution and stages (a list of lists of genes), "
+                f"but reading it met {type(error).__name__}: {error}; write one with Arch.save or 'ofa query'"
+            ) from error
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the arch as a JSON file."""
+        write_json(self.to_json(), path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Arch:
+        """Read the arch of a JSON file; errors as ``from_json``, or FileError."""
+        return cls.from_json(read_json(path))
+
+
+def _number(value: Any) -> int | float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"a gene must be a number, got {value!r}")
+    return value

@@ -1,0 +1,143 @@
+"""What commands show: results on stdout (a table, or only JSON), progress and remarks on stderr, numbers with their units."""
+
+from __future__ import annotations
+
+import json as json_format
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console, RenderableType
+
+from ofa.progress import Progress
+
+__all__ = [
+    "JsonOption",
+    "console",
+    "emit",
+    "format_bytes",
+    "format_count",
+    "format_ms",
+    "format_percent",
+    "progress_bar",
+]
+
+console = Console(stderr=True)
+"""For people, on stderr: stdout belongs to the result."""
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print only JSON on stdout.")]
+
+_WIDTH_WITHOUT_TERMINAL = 160
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+def emit(value: Any, *, json: bool, render: Callable[[], RenderableType]) -> None:
+    """Print a command's result on stdout.
+
+    Args:
+        value: the result as JSON values; objects with ``to_json`` and numpy scalars may be among them.
+        json: whether to print ``value`` as JSON and nothing else.
+        render: makes what people see instead, such as a ``rich.table.Table``.
+    """
+    if json:
+        typer.echo(json_format.dumps(value, indent=2, default=_plain, allow_nan=False))
+        return
+    # A file or pipe has no width of its own: a table must not be cut to 80 columns there.
+    width = None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL
+    Console(width=width).print(render())
+
+
+def _plain(value: Any) -> Any:
+    for method in ("to_json", "item"):
+        if hasattr(value, method):
+            return getattr(value, method)()
+    raise TypeError(f"{type(value).__name__} is not a JSON value")
+
+
+@contextmanager
+def progress_bar(description: str) -> Iterator[Progress]:
+    """A bar on stderr with done / total, text, elapsed time and time left, as long as the block runs.
+
+    Where stderr is no terminal (a log file), a line is written every ten seconds instead.
+
+    Yields:
+        a callable to pass to any long work as its ``progress``.
+    """
+    if not console.is_terminal:
+        yield _Lines(description)
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[text]}", markup=False, style="dim"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with RichProgress(*columns, console=console) as bar:
+        task = bar.add_task(description, total=None, text="")
+
+        def progress(done: int, total: int, text: str = "") -> None:
+            bar.update(task, completed=done, total=total, text=text)
+
+        yield progress
+
+
+class _Lines:
+    """Progress for logs: a line now and then, and one at the end."""
+
+    def __init__(self, description: str) -> None:
+        self._description = description
+        self._start = self._latest = time.monotonic()
+
+    def __call__(self, done: int, total: int, text: str = "") -> None:
+        now = time.monotonic()
+        if done < total and now - self._latest < _SECONDS_BETWEEN_LINES:
+            return
+        self._latest = now
+        elapsed = now - self._start
+        left = f", {elapsed / done * (total - done):.0f} s left" if 0 < done < total else ""
+        words = f"{self._description} {done}/{total} {text}".rstrip()
+        console.print(f"{words} ({elapsed:.0f} s{left})", markup=False, highlight=False, soft_wrap=True)
+
+
+def format_ms(milliseconds: float) -> str:
+    """A time, such as ``12.3 ms``."""
+    return f"{_three_digits(milliseconds)} ms"
+
+
+def format_bytes(size: float) -> str:
+    """A size in the largest binary unit that leaves at least 1, such as ``2.00 MiB``."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(size) < 1024 or unit == "GiB":
+            break
+        size /= 1024
+    return f"{size:.0f} B" if unit == "B" else f"{_three_digits(size)} {unit}"
+
+
+def format_count(count: float) -> str:
+    """A large count, such as ``230 M``; beyond 10^15 as ``2.18e+19``."""
+    if count >= 1e15:
+        return f"{float(count):.2e}"
+    for unit, scale in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("K", 1e3)):
+        if count >= scale:
+            return f"{_three_digits(count / scale)} {unit}"
+    return f"{count:.0f}"
+
+
+def format_percent(share: float) -> str:
+    """A share or an accuracy in 0..1, such as ``97.5 %``."""
+    return f"{share * 100:.1f} %"
+
+
+def _three_digits(value: float) -> str:
+    """About three significant digits, never an exponent."""
+    size = abs(value)
+    digits = 0 if size >= 99.95 else 1 if size >= 9.995 else 2 if size >= 0.995 or size == 0 else 3
+    return f"{value:.{digits}f}"

@@ -1,0 +1,89 @@
+"""``ofa devices``: what can be measured, and whether it answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ofa.cli.console import JsonOption, console, emit, format_ms
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+__all__ = ["DeviceOption", "FoldersOption", "register"]
+
+DeviceOption = Annotated[str, typer.Option("--device", metavar="NAME", help="A device's name, or the path of its TOML file.")]
+FoldersOption = Annotated[list[Path] | None, typer.Option("--devices-dir", help="A folder with TOML files of your own devices.")]
+_NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A device's name, or the path of its TOML file.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add ``ofa devices``."""
+    group = typer.Typer(help="What can be measured, and whether it answers.", epilog="Example: ofa devices probe local-cpu")
+    group.callback(invoke_without_command=True)(_default)
+    group.command("list", epilog="Example: ofa devices list --json")(list_devices)
+    group.command("show", epilog="Example: ofa devices show local-cpu")(show)
+    group.command("probe", epilog="Example: ofa devices probe local-cpu")(probe)
+    app.add_typer(group, name="devices")
+
+
+def _default(context: typer.Context, folders: FoldersOption = None, json: JsonOption = False) -> None:
+    if context.invoked_subcommand is None:
+        list_devices(folders, json)
+
+
+def list_devices(folders: FoldersOption = None, json: JsonOption = False) -> None:
+    """All devices by name."""
+    from devices import device_names, get_device
+
+    known = [get_device(name, folders or ()).to_json() for name in device_names(folders or ())]
+    emit(known, json=json, render=lambda: _render_list(known))
+
+
+def show(name: _NameArgument, folders: FoldersOption = None, json: JsonOption = False) -> None:
+    """Everything that a device's file says, defaults included."""
+    from devices import get_device
+
+    fields = get_device(name, folders or ()).to_json()
+    emit(fields, json=json, render=lambda: _render_fields(fields))
+
+
+def probe(name: _NameArgument, folders: FoldersOption = None, json: JsonOption = False) -> None:
+    """Reach a device, start its runtime and time one convolution."""
+    from devices import get_device
+    from devices.probe import probe as probe_device
+
+    device = get_device(name, folders or ())
+    with console.status(f"asking {device.name}"):
+        answer = probe_device(device)
+    emit(answer, json=json, render=lambda: _render_fields(_flat(answer)))
+
+
+def _flat(answer: dict[str, Any]) -> dict[str, Any]:
+    """The answer for people: its name instead of its file, one time instead of statistics."""
+    timing, device = answer["probe"], answer["device"]
+    rest = {key: value for key, value in answer.items() if key not in ("probe", "device") and value is not None}
+    return {"device": device["name"], "runtime": device["runtime"], **rest, "one convolution takes": format_ms(timing["median_ms"])}
+
+
+def _render_list(known: list[dict[str, Any]]) -> RenderableType:
+    from rich.table import Table
+
+    table = Table("device", "runtime", "threads", "precision", "batch", "reached", "status", "description")
+    for fields in known:
+        keys = ("name", "runtime", "threads", "precision", "batch", "transport", "status", "description")
+        table.add_row(*(str(fields[key]) for key in keys))
+    return table
+
+
+def _render_fields(fields: dict[str, Any]) -> RenderableType:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(show_header=False)
+    for key, value in fields.items():
+        text = ", ".join(f"{name} = {setting}" for name, setting in value.items()) if isinstance(value, dict) else str(value)
+        table.add_row(key, Text(text))
+    return table

@@ -1,0 +1,64 @@
+"""How a command ends: 0 done, 1 failed with one sentence on stderr, 2 wrong usage, 130 interrupted. Never a traceback unasked."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+import typer
+from rich.text import Text
+
+from ofa.cli.console import console
+from ofa.errors import OfaError
+
+__all__ = ["FAILED", "INTERRUPTED", "TRACEBACK_VARIABLE", "ending_well"]
+
+FAILED = 1
+INTERRUPTED = 130
+TRACEBACK_VARIABLE = "OFA_TRACEBACK"
+
+
+@contextmanager
+def ending_well() -> Iterator[None]:
+    """Turn whatever the block raises into one sentence on stderr and an exit status.
+
+    Wrong usage passes through: the parser of the command line words that itself and exits with 2.
+
+    Raises:
+        SystemExit: with status 1 for an error, 130 for an interruption.
+    """
+    try:
+        yield
+    except (typer.TyperException, typer.Exit, typer.Abort):
+        raise
+    except KeyboardInterrupt:
+        _end("interrupted; files that were complete are kept, nothing is left half-written", INTERRUPTED)
+    except OfaError as error:
+        _end(str(error), FAILED)
+    except BrokenPipeError:
+        _leave_closed_pipe()
+    except Exception as error:
+        _end(_unexpected(error), FAILED)
+
+
+def _end(sentence: str, status: int) -> NoReturn:
+    if os.environ.get(TRACEBACK_VARIABLE):
+        console.print(traceback.format_exc(), markup=False, highlight=False, soft_wrap=True)
+    # A Text and not a string with markup: square brackets are common in the sentences, as lists of values.
+    console.print(Text.assemble(("ofa:", "bold red"), f" {' '.join(sentence.split())}"), soft_wrap=True)
+    raise SystemExit(status)
+
+
+def _unexpected(error: Exception) -> str:
+    detail = f": {error}" if str(error) else ""
+    return f"this should not have happened, {type(error).__name__}{detail}; set {TRACEBACK_VARIABLE}=1 to see where, and report it"
+
+
+def _leave_closed_pipe() -> NoReturn:
+    """Whoever reads our output has gone (``ofa ... | head``): say nothing, and let the final flush go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise SystemExit(FAILED)

@@ -1,0 +1,138 @@
+"""``ofa export``: a bundle's network for a runtime, as an ONNX file or a TensorRT engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from ofa.cli.console import JsonOption, emit, format_bytes, progress_bar
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ofa.export.bundle import Bundle
+    from ofa.export.tensorrt import Flavour
+
+__all__ = ["export", "export_engine", "export_onnx", "register"]
+
+Target = Literal["onnx", "tensorrt", "tensorrt-rtx"]
+
+_EXAMPLES = "Example: ofa export digits.bundle --to tensorrt-rtx --gpu ampere,ada"
+
+
+def register(app: typer.Typer) -> None:
+    """Add ``ofa export``."""
+    app.command("export", epilog=_EXAMPLES)(export)
+
+
+def export(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder that `ofa specialize` wrote.")],
+    to: Annotated[Target, typer.Option("--to", help="What to write.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="PATH", help="File to write; by default network.onnx or an engine in engines/ of the bundle."
+        ),
+    ] = None,
+    gpu: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="GPUS", help="Build for these GPUs: turing, ampere, ada, blackwell or compute capabilities, separated by commas."
+        ),
+    ] = None,
+    half: Annotated[bool, typer.Option("--half", help="Compute in float16 (TensorRT).")] = False,
+    dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Leave the batch open (ONNX).")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Write a bundle's network for a runtime, and check what was written."""
+    from ofa.export.bundle import load_bundle
+
+    source = load_bundle(bundle)
+    if to == "onnx":
+        if gpu or half:
+            raise typer.BadParameter("--gpu and --half are for TensorRT engines; use --to tensorrt-rtx.", param_hint="--to")
+        result = export_onnx(source, output or source.onnx_path, dynamic_batch=dynamic_batch)
+    else:
+        if dynamic_batch:
+            raise typer.BadParameter("--dynamic-batch is for ONNX files; use --to onnx.", param_hint="--to")
+        gpus = [name.strip() for names in gpu or () for name in names.split(",") if name.strip()]
+        result = export_engine(source, output, flavour=to, gpus=gpus, half=half)
+    emit(result, json=json, render=lambda: _table(result))
+
+
+def export_onnx(bundle: Bundle, path: Path, *, dynamic_batch: bool) -> dict[str, Any]:
+    """Export a bundle's weights anew and run the file against PyTorch.
+
+    Args:
+        bundle: whose network.
+        path: the file.
+        dynamic_batch: whether the file leaves the batch open.
+
+    Returns:
+        the JSON object of ``ofa export --json``; ``difference`` is the largest one of the outputs, as a share of their scale.
+
+    Raises:
+        OfaError: the bundle is damaged, the file cannot be written or computes something else.
+    """
+    import torch
+
+    from ofa.export.onnx import export, verify_outputs
+
+    network = bundle.network()
+    export(network, bundle.input_shape, path, metadata=bundle.metadata, dynamic_batch=dynamic_batch)
+    difference = verify_outputs(network, path, bundle.input_shape, generator=torch.Generator().manual_seed(0))
+    shape = ["batch" if dynamic_batch else 1, *bundle.input_shape[1:]]
+    return {"format": "onnx", "path": str(path), "file_bytes": path.stat().st_size, "input_shape": shape, "difference": difference}
+
+
+def export_engine(bundle: Bundle, path: Path | None, *, flavour: Flavour, gpus: list[str], half: bool) -> dict[str, Any]:
+    """Build an engine from a bundle's ONNX file and read it back.
+
+    Args:
+        bundle: whose network.
+        path: the engine; None for one in the bundle that is named by flavour, GPUs and precision.
+        flavour: which TensorRT builds.
+        gpus: GPU generations or compute capabilities; empty leaves them to the package.
+        half: whether it computes in float16.
+
+    Returns:
+        the JSON object of ``ofa export --json``: the engine's record, and whether this machine could load it (``loaded``).
+
+    Raises:
+        OfaError: the package is missing, or refuses the network, the GPUs or its own engine.
+    """
+    from ofa.export.tensorrt import build_engine, inspect_engine
+
+    if path is None:
+        path = bundle.engines / f"{'-'.join([flavour, *gpus, *['fp16'] * half])}.engine"
+        path.parent.mkdir(exist_ok=True)
+    with progress_bar(f"building for {flavour}") as progress:
+        build_engine(bundle.onnx_path, path, flavour=flavour, gpus=gpus, half=half, progress=progress)
+    info = inspect_engine(path, flavour)
+    return {"format": flavour, "path": str(path), **info.to_json(), "loaded": info.engine_layers is not None}
+
+
+def _table(result: dict[str, Any]) -> Table:
+    from rich.table import Table
+
+    table = Table("what", "value", show_header=False, title=result["path"])
+    table.add_row("format", result["format"])
+    if result["format"] == "onnx":
+        table.add_row("size", format_bytes(result["file_bytes"]))
+        table.add_row("input", " x ".join(str(size) for size in result["input_shape"]))
+        table.add_row("difference from PyTorch", f"{result['difference']:.1e} of the output's scale")
+        return table
+    table.add_row("version", result["version"])
+    table.add_row("size", format_bytes(result["engine_bytes"]))
+    table.add_row("precision", result["precision"])
+    table.add_row("compute capabilities", ", ".join(result["compute_capabilities"]) or "left to the package")
+    for side in ("inputs", "outputs"):
+        table.add_row(
+            side, ", ".join(f"{tensor['name']} {' x '.join(map(str, tensor['shape']))} {tensor['dtype']}" for tensor in result[side])
+        )
+    table.add_row("layers of the network", str(result["network_layers"]))
+    loaded = f"loaded, {result['engine_layers']} layers" if result["loaded"] else "format, length and digest agree (no GPU here to load it)"
+    table.add_row("read back", loaded)
+    return table

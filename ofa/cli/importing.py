@@ -1,0 +1,199 @@
+"""``ofa import``: brings supernets, networks and the accuracy predictor of MIT's once-for-all package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ofa.cli.console import JsonOption, emit, format_count
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from ofa.space import Space
+    from ofa.training import Recipe
+
+__all__ = ["import_arch", "import_predictor", "import_weights", "register"]
+
+SpaceOption = Annotated[str, typer.Option("--space", metavar="SPACE", help="Name of the space that it is of.")]
+ClassesOption = Annotated[int | None, typer.Option("--classes", min=2, help="Classes of its classifier, if not the space's own number.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is already there.")]
+
+_WEIGHTS_EXAMPLE = "Example: ofa import mit-weights ofa_mbv3_d234_e346_k357_w1.0 --space ofa-mbv3-w1.0 -o imagenet.run"
+_ARCH_EXAMPLE = "Example: ofa import mit-arch net.config --resolution 224 -o arch.json"
+_PREDICTOR_EXAMPLE = "Example: ofa import mit-predictor acc_predictor.pth --space ofa-mbv3-w1.2 -o mit-predictor.safetensors"
+
+# What MIT's published supernets were trained on; the recipe of a run must say something.
+_DATA = "imagenet"
+
+
+def register(app: typer.Typer) -> None:
+    """Add ``ofa import``."""
+    group = typer.Typer(help="What was made with MIT's once-for-all package.", no_args_is_help=True)
+    group.command("mit-weights", epilog=_WEIGHTS_EXAMPLE)(weights)
+    group.command("mit-arch", epilog=_ARCH_EXAMPLE)(arch)
+    group.command("mit-predictor", epilog=_PREDICTOR_EXAMPLE)(predictor)
+    app.add_typer(group, name="import")
+
+
+def weights(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="State dict or checkpoint of a supernet, as torch.save wrote it.")],
+    space: SpaceOption,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="RUN", help="Folder to write as a run, or a file whose name ends in .safetensors.")
+    ],
+    classes: ClassesOption = None,
+    data: Annotated[str, typer.Option("--data", help="Data set that later commands shall use with the run.")] = _DATA,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Bring a trained supernet."""
+    from ofa.families import get_space
+
+    report = import_weights(file, get_space(space, classes), output, data=data, overwrite=overwrite)
+    emit(report, json=json, render=lambda: _lines(report))
+
+
+def arch(
+    file: Annotated[Path, typer.Argument(metavar="NET_CONFIG.json", help="The net.config of a published network.")],
+    resolution: Annotated[int, typer.Option(help="Its input size in pixels: image_size in the run.config beside it.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="A.json", help="File to write.")],
+    space: Annotated[str | None, typer.Option("--space", metavar="SPACE", help="Its space, if it shall not be looked for.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Bring a published network's architecture."""
+    report = import_arch(file, resolution, output, space=space)
+    emit(report, json=json, render=lambda: _lines(report))
+
+
+def predictor(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="MIT's acc_predictor.pth.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="P.safetensors", help="File to write.")],
+    space: SpaceOption = "ofa-mbv3-w1.2",
+    json: JsonOption = False,
+) -> None:
+    """Bring the accuracy predictor of MobileNetV3 networks."""
+    report = import_predictor(file, output, space=space)
+    emit(report, json=json, render=lambda: _lines(report))
+
+
+def import_weights(file: Path, space: Space, output: Path, *, data: str = _DATA, overwrite: bool = False) -> dict[str, Any]:
+    """Read a supernet of MIT's package and write it as a run, or as one file.
+
+    The run has no metrics, and its recipe's one phase leaves all genes free, as in the last phase of the original training.
+
+    Args:
+        file: what ``torch.save`` wrote.
+        space: what it is of.
+        output: folder of the run, or a file that ends in ``.safetensors``.
+        data: name of the data set in the run's recipe.
+        overwrite: whether what is there may be replaced.
+
+    Returns:
+        the JSON object of ``ofa import mit-weights --json``.
+
+    Raises:
+        OfaError: the file does not fit, or the output cannot be written.
+    """
+    from ofa.cli.outputs import check_folder
+    from ofa.cost import costs
+    from ofa.errors import FileError
+    from ofa.families import lower
+    from ofa.interop import mit
+    from ofa.training import save_run
+    from ofa.training.checkpoint import WEIGHTS
+
+    single = output.suffix == ".safetensors"
+    target = output if single else output / WEIGHTS
+    check_folder(output)
+    if target.exists() and not overwrite:
+        raise FileError(f"'{output}' must not hold weights yet, but '{target}' is there; choose another name or add --overwrite")
+    supernet = mit.load_supernet(file, space)
+    if single:
+        supernet.save(target, metadata={"source": f"{file.name}, imported from MIT's once-for-all"})
+    else:
+        save_run(output, supernet, _recipe(space, data), ())
+    largest = costs(lower(space, space.largest()))
+    return {
+        "weights": str(target),
+        "space": space.name,
+        "num_classes": space.num_classes,
+        "tensors": len(supernet.named_tensors()),
+        "largest": {"resolution": space.resolutions[-1], **largest},
+    }
+
+
+def import_arch(file: Path, resolution: int, output: Path, *, space: str | None = None) -> dict[str, Any]:
+    """Find the arch of a published network and write it.
+
+    Args:
+        file: its net config.
+        resolution: its input size in pixels.
+        output: JSON file of the arch.
+        space: name of its space; by default the one that contains it.
+
+    Returns:
+        the JSON object of ``ofa import mit-arch --json``.
+
+    Raises:
+        OfaError: no space contains the network, or a file cannot be read or written.
+    """
+    from ofa.cost import costs
+    from ofa.families import get_space, lower
+    from ofa.interop import mit
+
+    found = mit.arch_from_net_config(file, resolution, None if space is None else get_space(space))
+    found.save(output)
+    return {"path": str(output), "arch": found.to_json(), **costs(lower(get_space(found.space), found))}
+
+
+def import_predictor(file: Path, output: Path, *, space: str) -> dict[str, Any]:
+    """Read MIT's predictor and write it as safetensors.
+
+    Args:
+        file: what ``torch.save`` wrote.
+        output: the file; its name must end in ``.safetensors``, by which it is told from a pickle.
+        space: name of the space whose networks it shall predict.
+
+    Returns:
+        the JSON object of ``ofa import mit-predictor --json``.
+
+    Raises:
+        OfaError: the file does not fit, or the output cannot be written.
+    """
+    from ofa.errors import FileError
+    from ofa.families import get_space
+    from ofa.interop import mit
+
+    if output.suffix != ".safetensors":
+        raise FileError(f"the imported predictor must be written as .safetensors, but the name is '{output}'; add that ending")
+    loaded = mit.load_predictor(file, get_space(space))
+    loaded.save(output)
+    return {"path": str(output), "space": loaded.space_name, **loaded.provenance}
+
+
+def _recipe(space: Space, data: str) -> Recipe:
+    from dataclasses import replace
+
+    from ofa.training import Recipe, progressive_shrinking
+
+    last = progressive_shrinking(space, epochs=10)[-1]
+    return Recipe(space=space.name, data=data, phases=(replace(last, name="all", epochs=1, reorder_channels=False),))
+
+
+def _lines(report: dict[str, Any]) -> RenderableType:
+    from rich.table import Table
+
+    table = Table("", "", show_header=False)
+    for key, value in report.items():
+        if key in ("macs", "params"):
+            table.add_row(key, format_count(value))
+        elif key == "largest":
+            table.add_row("largest network", f"{format_count(value['macs'])} MACs, {format_count(value['params'])} parameters")
+        elif key == "arch":
+            table.add_row("network", f"{value['space']} at {value['resolution']} px, {sum(map(len, value['stages']))} blocks")
+        else:
+            table.add_row(key, str(value))
+    return table

@@ -1,0 +1,63 @@
+"""The command ``ofa``: its groups, one file each, and how it starts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+import ofa
+from ofa.cli.exits import ending_well
+from ofa.cli.shadow import check_siblings
+
+__all__ = ["build_app", "run"]
+
+
+class _Roof(TyperGroup):
+    """Ends every command in the same way."""
+
+    def invoke(self, ctx: Any) -> Any:
+        # Inside, because the parser of the command line would otherwise swallow an interruption without a word.
+        with ending_well():
+            return super().invoke(ctx)
+
+
+def build_app() -> typer.Typer:
+    """The command line with all of its groups."""
+    # Imported here: only after the check for shadows may anything of the sibling packages be touched.
+    from ofa.cli import devices, export, predictor, query, search, space, table, verify
+
+    app = typer.Typer(
+        cls=_Roof,
+        name="ofa",
+        help="Train one elastic supernet, measure any device once, and get the best network for any latency budget.",
+        epilog="Example: ofa demo",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_options)
+    for group in (space, devices, table, predictor, search, query, export, verify):  # in the order of the road
+        group.register(app)
+    return app
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ofa {ofa.__version__}")
+        raise typer.Exit
+
+
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Options of ``ofa`` itself; the callback of each does its work."""
+
+
+def run() -> None:
+    """Run ``ofa`` with the arguments of this process, and exit."""
+    with ending_well():
+        check_siblings()
+        build_app()(prog_name="ofa")

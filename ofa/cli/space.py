@@ -1,0 +1,223 @@
+"""``ofa space``: how large a space is, what its networks cost, and whether a budget can be met."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ofa.cli.budgets import LatencyOption, MacsOption, MemoryOption, ParamsOption, WeightsOption, given
+from ofa.cli.console import JsonOption, emit, format_bytes, format_count, format_ms, format_percent, progress_bar
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from latency_tables import LatencyTable
+    from ofa.blocks import PlacedBlock
+    from ofa.space import Space
+
+__all__ = ["register"]
+
+_EXAMPLE = "Example: ofa space ofa-mbv3-w1.0 --resolution 224 --macs 300M --memory 2MiB"
+
+
+def register(app: typer.Typer) -> None:
+    """Add ``ofa space``."""
+    app.command("space", epilog=_EXAMPLE)(space)
+
+
+def space(
+    name: Annotated[str | None, typer.Argument(metavar="[SPACE]", help="Name of a space; without it, all spaces are listed.")] = None,
+    resolution: Annotated[int | None, typer.Option(help="Only networks of this input size, in pixels.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="How many random networks to look at.")] = 500,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random networks.")] = 0,
+    table: Annotated[Path | None, typer.Option(help="A latency table, to look at latencies as well.")] = None,
+    latency: LatencyOption = None,
+    macs: MacsOption = None,
+    params: ParamsOption = None,
+    weights: WeightsOption = None,
+    memory: MemoryOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Size of a space, the costs of its networks, and whether a budget can be met."""
+    limits = given(latency_ms=latency, macs=macs, params=params, weight_bytes=weights, peak_activation_bytes=memory)
+    if latency is not None and table is None:
+        raise typer.BadParameter("a latency needs the table of a device; build one with `ofa table build`.", param_hint="--table")
+    if name is None:
+        if limits or table is not None or resolution is not None:
+            raise typer.BadParameter("these options need a space; run `ofa space` for the names.", param_hint="SPACE")
+        spaces = list_spaces()
+        emit(spaces, json=json, render=lambda: _render_spaces(spaces))
+        return
+    report = examine(name, resolution=resolution, samples=samples, seed=seed, table=table, limits=limits)
+    emit(report, json=json, render=lambda: _render_report(report))
+
+
+def list_spaces() -> list[dict[str, Any]]:
+    """Every named space with its size and the MACs of its smallest and largest network."""
+    from ofa.cost import macs
+    from ofa.families import get_space, lower, space_names
+
+    return [
+        {
+            "space": known.name,
+            "size": known.size,
+            "resolutions": list(known.resolutions),
+            "smallest_macs": macs(lower(known, known.smallest())),
+            "largest_macs": macs(lower(known, known.largest())),
+        }
+        for known in map(get_space, space_names())
+    ]
+
+
+def examine(
+    name: str, *, resolution: int | None, samples: int, seed: int, table: Path | None, limits: Mapping[str, float]
+) -> dict[str, Any]:
+    """What random networks of a space cost, and which share of them keeps the limits.
+
+    Args:
+        name: name of the space.
+        resolution: look only at networks of this input size in pixels; None for all, or all that the table was built for.
+        samples: number of random networks.
+        seed: seed of their choice.
+        table: file of a latency table, which adds ``latency_ms`` to the costs.
+        limits: the most that a network may cost, by the names of the costs.
+
+    Returns:
+        the JSON object of ``ofa space --json``. A budget is satisfiable if a sampled network or the smallest one keeps it.
+
+    Raises:
+        SpaceError: there is no such space, or it has no such resolution.
+        TableError: the table is unreadable, or lacks blocks of the networks.
+    """
+    import numpy as np
+
+    from ofa.families import get_space, lower
+
+    examined = get_space(name)
+    latencies = _load_table(table)
+    if resolution is not None:
+        examined = examined.restrict(resolution=[resolution])
+    elif latencies is not None:
+        examined = examined.restrict(resolution=latencies.metadata["spaces"].get(name))
+    costs_of = _costs(examined, latencies)
+    rng = np.random.default_rng(seed)
+    drawn = []
+    with progress_bar(f"costs of {name}") as progress:
+        for done in range(1, samples + 1):
+            drawn.append(costs_of(lower(examined, examined.sample(rng))))
+            progress(done, samples)
+    smallest, largest = costs_of(lower(examined, examined.smallest())), costs_of(lower(examined, examined.largest()))
+    return {
+        "space": name,
+        "size": examined.size,
+        "resolutions": list(examined.resolutions),
+        "samples": samples,
+        "seed": seed,
+        "costs": {cost: _summary([network[cost] for network in drawn], smallest[cost], largest[cost]) for cost in smallest},
+        "budget": _answer(limits, drawn, smallest) if limits else None,
+    }
+
+
+def _load_table(path: Path | None) -> LatencyTable | None:
+    if path is None:
+        return None
+
+    from latency_tables import LatencyTable
+
+    return LatencyTable.load(path)
+
+
+def _costs(examined: Space, latencies: LatencyTable | None) -> Callable[[tuple[PlacedBlock, ...]], dict[str, float]]:
+    from ofa.cost import costs
+
+    if latencies is None:
+        return lambda lowered: dict(costs(lowered))
+
+    def with_latency(lowered: tuple[PlacedBlock, ...]) -> dict[str, float]:
+        estimate = latencies.estimate(examined, lowered)
+        # Only a calibrated table knows an interval; where it does, budgets are held against its upper end, as in a search.
+        interval = {} if math.isnan(estimate.high_ms) else {"latency_high_ms": estimate.high_ms}
+        return {"latency_ms": estimate.latency_ms, **interval, **costs(lowered)}
+
+    return with_latency
+
+
+def _compared(network: Mapping[str, float], cost: str) -> float:
+    """What a limit is held against."""
+    return network["latency_high_ms"] if cost == "latency_ms" and "latency_high_ms" in network else network[cost]
+
+
+def _summary(values: Iterable[float], smallest: float, largest: float) -> dict[str, float]:
+    ascending = sorted(values)
+    return {
+        "smallest": smallest,
+        "min": ascending[0],
+        "median": ascending[len(ascending) // 2],
+        "max": ascending[-1],
+        "largest": largest,
+    }
+
+
+def _answer(limits: Mapping[str, float], drawn: list[dict[str, float]], smallest: dict[str, float]) -> dict[str, Any]:
+    kept = [[_compared(network, cost) <= limit for cost, limit in limits.items()] for network in drawn]
+    impossible = [cost for cost, limit in limits.items() if _compared(smallest, cost) > limit]
+    return {
+        "limits": dict(limits),
+        "shares": {cost: sum(column) / len(drawn) for cost, column in zip(limits, zip(*kept, strict=True), strict=True)},
+        "share": sum(map(all, kept)) / len(drawn),
+        "satisfiable": any(map(all, kept)) or not impossible,
+        "least": {cost: _compared(smallest, cost) for cost in impossible},
+    }
+
+
+_FORMATS: dict[str, Callable[[float], str]] = {
+    "latency_ms": format_ms,
+    "latency_high_ms": format_ms,
+    "macs": format_count,
+    "params": format_count,
+    "weight_bytes": format_bytes,
+    "peak_activation_bytes": format_bytes,
+}
+
+
+def _render_spaces(spaces: list[dict[str, Any]]) -> RenderableType:
+    from rich.table import Table
+
+    table = Table("space", "networks", "resolutions", "MACs of the smallest", "MACs of the largest")
+    for row in spaces:
+        costs = (format_count(row["smallest_macs"]), format_count(row["largest_macs"]))
+        table.add_row(row["space"], format_count(row["size"]), _pixels(row["resolutions"]), *costs)
+    return table
+
+
+def _pixels(resolutions: list[int]) -> str:
+    first, last, count = resolutions[0], resolutions[-1], len(resolutions)
+    return f"{first}..{last} px ({count})" if count > 1 else f"{first} px"
+
+
+def _render_report(report: dict[str, Any]) -> RenderableType:
+    from rich.console import Group
+    from rich.table import Table
+
+    title = f"{report['space']}: {format_count(report['size'])} networks of {_pixels(report['resolutions'])}"
+    columns = ("smallest", "min", "median", "max", "largest")
+    table = Table("", *columns, title=title, caption=f"min, median, max over {report['samples']} random networks, seed {report['seed']}")
+    for cost, summary in report["costs"].items():
+        table.add_row(cost, *(_FORMATS[cost](summary[column]) for column in columns))
+    return Group(table, *_words(report))
+
+
+def _words(report: dict[str, Any]) -> list[str]:
+    """The answer about the budget, a sentence a line."""
+    answer = report["budget"]
+    if answer is None:
+        return []
+    words = [f"{cost} <= {_FORMATS[cost](limit)}: {format_percent(answer['shares'][cost])}" for cost, limit in answer["limits"].items()]
+    if answer["satisfiable"]:
+        return [*words, f"The budget can be met: {format_percent(answer['share'])} of the sampled networks keep it."]
+    least = [f"{cost} is at least {_FORMATS[cost](value)}" for cost, value in answer["least"].items()]
+    return [*words, f"The budget cannot be met: {' and '.join(least)}."]

@@ -1,0 +1,120 @@
+"""``ofa specialize``: one network of a supernet, made as good as it gets and ready to ship."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ofa.cli.console import JsonOption, emit, format_bytes, format_count, format_percent, progress_bar
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ofa.arch import Arch
+    from ofa.training import Run
+
+__all__ = ["register", "specialize", "specialize_run"]
+
+_EXAMPLE = "Example: ofa specialize digits.run --arch fast.json -o digits.bundle --epochs 10"
+
+
+def register(app: typer.Typer) -> None:
+    """Add ``ofa specialize``."""
+    app.command("specialize", epilog=_EXAMPLE)(specialize)
+
+
+def specialize(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `ofa train` wrote.")],
+    arch: Annotated[Path, typer.Option("--arch", metavar="ARCH.json", help="The network, as `ofa query` writes it.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="BUNDLE", help="Folder to write.")],
+    epochs: Annotated[int, typer.Option(min=0, help="Epochs of fine-tuning with the largest network as teacher; 0 only calibrates.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the order and the augmentation of the images.")] = 0,
+    json: JsonOption = False,
+) -> None:
+    """Extract one network, calibrate it, fine-tune it and write it as a bundle."""
+    from ofa.arch import Arch
+    from ofa.training import load_run
+
+    report = specialize_run(load_run(run), Arch.load(arch), output, epochs=epochs, seed=seed, source=str(run))
+    emit(report, json=json, render=lambda: _render(report))
+
+
+def specialize_run(run: Run, arch: Arch, output: Path, *, epochs: int, seed: int = 0, source: str | None = None) -> dict[str, Any]:
+    """Specialize a network of a trained supernet and write its bundle.
+
+    Args:
+        run: the supernet and its recipe, which names the data.
+        arch: the network.
+        output: the bundle; the folder it stands in must exist.
+        epochs: of fine-tuning.
+        seed: of the order and the augmentation of the images.
+        source: what the bundle's card calls the run.
+
+    Returns:
+        the JSON object of ``ofa specialize --json``; accuracies are shares (0..1) of the test part, which was used for nothing else.
+
+    Raises:
+        OfaError: the arch is of another space, the data or the folder cannot be used, or the export fails.
+    """
+    import torch
+
+    from ofa.cli.outputs import check_folder
+    from ofa.export.bundle import write_bundle
+    from ofa.export.card import Card
+    from ofa.specialize import FineTuning
+    from ofa.specialize import specialize as make
+
+    check_folder(output)
+    run.supernet.space.check(arch)
+    splits = run.recipe.load_splits()
+    with progress_bar("fine-tuning") as progress:
+        made = make(
+            run.supernet,
+            arch,
+            splits.train,
+            splits.test,
+            epochs=epochs,
+            generator=torch.Generator().manual_seed(seed),
+            settings=FineTuning.like(run.recipe),
+            progress=progress,
+        )
+    mean, std = splits.train.normalization
+    provenance = {
+        "data": run.recipe.data,
+        "run": source,
+        "recipe_seed": run.recipe.seed,
+        "seed": seed,
+        "test_images": len(splits.test),
+        **asdict(made.metrics),
+    }
+    bundle = write_bundle(
+        output,
+        made.network,
+        arch,
+        Card(accuracy=made.metrics.accuracy, provenance=provenance),
+        class_names=splits.train.class_names,
+        mean=mean,
+        std=std,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    counted = {name: getattr(bundle.card, name) for name in ("macs", "params", "weight_bytes", "peak_activation_bytes")}
+    return {"bundle": str(output), "arch": arch.to_json(), "test_images": len(splits.test), **asdict(made.metrics), **counted}
+
+
+def _render(report: dict[str, Any]) -> Table:
+    from rich.table import Table
+
+    caption = f"accuracy on {report['test_images']} test images"
+    table = Table("what", "value", show_header=False, title=f"{report['bundle']}: {report['arch']['space']}", caption=caption)
+    table.add_row("input", f"{report['arch']['resolution']} px")
+    table.add_row("accuracy as extracted and calibrated", format_percent(report["accuracy_before"]))
+    table.add_row(f"accuracy after {report['epochs']} epochs", format_percent(report["accuracy"]))
+    table.add_row("accuracy of the teacher", format_percent(report["teacher_accuracy"]))
+    table.add_row("MACs", format_count(report["macs"]))
+    table.add_row("parameters", format_count(report["params"]))
+    table.add_row("weights", format_bytes(report["weight_bytes"]))
+    table.add_row("largest activations", format_bytes(report["peak_activation_bytes"]))
+    return table

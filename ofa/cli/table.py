@@ -1,0 +1,229 @@
+"""``ofa table``: builds, calibrates, checks and shows latency tables."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ofa.cli.console import JsonOption, console, emit, format_ms, format_percent, progress_bar
+from ofa.cli.devices import DeviceOption, FoldersOption
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from latency_tables import LatencyTable, TableCheck
+    from ofa.space import Space
+
+__all__ = ["register"]
+
+SpaceOption = Annotated[str, typer.Option("--space", metavar="SPACE", help="Name of the space.")]
+ClassesOption = Annotated[int | None, typer.Option("--classes", min=2, help="Classes of your data, if not the space's own number.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Seed of networks, weights and order.")]
+TableArgument = Annotated[Path, typer.Argument(metavar="TABLE", help="A latency table.")]
+
+
+def _parse_resolutions(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise typer.BadParameter(f"resolutions must be pixels with commas between, but got '{text}'; write for example 24,32.") from error
+
+
+ResolutionsOption = Annotated[
+    Any,
+    typer.Option("--resolutions", parser=_parse_resolutions, metavar="LIST", help="Input sizes in pixels, such as 24,32; all by default."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add ``ofa table``."""
+    group = typer.Typer(help="Latency tables: what the blocks of a space cost on a device.", no_args_is_help=True)
+    group.command("build", epilog="Example: ofa table build --space ofa-mbv3-32px --device local-cpu -o cpu.parquet")(build)
+    group.command("calibrate", epilog="Example: ofa table calibrate cpu.parquet --space ofa-mbv3-32px --device local-cpu")(calibrate)
+    group.command("check", epilog="Example: ofa table check cpu.parquet --space ofa-mbv3-32px --device local-cpu --nets 30")(check)
+    group.command("show", epilog="Example: ofa table show cpu.parquet --csv cpu.csv")(show)
+    app.add_typer(group, name="table")
+
+
+def build(
+    space: SpaceOption,
+    device: DeviceOption,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="TABLE", help="Where to write the table.")],
+    resolutions: ResolutionsOption = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the table if it exists: measure only what it lacks.")] = False,
+    classes: ClassesOption = None,
+    seed: SeedOption = 0,
+    folders: FoldersOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Time every block that networks of a space are made of."""
+    import numpy as np
+
+    from devices import get_device
+    from latency_tables import LatencyTable, build_table
+    from ofa.errors import TableError
+
+    chosen, measured = _space(space, classes), get_device(device, folders or ())
+    old = LatencyTable.load(output) if resume and output.exists() else None
+    if old is None and output.exists():
+        raise TableError(
+            f"a table must not replace one that is there, but '{output}' exists; add --resume to continue it, or name another file"
+        )
+    _check_folder(output)
+    with progress_bar(f"blocks of {space}") as progress:
+        table = build_table(chosen, measured, resolutions=resolutions, rng=np.random.default_rng(seed), progress=progress, resume_from=old)
+    table.save(output)
+    if old is not None and old.correction is not None and table.correction is None:
+        console.print("The table has new blocks: calibrate it again.", highlight=False)
+    report = {**_summary(table), "table": str(output), "measured": len(table) - (0 if old is None else len(old))}
+    emit(report, json=json, render=lambda: _render(report))
+
+
+def calibrate(
+    table: TableArgument,
+    space: SpaceOption,
+    device: DeviceOption,
+    nets: Annotated[int, typer.Option(help="Whole networks to time.")] = 20,
+    resolutions: ResolutionsOption = None,
+    classes: ClassesOption = None,
+    seed: SeedOption = 0,
+    folders: FoldersOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Time whole networks, and store in the table how they differ from the sum of their blocks."""
+    import numpy as np
+
+    from devices import get_device
+    from latency_tables import LatencyTable, calibrate_table
+
+    loaded, measured = LatencyTable.load(table), get_device(device, folders or ())
+    with progress_bar(f"networks of {space}") as progress:
+        rng = np.random.default_rng(seed)
+        calibrated = calibrate_table(
+            loaded, _space(space, classes), measured, nets=nets, resolutions=resolutions, rng=rng, progress=progress
+        )
+    calibrated.save(table)
+    report = {**_summary(calibrated), "table": str(table)}
+    emit(report, json=json, render=lambda: _render(report))
+
+
+def check(
+    table: TableArgument,
+    space: SpaceOption,
+    device: DeviceOption,
+    nets: Annotated[int, typer.Option(help="Random networks to time.")] = 20,
+    resolutions: ResolutionsOption = None,
+    classes: ClassesOption = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the networks; another than the calibration's, so that they are new.")] = 1,
+    folders: FoldersOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Time random networks, and compare them to what the table says."""
+    import numpy as np
+
+    from devices import get_device
+    from latency_tables import LatencyTable, check_table
+
+    loaded, measured = LatencyTable.load(table), get_device(device, folders or ())
+    with progress_bar(f"networks of {space}") as progress:
+        rng = np.random.default_rng(seed)
+        found = check_table(loaded, _space(space, classes), measured, nets=nets, resolutions=resolutions, rng=rng, progress=progress)
+    report = {**_figures(found), "table": str(table), "device": measured.name, "networks": _networks(found)}
+    emit(report, json=json, render=lambda: _render_check(report))
+
+
+def show(
+    table: TableArgument,
+    csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Also write the rows as CSV.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """What a table holds, and where it came from."""
+    from latency_tables import LatencyTable
+
+    loaded = LatencyTable.load(table)
+    if csv is not None:
+        loaded.save(csv.with_suffix(".csv"))
+    report = {**_summary(loaded), "table": str(table)}
+    emit(report, json=json, render=lambda: _render(report))
+
+
+def _space(name: str, classes: int | None) -> Space:
+    from ofa.families import get_space
+
+    return get_space(name, classes)
+
+
+def _check_folder(output: Path) -> None:
+    """Minutes of measuring must not end at a folder that is not there."""
+    from ofa.errors import FileError
+
+    if not output.absolute().parent.is_dir():
+        raise FileError(f"'{output}' must be in a folder that exists, but '{output.parent}' does not; create it")
+
+
+def _summary(table: LatencyTable) -> dict[str, Any]:
+    """A table's metadata with the number of its blocks."""
+    calibration = table.metadata.get("calibration")
+    return {**table.metadata, "calibration": calibration, "blocks": len(table), "kinds": table.rows["kind"].value_counts().to_dict()}
+
+
+def _figures(found: TableCheck) -> dict[str, Any]:
+    keys = ("nets", "mean_error", "bias", "within_5_percent", "within_10_percent", "inside_interval", "spearman", "kendall")
+    return {key: _or_none(getattr(found, key)) for key in keys}
+
+
+def _networks(found: TableCheck) -> list[dict[str, Any]]:
+    import json as json_format
+
+    rows = found.networks.to_dict(orient="records")
+    return [{str(key): json_format.loads(value) if key == "arch" else _or_none(value) for key, value in row.items()} for row in rows]
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _render(report: dict[str, Any]) -> RenderableType:
+    from rich.table import Table
+    from rich.text import Text
+
+    device = report["device"]
+    kinds = ", ".join(f"{count} {kind}" for kind, count in report["kinds"].items())
+    lines = {
+        "table": report["table"],
+        "device": f"{device['name']}: {device['runtime']} {report['runtime_version']}, threads: {device['threads']}, {device['precision']}",
+        "processor": report["processor"],
+        "date": report["date"],
+        "blocks": f"{report['blocks']} ({kinds})",
+        **{f"resolutions of {space}": ", ".join(map(str, sizes)) for space, sizes in report["spaces"].items()},
+        "calibration": _calibration(report["calibration"]),
+    }
+    if "measured" in report:
+        lines["measured now"] = str(report["measured"])
+    table = Table(show_header=False)
+    for key, value in lines.items():
+        table.add_row(key, Text(value))
+    return table
+
+
+def _calibration(fields: dict[str, Any] | None) -> str:
+    if fields is None:
+        return "none yet; see: ofa table calibrate --help"
+    return (
+        f"{fields['slope']:.3f} x sum + {format_ms(fields['intercept_ms'])}, from {fields['nets']} networks; "
+        f"{format_percent(fields['coverage'])} are within {format_percent(fields['half_width'])}"
+    )
+
+
+def _render_check(report: dict[str, Any]) -> RenderableType:
+    from rich.table import Table
+
+    table = Table(show_header=False, title=f"{report['table']} against {report['nets']} random networks on {report['device']}")
+    for key in ("mean_error", "bias", "within_5_percent", "within_10_percent", "inside_interval"):
+        table.add_row(key.replace("_", " "), "-" if report[key] is None else format_percent(report[key]))
+    for key in ("spearman", "kendall"):
+        table.add_row(f"{key} rank correlation", "-" if report[key] is None else f"{report[key]:.3f}")
+    return table

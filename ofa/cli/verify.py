@@ -1,0 +1,72 @@
+"""``ofa verify``: what a bundle promises, and what its network does on the device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ofa.cli.budgets import LatencyOption
+from ofa.cli.console import JsonOption, emit, format_ms, progress_bar
+from ofa.cli.devices import DeviceOption, FoldersOption
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+__all__ = ["register", "verify"]
+
+_EXAMPLE = "Example: ofa verify digits.bundle --device local-cpu --latency 2ms"
+
+
+def register(app: typer.Typer) -> None:
+    """Add ``ofa verify``."""
+    app.command("verify", epilog=_EXAMPLE)(verify)
+
+
+def verify(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder that `ofa specialize` wrote.")],
+    device: DeviceOption,
+    latency: LatencyOption = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the inputs.")] = 0,
+    folders: FoldersOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Compare a bundle's ONNX file with PyTorch, time it on a device, and compare that with its card. Fails if --latency is missed."""
+    import numpy as np
+
+    from devices import get_device
+    from ofa.errors import BudgetError
+    from ofa.export.bundle import load_bundle
+    from search.verify import subject_of_bundle
+    from search.verify import verify as run
+
+    measured = get_device(device, folders or ())
+    subject = subject_of_bundle(load_bundle(bundle), measured, latency)
+    with progress_bar(f"timing on {measured.name}") as progress:
+        (found,) = run([subject], measured, rng=np.random.default_rng(seed), progress=progress)
+    report = found.to_json()
+    emit(report, json=json, render=lambda: _render(report))
+    if found.within_budget is False:
+        raise BudgetError(
+            f"'{bundle}' must take at most {format_ms(report['budget_ms'])} on {measured.name}, but takes "
+            f"{format_ms(report['measured_ms'])}; query the front for a smaller budget, or calibrate the table again"
+        )
+
+
+def _render(report: dict[str, Any]) -> RenderableType:
+    from rich.table import Table
+
+    table = Table("what", "value", show_header=False, title=f"{report['name']} on {report['device']}")
+    if report["latency_ms"] is not None:
+        table.add_row("promised", format_ms(report["latency_ms"]))
+        if report["within_interval"] is not None:
+            words = "holds" if report["within_interval"] else "does not hold"
+            table.add_row("interval", f"{format_ms(report['latency_low_ms'])} .. {format_ms(report['latency_high_ms'])}, {words}")
+    table.add_row("measured", f"{format_ms(report['measured_ms'])} (median of {report['timing']['repeats']})")
+    if report["error"] is not None:
+        table.add_row("measured against promised", f"{100 * report['error']:+.1f} %")
+    if report["within_budget"] is not None:
+        table.add_row("budget", f"{format_ms(report['budget_ms'])}, {'kept' if report['within_budget'] else 'missed'}")
+    table.add_row("ONNX against PyTorch", f"{report['difference']:.1e} of the output's scale")
+    return table

@@ -1,0 +1,122 @@
+"""What a lowered network costs, by construction: MACs, parameters, bytes of its weights and of its activations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+
+import torch
+from torch import fx, nn
+
+from ofa.blocks import Block, PlacedBlock
+
+__all__ = ["COSTS", "costs", "macs", "params", "peak_activation_bytes", "weight_bytes"]
+
+BYTES_PER_FLOAT = 4
+
+
+def macs(lowered: Iterable[PlacedBlock]) -> int:
+    """Multiply-accumulates of all convolutions and linear layers for one image."""
+    return sum(placed.block.macs(placed.input_size) for placed in lowered)
+
+
+def params(lowered: Iterable[PlacedBlock]) -> int:
+    """Number of learned parameters."""
+    return sum(placed.block.params() for placed in lowered)
+
+
+def weight_bytes(lowered: Iterable[PlacedBlock], *, bytes_per_weight: int = BYTES_PER_FLOAT) -> int:
+    """Bytes of the weights as they ship: batch norms folded into the convolutions, so one float bias a channel remains.
+
+    Args:
+        lowered: the placed blocks.
+        bytes_per_weight: 4 for float32, 1 for int8; biases stay 4 bytes.
+    """
+    return sum(_shipped_bytes(placed.block, bytes_per_weight) for placed in lowered)
+
+
+def peak_activation_bytes(lowered: Iterable[PlacedBlock], *, bytes_per_value: int = BYTES_PER_FLOAT) -> int:
+    """Largest sum of the tensors that are alive at once, for one image.
+
+    Blocks run one after the other, so the peak is that of the hungriest block. Within a block its real graph is walked in
+    order: a tensor lives from the operation that makes it to the last that reads it, and an element-wise operation (batch norm,
+    activation, addition, gate) writes over an operand that nobody reads later, as inference runtimes do.
+    """
+    return max(_peak_values(placed.block, placed.input_size) for placed in lowered) * bytes_per_value
+
+
+COSTS: dict[str, Callable[[Iterable[PlacedBlock]], int]] = {
+    "macs": macs,
+    "params": params,
+    "weight_bytes": weight_bytes,
+    "peak_activation_bytes": peak_activation_bytes,
+}
+
+
+def costs(lowered: Iterable[PlacedBlock]) -> dict[str, int]:
+    """All costs by the names of the result files: macs, params, weight_bytes, peak_activation_bytes."""
+    blocks = tuple(lowered)
+    return {name: cost(blocks) for name, cost in COSTS.items()}
+
+
+@lru_cache(maxsize=16384)
+def _shipped_bytes(block: Block, bytes_per_weight: int) -> int:
+    weights = sum(layer.weights(block.channels) for layer in block.layers)
+    biases = sum(block.channels[layer.outputs] for layer in block.layers if layer.norm or layer.bias)
+    return weights * bytes_per_weight + biases * BYTES_PER_FLOAT
+
+
+_ELEMENT_WISE = (nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.Hardswish, nn.Hardsigmoid, nn.Dropout, nn.Flatten, nn.Identity)
+
+
+@lru_cache(maxsize=16384)
+def _peak_values(block: Block, input_size: int) -> int:
+    """Peak number of values alive in the graph of one block, for one image."""
+    with torch.device("meta"):
+        module = block.build().eval()
+        graph = fx.GraphModule(module, _Tracer().trace(module))
+        sizes = _Sizes(graph)
+        sizes.run(torch.empty(1, block.in_channels, input_size, input_size))
+    nodes = [node for node in graph.graph.nodes if node.op != "output"]
+    owner: dict[fx.Node, fx.Node] = {}
+    readers: dict[fx.Node, int] = {}
+    alive: dict[fx.Node, int] = {}
+    peak = 0
+    for node in nodes:
+        operands = [owner[operand] for operand in node.all_input_nodes]
+        reused = next((o for o in operands if sizes.of[node] == alive[o] and readers[o] == 1 and _element_wise(graph, node)), None)
+        owner[node] = node if reused is None else reused
+        if reused is None:
+            alive[node] = sizes.of[node]
+        peak = max(peak, sum(alive.values()))
+        readers[owner[node]] = readers.get(owner[node], 0) + len(node.users)
+        for operand in operands:
+            readers[operand] -= 1
+            if readers[operand] == 0:
+                del alive[operand]
+    return peak
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, nn.Conv2d) or super().is_leaf_module(m, module_qualified_name)
+
+
+class _Sizes(fx.Interpreter):
+    """Runs a traced module and keeps the number of values that each node puts out."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module)
+        self.of: dict[fx.Node, int] = {}
+
+    def run_node(self, n: fx.Node) -> object:
+        result = super().run_node(n)
+        if isinstance(result, torch.Tensor):
+            self.of[n] = result.numel()
+        return result
+
+
+def _element_wise(graph: fx.GraphModule, node: fx.Node) -> bool:
+    if node.op == "call_module":
+        return isinstance(graph.get_submodule(str(node.target)), _ELEMENT_WISE)
+    return node.op == "call_function"

@@ -1,0 +1,1 @@
+"""How a network leaves: ONNX, TensorRT engines, and bundles ready to ship."""

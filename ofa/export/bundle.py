@@ -1,0 +1,252 @@
+"""The bundle: one specialized network in a folder, ready to ship, with the numbers that were measured of it.
+
+BUNDLE/
+  arch.json              which network of which space
+  card.json              accuracy, latencies, costs, device, provenance
+  network.safetensors    weights; the header says how to prepare images and what the classes are
+  network.onnx           the same network for any runtime; carries the same header
+  engines/               engines built from network.onnx, each with its record
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ofa.arch import Arch
+from ofa.blocks import PlacedBlock, assemble
+from ofa.cost import costs
+from ofa.errors import ExportError, FileError, WeightsError
+from ofa.export.card import Card
+from ofa.export.onnx import export, verify_outputs
+from ofa.families import get_space, lower
+from ofa.files import write_json
+from ofa.weights import check_names, read_weights, write_weights
+
+__all__ = ["ENGINES", "Bundle", "load_bundle", "write_bundle"]
+
+ENGINES = "engines"
+"""Name of the folder of engines in a bundle."""
+
+_KIND = "network"
+_ARCH, _CARD, _WEIGHTS, _ONNX = "arch.json", "card.json", "network.safetensors", "network.onnx"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Bundle:
+    """A bundle on disk.
+
+    Attributes:
+        folder: where it is.
+        arch: the network.
+        card: what is known of it.
+        class_names: one name a class, in the order of the logits.
+        mean, std: of each colour channel on the scale 0..1; an image x in 0..1 enters the network as (x - mean) / std.
+    """
+
+    folder: Path
+    arch: Arch
+    card: Card
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def onnx_path(self) -> Path:
+        """The network for any runtime."""
+        return self.folder / _ONNX
+
+    @property
+    def engines(self) -> Path:
+        """The folder of engines."""
+        return self.folder / ENGINES
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What the files of the network carry: arch, classes and normalization, as text."""
+        return _header(self.arch, self.class_names, self.mean, self.std)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int, int]:
+        """[1, C, H, W] of one image."""
+        return (1, len(self.mean), self.arch.resolution, self.arch.resolution)
+
+    def network(self) -> nn.Sequential:
+        """The network with its weights, in evaluation mode, built anew from the arch.
+
+        Raises:
+            WeightsError: the weights are damaged or are not those of the arch.
+        """
+        weights = read_weights(self.folder / _WEIGHTS, kind=_KIND)
+        network = _skeleton(lower(get_space(self.arch.space, len(self.class_names)), self.arch))
+        _check_tensors(weights.tensors, network, f"'{weights.path}'")
+        network.load_state_dict(weights.tensors, assign=True)
+        return network.eval()
+
+
+def write_bundle(
+    folder: str | os.PathLike[str],
+    network: nn.Module,
+    arch: Arch,
+    card: Card,
+    *,
+    class_names: Sequence[str],
+    mean: Sequence[float],
+    std: Sequence[float],
+    generator: torch.Generator,
+    dynamic_batch: bool = False,
+) -> Bundle:
+    """Write a bundle, all or nothing; a bundle that is already there is replaced, with its engines.
+
+    Args:
+        folder: the bundle; the folder it stands in must exist.
+        network: of ``arch``, with storage of its own (``Supernet.extract``); left as it is.
+        arch: the network's arch.
+        card: what was measured; the four costs are counted here and need not be given.
+        class_names: one name a class, in the order of the logits.
+        mean: of each colour channel on the scale 0..1, subtracted from the images.
+        std: of each colour channel on the scale 0..1, the images are divided by it.
+        generator: where the random input comes from by which ``network.onnx`` is checked against ``network``.
+        dynamic_batch: whether ``network.onnx`` leaves the batch open; otherwise it takes one image.
+
+    Raises:
+        WeightsError: ``network`` is not the network of ``arch``.
+        ExportError: it cannot be exported, ONNX Runtime computes something else, or ``mean`` or ``std`` do not fit its input.
+        FileError: the folder cannot be written, or there is something else than a bundle.
+    """
+    lowered = lower(get_space(arch.space, len(class_names)), arch)
+    _check_channels(lowered[0].block.in_channels, mean, std)
+    tensors = network.state_dict()
+    _check_tensors(tensors, _skeleton(lowered), f"the network of a bundle of {arch.space}")
+    counted: dict[str, Any] = dict(costs(lowered))
+    card = replace(card, **counted)
+    header = _header(arch, class_names, mean, std)
+    with _replacing_bundle(Path(folder)) as temporary:
+        bundle = _bundle(temporary, arch, card, header)
+        arch.save(temporary / _ARCH)
+        write_json(card.to_json(), temporary / _CARD)
+        write_weights(tensors, temporary / _WEIGHTS, header)
+        export(network, bundle.input_shape, bundle.onnx_path, metadata=header, dynamic_batch=dynamic_batch)
+        verify_outputs(network, bundle.onnx_path, bundle.input_shape, generator=generator)
+        bundle.engines.mkdir()
+    return replace(bundle, folder=Path(folder))
+
+
+def load_bundle(folder: str | os.PathLike[str]) -> Bundle:
+    """Read a bundle and check that its files belong together.
+
+    Raises:
+        FileError: the folder is no bundle, or a file of it is missing or cannot be read.
+        ArchError, ExportError, WeightsError: a file of it is damaged, of something else, or newer than this version.
+    """
+    source = Path(folder)
+    missing = [name for name in (_ARCH, _CARD, _WEIGHTS, _ONNX) if not (source / name).is_file()]
+    if missing:
+        raise FileError(f"'{source}' must be a bundle, but has no {', '.join(missing)}; write one with: ofa specialize")
+    arch, card = Arch.load(source / _ARCH), Card.load(source / _CARD)
+    header = read_weights(source / _WEIGHTS, kind=_KIND).metadata
+    try:
+        bundle = _bundle(source, arch, card, header)
+        written_for = Arch.from_json(json.loads(header["arch"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(
+            f"'{source / _WEIGHTS}' must carry the header of a bundle, but reading it met {type(error).__name__}: {error}; "
+            "write the bundle again"
+        ) from error
+    if written_for != arch:
+        raise WeightsError(
+            f"'{source / _WEIGHTS}' must be of the network of {_ARCH}, but its header has another arch; write the bundle again"
+        )
+    return bundle
+
+
+def _header(arch: Arch, class_names: Sequence[str], mean: Sequence[float], std: Sequence[float]) -> dict[str, str]:
+    """What both files of the network carry, as text."""
+    return {
+        "kind": _KIND,
+        "space": arch.space,
+        "num_classes": str(len(class_names)),
+        "resolution": str(arch.resolution),
+        "arch": json.dumps(arch.to_json()),
+        "class_names": json.dumps(list(class_names)),
+        "mean": json.dumps(list(mean)),
+        "std": json.dumps(list(std)),
+    }
+
+
+def _bundle(folder: Path, arch: Arch, card: Card, header: Mapping[str, str]) -> Bundle:
+    class_names, mean, std = (tuple(json.loads(header[key])) for key in ("class_names", "mean", "std"))
+    return Bundle(folder=folder, arch=arch, card=card, class_names=class_names, mean=mean, std=std)
+
+
+def _skeleton(lowered: tuple[PlacedBlock, ...]) -> nn.Sequential:
+    """The network without storage: no time and no random numbers for an initialization that would be overwritten."""
+    with torch.device("meta"):
+        return assemble({placed.name: placed.block.build() for placed in lowered})
+
+
+def _check_tensors(tensors: Mapping[str, torch.Tensor], network: nn.Module, source: str) -> None:
+    check_names(source, {name: tensor.shape for name, tensor in tensors.items()}, network.state_dict())
+
+
+def _check_channels(channels: int, mean: Sequence[float], std: Sequence[float]) -> None:
+    if len(mean) != channels or len(std) != channels:
+        raise ExportError(
+            f"mean and std must have one value for each of the network's {channels} input channels, but have {len(mean)} and {len(std)}; "
+            "give those that the network was trained with"
+        )
+
+
+@contextmanager
+def _replacing_bundle(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside ``folder`` that takes its place when the block ends well."""
+    if folder.exists() and not (folder / _CARD).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileError(f"'{folder}' must be a new or empty folder or a bundle, but is something else; choose another folder")
+    try:
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    try:
+        yield temporary
+        _swap(temporary, folder)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _swap(temporary: Path, folder: Path) -> None:
+    """Move ``folder`` aside, ``temporary`` to its place, and leave the old one under the temporary's name."""
+    temporary.chmod(0o777 & ~_umask())
+    if not folder.exists():
+        temporary.rename(folder)
+        return
+    aside = temporary.with_suffix(".old")
+    folder.rename(aside)
+    try:
+        temporary.rename(folder)
+    except OSError:
+        aside.rename(folder)
+        raise
+    aside.rename(temporary)
+
+
+def _umask() -> int:
+    """The permissions that a plain ``mkdir`` would have withheld (``mkdtemp`` gives none to others)."""
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def _unwritable(folder: Path, error: OSError) -> FileError:
+    return FileError(f"'{folder}' must be writable, but {(error.strerror or str(error)).lower()}; choose another folder or free it")

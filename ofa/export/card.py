@@ -1,0 +1,84 @@
+"""The card of a specialized network: what was measured, counted and promised of it, under the keys that every result uses."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ofa.errors import ExportError
+from ofa.files import read_json
+
+__all__ = ["SCHEMA", "Card"]
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """Numbers of one network; None is not known.
+
+    Attributes:
+        accuracy: share (0..1) of test images that it classifies correctly.
+        latency_ms: promised latency of one image, with the interval from ``latency_low_ms`` to ``latency_high_ms``.
+        measured_ms: measured latency.
+        device: name of the device of the latencies.
+        macs: multiply-accumulates for one image.
+        params: learned parameters.
+        weight_bytes: bytes of its weights as they ship.
+        peak_activation_bytes: largest sum of activations alive at once.
+        provenance: where it comes from: data, supernet, recipe, seeds, versions, dates; JSON values.
+
+    Raises:
+        ExportError: a number is negative, not a number, or an accuracy above 1.
+    """
+
+    accuracy: float | None = None
+    latency_ms: float | None = None
+    latency_low_ms: float | None = None
+    latency_high_ms: float | None = None
+    measured_ms: float | None = None
+    device: str | None = None
+    macs: int | None = None
+    params: int | None = None
+    weight_bytes: int | None = None
+    peak_activation_bytes: int | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if name in ("device", "provenance") or value is None:
+                continue
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, int | float)
+                or not 0 <= value <= (1 if name == "accuracy" else float("inf"))
+            ):
+                span = "a share in 0..1" if name == "accuracy" else "a number that is not negative"
+                raise ExportError(f"'{name}' of a card must be {span}, but is {value!r}; leave it out if it is not known")
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return {"schema": SCHEMA, **asdict(self)}
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Card:
+        """Read the card of a bundle.
+
+        Raises:
+            FileError: the file cannot be read or is not JSON.
+            ExportError: it is no card, or newer than this version.
+        """
+        value = read_json(path)
+        schema = value.get("schema") if isinstance(value, dict) else None
+        if not isinstance(schema, int):
+            raise ExportError(f"'{path}' must be a card, but has no schema version; write the bundle again")
+        if schema > SCHEMA:
+            raise ExportError(f"'{path}' has schema {schema}, but this version reads up to {SCHEMA}; upgrade with: pip install -U ofa-nas")
+        unknown = sorted(set(value) - {"schema", *cls.__dataclass_fields__})
+        if unknown:
+            raise ExportError(
+                f"'{path}' must have the keys of a card only, but has {', '.join(unknown)}; remove them or put them in provenance"
+            )
+        return cls(**{key: content for key, content in value.items() if key != "schema"})

@@ -1,0 +1,230 @@
+"""Networks and blocks to ONNX files, in milliseconds, and the proof that the file computes what the network does.
+
+The network is traced with torch.fx and each call is written by the handler of its operation (ofa.export.operators); a
+batch norm behind a convolution is folded into it. ``torch.onnx.export`` answers the same need for any network at all, but
+takes about a second a block, and a latency table needs hundreds of blocks.
+
+Shapes: B batch, C channels, H W pixels.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from onnx import TensorProto, helper
+from torch import nn
+
+from ofa import __version__
+from ofa.errors import ExportError
+from ofa.export.operators import GraphWriter
+from ofa.export.tracing import FEATURES, INPUT, LOGITS, evaluating, write_calls
+from ofa.files import replacing
+
+__all__ = ["INPUT", "IR_VERSION", "OPSET", "export", "to_half", "to_model", "verify_outputs"]
+
+OPSET = 18
+"""Version of the ONNX operators: holds all that the networks need, and runtimes since 2023 read it."""
+
+IR_VERSION = 10
+"""Version of the ONNX file format: the newest that every runtime of this project reads, TensorRT 10.9 included."""
+
+_BATCH = "batch"
+
+
+def to_model(
+    network: nn.Module,
+    input_shape: tuple[int, int, int, int],
+    *,
+    metadata: Mapping[str, str] | None = None,
+    dynamic_batch: bool = False,
+) -> onnx.ModelProto:
+    """The ONNX model of a network or block in evaluation mode.
+
+    Args:
+        network: made of the operations of ofa.export.operators only; it is left exactly as it was, in mode, weights and
+            statistics.
+        input_shape: [B, C, H, W] of the input, which is named ``images``. The output is named ``logits`` if it is [B, n], and
+            ``output`` if it still has pixels.
+        metadata: keys and values that the file carries (``metadata_props``).
+        dynamic_batch: whether B is left open in the file.
+
+    Raises:
+        ExportError: the network has an operation without a handler, cannot be traced, or does not fit ``input_shape``.
+    """
+    model = _build_model(network, input_shape, metadata or {}, dynamic_batch)
+    _check(model)
+    return model
+
+
+def export(
+    network: nn.Module,
+    input_shape: tuple[int, int, int, int],
+    path: str | os.PathLike[str],
+    *,
+    metadata: Mapping[str, str] | None = None,
+    dynamic_batch: bool = False,
+) -> None:
+    """Write the network or block as an ONNX file, all or nothing; arguments and errors as ``to_model``, or FileError."""
+    data = _build_model(network, input_shape, metadata or {}, dynamic_batch).SerializeToString()
+    _check(data)  # the bytes, because serializing 30 MB twice takes longer than tracing the network
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def verify_outputs(
+    network: nn.Module,
+    path: str | os.PathLike[str],
+    input_shape: tuple[int, int, int, int],
+    *,
+    generator: torch.Generator,
+    tolerance: float = 1e-4,
+) -> float:
+    """Run the ONNX file in ONNX Runtime and compare its output with the network's in evaluation mode.
+
+    Args:
+        network: what the file was exported from; left as it was.
+        path: the ONNX file.
+        input_shape: [B, C, H, W] of the random input, drawn from a standard normal distribution.
+        generator: where that input comes from.
+        tolerance: largest difference allowed, as a share of the network's largest absolute output.
+
+    Returns:
+        The largest absolute difference as that share (0 when both are zero everywhere).
+
+    Raises:
+        ExportError: the file cannot be run, the shapes differ, or the difference is above ``tolerance``.
+    """
+    x_BCHW = torch.randn(input_shape, generator=generator)
+    device = next((parameter.device for parameter in network.parameters()), x_BCHW.device)
+    with evaluating(network), torch.no_grad():
+        expected = network(x_BCHW.to(device)).cpu().numpy()
+    actual = _run(path, x_BCHW.numpy())
+    if actual.shape != expected.shape:
+        raise ExportError(
+            f"'{path}' must return the network's shape {expected.shape}, but returns {actual.shape}; export this network again"
+        )
+    scale = float(np.abs(expected).max(initial=0)) or 1.0
+    difference = float(np.abs(actual - expected).max(initial=0)) / scale
+    if not difference <= tolerance:  # also true for NaN
+        raise ExportError(
+            f"'{path}' must compute what the network does within {tolerance:g} of the output's scale {scale:.4g}, "
+            f"but differs by {difference:.3g}; export this network again"
+        )
+    return difference
+
+
+def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of an exported model that computes in float16; its input and output stay float32.
+
+    TensorRT takes the precision from the file (strongly typed networks are all that TensorRT for RTX knows), so this is how
+    an engine in half precision is made.
+    """
+    half = onnx.ModelProto()
+    half.CopyFrom(model)
+    graph = half.graph
+    for constant in graph.initializer:
+        if constant.data_type == TensorProto.FLOAT:
+            constant.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(constant).astype(np.float16), constant.name))
+    source, result = graph.input[0].name, graph.output[0].name
+    for node in graph.node:
+        node.input[:] = [f"{source}.half" if name == source else name for name in node.input]
+        node.input[:] = [f"{result}.half" if name == result else name for name in node.input]
+        node.output[:] = [f"{result}.half" if name == result else name for name in node.output]
+    nodes = [
+        helper.make_node("Cast", [source], [f"{source}.half"], name=f"{source}.half", to=TensorProto.FLOAT16),
+        *graph.node,
+        helper.make_node("Cast", [f"{result}.half"], [result], name=result, to=TensorProto.FLOAT),
+    ]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    _check(half)
+    return half
+
+
+# -- from nodes to a model --------------------------------------------------------------------------------------------
+
+
+def _build_model(network: nn.Module, input_shape: tuple[int, ...], metadata: Mapping[str, str], dynamic_batch: bool) -> onnx.ModelProto:
+    shape: list[int | str] = [_BATCH if dynamic_batch else input_shape[0], *input_shape[1:]]
+    model = _empty_model(type(network).__name__)
+    helper.set_model_props(model, dict(metadata))
+    graph = model.graph
+    graph.input.append(helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, shape))
+    result = write_calls(GraphWriter(graph), network)
+    output = _infer_output(graph, result)
+    output.name = LOGITS if len(output.type.tensor_type.shape.dim) == 2 else FEATURES
+    _rename_output(graph, result, output.name)
+    graph.output.append(output)
+    return model
+
+
+def _empty_model(name: str) -> onnx.ModelProto:
+    return helper.make_model(
+        onnx.GraphProto(name=name),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="ofa",
+        producer_version=__version__,
+    )
+
+
+def _infer_output(graph: onnx.GraphProto, result: str) -> onnx.ValueInfoProto:
+    """Type and shape of ``result``, inferred on a model whose constants are inputs, so that no weights are copied for it."""
+    output = onnx.ValueInfoProto()
+    if result == INPUT:
+        output.CopyFrom(graph.input[0])
+        return output
+    model = _empty_model("shapes")
+    model.graph.node.extend(graph.node)
+    model.graph.input.extend(graph.input)
+    model.graph.input.extend(helper.make_tensor_value_info(each.name, each.data_type, list(each.dims)) for each in graph.initializer)
+    model.graph.output.append(helper.make_tensor_value_info(result, TensorProto.FLOAT, None))
+    with _as_export_error():
+        output.CopyFrom(onnx.shape_inference.infer_shapes(model, strict_mode=True).graph.output[0])
+    return output
+
+
+def _rename_output(graph: onnx.GraphProto, result: str, name: str) -> None:
+    """Give the value ``result`` the name that the file's output has."""
+    if result == INPUT:
+        graph.node.append(helper.make_node("Identity", [INPUT], [name], name=name))
+        return
+    for node in graph.node:
+        node.input[:] = [name if each == result else each for each in node.input]
+        node.output[:] = [name if each == result else each for each in node.output]
+
+
+def _check(model: onnx.ModelProto | bytes) -> None:
+    with _as_export_error():
+        onnx.checker.check_model(model, full_check=True)
+
+
+@contextmanager
+def _as_export_error() -> Iterator[None]:
+    try:
+        yield
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        reason = " ".join(str(error).split())
+        raise ExportError(
+            f"an exported network must fit the shape of its input, but ONNX reports: {reason}; pass the network's input shape"
+        ) from error
+
+
+def _run(path: str | os.PathLike[str], x_BCHW: Any) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors only: ONNX Runtime writes its warnings to stderr, past every handler
+    try:
+        session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+        return session.run(None, {session.get_inputs()[0].name: x_BCHW})[0]
+    except Exception as error:  # ONNX Runtime's exceptions have no common base but Exception
+        reason = " ".join(str(error).split())
+        raise ExportError(
+            f"'{path}' must be an ONNX file that ONNX Runtime can run, but it reports: {reason}; export the network again"
+        ) from error

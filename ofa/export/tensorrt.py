@@ -1,0 +1,256 @@
+"""ONNX files to TensorRT engines, and engines read back; one code path for TensorRT and TensorRT for RTX.
+
+The two packages share one Python API. What differs is asked of the module itself: TensorRT for RTX (``tensorrt-rtx``) builds
+on a machine without a GPU for any named GPU generation and compiles for the actual one when it is loaded; TensorRT
+(``tensorrt``) builds on and for the GPU of its machine.
+(https://docs.nvidia.com/deeplearning/tensorrt-rtx/latest/inference-library/cpu-engines.html)
+
+An engine says little about itself to a machine without a GPU, so a record, ``ENGINE.json``, stands beside it: what it was
+built from, by which version, for which GPUs, and the digests that tie engine and source to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import onnx
+
+from ofa.errors import ExportError, nearest
+from ofa.export.engine_record import EngineInfo, EngineTensor, read_bytes, read_record, record_path, write_record
+from ofa.export.onnx import to_half
+from ofa.export.tensorrt_package import FLAVOURS, Package
+from ofa.files import replacing
+from ofa.progress import Progress, silent
+
+__all__ = ["FLAVOURS", "GPU_GENERATIONS", "Flavour", "build_engine", "compute_capabilities", "inspect_engine"]
+
+Flavour = Literal["tensorrt", "tensorrt-rtx"]
+
+GPU_GENERATIONS = {"turing": ("7.5",), "ampere": ("8.0", "8.6"), "ada": ("8.9",), "blackwell": ("12.0", "12.1")}
+"""The CUDA compute capabilities of each generation that engines can be built for without such a GPU; Turing takes half precision only."""
+
+_NO_GPU = re.compile(r"(?:cudaError|CUDA initialization failure with error:) ?(?:34|35|38|100)\b")
+"""In a message: a stub instead of the driver, a driver too old or absent, no device."""
+
+
+def compute_capabilities(gpus: Sequence[str]) -> tuple[str, ...]:
+    """The compute capabilities of ``gpus``, each a generation (``ada``) or a capability (``8.9``), without repeats.
+
+    Raises:
+        ExportError: a name is neither.
+    """
+    found: dict[str, None] = {}
+    for gpu in gpus:
+        if re.fullmatch(r"\d+\.\d", gpu):
+            found[gpu] = None
+        elif gpu.lower() in GPU_GENERATIONS:
+            found.update(dict.fromkeys(GPU_GENERATIONS[gpu.lower()]))
+        else:
+            raise ExportError(
+                f"'{gpu}' must be a GPU generation or a compute capability such as 8.9; {nearest(gpu.lower(), GPU_GENERATIONS)}"
+            )
+    return tuple(found)
+
+
+def build_engine(
+    onnx_path: str | os.PathLike[str],
+    engine_path: str | os.PathLike[str],
+    *,
+    flavour: Flavour,
+    gpus: Sequence[str] = (),
+    half: bool = False,
+    batches: tuple[int, int, int] = (1, 1, 8),
+    progress: Progress = silent,
+) -> EngineInfo:
+    """Build an engine from an ONNX file and write it with its record, each all or nothing.
+
+    Args:
+        onnx_path: a file that ``ofa.export.onnx.export`` wrote.
+        engine_path: where the engine goes; its record goes to the same name with ``.json`` behind it.
+        flavour: which package builds.
+        gpus: generations or compute capabilities to build for; empty leaves it to the package (``tensorrt-rtx``: Ampere and
+            later; ``tensorrt``: the GPU of this machine).
+        half: whether it computes in float16; input and output stay float32.
+        batches: smallest, usual and largest batch, used only if the file leaves the batch open.
+        progress: told the steps of the build.
+
+    Raises:
+        MissingExtraError: the package is not installed.
+        ExportError: the package refuses the file or the GPUs, or cannot build on this machine.
+        FileError: a file cannot be read or written.
+    """
+    capabilities = compute_capabilities(gpus)
+    package, source = Package.load(flavour), read_bytes(onnx_path)
+    builder = package.start("Builder")
+    if builder is None:
+        raise package.refusal(onnx_path)
+    network = builder.create_network(package.network_flags())
+    _parse(package, network, _model_bytes(source, onnx_path, half), onnx_path)
+    config = builder.create_builder_config()
+    _target(package, config, capabilities)
+    _add_profile(builder, network, config, batches)
+    plan = _build(package, builder, network, config, progress)
+    if plan is None:
+        raise package.refusal(onnx_path)
+    engine = bytes(memoryview(plan))
+    with replacing(engine_path) as temporary:
+        temporary.write_bytes(engine)
+    info = EngineInfo(
+        flavour=flavour,
+        version=package.version,
+        compute_capabilities=capabilities,
+        precision="fp16" if half else "fp32",
+        inputs=tuple(_parsed_tensor(network.get_input(index)) for index in range(network.num_inputs)),
+        outputs=tuple(_parsed_tensor(network.get_output(index)) for index in range(network.num_outputs)),
+        network_layers=network.num_layers,
+        engine_bytes=len(engine),
+        engine_sha256=hashlib.sha256(engine).hexdigest(),
+        onnx_sha256=hashlib.sha256(source).hexdigest(),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    write_record(info, engine_path)
+    return info
+
+
+def inspect_engine(path: str | os.PathLike[str], flavour: Flavour) -> EngineInfo:
+    """Read an engine back.
+
+    Its version and digest must be those of its record, and the package checks its format and length. With an NVIDIA GPU it is
+    also loaded, and ``engine_layers`` and the tensors are what the loaded engine says. Without a GPU no package loads an
+    engine; then the answer is the record's, with ``engine_layers`` None.
+
+    Raises:
+        MissingExtraError: the package of ``flavour`` is not installed.
+        ExportError: the engine is damaged, of another version or flavour, or there is neither a GPU nor a record.
+        FileError: a file cannot be read.
+    """
+    package, engine, record = Package.load(flavour), read_bytes(path), read_record(path)
+    _check_record(package, record, engine, path)
+    runtime = package.start("Runtime")
+    loaded = None
+    if runtime is not None:
+        _check_format(package, runtime, engine, path)
+        loaded = runtime.deserialize_cuda_engine(engine)
+    if loaded is not None:
+        return _loaded_info(package, loaded, record, engine)
+    if any(re.search(r"Error Code \d+: Serialization", error) for error in package.log.errors):
+        raise package.foreign(path, "it is damaged")
+    if not any(_NO_GPU.search(error) for error in package.log.errors):
+        raise package.foreign(path, f"loading it reports: {package.log.summary()}")
+    if record is None:
+        raise ExportError(
+            f"an engine can be read where its record is beside it or where there is an NVIDIA GPU, but '{record_path(path)}' is missing "
+            f"and {flavour} reports: {package.log.summary()}; copy the record too, or read the engine on a machine with a GPU"
+        )
+    return record
+
+
+# -- building ---------------------------------------------------------------------------------------------------------
+
+
+def _model_bytes(source: bytes, path: str | os.PathLike[str], half: bool) -> bytes:
+    try:
+        model = onnx.load_from_string(source)
+    except Exception as error:  # protobuf's DecodeError, which has no types
+        raise ExportError(f"'{path}' must be an ONNX file, but {error}; export the network again") from error
+    if not model.graph.node:
+        raise ExportError(f"'{path}' must be an ONNX file, but it holds no operators; export the network again")
+    typed: bytes = to_half(model).SerializeToString() if half else source
+    return typed
+
+
+def _parse(package: Package, network: Any, source: bytes, path: str | os.PathLike[str]) -> None:
+    parser = package.module.OnnxParser(network, package.log)
+    if not parser.parse(source):
+        raise package.refusal(path, "; ".join(str(parser.get_error(index).desc()) for index in range(parser.num_errors)))
+
+
+def _target(package: Package, config: Any, capabilities: tuple[str, ...]) -> None:
+    if not capabilities:
+        return
+    known = getattr(package.module, "ComputeCapability", None)
+    if known is None:
+        raise ExportError(
+            f"{package.flavour} {package.version} builds for the GPU of its machine only, but was asked for {', '.join(capabilities)}; "
+            "name no GPU and build on the target, or use tensorrt-rtx"
+        )
+    members = {name: member for name, member in known.__members__.items() if name.startswith("SM")}
+    config.num_compute_capabilities = len(capabilities)
+    for index, capability in enumerate(capabilities):
+        member = members.get("SM" + capability.replace(".", ""))
+        if member is None or not config.set_compute_capability(member, index):
+            offered = ", ".join(f"{name[2:-1]}.{name[-1]}" for name in members)
+            raise ExportError(f"{package.flavour} {package.version} must know the compute capability {capability}; known: {offered}")
+
+
+def _add_profile(builder: Any, network: Any, config: Any, batches: tuple[int, int, int]) -> None:
+    shape = tuple(network.get_input(0).shape)
+    if shape[0] != -1:
+        return
+    profile = builder.create_optimization_profile()
+    smallest, usual, largest = batches
+    if not 1 <= smallest <= usual <= largest:
+        raise ExportError(f"batches must be smallest <= usual <= largest, each at least 1, but are {batches}; order them")
+    profile.set_shape(network.get_input(0).name, *((batch, *shape[1:]) for batch in batches))
+    config.add_optimization_profile(profile)
+
+
+def _build(package: Package, builder: Any, network: Any, config: Any, progress: Progress) -> Any:
+    monitor = package.monitor(progress)
+    config.progress_monitor = monitor
+    plan = builder.build_serialized_network(network, config)
+    if monitor.raised is not None:
+        raise monitor.raised
+    return plan
+
+
+def _parsed_tensor(tensor: Any) -> EngineTensor:
+    return EngineTensor(tensor.name, tuple(int(size) for size in tensor.shape), tensor.dtype.name)
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+def _check_record(package: Package, record: EngineInfo | None, engine: bytes, path: str | os.PathLike[str]) -> None:
+    if record is None:
+        return
+    if (record.flavour, record.version) != (package.flavour, package.version):
+        # TensorRT for RTX reads engines of its own version only, and without a GPU it does not tell which version that is.
+        raise package.foreign(path, f"{record.flavour} {record.version} built it")
+    if record.engine_sha256 != hashlib.sha256(engine).hexdigest():
+        raise package.foreign(path, f"its {len(engine)} bytes are not those of its record")
+
+
+def _check_format(package: Package, runtime: Any, engine: bytes, path: str | os.PathLike[str]) -> None:
+    """What the package says of the engine's header, which is all that can be asked without a GPU."""
+    if not engine:
+        raise package.foreign(path, "it is empty")
+    diagnose = getattr(runtime, "get_engine_validity", None)
+    if diagnose is None:
+        return
+    flags, diagnostics = package.module.EngineInvalidityDiagnostics, int(diagnose(engine)[1])
+    package.log.errors.clear()  # without a GPU the question is answered, but with errors too
+    if diagnostics & int(flags.MALFORMED_ENGINE):
+        raise package.foreign(path, "it has another format")
+    if diagnostics & int(flags.VERSION_MISMATCH):
+        raise package.foreign(path, "another version built it")
+
+
+def _loaded_info(package: Package, loaded: Any, record: EngineInfo | None, engine: bytes) -> EngineInfo:
+    """What the loaded engine says; what only its builder knew comes from the record, if there is one."""
+    names = [loaded.get_tensor_name(index) for index in range(loaded.num_io_tensors)]
+    sides: dict[str, list[EngineTensor]] = {"INPUT": [], "OUTPUT": []}
+    for name in names:
+        shape = tuple(int(size) for size in loaded.get_tensor_shape(name))
+        sides[loaded.get_tensor_mode(name).name].append(EngineTensor(name, shape, loaded.get_tensor_dtype(name).name))
+    facts = {"inputs": tuple(sides["INPUT"]), "outputs": tuple(sides["OUTPUT"]), "engine_layers": loaded.num_layers}
+    if record is not None:
+        return replace(record, **facts)
+    digest = hashlib.sha256(engine).hexdigest()
+    return EngineInfo(flavour=package.flavour, version=package.version, engine_bytes=len(engine), engine_sha256=digest, **facts)

@@ -1,0 +1,115 @@
+"""MobileNetV3 (Howard et al., ICCV 2019) as an elastic family, with the choices of Once-for-All (Cai et al., ICLR 2020).
+
+Stage widths, strides, activations and the places of squeeze-excite are those of MIT's once-for-all package, so that its
+trained supernets fit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ofa.arch import Arch
+from ofa.blocks import Activation, Classifier, ConvBlock, InvertedResidual, PlacedBlock, FeatureMix, make_divisible
+from ofa.families.inverted_residuals import StagePlan, place_inverted_residuals
+from ofa.families.placing import Placer
+from ofa.space import Gene, Space, Stage
+
+__all__ = ["SPACES", "MobileNetV3Space", "lower"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MobileNetV3Space(Space):
+    """The networks of one MobileNetV3 supernet.
+
+    Attributes:
+        stem_width: channels after the first convolution, and of the first, fixed block.
+        stem_stride: stride of the first convolution: 2, or 1 for images of few pixels.
+        plans: what the blocks of each elastic stage share.
+        head_widths: channels of the last convolution and of the feature mix after pooling.
+    """
+
+    stem_width: int
+    stem_stride: int = 2
+    plans: tuple[StagePlan, ...]
+    head_widths: tuple[int, int]
+
+    __hash__ = Space.__hash__
+
+
+def lower(space: MobileNetV3Space, arch: Arch) -> tuple[PlacedBlock, ...]:
+    """The blocks of ``arch``, from the image to the logits."""
+    placer = Placer(arch.resolution)
+    stem = space.stem_width
+    placer.place("stem.conv", ConvBlock(in_channels=3, out_channels=stem, kernel=3, stride=space.stem_stride, activation="h_swish"))
+    first = InvertedResidual(in_channels=stem, mid_channels=stem, out_channels=stem, kernel=3, expand=False, residual=True)
+    placer.place("stem.block", first)
+    channels = place_inverted_residuals(placer, stem, space.plans, arch)
+    expanded, mixed = space.head_widths
+    placer.place("head.expand", ConvBlock(in_channels=channels, out_channels=expanded, activation="h_swish"))
+    placer.place("head.mix", FeatureMix(in_channels=expanded, out_channels=mixed))
+    placer.place("classifier", Classifier(in_channels=mixed, out_channels=space.num_classes))
+    return placer.placed
+
+
+def _space(
+    name: str,
+    width: float,
+    resolutions: tuple[int, ...],
+    *,
+    widths: tuple[int, ...] = (24, 40, 80, 112, 160),
+    strides: tuple[int, ...] = (2, 2, 2, 1, 2),
+    stem: tuple[int, int] = (16, 2),
+    head: tuple[int, int] = (960, 1280),
+    kernels: tuple[int, ...] = (3, 5, 7),
+    expands: tuple[int, ...] = (3, 4, 6),
+    depths: tuple[int, ...] = (2, 3, 4),
+    num_classes: int = 1000,
+) -> MobileNetV3Space:
+    activations: tuple[Activation, ...] = ("relu", "relu", "h_swish", "h_swish", "h_swish")
+    squeeze_excite = (False, True, False, True, True)
+    plans = tuple(
+        StagePlan(make_divisible(out * width), stride, activation, se)
+        for out, stride, activation, se in zip(widths, strides, activations, squeeze_excite, strict=False)
+    )
+    genes = (Gene("kernel", kernels), Gene("expand", expands))
+    return MobileNetV3Space(
+        name=name,
+        resolutions=resolutions,
+        stages=(Stage(depths, genes),) * len(plans),
+        num_classes=num_classes,
+        stem_width=make_divisible(stem[0] * width),
+        stem_stride=stem[1],
+        plans=plans,
+        head_widths=(make_divisible(head[0] * width), make_divisible(head[1] * width)),
+    )
+
+
+SPACES = (
+    _space("ofa-mbv3-w1.0", 1.0, tuple(range(128, 225, 4))),
+    _space("ofa-mbv3-w1.2", 1.2, tuple(range(128, 225, 4))),
+    # For tests and the demo: three stages of at most two blocks, small enough to train in a minute on a laptop.
+    _space(
+        "ofa-mbv3-tiny",
+        1.0,
+        (16, 24, 32),
+        widths=(16, 24, 40),
+        strides=(1, 2, 2),
+        stem=(8, 2),
+        head=(96, 128),
+        kernels=(3, 5),
+        depths=(1, 2),
+        num_classes=10,
+    ),
+    # For CIFAR-sized images. The first convolution keeps all 32 x 32 pixels, and three halvings follow, where ImageNet's five
+    # would leave a single pixel. Widths and head were then chosen so that the space spans 5 to 30 MMACs.
+    _space(
+        "ofa-mbv3-32px",
+        1.0,
+        (28, 32),
+        widths=(16, 24, 40, 48, 80),
+        strides=(2, 2, 1, 2, 1),
+        stem=(16, 1),
+        head=(320, 512),
+        num_classes=10,
+    ),
+)

@@ -1,0 +1,103 @@
+"""ResNet50-D (He et al., CVPR 2019) with elastic depth, bottleneck ratio, stage width and stem, as in MIT's once-for-all package."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ofa.arch import Arch
+from ofa.blocks import Bottleneck, Classifier, ConvBlock, MaxPool, PlacedBlock, ResidualConv, make_divisible
+from ofa.families.placing import Placer
+from ofa.space import Gene, Space, Stage
+
+__all__ = ["SPACES", "ResNetSpace", "lower"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResNetSpace(Space):
+    """The networks of one ResNet-D supernet.
+
+    The genes of the network are ``stem_depth`` (2 or 3 convolutions), ``stem_inner_width``, ``stem_width`` and, from 1,
+    ``stage_N_width``, all widths as multipliers; the gene of a block is ``expand``, its inner over its output channels.
+
+    Attributes:
+        stem_channels: channels of the stem at multiplier 1.
+        stage_channels: channels of each stage at multiplier 1.
+        strides: stride of each stage's first block.
+    """
+
+    stem_channels: int
+    stage_channels: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    __hash__ = Space.__hash__
+
+
+def lower(space: ResNetSpace, arch: Arch) -> tuple[PlacedBlock, ...]:
+    """The blocks of ``arch``, from the image to the logits."""
+    placer = Placer(arch.resolution)
+    channels = _place_stem(placer, space, arch)
+    for s, (base, stride, genes) in enumerate(zip(space.stage_channels, space.strides, arch.stages, strict=True)):
+        width = make_divisible(base * arch.network[f"stage_{s + 1}_width"])
+        for b, gene in enumerate(genes):
+            block = Bottleneck(
+                in_channels=channels,
+                mid_channels=make_divisible(round(width * gene["expand"])),
+                out_channels=width,
+                stride=stride if b == 0 else 1,
+                downsample=b == 0,
+            )
+            placer.place(f"stages.{s}.{b}", block)
+            channels = width
+    placer.place("classifier", Classifier(in_channels=channels, out_channels=space.num_classes, pool=True))
+    return placer.placed
+
+
+def _place_stem(placer: Placer, space: ResNetSpace, arch: Arch) -> int:
+    """Two convolutions, a third in between with a shortcut if the stem is deep, and max pooling; returns the channels after it."""
+    inner = make_divisible(make_divisible(space.stem_channels * arch.network["stem_inner_width"]) // 2)
+    width = make_divisible(space.stem_channels * arch.network["stem_width"])
+    placer.place("stem.first", ConvBlock(in_channels=3, out_channels=inner, kernel=3, stride=2))
+    if arch.network["stem_depth"] == 3:
+        placer.place("stem.middle", ResidualConv(in_channels=inner, out_channels=inner))
+    placer.place("stem.last", ConvBlock(in_channels=inner, out_channels=width, kernel=3))
+    placer.place("stem.pool", MaxPool(in_channels=width, out_channels=width))
+    return width
+
+
+def _space(
+    name: str,
+    resolutions: tuple[int, ...],
+    *,
+    stem_channels: int = 64,
+    stage_channels: tuple[int, ...] = (256, 512, 1024, 2048),
+    depths: tuple[tuple[int, ...], ...] = ((2, 3, 4), (2, 3, 4), (4, 5, 6), (2, 3, 4)),
+    expands: tuple[float, ...] = (0.2, 0.25, 0.35),
+    strides: tuple[int, ...] = (1, 2, 2, 2),
+    num_classes: int = 1000,
+) -> ResNetSpace:
+    widths = ("stem_inner_width", "stem_width", *(f"stage_{s + 1}_width" for s in range(len(stage_channels))))
+    return ResNetSpace(
+        name=name,
+        resolutions=resolutions,
+        stages=tuple(Stage(depth, (Gene("expand", expands),)) for depth in depths),
+        network=(Gene("stem_depth", (2, 3)), *(Gene(width, (0.65, 0.8, 1.0)) for width in widths)),
+        num_classes=num_classes,
+        stem_channels=stem_channels,
+        stage_channels=stage_channels,
+        strides=strides,
+    )
+
+
+SPACES = (
+    _space("ofa-resnet50", tuple(range(128, 225, 4))),
+    _space(
+        "ofa-resnet50-tiny",
+        (24, 32),
+        stem_channels=32,
+        stage_channels=(32, 64),
+        depths=((1, 2), (1, 2)),
+        expands=(0.25, 0.5),
+        strides=(1, 2),
+        num_classes=10,
+    ),
+)

@@ -1,0 +1,1 @@
+"""What comes from elsewhere: weights, architectures and predictors that others have trained."""

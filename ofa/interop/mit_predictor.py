@@ -1,0 +1,220 @@
+"""MIT's accuracy predictor of MobileNetV3 subnets: a perceptron 128-400-400-400-1 over one-hot genes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ofa.arch import Arch
+from ofa.errors import SpaceError, WeightsError
+from ofa.families import get_space
+from ofa.interop.mit_weights import read_state_dict
+from ofa.space import Space
+from ofa.weights import read_weights, write_weights
+
+__all__ = ["MitPredictor", "load_predictor"]
+
+_SPACE = "ofa-mbv3-w1.2"
+_KIND = "mit-predictor"
+
+_GENES = (("kernel", (3, 5, 7)), ("expand", (3, 4, 6)))
+_DEPTHS = (2, 3, 4)
+_STAGES = 5
+_RESOLUTIONS = range(112, 225, 16)
+_SIZES = (128, 400, 400, 400, 1)
+
+_FIRST_RESOLUTION = 2 * 3 * _STAGES * _DEPTHS[-1]
+"""Where the digits of the resolution begin, after those of all kernels and of all expand ratios."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class _Input:
+    """One gene of one slot, as the perceptron sees it.
+
+    Attributes:
+        column, depth_column: of the gene and of its stage's depth in a row.
+        depths: of the stage, by index.
+        position: of the slot in its stage; it counts if the stage is deeper.
+        features: which feature is set, by index of the gene's value.
+    """
+
+    column: int
+    depth_column: int
+    depths: NDArray[np.int64]
+    position: int
+    features: NDArray[np.int64]
+
+
+class MitPredictor:
+    """Predicts the ImageNet top-1 accuracy of subnets of MIT's MobileNetV3 supernets, as a fraction.
+
+    It was fitted to accuracies on images held out of the training set: its predictions are about 0.059 above the accuracy on
+    ImageNet's validation set. They rank networks; do not report them as accuracies.
+
+    It sees kernels, expand ratios, depths and the resolution, not the widths, so the space is what its user says it is.
+
+    Args:
+        space: a MobileNetV3 space with MIT's choices, or some of them.
+        layers: weight [outputs, inputs] and bias [outputs] of each layer.
+
+    Raises:
+        SpaceError: the space has other choices than those that the predictor knows.
+        WeightsError: the layers are not those of MIT's predictor.
+    """
+
+    def __init__(self, space: Space, layers: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]]) -> None:
+        _check_space(space)
+        if [(weight.shape, bias.shape) for weight, bias in layers] != [((o, i), (o,)) for i, o in pairwise(_SIZES)]:
+            raise WeightsError(
+                f"MIT's predictor has layers of {'-'.join(map(str, _SIZES))}, "
+                f"but these are {[list(weight.shape) for weight, _ in layers]}; "
+                "give the file acc_predictor.pth"
+            )
+        self.space = space
+        self._layers = tuple((np.asarray(weight, np.float32), np.asarray(bias, np.float32)) for weight, bias in layers)
+        self._inputs = _inputs(space)
+
+    @property
+    def space_name(self) -> str:
+        """The space whose networks it predicts."""
+        return self.space.name
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Where its numbers come from, as JSON values."""
+        return {"source": "predicted", "model": "MIT once-for-all, perceptron 128-400-400-400-1", "above_imagenet_validation": 0.059}
+
+    def __call__(self, archs: Sequence[Arch], /) -> Floats:
+        """The predicted accuracies of ``archs``, as ``predict``."""
+        return self.predict(archs)
+
+    def predict(self, archs: Sequence[Arch]) -> Floats:
+        """The predicted accuracies (0..1) of ``archs``; [N].
+
+        Raises:
+            ArchError: an arch of another space.
+            SpaceError: a resolution that the predictor does not know.
+        """
+        rows_NC = np.array([self.space.encode(arch) for arch in archs], dtype=np.int64)
+        return self.predict_rows(rows_NC.reshape(len(archs), len(self.space.columns)))
+
+    def predict_rows(self, rows_NC: NDArray[np.int64]) -> Floats:
+        """The predicted accuracies (0..1) of archs that ``space.encode`` made rows of; [N].
+
+        Raises:
+            SpaceError: a resolution that the predictor does not know.
+        """
+        x = self.features(rows_NC)
+        for weight, bias in self._layers[:-1]:
+            x = np.maximum(x @ weight.T + bias, np.float32(0))
+        weight, bias = self._layers[-1]
+        return (x @ weight.T + bias)[:, 0].astype(np.float64)
+
+    def features(self, rows_NC: NDArray[np.int64]) -> NDArray[np.float32]:
+        """What the perceptron sees of each row; [N, 128].
+
+        One-hot kernels of the 20 slots (3, 5, 7), one-hot expand ratios (3, 4, 6), one-hot resolution (112, 128 .. 224); the
+        slots of skipped blocks are zero.
+
+        Raises:
+            SpaceError: a resolution that the predictor does not know.
+        """
+        resolutions_N = np.array(self.space.resolutions)[rows_NC[:, 0]]
+        unknown = np.setdiff1d(resolutions_N, _RESOLUTIONS)
+        if len(unknown):
+            raise SpaceError(
+                f"MIT's predictor knows the resolutions {list(_RESOLUTIONS)}, but a network has {unknown[0]}; "
+                "restrict the space to them, for example space.restrict(resolution=[160, 176, 192, 208, 224])"
+            )
+        x_NF = np.zeros((len(rows_NC), _SIZES[0]), np.float32)
+        for source in self._inputs:
+            present = np.flatnonzero(source.depths[rows_NC[:, source.depth_column]] > source.position)
+            x_NF[present, source.features[rows_NC[present, source.column]]] = 1
+        x_NF[np.arange(len(rows_NC)), _FIRST_RESOLUTION + (resolutions_N - _RESOLUTIONS.start) // _RESOLUTIONS.step] = 1
+        return x_NF
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write it as safetensors, which ``load_predictor`` reads.
+
+        Raises:
+            FileError: the folder cannot be written.
+        """
+        tensors = {}
+        for index, (weight, bias) in enumerate(self._layers):
+            tensors[f"{2 * index}.weight"], tensors[f"{2 * index}.bias"] = torch.from_numpy(weight), torch.from_numpy(bias)
+        write_weights(tensors, path, {"kind": _KIND, "space": self.space.name})
+
+
+def load_predictor(path: str | os.PathLike[str], space: Space | None = None) -> MitPredictor:
+    """Read MIT's ``acc_predictor.pth``, or what ``MitPredictor.save`` wrote.
+
+    Args:
+        path: the file; anything but ``.safetensors`` is read as ``torch.save`` wrote it, with ``weights_only=True``.
+        space: the space whose networks it shall predict; by default the one that the file names, else ``ofa-mbv3-w1.2``, whose
+            supernet MIT's tutorial uses it for.
+
+    Raises:
+        FileError: there is no such file.
+        WeightsError: the file is damaged or holds something else.
+        SpaceError: the space has other choices than those that the predictor knows.
+    """
+    named, tensors = _SPACE, {}
+    if Path(path).suffix == ".safetensors":
+        weights = read_weights(path, kind=_KIND)
+        named, tensors = weights.metadata["space"], dict(weights.tensors)
+    else:
+        tensors = dict(read_state_dict(path))
+    return MitPredictor(space or get_space(named), _layers(tensors, path))
+
+
+def _layers(tensors: Mapping[str, Any], path: str | os.PathLike[str]) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    names = [(f"{2 * index}.weight", f"{2 * index}.bias") for index in range(len(_SIZES) - 1)]
+    wanted = {name for pair in names for name in pair}
+    if set(tensors) != wanted or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
+        found = ", ".join(list(map(str, tensors))[:3])
+        raise WeightsError(
+            f"'{path}' must hold the {len(wanted)} tensors 0.weight .. 6.bias of MIT's predictor, but holds {len(tensors)} entries "
+            f"({found} ..); give the file acc_predictor.pth"
+        )
+    return [(tensors[weight].float().numpy(), tensors[bias].float().numpy()) for weight, bias in names]
+
+
+def _inputs(space: Space) -> tuple[_Input, ...]:
+    columns = {gene.name: c for c, gene in enumerate(space.columns)}
+    inputs = []
+    for g, (name, known) in enumerate(_GENES):
+        for s, stage in enumerate(space.stages):
+            values = next(gene.values for gene in stage.genes if gene.name == name)
+            for b in range(stage.depths[-1]):
+                first = 3 * (_STAGES * _DEPTHS[-1] * g + _DEPTHS[-1] * s + b)
+                features = np.array([first + known.index(int(value)) for value in values])
+                inputs.append(_Input(columns[f"stages.{s}.{b}.{name}"], columns[f"stages.{s}.depth"], np.array(stage.depths), b, features))
+    return tuple(inputs)
+
+
+def _check_space(space: Space) -> None:
+    genes = [[(gene.name, set(gene.values)) for gene in stage.genes] for stage in space.stages]
+    known = all([name for name, _ in of] == [name for name, _ in _GENES] for of in genes) and all(
+        values <= set(those) for of in genes for (_, values), (_, those) in zip(of, _GENES, strict=True)
+    )
+    depths = len(space.stages) == _STAGES and all(set(stage.depths) <= set(_DEPTHS) for stage in space.stages)
+    if not (known and depths and not space.network):
+        raise SpaceError(
+            f"MIT's predictor knows 5 stages of 2 to 4 blocks with kernels 3, 5, 7 and expand ratios 3, 4, 6, but {space.name} has others; "
+            "use it with ofa-mbv3-w1.0 or ofa-mbv3-w1.2"
+        )
+    if not set(space.resolutions) & set(_RESOLUTIONS):
+        raise SpaceError(
+            f"MIT's predictor knows the resolutions {list(_RESOLUTIONS)}, but {space.name} has {list(space.resolutions)}; "
+            "use it with ofa-mbv3-w1.0 or ofa-mbv3-w1.2"
+        )

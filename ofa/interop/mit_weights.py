@@ -1,0 +1,192 @@
+"""Trained supernets of MIT's once-for-all package."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ofa.errors import FileError, WeightsError
+from ofa.families import get_space, space_names
+from ofa.interop.mit_keys import FAMILIES, family_of_keys, is_ignored, key_names, mit_class, plain_key
+from ofa.sharing import layout
+from ofa.space import Space
+from ofa.supernet import Supernet
+
+__all__ = ["load_supernet", "read_state_dict"]
+
+Source = Mapping[str, Any] | str | os.PathLike[str]
+
+_CLASSIFIER = "classifier.linear.weight"
+
+# MIT's run manager keeps its best accuracy as a scalar of NumPy, pickled under the module name of NumPy 1 or 2; these only make numbers.
+_SCALAR: Any = np.float64(0).__reduce__()[0]
+_NUMPY_SCALARS: list[Any] = [
+    np.dtype,
+    np.dtypes.Float64DType,
+    (_SCALAR, "numpy.core.multiarray.scalar"),
+    (_SCALAR, "numpy._core.multiarray.scalar"),
+]
+
+
+def load_supernet(source: Source, space: Space) -> Supernet:
+    """The supernet of a state dict that MIT's package wrote (OFAMobileNetV3, OFAProxylessNASNets or OFAResNets).
+
+    Every spelling of keys that the package writes or accepts is understood, checkpoints that hold a ``state_dict`` are opened, and
+    batch-norm statistics and kernel matrices are taken along. Where no kernel matrix is there at all (a network trained with one
+    kernel, or with transforms switched off) the small kernels are the plain centres of the large, as they are in the package.
+
+    Args:
+        source: the state dict, or a file that ``torch.save`` wrote (read with ``weights_only=True``).
+        space: the space that it is of; its number of classes must be the classifier's.
+
+    Raises:
+        FileError: there is no such file.
+        WeightsError: the file is damaged or holds more than tensors and numbers, or the tensors do not fit the space.
+        SpaceError: MIT's package has no such family.
+    """
+    state, label = (source, "the state dict") if isinstance(source, Mapping) else (read_state_dict(source), f"'{source}'")
+    keys = key_names(space)
+    tensors = _plain_tensors(_unwrapped(state), label)
+    _check(tensors, space, label)
+    supernet = Supernet.empty(space)
+    with torch.no_grad():
+        for name, target in supernet.named_tensors().items():
+            found = tensors.get(keys[name])
+            # Only kernel matrices may be absent, and without them a small kernel is the centre as it stands.
+            target.copy_(torch.eye(len(target)) if found is None else found.reshape(target.shape))
+    return supernet
+
+
+def read_state_dict(path: str | os.PathLike[str]) -> Mapping[str, Any]:
+    """What ``torch.save`` wrote, unpickled only as far as tensors, containers and numbers go.
+
+    Raises:
+        FileError: there is no such file, or it cannot be read.
+        WeightsError: it is damaged, or holds objects that would have to be executed.
+    """
+    if not Path(path).is_file():
+        raise FileError(f"'{path}' must be a file of weights, but there is none; check the path")
+    try:
+        with torch.serialization.safe_globals(_NUMPY_SCALARS):
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"'{path}' must hold only tensors and numbers, but is damaged or has other objects, which are never unpickled; "
+            "where you trust it, save its state dict alone with torch.save"
+        ) from error
+    except OSError as error:
+        raise FileError(f"'{path}' must be readable, but {(error.strerror or str(error)).lower()}; check its permissions") from error
+    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise WeightsError(
+            f"'{path}' must be a whole file of torch.save, but reading it met {type(error).__name__}; copy it again"
+        ) from error
+    if not isinstance(state, Mapping):
+        raise WeightsError(f"'{path}' must hold a state dict, but holds a {type(state).__name__}; save the network's state_dict()")
+    return state
+
+
+def _unwrapped(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The state dict within a checkpoint."""
+    while isinstance(inner := state.get("state_dict"), Mapping):
+        state = inner
+    return state
+
+
+def _plain_tensors(state: Mapping[str, Any], label: str) -> dict[str, torch.Tensor]:
+    """The tensors by their plain keys, counters left out."""
+    tensors: dict[str, torch.Tensor] = {}
+    for key, value in state.items():
+        if not isinstance(key, str) or not isinstance(value, torch.Tensor):
+            raise WeightsError(
+                f"{label} must map names to tensors, but {key!r} is a {type(value).__name__}; give the network's state_dict() or a "
+                "checkpoint with the key 'state_dict'"
+            )
+        plain = plain_key(key)
+        if is_ignored(plain):
+            continue
+        if plain in tensors:
+            raise WeightsError(f"{label} must hold each tensor once, but has '{key}' in two spellings; remove one of them")
+        tensors[plain] = value
+    return tensors
+
+
+# -- does it fit? -----------------------------------------------------------------------------------------------------
+
+
+def _check(tensors: Mapping[str, torch.Tensor], space: Space, label: str) -> None:
+    """Raise WeightsError, with the number of wrong tensors and the first of them, unless all fit the space."""
+    family = family_of_keys(tensors)
+    if family is not None and family != mit_class(space):
+        raise WeightsError(
+            f"{label} must be of {mit_class(space)} to fit {space.name}, but its {len(tensors)} tensors are of {family} "
+            f"(first {next(iter(tensors))}); {_advice(tensors, family)}"
+        )
+    shapes = _shapes(space)
+    needed = {key for key in shapes if not _is_matrix(key)} if not any(map(_is_matrix, tensors)) else set(shapes)
+    missing = [key for key in shapes if key in needed and key not in tensors]
+    extra = [key for key in tensors if key not in shapes]
+    if missing or extra:
+        parts = [f"{len(keys)} are {what} (first {keys[0]})" for keys, what in ((missing, "missing"), (extra, "unknown")) if keys]
+        raise WeightsError(
+            f"{label} must hold the {len(needed)} tensors of {space.name}, but {' and '.join(parts)}; {_advice(tensors, family)}"
+        )
+    wrong = [key for key, tensor in tensors.items() if _matters(tensor.shape) != _matters(shapes[key])]
+    if wrong:
+        raise WeightsError(_shape_sentence(wrong, tensors, space, label))
+
+
+def _shape_sentence(wrong: list[str], tensors: Mapping[str, torch.Tensor], space: Space, label: str) -> str:
+    classes = _classes(tensors)
+    if classes is not None and classes != space.num_classes and _fits(tensors, replace(space, num_classes=classes)):
+        return (
+            f"{label} must have {space.num_classes} classes to fit this {space.name}, but its classifier has {classes}; "
+            f"take the space with num_classes={classes}"
+        )
+    first = wrong[0]
+    return (
+        f"{label} must have the shapes of {space.name}, but {len(wrong)} of {len(tensors)} tensors have others, first {first} with "
+        f"{list(tensors[first].shape)} instead of {list(_shapes(space)[first])}; {_advice(tensors, mit_class(space))}"
+    )
+
+
+def _advice(tensors: Mapping[str, torch.Tensor], family: str | None) -> str:
+    """The next step: the named space that the tensors do fit, or what to look for."""
+    for name in space_names():
+        space = get_space(name, _classes(tensors))
+        if FAMILIES.get(type(space)) == family and _fits(tensors, space):
+            return f"it fits {name} with num_classes={space.num_classes}"
+    return "it fits no named space, so make one with its widths, kernels and depths, or give the checkpoint of a whole supernet"
+
+
+def _classes(tensors: Mapping[str, torch.Tensor]) -> int | None:
+    """How many classes the classifier tells apart, or None where there is none that does."""
+    weight = tensors.get(_CLASSIFIER)
+    return len(weight) if weight is not None and weight.dim() == 2 and len(weight) > 1 else None
+
+
+def _fits(tensors: Mapping[str, torch.Tensor], space: Space) -> bool:
+    shapes = _shapes(space)
+    absent = [key for key in shapes if key not in tensors]
+    allowed = all(map(_is_matrix, absent)) and not (absent and any(map(_is_matrix, tensors)))
+    return allowed and all(key in shapes and _matters(tensor.shape) == _matters(shapes[key]) for key, tensor in tensors.items())
+
+
+def _shapes(space: Space) -> dict[str, torch.Size]:
+    names = key_names(space)
+    return {names[stored.name]: torch.Size(stored.shape) for stored in layout(space)}
+
+
+def _matters(shape: torch.Size) -> tuple[int, ...]:
+    """A shape without the single tap of a 1x1 convolution, which is a linear layer for some."""
+    return tuple(shape[:2]) if shape[2:] == (1, 1) else tuple(shape)
+
+
+def _is_matrix(key: str) -> bool:
+    return key.endswith("_matrix")

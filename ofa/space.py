@@ -1,0 +1,300 @@
+"""Space: the choices. It knows its size, samples, enumerates neighbours, and encodes archs as rows of integers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+
+from ofa.arch import Arch, Genes
+from ofa.errors import ArchError, SpaceError, nearest
+
+__all__ = ["Gene", "Space", "Stage"]
+
+Number = int | float
+
+
+@dataclass(frozen=True)
+class Gene:
+    """A named choice among ``values``, in ascending order."""
+
+    name: str
+    values: tuple[Number, ...]
+
+    def __post_init__(self) -> None:
+        if not self.values or list(self.values) != sorted(set(self.values)):
+            raise SpaceError(
+                f"the values of a gene must ascend without repeats, but {self.name} has {list(self.values)}; sort them and drop repeats"
+            )
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A run of blocks: how many there may be, and the genes that each block chooses by itself."""
+
+    depths: tuple[int, ...]
+    genes: tuple[Gene, ...]
+
+    def __post_init__(self) -> None:
+        Gene("depth", self.depths)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Space:
+    """All networks that one supernet contains.
+
+    A family derives from this class and adds what all of its networks share (widths, strides, activations).
+
+    Attributes:
+        name: the name that archs, tables and weights refer to.
+        resolutions: sides of the square input in pixels, ascending.
+        stages: the elastic stages, from the input to the output.
+        network: genes that belong to no single block, such as a stage's width.
+        num_classes: length of the logits.
+    """
+
+    name: str
+    resolutions: tuple[int, ...]
+    stages: tuple[Stage, ...]
+    network: tuple[Gene, ...] = ()
+    num_classes: int = 1000
+
+    def __post_init__(self) -> None:
+        Gene("resolution", self.resolutions)
+        if self.num_classes < 2:
+            raise SpaceError(f"a classifier needs at least 2 classes, but num_classes is {self.num_classes}; count the labels of your data")
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.name, self.resolutions, self.stages, self.network, self.num_classes))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    # -- what there is ------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def columns(self) -> tuple[Gene, ...]:
+        """The genes in the order of an encoded row: resolution, network genes, then stage by stage depth and blocks."""
+        columns = [Gene("resolution", self.resolutions), *self.network]
+        for s, stage in enumerate(self.stages):
+            columns.append(Gene(f"stages.{s}.depth", stage.depths))
+            columns += [Gene(f"stages.{s}.{b}.{gene.name}", gene.values) for b in range(stage.depths[-1]) for gene in stage.genes]
+        return tuple(columns)
+
+    @cached_property
+    def size(self) -> int:
+        """The number of different networks, resolutions included."""
+        size = len(self.resolutions) * math.prod(len(gene.values) for gene in self.network)
+        for stage in self.stages:
+            choices = math.prod(len(gene.values) for gene in stage.genes)
+            size *= sum(choices**depth for depth in stage.depths)
+        return size
+
+    # -- archs --------------------------------------------------------------------------------------------------------
+
+    def uniform(self, *, resolution: int, depth: int, genes: Mapping[str, int]) -> Arch:
+        """The arch in which every choice is made by its index into the ascending values, negative counting from the end.
+
+        Args:
+            resolution: index of the resolution.
+            depth: index of each stage's depth.
+            genes: index by gene name. A gene that is not named, or has no value at its index, takes its largest.
+        """
+
+        def chosen(choices: tuple[Gene, ...]) -> Genes:
+            return Genes({gene.name: gene.values[min(genes.get(gene.name, -1), len(gene.values) - 1)] for gene in choices})
+
+        network = chosen(self.network)
+        stages = tuple((chosen(stage.genes),) * stage.depths[depth] for stage in self.stages)
+        return Arch(self.name, self.resolutions[resolution], stages, network)
+
+    def largest(self, resolution: int | None = None) -> Arch:
+        """The arch with the largest value of every gene; ``resolution`` in pixels, the largest by default."""
+        return self._at(self.uniform(resolution=-1, depth=-1, genes={}), resolution)
+
+    def smallest(self, resolution: int | None = None) -> Arch:
+        """The arch with the smallest value of every gene; ``resolution`` in pixels, the smallest by default."""
+        return self._at(self.uniform(resolution=0, depth=0, genes=dict.fromkeys(self.gene_names, 0)), resolution)
+
+    @cached_property
+    def gene_names(self) -> tuple[str, ...]:
+        """The names of all genes but resolution and depth, each once."""
+        return tuple(dict.fromkeys([g.name for g in self.network] + [g.name for stage in self.stages for g in stage.genes]))
+
+    def sample(self, rng: np.random.Generator) -> Arch:
+        """An arch whose genes are drawn independently and uniformly (as in Cai et al., ICLR 2020, section 3.2)."""
+        return self.decode(rng.integers(self._cardinalities).tolist())
+
+    def neighbours(self, arch: Arch) -> Iterator[Arch]:
+        """The archs that differ from ``arch`` in one gene, each once.
+
+        Where a stage grows, its new blocks have the smallest value of every gene, or the largest.
+        """
+        row = self.encode(arch)
+        active = self._active(row)
+        grown_large = [value if on else len(gene.values) - 1 for value, on, gene in zip(row, active, self.columns, strict=True)]
+        seen = {arch}
+        for column in (c for c, on in enumerate(active) if on):
+            for index in range(len(self.columns[column].values)):
+                for base in (row, grown_large):
+                    neighbour = self.decode([*base[:column], index, *base[column + 1 :]])
+                    if neighbour not in seen:
+                        seen.add(neighbour)
+                        yield neighbour
+
+    # -- rows of integers ---------------------------------------------------------------------------------------------
+
+    def encode(self, arch: Arch) -> tuple[int, ...]:
+        """The index of each column's value; 0 for the genes of skipped blocks.
+
+        Raises:
+            ArchError: ``arch`` is not a point of this space.
+        """
+        self.check(arch)
+        row = [self.resolutions.index(arch.resolution), *(gene.values.index(arch.network[gene.name]) for gene in self.network)]
+        for stage, blocks in zip(self.stages, arch.stages, strict=True):
+            row.append(stage.depths.index(len(blocks)))
+            row += [gene.values.index(block[gene.name]) for block in blocks for gene in stage.genes]
+            row += [0] * ((stage.depths[-1] - len(blocks)) * len(stage.genes))
+        return tuple(row)
+
+    def decode(self, row: Sequence[int]) -> Arch:
+        """The arch of a row; the columns of skipped blocks are ignored.
+
+        Raises:
+            ArchError: the row has another length, or an index beyond its gene's values.
+        """
+        if len(row) != len(self.columns) or any(not 0 <= i < n for i, n in zip(row, self._cardinalities, strict=False)):
+            raise ArchError(
+                f"a row of {self.name} must have {len(self.columns)} indices below {self._cardinalities.tolist()}, "
+                f"but got {list(row)}; make rows with Space.encode"
+            )
+        values = iter(row)
+        resolution = self.resolutions[next(values)]
+        network = Genes({gene.name: gene.values[next(values)] for gene in self.network})
+        stages = []
+        for stage, table in zip(self.stages, self._genes_by_index, strict=True):
+            depth, width = stage.depths[next(values)], len(stage.genes)
+            slots = [table[tuple(next(values) for _ in range(width))] for _ in range(stage.depths[-1])]
+            stages.append(tuple(slots[:depth]))
+        return Arch(self.name, resolution, tuple(stages), network)
+
+    @cached_property
+    def _genes_by_index(self) -> tuple[dict[tuple[int, ...], Genes], ...]:
+        """Per stage the genes of a block by their indices, so that decoding makes no new objects."""
+        return tuple(
+            {
+                index: Genes({gene.name: gene.values[i] for gene, i in zip(stage.genes, index, strict=True)})
+                for index in np.ndindex(*(len(gene.values) for gene in stage.genes))
+            }
+            for stage in self.stages
+        )
+
+    @cached_property
+    def _known_genes(self) -> tuple[frozenset[Genes], ...]:
+        return tuple(frozenset(table.values()) for table in self._genes_by_index)
+
+    @cached_property
+    def _cardinalities(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        return np.array([len(gene.values) for gene in self.columns], dtype=np.int64)
+
+    def _active(self, row: Sequence[int]) -> list[bool]:
+        """Whether each column of a row belongs to a block that is there."""
+        active = [True] * (1 + len(self.network))
+        for stage in self.stages:
+            depth = stage.depths[row[len(active)]]
+            active.append(True)
+            active += [slot < depth for slot in range(stage.depths[-1]) for _ in stage.genes]
+        return active
+
+    # -- validity -----------------------------------------------------------------------------------------------------
+
+    def check(self, arch: Arch) -> None:
+        """Raise ArchError, naming the gene and its values, unless ``arch`` is a point of this space."""
+        if arch.space != self.name:
+            raise ArchError(f"an arch must name its space, but this is {self.name} and the arch says {arch.space}; load the space it names")
+        _check_value("resolution", arch.resolution, self.resolutions, self.name)
+        if len(arch.stages) != len(self.stages):
+            raise ArchError(f"{self.name} has {len(self.stages)} stages, but the arch has {len(arch.stages)}; give each stage its blocks")
+        _check_genes("network", arch.network, self.network, self.name)
+        for s, (stage, known, blocks) in enumerate(zip(self.stages, self._known_genes, arch.stages, strict=True)):
+            _check_value(f"the depth of stages.{s}", len(blocks), stage.depths, self.name)
+            for b, block in enumerate(blocks):
+                if block not in known:
+                    _check_genes(f"stages.{s}.{b}", block, stage.genes, self.name)
+
+    def __contains__(self, arch: Arch) -> bool:
+        try:
+            self.check(arch)
+        except ArchError:
+            return False
+        return True
+
+    # -- smaller spaces -----------------------------------------------------------------------------------------------
+
+    def restrict(
+        self, *, resolution: Iterable[int] | None = None, depth: Iterable[int] | None = None, **genes: Iterable[Number] | None
+    ) -> Self:
+        """The space of the same name with fewer choices, which is how a training phase says what is free.
+
+        Args:
+            resolution: the resolutions to keep, in pixels.
+            depth: which of each stage's depths to keep, by index from the shallowest (stages may differ in their depths).
+            genes: by gene name the values to keep.
+
+        Raises:
+            SpaceError: a name or value is not among the choices.
+        """
+        if unknown := set(genes) - set(self.gene_names):
+            name = sorted(unknown)[0]
+            raise SpaceError(f"'{name}' must be a gene of {self.name}; {nearest(name, ['resolution', 'depth', *self.gene_names])}")
+
+        def kept(gene: Gene) -> Gene:
+            values = genes.get(gene.name)
+            return gene if values is None else Gene(gene.name, _subset(gene.name, values, gene.values, self.name))
+
+        depths = None if depth is None else sorted(set(depth))
+        stages = []
+        for stage in self.stages:
+            wanted = range(len(stage.depths)) if depths is None else [i for i in depths if 0 <= i < len(stage.depths)]
+            if depths is not None and len(stage.depths) == 1:
+                wanted = [0]
+            if not wanted:
+                raise SpaceError(f"depth must name indices below {len(stage.depths)} in {self.name}, but got {depths}; count from 0")
+            stages.append(Stage(tuple(stage.depths[i] for i in wanted), tuple(kept(gene) for gene in stage.genes)))
+        resolutions = (
+            self.resolutions if resolution is None else tuple(int(r) for r in _subset("resolution", resolution, self.resolutions, self.name))
+        )
+        return replace(self, resolutions=resolutions, stages=tuple(stages), network=tuple(kept(gene) for gene in self.network))
+
+    def _at(self, arch: Arch, resolution: int | None) -> Arch:
+        if resolution is None:
+            return arch
+        _check_value("resolution", resolution, self.resolutions, self.name)
+        return replace(arch, resolution=resolution)
+
+
+def _check_value(what: str, value: Number, allowed: Sequence[Number], space: str) -> None:
+    if value not in allowed:
+        raise ArchError(f"{what} must be one of {list(allowed)} in {space}, but got {value}; choose one of them")
+
+
+def _check_genes(where: str, genes: Genes, expected: Sequence[Gene], space: str) -> None:
+    if len(genes) != len(expected) or any(gene.name not in genes for gene in expected):
+        raise ArchError(
+            f"{where} must have the genes {[gene.name for gene in expected]} in {space}, but has {list(genes)}; name each of them once"
+        )
+    for gene in expected:
+        _check_value(f"{where}.{gene.name}", genes[gene.name], gene.values, space)
+
+
+def _subset(name: str, wanted: Iterable[Number], values: Sequence[Number], space: str) -> tuple[Number, ...]:
+    kept = tuple(sorted(set(wanted)))
+    if not kept or not set(kept) <= set(values):
+        raise SpaceError(f"{name} must keep some of {list(values)} in {space}, but got {list(kept)}; choose among them")
+    return kept

@@ -1,0 +1,379 @@
+"""Supernet: one store of weights, and the subnets that are views into it.
+
+The store is two flat parameters (what decays and what does not) and a flat buffer of batch-norm statistics. For an arch it hands
+out the plain modules of the arch's blocks with every parameter replaced by a leaf that views the store, and whose ``.grad`` is
+the same view of the store's gradient. Autograd then accumulates in place, and the optimizer steps the flat parameters.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from ofa import sharing
+from ofa.arch import Arch
+from ofa.blocks import Block, PlacedBlock, assemble, initialize
+from ofa.families import lower
+from ofa.sharing import KernelTransform, StoredTensor
+from ofa.space import Space
+from ofa.weights import read_weights, write_weights
+
+__all__ = ["Supernet"]
+
+# Offsets within a flat tensor are multiples of a cache line, so that no view starts off the vector units' alignment.
+_ALIGNMENT = 16
+
+_FLAT_NAMES = ("decayed", "undecayed", "statistics")
+
+
+@dataclass(frozen=True)
+class _Leaf:
+    """A parameter of a subnet whose gradient must be a view of the store's."""
+
+    parameter: nn.Parameter
+    gradient: torch.Tensor
+
+    def attach(self) -> None:
+        if self.parameter.grad is not self.gradient:
+            # Somebody set it to None, which means zero.
+            self.gradient.zero_()
+            self.parameter.grad = self.gradient
+
+
+class Supernet(nn.Module):
+    """The shared weights of all networks of a space.
+
+    Its parameters are two flat tensors: train it by giving ``parameter_groups`` to an optimizer, running subnets forward and
+    backward (their gradients add up in the store), and stepping the optimizer once.
+
+    Args:
+        space: the networks it contains.
+        generator: source of the initial weights; torch's default one if None.
+        dropout: probability of dropout before the classifier while training.
+    """
+
+    decayed: nn.Parameter
+    undecayed: nn.Parameter
+    statistics: torch.Tensor
+
+    def __init__(self, space: Space, *, generator: torch.Generator | None = None, dropout: float = 0.0) -> None:
+        super().__init__()
+        self._allocate(space, dropout)
+        largest = assemble({placed.name: self._build(placed, lambda view: view) for placed in lower(space, space.largest())})
+        initialize(largest, generator)
+        for tensor, stored in self._stored():
+            if stored.is_transform:
+                tensor.copy_(torch.eye(len(tensor)))
+
+    def _allocate(self, space: Space, dropout: float) -> None:
+        self.space = space
+        self.dropout = dropout
+        self._offsets: dict[str, tuple[str, int]] = {}
+        lengths = dict.fromkeys(_FLAT_NAMES, 0)
+        for stored in sharing.layout(space):
+            self._offsets[stored.name] = (stored.kind, lengths[stored.kind])
+            numel = torch.Size(stored.shape).numel()
+            lengths[stored.kind] += -(-numel // _ALIGNMENT) * _ALIGNMENT
+        # Touching fresh memory is what costs here, so each float is written once: padding now, the rest by whoever fills it.
+        flats = {name: torch.empty(length) for name, length in lengths.items()}
+        for stored in sharing.layout(space):
+            kind, offset = self._offsets[stored.name]
+            end = offset + torch.Size(stored.shape).numel()
+            flats[kind][end : end + -end % _ALIGNMENT].zero_()
+        self.decayed = nn.Parameter(flats["decayed"])
+        self.undecayed = nn.Parameter(flats["undecayed"])
+        self.register_buffer("statistics", flats["statistics"])
+        self._shapes = {stored.name: stored for stored in sharing.layout(space)}
+        self._forget()
+
+    def _forget(self) -> None:
+        """Drop all that views the flat tensors, because they are others now."""
+        self._blocks: dict[tuple[str, Block], nn.Module] = {}
+        self._leaves: dict[tuple[str, Block], list[_Leaf]] = {}
+        self._gradients: dict[str, torch.Tensor] = {}
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        self._forget()
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key not in ("_blocks", "_leaves", "_gradients")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._forget()
+
+    # -- subnets ------------------------------------------------------------------------------------------------------
+
+    def subnet(self, arch: Arch) -> nn.Sequential:
+        """The network of ``arch`` as views into the store; [B, 3, R, R] to logits [B, classes].
+
+        Subnets share the modules of their blocks, so they are all in the mode (training or evaluation) that the supernet was
+        in when the last one was picked.
+
+        Raises:
+            ArchError: ``arch`` is not a point of the space.
+        """
+        lowered = lower(self.space, arch)
+        modules, leaves = {}, []
+        for placed in lowered:
+            key = (placed.name, placed.block)
+            module = self._blocks.get(key)
+            if module is None:
+                module = self._bind_block(placed)
+            if module.training is not self.training:
+                module.train(self.training)
+            modules[placed.name] = module
+            leaves.append(self._leaves[key])
+        network = assemble(modules)
+        network.training = self.training
+
+        def attach(*_: object) -> None:
+            self._attach_gradients()
+            for block in leaves:
+                for leaf in block:
+                    leaf.attach()
+
+        network.register_forward_pre_hook(attach)
+        return network
+
+    def extract(self, arch: Arch) -> nn.Sequential:
+        """The network of ``arch`` with storage of its own; the output equals the subnet's bit for bit.
+
+        Raises:
+            ArchError: ``arch`` is not a point of the space.
+        """
+        modules = {placed.name: self._build(placed, _copy) for placed in lower(self.space, arch)}
+        return assemble(modules).train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of the supernet; the subnets follow when they are picked."""
+        self.training = mode
+        return self
+
+    # -- gradients ----------------------------------------------------------------------------------------------------
+
+    def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        """Groups for an optimizer: the weights with ``weight_decay``; biases, batch norms and kernel matrices without."""
+        return [{"params": [self.decayed], "weight_decay": weight_decay}, {"params": [self.undecayed], "weight_decay": 0.0}]
+
+    def zero_grad(self, set_to_none: bool = False) -> None:
+        """Zero the gradients in place; they are views of each other, so they stay allocated whatever ``set_to_none`` says."""
+        self._attach_gradients()
+        for gradient in self._gradients.values():
+            gradient.zero_()
+
+    def _attach_gradients(self) -> None:
+        for name in ("decayed", "undecayed"):
+            flat = getattr(self, name)
+            gradient = self._gradients.get(name)
+            if gradient is None:
+                gradient = self._gradients[name] = torch.zeros_like(flat)
+                flat.grad = gradient
+            elif flat.grad is not gradient:
+                # An optimizer's zero_grad sets it to None, which means zero.
+                gradient.zero_()
+                flat.grad = gradient
+
+    # -- the store ----------------------------------------------------------------------------------------------------
+
+    def named_tensors(self) -> dict[str, torch.Tensor]:
+        """Every stored tensor at its largest, by place and name; they are views, so writing to them writes to the store."""
+        return {stored.name: tensor for tensor, stored in self._stored()}
+
+    def _stored(self) -> Iterator[tuple[torch.Tensor, StoredTensor]]:
+        for stored in self._shapes.values():
+            yield self._slot(stored), stored
+
+    def _slot(self, stored: StoredTensor, flats: Mapping[str, torch.Tensor] | None = None) -> torch.Tensor:
+        kind, offset = self._offsets[stored.name]
+        flat = getattr(self, kind).detach() if flats is None else flats[kind]
+        shape = torch.Size(stored.shape)
+        return flat[offset : offset + shape.numel()].view(shape)
+
+    @torch.no_grad()
+    def reorder_channels(self, trained: Space) -> None:
+        """Sort channels by importance, so that the leading ones, which small subnets keep, matter most.
+
+        Channels move only within the slices that subnets of ``trained`` end at, so all of them compute what they did before
+        (up to the order of summation). An optimizer's momentum does not move along: start a new one.
+
+        Args:
+            trained: the archs that are trained already, such as ``space.restrict(expand=[6])``.
+        """
+        blocks = {placed.name: placed.block for placed in lower(self.space, self.space.largest())}
+        widths = sharing.trained_widths(trained)
+        for group in sharing.channel_groups(self.space):
+            scores = [self._importance(place, blocks[place], axis) for place, axis in group.members]
+            known = [score for score in scores if score is not None]
+            if known:
+                boundaries = set().union(*(widths.get(member, frozenset()) for member in group.members))
+                self._permute(set(group.members), sharing.order_within(torch.stack(known).sum(0), boundaries))
+
+    def _importance(self, place: str, block: Block, axis: str) -> torch.Tensor | None:
+        weights = {name: self._slot(self._shapes[f"{place}.{name}"]) for name in sharing.tensor_axes(block)}
+        return sharing.importance(block, axis, weights)
+
+    def _permute(self, members: set[tuple[str, str]], order: torch.Tensor) -> None:
+        places = {place for place, _ in members}
+        for tensor, stored in self._stored():
+            place = next((p for p in places if stored.name.startswith(p + ".")), None)
+            for dim, axis in enumerate(stored.axes):
+                if place is not None and axis is not None and (place, axis) in members:
+                    tensor.copy_(tensor.index_select(dim, order))
+
+    # -- modules of views ---------------------------------------------------------------------------------------------
+
+    def _skeleton(self, block: Block) -> nn.Module:
+        """The module of a block whose parameters have no storage yet."""
+        with torch.device("meta"):
+            module = block.build()
+        for part in module.modules():
+            if isinstance(part, nn.BatchNorm2d):
+                part.num_batches_tracked = torch.zeros((), dtype=torch.int64, device=self.decayed.device)
+            elif isinstance(part, nn.Dropout):
+                part.p = self.dropout
+        return module
+
+    @torch.no_grad()
+    def _build(self, placed: PlacedBlock, own: Callable[[torch.Tensor], torch.Tensor]) -> nn.Module:
+        """The module of a block whose tensors are what ``own`` makes of the store's, kernel transforms applied."""
+        module = self._skeleton(placed.block)
+        for name, view in self._views(placed):
+            matrices = self._matrices(placed, name)
+            transformed = KernelTransform(nn.Parameter(matrix) for matrix in matrices)(view) if matrices else view
+            _assign(module, name, own(transformed))
+        return module
+
+    def _views(self, placed: PlacedBlock, flats: Mapping[str, torch.Tensor] | None = None) -> Iterator[tuple[str, torch.Tensor]]:
+        """By name within the block: the view that it has of each of its stored tensors, before any kernel transform."""
+        for name, (_, axes) in sharing.tensor_axes(placed.block).items():
+            view = sharing.leading(self._slot(self._shapes[f"{placed.name}.{name}"], flats), axes, placed.block.channels)
+            steps = self._steps(placed, name)
+            yield name, sharing.crop(view, steps[0][1]) if steps else view
+
+    def _steps(self, placed: PlacedBlock, name: str) -> tuple[tuple[int, int], ...]:
+        """The steps from the stored kernel of a tensor down to the block's own."""
+        steps = sharing.kernel_steps(self.space).get(f"{placed.name}.{name}", ())
+        own = next((layer.kernel for layer in placed.block.layers if f"{layer.name}.conv.weight" == name), 1)
+        return tuple(step for step in steps if step[1] >= own)
+
+    def _matrices(self, placed: PlacedBlock, name: str, flats: Mapping[str, torch.Tensor] | None = None) -> list[torch.Tensor]:
+        steps = self._steps(placed, name)
+        return [self._slot(self._shapes[sharing.transform_name(f"{placed.name}.{name}", *step)], flats) for step in steps]
+
+    def _bind_block(self, placed: PlacedBlock) -> nn.Module:
+        """Build a block of leaves that view the store, and keep it for the next arch that has it."""
+        self._attach_gradients()
+        module = self._skeleton(placed.block)
+        leaves: list[_Leaf] = []
+        gradients = dict(self._views(placed, self._gradients | {"statistics": self.statistics}))
+        for name, view in self._views(placed):
+            if self._shapes[f"{placed.name}.{name}"].kind == "statistics":
+                _assign(module, name, view)
+                continue
+            leaf = _leaf(view, gradients[name], leaves)
+            matrices = self._matrices(placed, name)
+            if matrices:
+                slots = zip(matrices, self._matrices(placed, name, self._gradients), strict=True)
+                _parametrize(module, name, leaf, KernelTransform(_leaf(matrix, slot, leaves) for matrix, slot in slots))
+            else:
+                _assign(module, name, leaf)
+        key = (placed.name, placed.block)
+        self._blocks[key], self._leaves[key] = module, leaves
+        return module
+
+    # -- files --------------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
+        """Write all tensors by their names as safetensors, with the space in the header.
+
+        Args:
+            path: the file to write; it is replaced only when all is written.
+            metadata: further text for the header, such as the recipe.
+        """
+        header = {"kind": "supernet", "space": self.space.name, "num_classes": str(self.space.num_classes), "dropout": str(self.dropout)}
+        write_weights(self.named_tensors(), path, {**(metadata or {}), **header})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], space: Space | None = None) -> Self:
+        """Read what ``save`` wrote.
+
+        Args:
+            path: the file.
+            space: the space, if it is none of the named ones.
+
+        Raises:
+            FileError, WeightsError: the file cannot be read, is damaged, or holds other weights.
+            SpaceError: the space that it names is unknown.
+        """
+        weights = read_weights(path, kind="supernet")
+        supernet = cls.empty(space or weights.space(), dropout=float(weights.metadata.get("dropout", "0")))
+        weights.copy_to(supernet.named_tensors())
+        return supernet
+
+    @classmethod
+    def empty(cls, space: Space, *, dropout: float = 0.0) -> Self:
+        """A supernet whose weights are not yet set, to be filled through ``named_tensors``."""
+        supernet = cls.__new__(cls)
+        nn.Module.__init__(supernet)
+        supernet._allocate(space, dropout)
+        return supernet
+
+
+def _leaf(view: torch.Tensor, gradient: torch.Tensor, leaves: list[_Leaf]) -> nn.Parameter:
+    """A parameter that views the store and adds its gradient to the store's."""
+    parameter = nn.Parameter(view)
+    if _is_dense(view):
+        parameter.grad = gradient
+        leaves.append(_Leaf(parameter, gradient))
+    else:
+        # Autograd warns when it adds in place to a gradient with gaps, so here the sum is taken once it is known.
+        parameter.register_post_accumulate_grad_hook(_Adder(gradient))
+    return parameter
+
+
+@dataclass(frozen=True)
+class _Adder:
+    gradient: torch.Tensor
+
+    def __call__(self, parameter: torch.Tensor) -> None:
+        assert parameter.grad is not None
+        self.gradient.add_(parameter.grad)
+        parameter.grad = None
+
+
+def _copy(view: torch.Tensor) -> torch.Tensor:
+    return view.clone(memory_format=torch.contiguous_format)
+
+
+def _is_dense(tensor: torch.Tensor) -> bool:
+    """Whether a view covers a stretch of memory without gaps, in the order of its axes."""
+    return tensor.is_contiguous()
+
+
+def _owner(module: nn.Module, name: str) -> tuple[nn.Module, str]:
+    path, _, leaf = name.rpartition(".")
+    return module.get_submodule(path), leaf
+
+
+def _assign(module: nn.Module, name: str, value: torch.Tensor) -> None:
+    owner, leaf = _owner(module, name)
+    if leaf in owner._buffers:
+        owner._buffers[leaf] = value
+    else:
+        owner._parameters[leaf] = value if isinstance(value, nn.Parameter) else nn.Parameter(value)
+
+
+def _parametrize(module: nn.Module, name: str, leaf: nn.Parameter, transform: KernelTransform) -> None:
+    """Let a weight be computed from ``leaf``; unsafe only in that the shape changes, which is the purpose."""
+    owner, weight = _owner(module, name)
+    owner._parameters[weight] = leaf
+    parametrize.register_parametrization(owner, weight, transform, unsafe=True)

@@ -1,0 +1,50 @@
+"""How often a network is right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from ofa.data import ImageData, batches
+
+__all__ = ["device_of", "evaluate", "evaluating"]
+
+
+def evaluate(network: nn.Module, data: ImageData, *, resolution: int, batch_size: int = 256) -> float:
+    """The share of ``data`` (0..1) whose class has the largest logit.
+
+    The network is put in evaluation mode meanwhile, and afterwards in the mode it was in.
+
+    Args:
+        network: maps [B, C, resolution, resolution] to [B, classes].
+        data: images in order, unaugmented.
+        resolution: side of the square input in pixels.
+        batch_size: images a forward pass.
+    """
+    right = 0
+    with evaluating(network), torch.no_grad():
+        for x_BCHW, y_B in batches(data, batch_size=batch_size, resolution=resolution, device=device_of(network)):
+            right += int((network(x_BCHW).argmax(1) == y_B).sum())
+    return right / len(data)
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while; then every module is in the mode it was in."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Where the network's first parameter or buffer lies; the CPU if it has none."""
+    for tensor in (*network.parameters(), *network.buffers()):
+        return tensor.device
+    return torch.device("cpu")

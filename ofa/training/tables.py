@@ -1,0 +1,111 @@
+"""Between TOML tables and the dataclasses and functions that they are arguments of, with errors that name the key."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from ofa.errors import OfaError, RecipeError, nearest
+from ofa.space import Gene
+
+__all__ = ["build", "check_range", "toml_lines"]
+
+T = TypeVar("T")
+_KINDS = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
+
+
+def check_range(where: str, value: float, low: float, high: float = math.inf) -> None:
+    """Raise RecipeError unless ``low <= value <= high``."""
+    if not low <= value <= high:
+        rule = f"at least {low}" if high == math.inf else f"in {low}..{high}"
+        raise RecipeError(f"{where} must be {rule}, but is {value}; change it in the recipe")
+
+
+def build(factory: Callable[..., T], table: Mapping[str, Any], where: str, **given: Any) -> T:
+    """Call ``factory``, whose arguments are annotated, with the keys of a table.
+
+    Args:
+        factory: a dataclass or a function.
+        table: values as TOML gives them; lists become tuples and tables become the dataclasses that are asked for.
+        where: what the table is called in errors.
+        given: arguments that do not come from the table.
+
+    Raises:
+        RecipeError: unknown or missing keys, or values of another kind.
+    """
+    parameters = {name: p for name, p in inspect.signature(factory).parameters.items() if name not in given}
+    for key in table:
+        if key not in parameters:
+            raise RecipeError(f"{where} has no key '{key}' (value {table[key]!r}); {nearest(key, parameters)}")
+    for name, parameter in parameters.items():
+        if parameter.default is parameter.empty and name not in table:
+            raise RecipeError(f"{where} must have the key '{name}', but has {', '.join(table) or 'none'}; add it")
+    hints = get_type_hints(factory)
+    try:
+        values = {key: _convert(value, hints[key], f"{where}.{key}") for key, value in table.items()}
+        return factory(**values, **given)
+    except RecipeError:
+        raise
+    except OfaError as error:
+        raise RecipeError(f"{where}: {error}") from error
+
+
+def _convert(value: Any, hint: Any, where: str) -> Any:
+    if get_origin(hint) is tuple:
+        return _convert_tuple(value, get_args(hint), where)
+    if get_origin(hint) is not None or hint not in _KINDS:
+        if is_dataclass(hint) and isinstance(hint, type):
+            return build(hint, _table(value, where), where)
+        whole, real = get_args(hint)  # the only union is int | float
+        return _convert(value, whole if isinstance(value, int) else real, where)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise RecipeError(f"{where} must be {_KINDS[hint]}, but is {value!r}; correct it in the recipe")
+    return value
+
+
+def _convert_tuple(value: Any, items: tuple[Any, ...], where: str) -> tuple[Any, ...]:
+    if items[0] is Gene:
+        genes = _table(value, where).items()
+        return tuple(Gene(name, _convert_tuple(values, (int | float, ...), f"{where}.{name}")) for name, values in genes)
+    if not isinstance(value, list | tuple):
+        raise RecipeError(f"{where} must be a list, but is {value!r}; put it in brackets")
+    hints = [items[0]] * len(value) if items[-1] is ... else list(items)
+    if len(hints) != len(value):
+        raise RecipeError(f"{where} must have {len(hints)} values, but has {len(value)}: {list(value)}; give each of them")
+    return tuple(_convert(item, hint, f"{where}[{i}]") for i, (item, hint) in enumerate(zip(value, hints, strict=True)))
+
+
+def _table(value: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise RecipeError(f"{where} must be a table such as {{key = value}}, but is {value!r}; write it so")
+    return value
+
+
+def toml_lines(instance: Any, leave_out: str = "") -> list[str]:
+    """A line of TOML for each field of a dataclass that ``build`` makes, but for the one to leave out."""
+    hints = get_type_hints(type(instance))
+    return [
+        f"{field.name} = {_to_toml(getattr(instance, field.name), genes=Gene in get_args(hints[field.name]))}"
+        for field in fields(instance)
+        if field.name != leave_out
+    ]
+
+
+def _to_toml(value: Any, *, genes: bool = False) -> str:
+    if genes:
+        return "{" + ", ".join(f"{gene.name} = {_to_toml(gene.values)}" for gene in value) + "}"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return json.dumps(value)
+    if isinstance(value, tuple):
+        return "[" + ", ".join(map(_to_toml, value)) + "]"
+    if is_dataclass(value):
+        return "{" + ", ".join(toml_lines(value)) + "}"
+    return repr(value)

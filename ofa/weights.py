@@ -1,0 +1,101 @@
+"""Weights on disk: safetensors with the space and versions in the header. Nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ofa.errors import FileError, WeightsError
+from ofa.families import get_space
+from ofa.files import replacing
+from ofa.space import Space
+
+__all__ = ["SCHEMA", "Weights", "read_weights", "write_weights"]
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Named tensors and the text of their header."""
+
+    path: Path
+    tensors: Mapping[str, torch.Tensor]
+    metadata: Mapping[str, str]
+
+    def space(self) -> Space:
+        """The space that the header names."""
+        return get_space(self.metadata["space"], int(self.metadata["num_classes"]))
+
+    @torch.no_grad()
+    def copy_to(self, targets: Mapping[str, torch.Tensor]) -> None:
+        """Copy every tensor into the one of its name; nothing is copied unless all names and shapes agree.
+
+        Raises:
+            WeightsError: a tensor is missing, superfluous or of another shape.
+        """
+        check_names(str(self.path), {name: tensor.shape for name, tensor in self.tensors.items()}, targets)
+        for name, target in targets.items():
+            target.copy_(self.tensors[name])
+
+
+def check_names(source: str, shapes: Mapping[str, torch.Size], targets: Mapping[str, torch.Tensor]) -> None:
+    """Raise WeightsError, naming the first of each, unless ``shapes`` has the names and shapes of ``targets``."""
+    missing, extra = [n for n in targets if n not in shapes], [n for n in shapes if n not in targets]
+    if missing or extra:
+        found = [f"{len(names)} are {what} (first {names[0]})" for names, what in ((missing, "missing"), (extra, "unknown")) if names]
+        raise WeightsError(f"{source} must hold the {len(targets)} tensors of this space, but {' and '.join(found)}; name the space it is of")
+    for name, target in targets.items():
+        if shapes[name] != target.shape:
+            raise WeightsError(
+                f"{source} must fit its space, but {name} has shape {list(shapes[name])} instead of {list(target.shape)}; "
+                "name the space and number of classes it is of"
+            )
+
+
+def write_weights(tensors: Mapping[str, torch.Tensor], path: str | os.PathLike[str], metadata: Mapping[str, str]) -> None:
+    """Write tensors with a header, all or nothing.
+
+    Raises:
+        FileError: the folder cannot be written.
+    """
+    header = {**metadata, "schema": str(SCHEMA), "ofa_version": version("ofa-nas"), "torch_version": torch.__version__}
+    packed = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    # Tensors that view one storage are refused by safetensors unless each is copied out of it.
+    packed = {name: tensor.clone() if tensor.untyped_storage().nbytes() != tensor.nbytes else tensor for name, tensor in packed.items()}
+    with replacing(path) as temporary:
+        save_file(packed, temporary, header)
+
+
+def read_weights(path: str | os.PathLike[str], *, kind: str) -> Weights:
+    """Read tensors and header.
+
+    Args:
+        path: a file that ``write_weights`` wrote.
+        kind: what its header must say it holds, such as "supernet".
+
+    Raises:
+        FileError: there is no such file, or it cannot be read.
+        WeightsError: it is damaged, newer than this version, or holds something else.
+    """
+    source = Path(path)
+    if not source.is_file():
+        raise FileError(f"'{source}' must be a file of weights, but there is none; check the path")
+    try:
+        with safe_open(source, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(f"'{source}' must be a whole safetensors file, but {error}; copy or write it again") from error
+    if metadata.get("kind") != kind:
+        raise WeightsError(f"'{source}' must hold a {kind}, but its header says {metadata.get('kind', 'nothing')}; give the file of a {kind}")
+    if int(metadata.get("schema", "0")) > SCHEMA:
+        raise WeightsError(f"'{source}' has schema {metadata['schema']}, but this version reads up to {SCHEMA}; upgrade with: pip install -U ofa-nas")
+    return Weights(source, tensors, metadata)

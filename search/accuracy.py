@@ -1,0 +1,92 @@
+"""Where accuracies come from: measured on data here, or predicted (search.predictor)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from ofa.arch import Arch
+from ofa.calibrate import calibrate
+from ofa.data import ImageData
+from ofa.progress import Progress, silent
+from ofa.supernet import Supernet
+from ofa.training import evaluate
+from search.pareto import Floats
+
+__all__ = ["AccuracySource", "MeasuredAccuracy"]
+
+
+class AccuracySource(Protocol):
+    """What tells the top-1 accuracy of networks; asked for many at once, so that arrays can answer."""
+
+    @property
+    def space_name(self) -> str:
+        """The space whose networks it knows."""
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """Where its numbers come from, as JSON values: ``source`` (``predicted`` or ``measured``) and what is known of it."""
+
+    def __call__(self, archs: Sequence[Arch], /) -> Floats:
+        """The accuracies (0..1) of ``archs``, in their order."""
+
+
+class MeasuredAccuracy:
+    """Measures each network: extracted from the supernet, its batch norms calibrated, evaluated on held-out images.
+
+    Args:
+        supernet: a trained one.
+        data: images that the supernet was not trained on; the accuracy is the share that is right.
+        calibration_data: images whose statistics the batch norms take, usually those of training.
+        calibration_images: how many of them.
+        progress: told how many of the networks asked for are measured.
+    """
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        data: ImageData,
+        calibration_data: ImageData,
+        *,
+        calibration_images: int = 1024,
+        progress: Progress = silent,
+    ) -> None:
+        self._supernet = supernet
+        self._data = data
+        self._calibration_data = calibration_data
+        self._calibration_images = calibration_images
+        self._progress = progress
+        self._known: dict[Arch, float] = {}
+        digest = hashlib.sha256()
+        for tensor in supernet.state_dict().values():
+            digest.update(tensor.cpu().numpy().tobytes())
+        self._digest = digest.hexdigest()[:12]
+
+    @property
+    def space_name(self) -> str:
+        """The space of the supernet."""
+        return self._supernet.space.name
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What is measured, as JSON values."""
+        images = {"images": len(self._data), "calibration_images": self._calibration_images}
+        return {"source": "measured", "supernet_digest": self._digest, **images}
+
+    def __call__(self, archs: Sequence[Arch], /) -> Floats:
+        """The accuracies (0..1) of ``archs``; each network is measured once. Errors as ``Supernet.extract``."""
+        new = [arch for arch in dict.fromkeys(archs) if arch not in self._known]
+        for done, arch in enumerate(new):
+            self._progress(done, len(new), f"measuring the accuracy of {len(new)} networks")
+            self._known[arch] = self._measure(arch)
+        if new:
+            self._progress(len(new), len(new), f"measured the accuracy of {len(new)} networks")
+        return np.array([self._known[arch] for arch in archs], dtype=np.float64)
+
+    def _measure(self, arch: Arch) -> float:
+        network = self._supernet.extract(arch)
+        calibrate(network, self._calibration_data, resolution=arch.resolution, images=self._calibration_images)
+        return evaluate(network, self._data, resolution=arch.resolution)

@@ -1,0 +1,80 @@
+"""Parquet files with their metadata inside: written whole or not at all, and read only if they are what they should be."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ofa import __version__
+from ofa.errors import FileError
+from ofa.files import replacing
+
+__all__ = ["read_table", "write_table"]
+
+_KEY = b"ofa"
+
+
+def write_table(frame: pd.DataFrame, metadata: Mapping[str, Any], path: str | os.PathLike[str], *, kind: str, schema: int) -> None:
+    """Write ``frame`` and ``metadata`` (JSON values) as one Parquet file.
+
+    Args:
+        frame: the rows.
+        metadata: what is known of them; ``kind``, ``schema``, ``ofa`` (the version) and ``date`` are added.
+        path: the file, replaced when all is written.
+        kind: what the file is, such as ``front``.
+        schema: version of the layout; raise it whenever an older reader would misunderstand the file.
+    """
+    stamp = {"kind": kind, "schema": schema, "ofa": __version__, "date": datetime.now(UTC).isoformat(timespec="seconds")}
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), _KEY: json.dumps({**metadata, **stamp}).encode()})
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def read_table(
+    path: str | os.PathLike[str], *, kind: str, schema: int, columns: Iterable[str], made_by: str
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Read what ``write_table`` wrote.
+
+    Args:
+        path: the file.
+        kind: what it must be.
+        schema: the newest layout that the caller understands.
+        columns: the columns that it must have.
+        made_by: the command that makes such files, for messages.
+
+    Raises:
+        FileError: the file is absent, damaged, of another kind, or of a newer schema.
+    """
+    try:
+        table = pq.read_table(path)
+    except OSError as error:  # pyarrow's errors of damaged files derive from OSError or ValueError
+        if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
+            raise FileError(f"'{path}' must be a readable {kind}, but {(error.strerror or str(error)).lower()}; check the path") from error
+        raise _damaged(path, kind, made_by) from error
+    except (ValueError, pa.ArrowException) as error:
+        raise _damaged(path, kind, made_by) from error
+    metadata = json.loads((table.schema.metadata or {}).get(_KEY, b"{}"))
+    found = f"a {metadata['kind']}" if "kind" in metadata else "another Parquet file"
+    if metadata.get("kind") != kind:
+        raise FileError(f"'{path}' must be a {kind}, but is {found}; make a {kind} with: {made_by}")
+    if metadata["schema"] > schema:
+        raise FileError(
+            f"'{path}' must have schema {schema} or older, but has {metadata['schema']} (written by ofa {metadata['ofa']}); "
+            "install that version of ofa-nas"
+        )
+    frame = table.to_pandas()
+    if missing := sorted(set(columns) - set(frame.columns)):
+        raise FileError(f"the {kind} '{path}' must have the column {missing[0]}, but it is missing; make it again with: {made_by}")
+    return frame, metadata
+
+
+def _damaged(path: str | os.PathLike[str], kind: str, made_by: str) -> FileError:
+    return FileError(f"'{path}' must be a whole {kind} in Parquet, but it is damaged or something else; make it again with: {made_by}")

@@ -1,0 +1,215 @@
+"""Promised and measured: networks are exported, checked against PyTorch, and timed on the device."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from devices import Device, Timing, TimingPolicy, time_models
+from ofa.blocks import build_network
+from ofa.errors import SearchError
+from ofa.export.bundle import Bundle
+from ofa.export.onnx import export, verify_outputs
+from ofa.families import lower
+from ofa.progress import Progress, silent
+from ofa.space import Space
+from search.front import Candidate
+
+__all__ = ["Promise", "Subject", "Verification", "subject_of_bundle", "subject_of_candidate", "verify"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promise:
+    """What was said of a network's latency on one device, in milliseconds.
+
+    Attributes:
+        latency_ms: the expected latency.
+        latency_low_ms, latency_high_ms: the interval that holds it; both equal to ``latency_ms`` if none is known.
+    """
+
+    latency_ms: float
+    latency_low_ms: float
+    latency_high_ms: float
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether an interval is known."""
+        return self.latency_low_ms < self.latency_high_ms
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Subject:
+    """A network to verify.
+
+    Attributes:
+        name: for the answer; different for each.
+        network: the PyTorch network, of which the ONNX file must compute the same.
+        channels, resolution: of its input images.
+        promise: what was said of it on the device; None if nothing was.
+        budget_ms: the most that it may take; None if nothing was asked.
+        onnx_path: its ONNX file; None to export it for the time of the measurement.
+    """
+
+    name: str
+    network: nn.Module
+    channels: int
+    resolution: int
+    promise: Promise | None = None
+    budget_ms: float | None = None
+    onnx_path: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """What came of a network on the device.
+
+    Attributes:
+        name: of the subject.
+        device: name of the device.
+        promise: what was said of it.
+        budget_ms: the most that it may take.
+        timing: what was measured.
+        difference: largest one between the ONNX file's output and PyTorch's, as a share of the output's scale.
+    """
+
+    name: str
+    device: str
+    promise: Promise | None
+    budget_ms: float | None
+    timing: Timing
+    difference: float
+
+    @property
+    def within_interval(self) -> bool | None:
+        """Whether the measured median is in the promised interval; None if there is none."""
+        if self.promise is None or not self.promise.has_interval:
+            return None
+        return self.promise.latency_low_ms <= self.timing.median_ms <= self.promise.latency_high_ms
+
+    @property
+    def within_budget(self) -> bool | None:
+        """Whether the measured median keeps the budget; None if there is none."""
+        return None if self.budget_ms is None else self.timing.median_ms <= self.budget_ms
+
+    @property
+    def error(self) -> float | None:
+        """How far the measured median is above the expected latency, as a share of it; None if nothing was promised."""
+        return None if self.promise is None else self.timing.median_ms / self.promise.latency_ms - 1
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, as JSON values."""
+        promise = dict.fromkeys(Promise.__dataclass_fields__) if self.promise is None else asdict(self.promise)
+        return {
+            "name": self.name,
+            "device": self.device,
+            **promise,
+            "budget_ms": self.budget_ms,
+            "measured_ms": self.timing.median_ms,
+            "timing": asdict(self.timing),
+            "error": self.error,
+            "within_interval": self.within_interval,
+            "within_budget": self.within_budget,
+            "difference": self.difference,
+        }
+
+
+def verify(
+    subjects: Sequence[Subject],
+    device: Device,
+    *,
+    rng: np.random.Generator,
+    policy: TimingPolicy | None = None,
+    progress: Progress = silent,
+) -> tuple[Verification, ...]:
+    """Export, compare with PyTorch, and time networks on a device, all of them in interleaved rounds.
+
+    Args:
+        subjects: the networks.
+        device: where they are timed, with the device's batch.
+        rng: random inputs, and the order of measurement.
+        policy: when a measurement is enough; the device room's default if None.
+        progress: told how far the measurement is.
+
+    Returns:
+        One answer a subject, in their order.
+
+    Raises:
+        ExportError: a network cannot be exported, or its file computes something else.
+        DeviceError: the device cannot measure it.
+        SearchError: two subjects of one name, or none at all.
+    """
+    if not subjects or len({subject.name for subject in subjects}) < len(subjects):
+        names = [subject.name for subject in subjects]
+        raise SearchError(f"networks to verify need names of their own, but are called {names}; give at least one, and each another name")
+    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    with tempfile.TemporaryDirectory(prefix="ofa-verify-") as folder:
+        files = [_file(subject, device, Path(folder) / f"{number}.onnx") for number, subject in enumerate(subjects)]
+        pairs = list(zip(subjects, files, strict=True))
+        differences = [verify_outputs(subject.network, path, shape, generator=generator) for subject, (path, shape) in pairs]
+        models = {subject.name: path for subject, (path, _) in pairs}
+        timings = time_models(device, models, rng=rng, progress=progress, policy=policy)
+    return tuple(
+        Verification(
+            name=each.name,
+            device=device.name,
+            promise=each.promise,
+            budget_ms=each.budget_ms,
+            timing=timings[each.name],
+            difference=difference,
+        )
+        for each, difference in zip(subjects, differences, strict=True)
+    )
+
+
+def subject_of_bundle(bundle: Bundle, device: Device, budget_ms: float | None = None) -> Subject:
+    """A bundle's network and ONNX file, with what its card promises, if that is of this device."""
+    card, promise = bundle.card, None
+    if card.device == device.name and card.latency_ms is not None:
+        low, high = card.latency_low_ms, card.latency_high_ms
+        ends = (card.latency_ms, card.latency_ms) if low is None or high is None else (low, high)
+        promise = Promise(latency_ms=card.latency_ms, latency_low_ms=ends[0], latency_high_ms=ends[1])
+    return Subject(
+        name=str(bundle.folder),
+        network=bundle.network(),
+        channels=bundle.input_shape[1],
+        resolution=bundle.arch.resolution,
+        promise=promise,
+        budget_ms=budget_ms,
+        # A device that takes several images at once needs a file of that shape.
+        onnx_path=bundle.onnx_path if device.batch == 1 else None,
+    )
+
+
+def subject_of_candidate(
+    candidate: Candidate, space: Space, name: str, *, generator: torch.Generator, budget_ms: float | None = None
+) -> Subject:
+    """A network of a front with random weights: its latency does not depend on them."""
+    lowered = lower(space, candidate.arch)
+    promise = Promise(
+        latency_ms=candidate.latency_ms,
+        latency_low_ms=candidate.latency_low_ms,
+        latency_high_ms=candidate.latency_high_ms,
+    )
+    return Subject(
+        name=name,
+        network=build_network(lowered, generator=generator),
+        channels=lowered[0].block.in_channels,
+        resolution=candidate.arch.resolution,
+        promise=promise,
+        budget_ms=budget_ms,
+    )
+
+
+def _file(subject: Subject, device: Device, path: Path) -> tuple[Path, tuple[int, int, int, int]]:
+    shape = (device.batch, subject.channels, subject.resolution, subject.resolution)
+    if subject.onnx_path is not None:
+        return subject.onnx_path, shape
+    export(subject.network, shape, path)
+    return path, shape

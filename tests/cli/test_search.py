@@ -1,0 +1,204 @@
+"""``ofa predictor``, ``ofa search``, ``ofa query`` and ``ofa verify``: from a run to a network whose promise is checked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from devices import Timing, describe, get_device
+from latency_tables import Correction, LatencyTable, blocks_of_space
+from latency_tables.table import SCHEMA_VERSION, row_of, rows_frame
+from ofa.arch import Arch
+from ofa.blocks import build_network
+from ofa.cli.main import build_app
+from ofa.export.bundle import write_bundle
+from ofa.export.card import Card
+from ofa.families import get_space, lower
+from ofa.training import demo_recipe, save_run
+from search.front import Front
+from search.problem import Budget
+
+SPACE = get_space("ofa-mbv3-tiny")
+
+
+def invoke(*arguments: object) -> Any:
+    return CliRunner().invoke(build_app(), [str(argument) for argument in arguments])
+
+
+def ofa(*arguments: object) -> Any:
+    result = invoke(*arguments, "--json")
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("road")
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path) -> Path:
+    """An untrained supernet: its networks guess, each differently."""
+    recipe = demo_recipe()
+    save_run(folder / "run", recipe.build_supernet(10), recipe, ())
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def table(folder: Path) -> Path:
+    """Every block takes a part of a millisecond and a part for its MACs; whole networks keep within 10 %."""
+    rows = []
+    for placed in blocks_of_space(SPACE):
+        ms = 0.01 + placed.block.macs(placed.input_size) / 1e6
+        rows.append(row_of(placed, Timing(median_ms=ms, p90_ms=ms, min_ms=ms, std_ms=0.0, repeats=3), batch=1, precision="fp32"))
+    correction = Correction(intercept_ms=0.1, slope=1.0, half_width=0.1, coverage=0.9, nets=20)
+    metadata = {"schema_version": SCHEMA_VERSION, **describe(get_device("fake")), "spaces": {SPACE.name: list(SPACE.resolutions)}}
+    LatencyTable(rows_frame(rows), {**metadata, "calibration": correction.to_json()}).save(folder / "table.parquet")
+    return folder / "table.parquet"
+
+
+@pytest.fixture(scope="module")
+def predictor(folder: Path) -> Path:
+    """Fitted to a file of results: the larger, the better."""
+    archs = [
+        SPACE.uniform(resolution=r, depth=d, genes={"kernel": k, "expand": e})
+        for r in (0, 1, 2)
+        for d in (0, 1)
+        for k in (0, 1, 2)
+        for e in (0, 1, 2)
+    ]
+    sizes = [sum(placed.block.macs(placed.input_size) for placed in lower(SPACE, arch)) for arch in archs]
+    results = pd.DataFrame({"arch": [json.dumps(arch.to_json()) for arch in archs], "accuracy": [0.9 - 1e5 / size for size in sizes]})
+    results.to_csv(folder / "results.csv", index=False)
+    report = ofa("predictor", "fit", folder / "results.csv", "-o", folder / "predictor.parquet")
+    assert (report["space"], report["networks"]) == (SPACE.name, len(archs))
+    assert report["kendall_tau"] > 0.8
+    return folder / "predictor.parquet"
+
+
+@pytest.fixture(scope="module")
+def front(folder: Path, predictor: Path, table: Path) -> Path:
+    output = folder / "front.parquet"
+    arguments = ("--trials", 60, "--neighbours", 200, "--picture", folder / "front.png", "-o", output)
+    report = ofa("search", "--space", SPACE.name, "--predictor", predictor, "--table", table, *arguments)
+    assert report["device"] == "fake"
+    assert report["study"]["trials"] == 60
+    assert report["fastest"]["latency_ms"] < report["most_accurate"]["latency_ms"]
+    assert (folder / "front.png").read_bytes().startswith(b"\x89PNG")
+    return output
+
+
+def test_a_predictor_is_fitted_to_a_run(run: Path, folder: Path) -> None:
+    report = ofa("predictor", "fit", run, "--nets", 10, "-o", folder / "from-run.parquet")
+    assert (report["space"], report["networks"]) == (SPACE.name, 10)
+    assert 0 <= report["least_accuracy"] < report["greatest_accuracy"] <= 1
+
+
+def test_a_search_can_measure_networks_of_a_run(run: Path, table: Path, folder: Path) -> None:
+    output = folder / "measured.parquet"
+    report = ofa("search", "--supernet", run, "--table", table, "--trials", 6, "--resolutions", "16", "-o", output)
+    assert report["study"]["neighbours"] == 0
+    assert Front.load(output).metadata["accuracy"]["source"] == "measured"
+    assert {json.loads(arch)["resolution"] for arch in Front.load(output).networks["arch"]} == {16}
+
+
+def test_a_budget_given_to_the_search_is_kept_by_all(predictor: Path, table: Path, folder: Path) -> None:
+    output = folder / "bound.parquet"
+    report = ofa("search", "--predictor", predictor, "--table", table, "--trials", 60, "--macs", "1M", "-o", output)
+    assert report["most_accurate"]["macs"] <= 1_000_000
+    assert Front.load(output).networks["macs"].max() <= 1_000_000
+
+
+def test_a_query_is_answered_best_first(front: Path, folder: Path) -> None:
+    answer = ofa("query", front, "--latency", "1ms", "--params", "1M", "--top", 3, "-o", folder / "arch.json")
+    assert set(answer) == {"device", "budget", "results"}
+    assert (answer["device"], answer["budget"]) == ("fake", {"latency_ms": 1.0, "params": 1_000_000})
+    assert len(answer["results"]) == 3
+    assert all(network["latency_high_ms"] <= 1.0 for network in answer["results"])
+    accuracies = [network["accuracy"] for network in answer["results"]]
+    assert accuracies == sorted(accuracies, reverse=True)
+    assert Arch.load(folder / "arch.json") == Arch.from_json(answer["results"][0]["arch"])
+    looser = ofa("query", front, "--latency", "1ms", "--expected")
+    assert looser["results"][0]["accuracy"] >= accuracies[0]
+
+
+def test_an_impossible_budget_fails_with_the_least_that_can_be(front: Path) -> None:
+    result = invoke("query", front, "--latency", "1us", "--json")
+    answer = json.loads(result.stdout)
+    assert result.exit_code == 1
+    assert answer["results"] == []
+    assert f"the least achievable is latency_ms {answer['least']['latency_ms']:.6g}" in result.stderr
+    assert invoke("query", front, "--latency", f"{answer['least']['latency_ms'] + 1e-6:.9f}ms").exit_code == 0
+    silent = invoke("query", front, "--latency", "1us")
+    assert (silent.exit_code, silent.stdout, len(silent.stderr.splitlines())) == (1, "", 1)
+
+
+def test_people_see_tables(front: Path) -> None:
+    result = invoke("query", front, "--latency", "1ms", "--top", 2)
+    assert result.exit_code == 0
+    assert "2 best on fake" in result.stdout
+    assert " .. " in result.stdout
+
+
+@pytest.fixture(scope="module")
+def bundle(folder: Path, front: Path) -> Path:
+    (best,) = Front.load(front).query(Budget(latency_ms=1.0))
+    network = build_network(lower(SPACE, best.arch), generator=torch.Generator().manual_seed(0)).eval()
+    card = Card(latency_ms=best.latency_ms, latency_low_ms=best.latency_low_ms, latency_high_ms=best.latency_high_ms, device="fake")
+    look = {"class_names": list("0123456789"), "mean": (0.5,) * 3, "std": (0.5,) * 3, "generator": torch.Generator().manual_seed(0)}
+    write_bundle(folder / "bundle", network, best.arch, card, **look)
+    return folder / "bundle"
+
+
+def test_a_bundle_is_verified(bundle: Path) -> None:
+    report = ofa("verify", bundle, "--device", "fake", "--latency", "1s")
+    assert report["difference"] < 1e-4
+    assert report["within_budget"] is True
+    assert report["error"] == pytest.approx(report["measured_ms"] / report["latency_ms"] - 1)
+    table = invoke("verify", bundle, "--device", "fake").stdout
+    assert "promised" in table
+    assert "measured" in table
+
+
+def test_a_missed_budget_fails_after_the_numbers(bundle: Path) -> None:
+    result = invoke("verify", bundle, "--device", "fake", "--latency", "1us", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["within_budget"] is False
+    assert "must take at most" in result.stderr
+
+
+_SEARCH = ["--predictor", "{predictor}", "--table", "{table}", "-o", "{folder}/f"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["query", "{front}", "--latency", "12"], 2, "write for example 12ms"),
+        (["query", "{folder}/absent.parquet"], 1, "must be a readable front"),
+        (["query", "{predictor}"], 1, "must be a front, but is a predictor"),
+        (["search", "--table", "{table}", "-o", "{folder}/f"], 2, "one of --predictor and --supernet"),
+        (["search", "--table", "{table}", "--predictor", "{predictor}", "-o", "{folder}/absent/f"], 1, "create it"),
+        (["search", "--sampler", "nsga4", *_SEARCH], 1, "did you mean 'nsga"),
+        (["search", "--space", "ofa-resnet50-tiny", *_SEARCH], 1, "is asked for"),
+        (["search", "--space", "ofa-resnet50-tiny", "--supernet", "{run}", *_SEARCH[2:]], 1, "they are of ofa-mbv3-tiny"),
+        (["search", "--table", "{predictor}", "--predictor", "{predictor}", "-o", "{folder}/f"], 1, "latency table"),
+        (["predictor", "fit", "{folder}/absent", "-o", "{folder}/p"], 1, "a run must have"),
+        (["verify", "{folder}", "--device", "fake"], 1, "must be a bundle"),
+        (["verify", "{bundle}", "--device", "fakes"], 1, "did you mean 'fake'"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_one_sentence(
+    arguments: list[str], status: int, words: str, folder: Path, run: Path, table: Path, predictor: Path, front: Path, bundle: Path
+) -> None:
+    places = {"folder": folder, "run": run, "table": table, "predictor": predictor, "front": front, "bundle": bundle}
+    result = invoke(*(argument.format(**places) for argument in arguments))
+    assert result.exit_code == status, result.output
+    assert words in " ".join(result.stderr.replace("│", " ").split())
+    assert "Traceback" not in result.stderr
+    assert not (folder / "f").exists()

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from devices import describe, get_device
+from devices.timing import Timing
+from latency_tables import Correction, LatencyTable, blocks_of_space
+from latency_tables.table import SCHEMA_VERSION, row_of, rows_frame
+from ofa.cli.main import build_app
+from ofa.cost import costs
+from ofa.families import get_space, lower, space_names
+
+
+def ofa(*arguments: str) -> Any:
+    result = CliRunner().invoke(build_app(), ["space", *arguments, "--json"])
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def test_all_spaces_are_listed_with_their_sizes() -> None:
+    rows = ofa()
+    assert [row["space"] for row in rows] == list(space_names())
+    assert all(row["size"] == get_space(row["space"]).size for row in rows)
+    assert all(row["smallest_macs"] < row["largest_macs"] for row in rows)
+
+
+def test_costs_lie_between_the_smallest_and_the_largest_network() -> None:
+    report = ofa("ofa-mbv3-tiny", "--samples", "20")
+    space = get_space("ofa-mbv3-tiny")
+    assert report["size"] == space.size
+    assert report["budget"] is None
+    for name, least in costs(lower(space, space.smallest())).items():
+        summary = report["costs"][name]
+        assert least == summary["smallest"] <= summary["min"] <= summary["median"] <= summary["max"] <= summary["largest"]
+
+
+def test_the_seed_decides_the_sample() -> None:
+    first, again, other = (ofa("ofa-mbv3-tiny", "--samples", "5", "--seed", seed) for seed in ("1", "1", "2"))
+    assert first == again
+    assert first["costs"] != other["costs"]
+
+
+def test_a_resolution_narrows_the_space() -> None:
+    space = get_space("ofa-mbv3-tiny")
+    resolution = space.resolutions[0]
+    report = ofa("ofa-mbv3-tiny", "--samples", "3", "--resolution", str(resolution))
+    assert report["size"] * len(space.resolutions) == space.size
+    assert report["resolutions"] == [resolution]
+    assert report["costs"]["macs"]["largest"] == costs(lower(space, space.largest(resolution)))["macs"]
+
+
+def test_a_generous_budget_is_kept_by_all_and_a_tiny_one_by_none() -> None:
+    generous = ofa("ofa-mbv3-tiny", "--samples", "5", "--macs", "100G", "--params", "1G")["budget"]
+    assert (generous["satisfiable"], generous["share"], generous["least"]) == (True, 1.0, {})
+    report = ofa("ofa-mbv3-tiny", "--samples", "5", "--macs", "100G", "--memory", "1B")
+    budget = report["budget"]
+    assert (budget["satisfiable"], budget["share"]) == (False, 0.0)
+    assert budget["shares"] == {"macs": 1.0, "peak_activation_bytes": 0.0}
+    assert budget["least"] == {"peak_activation_bytes": report["costs"]["peak_activation_bytes"]["smallest"]}
+
+
+def test_a_budget_that_only_the_smallest_network_keeps_is_satisfiable() -> None:
+    smallest = get_space("ofa-mbv3-tiny").smallest()
+    least = costs(lower(get_space("ofa-mbv3-tiny"), smallest))["weight_bytes"]
+    budget = ofa("ofa-mbv3-tiny", "--samples", "3", "--weights", f"{least}B")["budget"]
+    assert budget["satisfiable"] is True
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """A table of the middle resolution in which every block takes 1 ms."""
+    space = get_space("ofa-mbv3-tiny")
+    resolution = space.resolutions[1]
+    timing = Timing(median_ms=1.0, p90_ms=1.0, min_ms=1.0, std_ms=0.0, repeats=3)
+    rows = [row_of(placed, timing, batch=1, precision="fp32") for placed in blocks_of_space(space, [resolution])]
+    metadata = {"schema_version": SCHEMA_VERSION, **describe(get_device("fake")), "spaces": {space.name: [resolution]}, "calibration": None}
+    LatencyTable(rows_frame(rows), metadata).save(tmp_path / "table.parquet")
+    return tmp_path / "table.parquet"
+
+
+def test_a_table_adds_latency_at_its_resolutions(table: Path) -> None:
+    space = get_space("ofa-mbv3-tiny")
+    report = ofa("ofa-mbv3-tiny", "--samples", "4", "--table", str(table), "--latency", "1ms")
+    assert report["resolutions"] == [space.resolutions[1]]
+    blocks = {name: len(lower(space, arch)) for name, arch in (("smallest", space.smallest()), ("largest", space.largest()))}
+    summary = report["costs"]["latency_ms"]
+    assert (summary["smallest"], summary["largest"]) == (blocks["smallest"], blocks["largest"])
+    assert report["budget"]["least"] == {"latency_ms": blocks["smallest"]}
+
+
+def test_a_calibrated_table_is_held_to_the_upper_end_of_its_interval(table: Path) -> None:
+    calibration = Correction(intercept_ms=0.0, slope=1.0, half_width=0.5, coverage=0.9, nets=20, residuals=())
+    LatencyTable.load(table).with_metadata(calibration=calibration.to_json()).save(table)
+    report = ofa("ofa-mbv3-tiny", "--samples", "4", "--table", str(table), "--latency", "1ms")
+    assert (
+        report["budget"]["least"]["latency_ms"]
+        == report["costs"]["latency_high_ms"]["smallest"]
+        > report["costs"]["latency_ms"]["smallest"]
+    )
+
+
+def test_a_damaged_table_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "table.parquet").write_text("not a table", encoding="utf-8")
+    result = CliRunner().invoke(build_app(), ["space", "ofa-mbv3-tiny", "--table", str(tmp_path / "table.parquet"), "--json"])
+    assert (result.exit_code, result.stdout, len(result.stderr.splitlines())) == (1, "", 1)
+
+
+def test_people_see_a_table_and_an_answer() -> None:
+    result = CliRunner().invoke(build_app(), ["space", "ofa-mbv3-tiny", "--samples", "3", "--memory", "1KiB"])
+    assert result.exit_code == 0
+    assert "peak_activation_bytes" in result.stdout
+    assert "The budget cannot be met: peak_activation_bytes is at least" in result.stdout
+
+
+def test_a_mistyped_space_is_one_sentence_with_the_nearest() -> None:
+    result = CliRunner().invoke(build_app(), ["space", "ofa-mbv3-tinny", "--json"])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "did you mean 'ofa-mbv3-tiny'?" in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--macs", "300M"], ["--resolution", "224"], ["ofa-mbv3-tiny", "--latency", "12ms"]])
+def test_options_that_lack_what_they_are_about_are_wrong_usage(arguments: list[str]) -> None:
+    result = CliRunner().invoke(build_app(), ["space", *arguments])
+    assert result.exit_code == 2
+    assert result.stdout == ""

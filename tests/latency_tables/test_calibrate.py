@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from devices import Device, TimingPolicy
+from latency_tables import Estimator, LatencyTable, calibrate_table, check_table
+from latency_tables.calibrate import fit_correction, sample_across_range
+from latency_tables.check import compare
+from ofa.errors import TableError
+from ofa.families import get_space
+from ofa.space import Space
+
+
+def drawn(rng: np.random.Generator, nets: int, *, noise: float) -> tuple[list[float], list[float]]:
+    sums = rng.uniform(5, 30, nets)
+    measured = (0.7 + 1.1 * sums) * np.exp(noise * rng.standard_normal(nets))
+    return sums.tolist(), measured.tolist()
+
+
+def test_an_affine_truth_is_found_exactly() -> None:
+    correction = fit_correction(*drawn(np.random.default_rng(0), 20, noise=0.0))
+    assert correction.intercept_ms == pytest.approx(0.7)
+    assert correction.slope == pytest.approx(1.1)
+    assert correction.half_width < 1e-9
+
+
+def test_two_disturbed_networks_do_not_bend_it() -> None:
+    sums, measured = drawn(np.random.default_rng(0), 20, noise=0.005)
+    measured[3] *= 1.5
+    measured[7] *= 2.0
+    correction = fit_correction(sums, measured)
+    assert correction.apply(20.0).latency_ms == pytest.approx(0.7 + 1.1 * 20, rel=0.01)
+
+
+@pytest.mark.parametrize("nets", [9, 20, 50])
+def test_a_90_percent_interval_holds_90_percent_of_networks_not_seen(nets: int) -> None:
+    rng = np.random.default_rng(0)
+    held = []
+    for _ in range(100):
+        correction = fit_correction(*drawn(rng, nets, noise=0.03))
+        for total, measured in zip(*drawn(rng, 50, noise=0.03), strict=True):
+            estimate = correction.apply(total)
+            held.append(estimate.low_ms <= measured <= estimate.high_ms)
+    assert 0.88 <= np.mean(held) <= 0.96
+
+
+def test_networks_of_one_latency_are_no_error() -> None:
+    correction = fit_correction([10.0] * 10, [12.0] * 10)
+    assert correction.apply(10.0).latency_ms == pytest.approx(12.0)
+
+
+def test_too_few_networks_cannot_be_honest() -> None:
+    with pytest.raises(TableError, match="at least 9 networks, but there are 8"):
+        fit_correction([1.0] * 8, [1.0] * 8)
+
+
+@pytest.mark.parametrize("name", ["ofa-mbv3-tiny", "ofa-resnet50-tiny"])
+def test_networks_are_spread_over_the_range(name: str, device: Device, quick: TimingPolicy) -> None:
+    from latency_tables import build_table
+
+    space = get_space(name)
+    rng = np.random.default_rng(0)
+    estimator = Estimator(space, build_table(space, device, rng=rng, policy=quick))
+    archs = sample_across_range(space, estimator, 12, rng)
+    sums = np.array(sorted(estimator.sum_ms(arch) for arch in archs))
+    assert len(set(archs)) == 12
+    assert sums[0] == pytest.approx(min(sums.min(), estimator.sum_ms(space.smallest())))
+    assert sums[-1] == pytest.approx(estimator.sum_ms(space.largest()))
+    assert np.diff(sums).max() < 0.3 * np.ptp(sums)
+
+
+def test_a_calibrated_table_predicts_networks_it_has_not_seen(
+    table: LatencyTable, space: Space, device: Device, quick: TimingPolicy
+) -> None:
+    before = check_table(table, space, device, nets=15, rng=np.random.default_rng(5), policy=quick)
+    calibrated = calibrate_table(table, space, device, nets=20, rng=np.random.default_rng(1), policy=quick)
+    after = check_table(calibrated, space, device, nets=15, rng=np.random.default_rng(5), policy=quick)
+    assert before.bias > 0.05, "the fake's networks take less than the sum of their blocks"
+    assert np.isnan(before.inside_interval)
+    assert abs(after.bias) < 0.02
+    assert after.mean_error < 0.02
+    assert after.inside_interval >= 0.6
+    assert after.kendall > 0.9
+    assert len(after.networks) == after.nets == 15
+    assert calibrated.metadata["calibration"]["nets"] == 20
+    assert table.correction is None, "calibrating makes a copy"
+
+
+def test_another_device_space_or_resolution_is_refused(table: LatencyTable, space: Space, device: Device) -> None:
+    rng = np.random.default_rng(0)
+    with pytest.raises(TableError, match="its threads is 1"):
+        calibrate_table(table, space, Device(name="fake", runtime="fake", threads=4), rng=rng)
+    with pytest.raises(TableError, match="not of ofa-proxyless-tiny"):
+        check_table(table, get_space("ofa-proxyless-tiny"), device, rng=rng)
+    with pytest.raises(TableError, match="at least 9"):
+        calibrate_table(table, space, device, nets=3, rng=rng)
+    with pytest.raises(TableError, match="at least 2"):
+        check_table(table, space, device, nets=1, rng=rng)
+
+
+def test_the_figures_of_a_check_are_what_they_say() -> None:
+    import pandas as pd
+
+    measured = np.array([10.0, 20.0, 30.0, 40.0])
+    estimated = measured * [1.02, 0.96, 1.08, 1.20]
+    networks = pd.DataFrame(
+        {
+            "arch": "{}",
+            "latency_ms": estimated,
+            "latency_low_ms": estimated * 0.95,
+            "latency_high_ms": estimated * 1.05,
+            "measured_ms": measured,
+        }
+    )
+    found = compare(networks)
+    assert found.mean_error == pytest.approx((0.02 + 0.04 + 0.08 + 0.20) / 4)
+    assert found.bias == pytest.approx((0.02 - 0.04 + 0.08 + 0.20) / 4)
+    assert (found.within_5_percent, found.within_10_percent, found.inside_interval) == (0.5, 0.75, 0.5)
+    assert found.spearman == found.kendall == 1.0

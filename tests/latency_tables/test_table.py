@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from devices import Device, TimingPolicy
+from latency_tables import Correction, Estimator, LatencyTable, blocks_of_space, build_table
+from latency_tables.table import COLUMNS, SCHEMA_VERSION, block_key
+from ofa.blocks import ConvBlock
+from ofa.errors import FileError, TableError
+from ofa.families import get_space, lower
+from ofa.space import Space
+
+CORRECTION = Correction(intercept_ms=0.5, slope=2.0, half_width=0.1, coverage=0.9, nets=20, residuals=(0.01, -0.1))
+
+
+def test_it_holds_all_blocks_of_the_space_with_their_statistics(table: LatencyTable, space: Space) -> None:
+    assert len(table) == len(blocks_of_space(space))
+    assert tuple(table.rows.columns) == COLUMNS
+    assert (table.rows["median_ms"] > 0).all()
+    assert set(table.rows["precision"]) == {"fp32"}
+    assert all(placed in table for placed in lower(space, space.largest()))
+
+
+def test_it_says_where_it_came_from(table: LatencyTable, space: Space, device: Device) -> None:
+    assert table.metadata["schema_version"] == SCHEMA_VERSION
+    assert Device.from_json(table.metadata["device"]) == device
+    assert table.metadata["spaces"] == {space.name: list(space.resolutions)}
+    assert {"runtime_version", "processor", "date", "ofa_version"} <= set(table.metadata)
+
+
+def test_a_saved_table_is_the_same_when_read(table: LatencyTable, space: Space, tmp_path: Path) -> None:
+    path = tmp_path / "table.parquet"
+    written = table.with_metadata(calibration=CORRECTION.to_json())
+    written.save(path)
+    read = LatencyTable.load(path)
+    pd.testing.assert_frame_equal(read.rows, table.rows, check_dtype=False)
+    assert read.metadata == written.metadata
+    assert read.correction == CORRECTION
+    lowered = lower(space, space.largest())
+    assert read.estimate(space, lowered) == written.estimate(space, lowered)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_rows_go_to_csv(table: LatencyTable, tmp_path: Path) -> None:
+    table.save(tmp_path / "table.csv")
+    assert list(pd.read_csv(tmp_path / "table.csv").columns) == list(COLUMNS)
+
+
+def test_a_key_is_the_same_for_equal_blocks_and_another_for_others() -> None:
+    block = ConvBlock(in_channels=3, out_channels=8, kernel=3, stride=2)
+    assert block_key(block) == block_key(ConvBlock(stride=2, kernel=3, out_channels=8, in_channels=3))
+    assert block_key(block) != block_key(ConvBlock(in_channels=3, out_channels=8, kernel=3, stride=1))
+    # Written out: keys in files of users must never change silently.
+    assert block_key(block) == (
+        '{"activation":"relu","in_channels":3,"kernel":3,"kind":"conv","norm_eps":1e-05,"out_channels":8,"stride":2}'
+    )
+
+
+def test_an_estimate_is_the_corrected_sum_over_blocks(table: LatencyTable, space: Space) -> None:
+    lowered = lower(space, space.sample(np.random.default_rng(0)))
+    total = sum(
+        float(table.rows.set_index(["block", "input_size_px"]).loc[(block_key(p.block), p.input_size), "median_ms"]) for p in lowered
+    )
+    plain = table.estimate(space, lowered)
+    assert plain.latency_ms == pytest.approx(total, rel=1e-12)
+    assert math.isnan(plain.low_ms)
+    assert math.isnan(plain.high_ms)
+    corrected = table.with_metadata(calibration=CORRECTION.to_json()).estimate(space, lowered)
+    assert corrected.latency_ms == pytest.approx(0.5 + 2 * total)
+    assert (corrected.low_ms, corrected.high_ms) == pytest.approx((0.9 * corrected.latency_ms, 1.1 * corrected.latency_ms))
+
+
+def test_the_estimator_agrees_with_the_table(table: LatencyTable, space: Space) -> None:
+    estimator = Estimator(space, table)
+    rng = np.random.default_rng(0)
+    archs = [space.sample(rng) for _ in range(50)]
+    expected = [table.estimate(space, lower(space, arch)).latency_ms for arch in archs]
+    np.testing.assert_allclose(estimator.latencies_ms(archs), expected, rtol=1e-12)
+
+
+def test_missing_blocks_are_counted_and_the_command_that_measures_them_is_named(table: LatencyTable, tmp_path: Path) -> None:
+    other = get_space("ofa-mbv3-tiny", num_classes=7)
+    with pytest.raises(TableError) as caught:
+        Estimator(other, table)(other.largest())
+    message = str(caught.value)
+    assert "lacks 1 of 11, first classifier" in message
+    assert "ofa table build --space ofa-mbv3-tiny --device fake --resolutions 32 --classes 7 --resume" in message
+    with pytest.raises(TableError, match="lacks 1 of 11"):
+        table.estimate(other, lower(other, other.largest()))
+
+
+def test_resuming_measures_only_what_is_missing(space: Space, device: Device, quick: TimingPolicy) -> None:
+    rng = np.random.default_rng(0)
+    small, large = space.resolutions[0], space.resolutions[-1]
+    first = build_table(space, device, resolutions=[small], rng=rng, policy=quick)
+    marked = LatencyTable(first.rows.assign(median_ms=123.0), {**first.metadata, "calibration": CORRECTION.to_json()})
+    both = build_table(space, device, resolutions=[small, large], rng=rng, policy=quick, resume_from=marked)
+    assert (both.rows["median_ms"] == 123.0).sum() == len(first)
+    assert len(both) == len(blocks_of_space(space, [small, large]))
+    assert both.metadata["spaces"] == {space.name: [small, large]}
+    assert both.correction is None, "a correction learned at other resolutions must not be applied to new ones"
+    again = build_table(space, device, resolutions=[small], rng=rng, policy=quick, resume_from=marked)
+    assert again.correction == CORRECTION
+    assert len(again) == len(first)
+
+
+def test_a_table_of_another_device_is_not_continued(table: LatencyTable, space: Space) -> None:
+    other = Device(name="fake", runtime="fake", threads=2)
+    with pytest.raises(TableError, match="only be continued where it was begun"):
+        build_table(space, other, rng=np.random.default_rng(0), resume_from=table)
+
+
+def test_files_that_are_no_tables_are_refused_in_a_sentence(table: LatencyTable, tmp_path: Path) -> None:
+    table.save(tmp_path / "good.parquet")
+    (tmp_path / "cut.parquet").write_bytes((tmp_path / "good.parquet").read_bytes()[:-100])
+    (tmp_path / "text.parquet").write_text("latency")
+    (tmp_path / "empty.parquet").write_bytes(b"")
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "other.parquet")
+    table.with_metadata(schema_version=SCHEMA_VERSION + 1).save(tmp_path / "newer.parquet")
+    words = {
+        "cut": "damaged",
+        "text": "damaged",
+        "empty": "damaged",
+        "other": "must say where it came from",
+        "newer": f"must be at most {SCHEMA_VERSION}",
+        "none": "no such file",
+    }
+    for name, expected in words.items():
+        with pytest.raises(TableError, match=expected) as caught:
+            LatencyTable.load(tmp_path / f"{name}.parquet")
+        assert "\n" not in str(caught.value)
+        assert name in str(caught.value)
+
+
+def test_metadata_that_is_incomplete_is_refused(table: LatencyTable, tmp_path: Path) -> None:
+    parquet = pa.Table.from_pandas(table.rows, preserve_index=False)
+    for content in (b"{}", b"no json", json.dumps({"schema_version": 1}).encode()):
+        pq.write_table(parquet.replace_schema_metadata({b"ofa_latency_table": content}), tmp_path / "bare.parquet")
+        with pytest.raises(TableError, match=r"bare\.parquet"):
+            LatencyTable.load(tmp_path / "bare.parquet")
+
+
+def test_rows_are_checked(table: LatencyTable) -> None:
+    with pytest.raises(TableError, match="lacks median_ms"):
+        LatencyTable(table.rows.drop(columns="median_ms"), table.metadata)
+    with pytest.raises(TableError, match="once"):
+        LatencyTable(pd.concat([table.rows, table.rows.iloc[:1]]), table.metadata)
+
+
+def test_a_folder_that_is_not_there_leaves_nothing(table: LatencyTable, tmp_path: Path) -> None:
+    with pytest.raises(FileError):
+        table.save(tmp_path / "none" / "table.parquet")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ofa.arch import Arch
+from ofa.data import ImageData, Splits
+from ofa.errors import ArchError, RecipeError
+from ofa.specialize import FineTuning, Specialized, specialize
+from ofa.supernet import Supernet
+from ofa.training import Phase, Recipe, evaluate, train
+
+
+@pytest.fixture(scope="module")
+def recipe() -> Recipe:
+    full = Phase(name="full", epochs=3, learning_rate=0.1, resolutions=(16,))
+    return Recipe(space="ofa-mbv3-tiny", data="digits", phases=(full,), batch_size=32)
+
+
+@pytest.fixture(scope="module")
+def splits(recipe: Recipe) -> Splits:
+    return recipe.load_splits()
+
+
+@pytest.fixture(scope="module")
+def supernet(recipe: Recipe, splits: Splits) -> Supernet:
+    trained = recipe.build_supernet(10)
+    train(trained, recipe, splits.train, generator=recipe.generator("training"), rng=np.random.default_rng(0))
+    return trained
+
+
+def make(supernet: Supernet, splits: Splits, arch: Arch, epochs: int, settings: FineTuning | None = None) -> Specialized:
+    generator = torch.Generator().manual_seed(0)
+    return specialize(supernet, arch, splits.train, splits.test, epochs=epochs, generator=generator, settings=settings)
+
+
+def test_a_few_epochs_beside_the_teacher_make_a_small_network_better(supernet: Supernet, splits: Splits) -> None:
+    arch = supernet.space.smallest(16)  # which this supernet never trained
+    before = {name: tensor.clone() for name, tensor in supernet.named_tensors().items()}
+    made = make(supernet, splits, arch, 3)
+    assert made.metrics.accuracy > made.metrics.accuracy_before + 0.3
+    assert made.metrics.teacher_accuracy > 0.8
+    assert not made.network.training
+    assert evaluate(made.network, splits.test, resolution=16) == made.metrics.accuracy
+    assert all(torch.equal(before[name], tensor) for name, tensor in supernet.named_tensors().items())
+
+
+def test_without_epochs_a_network_is_only_calibrated(supernet: Supernet, splits: Splits) -> None:
+    arch = supernet.space.largest(16)
+    made = make(supernet, splits, arch, 0)
+    extracted = supernet.extract(arch)
+    assert made.metrics.accuracy == made.metrics.accuracy_before == made.metrics.teacher_accuracy
+    assert all(torch.equal(a, b) for a, b in zip(made.network.parameters(), extracted.parameters(), strict=True))
+    assert any(not torch.equal(a, b) for a, b in zip(made.network.buffers(), extracted.buffers(), strict=True))
+
+
+def test_the_network_is_plain(supernet: Supernet, splits: Splits) -> None:
+    network = make(supernet, splits, supernet.space.smallest(16), 0).network
+    assert type(network) is nn.Sequential
+    assert all(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_the_same_seed_gives_the_same_network(supernet: Supernet, splits: Splits) -> None:
+    few = Splits(splits.train.subset(torch.arange(100)), splits.selection, splits.test)
+    first, again = (make(supernet, few, supernet.space.smallest(16), 1).network for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True))
+
+
+def test_settings_follow_the_recipe(recipe: Recipe) -> None:
+    settings = FineTuning.like(replace(recipe, batch_size=16, weight_decay=0.1))
+    assert (settings.batch_size, settings.weight_decay) == (16, 0.1)
+    assert settings.augmentation == recipe.augmentation
+
+
+def test_a_rate_that_is_too_high_is_told(supernet: Supernet, splits: Splits) -> None:
+    with pytest.raises(RecipeError, match=r"stay finite.*epoch 1 of fine-tuning at learning rate 1e\+30"):
+        make(supernet, splits, supernet.space.smallest(16), 1, FineTuning(learning_rate=1e30))
+
+
+def test_an_arch_of_another_space_is_refused(supernet: Supernet, splits: Splits) -> None:
+    with pytest.raises(ArchError):
+        make(supernet, splits, replace(supernet.space.smallest(16), space="ofa-mbv3-w1.0"), 0)
+
+
+def test_impossible_settings_are_refused(splits: Splits) -> None:
+    with pytest.raises(RecipeError, match="batch_size must be at least 2"):
+        FineTuning(batch_size=1)
+    assert isinstance(splits.train, ImageData)

@@ -1,0 +1,185 @@
+"""The direction of imports, and what the library must never do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.sources import PACKAGES, Source, source_of, sources
+
+LAYERS = (
+    ("ofa.errors", "ofa.progress", "ofa.files"),
+    ("ofa.arch",),
+    ("ofa.space",),
+    ("ofa.depthwise",),
+    ("ofa.blocks",),
+    ("ofa.families",),
+    ("ofa.weights",),
+    ("ofa.cost",),
+    ("ofa.sharing",),
+    ("ofa.supernet",),
+    ("ofa.data",),
+    ("ofa.calibrate",),
+    ("ofa.training",),
+    ("ofa.specialize",),
+    ("ofa.export",),
+    ("ofa.interop",),
+    ("ofa",),  # the package itself: its version and the names that it gathers
+    ("devices",),
+    ("latency_tables",),
+    ("search",),
+    ("ofa.cli",),
+    ("ofa.__main__",),
+)
+"""A module imports only from its own layer or from one above it in this list."""
+
+DEVICES_MAY_IMPORT = ("devices", "ofa.errors", "ofa.progress", "ofa.files")
+ONLY_FILE_WITH_OPTUNA = "search.study"
+RUNS_ALONE = "devices.agent"
+"""A process of its own on the device: it speaks through its stdin and stdout."""
+WITHOUT_TORCH = ("ofa.errors", "ofa.progress", "ofa.files", "ofa.arch", "ofa.space")
+
+FORBIDDEN = {
+    "print": "only the command line prints",
+    "sys.argv": "only the command line reads its arguments",
+    "sys.stdout": "only the command line prints",
+    "sys.stderr": "only the command line prints",
+    "warnings.filterwarnings": "warnings belong to the user",
+    "warnings.simplefilter": "warnings belong to the user",
+    "torch.manual_seed": "randomness is an argument",
+    "torch.random.manual_seed": "randomness is an argument",
+    "torch.seed": "randomness is an argument",
+    "torch.cuda.manual_seed": "randomness is an argument",
+    "torch.cuda.manual_seed_all": "randomness is an argument",
+    "numpy.random.seed": "randomness is an argument",
+    "random.seed": "randomness is an argument",
+    "os.chdir": "the working folder belongs to the user",
+    "torch.hub": "nothing is downloaded",
+    "urllib.request": "nothing is downloaded",
+    "requests": "nothing is downloaded",
+    "httpx": "nothing is downloaded",
+    "http.client": "nothing is downloaded",
+    "pickle.load": "nothing is unpickled",
+    "pickle.loads": "nothing is unpickled",
+    "pickle.Unpickler": "nothing is unpickled",
+}
+
+
+def inside(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
+
+
+def layer(module: str) -> int:
+    fitting = [(len(package), index) for index, packages in enumerate(LAYERS) for package in packages if inside(module, package)]
+    return max(fitting)[1]
+
+
+def imported_modules(source: Source) -> Iterator[tuple[int, str]]:
+    """The modules of the four packages that a source imports: `from ofa import arch` is a module, `from ofa import Arch` is not.
+
+    The version is everybody's: files say which one wrote them.
+    """
+    known = {other.module for other in sources()}
+    for line, name in source.imports():
+        if name != "ofa.__version__" and any(inside(name, package) for package in PACKAGES):
+            yield line, name if name in known else name.rpartition(".")[0] or name
+
+
+def wrong_imports(source: Source) -> list[str]:
+    wrong = []
+    for line, name in imported_modules(source):
+        upwards = layer(name) <= layer(source.module)
+        leaves_room = inside(source.module, "devices") and not any(inside(name, allowed) for allowed in DEVICES_MAY_IMPORT)
+        if not upwards or leaves_room:
+            wrong.append(f"{source.path}:{line} {source.module} imports {name}")
+    return wrong
+
+
+def forbidden_names(source: Source) -> list[str]:
+    used = [*source.imports(), *source.dotted_names()]
+    return sorted({f"{source.path}:{line} {rule} ({why})" for line, name in used for rule, why in FORBIDDEN.items() if inside(name, rule)})
+
+
+def test_every_room_is_found() -> None:
+    assert {source.module.partition(".")[0] for source in sources()} == set(PACKAGES)
+
+
+def test_every_module_has_a_layer_of_its_own() -> None:
+    strays = [source.module for source in sources() if LAYERS[layer(source.module)] == ("ofa",) and source.module != "ofa"]
+    assert strays == [], "enter each new module of ofa in LAYERS, where its imports point"
+
+
+def test_imports_point_only_up_the_list() -> None:
+    assert [wrong for source in sources() for wrong in wrong_imports(source)] == []
+
+
+def test_only_one_file_knows_optuna() -> None:
+    assert [source.module for source in sources() if any(inside(name, "optuna") for _, name in source.imports())] in (
+        [],
+        [ONLY_FILE_WITH_OPTUNA],
+    )
+
+
+def test_archs_and_spaces_need_no_torch() -> None:
+    assert [
+        source.module
+        for source in sources()
+        if source.module in WITHOUT_TORCH and any(inside(name, "torch") for _, name in source.imports())
+    ] == []
+
+
+def test_the_library_leaves_the_process_to_its_user() -> None:
+    library = [source for source in sources() if layer(source.module) < layer("ofa.cli") and source.module != RUNS_ALONE]
+    assert [use for source in library for use in forbidden_names(source)] == []
+
+
+@pytest.mark.parametrize(
+    ("module", "code"),
+    [
+        ("ofa.arch", "from ofa.space import Space"),
+        ("ofa.arch", "from ofa import supernet"),
+        ("ofa.arch", "from .space import Space"),
+        ("ofa.space", "def late():\n    import ofa.blocks"),
+        ("ofa.space", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import search.front"),
+        ("ofa.supernet", "from ofa import Arch"),
+        ("devices.timing", "from ofa.arch import Arch"),
+        ("search.front", "from ofa.cli.console import emit"),
+    ],
+)
+def test_a_wrong_import_is_seen(module: str, code: str, tmp_path: Path) -> None:
+    assert wrong_imports(source_of(code, module, tmp_path)) != []
+
+
+@pytest.mark.parametrize(
+    ("module", "code"),
+    [
+        ("ofa.space", "from ofa.arch import Arch"),
+        ("devices.timing", "from ofa.errors import OfaError"),
+        ("search.front", "from ofa import Arch"),
+    ],
+)
+def test_a_right_import_passes(module: str, code: str, tmp_path: Path) -> None:
+    assert wrong_imports(source_of(code, module, tmp_path)) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "print(1)",
+        "import sys\nsys.argv[1]",
+        "from sys import argv",
+        "import numpy as np\nnp.random.seed(0)",
+        "from warnings import simplefilter as quiet\nquiet('ignore')",
+        "import torch\ndef f():\n    torch.manual_seed(0)",
+        "import urllib.request",
+        "from torch import hub",
+    ],
+)
+def test_a_forbidden_use_is_seen(code: str, tmp_path: Path) -> None:
+    assert forbidden_names(source_of(code, "ofa.arch", tmp_path)) != []
+
+
+def test_generators_may_be_seeded(tmp_path: Path) -> None:
+    assert forbidden_names(source_of("import torch\ntorch.Generator().manual_seed(0)", "ofa.arch", tmp_path)) == []
