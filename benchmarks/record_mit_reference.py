@@ -154,16 +154,28 @@ def draw(family: str, arguments: dict[str, Any], rng: random.Random, slots: int)
     return {"ks": [rng.choice(arguments["ks_list"]) for _ in range(slots)], **settings, "d": [rng.choice(depths) for _ in range(stages)]}
 
 
+def exact_macs(static: torch.nn.Module, resolution: int) -> int:
+    """What MIT's counter counts; it adds float32 numbers, which are rounded beyond 2**24, unless the default is another."""
+    from ofa.utils import count_net_flops
+
+    torch.set_default_dtype(torch.float64)
+    try:
+        return int(count_net_flops(copy.deepcopy(static).double(), (1, 3, resolution, resolution)))
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def record_supernet(family: str, arguments: dict[str, Any], subnets: int, resolution: int) -> dict[str, Any]:
     from ofa.imagenet_classification.elastic_nn import networks
-    from ofa.utils import count_net_flops, count_parameters
+    from ofa.utils import count_parameters
 
     net = getattr(networks, family)(dropout_rate=0, **copy.deepcopy(arguments)).eval()
     shapes = {key: tuple(tensor.shape) for key, tensor in net.state_dict().items()}
     net.load_state_dict({key: recipe_tensor(key, shape) for key, shape in shapes.items()})
     rng = random.Random(f"{family} {arguments}")
     slots = len(net.blocks) - (family != "OFAResNets")
-    wanted = [(largest(arguments), False), (smallest(arguments), False)]
+    # The largest of the small supernets shows the blocks that no random subnet happens to have.
+    wanted = [(largest(arguments), arguments["n_classes"] == 10), (smallest(arguments), False)]
     wanted += [(draw(family, arguments, rng, slots), True) for _ in range(subnets)]
     cases = []
     for settings, with_logits in wanted:
@@ -174,15 +186,18 @@ def record_supernet(family: str, arguments: dict[str, Any], subnets: int, resolu
         static = net.get_active_subnet().eval()
         case = {
             "settings": settings,
-            "macs": round(count_net_flops(static, (1, 3, resolution, resolution))),
+            "macs": exact_macs(static, resolution),
             "params": count_parameters(static),
         }
         if with_logits:
+            # In float64, because what float32 rounds off (as the extracted kernels do) grows to 1e-5 of the logits in deep networks.
             with torch.no_grad():
-                logits = net(recipe_images(resolution))
-                extracted = static(recipe_images(resolution))
-            assert (logits - extracted).abs().max() <= 1e-5 * logits.abs().max()
-            case["logits"] = [[float(str(value)) for value in row] for row in shown_logits(logits).numpy()]
+                images = recipe_images(resolution).double()
+                logits = net.double()(images)
+                extracted = static.double()(images)
+            net.float()
+            assert (logits - extracted).abs().max() <= 1e-4 * logits.abs().max()
+            case["logits"] = [[float(f"{value:.12g}") for value in row] for row in shown_logits(logits).tolist()]
         cases.append(case)
     scale = max(abs(value) for case in cases for row in case.get("logits", []) for value in row)
     print(f"{family} {arguments}: {len(shapes)} tensors, {len(cases)} subnets, largest logit {scale:.3g}", file=sys.stderr)

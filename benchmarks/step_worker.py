@@ -73,7 +73,16 @@ def stand_ins() -> None:
             raise RuntimeError("only a name: torchvision is not installed here")
 
     names = {
-        "torchvision.transforms": ["RandomResizedCrop", "Resize", "Compose", "Normalize", "ToTensor", "ColorJitter", "RandomHorizontalFlip", "CenterCrop"],
+        "torchvision.transforms": [
+            "RandomResizedCrop",
+            "Resize",
+            "Compose",
+            "Normalize",
+            "ToTensor",
+            "ColorJitter",
+            "RandomHorizontalFlip",
+            "CenterCrop",
+        ],
         "torchvision.transforms.functional": [],
         "torchvision.datasets": ["ImageFolder"],
         "torchvision": [],

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -26,9 +25,9 @@ HERE = Path(__file__).parent
 class Worker:
     """A process that makes a step each time it is asked, and says how long it took."""
 
-    def __init__(self, name: str, command: list[str], environment: dict[str, str]) -> None:
+    def __init__(self, name: str, command: list[str]) -> None:
         self.name = name
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **environment})
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.seconds: list[float] = []
         self.peak_mib = 0.0
         assert self._ask("ready")["ready"]
@@ -40,7 +39,8 @@ class Worker:
         self.peak_mib = answer["peak_mib"]
 
     def _ask(self, word: str) -> dict[str, Any]:
-        assert self.process.stdin is not None and self.process.stdout is not None
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
         self.process.stdin.write(word + "\n")
         self.process.stdin.flush()
         line = self.process.stdout.readline()
@@ -55,13 +55,15 @@ def main() -> None:
     parser.add_argument("--peer-python", help="python of an environment that has MIT's package (pip install --no-deps ofa) and torch")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--variants", nargs="+", default=["ofa"], help="of ours: ofa (as the command line runs it), plain (no memory policy)")
+    parser.add_argument(
+        "--variants", nargs="+", default=["ofa"], help="of ours: ofa (as the command line runs it), plain (no memory policy)"
+    )
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     tail = ["--threads", str(arguments.threads)]
-    workers = [Worker(name, [sys.executable, str(HERE / "step_worker.py"), name, *tail], {}) for name in arguments.variants]
+    workers = [Worker(name, [sys.executable, str(HERE / "step_worker.py"), name, *tail]) for name in arguments.variants]
     if arguments.peer_python:
-        workers.append(Worker("mit", [arguments.peer_python, str(HERE / "step_worker.py"), "mit", *tail], {}))
+        workers.append(Worker("mit", [arguments.peer_python, str(HERE / "step_worker.py"), "mit", *tail]))
     for worker in workers:
         worker.step(count=False)
     with others_during() as others:
@@ -85,10 +87,19 @@ def figures_of(worker: Worker, reference: Worker) -> dict[str, Any]:
     return {
         "images_per_s": round(32 / median, 2),
         "step_s": {"median": round(median, 4), "min": round(min(worker.seconds), 4), "max": round(max(worker.seconds), 4)},
-        f"speed_against_{reference.name}": {"median": round(statistics.median(ratios), 3), "min": round(min(ratios), 3), "max": round(max(ratios), 3)},
+        f"speed_against_{reference.name}": {
+            "median": round(statistics.median(ratios), 3),
+            "min": round(min(ratios), 3),
+            "max": round(max(ratios), 3),
+        },
         "peak_mib": round(worker.peak_mib),
         "repeats": len(worker.seconds),
     }
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Median, smallest and largest."""
+    return {"median": round(statistics.median(values), 4), "min": round(min(values), 4), "max": round(max(values), 4)}
 
 
 if __name__ == "__main__":

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
-from scipy.stats import theilslopes
 
 from devices.device import Device
 from devices.timing import TimingPolicy
-from latency_tables.correction import Correction
+from latency_tables.correction import check_enough, fit_correction
 from latency_tables.estimate import Estimator
 from latency_tables.networks import time_networks
 from latency_tables.table import LatencyTable
@@ -19,12 +17,10 @@ from ofa.errors import TableError
 from ofa.progress import Progress, silent
 from ofa.space import Space
 
-__all__ = ["calibrate_table", "check_device", "fit_correction", "sample_across_range", "table_resolutions"]
+__all__ = ["calibrate_table", "check_device", "sample_across_range", "table_resolutions"]
 
-Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
-
-_COVERAGE = 0.9
 _CANDIDATES_PER_NETWORK = 50
+_OWN_WILL = 0.3
 
 
 def calibrate_table(
@@ -54,48 +50,15 @@ def calibrate_table(
         TableError: too few networks, another device's table, or blocks that the table lacks.
         DeviceError: the device cannot measure.
     """
-    _check_enough(nets)
+    check_enough(nets)
     check_device(table, device)
     allowed = space.restrict(resolution=table_resolutions(table, space, resolutions))
     estimator = Estimator(space, table)
     archs = sample_across_range(allowed, estimator, nets, rng)
-    timings = time_networks(space, archs, device, rng=rng, progress=progress, policy=policy)
-    correction = fit_correction([estimator.sum_ms(arch) for arch in archs], [timing.median_ms for timing in timings])
+    measured_ms, _ = time_networks(table, space, archs, device, rng=rng, progress=progress, policy=policy)
+    sums = [estimator.sums(arch) for arch in archs]
+    correction = fit_correction([ms for ms, _ in sums], [size for _, size in sums], measured_ms)
     return table.with_metadata(calibration=correction.to_json())
-
-
-def fit_correction(sums_ms: Sequence[float], measured_ms: Sequence[float], *, coverage: float = _COVERAGE) -> Correction:
-    """The affine map from sums to measured latencies, robust, with the interval that networks not seen fall into.
-
-    Fitted to relative errors by the median of pairwise slopes (Theil-Sen); the interval is the conformal quantile of the relative
-    residuals of each network when the map is fitted without it (the jackknife of Barber et al., Annals of Statistics 2021, with one
-    map in place of all).
-
-    Args:
-        sums_ms: sums over the blocks of each network.
-        measured_ms: what each took.
-        coverage: share of networks not seen that the interval is to hold.
-
-    Raises:
-        TableError: too few networks for this coverage.
-    """
-    _check_enough(len(sums_ms), coverage)
-    x_N, y_N = np.asarray(sums_ms, dtype=np.float64), np.asarray(measured_ms, dtype=np.float64)
-    residuals = []
-    for i in range(len(x_N)):
-        intercept, slope = _fit(np.delete(x_N, i), np.delete(y_N, i))
-        residuals.append(float(y_N[i] / (intercept + slope * x_N[i]) - 1))
-    residuals.sort(key=abs)
-    intercept, slope = _fit(x_N, y_N)
-    rank = math.ceil(round(coverage * (len(x_N) + 1), 9))
-    return Correction(
-        intercept_ms=intercept,
-        slope=slope,
-        half_width=abs(residuals[rank - 1]),
-        coverage=coverage,
-        nets=len(x_N),
-        residuals=tuple(residuals),
-    )
 
 
 def sample_across_range(space: Space, estimator: Estimator, count: int, rng: np.random.Generator) -> list[Arch]:
@@ -109,7 +72,7 @@ def sample_across_range(space: Space, estimator: Estimator, count: int, rng: np.
         raise TableError(
             f"{count} different networks are needed, but {space.name} has about {len(candidates)} at these resolutions; ask for fewer"
         )
-    sums = np.array([estimator.sum_ms(arch) for arch in candidates])
+    sums = np.array([estimator.sums(arch)[0] for arch in candidates])
     chosen: list[int] = []
     for target in np.linspace(sums.min(), sums.max(), count):
         distances = np.abs(sums - target)
@@ -119,9 +82,15 @@ def sample_across_range(space: Space, estimator: Estimator, count: int, rng: np.
 
 
 def _sample_of_any_size(space: Space, rng: np.random.Generator) -> Arch:
-    """A random network all of whose genes lean to the same side, which side and how much is random."""
+    """A random network whose genes lean to the same side, each stage with a will of its own."""
     lean = rng.random()
-    return space.decode([int(rng.binomial(len(gene.values) - 1, lean)) for gene in space.columns])
+    leans: dict[str, float] = {}
+    row = []
+    for gene in space.columns:
+        stage = gene.name[: gene.name.rfind(".")][: len("stages.0")]
+        lean_here = leans.setdefault(stage or gene.name, float(np.clip(lean + _OWN_WILL * rng.standard_normal(), 0, 1)))
+        row.append(int(rng.binomial(len(gene.values) - 1, lean_here)))
+    return space.decode(row)
 
 
 def table_resolutions(table: LatencyTable, space: Space, resolutions: Iterable[int] | None) -> list[int]:
@@ -154,18 +123,3 @@ def check_device(table: LatencyTable, device: Device) -> None:
                 f"a table must be of the device it is compared with, but its {key} is {theirs[key]!r} and the device's is {ours[key]!r}; "
                 f"name the table's device, or build a table of this one"
             )
-
-
-def _fit(x_N: Floats, y_N: Floats) -> tuple[float, float]:
-    """Intercept and slope of y over x that make small relative errors: y/x is fitted over 1/x."""
-    scale = float(np.median(x_N))
-    if np.ptp(x_N) <= 1e-9 * scale:
-        return 0.0, float(np.median(y_N / x_N))
-    fitted = theilslopes(y_N / x_N, scale / x_N)
-    return float(fitted.slope) * scale, float(fitted.intercept)
-
-
-def _check_enough(nets: int, coverage: float = _COVERAGE) -> None:
-    least = math.ceil(round(coverage / (1 - coverage), 9))
-    if nets < least:
-        raise TableError(f"a {coverage:.0%} interval needs at least {least} networks, but there are {nets}; time more of them")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -34,6 +34,8 @@ class TableCheck:
         within_5_percent, within_10_percent: share of networks with an error of at most that.
         inside_interval: share of networks within their low and high, NaN if the table is not calibrated.
         spearman, kendall: rank correlations.
+        slowdown: how much slower the machine is now than when the table was measured, going by blocks timed again in between; divided out
+            of what was measured.
         networks: one row a network: ``arch`` (JSON), ``latency_ms``, ``latency_low_ms``, ``latency_high_ms``, ``measured_ms``.
     """
 
@@ -45,6 +47,7 @@ class TableCheck:
     inside_interval: float
     spearman: float
     kendall: float
+    slowdown: float = 1.0
     networks: pd.DataFrame = field(repr=False, compare=False)
 
 
@@ -67,18 +70,19 @@ def check_table(
     estimator = Estimator(space, table)
     archs = [allowed.sample(rng) for _ in range(nets)]
     estimates = [estimator(arch) for arch in archs]
-    timings = time_networks(space, archs, device, rng=rng, progress=progress, policy=policy)
-    return compare(
+    measured_ms, slowdown = time_networks(table, space, archs, device, rng=rng, progress=progress, policy=policy)
+    found = compare(
         pd.DataFrame(
             {
                 "arch": [json.dumps(arch.to_json()) for arch in archs],
                 "latency_ms": [estimate.latency_ms for estimate in estimates],
                 "latency_low_ms": [estimate.low_ms for estimate in estimates],
                 "latency_high_ms": [estimate.high_ms for estimate in estimates],
-                "measured_ms": [timing.median_ms for timing in timings],
+                "measured_ms": measured_ms,
             }
         )
     )
+    return replace(found, slowdown=slowdown)
 
 
 def compare(networks: pd.DataFrame) -> TableCheck:

@@ -1,14 +1,33 @@
-"""From the sum over blocks to the whole network: an affine correction with an interval, as stored in a table."""
+"""From blocks to the whole network: a correction with an interval, as stored in a table, and how it is fitted.
+
+Shape suffixes: N networks, P terms of the correction.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Correction", "Estimate"]
+import numpy as np
+
+from ofa.errors import TableError
+
+__all__ = ["COVERAGE", "Correction", "Estimate", "check_enough", "fit_correction"]
+
+Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+
+COVERAGE = 0.9
+"""Share of networks not seen that an interval holds."""
+
+_MIB = 2**20
+_BETTER = 0.9  # a further term must leave at most this share of the error without it
+_HUBER = 1.345
+_MAD_OF_NORMAL = 0.6745
+_ITERATIONS = 50
+_CONVERGED = 1e-5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,11 +41,12 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True)
 class Correction:
-    """``latency = intercept_ms + slope * sum of blocks``, and how far whole networks were from it.
+    """``latency = intercept_ms + slope * sum of blocks + ms_per_weight_mib * MiB of weights``, and how far networks were from it.
 
     Args:
         intercept_ms: what a network costs beyond its blocks.
         slope: how blocks in a network compare to blocks alone.
+        ms_per_weight_mib: what fetching weights costs: a block that is timed alone finds its own in the processor's cache.
         half_width: half of the interval, as a share of the latency.
         coverage: share of networks not seen that the interval holds.
         nets: whole networks that it was learned from.
@@ -35,14 +55,15 @@ class Correction:
 
     intercept_ms: float
     slope: float
+    ms_per_weight_mib: float = 0.0
     half_width: float
     coverage: float
     nets: int
     residuals: tuple[float, ...] = ()
 
-    def apply(self, sum_ms: float) -> Estimate:
-        """The estimate for a network whose blocks sum to ``sum_ms``."""
-        latency_ms = self.intercept_ms + self.slope * sum_ms
+    def apply(self, sum_ms: float, weight_bytes: float) -> Estimate:
+        """The estimate for a network whose blocks sum to ``sum_ms`` and to ``weight_bytes``."""
+        latency_ms = self.intercept_ms + self.slope * sum_ms + self.ms_per_weight_mib * weight_bytes / _MIB
         return Estimate(latency_ms=latency_ms, low_ms=latency_ms * (1 - self.half_width), high_ms=latency_ms * (1 + self.half_width))
 
     def to_json(self) -> dict[str, Any]:
@@ -53,3 +74,78 @@ class Correction:
     def from_json(cls, fields: Mapping[str, Any]) -> Correction:
         """The correction that ``to_json`` wrote."""
         return cls(**{**fields, "residuals": tuple(fields["residuals"])})
+
+
+def fit_correction(
+    sums_ms: Sequence[float], weight_bytes: Sequence[float], measured_ms: Sequence[float], *, coverage: float = COVERAGE
+) -> Correction:
+    """Learn a correction from networks, robust to some that were disturbed.
+
+    Affine in the sum; the term of the weights comes in if it predicts networks left out clearly better. Fitted to relative errors with
+    Huber's loss. The interval is the conformal quantile of the relative residuals that each network has when the map is fitted without
+    it (the jackknife of Barber et al., Annals of Statistics 2021, with one map in place of all).
+
+    Args:
+        sums_ms: sums of the blocks' latencies of each network.
+        weight_bytes: bytes of weights of each.
+        measured_ms: what each took.
+        coverage: share of networks not seen that the interval is to hold.
+
+    Raises:
+        TableError: too few networks for this coverage.
+    """
+    check_enough(len(measured_ms), coverage)
+    y_N = np.asarray(measured_ms, dtype=np.float64)
+    terms_NP = np.stack([np.ones_like(y_N), np.asarray(sums_ms, np.float64), np.asarray(weight_bytes, np.float64) / _MIB], axis=1)
+    affine_N, weighted_N = _left_out_residuals(terms_NP[:, :2], y_N), _left_out_residuals(terms_NP, y_N)
+    weighted = float(np.abs(weighted_N).mean()) < _BETTER * float(np.abs(affine_N).mean())
+    terms_NP, residuals_N = (terms_NP, weighted_N) if weighted else (terms_NP[:, :2], affine_N)
+    intercept_ms, slope, *rest = (float(value) for value in _fit(terms_NP, y_N))
+    residuals = sorted(residuals_N.tolist(), key=abs)
+    rank = math.ceil(round(coverage * (len(y_N) + 1), 9))
+    return Correction(
+        intercept_ms=intercept_ms,
+        slope=slope,
+        ms_per_weight_mib=sum(rest),
+        half_width=abs(residuals[rank - 1]),
+        coverage=coverage,
+        nets=len(y_N),
+        residuals=tuple(residuals),
+    )
+
+
+def check_enough(nets: int, coverage: float = COVERAGE) -> None:
+    """Hold a number of networks against what an interval needs.
+
+    Raises:
+        TableError: so few cannot give an honest interval.
+    """
+    least = math.ceil(round(coverage / (1 - coverage), 9))
+    if nets < least:
+        raise TableError(f"a {coverage:.0%} interval needs at least {least} networks, but there are {nets}; time more of them")
+
+
+def _left_out_residuals(terms_NP: Floats, y_N: Floats) -> Floats:
+    """Relative residual of each network under the map of all others."""
+    others = ~np.eye(len(y_N), dtype=bool)
+    predicted = [terms_NP[i] @ _fit(terms_NP[others[i]], y_N[others[i]]) for i in range(len(y_N))]
+    residuals_N: Floats = y_N / np.asarray(predicted) - 1
+    return residuals_N
+
+
+def _fit(terms_NP: Floats, y_N: Floats) -> Floats:
+    """Coefficients [P] that make relative errors small in Huber's loss, by iteratively reweighted least squares."""
+    relative_NP = terms_NP / y_N[:, None]
+    weights_N = np.ones_like(y_N)
+    coefficients_P = np.zeros(terms_NP.shape[1])
+    for _ in range(_ITERATIONS):
+        root_N, before_P = np.sqrt(weights_N), coefficients_P
+        coefficients_P = np.asarray(np.linalg.lstsq(relative_NP * root_N[:, None], root_N, rcond=None)[0], dtype=np.float64)
+        if np.abs(relative_NP @ (coefficients_P - before_P)).max() <= _CONVERGED:
+            break
+        errors_N = np.abs(relative_NP @ coefficients_P - 1)
+        scale = float(np.median(errors_N)) / _MAD_OF_NORMAL
+        if scale <= 1e-12:  # exact for most: nothing to weigh against
+            break
+        weights_N = np.minimum(1.0, _HUBER * scale / np.maximum(errors_N, 1e-300))
+    return coefficients_P

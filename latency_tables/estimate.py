@@ -10,6 +10,7 @@ from latency_tables.correction import Estimate
 from latency_tables.table import LatencyTable
 from ofa.arch import Arch
 from ofa.blocks import Block
+from ofa.cost import weight_bytes
 from ofa.families import lower
 from ofa.space import Space
 
@@ -29,7 +30,7 @@ class Estimator:
     def __init__(self, space: Space, table: LatencyTable) -> None:
         self.space = space
         self.table = table
-        self._known: dict[tuple[Block, int], float] = {}
+        self._known: dict[tuple[Block, int], tuple[float, int]] = {}
 
     def __call__(self, arch: Arch) -> Estimate:
         """The estimate of one network.
@@ -38,18 +39,18 @@ class Estimator:
             ArchError: the arch is not of the space.
             TableError: blocks are missing; see ``LatencyTable.require``.
         """
-        return self.table.corrected(self.sum_ms(arch))
+        return self.table.corrected(*self.sums(arch))
 
     def latencies_ms(self, archs: Sequence[Arch]) -> Floats:
         """The estimated latencies of many networks; errors as of calling it."""
         return np.array([self(arch).latency_ms for arch in archs], dtype=np.float64)
 
-    def sum_ms(self, arch: Arch) -> float:
-        """The sum over the network's blocks, not corrected; errors as of calling it."""
+    def sums(self, arch: Arch) -> tuple[float, int]:
+        """Sums over the network's blocks: their latencies in ms, not corrected, and the bytes of their weights; errors as of calling it."""
         lowered = lower(self.space, arch)
-        try:
-            return sum(self._known[placed.block, placed.input_size] for placed in lowered)
-        except KeyError:
+        known = self._known
+        if any((placed.block, placed.input_size) not in known for placed in lowered):
             self.table.require(self.space, lowered)
-            self._known.update({(placed.block, placed.input_size): self.table.latency_ms(placed) for placed in lowered})
-            return sum(self._known[placed.block, placed.input_size] for placed in lowered)
+            known.update({(placed.block, placed.input_size): (self.table.latency_ms(placed), weight_bytes([placed])) for placed in lowered})
+        latencies_ms, sizes = zip(*(known[placed.block, placed.input_size] for placed in lowered), strict=True)
+        return sum(latencies_ms), sum(sizes)

@@ -13,6 +13,7 @@ from torch import nn
 from devices.device import Device
 from devices.measure import time_models
 from devices.timing import Timing, TimingPolicy
+from latency_tables.table import LatencyTable, describe_block
 from ofa.arch import Arch
 from ofa.blocks import PlacedBlock, build_network
 from ofa.export.onnx import export
@@ -33,11 +34,34 @@ def time_blocks(
 
 
 def time_networks(
-    space: Space, archs: Sequence[Arch], device: Device, *, rng: np.random.Generator, progress: Progress, policy: TimingPolicy | None = None
-) -> list[Timing]:
-    """Time whole networks with random weights on a device; errors as ``devices.measure.time_models``."""
-    named = {f"network {i} of {len(archs)}": lower(space, arch) for i, arch in enumerate(archs, start=1)}
-    return list(_time(named, device, rng=rng, progress=progress, policy=policy).values())
+    table: LatencyTable,
+    space: Space,
+    archs: Sequence[Arch],
+    device: Device,
+    *,
+    rng: np.random.Generator,
+    progress: Progress,
+    policy: TimingPolicy | None = None,
+) -> tuple[list[float], float]:
+    """Time whole networks with random weights, at the speed that the machine had when a table was measured.
+
+    Machines are some percent faster or slower from hour to hour, which says nothing of networks and blocks. So the blocks of one of the
+    networks are timed again in the same rounds, and how they do against the table tells by how much.
+
+    Returns:
+        the networks' medians in ms, divided by the slowdown; and the slowdown, above 1 where the machine is slower now.
+
+    Raises:
+        TableError: the table lacks blocks.
+        DeviceError: as ``devices.measure.time_models``.
+    """
+    networks = {f"network {i} of {len(archs)}": lower(space, arch) for i, arch in enumerate(archs, start=1)}
+    middle = lower(space, archs[len(archs) // 2])
+    table.require(space, middle)
+    anchors = {f"{describe_block(placed)} again": (placed,) for placed in middle}
+    timings = _time({**networks, **anchors}, device, rng=rng, progress=progress, policy=policy)
+    slowdown = float(np.median([timings[name].median_ms / table.latency_ms(placed) for name, (placed,) in anchors.items()]))
+    return [timings[name].median_ms / slowdown for name in networks], slowdown
 
 
 def _time(

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from devices.timing import Timing
 from latency_tables.correction import Correction, Estimate
 from ofa.blocks import Block, PlacedBlock
+from ofa.cost import weight_bytes
 from ofa.errors import TableError
 from ofa.files import replacing
 from ofa.space import Space
@@ -138,14 +139,15 @@ class LatencyTable:
         """
         latencies = self._latencies
         try:
-            return self.corrected(sum([latencies[block_key(placed.block), placed.input_size] for placed in lowered]))
+            sum_ms = sum([latencies[block_key(placed.block), placed.input_size] for placed in lowered])
         except KeyError:
             self.require(space, lowered)
             raise
+        return self.corrected(sum_ms, weight_bytes(lowered))
 
-    def corrected(self, sum_ms: float) -> Estimate:
-        """The estimate for a network whose blocks sum to ``sum_ms``."""
-        return Estimate(latency_ms=sum_ms) if self.correction is None else self.correction.apply(sum_ms)
+    def corrected(self, sum_ms: float, weight_bytes: int) -> Estimate:
+        """The estimate for a network whose blocks sum to ``sum_ms``, and whose weights to ``weight_bytes``."""
+        return Estimate(latency_ms=sum_ms) if self.correction is None else self.correction.apply(sum_ms, weight_bytes)
 
     def with_metadata(self, **changes: Any) -> LatencyTable:
         """The same rows with some metadata replaced."""

@@ -221,15 +221,15 @@ class InvertedResidual(Block):
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        mid = "mid" if self.expand else "in"
-        layers = [
-            Layer(name="depthwise", inputs=mid, outputs=mid, kernel=self.kernel, stride=self.stride, depthwise=True, activation=self.activation)
-        ]
+        mid, act = "mid" if self.expand else "in", self.activation
+        layers = [Layer(name="depthwise", inputs=mid, outputs=mid, kernel=self.kernel, stride=self.stride, depthwise=True, activation=act)]
         if self.expand:
-            layers.insert(0, Layer(name="expand", inputs="in", outputs="mid", activation=self.activation, at="input"))
+            layers.insert(0, Layer(name="expand", inputs="in", outputs="mid", activation=act, at="input"))
         if self.squeeze_excite:
-            layers.append(Layer(name="squeeze.reduce", inputs=mid, outputs="squeeze", norm=False, bias=True, activation="relu", at="pooled"))
-            layers.append(Layer(name="squeeze.expand", inputs="squeeze", outputs=mid, norm=False, bias=True, activation="h_sigmoid", at="pooled"))
+            layers += [
+                Layer(name="squeeze.reduce", inputs=mid, outputs="squeeze", bias=True, norm=False, activation="relu", at="pooled"),
+                Layer(name="squeeze.expand", inputs="squeeze", outputs=mid, bias=True, norm=False, activation="h_sigmoid", at="pooled"),
+            ]
         return (*layers, Layer(name="project", inputs=mid, outputs="out"))
 
     @property
@@ -365,9 +365,15 @@ class Classifier(Block):
 # -- networks ---------------------------------------------------------------------------------------------------------
 
 
-def assemble(modules: Mapping[str, nn.Module]) -> nn.Sequential:
-    """One sequential network of modules by their dotted names, nested by the dots and in the given order."""
+def assemble(modules: Mapping[str, nn.Module], *, training: bool = True) -> nn.Sequential:
+    """One sequential network of modules by their dotted names, nested by the dots and in the given order.
+
+    Args:
+        modules: the parts; their own modes stay as they are.
+        training: mode of the containers around them.
+    """
     root = nn.Sequential()
+    root.training = training
     for name, module in modules.items():
         parent = root
         *path, leaf = name.split(".")
@@ -375,6 +381,7 @@ def assemble(modules: Mapping[str, nn.Module]) -> nn.Sequential:
             child = parent._modules.get(part)
             if child is None:
                 child = nn.Sequential()
+                child.training = training
                 parent._modules[part] = child
             assert isinstance(child, nn.Sequential)
             parent = child
@@ -428,14 +435,16 @@ class _Residual(nn.Sequential):
     """Adds the input to the output of the sequence."""
 
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
-        return super().forward(x_BCHW) + x_BCHW
+        body_BCHW: torch.Tensor = super().forward(x_BCHW)  # type: ignore[no-untyped-call]
+        return body_BCHW + x_BCHW
 
 
 class _Gate(nn.Sequential):
     """Multiplies the input by the gate [B, C, 1, 1] that the sequence computes from it."""
 
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
-        return x_BCHW * super().forward(x_BCHW)
+        gate_BC11: torch.Tensor = super().forward(x_BCHW)  # type: ignore[no-untyped-call]
+        return x_BCHW * gate_BC11
 
 
 class _Bottleneck(nn.Module):

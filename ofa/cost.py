@@ -72,11 +72,9 @@ _ELEMENT_WISE = (nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.Hardswish, nn.Hardsigmoid
 @lru_cache(maxsize=16384)
 def _peak_values(block: Block, input_size: int) -> int:
     """Peak number of values alive in the graph of one block, for one image."""
-    with torch.device("meta"):
-        module = block.build().eval()
-        graph = fx.GraphModule(module, _Tracer().trace(module))
-        sizes = _Sizes(graph)
-        sizes.run(torch.empty(1, block.in_channels, input_size, input_size))
+    graph = _traced(block)
+    sizes = _Sizes(graph)
+    sizes.run(torch.empty(1, block.in_channels, input_size, input_size, device="meta"))
     nodes = [node for node in graph.graph.nodes if node.op != "output"]
     owner: dict[fx.Node, fx.Node] = {}
     readers: dict[fx.Node, int] = {}
@@ -95,6 +93,13 @@ def _peak_values(block: Block, input_size: int) -> int:
             if readers[operand] == 0:
                 del alive[operand]
     return peak
+
+
+@lru_cache(maxsize=4096)
+def _traced(block: Block) -> fx.GraphModule:
+    with torch.device("meta"):
+        module = block.build().eval()
+    return fx.GraphModule(module, _Tracer().trace(module))
 
 
 class _Tracer(fx.Tracer):

@@ -40,9 +40,10 @@ class DepthwiseConv2d(nn.Conv2d):
             and input.is_contiguous(memory_format=torch.channels_last)
         )
         if in_strips:
-            result: torch.Tensor = _DepthwiseInStrips.apply(input, weight, self.stride[0])
+            result: torch.Tensor = _DepthwiseInStrips.apply(input, weight, self.stride[0])  # type: ignore[no-untyped-call]
             return result
-        return super()._conv_forward(input, weight, bias)
+        plain: torch.Tensor = super()._conv_forward(input, weight, bias)
+        return plain
 
 
 class _DepthwiseInStrips(torch.autograd.Function):
@@ -54,7 +55,7 @@ class _DepthwiseInStrips(torch.autograd.Function):
         return nn.functional.conv2d(x_BCHW, weight_C1KK, None, stride, kernel // 2, 1, channels)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient_BCHW: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor, None]:
         x_BCHW, weight_C1KK = ctx.saved_tensors
         by_input = None
@@ -76,6 +77,7 @@ def _weight_gradient(gradient_BCHW: torch.Tensor, x_BCHW: torch.Tensor, weight_C
             pixels_BCHW = _pixels(x_BCHW, down, across)
             taps = weight_C1KK.new_empty(channels, 1, len(rows), len(columns))
             by_taps = _gradients(gradient_BCHW, pixels_BCHW, taps, 1, 0, (False, True))[1]
+            assert by_taps is not None
             result_C1KK[:, :, rows.start : rows.stop : stride, columns.start : columns.stop : stride] = by_taps
     return result_C1KK
 
@@ -92,17 +94,19 @@ class _Window(NamedTuple):
 
     start: int
     step: int
-    count: int
+    length: int
 
     def inside(self, size: int) -> tuple[slice, slice]:
         """Which of the window's pixels lie within an image of ``size`` pixels, and which pixels of the image they are."""
-        first, end = -(self.start // self.step) if self.start < 0 else 0, min(self.count, -((self.start - size) // self.step))
-        return slice(first, end), slice(self.start + first * self.step, self.start + (end - 1) * self.step + 1, self.step)
+        first = min(self.length, max(0, -(self.start // self.step)))
+        end = max(first, min(self.length, -((self.start - size) // self.step)))
+        from_first = self.start + first * self.step
+        return slice(first, end), slice(from_first, from_first + (end - first) * self.step, self.step)
 
 
 def _pixels(x_BCHW: torch.Tensor, down: _Window, across: _Window) -> torch.Tensor:
     """The pixels in a window of every image, zero beyond the edges."""
-    pixels_BCHW = torch.empty((*x_BCHW.shape[:2], down.count, across.count), memory_format=torch.channels_last)
+    pixels_BCHW = torch.empty((*x_BCHW.shape[:2], down.length, across.length), memory_format=torch.channels_last)
     (to_rows, rows), (to_columns, columns) = down.inside(x_BCHW.shape[2]), across.inside(x_BCHW.shape[3])
     # torch's own padding would write every pixel twice: zeros first, then the image.
     pixels_BCHW[:, :, : to_rows.start].zero_()
@@ -116,7 +120,7 @@ def _pixels(x_BCHW: torch.Tensor, down: _Window, across: _Window) -> torch.Tenso
 def _gradients(
     gradient_BCHW: torch.Tensor, x_BCHW: torch.Tensor, weight_C1KL: torch.Tensor, stride: int, padding: int, wanted: tuple[bool, bool]
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """torch's own gradients by input and by weight of a depthwise convolution with a kernel of K x L taps."""
+    """Torch's own gradients by input and by weight of a depthwise convolution with a kernel of K x L taps."""
     by_input, by_weight, _ = torch.ops.aten.convolution_backward(
         gradient_BCHW, x_BCHW, weight_C1KL, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], len(weight_C1KL), [*wanted, False]
     )

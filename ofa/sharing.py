@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from ofa.arch import Arch
-from ofa.blocks import Block, PlacedBlock
+from ofa.blocks import Block
 from ofa.families import lower
 from ofa.space import Space
 
@@ -97,8 +97,9 @@ def layout(space: Space) -> tuple[StoredTensor, ...]:
         kernels = {layer.name: layer.kernel for layer in placed.block.layers}
         for name, (kind, axes) in tensor_axes(placed.block).items():
             kernel = kernels.get(name.removesuffix(".conv.weight"), 1)
-            lengths = {**placed.block.channels, KERNEL_AXIS: kernel, None: 1}
-            stored.append(StoredTensor(f"{placed.name}.{name}", kind, tuple(lengths[axis] for axis in axes), axes))
+            lengths = {**placed.block.channels, KERNEL_AXIS: kernel}
+            shape = tuple(1 if axis is None else lengths[axis] for axis in axes)
+            stored.append(StoredTensor(f"{placed.name}.{name}", kind, shape, axes))
             for large, small in steps.get(f"{placed.name}.{name}", ()):
                 matrix = transform_name(f"{placed.name}.{name}", large, small)
                 # Decaying a matrix pulls it to zero, but doing nothing is the identity; so it does not decay.
@@ -112,7 +113,7 @@ def layout(space: Space) -> tuple[StoredTensor, ...]:
 def leading(tensor: torch.Tensor, axes: Sequence[str | None], channels: Mapping[str, int]) -> torch.Tensor:
     """The view of a stored tensor that keeps the leading channels of every axis."""
     for dim, axis in enumerate(axes):
-        if axis in channels and channels[axis] != tensor.shape[dim]:
+        if axis is not None and channels.get(axis, tensor.shape[dim]) != tensor.shape[dim]:
             tensor = tensor.narrow(dim, 0, channels[axis])
     return tensor
 

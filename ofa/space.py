@@ -255,22 +255,17 @@ class Space:
             raise SpaceError(f"'{name}' must be a gene of {self.name}; {nearest(name, ['resolution', 'depth', *self.gene_names])}")
 
         def kept(gene: Gene) -> Gene:
-            values = genes.get(gene.name)
-            return gene if values is None else Gene(gene.name, _subset(gene.name, values, gene.values, self.name))
+            return Gene(gene.name, _subset(gene.name, genes.get(gene.name), gene.values, self.name))
 
-        depths = None if depth is None else sorted(set(depth))
-        stages = []
-        for stage in self.stages:
-            wanted = range(len(stage.depths)) if depths is None else [i for i in depths if 0 <= i < len(stage.depths)]
-            if depths is not None and len(stage.depths) == 1:
-                wanted = [0]
-            if not wanted:
-                raise SpaceError(f"depth must name indices below {len(stage.depths)} in {self.name}, but got {depths}; count from 0")
-            stages.append(Stage(tuple(stage.depths[i] for i in wanted), tuple(kept(gene) for gene in stage.genes)))
-        resolutions = (
-            self.resolutions if resolution is None else tuple(int(r) for r in _subset("resolution", resolution, self.resolutions, self.name))
-        )
-        return replace(self, resolutions=resolutions, stages=tuple(stages), network=tuple(kept(gene) for gene in self.network))
+        def shortened(stage: Stage) -> Stage:
+            # A stage of one depth has nothing to choose, whatever the others keep.
+            indices = range(len(stage.depths)) if len(stage.depths) > 1 else (0,)
+            chosen = _subset("depth", depth if len(indices) > 1 else None, indices, self.name)
+            return Stage(tuple(stage.depths[int(i)] for i in chosen), tuple(kept(gene) for gene in stage.genes))
+
+        resolutions = tuple(int(r) for r in _subset("resolution", resolution, self.resolutions, self.name))
+        stages, network = tuple(map(shortened, self.stages)), tuple(map(kept, self.network))
+        return replace(self, resolutions=resolutions, stages=stages, network=network)
 
     def _at(self, arch: Arch, resolution: int | None) -> Arch:
         if resolution is None:
@@ -293,7 +288,10 @@ def _check_genes(where: str, genes: Genes, expected: Sequence[Gene], space: str)
         _check_value(f"{where}.{gene.name}", genes[gene.name], gene.values, space)
 
 
-def _subset(name: str, wanted: Iterable[Number], values: Sequence[Number], space: str) -> tuple[Number, ...]:
+def _subset(name: str, wanted: Iterable[Number] | None, values: Sequence[Number], space: str) -> tuple[Number, ...]:
+    """Those of ``values`` that are wanted, which is all if ``wanted`` is None."""
+    if wanted is None:
+        return tuple(values)
     kept = tuple(sorted(set(wanted)))
     if not kept or not set(kept) <= set(values):
         raise SpaceError(f"{name} must keep some of {list(values)} in {space}, but got {list(kept)}; choose among them")

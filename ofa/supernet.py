@@ -99,7 +99,7 @@ class Supernet(nn.Module):
         self._gradients: dict[str, torch.Tensor] = {}
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self._forget()
         return self
 
@@ -107,7 +107,7 @@ class Supernet(nn.Module):
         return {key: value for key, value in self.__dict__.items() if key not in ("_blocks", "_leaves", "_gradients")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._forget()
 
     # -- subnets ------------------------------------------------------------------------------------------------------
@@ -132,8 +132,7 @@ class Supernet(nn.Module):
                 module.train(self.training)
             modules[placed.name] = module
             leaves.append(self._leaves[key])
-        network = assemble(modules)
-        network.training = self.training
+        network = assemble(modules, training=self.training)
 
         def attach(*_: object) -> None:
             self._attach_gradients()

@@ -17,7 +17,7 @@ from ofa.families import get_space
 from ofa.files import replacing
 from ofa.space import Space
 
-__all__ = ["SCHEMA", "Weights", "read_weights", "write_weights"]
+__all__ = ["SCHEMA", "Weights", "check_names", "read_weights", "write_weights"]
 
 SCHEMA = 1
 
@@ -32,7 +32,9 @@ class Weights:
 
     def space(self) -> Space:
         """The space that the header names."""
-        return get_space(self.metadata["space"], int(self.metadata["num_classes"]))
+        if "space" not in self.metadata:
+            raise WeightsError(f"'{self.path}' must name its space in the header, but does not; give the space")
+        return get_space(self.metadata["space"], _count(self.path, self.metadata, "num_classes"))
 
     @torch.no_grad()
     def copy_to(self, targets: Mapping[str, torch.Tensor]) -> None:
@@ -51,7 +53,9 @@ def check_names(source: str, shapes: Mapping[str, torch.Size], targets: Mapping[
     missing, extra = [n for n in targets if n not in shapes], [n for n in shapes if n not in targets]
     if missing or extra:
         found = [f"{len(names)} are {what} (first {names[0]})" for names, what in ((missing, "missing"), (extra, "unknown")) if names]
-        raise WeightsError(f"{source} must hold the {len(targets)} tensors of this space, but {' and '.join(found)}; name the space it is of")
+        raise WeightsError(
+            f"{source} must hold the {len(targets)} tensors of this space, but {' and '.join(found)}; name the space it is of"
+        )
     for name, target in targets.items():
         if shapes[name] != target.shape:
             raise WeightsError(
@@ -95,7 +99,17 @@ def read_weights(path: str | os.PathLike[str], *, kind: str) -> Weights:
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(f"'{source}' must be a whole safetensors file, but {error}; copy or write it again") from error
     if metadata.get("kind") != kind:
-        raise WeightsError(f"'{source}' must hold a {kind}, but its header says {metadata.get('kind', 'nothing')}; give the file of a {kind}")
-    if int(metadata.get("schema", "0")) > SCHEMA:
-        raise WeightsError(f"'{source}' has schema {metadata['schema']}, but this version reads up to {SCHEMA}; upgrade with: pip install -U ofa-nas")
+        found = metadata.get("kind", "nothing")
+        raise WeightsError(f"'{source}' must hold a {kind}, but its header says {found}; give the file of a {kind}")
+    if _count(source, metadata, "schema") > SCHEMA:
+        raise WeightsError(
+            f"'{source}' has schema {metadata['schema']}, but this version reads up to {SCHEMA}; upgrade with: pip install -U ofa-nas"
+        )
     return Weights(source, tensors, metadata)
+
+
+def _count(path: Path, metadata: Mapping[str, str], key: str) -> int:
+    text = metadata.get(key, "")
+    if not text.isdecimal():
+        raise WeightsError(f"'{path}' must have a whole header, but {key} is '{text}' and no number; copy or write the file again")
+    return int(text)

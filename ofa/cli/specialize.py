@@ -37,7 +37,9 @@ def specialize(
     """Extract one network, calibrate it, fine-tune it and write it as a bundle."""
     from ofa.arch import Arch
     from ofa.training import load_run
+    from ofa.training.memory import keep_freed_memory
 
+    keep_freed_memory()
     report = specialize_run(load_run(run), Arch.load(arch), output, epochs=epochs, seed=seed, source=str(run))
     emit(report, json=json, render=lambda: _render(report))
 

@@ -171,7 +171,7 @@ def _summary(table: LatencyTable) -> dict[str, Any]:
 
 
 def _figures(found: TableCheck) -> dict[str, Any]:
-    keys = ("nets", "mean_error", "bias", "within_5_percent", "within_10_percent", "inside_interval", "spearman", "kendall")
+    keys = ("nets", "mean_error", "bias", "within_5_percent", "within_10_percent", "inside_interval", "spearman", "kendall", "slowdown")
     return {key: _or_none(getattr(found, key)) for key in keys}
 
 
@@ -212,8 +212,9 @@ def _render(report: dict[str, Any]) -> RenderableType:
 def _calibration(fields: dict[str, Any] | None) -> str:
     if fields is None:
         return "none yet; see: ofa table calibrate --help"
+    weights = f" + {format_ms(fields['ms_per_weight_mib'])} x MiB of weights" if fields["ms_per_weight_mib"] else ""
     return (
-        f"{fields['slope']:.3f} x sum + {format_ms(fields['intercept_ms'])}, from {fields['nets']} networks; "
+        f"{fields['slope']:.3f} x sum{weights} + {format_ms(fields['intercept_ms'])}, from {fields['nets']} networks; "
         f"{format_percent(fields['coverage'])} are within {format_percent(fields['half_width'])}"
     )
 
@@ -226,4 +227,5 @@ def _render_check(report: dict[str, Any]) -> RenderableType:
         table.add_row(key.replace("_", " "), "-" if report[key] is None else format_percent(report[key]))
     for key in ("spearman", "kendall"):
         table.add_row(f"{key} rank correlation", "-" if report[key] is None else f"{report[key]:.3f}")
+    table.add_row("machine slower than at the table's time by", format_percent(report["slowdown"] - 1))
     return table

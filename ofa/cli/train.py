@@ -38,7 +38,9 @@ def train(
 ) -> None:
     """Train a supernet by a recipe."""
     from ofa.training import Recipe
+    from ofa.training.memory import keep_freed_memory
 
+    keep_freed_memory()
     report = train_recipe(Recipe.load(config, changes or ()), output, overwrite=overwrite)
     emit(report, json=json, render=lambda: _render(report))
 

@@ -58,5 +58,7 @@ def lower(space: Space, arch: Arch) -> tuple[PlacedBlock, ...]:
     space.check(arch)
     lowering = _LOWERINGS.get(type(space))
     if lowering is None:
-        raise SpaceError(f"a space must be of a known family, but {space.name} is a {type(space).__name__}; enter its lowering in ofa.families")
+        raise SpaceError(
+            f"a space must be of a known family, but {space.name} is a {type(space).__name__}; enter its lowering in ofa.families"
+        )
     return lowering(space, arch)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ofa.arch import Arch
-from ofa.blocks import Activation, Classifier, ConvBlock, InvertedResidual, PlacedBlock, FeatureMix, make_divisible
+from ofa.blocks import Activation, Classifier, ConvBlock, FeatureMix, InvertedResidual, PlacedBlock, make_divisible
 from ofa.families.inverted_residuals import StagePlan, place_inverted_residuals
 from ofa.families.placing import Placer
 from ofa.space import Gene, Space, Stage

@@ -5,17 +5,19 @@ import pytest
 
 from devices import Device, TimingPolicy
 from latency_tables import Estimator, LatencyTable, calibrate_table, check_table
-from latency_tables.calibrate import fit_correction, sample_across_range
+from latency_tables.calibrate import sample_across_range
 from latency_tables.check import compare
+from latency_tables.correction import fit_correction
 from ofa.errors import TableError
 from ofa.families import get_space
 from ofa.space import Space
 
 
-def drawn(rng: np.random.Generator, nets: int, *, noise: float) -> tuple[list[float], list[float]]:
-    sums = rng.uniform(5, 30, nets)
-    measured = (0.7 + 1.1 * sums) * np.exp(noise * rng.standard_normal(nets))
-    return sums.tolist(), measured.tolist()
+def drawn(rng: np.random.Generator, nets: int, *, noise: float, per_mib: float = 0.0) -> tuple[list[float], list[float], list[float]]:
+    """Sums, weights and measurements of networks whose truth is known."""
+    sums, mib = rng.uniform(5, 30, nets), rng.uniform(2, 8, nets)
+    measured = (0.7 + 1.1 * sums + per_mib * mib) * np.exp(noise * rng.standard_normal(nets))
+    return sums.tolist(), (mib * 2**20).tolist(), measured.tolist()
 
 
 def test_an_affine_truth_is_found_exactly() -> None:
@@ -25,34 +27,43 @@ def test_an_affine_truth_is_found_exactly() -> None:
     assert correction.half_width < 1e-9
 
 
+@pytest.mark.parametrize("noise", [0.0, 0.01])
+def test_weights_come_in_only_if_they_help(noise: float) -> None:
+    rng = np.random.default_rng(0)
+    assert fit_correction(*drawn(rng, 30, noise=noise, per_mib=0.5)).ms_per_weight_mib == pytest.approx(0.5, abs=10 * noise + 1e-9)
+    without = [fit_correction(*drawn(rng, 30, noise=max(noise, 1e-3))).ms_per_weight_mib for _ in range(20)]
+    assert sum(value == 0.0 for value in without) >= 15
+
+
 def test_two_disturbed_networks_do_not_bend_it() -> None:
-    sums, measured = drawn(np.random.default_rng(0), 20, noise=0.005)
+    sums, sizes, measured = drawn(np.random.default_rng(0), 20, noise=0.005)
     measured[3] *= 1.5
     measured[7] *= 2.0
-    correction = fit_correction(sums, measured)
-    assert correction.apply(20.0).latency_ms == pytest.approx(0.7 + 1.1 * 20, rel=0.01)
+    correction = fit_correction(sums, sizes, measured)
+    assert correction.apply(20.0, 4 * 2**20).latency_ms == pytest.approx(0.7 + 1.1 * 20, rel=0.01)
 
 
 @pytest.mark.parametrize("nets", [9, 20, 50])
-def test_a_90_percent_interval_holds_90_percent_of_networks_not_seen(nets: int) -> None:
+@pytest.mark.parametrize("per_mib", [0.0, 0.5])
+def test_a_90_percent_interval_holds_90_percent_of_networks_not_seen(nets: int, per_mib: float) -> None:
     rng = np.random.default_rng(0)
     held = []
-    for _ in range(100):
-        correction = fit_correction(*drawn(rng, nets, noise=0.03))
-        for total, measured in zip(*drawn(rng, 50, noise=0.03), strict=True):
-            estimate = correction.apply(total)
+    for _ in range(40):
+        correction = fit_correction(*drawn(rng, nets, noise=0.03, per_mib=per_mib))
+        for total, size, measured in zip(*drawn(rng, 50, noise=0.03, per_mib=per_mib), strict=True):
+            estimate = correction.apply(total, size)
             held.append(estimate.low_ms <= measured <= estimate.high_ms)
-    assert 0.88 <= np.mean(held) <= 0.96
+    assert 0.87 <= np.mean(held) <= 0.97
 
 
-def test_networks_of_one_latency_are_no_error() -> None:
-    correction = fit_correction([10.0] * 10, [12.0] * 10)
-    assert correction.apply(10.0).latency_ms == pytest.approx(12.0)
+def test_networks_that_are_all_alike_are_no_error() -> None:
+    correction = fit_correction([10.0] * 10, [2e6] * 10, [12.0] * 10)
+    assert correction.apply(10.0, 2e6).latency_ms == pytest.approx(12.0)
 
 
 def test_too_few_networks_cannot_be_honest() -> None:
     with pytest.raises(TableError, match="at least 9 networks, but there are 8"):
-        fit_correction([1.0] * 8, [1.0] * 8)
+        fit_correction([1.0] * 8, [1.0] * 8, [1.0] * 8)
 
 
 @pytest.mark.parametrize("name", ["ofa-mbv3-tiny", "ofa-resnet50-tiny"])
@@ -63,10 +74,10 @@ def test_networks_are_spread_over_the_range(name: str, device: Device, quick: Ti
     rng = np.random.default_rng(0)
     estimator = Estimator(space, build_table(space, device, rng=rng, policy=quick))
     archs = sample_across_range(space, estimator, 12, rng)
-    sums = np.array(sorted(estimator.sum_ms(arch) for arch in archs))
+    sums = np.array(sorted(estimator.sums(arch)[0] for arch in archs))
     assert len(set(archs)) == 12
-    assert sums[0] == pytest.approx(min(sums.min(), estimator.sum_ms(space.smallest())))
-    assert sums[-1] == pytest.approx(estimator.sum_ms(space.largest()))
+    assert sums[0] == pytest.approx(min(sums.min(), estimator.sums(space.smallest())[0]))
+    assert sums[-1] == pytest.approx(estimator.sums(space.largest())[0])
     assert np.diff(sums).max() < 0.3 * np.ptp(sums)
 
 
@@ -83,8 +94,19 @@ def test_a_calibrated_table_predicts_networks_it_has_not_seen(
     assert after.inside_interval >= 0.6
     assert after.kendall > 0.9
     assert len(after.networks) == after.nets == 15
+    assert after.slowdown == pytest.approx(1.0)
     assert calibrated.metadata["calibration"]["nets"] == 20
     assert table.correction is None, "calibrating makes a copy"
+
+
+def test_a_machine_that_became_slower_is_seen_and_divided_out(
+    table: LatencyTable, space: Space, device: Device, quick: TimingPolicy
+) -> None:
+    faster = LatencyTable(table.rows.assign(median_ms=table.rows["median_ms"] * 0.8), table.metadata)
+    now = check_table(table, space, device, nets=5, rng=np.random.default_rng(5), policy=quick)
+    then = check_table(faster, space, device, nets=5, rng=np.random.default_rng(5), policy=quick)
+    assert then.slowdown == pytest.approx(1.25)
+    assert then.mean_error == pytest.approx(now.mean_error)
 
 
 def test_another_device_space_or_resolution_is_refused(table: LatencyTable, space: Space, device: Device) -> None:

@@ -1,0 +1,17 @@
+"""Settings of all tests."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import settings
+
+# Times on shared machines say nothing about a test, and a run in CI must not find what the next one does not.
+settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=40, print_blob=True)
+settings.load_profile("repeatable")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Networks of tests are so small that torch's threads mostly wait for each other, for seconds on a busy machine."""
+    torch.set_num_threads(1)

@@ -1,0 +1,52 @@
+"""Random archs of every family, for tests of what must hold for all of them."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
+
+from ofa.arch import Arch
+from ofa.families import get_space, space_names
+from ofa.space import Space
+from ofa.supernet import Supernet
+
+ALL_SPACES = space_names()
+TINY_SPACES = tuple(name for name in ALL_SPACES if name.endswith("-tiny"))
+"""One small space of every family: all that is special about a family is in them."""
+
+
+def archs(space: Space) -> SearchStrategy[Arch]:
+    """Archs of ``space``; they shrink to the smallest."""
+    return st.tuples(*(st.integers(0, len(gene.values) - 1) for gene in space.columns)).map(space.decode)
+
+
+def archs_of(names: tuple[str, ...]) -> SearchStrategy[tuple[Space, Arch]]:
+    """A space of those names and one of its archs."""
+    return st.sampled_from(names).map(get_space).flatmap(lambda space: st.tuples(st.just(space), archs(space)))
+
+
+@lru_cache
+def shared_supernet(name: str) -> Supernet:
+    """A supernet for tests that leave its weights alone, with statistics and kernel matrices that are not trivial."""
+    return randomized(Supernet(get_space(name), generator=torch.Generator().manual_seed(0)))
+
+
+def randomized(supernet: Supernet, seed: int = 1) -> Supernet:
+    """The supernet with every stored value moved away from its special initial value."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, tensor in supernet.named_tensors().items():
+            noise = torch.rand(tensor.shape, generator=generator)
+            if name.endswith("running_var") or ".norm.weight" in name:
+                tensor.copy_(0.5 + noise)
+            elif tensor.dim() < 4:
+                tensor.add_(noise - 0.5, alpha=0.2)
+    return supernet
+
+
+def images(arch: Arch, batch: int = 2, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Random images [B, 3, R, R] of the arch's resolution."""
+    return torch.randn(batch, 3, arch.resolution, arch.resolution, generator=torch.Generator().manual_seed(seed), dtype=dtype)

@@ -1,0 +1,137 @@
+"""Weights on disk: what is written comes back, and what is damaged or foreign is refused with nothing half done."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from ofa.errors import FileError, OfaError, SpaceError, WeightsError
+from ofa.families import get_space
+from ofa.files import read_json, replacing, write_json
+from ofa.supernet import Supernet
+from tests.ofa.strategies import TINY_SPACES, randomized
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    path = tmp_path / "supernet.safetensors"
+    randomized(Supernet(get_space("ofa-mbv3-tiny", num_classes=7), dropout=0.2)).save(path, {"recipe": "none"})
+    return path
+
+
+@pytest.mark.parametrize("name", TINY_SPACES)
+def test_a_loaded_supernet_is_the_saved_one(name: str, tmp_path: Path) -> None:
+    supernet = randomized(Supernet(get_space(name, num_classes=5), dropout=0.25))
+    supernet.save(tmp_path / "s.safetensors")
+    loaded = Supernet.load(tmp_path / "s.safetensors")
+    assert loaded.space == supernet.space
+    assert loaded.dropout == 0.25
+    for key, tensor in supernet.named_tensors().items():
+        assert torch.equal(loaded.named_tensors()[key], tensor)
+
+
+def test_the_header_says_what_the_file_is(saved: Path) -> None:
+    with safe_open(saved, framework="pt") as file:
+        header = file.metadata()
+    assert header["space"] == "ofa-mbv3-tiny"
+    assert header["recipe"] == "none"
+    assert {"ofa_version", "torch_version", "schema"} <= set(header)
+
+
+def test_a_truncated_file_is_refused(saved: Path) -> None:
+    saved.write_bytes(saved.read_bytes()[:-100])
+    with pytest.raises(WeightsError, match="must be a whole safetensors file"):
+        Supernet.load(saved)
+
+
+def test_a_file_of_noise_and_no_file_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "noise").write_bytes(os.urandom(1000))
+    with pytest.raises(WeightsError, match="must be a whole safetensors file"):
+        Supernet.load(tmp_path / "noise")
+    with pytest.raises(FileError, match="there is none"):
+        Supernet.load(tmp_path / "none")
+
+
+def rewritten(path: Path, header: dict[str, str | None], drop: str | None = None, reshape: str | None = None) -> Path:
+    with safe_open(path, framework="pt") as file:
+        metadata = {key: value for key, value in {**file.metadata(), **header}.items() if value is not None}
+        tensors = {name: file.get_tensor(name) for name in file.keys() if name != drop}  # noqa: SIM118
+    if reshape:
+        tensors[reshape] = tensors[reshape][:-1].contiguous()
+    save_file(tensors, path, metadata)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        ({"schema": "99"}, "schema 99"),
+        ({"kind": "network"}, "must hold a supernet"),
+        ({"kind": None}, "says nothing"),
+        ({"space": "ofa-proxyless-tiny"}, "are missing"),
+        ({"num_classes": "8"}, "classifier.linear.weight has shape"),
+        ({"schema": "new"}, "must have a whole header"),
+        ({"num_classes": None}, "must have a whole header"),
+    ],
+)
+def test_a_foreign_header_is_refused(saved: Path, header: dict[str, str | None], words: str) -> None:
+    with pytest.raises(WeightsError, match=words):
+        Supernet.load(rewritten(saved, header))
+
+
+def test_an_unknown_space_is_refused_unless_it_is_given(saved: Path) -> None:
+    rewritten(saved, {"space": "mine"})
+    with pytest.raises(SpaceError, match="'mine' must be the name of a space"):
+        Supernet.load(saved)
+    assert Supernet.load(saved, get_space("ofa-mbv3-tiny", num_classes=7)).space.num_classes == 7
+
+
+def test_missing_and_misshapen_tensors_are_named(saved: Path) -> None:
+    name = "stages.0.0.depthwise.conv.weight"
+    with pytest.raises(WeightsError, match=rf"1 are missing \(first {name}\)"):
+        Supernet.load(rewritten(saved, {}, drop=name))
+
+
+def test_a_misshapen_tensor_is_named(saved: Path) -> None:
+    with pytest.raises(WeightsError, match="head.expand.conv.conv.weight has shape"):
+        Supernet.load(rewritten(saved, {}, reshape="head.expand.conv.conv.weight"))
+
+
+def test_saving_where_one_may_not_leaves_nothing(tmp_path: Path) -> None:
+    supernet = Supernet(get_space("ofa-mbv3-tiny"))
+    with pytest.raises(FileError, match="must be writable"):
+        supernet.save(tmp_path / "none" / "s.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "value.json"
+    write_json({"a": 1}, path)
+    with pytest.raises(RuntimeError), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert read_json(path) == {"a": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["value.json"]
+
+
+def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="no space left"), replacing(tmp_path / "x"):
+        raise OSError(28, "No space left on device")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_have_the_permissions_of_the_user(tmp_path: Path) -> None:
+    write_json([], tmp_path / "ours")
+    (tmp_path / "plain").write_text(json.dumps([]))
+    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_every_error_is_an_ofa_error() -> None:
+    assert issubclass(WeightsError, OfaError)
+    assert issubclass(FileError, OfaError)
