@@ -53,6 +53,7 @@ def time_in_groups(
         if not anchors:
             anchors = {key: timers[key] for key in group[:_ANCHORS]}
             medians = {key: timings[key].median_ms for key in anchors}
+        del timers  # released before the next group is loaded
     note(2 * len(keys), 2 * len(keys), f"timed {len(keys)} networks")
     return {key: timings[key] for key in keys}
 

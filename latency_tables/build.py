@@ -21,7 +21,7 @@ from ofa.space import Space
 
 __all__ = ["build_table"]
 
-_MUST_AGREE = ("device", "runtime_version", "processor")
+_MUST_AGREE = ("runtime_version", "processor")
 
 
 def build_table(
@@ -54,12 +54,13 @@ def build_table(
     blocks = blocks_of_space(space, wanted)
     origin = describe(device)
     if resume_from is not None:
+        resume_from.require_device(device)
         _check_same_origin(resume_from, origin)
     new = [placed for placed in blocks if resume_from is None or placed not in resume_from]
     named = {f"{i} of {len(new)}: {describe_block(placed)}": placed for i, placed in enumerate(new, start=1)}
     timings = time_blocks(named, device, rng=rng, progress=progress, policy=policy)
     rows = rows_frame(row_of(named[name], timing, batch=device.batch, precision=device.precision) for name, timing in timings.items())
-    old = resume_from.metadata if resume_from else {}
+    old = {} if resume_from is None else resume_from.metadata
     metadata = {
         "schema_version": SCHEMA_VERSION,
         **origin,

@@ -17,7 +17,7 @@ from ofa.errors import TableError
 from ofa.progress import Progress, silent
 from ofa.space import Space
 
-__all__ = ["calibrate_table", "check_device", "sample_across_range", "table_resolutions"]
+__all__ = ["calibrate_table", "sample_across_range", "table_resolutions"]
 
 _CANDIDATES_PER_NETWORK = 50
 _OWN_WILL = 0.3
@@ -51,7 +51,7 @@ def calibrate_table(
         DeviceError: the device cannot measure.
     """
     check_enough(nets)
-    check_device(table, device)
+    table.require_device(device)
     allowed = space.restrict(resolution=table_resolutions(table, space, resolutions))
     estimator = Estimator(space, table)
     archs = sample_across_range(allowed, estimator, nets, rng)
@@ -108,18 +108,3 @@ def table_resolutions(table: LatencyTable, space: Space, resolutions: Iterable[i
             f"build one with: ofa table build --space {space.name} --device {table.device_name}"
         )
     return list(spaces[space.name])
-
-
-def check_device(table: LatencyTable, device: Device) -> None:
-    """Check that a table is of this very device, settings included.
-
-    Raises:
-        TableError: it is of another, or of other settings.
-    """
-    theirs, ours = table.metadata["device"], device.to_json()
-    for key in ("name", "runtime", "threads", "precision", "batch", "options"):
-        if theirs[key] != ours[key]:
-            raise TableError(
-                f"a table must be of the device it is compared with, but its {key} is {theirs[key]!r} and the device's is {ours[key]!r}; "
-                f"name the table's device, or build a table of this one"
-            )

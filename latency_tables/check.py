@@ -12,7 +12,7 @@ from scipy.stats import kendalltau, spearmanr
 
 from devices.device import Device
 from devices.timing import TimingPolicy
-from latency_tables.calibrate import check_device, table_resolutions
+from latency_tables.calibrate import table_resolutions
 from latency_tables.estimate import Estimator
 from latency_tables.networks import time_networks
 from latency_tables.table import LatencyTable
@@ -65,7 +65,7 @@ def check_table(
     """Time uniformly random networks of a space and compare them to the table's estimates; arguments and errors as ``calibrate_table``."""
     if nets < 2:
         raise TableError(f"a check needs at least 2 networks, but {nets} are asked for; ask for more")
-    check_device(table, device)
+    table.require_device(device)
     allowed = space.restrict(resolution=table_resolutions(table, space, resolutions))
     estimator = Estimator(space, table)
     archs = [allowed.sample(rng) for _ in range(nets)]

@@ -106,7 +106,7 @@ def fit_correction(
     return Correction(
         intercept_ms=intercept_ms,
         slope=slope,
-        ms_per_weight_mib=sum(rest),
+        ms_per_weight_mib=float(sum(rest)),
         half_width=abs(residuals[rank - 1]),
         coverage=coverage,
         nets=len(y_N),

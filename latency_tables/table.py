@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from devices.device import Device
 from devices.timing import Timing
 from latency_tables.correction import Correction, Estimate
 from ofa.blocks import Block, PlacedBlock
@@ -31,6 +32,7 @@ COLUMNS = ("kind", "block", "input_size_px", "batch", "precision", "median_ms", 
 """Of a table's rows; ``block`` is the block's fields as canonical JSON."""
 
 _METADATA_KEY = b"ofa_latency_table"
+_SAME_DEVICE = ("name", "runtime", "threads", "precision", "batch", "options")
 _REQUIRED = ("schema_version", "device", "runtime_version", "processor", "spaces")
 
 
@@ -130,6 +132,20 @@ class LatencyTable:
                 f"{describe_block(missing[0])}; measure them with: ofa table build --space {space.name} --device {self.device_name} "
                 f"--resolutions {lowered[0].input_size} --classes {space.num_classes} --resume -o {self.source or 'TABLE.parquet'}"
             )
+
+    def require_device(self, device: Device) -> None:
+        """Check that the table was measured on this very device, settings included.
+
+        Raises:
+            TableError: it is of another, or of other settings.
+        """
+        theirs, ours = self.metadata["device"], device.to_json()
+        for key in _SAME_DEVICE:
+            if theirs.get(key) != ours[key]:
+                raise TableError(
+                    f"a table must be of the device that it is used with, but the {key} of {self._called} is {theirs.get(key)!r} and of "
+                    f"device '{device.name}' {ours[key]!r}; name the table's device, or build a table of this one"
+                )
 
     def estimate(self, space: Space, lowered: Sequence[PlacedBlock]) -> Estimate:
         """The latency of a network from its blocks, corrected if the table is calibrated.

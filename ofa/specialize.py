@@ -135,7 +135,7 @@ def specialize(
     if epochs:
         tuning = _Tuning(network, teacher, train_data, resolution, settings or FineTuning(), generator)
         for epoch, loss in enumerate(tuning.epochs(epochs), start=1):
-            progress(epoch, epochs, f"fine-tuning, loss {loss:.3f}")
+            progress(epoch, epochs, f"loss {loss:.3f}")
         calibrate(network, train_data, resolution=resolution)
         network.eval()
     return Specialized(

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
 
 from ofa.arch import Arch
 from ofa.errors import BudgetError, SearchError
+from search.budget import COLUMNS, COSTS, Budget, Columns
 from search.pareto import Bools, Floats, non_dominated
-from search.problem import COLUMNS, COSTS, Archive, Budget, Columns
 from search.store import read_table, write_table
+
+if TYPE_CHECKING:  # a query needs no networks, and so no torch, which takes a second to load
+    from search.problem import Archive
 
 __all__ = ["Candidate", "Front", "ImpossibleBudgetError", "staircase"]
 
@@ -171,10 +175,16 @@ def _impossible(columns: Columns, budget: Budget, among: str) -> ImpossibleBudge
     binding = alone or _together(columns, budget)
     called = {key: f"{key} (the upper end of its interval)" if budget.column(key) != key else key for key in limits}
     wanted = " and ".join(f"{called[key]} <= {limit:g}" for key, limit in limits.items())
-    achievable = (" and " if alone else " or ").join(f"{key} {value:.6g}" for key, value in binding.items())
+    achievable = (" and " if alone else " or ").join(f"{key} {_raised(value):.12g}" for key, value in binding.items())
     how = "the least achievable is" if alone else "with the other limits kept the least achievable is"
     message = f"a budget must be one that some network keeps, but none {among} has {wanted}: {how} {achievable}; raise it to that"
     return ImpossibleBudgetError(message, binding)
+
+
+def _raised(value: float) -> float:
+    """A number in few digits that is no less than ``value``, so that a budget which is raised to it can be met."""
+    scale = 10.0 ** (math.floor(math.log10(value)) - 3)
+    return value if value.is_integer() else math.ceil(value / scale) * scale
 
 
 def _together(columns: Columns, budget: Budget) -> dict[str, float]:

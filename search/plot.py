@@ -12,8 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ofa.files import replacing
+from search.budget import COLUMNS
 from search.front import Candidate, Front, staircase
-from search.problem import COLUMNS
 
 __all__ = ["Pick", "draw_front", "save_front_picture"]
 
@@ -81,7 +81,9 @@ def _draw_networks(axes: Axes, front: Front) -> None:
         axes.scatter(dots_ms, 100 * dots, s=6, color=_GREY, alpha=0.4, linewidths=0, label=f"evaluated ({len(dots)})", rasterized=True)
     order = np.argsort(columns["latency_ms"][best])
     latency_ms, accuracy = columns["latency_ms"][best][order], columns["accuracy"][best][order]
-    axes.plot(latency_ms, 100 * accuracy, "o-", color=_BLUE, markersize=3.5, linewidth=1.2, label=f"front ({len(order)})")
+    # Steps, because between two networks a budget gets the one below it and nothing better.
+    words = f"front ({len(order)})"
+    axes.plot(latency_ms, 100 * accuracy, "o-", drawstyle="steps-post", color=_BLUE, markersize=3.5, linewidth=1.2, label=words)
 
 
 def _draw_picks(axes: Axes, picks: Sequence[Pick]) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ofa.cli.console import JsonOption, emit, format_count
+from ofa.cli.console import JsonOption, emit, format_bytes, format_count
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -190,6 +190,8 @@ def _lines(report: dict[str, Any]) -> RenderableType:
     for key, value in report.items():
         if key in ("macs", "params"):
             table.add_row(key, format_count(value))
+        elif key.endswith("_bytes"):
+            table.add_row(key.removesuffix("_bytes").replace("_", " "), format_bytes(value))
         elif key == "largest":
             table.add_row("largest network", f"{format_count(value['macs'])} MACs, {format_count(value['params'])} parameters")
         elif key == "arch":

@@ -40,8 +40,8 @@ def query(
     json: JsonOption = False,
 ) -> None:
     """The most accurate networks that keep a budget."""
+    from search.budget import Budget
     from search.front import Front, ImpossibleBudgetError
-    from search.problem import Budget
 
     limits = given(latency_ms=latency, macs=macs, params=params, weight_bytes=weights, peak_activation_bytes=memory)
     loaded = Front.load(front)

@@ -62,7 +62,8 @@ def search(
 ) -> None:
     """Find the best networks for every latency; budgets given here are kept by all of them."""
     from latency_tables import LatencyTable
-    from search.problem import Budget, Problem
+    from search.budget import Budget
+    from search.problem import Problem
     from search.study import run_study
 
     for path in (output, picture or output):
@@ -115,7 +116,7 @@ def _accuracy(
 
 def _report(front: Front, output: Path) -> dict[str, Any]:
     """The JSON object of ``ofa search --json``."""
-    from search.problem import Budget
+    from search.budget import Budget
 
     (best,) = front.query(Budget())
     return {

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ofa.cli.budgets import LatencyOption, MacsOption, MemoryOption, ParamsOption, WeightsOption, given
 from ofa.cli.console import JsonOption, emit, format_bytes, format_count, format_percent, progress_bar
 
 if TYPE_CHECKING:
@@ -15,10 +16,11 @@ if TYPE_CHECKING:
 
     from ofa.arch import Arch
     from ofa.training import Run
+    from search.front import Candidate
 
 __all__ = ["register", "specialize", "specialize_run"]
 
-_EXAMPLE = "Example: ofa specialize digits.run --arch fast.json -o digits.bundle --epochs 10"
+_EXAMPLE = "Example: ofa specialize digits.run --front digits.front --latency 2ms -o digits.bundle"
 
 
 def register(app: typer.Typer) -> None:
@@ -28,8 +30,14 @@ def register(app: typer.Typer) -> None:
 
 def specialize(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `ofa train` wrote.")],
-    arch: Annotated[Path, typer.Option("--arch", metavar="ARCH.json", help="The network, as `ofa query` writes it.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="BUNDLE", help="Folder to write.")],
+    arch: Annotated[Path | None, typer.Option("--arch", metavar="ARCH.json", help="The network, as `ofa query` writes it.")] = None,
+    front: Annotated[Path | None, typer.Option("--front", metavar="FRONT", help="Or the front to ask for the best one within:")] = None,
+    latency: LatencyOption = None,
+    macs: MacsOption = None,
+    params: ParamsOption = None,
+    weights: WeightsOption = None,
+    memory: MemoryOption = None,
     epochs: Annotated[int, typer.Option(min=0, help="Epochs of fine-tuning with the largest network as teacher; 0 only calibrates.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the order and the augmentation of the images.")] = 0,
     json: JsonOption = False,
@@ -40,11 +48,43 @@ def specialize(
     from ofa.training.memory import keep_freed_memory
 
     keep_freed_memory()
-    report = specialize_run(load_run(run), Arch.load(arch), output, epochs=epochs, seed=seed, source=str(run))
+    if (arch is None) == (front is None):
+        raise typer.BadParameter("the network comes from one of --arch and --front; give one of them.", param_hint="--arch")
+    limits = given(latency_ms=latency, macs=macs, params=params, weight_bytes=weights, peak_activation_bytes=memory)
+    if front is not None:
+        promise, device = _best_of(front, limits)
+        chosen = promise.arch
+    else:
+        if limits:
+            raise typer.BadParameter("budgets need a front to ask; add --front, or leave them out.", param_hint="--arch")
+        assert arch is not None
+        promise, device, chosen = None, None, Arch.load(arch)
+    report = specialize_run(
+        load_run(run), chosen, output, epochs=epochs, seed=seed, source=str(run), promise=promise, device=device
+    )
     emit(report, json=json, render=lambda: _render(report))
 
 
-def specialize_run(run: Run, arch: Arch, output: Path, *, epochs: int, seed: int = 0, source: str | None = None) -> dict[str, Any]:
+def _best_of(path: Path, limits: dict[str, float]) -> tuple[Candidate, str]:
+    """The most accurate network of a front within the budget, and the device that the front is of."""
+    from search.front import Front
+    from search.problem import Budget
+
+    front = Front.load(path)
+    return front.query(Budget.from_mapping(limits))[0], front.device_name
+
+
+def specialize_run(
+    run: Run,
+    arch: Arch,
+    output: Path,
+    *,
+    epochs: int,
+    seed: int = 0,
+    source: str | None = None,
+    promise: Candidate | None = None,
+    device: str | None = None,
+) -> dict[str, Any]:
     """Specialize a network of a trained supernet and write its bundle.
 
     Args:
@@ -54,6 +94,8 @@ def specialize_run(run: Run, arch: Arch, output: Path, *, epochs: int, seed: int
         epochs: of fine-tuning.
         seed: of the order and the augmentation of the images.
         source: what the bundle's card calls the run.
+        promise: the answer of a front that the network is, whose latency goes on the card.
+        device: name of the device that this latency is of.
 
     Returns:
         the JSON object of ``ofa specialize --json``; accuracies are shares (0..1) of the test part, which was used for nothing else.
@@ -96,7 +138,7 @@ def specialize_run(run: Run, arch: Arch, output: Path, *, epochs: int, seed: int
         output,
         made.network,
         arch,
-        Card(accuracy=made.metrics.accuracy, provenance=provenance),
+        Card(accuracy=made.metrics.accuracy, provenance=provenance, **_promised(promise, device)),
         class_names=splits.train.class_names,
         mean=mean,
         std=std,
@@ -104,6 +146,13 @@ def specialize_run(run: Run, arch: Arch, output: Path, *, epochs: int, seed: int
     )
     counted = {name: getattr(bundle.card, name) for name in ("macs", "params", "weight_bytes", "peak_activation_bytes")}
     return {"bundle": str(output), "arch": arch.to_json(), "test_images": len(splits.test), **asdict(made.metrics), **counted}
+
+
+def _promised(promise: Candidate | None, device: str | None) -> dict[str, Any]:
+    """The fields of a card that say what a front promised."""
+    if promise is None:
+        return {}
+    return {"device": device, **{key: getattr(promise, key) for key in ("latency_ms", "latency_low_ms", "latency_high_ms")}}
 
 
 def _render(report: dict[str, Any]) -> Table:

@@ -32,7 +32,10 @@ def verify(
     folders: FoldersOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Compare a bundle's ONNX file with PyTorch, time it on a device, and compare that with its card. Fails if --latency is missed."""
+    """Compare a bundle's ONNX file with PyTorch, time it on a device, compare that with its card, and note it there.
+
+    Fails if --latency is missed.
+    """
     import numpy as np
 
     from devices import get_device
@@ -42,9 +45,12 @@ def verify(
     from search.verify import verify as run
 
     measured = get_device(device, folders or ())
-    subject = subject_of_bundle(load_bundle(bundle), measured, latency)
+    loaded = load_bundle(bundle)
+    subject = subject_of_bundle(loaded, measured, latency)
     with progress_bar(f"timing on {measured.name}") as progress:
         (found,) = run([subject], measured, rng=np.random.default_rng(seed), progress=progress)
+    if loaded.card.device in (None, measured.name):
+        loaded.note_measurement(measured.name, found.timing.median_ms)
     report = found.to_json()
     emit(report, json=json, render=lambda: _render(report))
     if found.within_budget is False:

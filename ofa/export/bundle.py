@@ -93,6 +93,26 @@ class Bundle:
         network.load_state_dict(weights.tensors, assign=True)
         return network.eval()
 
+    def note_measurement(self, device: str, measured_ms: float) -> Bundle:
+        """Write a measured latency to the card and return the bundle with it.
+
+        Args:
+            device: name of the device; it must be the one that the card's promise is of, if there is one.
+            measured_ms: latency of one call.
+
+        Raises:
+            ExportError: the card promises a latency on another device.
+            FileError: the card cannot be written.
+        """
+        if self.card.device not in (None, device):
+            raise ExportError(
+                f"a card must be of one device, but '{self.folder / _CARD}' is of {self.card.device} and the measurement of {device}; "
+                "specialize a bundle for that device"
+            )
+        card = replace(self.card, device=device, measured_ms=measured_ms)
+        write_json(card.to_json(), self.folder / _CARD)
+        return replace(self, card=card)
+
 
 def write_bundle(
     folder: str | os.PathLike[str],

@@ -109,4 +109,4 @@ def test_bad_input_is_one_sentence(
 def test_another_devices_table_is_refused(table: Path) -> None:
     result = run("check", table, "--space", SPACE, "--device", "local-cpu")
     assert result.exit_code == 1
-    assert "table's device" in result.stderr
+    assert "name the table's device" in result.stderr

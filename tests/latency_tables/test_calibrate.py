@@ -111,7 +111,7 @@ def test_a_machine_that_became_slower_is_seen_and_divided_out(
 
 def test_another_device_space_or_resolution_is_refused(table: LatencyTable, space: Space, device: Device) -> None:
     rng = np.random.default_rng(0)
-    with pytest.raises(TableError, match="its threads is 1"):
+    with pytest.raises(TableError, match="the threads of the table is 1"):
         calibrate_table(table, space, Device(name="fake", runtime="fake", threads=4), rng=rng)
     with pytest.raises(TableError, match="not of ofa-proxyless-tiny"):
         check_table(table, get_space("ofa-proxyless-tiny"), device, rng=rng)

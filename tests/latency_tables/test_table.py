@@ -112,10 +112,11 @@ def test_resuming_measures_only_what_is_missing(space: Space, device: Device, qu
     assert len(again) == len(first)
 
 
-def test_a_table_of_another_device_is_not_continued(table: LatencyTable, space: Space) -> None:
-    other = Device(name="fake", runtime="fake", threads=2)
-    with pytest.raises(TableError, match="only be continued where it was begun"):
-        build_table(space, other, rng=np.random.default_rng(0), resume_from=table)
+def test_a_table_of_another_device_is_not_continued(table: LatencyTable, space: Space, device: Device) -> None:
+    with pytest.raises(TableError, match="the threads of the table is 1"):
+        build_table(space, Device(name="fake", runtime="fake", threads=2), rng=np.random.default_rng(0), resume_from=table)
+    with pytest.raises(TableError, match="runtime version is '0'"):
+        build_table(space, device, rng=np.random.default_rng(0), resume_from=table.with_metadata(runtime_version="0"))
 
 
 def test_files_that_are_no_tables_are_refused_in_a_sentence(table: LatencyTable, tmp_path: Path) -> None:

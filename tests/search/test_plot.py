@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from ofa.errors import FileError
+from search.budget import Budget
 from search.front import Front
 from search.plot import Pick, draw_front, save_front_picture
-from search.problem import Archive, Budget
+from search.problem import Archive
 from tests.search.fakes import SMALL, fake_problem
 
 

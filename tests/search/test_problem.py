@@ -12,7 +12,8 @@ from ofa.arch import Arch
 from ofa.cost import costs
 from ofa.errors import SearchError
 from ofa.families import get_space, lower
-from search.problem import COLUMNS, Archive, Budget, Problem
+from search.budget import COLUMNS, Budget
+from search.problem import Archive, Problem
 from tests.search.fakes import SMALL, FakeAccuracy, FakeLatency, fake_problem
 
 ARCHS = [SMALL.smallest(), SMALL.largest(), SMALL.sample(np.random.default_rng(0))]

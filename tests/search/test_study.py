@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from ofa.arch import Arch
 from ofa.errors import OfaError, SearchError
+from search.budget import COLUMNS, Budget
 from search.front import Front, ImpossibleBudgetError, staircase
 from search.neighbourhood import improve
-from search.problem import COLUMNS, Archive, Budget
+from search.problem import Archive
 from search.study import SAMPLERS, run_study
 from tests.search.fakes import SMALL, SPACE, FakeAccuracy, FakeLatency, every_arch, fake_problem
 

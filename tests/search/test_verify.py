@@ -17,8 +17,9 @@ from ofa.export.bundle import Bundle, write_bundle
 from ofa.export.card import Card
 from ofa.export.onnx import export
 from ofa.families import lower
+from search.budget import Budget
 from search.front import Front
-from search.problem import Archive, Budget
+from search.problem import Archive
 from search.verify import Promise, Subject, Verification, subject_of_bundle, subject_of_candidate, verify
 from tests.search.fakes import SMALL, fake_problem
 
