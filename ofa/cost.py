@@ -17,12 +17,12 @@ BYTES_PER_FLOAT = 4
 
 def macs(lowered: Iterable[PlacedBlock]) -> int:
     """Multiply-accumulates of all convolutions and linear layers for one image."""
-    return sum(placed.block.macs(placed.input_size) for placed in lowered)
+    return sum(_macs(placed.block, placed.input_size) for placed in lowered)
 
 
 def params(lowered: Iterable[PlacedBlock]) -> int:
     """Number of learned parameters."""
-    return sum(placed.block.params() for placed in lowered)
+    return sum(_params(placed.block) for placed in lowered)
 
 
 def weight_bytes(lowered: Iterable[PlacedBlock], *, bytes_per_weight: int = BYTES_PER_FLOAT) -> int:
@@ -57,6 +57,19 @@ def costs(lowered: Iterable[PlacedBlock]) -> dict[str, int]:
     """All costs by the names of the result files: macs, params, weight_bytes, peak_activation_bytes."""
     blocks = tuple(lowered)
     return {name: cost(blocks) for name, cost in COSTS.items()}
+
+
+# A search counts thousands of networks that are made of the same few hundred blocks.
+
+
+@lru_cache(maxsize=16384)
+def _macs(block: Block, input_size: int) -> int:
+    return block.macs(input_size)
+
+
+@lru_cache(maxsize=16384)
+def _params(block: Block) -> int:
+    return block.params()
 
 
 @lru_cache(maxsize=16384)

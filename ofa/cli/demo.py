@@ -49,6 +49,10 @@ def demo(
     from ofa.training.memory import keep_freed_memory
 
     keep_freed_memory()
+    import torch
+
+    # Digits make networks so small that a second thread mostly waits for the first, and on a busy machine for seconds.
+    torch.set_num_threads(1)
     road = _Road(output, device, seed)
     for path in road.stale():
         console.print(f"replacing {path} of an earlier demo", highlight=False)
@@ -170,7 +174,9 @@ class _Road:
         bundles = {}
         for name, candidate in chosen.items():
             bundles[name] = self.output / f"network-{name.replace(' ', '')}"
-            specialize_run(run, candidate.arch, bundles[name], epochs=_FINE_TUNING_EPOCHS, seed=self.seed, promise=candidate, device=device.name)
+            specialize_run(
+                run, candidate.arch, bundles[name], epochs=_FINE_TUNING_EPOCHS, seed=self.seed, promise=candidate, device=device.name
+            )
         return bundles
 
     def _verify(self, bundles: dict[str, Path], budgets: dict[str, float], device: Device) -> list[dict[str, Any]]:
@@ -221,7 +227,9 @@ def _render(report: dict[str, Any]) -> RenderableType:
     from rich.table import Table
 
     title = f"Best networks for three budgets on {report['device']}"
-    table = Table("budget", "input", "blocks", "accuracy", "promised", "measured", "budget kept", "weights", "ONNX = PyTorch to", title=title)
+    table = Table(
+        "budget", "input", "blocks", "accuracy", "promised", "measured", "budget kept", "weights", "ONNX = PyTorch to", title=title
+    )
     for row in report["results"]:
         interval = f"{format_ms(row['latency_ms'])} ({row['latency_low_ms']:.3f} .. {row['latency_high_ms']:.3f})"
         table.add_row(

@@ -59,9 +59,7 @@ def specialize(
             raise typer.BadParameter("budgets need a front to ask; add --front, or leave them out.", param_hint="--arch")
         assert arch is not None
         promise, device, chosen = None, None, Arch.load(arch)
-    report = specialize_run(
-        load_run(run), chosen, output, epochs=epochs, seed=seed, source=str(run), promise=promise, device=device
-    )
+    report = specialize_run(load_run(run), chosen, output, epochs=epochs, seed=seed, source=str(run), promise=promise, device=device)
     emit(report, json=json, render=lambda: _render(report))
 
 

@@ -14,7 +14,7 @@ from ofa.families.inverted_residuals import StagePlan, place_inverted_residuals
 from ofa.families.placing import Placer
 from ofa.space import Gene, Space, Stage
 
-__all__ = ["SPACES", "MobileNetV3Space", "lower"]
+__all__ = ["SPACES", "MobileNetV3Space", "lower", "make_space"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ def lower(space: MobileNetV3Space, arch: Arch) -> tuple[PlacedBlock, ...]:
     return placer.placed
 
 
-def _space(
+def make_space(
     name: str,
     width: float,
     resolutions: tuple[int, ...],
@@ -65,6 +65,21 @@ def _space(
     depths: tuple[int, ...] = (2, 3, 4),
     num_classes: int = 1000,
 ) -> MobileNetV3Space:
+    """A MobileNetV3 space; the defaults are those of MIT's supernet of width 1.
+
+    Args:
+        name: what archs, tables and weights call it.
+        width: multiplier of all channels.
+        resolutions: sides of the square input in pixels.
+        widths: channels of each elastic stage at multiplier 1.
+        strides: stride of each stage's first block.
+        stem: channels and stride of the first convolution.
+        head: channels of the last convolution and of the feature mix.
+        kernels: sizes of depthwise kernels to choose from.
+        expands: ratios of depthwise to input channels to choose from.
+        depths: numbers of blocks of a stage to choose from.
+        num_classes: length of the logits.
+    """
     activations: tuple[Activation, ...] = ("relu", "relu", "h_swish", "h_swish", "h_swish")
     squeeze_excite = (False, True, False, True, True)
     plans = tuple(
@@ -85,10 +100,10 @@ def _space(
 
 
 SPACES = (
-    _space("ofa-mbv3-w1.0", 1.0, tuple(range(128, 225, 4))),
-    _space("ofa-mbv3-w1.2", 1.2, tuple(range(128, 225, 4))),
+    make_space("ofa-mbv3-w1.0", 1.0, tuple(range(128, 225, 4))),
+    make_space("ofa-mbv3-w1.2", 1.2, tuple(range(128, 225, 4))),
     # For tests and the demo: three stages of at most two blocks, small enough to train in a minute on a laptop.
-    _space(
+    make_space(
         "ofa-mbv3-tiny",
         1.0,
         (16, 24, 32),
@@ -102,7 +117,7 @@ SPACES = (
     ),
     # For CIFAR-sized images. The first convolution keeps all 32 x 32 pixels, and three halvings follow, where ImageNet's five
     # would leave a single pixel. Widths and head were then chosen so that the space spans 5 to 30 MMACs.
-    _space(
+    make_space(
         "ofa-mbv3-32px",
         1.0,
         (28, 32),

@@ -10,7 +10,7 @@ from ofa.families.inverted_residuals import StagePlan, place_inverted_residuals
 from ofa.families.placing import Placer
 from ofa.space import Gene, Space, Stage
 
-__all__ = ["SPACES", "ProxylessSpace", "lower"]
+__all__ = ["SPACES", "ProxylessSpace", "lower", "make_space"]
 
 _EPS = 1e-3
 
@@ -47,7 +47,7 @@ def lower(space: ProxylessSpace, arch: Arch) -> tuple[PlacedBlock, ...]:
     return placer.placed
 
 
-def _space(
+def make_space(
     name: str,
     width: float,
     resolutions: tuple[int, ...],
@@ -60,6 +60,20 @@ def _space(
     depths: tuple[int, ...] = (2, 3, 4),
     num_classes: int = 1000,
 ) -> ProxylessSpace:
+    """A ProxylessNAS space; the defaults are those of MIT's supernet at multiplier 1.
+
+    Args:
+        name: what archs, tables and weights call it.
+        width: multiplier of all channels.
+        resolutions: sides of the square input in pixels.
+        stem: channels of the first convolution and of the first block.
+        widths: channels of each stage at multiplier 1; the last stage is always one block deep.
+        strides: stride of each stage's first block.
+        head: channels of the last convolution.
+        kernels: sizes of depthwise kernels to choose from.
+        depths: numbers of blocks of a stage to choose from.
+        num_classes: length of the logits.
+    """
     genes = (Gene("kernel", kernels), Gene("expand", (3, 4, 6)))
     # The last stage is always one block deep.
     stages = (*(Stage(depths, genes) for _ in widths[:-1]), Stage((1,), genes))
@@ -75,8 +89,8 @@ def _space(
 
 
 SPACES = (
-    _space("ofa-proxyless-w1.3", 1.3, tuple(range(128, 225, 4))),
-    _space(
+    make_space("ofa-proxyless-w1.3", 1.3, tuple(range(128, 225, 4))),
+    make_space(
         "ofa-proxyless-tiny",
         1.0,
         (16, 24, 32),

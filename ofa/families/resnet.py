@@ -9,7 +9,7 @@ from ofa.blocks import Bottleneck, Classifier, ConvBlock, MaxPool, PlacedBlock, 
 from ofa.families.placing import Placer
 from ofa.space import Gene, Space, Stage
 
-__all__ = ["SPACES", "ResNetSpace", "lower"]
+__all__ = ["SPACES", "ResNetSpace", "lower", "make_space"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,11 +20,14 @@ class ResNetSpace(Space):
     ``stage_N_width``, all widths as multipliers; the gene of a block is ``expand``, its inner over its output channels.
 
     Attributes:
+        multipliers: of all widths, ascending. Where two round to the same channels, a gene has only the smaller, so that equal
+            networks are equal archs.
         stem_channels: channels of the stem at multiplier 1.
         stage_channels: channels of each stage at multiplier 1.
         strides: stride of each stage's first block.
     """
 
+    multipliers: tuple[float, ...]
     stem_channels: int
     stage_channels: tuple[int, ...]
     strides: tuple[int, ...]
@@ -54,7 +57,7 @@ def lower(space: ResNetSpace, arch: Arch) -> tuple[PlacedBlock, ...]:
 
 def _place_stem(placer: Placer, space: ResNetSpace, arch: Arch) -> int:
     """Two convolutions, a third in between with a shortcut if the stem is deep, and max pooling; returns the channels after it."""
-    inner = make_divisible(make_divisible(space.stem_channels * arch.network["stem_inner_width"]) // 2)
+    inner = _inner_channels(space.stem_channels * arch.network["stem_inner_width"])
     width = make_divisible(space.stem_channels * arch.network["stem_width"])
     placer.place("stem.first", ConvBlock(in_channels=3, out_channels=inner, kernel=3, stride=2))
     if arch.network["stem_depth"] == 3:
@@ -64,7 +67,17 @@ def _place_stem(placer: Placer, space: ResNetSpace, arch: Arch) -> int:
     return width
 
 
-def _space(
+def _inner_channels(stem_channels: float) -> int:
+    return make_divisible(make_divisible(stem_channels) // 2)
+
+
+def _width_gene(name: str, channels: dict[float, int]) -> Gene:
+    """The gene of the multipliers that give different channels."""
+    first = {count: multiplier for multiplier, count in reversed(channels.items())}
+    return Gene(name, tuple(sorted(first.values())))
+
+
+def make_space(
     name: str,
     resolutions: tuple[int, ...],
     *,
@@ -72,16 +85,38 @@ def _space(
     stage_channels: tuple[int, ...] = (256, 512, 1024, 2048),
     depths: tuple[tuple[int, ...], ...] = ((2, 3, 4), (2, 3, 4), (4, 5, 6), (2, 3, 4)),
     expands: tuple[float, ...] = (0.2, 0.25, 0.35),
+    multipliers: tuple[float, ...] = (0.65, 0.8, 1.0),
     strides: tuple[int, ...] = (1, 2, 2, 2),
     num_classes: int = 1000,
 ) -> ResNetSpace:
-    widths = ("stem_inner_width", "stem_width", *(f"stage_{s + 1}_width" for s in range(len(stage_channels))))
+    """A ResNet-D space; the defaults are those of MIT's supernet.
+
+    Args:
+        name: what archs, tables and weights call it.
+        resolutions: sides of the square input in pixels.
+        stem_channels: channels of the stem at multiplier 1.
+        stage_channels: channels of each stage at multiplier 1.
+        depths: by stage, numbers of blocks to choose from.
+        expands: ratios of inner to output channels to choose from.
+        multipliers: of the width of the stem and of each stage, to choose from.
+        strides: stride of each stage's first block.
+        num_classes: length of the logits.
+    """
+    widths = [
+        _width_gene("stem_inner_width", {m: _inner_channels(stem_channels * m) for m in multipliers}),
+        _width_gene("stem_width", {m: make_divisible(stem_channels * m) for m in multipliers}),
+        *(
+            _width_gene(f"stage_{s + 1}_width", {m: make_divisible(channels * m) for m in multipliers})
+            for s, channels in enumerate(stage_channels)
+        ),
+    ]
     return ResNetSpace(
         name=name,
         resolutions=resolutions,
         stages=tuple(Stage(depth, (Gene("expand", expands),)) for depth in depths),
-        network=(Gene("stem_depth", (2, 3)), *(Gene(width, (0.65, 0.8, 1.0)) for width in widths)),
+        network=(Gene("stem_depth", (2, 3)), *widths),
         num_classes=num_classes,
+        multipliers=multipliers,
         stem_channels=stem_channels,
         stage_channels=stage_channels,
         strides=strides,
@@ -89,11 +124,11 @@ def _space(
 
 
 SPACES = (
-    _space("ofa-resnet50", tuple(range(128, 225, 4))),
-    _space(
+    make_space("ofa-resnet50", tuple(range(128, 225, 4))),
+    make_space(
         "ofa-resnet50-tiny",
         (24, 32),
-        stem_channels=32,
+        stem_channels=48,
         stage_channels=(32, 64),
         depths=((1, 2), (1, 2)),
         expands=(0.25, 0.5),

@@ -78,7 +78,7 @@ def config(space: Space, arch: Arch) -> dict[str, list[Number]]:
     if isinstance(space, ResNetSpace):
         stem = _most_added(space) if arch.network["stem_depth"] == 3 else 0
         settings["d"] = [stem, *(len(blocks) - stage.depths[0] for stage, blocks in zip(space.stages, arch.stages, strict=True))]
-        settings["w"] = [gene.values.index(arch.network[gene.name]) for gene in _width_genes(space)]
+        settings["w"] = [space.multipliers.index(arch.network[gene.name]) for gene in _width_genes(space)]
     return settings
 
 
@@ -107,9 +107,12 @@ def _resnet_genes(space: ResNetSpace, settings: Settings) -> Genes:
     network: dict[str, Number] = {"stem_depth": 3 if stem == _most_added(space) else 2}
     for gene, value in zip(genes, _values(settings, "w", len(genes), "the inner stem, the stem and each stage"), strict=True):
         index = _whole(value, "w")
-        if not 0 <= index < len(gene.values):
-            raise ArchError(f"w must be indices into the width multipliers {list(gene.values)}, but {gene.name} has {index}; count from 0")
-        network[gene.name] = gene.values[index]
+        if not 0 <= index < len(space.multipliers):
+            raise ArchError(
+                f"w must be indices into the width multipliers {list(space.multipliers)}, but {gene.name} has {index}; count from 0"
+            )
+        # Of multipliers that round to the same channels the gene has only the smallest.
+        network[gene.name] = max((value for value in gene.values if value <= space.multipliers[index]), default=gene.values[0])
     return Genes(network)
 
 

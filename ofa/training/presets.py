@@ -20,13 +20,14 @@ def demo_recipe(*, epochs: int = 36, seed: int = 0) -> Recipe:
         seed: of every random choice.
     """
     space = get_space("ofa-mbv3-tiny")
-    rates = {"learning_rate": 0.15, "shrinking_learning_rate": 0.15}
     return Recipe(
         space=space.name,
         data="digits",
         batch_size=32,
         augmentation=Augmentation(shift=0.06, scale=0.1),
         fractions=(0.6, 0.2, 0.2),
-        phases=progressive_shrinking(space, epochs=epochs, subnets_per_step=2, warmup_epochs=0.5, **rates),
+        phases=progressive_shrinking(
+            space, epochs=epochs, learning_rate=0.15, shrinking_learning_rate=0.15, subnets_per_step=2, warmup_epochs=0.5
+        ),
         seed=seed,
     )

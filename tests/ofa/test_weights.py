@@ -99,7 +99,7 @@ def test_missing_and_misshapen_tensors_are_named(saved: Path) -> None:
 
 
 def test_a_misshapen_tensor_is_named(saved: Path) -> None:
-    with pytest.raises(WeightsError, match="head.expand.conv.conv.weight has shape"):
+    with pytest.raises(WeightsError, match=r"head\.expand\.conv\.conv\.weight has shape"):
         Supernet.load(rewritten(saved, {}, reshape="head.expand.conv.conv.weight"))
 
 
@@ -110,12 +110,17 @@ def test_saving_where_one_may_not_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def write_half(path: Path) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+
+
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
     path = tmp_path / "value.json"
     write_json({"a": 1}, path)
-    with pytest.raises(RuntimeError), replacing(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
+    with pytest.raises(RuntimeError):
+        write_half(path)
     assert read_json(path) == {"a": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["value.json"]
 
