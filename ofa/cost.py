@@ -8,7 +8,7 @@ from functools import lru_cache
 import torch
 from torch import fx, nn
 
-from ofa.blocks import Block, PlacedBlock
+from ofa.blocks import Block, PlacedBlock, build_empty
 
 __all__ = ["COSTS", "costs", "macs", "params", "peak_activation_bytes", "weight_bytes"]
 
@@ -110,8 +110,7 @@ def _peak_values(block: Block, input_size: int) -> int:
 
 @lru_cache(maxsize=4096)
 def _traced(block: Block) -> fx.GraphModule:
-    with torch.device("meta"):
-        module = block.build().eval()
+    module = build_empty(block).eval()
     return fx.GraphModule(module, _Tracer().trace(module))
 
 

@@ -60,7 +60,7 @@ class _DepthwiseInStrips(torch.autograd.Function):
         x_BCHW, weight_C1KK = ctx.saved_tensors
         by_input = None
         if ctx.needs_input_grad[0]:
-            padding = weight_C1KK.shape[-1] // 2
+            padding = (weight_C1KK.shape[-1] // 2,) * 2
             by_input = _gradients(gradient_BCHW, x_BCHW, weight_C1KK, ctx.stride, padding, (True, False))[0]
         return by_input, _weight_gradient(gradient_BCHW, x_BCHW, weight_C1KK, ctx.stride), None
 
@@ -70,13 +70,14 @@ def _weight_gradient(gradient_BCHW: torch.Tensor, x_BCHW: torch.Tensor, weight_C
     height, width = gradient_BCHW.shape[-2:]
     result_C1KK = torch.empty(weight_C1KK.shape)
     for rows in _taps(kernel, stride, kernel):
+        # The taps of one phase of the stride see every stride-th pixel: to them the convolution has stride 1. Without a stride
+        # all rows are there, and torch pads them without a copy.
+        down = _Window(rows.start - kernel // 2, stride, height + len(rows) - 1) if stride > 1 else _Window(0, 1, height)
+        padding = (0 if stride > 1 else kernel // 2, 0)
         for columns in _taps(kernel, stride, _STRIP):
-            # The taps of one phase of the stride see every stride-th pixel: to them the convolution has stride 1.
-            down = _Window(rows.start - kernel // 2, stride, height + len(rows) - 1)
             across = _Window(columns.start - kernel // 2, stride, width + len(columns) - 1)
-            pixels_BCHW = _pixels(x_BCHW, down, across)
             taps = weight_C1KK.new_empty(channels, 1, len(rows), len(columns))
-            by_taps = _gradients(gradient_BCHW, pixels_BCHW, taps, 1, 0, (False, True))[1]
+            by_taps = _gradients(gradient_BCHW, _pixels(x_BCHW, down, across), taps, 1, padding, (False, True))[1]
             assert by_taps is not None
             result_C1KK[:, :, rows.start : rows.stop : stride, columns.start : columns.stop : stride] = by_taps
     return result_C1KK
@@ -118,10 +119,15 @@ def _pixels(x_BCHW: torch.Tensor, down: _Window, across: _Window) -> torch.Tenso
 
 
 def _gradients(
-    gradient_BCHW: torch.Tensor, x_BCHW: torch.Tensor, weight_C1KL: torch.Tensor, stride: int, padding: int, wanted: tuple[bool, bool]
+    gradient_BCHW: torch.Tensor,
+    x_BCHW: torch.Tensor,
+    weight_C1KL: torch.Tensor,
+    stride: int,
+    padding: tuple[int, int],
+    wanted: tuple[bool, bool],
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """Torch's own gradients by input and by weight of a depthwise convolution with a kernel of K x L taps."""
     by_input, by_weight, _ = torch.ops.aten.convolution_backward(
-        gradient_BCHW, x_BCHW, weight_C1KL, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], len(weight_C1KL), [*wanted, False]
+        gradient_BCHW, x_BCHW, weight_C1KL, None, [stride] * 2, list(padding), [1, 1], False, [0, 0], len(weight_C1KL), [*wanted, False]
     )
     return by_input, by_weight

@@ -18,7 +18,7 @@ from torch.nn.utils import parametrize
 
 from ofa import sharing
 from ofa.arch import Arch
-from ofa.blocks import Block, PlacedBlock, assemble, initialize
+from ofa.blocks import Block, PlacedBlock, assemble, build_empty, initialize
 from ofa.families import lower
 from ofa.sharing import KernelTransform, StoredTensor
 from ofa.space import Space
@@ -231,9 +231,8 @@ class Supernet(nn.Module):
     # -- modules of views ---------------------------------------------------------------------------------------------
 
     def _skeleton(self, block: Block) -> nn.Module:
-        """The module of a block whose parameters have no storage yet."""
-        with torch.device("meta"):
-            module = block.build()
+        """The module of a block whose parameters have no storage yet, ready but for them."""
+        module = build_empty(block)
         for part in module.modules():
             if isinstance(part, nn.BatchNorm2d):
                 part.num_batches_tracked = torch.zeros((), dtype=torch.int64, device=self.decayed.device)

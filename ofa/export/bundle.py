@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from ofa.arch import Arch
-from ofa.blocks import PlacedBlock, assemble
+from ofa.blocks import PlacedBlock, assemble, build_empty
 from ofa.cost import costs
 from ofa.errors import ExportError, FileError, WeightsError
 from ofa.export.card import Card
@@ -211,8 +211,7 @@ def _bundle(folder: Path, arch: Arch, card: Card, header: Mapping[str, str]) -> 
 
 def _skeleton(lowered: tuple[PlacedBlock, ...]) -> nn.Sequential:
     """The network without storage: no time and no random numbers for an initialization that would be overwritten."""
-    with torch.device("meta"):
-        return assemble({placed.name: placed.block.build() for placed in lowered})
+    return assemble({placed.name: build_empty(placed.block) for placed in lowered})
 
 
 def _check_tensors(tensors: Mapping[str, torch.Tensor], network: nn.Module, source: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import sys
 
 __all__ = ["keep_freed_memory"]
@@ -11,6 +10,7 @@ __all__ = ["keep_freed_memory"]
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
+_M_ARENA_MAX = -8
 _LARGEST = 2**31 - 1
 
 
@@ -30,7 +30,6 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return False
-    kept = bool(mallopt(_M_MMAP_THRESHOLD, 2**30)) and bool(mallopt(_M_TRIM_THRESHOLD, _LARGEST))
-    # torch then asks for huge pages, of which a step touches five hundred times fewer.
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    return kept
+    # One arena, because what a thread frees in an arena of its own no other thread can use, and that memory is kept as well.
+    settings = ((_M_MMAP_THRESHOLD, 2**30), (_M_TRIM_THRESHOLD, _LARGEST), (_M_ARENA_MAX, 1))
+    return all([bool(mallopt(setting, value)) for setting, value in settings])
