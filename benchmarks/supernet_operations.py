@@ -1,6 +1,6 @@
 """Time what a training step and a search do with a supernet besides arithmetic: build it, pick a subnet, extract one, save and load.
 
-    python benchmarks/supernet_operations.py --out benchmarks/results/supernet_operations.json
+python benchmarks/supernet_operations.py --out benchmarks/results/supernet_operations.json
 """
 
 from __future__ import annotations

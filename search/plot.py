@@ -87,9 +87,8 @@ def _draw_networks(axes: Axes, front: Front) -> None:
 
 
 def _draw_picks(axes: Axes, picks: Sequence[Pick]) -> None:
-    for number, pick in enumerate(picks):
+    for pick in picks:
         network, height = pick.candidate, 100 * pick.candidate.accuracy
-        first = number == 0
         reach = [[network.latency_ms - network.latency_low_ms], [network.latency_high_ms - network.latency_ms]]
         axes.errorbar(
             network.latency_ms,
@@ -103,14 +102,13 @@ def _draw_picks(axes: Axes, picks: Sequence[Pick]) -> None:
             ecolor="black",
             elinewidth=1,
             zorder=5,
-            label="picked, with its interval" if first else None,
+            label="picked, with its interval" if pick is picks[0] else None,
         )
-        # Above and below in turn, so that the labels of near picks do not meet.
-        side = -1 if number % 2 == 0 else 1
+        # Below and to the right, where only slower and less accurate networks are.
         axes.annotate(
             pick.label,
             (network.latency_ms, height),
-            xytext=(8, 18 * side),
+            xytext=(12, -20),
             textcoords="offset points",
             va="center",
             zorder=7,

@@ -200,7 +200,7 @@ class _Road:
         from search.plot import Pick, save_front_picture
 
         measured = {answer["budget"]: answer["measured_ms"] for answer in answers}
-        picks = [Pick(label=f"<= {name}", candidate=candidate, measured_ms=measured[name]) for name, candidate in chosen.items()]
+        picks = [Pick(label=f"at most {name}", candidate=candidate, measured_ms=measured[name]) for name, candidate in chosen.items()]
         save_front_picture(front, self.picture, picks=picks)
 
 

@@ -95,23 +95,36 @@ def _accuracy(
     from ofa.families import get_space
 
     wanted = None if name is None else get_space(name)
-    source: AccuracySource
     if predictor is not None:
-        from search.predictor import AccuracyPredictor
-
-        source = loaded = AccuracyPredictor.load(predictor, wanted)
-        space = loaded.space
+        space, source = _predicted(predictor, wanted)
     else:
-        from ofa.training import load_run
-        from search.accuracy import MeasuredAccuracy
-
         assert supernet is not None
-        run = load_run(supernet)
-        data = run.recipe.load_splits()
-        source, space = MeasuredAccuracy(run.supernet, data.selection, data.train), wanted or run.supernet.space
-        if space.name == run.supernet.space.name:
-            space = run.supernet.space  # of as many classes as the data
+        space, source = _measured(supernet, wanted)
     return space if resolutions is None else space.restrict(resolution=resolutions), source
+
+
+def _predicted(path: Path, wanted: Space | None) -> tuple[Space, AccuracySource]:
+    """A predictor of ours, or MIT's, which `ofa import mit-predictor` writes as safetensors."""
+    if path.suffix == ".safetensors":
+        from ofa.interop import mit
+
+        imported = mit.load_predictor(path, wanted)
+        return imported.space.restrict(resolution=imported.resolutions), imported
+    from search.predictor import AccuracyPredictor
+
+    loaded = AccuracyPredictor.load(path, wanted)
+    return loaded.space, loaded
+
+
+def _measured(folder: Path, wanted: Space | None) -> tuple[Space, AccuracySource]:
+    from ofa.training import load_run
+    from search.accuracy import MeasuredAccuracy
+
+    run = load_run(folder)
+    data = run.recipe.load_splits()
+    source, space = MeasuredAccuracy(run.supernet, data.selection, data.train), wanted or run.supernet.space
+    # The run's own space has as many classes as its data.
+    return run.supernet.space if space.name == run.supernet.space.name else space, source
 
 
 def _report(front: Front, output: Path) -> dict[str, Any]:

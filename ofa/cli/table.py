@@ -10,6 +10,7 @@ import typer
 
 from ofa.cli.console import JsonOption, console, emit, format_ms, format_percent, progress_bar
 from ofa.cli.devices import DeviceOption, FoldersOption
+from ofa.cli.outputs import check_folder
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -72,7 +73,7 @@ def build(
         raise TableError(
             f"a table must not replace one that is there, but '{output}' exists; add --resume to continue it, or name another file"
         )
-    _check_folder(output)
+    check_folder(output)
     with progress_bar(f"blocks of {space}") as progress:
         table = build_table(chosen, measured, resolutions=resolutions, rng=np.random.default_rng(seed), progress=progress, resume_from=old)
     table.save(output)
@@ -154,14 +155,6 @@ def _space(name: str, classes: int | None) -> Space:
     from ofa.families import get_space
 
     return get_space(name, classes)
-
-
-def _check_folder(output: Path) -> None:
-    """Minutes of measuring must not end at a folder that is not there."""
-    from ofa.errors import FileError
-
-    if not output.absolute().parent.is_dir():
-        raise FileError(f"'{output}' must be in a folder that exists, but '{output.parent}' does not; create it")
 
 
 def _summary(table: LatencyTable) -> dict[str, Any]:

@@ -24,8 +24,9 @@ from torch import nn
 from ofa import __version__
 from ofa.errors import ExportError
 from ofa.export.operators import GraphWriter
-from ofa.export.tracing import FEATURES, INPUT, LOGITS, evaluating, write_calls
+from ofa.export.tracing import FEATURES, INPUT, LOGITS, write_calls
 from ofa.files import replacing
+from ofa.modes import evaluating
 
 __all__ = ["INPUT", "IR_VERSION", "OPSET", "export", "to_half", "to_model", "verify_outputs"]
 

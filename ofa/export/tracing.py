@@ -6,16 +6,16 @@ Only what the values flow through is traced; parameters stay where they are and 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 from torch import fx, nn
 
 from ofa.errors import ExportError
 from ofa.export.operators import FUNCTIONS, MODULES, Call, GraphWriter, handler_of
+from ofa.modes import evaluating
 
-__all__ = ["FEATURES", "INPUT", "LOGITS", "evaluating", "write_calls"]
+__all__ = ["FEATURES", "INPUT", "LOGITS", "write_calls"]
 
 INPUT = "images"
 """Name of the input of every exported file."""
@@ -32,19 +32,6 @@ class _Tracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return handler_of(m) is not None or super().is_leaf_module(m, module_qualified_name)
-
-
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the block; afterwards every module is in the mode it was in."""
-    training = [module for module in network.modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def _trace(network: nn.Module) -> tuple[nn.Module, fx.Graph]:

@@ -90,6 +90,11 @@ class MitPredictor:
         return self.space.name
 
     @property
+    def resolutions(self) -> tuple[int, ...]:
+        """The resolutions of the space that it knows, in pixels."""
+        return tuple(resolution for resolution in self.space.resolutions if resolution in _RESOLUTIONS)
+
+    @property
     def provenance(self) -> dict[str, Any]:
         """Where its numbers come from, as JSON values."""
         return {"source": "predicted", "model": "MIT once-for-all, perceptron 128-400-400-400-1", "above_imagenet_validation": 0.059}

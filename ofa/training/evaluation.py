@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import nn
 
 from ofa.data import ImageData, batches
+from ofa.modes import evaluating
 
-__all__ = ["device_of", "evaluate", "evaluating"]
+__all__ = ["device_of", "evaluate"]
 
 
 def evaluate(network: nn.Module, data: ImageData, *, resolution: int, batch_size: int = 256) -> float:
@@ -29,18 +27,6 @@ def evaluate(network: nn.Module, data: ImageData, *, resolution: int, batch_size
         for x_BCHW, y_B in batches(data, batch_size=batch_size, resolution=resolution, device=device_of(network)):
             right += int((network(x_BCHW).argmax(1) == y_B).sum())
     return right / len(data)
-
-
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; then every module is in the mode it was in."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def device_of(network: nn.Module) -> torch.device:

@@ -32,4 +32,5 @@ def keep_freed_memory() -> bool:
         return False
     # One arena, because what a thread frees in an arena of its own no other thread can use, and that memory is kept as well.
     settings = ((_M_MMAP_THRESHOLD, 2**30), (_M_TRIM_THRESHOLD, _LARGEST), (_M_ARENA_MAX, 1))
-    return all([bool(mallopt(setting, value)) for setting, value in settings])
+    taken = [bool(mallopt(setting, value)) for setting, value in settings]
+    return all(taken)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from latency_tables.table import SCHEMA_VERSION, row_of, rows_frame
 from ofa.arch import Arch
 from ofa.blocks import build_network
 from ofa.cli.main import build_app
-from ofa.export.bundle import write_bundle
+from ofa.export.bundle import load_bundle, write_bundle
 from ofa.export.card import Card
 from ofa.families import get_space, lower
 from ofa.training import demo_recipe, save_run
@@ -35,6 +36,10 @@ def ofa(*arguments: object) -> Any:
     result = invoke(*arguments, "--json")
     assert result.exit_code == 0, result.stderr
     return json.loads(result.stdout)
+
+
+def timing(ms: float) -> Timing:
+    return Timing(median_ms=ms, p90_ms=ms, min_ms=ms, std_ms=0.0, repeats=3)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +61,7 @@ def table(folder: Path) -> Path:
     rows = []
     for placed in blocks_of_space(SPACE):
         ms = 0.01 + placed.block.macs(placed.input_size) / 1e6
-        rows.append(row_of(placed, Timing(median_ms=ms, p90_ms=ms, min_ms=ms, std_ms=0.0, repeats=3), batch=1, precision="fp32"))
+        rows.append(row_of(placed, timing(ms), batch=1, precision="fp32"))
     correction = Correction(intercept_ms=0.1, slope=1.0, half_width=0.1, coverage=0.9, nets=20)
     metadata = {"schema_version": SCHEMA_VERSION, **describe(get_device("fake")), "spaces": {SPACE.name: list(SPACE.resolutions)}}
     LatencyTable(rows_frame(rows), {**metadata, "calibration": correction.to_json()}).save(folder / "table.parquet")
@@ -165,6 +170,40 @@ def test_a_bundle_is_verified(bundle: Path) -> None:
     table = invoke("verify", bundle, "--device", "fake").stdout
     assert "promised" in table
     assert "measured" in table
+
+
+def test_a_front_answers_what_to_specialize_and_the_card_keeps_promise_and_measurement(run: Path, front: Path, folder: Path) -> None:
+    made = folder / "specialized"
+    report = ofa("specialize", run, "--front", front, "--latency", "1ms", "--epochs", 0, "-o", made)
+    (best,) = Front.load(front).query(Budget(latency_ms=1.0))
+    assert report["arch"] == best.arch.to_json()
+    card = load_bundle(made).card
+    assert (card.device, card.latency_ms, card.measured_ms) == ("fake", best.latency_ms, None)
+    found = ofa("verify", made, "--device", "fake")
+    assert load_bundle(made).card.measured_ms == found["measured_ms"]
+
+
+def test_a_network_comes_from_an_arch_or_a_front(run: Path, front: Path, folder: Path) -> None:
+    for arguments in ((), ("--front", front, "--arch", folder / "arch.json"), ("--arch", folder / "arch.json", "--latency", "1ms")):
+        result = invoke("specialize", run, "-o", folder / "none", *arguments)
+        assert result.exit_code == 2, result.stderr
+    assert not (folder / "none").exists()
+
+
+def test_mits_predictor_can_lead_a_search(folder: Path) -> None:
+    space = get_space("ofa-mbv3-w1.2")
+    generator = torch.Generator().manual_seed(0)
+    sizes = [128, 400, 400, 400, 1]
+    layers = {f"{2 * i}.weight": torch.rand(o, n, generator=generator) / n for i, (n, o) in enumerate(pairwise(sizes))}
+    torch.save(layers | {f"{2 * i}.bias": torch.zeros(o) for i, o in enumerate(sizes[1:])}, folder / "acc_predictor.pth")
+    ofa("import", "mit-predictor", folder / "acc_predictor.pth", "--space", space.name, "-o", folder / "mit.safetensors")
+    table_path = folder / "mit-table.parquet"
+    rows = [row_of(placed, timing(0.1), batch=1, precision="fp32") for placed in blocks_of_space(space, [224])]
+    metadata = {"schema_version": SCHEMA_VERSION, **describe(get_device("fake")), "spaces": {space.name: [224]}}
+    LatencyTable(rows_frame(rows), metadata).save(table_path)
+    road = ("--predictor", folder / "mit.safetensors", "--table", table_path, "--resolutions", "224", "--trials", 10, "--neighbours", 0)
+    report = ofa("search", *road, "-o", folder / "mit-front.parquet")
+    assert report["space"] == space.name
 
 
 def test_a_missed_budget_fails_after_the_numbers(bundle: Path) -> None:
