@@ -126,16 +126,21 @@ def verify(
     *,
     rng: np.random.Generator,
     policy: TimingPolicy | None = None,
+    processes: int = 5,
     progress: Progress = silent,
 ) -> tuple[Verification, ...]:
     """Export, compare with PyTorch, and time networks on a device, all of them in interleaved rounds.
+
+    A process finds its memory where it happens to be, and a machine is slower for seconds at a time; both last longer than the
+    rounds of one measurement. So there are several, each in a process of its own, and of each network the middle one counts.
 
     Args:
         subjects: the networks.
         device: where they are timed, with the device's batch.
         rng: random inputs, and the order of measurement.
         policy: when a measurement is enough; the device room's default if None.
-        progress: told how far the measurement is.
+        processes: how many measurements.
+        progress: told how far the measurements are.
 
     Returns:
         One answer a subject, in their order.
@@ -143,8 +148,10 @@ def verify(
     Raises:
         ExportError: a network cannot be exported, or its file computes something else.
         DeviceError: the device cannot measure it.
-        SearchError: two subjects of one name, or none at all.
+        SearchError: two subjects of one name, none at all, or no measurement.
     """
+    if processes < 1:
+        raise SearchError(f"a verification needs at least 1 measurement, but processes is {processes}; the default is 5")
     if not subjects or len({subject.name for subject in subjects}) < len(subjects):
         names = [subject.name for subject in subjects]
         raise SearchError(f"networks to verify need names of their own, but are called {names}; give at least one, and each another name")
@@ -154,18 +161,30 @@ def verify(
         pairs = list(zip(subjects, files, strict=True))
         differences = [verify_outputs(subject.network, path, shape, generator=generator) for subject, (path, shape) in pairs]
         models = {subject.name: path for subject, (path, _) in pairs}
-        timings = time_models(device, models, rng=rng, progress=progress, policy=policy)
+        runs = [
+            time_models(device, models, rng=rng, policy=policy, progress=_part_of(progress, number, processes))
+            for number in range(processes)
+        ]
     return tuple(
         Verification(
             name=each.name,
             device=device.name,
             promise=each.promise,
             budget_ms=each.budget_ms,
-            timing=timings[each.name],
+            timing=sorted((run[each.name] for run in runs), key=lambda timing: timing.median_ms)[processes // 2],
             difference=difference,
         )
         for each, difference in zip(subjects, differences, strict=True)
     )
+
+
+def _part_of(progress: Progress, number: int, count: int) -> Progress:
+    """The progress of one of several measurements that are alike."""
+
+    def report(done: int, total: int, text: str = "") -> None:
+        progress(number * total + done, count * total, text)
+
+    return report
 
 
 def subject_of_bundle(bundle: Bundle, device: Device, budget_ms: float | None = None) -> Subject:

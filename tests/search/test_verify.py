@@ -115,8 +115,23 @@ def test_a_device_that_takes_several_images_gets_a_file_of_that_shape(tmp_path: 
         return {name: Timing(median_ms=1.0, p90_ms=1.0, min_ms=1.0, std_ms=0.0, repeats=2) for name in models}
 
     monkeypatch.setattr("search.verify.time_models", look)
-    verify([subject_of_bundle(make_bundle(tmp_path / "b", Card()), pairs)], pairs, rng=np.random.default_rng(0))
+    verify([subject_of_bundle(make_bundle(tmp_path / "b", Card()), pairs)], pairs, rng=np.random.default_rng(0), processes=1)
     assert seen == [2]
+
+
+def test_the_middle_of_several_measurements_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    medians = iter([9.0, 1.0, 2.0])
+
+    def look(device: Device, models: dict[str, Path], **_: object) -> dict[str, Timing]:
+        ms = next(medians)
+        return {name: Timing(median_ms=ms, p90_ms=ms, min_ms=ms, std_ms=0.0, repeats=2) for name in models}
+
+    monkeypatch.setattr("search.verify.time_models", look)
+    subject = subject_of_bundle(make_bundle(tmp_path / "b", Card()), FAKE)
+    (found,) = verify([subject], FAKE, rng=np.random.default_rng(0), processes=3)
+    assert found.timing.median_ms == 2.0
+    with pytest.raises(SearchError, match="at least 1 measurement"):
+        verify([subject], FAKE, rng=np.random.default_rng(0), processes=0)
 
 
 def test_a_network_of_a_front_is_timed_without_training() -> None:
