@@ -99,23 +99,20 @@ def stand_ins() -> None:
     sys.modules["torchvision.transforms"].functional = sys.modules["torchvision.transforms.functional"]  # type: ignore[attr-defined]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("side", choices=["ofa", "plain", "mit"])
-    parser.add_argument("--threads", type=int, default=2)
-    arguments = parser.parse_args()
-    if arguments.side == "ofa":
+def make_step(side: str, threads: int) -> Callable[[], None]:
+    """The training step of one side: the teacher's soft labels, four subnets forward and backward, one SGD step."""
+    if side == "ofa":
         from ofa.training.memory import keep_freed_memory
 
         keep_freed_memory()
     import torch
     import torch.nn.functional as F
 
-    torch.set_num_threads(arguments.threads)
-    _, pick, teacher, zero_grad, groups = theirs() if arguments.side == "mit" else ours()
+    torch.set_num_threads(threads)
+    _, pick, teacher, zero_grad, groups = theirs() if side == "mit" else ours()
     optimizer = torch.optim.SGD(groups, 0.01, momentum=0.9, nesterov=True)
     images = torch.randn(32, 3, 128, 128, generator=torch.Generator().manual_seed(0))
-    if arguments.side != "mit":
+    if side != "mit":
         images = images.contiguous(memory_format=torch.channels_last)
     labels = torch.randint(0, 1000, (32,), generator=torch.Generator().manual_seed(1))
 
@@ -129,6 +126,15 @@ def main() -> None:
             loss.backward()
         optimizer.step()
 
+    return step
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("side", choices=["ofa", "plain", "mit"])
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    step = make_step(arguments.side, arguments.threads)
     for line in sys.stdin:
         answer: dict[str, Any] = {"ready": True}
         if line.strip() == "step":

@@ -1,4 +1,4 @@
-"""Time what a training step and a search do with a supernet besides arithmetic: build it, pick a subnet, extract one, save and load.
+"""Time what is done with a supernet besides arithmetic: build it, pick a subnet, extract one, save, load, export to ONNX.
 
 python benchmarks/supernet_operations.py --out benchmarks/results/supernet_operations.json
 """
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from machine import describe_machine, others_during
 
+from ofa.export.onnx import export
 from ofa.families import get_space
 from ofa.supernet import Supernet
 
@@ -48,6 +49,7 @@ def measure(name: str, repeats: int) -> dict[str, Any]:
     archs = [space.sample(rng) for _ in range(1000)]
     for arch in archs[:500]:
         supernet.subnet(arch)
+    shipped = supernet.extract(archs[0])
     picks = iter(archs[500:] * repeats)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "supernet.safetensors"
@@ -58,6 +60,7 @@ def measure(name: str, repeats: int) -> dict[str, Any]:
             "extract_largest_ms": timed(lambda: supernet.extract(space.largest()), repeats),
             "save_ms": timed(lambda: supernet.save(path), repeats),
             "load_ms": timed(lambda: Supernet.load(path), repeats),
+            "export_onnx_ms": timed(lambda: export(shipped, (1, 3, 224, 224), path.with_suffix(".onnx")), repeats),
             "equal_bit_for_bit": f"{equal(supernet, archs[:10])} of 10",
         }
 
