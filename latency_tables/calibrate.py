@@ -55,9 +55,12 @@ def calibrate_table(
     allowed = space.restrict(resolution=table_resolutions(table, space, resolutions))
     estimator = Estimator(space, table)
     archs = sample_across_range(allowed, estimator, nets, rng)
-    measured_ms, _ = time_networks(table, space, archs, device, rng=rng, progress=progress, policy=policy)
+    times = time_networks(table, space, archs, device, rng=rng, progress=progress, policy=policy)
     sums = [estimator.sums(arch) for arch in archs]
-    correction = fit_correction([ms for ms, _ in sums], [size for _, size in sums], measured_ms)
+    # What is promised is what networks take at the machine's typical speed, and not at the one it had for the table's blocks.
+    speed = times.typical_slowdown
+    measured_ms = [speed * ms for ms in times.at_table_speed_ms]
+    correction = fit_correction([ms for ms, _ in sums], [size for _, size in sums], measured_ms, speed=speed, speed_spread=times.spread)
     return table.with_metadata(calibration=correction.to_json())
 
 

@@ -34,8 +34,8 @@ class TableCheck:
         within_5_percent, within_10_percent: share of networks with an error of at most that.
         inside_interval: share of networks within their low and high, NaN if the table is not calibrated.
         spearman, kendall: rank correlations.
-        slowdown: how much slower the machine is now than when the table was measured, going by blocks timed again in between; divided out
-            of what was measured.
+        slowdown: how much slower the machine is now than what the table promises for, going by blocks timed again in between; divided
+            out of what was measured.
         networks: one row a network: ``arch`` (JSON), ``latency_ms``, ``latency_low_ms``, ``latency_high_ms``, ``measured_ms``.
     """
 
@@ -70,7 +70,8 @@ def check_table(
     estimator = Estimator(space, table)
     archs = [allowed.sample(rng) for _ in range(nets)]
     estimates = [estimator(arch) for arch in archs]
-    measured_ms, slowdown = time_networks(table, space, archs, device, rng=rng, progress=progress, policy=policy)
+    times = time_networks(table, space, archs, device, rng=rng, progress=progress, policy=policy)
+    promised = 1.0 if table.correction is None else table.correction.speed
     found = compare(
         pd.DataFrame(
             {
@@ -78,11 +79,11 @@ def check_table(
                 "latency_ms": [estimate.latency_ms for estimate in estimates],
                 "latency_low_ms": [estimate.low_ms for estimate in estimates],
                 "latency_high_ms": [estimate.high_ms for estimate in estimates],
-                "measured_ms": measured_ms,
+                "measured_ms": [promised * ms for ms in times.at_table_speed_ms],
             }
         )
     )
-    return replace(found, slowdown=slowdown)
+    return replace(found, slowdown=times.typical_slowdown / promised)
 
 
 def compare(networks: pd.DataFrame) -> TableCheck:

@@ -50,7 +50,10 @@ class Correction:
         half_width: half of the interval, as a share of the latency.
         coverage: share of networks not seen that the interval holds.
         nets: whole networks that it was learned from.
-        residuals: their relative residuals when left out, ascending by size: what ``half_width`` was taken from.
+        residuals: their relative residuals when left out, ascending by size: what ``half_width`` was taken from, and from
+            ``speed_spread``.
+        speed: how much slower the machine is typically than when the blocks were timed; the correction contains it.
+        speed_spread: how far, as a share, its speed was from that in some of the processes that timed networks.
     """
 
     intercept_ms: float
@@ -60,6 +63,8 @@ class Correction:
     coverage: float
     nets: int
     residuals: tuple[float, ...] = ()
+    speed: float = 1.0
+    speed_spread: float = 0.0
 
     def apply(self, sum_ms: float, weight_bytes: float) -> Estimate:
         """The estimate for a network whose blocks sum to ``sum_ms`` and to ``weight_bytes``."""
@@ -77,19 +82,28 @@ class Correction:
 
 
 def fit_correction(
-    sums_ms: Sequence[float], weight_bytes: Sequence[float], measured_ms: Sequence[float], *, coverage: float = COVERAGE
+    sums_ms: Sequence[float],
+    weight_bytes: Sequence[float],
+    measured_ms: Sequence[float],
+    *,
+    coverage: float = COVERAGE,
+    speed: float = 1.0,
+    speed_spread: float = 0.0,
 ) -> Correction:
     """Learn a correction from networks, robust to some that were disturbed.
 
     Affine in the sum; the term of the weights comes in if it predicts networks left out clearly better. Fitted to relative errors with
     Huber's loss. The interval is the conformal quantile of the relative residuals that each network has when the map is fitted without
-    it (the jackknife of Barber et al., Annals of Statistics 2021, with one map in place of all).
+    it (the jackknife of Barber et al., Annals of Statistics 2021, with one map in place of all), widened by how much the machine's
+    speed differs from process to process, as the network will be used in one process.
 
     Args:
         sums_ms: sums of the blocks' latencies of each network.
         weight_bytes: bytes of weights of each.
         measured_ms: what each took.
         coverage: share of networks not seen that the interval is to hold.
+        speed: as of ``Correction``.
+        speed_spread: as of ``Correction``.
 
     Raises:
         TableError: too few networks for this coverage.
@@ -107,10 +121,12 @@ def fit_correction(
         intercept_ms=intercept_ms,
         slope=slope,
         ms_per_weight_mib=float(sum(rest)),
-        half_width=abs(residuals[rank - 1]),
+        half_width=math.hypot(residuals[rank - 1], speed_spread),
         coverage=coverage,
         nets=len(y_N),
         residuals=tuple(residuals),
+        speed=speed,
+        speed_spread=speed_spread,
     )
 
 

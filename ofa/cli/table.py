@@ -220,5 +220,5 @@ def _render_check(report: dict[str, Any]) -> RenderableType:
         table.add_row(key.replace("_", " "), "-" if report[key] is None else format_percent(report[key]))
     for key in ("spearman", "kendall"):
         table.add_row(f"{key} rank correlation", "-" if report[key] is None else f"{report[key]:.3f}")
-    table.add_row("machine slower than at the table's time by", format_percent(report["slowdown"] - 1))
+    table.add_row("machine slower than promised for by", format_percent(report["slowdown"] - 1))
     return table

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+from dataclasses import asdict
+from typing import Any
+
 import numpy as np
 import pytest
 
-from devices import Device, TimingPolicy
+from devices import Device, Timing, TimingPolicy
 from latency_tables import Estimator, LatencyTable, calibrate_table, check_table
 from latency_tables.calibrate import sample_across_range
 from latency_tables.check import compare
 from latency_tables.correction import fit_correction
 from ofa.errors import TableError
-from ofa.families import get_space
+from ofa.families import get_space, lower
 from ofa.space import Space
 
 
@@ -107,6 +110,36 @@ def test_a_machine_that_became_slower_is_seen_and_divided_out(
     then = check_table(faster, space, device, nets=5, rng=np.random.default_rng(5), policy=quick)
     assert then.slowdown == pytest.approx(1.25)
     assert then.mean_error == pytest.approx(now.mean_error)
+
+
+def test_a_machine_whose_speed_differs_from_process_to_process_widens_the_interval(
+    table: LatencyTable, space: Space, device: Device, quick: TimingPolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from latency_tables import networks
+
+    steady = calibrate_table(table, space, device, nets=12, rng=np.random.default_rng(1), policy=quick).correction
+    speeds = iter([1.0, 1.2, 1.1, 1.1, 1.1])
+    plain = networks.time_models
+
+    def unsteady(*arguments: Any, **named: Any) -> dict[str, Timing]:
+        speed = next(speeds)
+        timings = plain(*arguments, **named)
+        return {key: Timing(**{**asdict(timing), "median_ms": timing.median_ms * speed}) for key, timing in timings.items()}
+
+    monkeypatch.setattr(networks, "time_models", unsteady)
+    calibrated = calibrate_table(table, space, device, nets=12, rng=np.random.default_rng(1), policy=quick)
+    assert steady is not None
+    assert calibrated.correction is not None
+    assert calibrated.correction.speed == pytest.approx(1.1 * steady.speed)
+    assert calibrated.correction.speed_spread == pytest.approx(0.1 / 1.1, abs=0.01)
+    assert calibrated.correction.half_width >= calibrated.correction.speed_spread > steady.speed_spread
+    network = lower(space, space.largest())
+    promised, before = calibrated.estimate(space, network), table.with_metadata(calibration=steady.to_json()).estimate(space, network)
+    assert promised.latency_ms == pytest.approx(1.1 * before.latency_ms, rel=0.01)
+    monkeypatch.undo()
+    check = check_table(calibrated, space, device, nets=5, rng=np.random.default_rng(5), policy=quick)
+    assert check.slowdown == pytest.approx(1 / 1.1, rel=0.01)
+    assert abs(check.bias) < 0.05
 
 
 def test_another_device_space_or_resolution_is_refused(table: LatencyTable, space: Space, device: Device) -> None:
