@@ -205,11 +205,15 @@ def _render(report: dict[str, Any]) -> RenderableType:
 def _calibration(fields: dict[str, Any] | None) -> str:
     if fields is None:
         return "none yet; see: ofa table calibrate --help"
-    weights = f" + {format_ms(fields['ms_per_weight_mib'])} x MiB of weights" if fields["ms_per_weight_mib"] else ""
+    weights = f" {_signed_ms(fields['ms_per_weight_mib'])} x MiB of weights" if fields["ms_per_weight_mib"] else ""
     return (
-        f"{fields['slope']:.3f} x sum{weights} + {format_ms(fields['intercept_ms'])}, from {fields['nets']} networks; "
+        f"{fields['slope']:.3f} x sum{weights} {_signed_ms(fields['intercept_ms'])}, from {fields['nets']} networks; "
         f"{format_percent(fields['coverage'])} are within {format_percent(fields['half_width'])}"
     )
+
+
+def _signed_ms(milliseconds: float) -> str:
+    return f"{'-' if milliseconds < 0 else '+'} {format_ms(abs(milliseconds))}"
 
 
 def _render_check(report: dict[str, Any]) -> RenderableType:
