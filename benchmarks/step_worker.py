@@ -1,12 +1,13 @@
 """One side of training_step.py: builds a supernet and makes one training step for every line it reads.
 
-It runs in our environment ("ofa", "plain") and in one that has MIT's package instead ("mit"); both import it as ``ofa``.
+It runs in our environment, in one of the variants below, or in one that has MIT's package instead; both import it as ``ofa``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import resource
 import sys
@@ -17,6 +18,15 @@ from typing import Any
 
 KERNELS, EXPANDS, DEPTHS = (3, 5, 7), (3, 4, 6), (2, 3, 4)
 SEEDS = (200, 201, 202, 203)
+
+SIDES = {
+    "ofa": "as the command line trains",
+    "plain": "without keeping freed memory",
+    "contiguous": "with contiguous instead of channels-last images",
+    "dense-gradients": "with torch's own weight gradients of depthwise convolutions",
+    "huge-pages": "with huge pages besides",
+    "mit": "MIT's package",
+}
 
 
 def settings(seed: int) -> dict[str, list[int]]:
@@ -101,18 +111,24 @@ def stand_ins() -> None:
 
 def make_step(side: str, threads: int) -> Callable[[], None]:
     """The training step of one side: the teacher's soft labels, four subnets forward and backward, one SGD step."""
-    if side == "ofa":
+    if side not in ("plain", "mit"):
         from ofa.training.memory import keep_freed_memory
 
         keep_freed_memory()
+    if side == "huge-pages":
+        os.environ["THP_MEM_ALLOC_ENABLE"] = "1"  # read by torch when it is loaded
     import torch
     import torch.nn.functional as F
 
+    if side == "dense-gradients":
+        from ofa.depthwise import DepthwiseConv2d
+
+        DepthwiseConv2d._conv_forward = torch.nn.Conv2d._conv_forward  # type: ignore[method-assign]
     torch.set_num_threads(threads)
     _, pick, teacher, zero_grad, groups = theirs() if side == "mit" else ours()
     optimizer = torch.optim.SGD(groups, 0.01, momentum=0.9, nesterov=True)
     images = torch.randn(32, 3, 128, 128, generator=torch.Generator().manual_seed(0))
-    if side != "mit":
+    if side not in ("mit", "contiguous"):
         images = images.contiguous(memory_format=torch.channels_last)
     labels = torch.randint(0, 1000, (32,), generator=torch.Generator().manual_seed(1))
 
@@ -131,7 +147,7 @@ def make_step(side: str, threads: int) -> Callable[[], None]:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("side", choices=["ofa", "plain", "mit"])
+    parser.add_argument("side", choices=[*SIDES])
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     step = make_step(arguments.side, arguments.threads)

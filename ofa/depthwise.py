@@ -1,7 +1,8 @@
 """A depthwise convolution whose weight gradient is fast on CPUs for kernels wider than three taps.
 
 oneDNN has a kernel for the weight gradient of depthwise convolutions only up to a width of three; above, it computes that of a
-dense convolution and throws nearly all of it away (5x5 and 7x7 take 7 to 16 times as long as 5x3 and 7x3). But the gradient of
+dense convolution and throws nearly all of it away (at stride 1, 5x5 and 7x7 take 7 to 15 times as long as 5x3 and 7x3, see
+benchmarks/depthwise_gradient.py). But the gradient of
 one column of taps needs only the pixels under that column, so a wide kernel is cut into strips three columns wide, and one with
 a stride into the phases of the stride, and each is the gradient of a narrow convolution of stride 1 over its own pixels.
 """

@@ -40,6 +40,7 @@ __all__ = [
 Kind = Literal["decayed", "undecayed", "statistics"]
 
 KERNEL_AXIS = "kernel"
+_ALIGNMENT = 16
 _NORM_TENSORS: dict[str, Kind] = {
     "weight": "undecayed",
     "bias": "undecayed",
@@ -55,14 +56,26 @@ class StoredTensor:
     Attributes:
         name: place and name within the block, such as ``stages.0.1.expand.conv.weight``.
         kind: which flat tensor it lies in: weights that decay, those that do not, or batch-norm statistics.
+        offset: where it begins in its flat tensor, in values.
         shape: its largest shape.
         axes: what each axis counts: a block-local axis of channels, ``kernel``, or None for what never varies.
     """
 
     name: str
     kind: Kind
+    offset: int
     shape: tuple[int, ...]
     axes: tuple[str | None, ...]
+
+    @property
+    def end(self) -> int:
+        """Where it ends in its flat tensor."""
+        return self.offset + math.prod(self.shape)
+
+    @property
+    def slot_end(self) -> int:
+        """Where the next one begins: at the next whole cache line, so that no view is out of step with the vector units."""
+        return -(-self.end // _ALIGNMENT) * _ALIGNMENT
 
     @property
     def is_transform(self) -> bool:
@@ -92,18 +105,22 @@ def layout(space: Space) -> tuple[StoredTensor, ...]:
     step from a kernel to the next smaller one.
     """
     steps = kernel_steps(space)
-    stored = []
+    stored: list[StoredTensor] = []
+    ends: dict[Kind, int] = {"decayed": 0, "undecayed": 0, "statistics": 0}
+
+    def store(name: str, kind: Kind, shape: tuple[int, ...], axes: tuple[str | None, ...]) -> None:
+        stored.append(StoredTensor(name, kind, ends[kind], shape, axes))
+        ends[kind] = stored[-1].slot_end
+
     for placed in lower(space, space.largest()):
         kernels = {layer.name: layer.kernel for layer in placed.block.layers}
-        for name, (kind, axes) in tensor_axes(placed.block).items():
-            kernel = kernels.get(name.removesuffix(".conv.weight"), 1)
-            lengths = {**placed.block.channels, KERNEL_AXIS: kernel}
-            shape = tuple(1 if axis is None else lengths[axis] for axis in axes)
-            stored.append(StoredTensor(f"{placed.name}.{name}", kind, shape, axes))
-            for large, small in steps.get(f"{placed.name}.{name}", ()):
-                matrix = transform_name(f"{placed.name}.{name}", large, small)
+        for local, (kind, axes) in tensor_axes(placed.block).items():
+            name = f"{placed.name}.{local}"
+            lengths = {**placed.block.channels, KERNEL_AXIS: kernels.get(local.removesuffix(".conv.weight"), 1)}
+            store(name, kind, tuple(1 if axis is None else lengths[axis] for axis in axes), axes)
+            for large, small in steps.get(name, ()):
                 # Decaying a matrix pulls it to zero, but doing nothing is the identity; so it does not decay.
-                stored.append(StoredTensor(matrix, "undecayed", (small**2, small**2), (None, None)))
+                store(transform_name(name, large, small), "undecayed", (small**2, small**2), (None, None))
     return tuple(stored)
 
 

@@ -68,6 +68,8 @@ class Space:
         if self.num_classes < 2:
             raise SpaceError(f"a classifier needs at least 2 classes, but num_classes is {self.num_classes}; count the labels of your data")
 
+    # A space is a key of caches that every training step asks, and hashing all of its fields would cost more than the answer. The
+    # families take this hash over by name, because a dataclass otherwise writes one of its own.
     @cached_property
     def _hash(self) -> int:
         return hash((self.name, self.resolutions, self.stages, self.network, self.num_classes))

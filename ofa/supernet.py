@@ -26,11 +26,6 @@ from ofa.weights import read_weights, write_weights
 
 __all__ = ["Supernet"]
 
-# Offsets within a flat tensor are multiples of a cache line, so that no view starts off the vector units' alignment.
-_ALIGNMENT = 16
-
-_FLAT_NAMES = ("decayed", "undecayed", "statistics")
-
 
 @dataclass(frozen=True)
 class _Leaf:
@@ -74,22 +69,17 @@ class Supernet(nn.Module):
     def _allocate(self, space: Space, dropout: float) -> None:
         self.space = space
         self.dropout = dropout
-        self._offsets: dict[str, tuple[str, int]] = {}
-        lengths = dict.fromkeys(_FLAT_NAMES, 0)
-        for stored in sharing.layout(space):
-            self._offsets[stored.name] = (stored.kind, lengths[stored.kind])
-            numel = torch.Size(stored.shape).numel()
-            lengths[stored.kind] += -(-numel // _ALIGNMENT) * _ALIGNMENT
+        self._tensors = {stored.name: stored for stored in sharing.layout(space)}
+        lengths: dict[str, int] = {}
+        for stored in self._tensors.values():
+            lengths[stored.kind] = stored.slot_end
         # Touching fresh memory is what costs here, so each float is written once: padding now, the rest by whoever fills it.
-        flats = {name: torch.empty(length) for name, length in lengths.items()}
-        for stored in sharing.layout(space):
-            kind, offset = self._offsets[stored.name]
-            end = offset + torch.Size(stored.shape).numel()
-            flats[kind][end : end + -end % _ALIGNMENT].zero_()
+        flats = {kind: torch.empty(length) for kind, length in lengths.items()}
+        for stored in self._tensors.values():
+            flats[stored.kind][stored.end : stored.slot_end].zero_()
         self.decayed = nn.Parameter(flats["decayed"])
         self.undecayed = nn.Parameter(flats["undecayed"])
         self.register_buffer("statistics", flats["statistics"])
-        self._shapes = {stored.name: stored for stored in sharing.layout(space)}
         self._forget()
 
     def _forget(self) -> None:
@@ -188,14 +178,12 @@ class Supernet(nn.Module):
         return {stored.name: tensor for tensor, stored in self._stored()}
 
     def _stored(self) -> Iterator[tuple[torch.Tensor, StoredTensor]]:
-        for stored in self._shapes.values():
+        for stored in self._tensors.values():
             yield self._slot(stored), stored
 
     def _slot(self, stored: StoredTensor, flats: Mapping[str, torch.Tensor] | None = None) -> torch.Tensor:
-        kind, offset = self._offsets[stored.name]
-        flat = getattr(self, kind).detach() if flats is None else flats[kind]
-        shape = torch.Size(stored.shape)
-        return flat[offset : offset + shape.numel()].view(shape)
+        flat = getattr(self, stored.kind).detach() if flats is None else flats[stored.kind]
+        return flat[stored.offset : stored.end].view(stored.shape)
 
     @torch.no_grad()
     def reorder_channels(self, trained: Space) -> None:
@@ -217,7 +205,7 @@ class Supernet(nn.Module):
                 self._permute(set(group.members), sharing.order_within(torch.stack(known).sum(0), boundaries))
 
     def _importance(self, place: str, block: Block, axis: str) -> torch.Tensor | None:
-        weights = {name: self._slot(self._shapes[f"{place}.{name}"]) for name in sharing.tensor_axes(block)}
+        weights = {name: self._slot(self._tensors[f"{place}.{name}"]) for name in sharing.tensor_axes(block)}
         return sharing.importance(block, axis, weights)
 
     def _permute(self, members: set[tuple[str, str]], order: torch.Tensor) -> None:
@@ -253,7 +241,7 @@ class Supernet(nn.Module):
     def _views(self, placed: PlacedBlock, flats: Mapping[str, torch.Tensor] | None = None) -> Iterator[tuple[str, torch.Tensor]]:
         """By name within the block: the view that it has of each of its stored tensors, before any kernel transform."""
         for name, (_, axes) in sharing.tensor_axes(placed.block).items():
-            view = sharing.leading(self._slot(self._shapes[f"{placed.name}.{name}"], flats), axes, placed.block.channels)
+            view = sharing.leading(self._slot(self._tensors[f"{placed.name}.{name}"], flats), axes, placed.block.channels)
             steps = self._steps(placed, name)
             yield name, sharing.crop(view, steps[0][1]) if steps else view
 
@@ -265,7 +253,7 @@ class Supernet(nn.Module):
 
     def _matrices(self, placed: PlacedBlock, name: str, flats: Mapping[str, torch.Tensor] | None = None) -> list[torch.Tensor]:
         steps = self._steps(placed, name)
-        return [self._slot(self._shapes[sharing.transform_name(f"{placed.name}.{name}", *step)], flats) for step in steps]
+        return [self._slot(self._tensors[sharing.transform_name(f"{placed.name}.{name}", *step)], flats) for step in steps]
 
     def _bind_block(self, placed: PlacedBlock) -> nn.Module:
         """Build a block of leaves that view the store, and keep it for the next arch that has it."""
@@ -274,7 +262,7 @@ class Supernet(nn.Module):
         leaves: list[_Leaf] = []
         gradients = dict(self._views(placed, self._gradients | {"statistics": self.statistics}))
         for name, view in self._views(placed):
-            if self._shapes[f"{placed.name}.{name}"].kind == "statistics":
+            if self._tensors[f"{placed.name}.{name}"].kind == "statistics":
                 _assign(module, name, view)
                 continue
             leaf = _leaf(view, gradients[name], leaves)

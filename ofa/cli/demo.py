@@ -172,8 +172,9 @@ class _Road:
 
         run = load_run(self.run)
         bundles = {}
-        for name, candidate in chosen.items():
-            bundles[name] = self.output / f"network-{name.replace(' ', '')}"
+        # By number, so that the networks of a second demo replace these whatever their budgets are.
+        for number, (name, candidate) in enumerate(chosen.items(), start=1):
+            bundles[name] = self.output / f"network-{number}"
             specialize_run(
                 run, candidate.arch, bundles[name], epochs=_FINE_TUNING_EPOCHS, seed=self.seed, promise=candidate, device=device.name
             )
@@ -193,7 +194,9 @@ class _Road:
         answers = []
         for (name, bundle), verification in zip(loaded.items(), found, strict=True):
             card = bundle.note_measurement(device.name, verification.timing.median_ms).card
-            answers.append({"budget": name, **card.to_json(), **verification.to_json(), "arch": bundle.arch.to_json()})
+            answers.append(
+                {"budget": name, "bundle": str(bundle.folder), **card.to_json(), **verification.to_json(), "arch": bundle.arch.to_json()}
+            )
         return answers
 
     def _draw(self, front: Front, chosen: dict[str, Candidate], answers: list[dict[str, Any]]) -> None:

@@ -27,7 +27,7 @@ def test_the_demo_walks_the_whole_road(tmp_path: Path) -> None:
         assert result["accuracy"] > 0.9
         assert result["difference"] < 1e-4
         assert result["measured_ms"] == pytest.approx(result["latency_ms"], rel=0.5)
-        bundle = load_bundle(folder / f"network-{result['budget'].replace(' ', '')}")
+        bundle = load_bundle(result["bundle"])
         assert bundle.card.measured_ms == result["measured_ms"]
         onnx.checker.check_model(str(bundle.onnx_path), full_check=True)
     assert len(Front.load(folder / "front.parquet")) == report["front"]["networks"]

@@ -87,7 +87,9 @@ SMALL = {"in_channels": 16, "out_channels": 16, "mid_channels": 8}
         (GATED, 10, (32 + 32) * 100),
         # The input waits for the addition while the body computes.
         (Bottleneck(**SMALL), 8, (16 + 16 + 8) * 64),
-        # The pooled shortcut is made last, while the body's output waits for it.
+        # The shortcut is made last: its pooled image, the body's output that waits for it, and the input that it is made of.
+        (Bottleneck(in_channels=16, mid_channels=8, out_channels=32, stride=2, downsample=True), 8, 16 * 64 + 32 * 16 + 16 * 16),
+        # The pooled vector beside the image that it is made of.
         (FeatureMix(in_channels=24, out_channels=32), 4, 24 * 16 + 24),
         (Classifier(in_channels=24, out_channels=10), 1, 24 + 10),
     ],

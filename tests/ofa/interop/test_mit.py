@@ -45,14 +45,6 @@ def load_recipe() -> types.ModuleType:
 RECIPE = load_recipe()
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def state_dict(recorded: dict[str, Any]) -> dict[str, torch.Tensor]:
     return {key: RECIPE.recipe_tensor(key, shape) for key, shape in RECIPE.from_tree(recorded["tensors"]).items()}
 
