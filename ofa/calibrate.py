@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ofa.data import ImageData, make_batch
+from ofa.data import Images, make_batch
 from ofa.errors import DataError
 
 __all__ = ["calibrate"]
 
 
-def calibrate(network: nn.Module, data: ImageData, *, resolution: int, images: int = 1024, batch_size: int = 64) -> None:
+def calibrate(network: nn.Module, data: Images, *, resolution: int, images: int = 1024, batch_size: int = 64) -> None:
     """Replace the batch-norm statistics of ``network`` by those of ``images`` images of ``data``, in place.
 
     Mean and variance are the exact ones over all images, not a moving average: what each batch norm meets while its batch is

@@ -44,7 +44,13 @@ class DataError(OfaError):
 
 
 class RecipeError(OfaError):
-    """A training recipe with unknown keys or impossible values."""
+    """A training recipe with unknown keys or impossible values.
+
+    Attributes:
+        path: the key that is wrong, from the outermost table in; None if it is not about one key.
+    """
+
+    path: tuple[str | int, ...] | None = None
 
 
 class FileError(OfaError):

@@ -22,9 +22,13 @@ from ofa.blocks import Block, PlacedBlock, assemble, build_empty, initialize
 from ofa.families import lower
 from ofa.sharing import KernelTransform, StoredTensor
 from ofa.space import Space
+from ofa.synchronized import SynchronizedBatchNorm2d
 from ofa.weights import read_weights, write_weights
 
 __all__ = ["Supernet"]
+
+_FORGOTTEN = ("_blocks", "_leaves", "_gradients", "_flat_gradient")
+"""Attributes that view the flat tensors and are made anew when those are others."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ class Supernet(nn.Module):
     def _allocate(self, space: Space, dropout: float) -> None:
         self.space = space
         self.dropout = dropout
+        self._synchronized = False
         self._tensors = {stored.name: stored for stored in sharing.layout(space)}
         lengths: dict[str, int] = {}
         for stored in self._tensors.values():
@@ -87,6 +92,7 @@ class Supernet(nn.Module):
         self._blocks: dict[tuple[str, Block], nn.Module] = {}
         self._leaves: dict[tuple[str, Block], list[_Leaf]] = {}
         self._gradients: dict[str, torch.Tensor] = {}
+        self._flat_gradient: torch.Tensor | None = None
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
@@ -94,7 +100,7 @@ class Supernet(nn.Module):
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key not in ("_blocks", "_leaves", "_gradients")}
+        return {key: value for key, value in self.__dict__.items() if key not in _FORGOTTEN}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
@@ -147,6 +153,13 @@ class Supernet(nn.Module):
         self.training = mode
         return self
 
+    def synchronize(self, enabled: bool) -> Self:
+        """Whether subnets that are picked from now on normalize over the images of all processes; extracted networks never do."""
+        if enabled is not self._synchronized:
+            self._synchronized = enabled
+            self._forget()
+        return self
+
     # -- gradients ----------------------------------------------------------------------------------------------------
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
@@ -155,18 +168,23 @@ class Supernet(nn.Module):
 
     def zero_grad(self, set_to_none: bool = False) -> None:
         """Zero the gradients in place; they are views of each other, so they stay allocated whatever ``set_to_none`` says."""
+        self.flat_gradient.zero_()
+
+    @property
+    def flat_gradient(self) -> torch.Tensor:
+        """The gradient of the whole store, float [values]: what processes that train together reduce in one call."""
         self._attach_gradients()
-        for gradient in self._gradients.values():
-            gradient.zero_()
+        assert self._flat_gradient is not None
+        return self._flat_gradient
 
     def _attach_gradients(self) -> None:
-        for name in ("decayed", "undecayed"):
+        if self._flat_gradient is None:
+            self._flat_gradient = self.decayed.new_zeros(self.decayed.numel() + self.undecayed.numel()).detach()
+            parts = self._flat_gradient.split([self.decayed.numel(), self.undecayed.numel()])
+            self._gradients = dict(zip(("decayed", "undecayed"), parts, strict=True))
+        for name, gradient in self._gradients.items():
             flat = getattr(self, name)
-            gradient = self._gradients.get(name)
-            if gradient is None:
-                gradient = self._gradients[name] = torch.zeros_like(flat)
-                flat.grad = gradient
-            elif flat.grad is not gradient:
+            if flat.grad is not gradient:
                 # An optimizer's zero_grad sets it to None, which means zero.
                 gradient.zero_()
                 flat.grad = gradient
@@ -259,6 +277,10 @@ class Supernet(nn.Module):
         """Build a block of leaves that view the store, and keep it for the next arch that has it."""
         self._attach_gradients()
         module = self._skeleton(placed.block)
+        if self._synchronized:
+            for part in module.modules():
+                if isinstance(part, nn.BatchNorm2d):
+                    part.__class__ = SynchronizedBatchNorm2d
         leaves: list[_Leaf] = []
         gradients = dict(self._views(placed, self._gradients | {"statistics": self.statistics}))
         for name, view in self._views(placed):

@@ -10,7 +10,7 @@ import numpy as np
 
 from ofa.arch import Arch
 from ofa.calibrate import calibrate
-from ofa.data import ImageData
+from ofa.data import Images
 from ofa.progress import Progress, silent
 from ofa.supernet import Supernet
 from ofa.training import evaluate
@@ -48,8 +48,8 @@ class MeasuredAccuracy:
     def __init__(
         self,
         supernet: Supernet,
-        data: ImageData,
-        calibration_data: ImageData,
+        data: Images,
+        calibration_data: Images,
         *,
         calibration_images: int = 1024,
         progress: Progress = silent,

@@ -13,7 +13,7 @@ LAYERS = (
     ("ofa.errors", "ofa.progress", "ofa.files"),
     ("ofa.arch",),
     ("ofa.space",),
-    ("ofa.depthwise", "ofa.modes"),
+    ("ofa.depthwise", "ofa.modes", "ofa.randomness", "ofa.synchronized"),
     ("ofa.blocks",),
     ("ofa.families",),
     ("ofa.weights",),

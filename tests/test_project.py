@@ -18,6 +18,7 @@ from tests.sources import PACKAGES, ROOT, Source, sources
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 INSTALLED_EXTRAS = ("dev", "tensorrt-rtx")
 IMPORT_NAMES = {
+    "pillow": "PIL",
     "scikit-learn": "sklearn",
     "tensorrt-rtx-cu13-bindings": "tensorrt_rtx_bindings",
     "tensorrt-rtx-cu13-libs": "tensorrt_rtx_libs",

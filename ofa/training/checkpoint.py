@@ -1,23 +1,44 @@
-"""RUN: the folder of a training run, with ``supernet.safetensors``, ``config.toml`` and ``metrics.jsonl``."""
+"""RUN: the folder of a training run.
+
+It holds ``config.toml``, ``metrics.jsonl``, the states of a run that goes on in ``checkpoints/``, and at the end
+``supernet.safetensors``. Every file is whole or absent: a full disk or a killed process leaves the last good state.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ofa.errors import FileError, RecipeError, WeightsError
 from ofa.files import replacing
 from ofa.supernet import Supernet
-from ofa.training.loop import EpochMetrics
+from ofa.training.metrics import EpochMetrics
 from ofa.training.recipe import Recipe
 from ofa.training.tables import build
+from ofa.training.trainer import TrainingState
+from ofa.weights import read_weights, write_weights
 
-__all__ = ["CONFIG", "METRICS", "WEIGHTS", "Run", "append_metrics", "begin_run", "load_run", "save_run"]
+__all__ = [
+    "CHECKPOINTS",
+    "CONFIG",
+    "METRICS",
+    "WEIGHTS",
+    "Run",
+    "append_metrics",
+    "begin_run",
+    "continue_run",
+    "load_run",
+    "save_run",
+    "save_state",
+]
 
-WEIGHTS, CONFIG, METRICS = "supernet.safetensors", "config.toml", "metrics.jsonl"
+WEIGHTS, CONFIG, METRICS, CHECKPOINTS = "supernet.safetensors", "config.toml", "metrics.jsonl", "checkpoints"
+_KEPT = 2
+"""States kept: the last, and the one before in case that one is damaged by what no renaming helps against."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,22 +57,99 @@ class Run:
 
 
 def begin_run(folder: str | os.PathLike[str], recipe: Recipe) -> None:
-    """Make the folder of a run that has no weights and no metrics yet.
+    """Make the folder of a run that has no weights, no states and no metrics yet.
 
     Called before training, it finds out that the folder cannot be written before hours were spent.
 
     Raises:
         FileError: the folder cannot be made or written.
     """
+    _make_folder(Path(folder))
+    _write_recipe(folder, recipe)
+    _write_metrics(folder, ())
+    _forget_states(folder)
+
+
+def save_state(folder: str | os.PathLike[str], recipe: Recipe, state: TrainingState) -> None:
+    """Keep a state of the run, and the one before it.
+
+    Raises:
+        FileError: the folder cannot be written, or the disk is full; earlier states are still there.
+    """
+    place = Path(folder) / CHECKPOINTS
+    _make_folder(place)
+    header = {"kind": "checkpoint", "space": recipe.space, "step": str(state.step), "values": json.dumps(state.values)}
+    write_weights(state.tensors, place / f"{state.step:09d}.safetensors", {**header, "recipe": recipe.to_toml()})
+    for old in _states(folder)[:-_KEPT]:
+        old.unlink(missing_ok=True)
+
+
+def continue_run(
+    folder: str | os.PathLike[str], recipe: Recipe, *, write: bool = True
+) -> tuple[TrainingState | None, tuple[EpochMetrics, ...]]:
+    """The last state of a run and the metrics up to it, for a run that goes on; None if it has no state yet.
+
+    Metrics that are later than the state are dropped from the file, because those epochs are trained again.
+
+    Args:
+        folder: of the run.
+        recipe: which must be the run's own.
+        write: whether to drop those lines; of several processes only one must.
+
+    Raises:
+        FileError: a file is missing or damaged.
+        WeightsError: the state is of another space, or damaged.
+        RecipeError: the run was made by another recipe.
+    """
+    place = Path(folder)
+    if not (place / CONFIG).is_file():
+        raise FileError(f"a run that goes on must have {CONFIG}, but '{folder}' has none; begin one without --resume")
+    if Recipe.load(place / CONFIG) != recipe:
+        raise RecipeError(
+            f"a run must go on with the recipe that it began with, but '{place / CONFIG}' is another; resume it without --set"
+        )
+    states = _states(folder)
+    if not states:
+        return None, ()
+    state = _read_state(states[-1], recipe)
+    done = tuple(epoch for epoch in _read_metrics(place / METRICS) if epoch.step <= state.step)
+    if write:
+        _write_metrics(folder, done)
+    return state, done
+
+
+def _make_folder(folder: Path) -> None:
     try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise FileError(f"'{folder}' must be a folder that can be made, but {reason}; choose another") from error
-    with replacing(Path(folder) / CONFIG) as temporary:
-        temporary.write_text(recipe.to_toml(), encoding="utf-8")
-    with replacing(Path(folder) / METRICS) as temporary:
-        temporary.write_text("", encoding="utf-8")
+
+
+def _forget_states(folder: str | os.PathLike[str]) -> None:
+    for state in _states(folder):
+        state.unlink(missing_ok=True)
+    with suppress(OSError):  # it is not there, or holds what somebody else put there
+        (Path(folder) / CHECKPOINTS).rmdir()
+
+
+def _states(folder: str | os.PathLike[str]) -> list[Path]:
+    """The files of a run's states, oldest first."""
+    return sorted((Path(folder) / CHECKPOINTS).glob("[0-9]*.safetensors"))
+
+
+def _read_state(path: Path, recipe: Recipe) -> TrainingState:
+    weights = read_weights(path, kind="checkpoint")
+    metadata = weights.metadata
+    if metadata.get("space") != recipe.space:
+        raise WeightsError(
+            f"a checkpoint must be of its recipe's space, but '{path}' is of {metadata.get('space')} and the recipe of {recipe.space}; "
+            "resume the run that made it"
+        )
+    try:
+        return TrainingState(int(metadata["step"]), dict(weights.tensors), json.loads(metadata["values"]))
+    except (KeyError, ValueError) as error:
+        raise WeightsError(f"'{path}' must have a whole header, but {error}; delete it to resume from the state before") from error
 
 
 def append_metrics(folder: str | os.PathLike[str], metrics: EpochMetrics) -> None:
@@ -65,15 +163,16 @@ def append_metrics(folder: str | os.PathLike[str], metrics: EpochMetrics) -> Non
 
 
 def save_run(folder: str | os.PathLike[str], supernet: Supernet, recipe: Recipe, metrics: Iterable[EpochMetrics]) -> None:
-    """Write a run; each file takes its place only when it is complete.
+    """Write a run that has ended; each file takes its place only when it is complete, and the states go last.
 
     Raises:
         FileError: the folder cannot be written.
     """
-    begin_run(folder, recipe)
-    with replacing(Path(folder) / METRICS) as temporary:
-        temporary.write_text("".join(map(_line, metrics)), encoding="utf-8")
+    _make_folder(Path(folder))
     supernet.save(Path(folder) / WEIGHTS, metadata={"recipe": recipe.to_toml()})
+    _write_recipe(folder, recipe)
+    _write_metrics(folder, metrics)
+    _forget_states(folder)
 
 
 def load_run(folder: str | os.PathLike[str]) -> Run:
@@ -98,6 +197,16 @@ def load_run(folder: str | os.PathLike[str]) -> Run:
             f"{recipe.space}; put the files of one run together"
         )
     return Run(supernet, recipe, _read_metrics(place / METRICS))
+
+
+def _write_recipe(folder: str | os.PathLike[str], recipe: Recipe) -> None:
+    with replacing(Path(folder) / CONFIG) as temporary:
+        temporary.write_text(recipe.to_toml(), encoding="utf-8")
+
+
+def _write_metrics(folder: str | os.PathLike[str], metrics: Iterable[EpochMetrics]) -> None:
+    with replacing(Path(folder) / METRICS) as temporary:
+        temporary.write_text("".join(map(_line, metrics)), encoding="utf-8")
 
 
 def _line(metrics: EpochMetrics) -> str:

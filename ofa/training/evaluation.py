@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ofa.data import ImageData, batches
+from ofa.data import Images, batches
 from ofa.modes import evaluating
 
 __all__ = ["device_of", "evaluate"]
 
 
-def evaluate(network: nn.Module, data: ImageData, *, resolution: int, batch_size: int = 256) -> float:
+def evaluate(network: nn.Module, data: Images, *, resolution: int, batch_size: int = 256) -> float:
     """The share of ``data`` (0..1) whose class has the largest logit.
 
     The network is put in evaluation mode meanwhile, and afterwards in the mode it was in.

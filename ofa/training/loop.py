@@ -1,264 +1,126 @@
-"""The training of a supernet: phases, epochs, steps.
-
-Shapes: B images of a batch, C channels, H W pixels.
-"""
+"""The training of a supernet, from its recipe to its weights."""
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import replace
 
-import numpy as np
 import torch
-from torch import Tensor, nn
 
 from ofa.arch import Arch
-from ofa.data import ImageData, batch_indices, make_batch
-from ofa.errors import DataError, RecipeError
+from ofa.calibrate import calibrate
+from ofa.data import Images
+from ofa.errors import DataError
 from ofa.progress import Progress, silent
-from ofa.space import Space
 from ofa.supernet import Supernet
-from ofa.training.evaluation import device_of
-from ofa.training.losses import training_loss
-from ofa.training.phase import Phase
+from ofa.training.distributed import ALONE, World
+from ofa.training.evaluation import evaluate
+from ofa.training.guard import Setback
+from ofa.training.metrics import EpochMetrics
 from ofa.training.recipe import Recipe
-from ofa.training.sampling import Sampler, uniform
+from ofa.training.sampling import Sampler
+from ofa.training.trainer import Trainer, TrainingState
 
-__all__ = ["EpochMetrics", "StepResult", "scheduled_rate", "train", "training_step"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class EpochMetrics:
-    """What one epoch came to.
-
-    Attributes:
-        phase: name of the phase.
-        epoch: counted from 1 within the phase.
-        epochs: of the phase.
-        loss: mean over all steps and subnets.
-        accuracy: share (0..1) of training images, augmented, that the sampled subnets got right in training mode.
-        learning_rate: of the epoch's last step.
-        images_per_s: training images a second, however many subnets saw each.
-        duration_s: wall-clock seconds.
-    """
-
-    phase: str
-    epoch: int
-    epochs: int
-    loss: float
-    accuracy: float
-    learning_rate: float
-    images_per_s: float
-    duration_s: float
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """One step's mean loss over its subnets, and the share of images (0..1) that they got right; scalars on the device."""
-
-    loss: Tensor
-    accuracy: Tensor
+__all__ = ["reference_archs", "train"]
 
 
 def train(
     supernet: Supernet,
     recipe: Recipe,
-    data: ImageData,
+    data: Images,
     *,
-    generator: torch.Generator,
-    rng: np.random.Generator,
+    selection: Images | None = None,
+    world: World = ALONE,
+    state: TrainingState | None = None,
     progress: Progress = silent,
     on_metrics: Callable[[EpochMetrics], None] | None = None,
-    sampler: Sampler = uniform,
+    on_state: Callable[[TrainingState], None] | None = None,
+    on_setback: Callable[[Setback], None] | None = None,
+    sampler: Sampler | None = None,
 ) -> list[EpochMetrics]:
-    """Train ``supernet`` in place by the phases of ``recipe``.
+    """Train ``supernet`` in place by the phases of ``recipe``, each from the weights that the one before left.
 
-    The teacher of the phases that distil is a copy of the largest network, taken when the first of them begins.
+    Every random choice follows from the recipe's seed and the number of the step, so a run that goes on from a state ends bit for
+    bit as if it had never stopped (on a CPU, with as many threads and processes). A loss that is not finite, or that collapses,
+    takes the run back to its last good state with half the learning rate.
 
     Args:
         supernet: of the recipe's space; where it lies, training happens.
         recipe: what to do.
         data: the images to train on.
-        generator: order and augmentation of the images, on the CPU.
-        rng: resolutions and subnets.
+        selection: other images, on which the smallest, a middle and the largest network are evaluated after some epochs.
+        world: the processes that train together, each with this function, the same arguments and its share of every batch.
+        state: where to go on; None begins.
         progress: told of every step.
         on_metrics: given each epoch's metrics as they arise.
-        sampler: chooses the subnets.
+        on_state: given the state after every ``checkpoint_steps`` steps and every epoch, to be kept by whoever may resume.
+        on_setback: told when training went wrong and goes back.
+        sampler: draws the subnets in place of what the phases say.
 
     Returns:
-        The metrics of every epoch.
+        The metrics of every epoch that was trained here.
 
     Raises:
         DataError: the data has another number of classes than the supernet.
-        RecipeError: a phase beyond the space, or a loss that is no longer finite.
+        RecipeError: a phase beyond the space, or training that goes wrong again and again.
+        WeightsError: a state of another space or recipe.
     """
     if data.num_classes != supernet.space.num_classes:
         raise DataError(
             f"the supernet must have one output a class, but it has {supernet.space.num_classes} and the data has "
             f"{data.num_classes} classes; build it with the recipe's build_supernet({data.num_classes})"
         )
-    run = _Run(supernet, recipe, data, generator, rng, progress, sampler)
-    metrics = []
     was_training = supernet.training
-    supernet.train()
+    supernet.train().synchronize(world.size > 1)
+    trainer = Trainer(supernet, recipe, data, world, progress, on_state, on_setback, sampler)
+    metrics = []
     try:
-        for phase in recipe.phases:
-            for epoch in run.epochs(phase):
-                metrics.append(epoch)
-                if on_metrics is not None:
-                    on_metrics(epoch)
+        if state is not None:
+            trainer.restore(state)
+        while not trainer.finished:
+            epoch = trainer.epoch()
+            if epoch is None:
+                continue
+            if selection is not None and world.is_first and _is_due(epoch, recipe.evaluate_every):
+                epoch = _evaluated(trainer, epoch, data, selection)
+            metrics.append(epoch)
+            if on_metrics is not None:
+                on_metrics(epoch)
     finally:
-        supernet.train(was_training)
+        supernet.train(was_training).synchronize(False)
     return metrics
 
 
-def scheduled_rate(phase: Phase, step: int, steps_per_epoch: int) -> float:
-    """The rate at a step of a phase, counted from 0: a linear rise to ``phase.learning_rate``, then a cosine towards zero."""
-    warmup, total = phase.warmup_epochs * steps_per_epoch, phase.epochs * steps_per_epoch
-    if step < warmup:
-        return phase.learning_rate * (step + 1) / (warmup + 1)
-    return phase.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
+def reference_archs(supernet: Supernet) -> dict[str, Arch]:
+    """The smallest, a middle and the largest network of a space, each at the resolution that goes with its size."""
+    space = supernet.space
+    middle = {gene.name: (len(gene.values) - 1) // 2 for stage in space.stages for gene in stage.genes}
+    middle |= {gene.name: (len(gene.values) - 1) // 2 for gene in space.network}
+    depth = (min(len(stage.depths) for stage in space.stages) - 1) // 2
+    return {
+        "smallest": space.smallest(),
+        "middle": space.uniform(resolution=(len(space.resolutions) - 1) // 2, depth=depth, genes=middle),
+        "largest": space.largest(),
+    }
 
 
-def training_step(
-    supernet: Supernet,
-    archs: Sequence[Arch],
-    batch: tuple[Tensor, Tensor],
-    optimizer: torch.optim.Optimizer,
-    *,
-    label_smoothing: float,
-    teacher: nn.Module | None = None,
-    distillation_weight: float = 0.0,
-) -> StepResult:
-    """One step on the mean gradient of several subnets, each accumulated in place in the supernet's store.
-
-    Args:
-        supernet: in training mode.
-        archs: the subnets; all of the batch's resolution.
-        batch: normalized float32 [B, C, H, W] and int64 [B].
-        optimizer: of the supernet's parameters.
-        label_smoothing: share of a label that is spread over all classes.
-        teacher: in evaluation mode; gives soft targets.
-        distillation_weight: of the soft targets.
-    """
-    x_BCHW, y_B = batch
-    supernet.zero_grad()
-    targets = None
-    if teacher is not None and distillation_weight > 0:
-        with torch.no_grad():
-            targets = teacher(x_BCHW)
-    losses, hits = [], []
-    for arch in archs:
-        logits = supernet.subnet(arch)(x_BCHW)
-        loss = training_loss(
-            logits, y_B, label_smoothing=label_smoothing, teacher_logits=targets, distillation_weight=distillation_weight
-        ) / len(archs)
-        loss.backward()
-        losses.append(loss.detach())
-        hits.append((logits.detach().argmax(1) == y_B).float().mean())
-    optimizer.step()
-    return StepResult(torch.stack(losses).sum(), torch.stack(hits).mean())
+def _is_due(epoch: EpochMetrics, every: int) -> bool:
+    return epoch.epoch == epoch.epochs or (every > 0 and epoch.epoch % every == 0)
 
 
-@dataclass(eq=False)
-class _Run:
-    """A training run and where it stands."""
-
-    supernet: Supernet
-    recipe: Recipe
-    data: ImageData
-    generator: torch.Generator
-    rng: np.random.Generator
-    progress: Progress
-    sampler: Sampler
-    teacher: nn.Module | None = None
-    trained: Space | None = None
-    steps_done: int = 0
-
-    @property
-    def steps_per_epoch(self) -> int:
-        full, rest = divmod(len(self.data), self.recipe.batch_size)
-        return full or min(rest, 1)
-
-    @property
-    def steps_total(self) -> int:
-        return self.steps_per_epoch * sum(phase.epochs for phase in self.recipe.phases)
-
-    def epochs(self, phase: Phase) -> Iterator[EpochMetrics]:
-        """Train one phase, an epoch at a time."""
-        space = self._begin(phase)
-        spaces = {resolution: space.restrict(resolution=(resolution,)) for resolution in space.resolutions}
-        optimizer = torch.optim.SGD(
-            self.supernet.parameter_groups(self.recipe.weight_decay),
-            lr=phase.learning_rate,
-            momentum=self.recipe.momentum,
-            nesterov=self.recipe.momentum > 0,
-        )
-        for epoch in range(phase.epochs):
-            yield self._epoch(phase, epoch, spaces, optimizer)
-        self.trained = space
-
-    def _begin(self, phase: Phase) -> Space:
-        """Make ready what a phase builds on: the order of the channels and the teacher."""
-        space = phase.restrict(self.supernet.space)
-        if phase.reorder_channels:
-            largest_alone = Phase(name="largest", epochs=1, learning_rate=1).restrict(self.supernet.space)
-            self.supernet.reorder_channels(trained=self.trained or largest_alone)
-        if phase.distillation_weight > 0 and self.teacher is None:
-            self.teacher = self.supernet.extract(self.supernet.space.largest()).eval().requires_grad_(False)
-        return space
-
-    def _epoch(self, phase: Phase, epoch: int, spaces: dict[int, Space], optimizer: torch.optim.Optimizer) -> EpochMetrics:
-        started = time.perf_counter()
-        loss, accuracy, rate = 0.0, 0.0, 0.0
-        indices = batch_indices(len(self.data), self.recipe.batch_size, self.generator, drop_last=True)
-        for number, index in enumerate(indices):
-            step = epoch * len(indices) + number
-            rate = scheduled_rate(phase, step, len(indices))
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            result = self._step(phase, index, spaces, optimizer)
-            latest = float(result.loss)
-            if not math.isfinite(latest):
-                raise RecipeError(
-                    f"the loss must stay finite, but became {latest} in phase {phase.name}, epoch {epoch + 1}, step {number + 1} at "
-                    f"learning rate {rate:.3g}; lower phases.{phase.name}.learning_rate or lengthen its warmup_epochs"
-                )
-            loss, accuracy = loss + latest, accuracy + float(result.accuracy)
-            self.steps_done += 1
-            self.progress(self.steps_done, self.steps_total, f"{phase.name} {epoch + 1}/{phase.epochs}, loss {latest:.3f}")
-        duration = time.perf_counter() - started
-        return EpochMetrics(
-            phase=phase.name,
-            epoch=epoch + 1,
-            epochs=phase.epochs,
-            loss=loss / len(indices),
-            accuracy=accuracy / len(indices),
-            learning_rate=rate,
-            images_per_s=sum(map(len, indices)) / duration,
-            duration_s=duration,
-        )
-
-    def _step(self, phase: Phase, index: Tensor, spaces: dict[int, Space], optimizer: torch.optim.Optimizer) -> StepResult:
-        """Draw a resolution and subnets, and take one step."""
-        resolution = list(spaces)[int(self.rng.integers(len(spaces)))]
-        archs = self.sampler(spaces[resolution], phase.subnets_per_step, self.rng)
-        batch = make_batch(
-            self.data,
-            index,
-            resolution=resolution,
-            augmentation=self.recipe.augmentation,
-            generator=self.generator,
-            device=device_of(self.supernet),
-        )
-        return training_step(
-            self.supernet,
-            archs,
-            batch,
-            optimizer,
-            label_smoothing=self.recipe.label_smoothing,
-            teacher=self.teacher if phase.distillation_weight > 0 else None,
-            distillation_weight=phase.distillation_weight,
-        )
+def _evaluated(trainer: Trainer, epoch: EpochMetrics, data: Images, selection: Images) -> EpochMetrics:
+    """The epoch's metrics with the accuracies of three networks of the space."""
+    few = selection.subset(torch.arange(min(len(selection), trainer.recipe.evaluation_images)))
+    accuracies = {}
+    with trainer.averaged():
+        for name, arch in reference_archs(trainer.supernet).items():
+            network = trainer.supernet.extract(arch)
+            calibrate(network, data, resolution=arch.resolution)
+            accuracies[name] = evaluate(network, few, resolution=arch.resolution)
+    trainer.note = ", right " + " / ".join(f"{accuracy:.1%}" for accuracy in accuracies.values())
+    return replace(
+        epoch,
+        smallest_accuracy=accuracies["smallest"],
+        middle_accuracy=accuracies["middle"],
+        largest_accuracy=accuracies["largest"],
+    )

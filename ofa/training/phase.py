@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from ofa.errors import RecipeError, SpaceError
 from ofa.space import Gene, Space
+from ofa.training.losses import Divergence
 from ofa.training.tables import check_range
 
 __all__ = ["Phase"]
@@ -25,10 +26,18 @@ class Phase:
         free: the choices that are sampled, by gene; ``depth`` counts each stage's depths from the shallowest, as
             ``Space.restrict`` does. Genes that are not named stand at their largest value.
         resolutions: sides of the input in pixels, one drawn for each batch; empty for all of the space.
-        subnets_per_step: random subnets whose mean gradient makes one step.
+        subnets_per_step: subnets whose mean gradient makes one step.
+        sampling: how they are chosen: ``uniform``, ``strata`` (small and large networks as often as middling ones) or ``best-up``
+            (of several, the one of which the losses so far promise most).
+        sandwich: whether the largest and the smallest network of the phase are always among them (Yu and Huang, ICCV 2019).
+        coupled: whether a stage's depth and width are chosen together (CompOFA, Sahni et al., ICLR 2021).
         reorder_channels: whether channels are first put in the order of their importance, so that narrow subnets keep the
             important ones.
-        distillation_weight: weight of the teacher's soft targets beside the labels' weight of 1; 0 is no teacher.
+        distillation_weight: weight of the teacher's soft targets beside the labels' weight of 1; 0 is no teacher, infinity no labels.
+        teacher: ``copy`` is a copy of the largest network, taken when the first phase that distils begins; ``in-place`` is the
+            largest network as it answers in the same step, which itself learns from the labels (BigNAS, Yu et al., ECCV 2020).
+        divergence: between the teacher and a subnet: ``kl`` (Kullback-Leibler) or ``alpha`` (adaptive, AlphaNet).
+        dropout: whose classifier drops inputs: that of ``all`` subnets, or of the ``largest`` network alone.
         warmup_epochs: epochs, or part of one, in which the learning rate rises linearly from zero.
 
     Raises:
@@ -41,8 +50,14 @@ class Phase:
     free: tuple[Gene, ...] = ()
     resolutions: tuple[int, ...] = ()
     subnets_per_step: int = 1
+    sampling: Literal["uniform", "strata", "best-up"] = "uniform"
+    sandwich: bool = False
+    coupled: bool = False
     reorder_channels: bool = False
     distillation_weight: float = 0.0
+    teacher: Literal["copy", "in-place"] = "copy"
+    divergence: Divergence = "kl"
+    dropout: Literal["all", "largest"] = "all"
     warmup_epochs: float = 0.0
 
     def __post_init__(self) -> None:
@@ -53,8 +68,22 @@ class Phase:
         check_range(f"{where}.warmup_epochs", self.warmup_epochs, 0, self.epochs)
         if not 0 < self.learning_rate < float("inf"):
             raise RecipeError(f"{where}.learning_rate must be above 0, but is {self.learning_rate}; 0.1 is common for SGD")
+        if self.sandwich and self.subnets_per_step < 2:
+            raise RecipeError(f"{where}.subnets_per_step must be at least 2 with sandwich, but is {self.subnets_per_step}; raise it")
+        if self.distils_in_place and not self.sandwich:
+            raise RecipeError(f"{where}.sandwich must be true for a teacher in-place, which is the step's largest network; set it")
         if "resolution" in (gene.name for gene in self.free):
             raise RecipeError(f"{where}.free must not name the resolution, which each batch has one of; use {where}.resolutions instead")
+
+    @property
+    def distils_in_place(self) -> bool:
+        """Whether the step's largest network teaches the others."""
+        return self.distillation_weight > 0 and self.teacher == "in-place"
+
+    @property
+    def needs_copy(self) -> bool:
+        """Whether a copy of the largest network must be there to teach."""
+        return self.distillation_weight > 0 and self.teacher == "copy"
 
     def restrict(self, space: AnySpace) -> AnySpace:
         """The part of ``space`` that this phase samples from.

@@ -1,33 +1,58 @@
-"""Recipes by name."""
+"""Recipes that come with the project, as the TOML files of ``ofa/training/recipes``."""
 
 from __future__ import annotations
 
-from ofa.data import Augmentation
-from ofa.families import get_space
-from ofa.training.recipe import Recipe
-from ofa.training.shrinking import progressive_shrinking
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
 
-__all__ = ["demo_recipe"]
+from ofa.errors import FileError, nearest
+from ofa.training.recipe import Recipe
+
+__all__ = ["demo_recipe", "load_recipe", "preset_names", "preset_text"]
+
+
+def preset_names() -> tuple[str, ...]:
+    """The names of the recipes that come with the project."""
+    return tuple(
+        sorted(entry.name.removesuffix(".toml") for entry in files("ofa.training.recipes").iterdir() if entry.name.endswith(".toml"))
+    )
+
+
+def preset_text(name: str) -> str:
+    """The TOML of a recipe that comes with the project.
+
+    Raises:
+        FileError: no recipe has this name.
+    """
+    if name not in preset_names():
+        raise FileError(f"'{name}' must be the name of a recipe; {nearest(name, preset_names())}")
+    return files("ofa.training.recipes").joinpath(f"{name}.toml").read_text(encoding="utf-8")
+
+
+def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe from a file, or one that comes with the project by its name.
+
+    Args:
+        source: the path or name.
+        overrides: changes as of ``Recipe.from_toml``.
+
+    Raises:
+        FileError: there is neither such a file nor such a name.
+        RecipeError: it is no recipe.
+    """
+    if Path(source).exists() or source.endswith(".toml"):
+        return Recipe.load(source, overrides)
+    if source not in preset_names():
+        raise FileError(f"'{source}' must be a TOML file or the name of a recipe; {nearest(source, preset_names())}")
+    return Recipe.from_toml(preset_text(source), overrides)
 
 
 def demo_recipe(*, epochs: int = 36, seed: int = 0) -> Recipe:
-    """A small MobileNetV3 supernet on scikit-learn's handwritten digits: less than a minute on two CPU cores.
-
-    Batches are small because a digit says much and there are few: steps, not images, are what so short a training lacks.
+    """A small MobileNetV3 supernet on scikit-learn's handwritten digits: about a minute on two CPU cores.
 
     Args:
         epochs: of all phases together.
         seed: of every random choice.
     """
-    space = get_space("ofa-mbv3-tiny")
-    return Recipe(
-        space=space.name,
-        data="digits",
-        batch_size=32,
-        augmentation=Augmentation(shift=0.06, scale=0.1),
-        fractions=(0.6, 0.2, 0.2),
-        phases=progressive_shrinking(
-            space, epochs=epochs, learning_rate=0.15, shrinking_learning_rate=0.15, subnets_per_step=2, warmup_epochs=0.5
-        ),
-        seed=seed,
-    )
+    return load_recipe("digits", (f"progressive_shrinking.epochs={epochs}", f"seed={seed}"))

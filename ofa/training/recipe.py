@@ -13,15 +13,17 @@ import numpy as np
 import torch
 
 from ofa.data import Augmentation, Splits, load_data, split
-from ofa.errors import FileError, RecipeError, SpaceError
+from ofa.errors import DataError, FileError, RecipeError, SpaceError
 from ofa.families import get_space
+from ofa.progress import Progress, silent
 from ofa.space import Space
 from ofa.supernet import Supernet
+from ofa.training.methods import METHODS
 from ofa.training.phase import Phase
-from ofa.training.shrinking import progressive_shrinking
-from ofa.training.tables import build, check_range, toml_lines
+from ofa.training.step import Precision
+from ofa.training.tables import build, check_range, line_of, toml_lines
 
-__all__ = ["Phase", "Recipe", "progressive_shrinking"]
+__all__ = ["Phase", "Recipe"]
 
 Purpose = Literal["split", "weights", "training", "specialization"]
 _PURPOSES: tuple[Purpose, ...] = ("split", "weights", "training", "specialization")
@@ -33,15 +35,24 @@ class Recipe:
 
     Attributes:
         space: name of the space.
-        data: name of the data set.
+        data: the images: the name of a data set, a Parquet file, a folder, or ``module:attribute`` (see ``ofa.data.load_data``).
         phases: one after the other, each from the weights that the one before left.
+        test_data: further images like ``data`` to test on; empty cuts the test part from ``data``.
+        unreadable: what happens to images that cannot be read: ``refuse`` the data, or ``skip`` and name them.
+        workers: processes that decode images; None decides by the data.
         batch_size: images a step.
         momentum: of SGD with Nesterov's step.
         weight_decay: of convolution and linear weights.
         label_smoothing: share of a label that is spread over all classes.
         dropout: share of the classifier's inputs that are dropped in training.
-        augmentation: how training images are moved at random.
-        fractions: share of the images to train on, to select networks on, and to test on.
+        precision: of the arithmetic: ``float32``, ``bfloat16`` or ``float16`` (with scaled gradients).
+        clip_norm: largest norm of a step's gradient; longer ones are scaled down. 0 is no limit.
+        weight_averaging: decay a step of the weights' moving average, which each phase ends with; 0 averages nothing.
+        checkpoint_steps: steps from one state that can be returned to, to the next; the end of each epoch is always one.
+        evaluate_every: epochs from one evaluation to the next; 0 is only at the end of each phase.
+        evaluation_images: how many images of the selection part those evaluations take at most.
+        augmentation: how training images are changed at random.
+        fractions: share of the images to train on, to select networks on, and to test on; the last is 0 with ``test_data``.
         seed: of every random choice: the split, the first weights, the order of images and the subnets.
 
     Raises:
@@ -56,18 +67,33 @@ class Recipe:
     weight_decay: float = 3e-5
     label_smoothing: float = 0.1
     dropout: float = 0.0
+    precision: Precision = "float32"
+    clip_norm: float = 0.0
+    weight_averaging: float = 0.0
+    test_data: str = ""
+    unreadable: Literal["refuse", "skip"] = "refuse"
+    workers: int | None = None
+    checkpoint_steps: int = 1000
+    evaluate_every: int = 1
+    evaluation_images: int = 1000
     augmentation: Augmentation = field(default_factory=Augmentation)
     fractions: tuple[float, float, float] = (0.7, 0.15, 0.15)
     seed: int = 0
 
     def __post_init__(self) -> None:
         check_range("batch_size", self.batch_size, 2)
-        check_range("weight_decay", self.weight_decay, 0)
-        check_range("seed", self.seed, 0)
-        for name in ("momentum", "label_smoothing", "dropout"):
+        for name in ("weight_decay", "clip_norm", "seed", "evaluate_every"):
+            check_range(name, getattr(self, name), 0)
+        for name in ("checkpoint_steps", "evaluation_images"):
+            check_range(name, getattr(self, name), 1)
+        if self.workers is not None:
+            check_range("workers", self.workers, 0)
+        for name in ("momentum", "label_smoothing", "dropout", "weight_averaging"):
             check_range(name, getattr(self, name), 0, 0.999)
         if not self.phases:
-            raise RecipeError("a recipe must have at least one phase, but phases is empty; add [[phases]] or [progressive_shrinking]")
+            raise RecipeError(
+                "a recipe must have at least one phase, but phases is empty; add [[phases]] or a method such as [single_stage]"
+            )
         names = [phase.name for phase in self.phases]
         for name in names:
             if names.count(name) > 1:
@@ -78,6 +104,11 @@ class Recipe:
             raise RecipeError(f"space: {error}") from error
         for phase in self.phases:
             phase.restrict(space)
+        if bool(self.test_data) == (self.fractions[2] > 0):
+            raise RecipeError(
+                f"the last of fractions must be 0 with test_data and above 0 without, but fractions is {list(self.fractions)} and "
+                f"test_data '{self.test_data}'; for example fractions = [0.9, 0.1, 0] beside test_data"
+            )
 
     # -- what it makes ------------------------------------------------------------------------------------------------
 
@@ -85,24 +116,38 @@ class Recipe:
         """The space for as many classes as the data has."""
         return get_space(self.space, num_classes)
 
-    def load_splits(self) -> Splits:
-        """The three parts of the data; the same for the same seed."""
-        return Splits(*split(load_data(self.data), self.fractions, self.generator("split")))
+    def load_splits(self, progress: Progress = silent) -> Splits:
+        """The three parts of the data; the same for the same seed.
+
+        Raises:
+            DataError: the data cannot be used.
+        """
+        data = load_data(self.data, unreadable=self.unreadable, progress=progress)
+        if not self.test_data:
+            return Splits(*split(data, self.fractions, self.generator("split")))
+        test = load_data(self.test_data, unreadable=self.unreadable, progress=progress)
+        train, selection = split(data, self.fractions[:2], self.generator("split"))
+        if test.class_names != train.class_names:
+            raise DataError(
+                f"the test data must have the classes of the data, but '{self.test_data}' has {_words(test.class_names)} and '{self.data}' "
+                f"{_words(train.class_names)}; name the same classes in the same order"
+            )
+        return Splits(train, selection, test.normalized(train.normalization))
 
     def build_supernet(self, num_classes: int) -> Supernet:
         """An untrained supernet; the same for the same seed."""
         return Supernet(self.get_space(num_classes), generator=self.generator("weights"), dropout=self.dropout)
 
-    def generator(self, purpose: Purpose) -> torch.Generator:
-        """Torch's randomness for one purpose, independent of that for the others."""
-        return torch.Generator().manual_seed(int(self._seeds(purpose).generate_state(1, np.uint64)[0] >> np.uint64(1)))
+    def generator(self, purpose: Purpose, *stream: int) -> torch.Generator:
+        """Torch's randomness for one purpose, and for one stream of it, independent of that for the others."""
+        return torch.Generator().manual_seed(int(self._seeds(purpose, stream).generate_state(1, np.uint64)[0] >> np.uint64(1)))
 
-    def rng(self, purpose: Purpose) -> np.random.Generator:
-        """NumPy's randomness for one purpose, independent of that for the others."""
-        return np.random.default_rng(self._seeds(purpose))
+    def rng(self, purpose: Purpose, *stream: int) -> np.random.Generator:
+        """NumPy's randomness for one purpose, and for one stream of it, independent of that for the others."""
+        return np.random.default_rng(self._seeds(purpose, stream))
 
-    def _seeds(self, purpose: Purpose) -> np.random.SeedSequence:
-        return np.random.SeedSequence(self.seed, spawn_key=(_PURPOSES.index(purpose),))
+    def _seeds(self, purpose: Purpose, stream: tuple[int, ...]) -> np.random.SeedSequence:
+        return np.random.SeedSequence(self.seed, spawn_key=(_PURPOSES.index(purpose), *stream))
 
     # -- TOML ---------------------------------------------------------------------------------------------------------
 
@@ -115,10 +160,10 @@ class Recipe:
 
     @classmethod
     def from_toml(cls, text: str, overrides: Sequence[str] = ()) -> Recipe:
-        """Read a recipe whose phases are listed as ``[[phases]]``, or made by a table ``[progressive_shrinking]``.
+        """Read a recipe whose phases are listed as ``[[phases]]``, or made by the table of a method.
 
         Args:
-            text: TOML with the attributes of a recipe; ``progressive_shrinking`` holds the arguments of that function.
+            text: TOML with the attributes of a recipe; a table such as ``progressive_shrinking`` holds the arguments of that method.
             overrides: changes of the form ``key=value``; a dot leads into a table (``augmentation.shift=0.1``), and into a
                 phase by its name (``phases.kernel.epochs=3``).
 
@@ -131,7 +176,13 @@ class Recipe:
             raise RecipeError(f"a recipe must be TOML, but {error}; correct that line") from error
         for override in overrides:
             _override(table, override)
-        return build(cls, table, "the recipe", phases=_phases(table))
+        try:
+            return build(cls, table, "the recipe", phases=_phases(table))
+        except RecipeError as error:
+            line = None if error.path is None or _is_overridden(error.path, overrides) else line_of(text, error.path)
+            if line is None:
+                raise
+            raise RecipeError(f"line {line}: {error}") from error
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
@@ -147,20 +198,27 @@ class Recipe:
             raise RecipeError(f"{path}: {error}") from error
 
 
+def _words(names: Sequence[str]) -> str:
+    return f"{len(names)} ({', '.join(names[:5])}{' ...' if len(names) > 5 else ''})"
+
+
 def _phases(table: dict[str, Any]) -> tuple[Phase, ...]:
     """Take the phases out of a recipe's table."""
-    listed, shrinking = table.pop("phases", None), table.pop("progressive_shrinking", None)
-    if (listed is None) == (shrinking is None):
-        found = "neither" if listed is None else "both"
-        raise RecipeError(f"a recipe must have either [[phases]] or [progressive_shrinking], but this one has {found}; write one of them")
-    if shrinking is not None:
-        if not isinstance(shrinking, Mapping):
-            raise RecipeError(f"progressive_shrinking must be a table, but is {shrinking!r}; write [progressive_shrinking] and its epochs")
-        space = _space_of(table)
-        return build(progressive_shrinking, shrinking, "progressive_shrinking", space=space)
+    found = [key for key in ("phases", *METHODS) if key in table]
+    if len(found) != 1:
+        raise RecipeError(
+            f"a recipe must have one of [[phases]], {', '.join(f'[{method}]' for method in METHODS)}, but this one has "
+            f"{' and '.join(found) or 'none'}; write one of them"
+        )
+    key = found[0]
+    listed = table.pop(key)
+    if key in METHODS:
+        if not isinstance(listed, Mapping):
+            raise RecipeError(f"{key} must be a table, but is {listed!r}; write [{key}] and its epochs")
+        return build(METHODS[key], listed, key, path=(key,), space=_space_of(table))
     if not isinstance(listed, list) or not all(isinstance(phase, Mapping) for phase in listed):
         raise RecipeError(f"phases must be a list of tables, but is {listed!r}; write [[phases]] above each")
-    return tuple(build(Phase, phase, f"phases.{phase.get('name', number)}") for number, phase in enumerate(listed))
+    return tuple(build(Phase, phase, f"phases.{phase.get('name', number)}", path=("phases", number)) for number, phase in enumerate(listed))
 
 
 def _space_of(table: Mapping[str, Any]) -> Space:
@@ -168,6 +226,11 @@ def _space_of(table: Mapping[str, Any]) -> Space:
         return get_space(str(table.get("space", "")))
     except SpaceError as error:
         raise RecipeError(f"space: {error}") from error
+
+
+def _is_overridden(path: tuple[str | int, ...], overrides: Sequence[str]) -> bool:
+    """Whether a key's value came from the command line, so that its line in the file is not to blame."""
+    return any(override.partition("=")[0].strip().rpartition(".")[2] in path for override in overrides)
 
 
 def _override(table: dict[str, Any], override: str) -> None:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from types import NoneType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from ofa.errors import OfaError, RecipeError, nearest
 from ofa.space import Gene
 
-__all__ = ["build", "check_range", "toml_lines"]
+__all__ = ["build", "check_range", "line_of", "toml_lines"]
 
 T = TypeVar("T")
+Path = tuple[str | int, ...]
+_ARRAY, _TABLE, _PAIR = (re.compile(pattern) for pattern in (r"\s*\[\[(.+?)\]\]", r"\s*\[(.+?)\]", r"\s*([\w.\-'\" ]+?)\s*=(.*)"))
 _KINDS = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
 
 
@@ -25,13 +29,14 @@ def check_range(where: str, value: float, low: float, high: float = math.inf) ->
         raise RecipeError(f"{where} must be {rule}, but is {value}; change it in the recipe")
 
 
-def build(factory: Callable[..., T], table: Mapping[str, Any], where: str, **given: Any) -> T:
+def build(factory: Callable[..., T], table: Mapping[str, Any], where: str, *, path: Path = (), **given: Any) -> T:
     """Call ``factory``, whose arguments are annotated, with the keys of a table.
 
     Args:
         factory: a dataclass or a function.
         table: values as TOML gives them; lists become tuples and tables become the dataclasses that are asked for.
         where: what the table is called in errors.
+        path: where the table stands in the document; errors carry the path of the key that they are about.
         given: arguments that do not come from the table.
 
     Raises:
@@ -40,23 +45,81 @@ def build(factory: Callable[..., T], table: Mapping[str, Any], where: str, **giv
     parameters = {name: p for name, p in inspect.signature(factory).parameters.items() if name not in given}
     for key in table:
         if key not in parameters:
-            raise RecipeError(f"{where} has no key '{key}' (value {table[key]!r}); {nearest(key, parameters)}")
+            raise _at((*path, key), f"{where} has no key '{key}' (value {table[key]!r}); {nearest(key, parameters)}")
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in table:
             raise RecipeError(f"{where} must have the key '{name}', but has {', '.join(table) or 'none'}; add it")
     hints = get_type_hints(factory)
+    values = {}
+    for key, value in table.items():
+        try:
+            values[key] = _convert(value, hints[key], f"{where}.{key}")
+        except RecipeError as error:
+            error.path = (*path, key, *(error.path or ()))
+            raise
+        except OfaError as error:
+            raise _at((*path, key), f"{where}: {error}") from error
     try:
-        values = {key: _convert(value, hints[key], f"{where}.{key}") for key, value in table.items()}
         return factory(**values, **given)
-    except RecipeError:
+    except RecipeError as error:
+        if error.path is None:
+            error.path = _blamed(str(error), table, path)
         raise
     except OfaError as error:
-        raise RecipeError(f"{where}: {error}") from error
+        raise _at(_blamed(str(error), table, path), f"{where}: {error}") from error
+
+
+def _at(path: Path | None, message: str) -> RecipeError:
+    error = RecipeError(message)
+    error.path = path
+    return error
+
+
+def _blamed(message: str, table: Mapping[str, Any], path: Path) -> Path | None:
+    """The path of the key that a sentence such as "batch_size must be ..." is about; None if it is about none of the table."""
+    subject = re.split(r" (?:must|has|needs) ", message, maxsplit=1)[0]
+    return next(((*path, key) for key in table if re.search(rf"\b{re.escape(key)}\b", subject)), None)
+
+
+def line_of(text: str, path: Path) -> int | None:
+    """The line, from 1, on which a key of a TOML document stands; None if it is not there.
+
+    Args:
+        text: the document.
+        path: names of tables and keys, and numbers of tables within an array, such as ``("phases", 1, "epochs")``.
+    """
+    prefix: Path = ()
+    counts: dict[str, int] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        if header := _ARRAY.match(line):
+            name = header[1].strip()
+            counts[name] = counts.get(name, -1) + 1
+            prefix = (*_keys(name), counts[name])
+        elif header := _TABLE.match(line):
+            prefix = _keys(header[1])
+        elif pair := _PAIR.match(line):
+            found = (*prefix, *_keys(pair[1]))
+            # What is left of the path must be in an inline table on the same line.
+            rest = [key for key in path[len(found) :] if isinstance(key, str)]
+            if path[: len(found)] == found and all(re.search(rf"\b{re.escape(key)}\b", pair[2]) for key in rest):
+                return number
+    return None
+
+
+def _keys(dotted: str) -> Path:
+    return tuple(part.strip().strip("'\"") for part in dotted.split("."))
 
 
 def _convert(value: Any, hint: Any, where: str) -> Any:
     if get_origin(hint) is tuple:
         return _convert_tuple(value, get_args(hint), where)
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            raise RecipeError(f"{where} must be one of its words, but is {value!r}; {nearest(str(value), get_args(hint))}")
+        return value
+    if NoneType in get_args(hint):  # TOML has no null, but JSON has
+        inner = next(kind for kind in get_args(hint) if kind is not NoneType)
+        return None if value is None else _convert(value, inner, where)
     if get_origin(hint) is not None or hint not in _KINDS:
         if is_dataclass(hint) and isinstance(hint, type):
             return build(hint, _table(value, where), where)
@@ -93,7 +156,7 @@ def toml_lines(instance: Any, leave_out: str = "") -> list[str]:
     return [
         f"{field.name} = {_to_toml(getattr(instance, field.name), genes=Gene in get_args(hints[field.name]))}"
         for field in fields(instance)
-        if field.name != leave_out
+        if field.name != leave_out and getattr(instance, field.name) is not None
     ]
 
 

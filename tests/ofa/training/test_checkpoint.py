@@ -47,6 +47,12 @@ def test_the_files_of_a_run_are_plain(run: Path) -> None:
         "learning_rate": 0.1,
         "images_per_s": 900.5,
         "duration_s": 1.25,
+        "step": 0,
+        "waiting_s": 0.0,
+        "rate_factor": 1.0,
+        "smallest_accuracy": None,
+        "middle_accuracy": None,
+        "largest_accuracy": None,
     }
 
 

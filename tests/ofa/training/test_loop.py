@@ -9,14 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from ofa.arch import Arch
 from ofa.calibrate import calibrate
 from ofa.data import ImageData, make_batch
 from ofa.errors import DataError, RecipeError
 from ofa.families import get_space
-from ofa.space import Gene
+from ofa.space import Gene, Space
 from ofa.supernet import Supernet
 from ofa.training import EpochMetrics, Phase, Recipe, demo_recipe, evaluate, progressive_shrinking, train
-from ofa.training.loop import scheduled_rate, training_step
+from ofa.training.sampling import Uniform, free
+from ofa.training.schedule import scheduled_rate
+from ofa.training.step import Objective, training_step
 
 MakeRecipe = Callable[..., Recipe]
 FAMILIES = ("ofa-mbv3-tiny", "ofa-proxyless-tiny", "ofa-resnet50-tiny")
@@ -24,7 +27,7 @@ FAMILIES = ("ofa-mbv3-tiny", "ofa-proxyless-tiny", "ofa-resnet50-tiny")
 
 def fit(recipe: Recipe, data: ImageData, **more: Any) -> tuple[Supernet, list[EpochMetrics]]:
     supernet = recipe.build_supernet(data.num_classes)
-    metrics = train(supernet, recipe, data, generator=recipe.generator("training"), rng=recipe.rng("training"), **more)
+    metrics = train(supernet, recipe, data, **more)
     return supernet, metrics
 
 
@@ -75,19 +78,20 @@ def test_progress_counts_every_step_and_metrics_come_with_each_epoch(pictures: I
 def test_training_leaves_the_mode_as_it_was(pictures: ImageData, recipe_of: MakeRecipe) -> None:
     recipe = recipe_of("ofa-mbv3-tiny")
     supernet = recipe.build_supernet(10).eval()
-    train(supernet, recipe, pictures, generator=torch.Generator(), rng=np.random.default_rng(0))
+    train(supernet, recipe, pictures)
     assert not supernet.training
 
 
 def test_what_a_phase_does_not_free_is_not_trained(pictures: ImageData, recipe_of: MakeRecipe) -> None:
-    sampled = []
+    sampled: list[Arch] = []
 
-    def spy(space: Any, count: int, rng: np.random.Generator) -> Any:
-        sampled.extend(space.sample(rng) for _ in range(count))
-        return tuple(sampled[-count:])
+    class Spy(Uniform):
+        def draw(self, space: Space, count: int, rng: np.random.Generator) -> tuple[Arch, ...]:
+            sampled.extend(super().draw(space, count, rng))
+            return tuple(sampled[-count:])
 
     kernel = Phase(name="kernel", epochs=2, learning_rate=0.01, free=(Gene("kernel", (3, 5)),), resolutions=(16,), subnets_per_step=3)
-    fit(recipe_of("ofa-mbv3-tiny", kernel), pictures, sampler=spy)
+    fit(recipe_of("ofa-mbv3-tiny", kernel), pictures, sampler=Spy(free))
     assert len(sampled) == 2 * 3 * 3
     assert {arch.resolution for arch in sampled} == {16}
     assert {len(stage) for arch in sampled for stage in arch.stages} == {2}
@@ -103,7 +107,7 @@ def test_the_teacher_pulls_the_students_towards_it(pictures: ImageData) -> None:
     teacher = torch.nn.Sequential(_Says(said))
     optimizer = torch.optim.SGD(supernet.parameter_groups(0), lr=0.05, momentum=0.9)
     for _ in range(40):
-        training_step(supernet, [arch], batch, optimizer, label_smoothing=0, teacher=teacher, distillation_weight=100)
+        training_step(supernet, [arch], batch, optimizer, Objective(teacher=teacher, distillation_weight=100))
     agreed = supernet.subnet(arch)(batch[0]).argmax(1) == said
     assert agreed.float().mean() > 0.8
 
@@ -124,7 +128,7 @@ def test_a_step_takes_the_mean_gradient_of_its_subnets(pictures: ImageData) -> N
     still = torch.optim.SGD(supernet.parameters(), lr=0)
 
     def gradient(*chosen: Any) -> Tensor:
-        training_step(supernet, chosen, batch, still, label_smoothing=0.1)
+        training_step(supernet, chosen, batch, still, Objective(label_smoothing=0.1))
         return torch.cat([parameter.grad.flatten() for parameter in supernet.parameters() if parameter.grad is not None]).clone()
 
     torch.testing.assert_close(gradient(*archs), (gradient(archs[0]) + gradient(archs[1])) / 2, rtol=1e-4, atol=1e-5)
@@ -135,21 +139,21 @@ def test_a_step_tells_the_mean_loss_and_the_share_that_was_right(pictures: Image
     batch = make_batch(pictures, torch.arange(16), resolution=16)
     still = torch.optim.SGD(supernet.parameters(), lr=0)
     archs = [supernet.space.smallest(16), supernet.space.largest(16)]
-    both, *single = (training_step(supernet, chosen, batch, still, label_smoothing=0) for chosen in (archs, archs[:1], archs[1:]))
+    both, *single = (training_step(supernet, chosen, batch, still, Objective()) for chosen in (archs, archs[:1], archs[1:]))
     assert float(both.loss) == pytest.approx(sum(float(one.loss) for one in single) / 2, rel=1e-4)
     assert float(both.accuracy) == pytest.approx(sum(float(one.accuracy) for one in single) / 2)
 
 
 def test_a_loss_that_is_not_finite_ends_training_with_the_place_and_the_rate(pictures: ImageData, recipe_of: MakeRecipe) -> None:
     wild = Phase(name="full", epochs=3, learning_rate=1e30, resolutions=(16,))
-    with pytest.raises(RecipeError, match=r"stay finite.* phase full, epoch \d.* lower phases\.full\.learning_rate"):
+    with pytest.raises(RecipeError, match=r"go wrong more than 8 times.* phase full, epoch \d.* lower phases\.full\.learning_rate"):
         fit(recipe_of("ofa-mbv3-tiny", wild), pictures)
 
 
 def test_the_data_must_have_the_supernets_classes(recipe_of: MakeRecipe, pictures: ImageData) -> None:
     recipe = recipe_of("ofa-mbv3-tiny")
     with pytest.raises(DataError, match="has 7 and the data has 10 classes"):
-        train(recipe.build_supernet(7), recipe, pictures, generator=torch.Generator(), rng=np.random.default_rng(0))
+        train(recipe.build_supernet(7), recipe, pictures)
 
 
 def test_the_rate_rises_linearly_and_falls_along_a_cosine() -> None:

@@ -12,7 +12,9 @@ from ofa.errors import FileError, RecipeError
 from ofa.families import get_space, space_names
 from ofa.space import Gene
 from ofa.training import Phase, Recipe, demo_recipe, progressive_shrinking
-from ofa.training.sampling import uniform
+from ofa.training.methods import METHODS, single_stage
+from ofa.training.presets import load_recipe, preset_names
+from ofa.training.sampling import Uniform, free
 
 TEXT = """
 space = "ofa-mbv3-tiny"
@@ -94,7 +96,7 @@ def test_changes_reach_into_tables_and_phases() -> None:
         ("phases.epochs=1", "must be the name of a phase|must name its key"),
         ("phases=[]", "at least one phase"),
         ("phases=3", "must be a list of tables"),
-        ("progressive_shrinking.epochs=9", "has both"),
+        ("progressive_shrinking.epochs=9", "this one has phases and progressive_shrinking"),
         ("batch_size.x=9", "must be a table, but is 32"),
         ("batch_size", "must be written key=value"),
     ],
@@ -108,11 +110,11 @@ def test_a_wrong_key_or_value_is_named(change: str, words: str) -> None:
     ("text", "words"),
     [
         ("space = ", "a recipe must be TOML"),
-        ('space = "ofa-mbv3-tiny"', "neither"),
+        ('space = "ofa-mbv3-tiny"', "this one has none"),
         ('data = "digits"\nphases = [{name = "a", epochs = 1, learning_rate = 1.0}]', "must have the key 'space'"),
         ('space = "ofa-mbv3-tiny"\ndata = "digits"\nphases = [{name = "a"}]', "phases.a must have the key 'epochs'"),
         ('space = "ofa-mbv3-tiny"\ndata = "digits"\nprogressive_shrinking = {epoch = 9}', "did you mean 'epochs'"),
-        ('space = "ofa-mbv3-tiny"\ndata = "digits"\nprogressive_shrinking = {epochs = 3}', "each of its 5 phases, but epochs is 3"),
+        ('space = "ofa-mbv3-tiny"\ndata = "digits"\nprogressive_shrinking = {epochs = 3}', "each of the 5 phases, but epochs is 3"),
         ('space = "ofa-mbv3-tiny"\ndata = "digits"\nprogressive_shrinking = 9', "must be a table"),
     ],
 )
@@ -183,8 +185,79 @@ def test_resnet_opens_its_stem_with_the_depth_and_its_widths_last() -> None:
 def test_uniform_sampling_stays_in_the_phase_and_meets_every_value() -> None:
     space = get_space("ofa-mbv3-tiny")
     part = Phase(name="kernel", epochs=1, learning_rate=0.1, free=(Gene("kernel", (3, 5)),), resolutions=(16,)).restrict(space)
-    archs = uniform(part, 60, np.random.default_rng(0))
+    archs = Uniform(free).draw(part, 60, np.random.default_rng(0))
     assert all(arch in part for arch in archs)
     assert {arch.stages[0][0]["kernel"] for arch in archs} == {3, 5}
     assert {arch.stages[0][0]["expand"] for arch in archs} == {6}
-    assert archs == uniform(part, 60, np.random.default_rng(0))
+    assert archs == Uniform(free).draw(part, 60, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ('space = "ofa-mbv3-tiny"\ndata = "digits"\nbatchsize = 3\n[single_stage]\nepochs = 2', 3, "did you mean 'batch_size'"),
+        ('space = "ofa-mbv3-tiny"\ndata = "digits"\nbatch_size = 1\n[single_stage]\nepochs = 2', 3, "at least 2"),
+        (
+            'space = "ofa-mbv3-tiny"\ndata = "digits"\nprecision = "float8"\n[single_stage]\nepochs = 2',
+            3,
+            "known: bfloat16, float16",
+        ),
+        ('space = "ofa-mbv3-tiny"\ndata = "digits"\n\n[single_stage]\nepochs = 2\nsampling = "unform"', 6, "did you mean 'uniform'"),
+        ('space = "ofa-mbv3-tiny"\ndata = "digits"\naugmentation = {shift = 2}\n[single_stage]\nepochs = 2', 3, "shift must be a share"),
+        (
+            'space = "ofa-mbv3-tiny"\ndata = "digits"\n[[phases]]\nname = "a"\nepochs = 2\nlearning_rate = 1\n'
+            '[[phases]]\nname = "b"\nlearning_rate = 1\nepochs = 0\n',
+            10,
+            r"phases\.b\.epochs must be at least 1",
+        ),
+        ('space = "ofa-mbv3-tiny"\ndata = "digits"\n[[phases]]\nname = "a"\nepochs = "x"\nlearning_rate = 1', 5, "a whole number"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_line(text: str, line: int, words: str) -> None:
+    with pytest.raises(RecipeError, match=f"line {line}: .*{words}"):
+        Recipe.from_toml(text)
+
+
+def test_a_value_from_the_command_line_blames_no_line_of_the_file() -> None:
+    text = 'space = "ofa-mbv3-tiny"\ndata = "digits"\nbatch_size = 32\n[single_stage]\nepochs = 2'
+    with pytest.raises(RecipeError, match=r"^batch_size must be at least 2"):
+        Recipe.from_toml(text, ["batch_size=1"])
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_recipe_that_comes_along_is_read_and_written_back(name: str) -> None:
+    recipe = load_recipe(name)
+    assert Recipe.from_toml(recipe.to_toml()) == recipe
+
+
+@pytest.mark.parametrize("space", ["ofa-mbv3-tiny", "ofa-proxyless-tiny", "ofa-resnet50-tiny"])
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_every_method_makes_phases_for_every_family_and_ends_with_all_that_it_frees(space: str, method: str) -> None:
+    whole = get_space(space)
+    phases = METHODS[method](whole, epochs=12)
+    assert sum(phase.epochs for phase in phases) == 12
+    last = phases[-1].restrict(whole)
+    assert last.smallest() == whole.smallest() or method == "compound"  # which leaves the kernels at their largest
+    assert last.largest() == whole.largest()
+
+
+def test_a_single_stage_is_the_sandwich_with_an_in_place_teacher() -> None:
+    (phase,) = single_stage(get_space("ofa-mbv3-tiny"), epochs=3)
+    assert phase.sandwich
+    assert phase.distils_in_place
+    assert not phase.needs_copy
+    assert phase.divergence == "alpha"
+    assert phase.distillation_weight == float("inf")
+    assert phase.dropout == "largest"
+
+
+def test_an_in_place_teacher_needs_the_sandwich() -> None:
+    with pytest.raises(RecipeError, match="sandwich must be true"):
+        Phase(name="a", epochs=1, learning_rate=1, distillation_weight=1, teacher="in-place")
+    with pytest.raises(RecipeError, match="at least 2 with sandwich"):
+        Phase(name="a", epochs=1, learning_rate=1, sandwich=True)
+
+
+def test_test_data_of_its_own_takes_no_share_of_the_data() -> None:
+    with pytest.raises(RecipeError, match="last of fractions must be 0 with test_data"):
+        load_recipe("digits", ["test_data=x.parquet"])

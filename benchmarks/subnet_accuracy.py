@@ -1,0 +1,275 @@
+"""Do subnets keep their accuracy? Subnets of one supernet, beside the same networks trained alone.
+
+For networks across the space: the accuracy straight from the supernet (batch norms calibrated), after a short distilled fine-tuning, and
+of the same network trained alone with the same recipe and as many epochs as all phases of the supernet together. Supernets are trained by
+the recipe's method and, as an ablation, without shrinking: all networks from the start, uniformly drawn, without a teacher, in as many
+epochs.
+
+The work is cut into tasks whose results lie in a folder, so several processes can share it and a stopped one goes on:
+
+    python benchmarks/subnet_accuracy.py --train train.parquet --test test.parquet --work WORK &
+    python benchmarks/subnet_accuracy.py --train train.parquet --test test.parquet --work WORK &
+    python benchmarks/subnet_accuracy.py --work WORK --out benchmarks/results/subnet_accuracy.json    # when both have ended
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from machine import describe_machine
+from scipy.stats import kendalltau
+from torch import nn
+
+from ofa.arch import Arch
+from ofa.blocks import build_network
+from ofa.calibrate import calibrate
+from ofa.cost import macs
+from ofa.data import Splits
+from ofa.families import lower
+from ofa.space import Gene
+from ofa.specialize import specialize
+from ofa.training import Phase, Recipe, evaluate, load_run, save_run, train
+from ofa.training.memory import keep_freed_memory
+from ofa.training.presets import load_recipe
+from ofa.training.sampling import make_sampler
+from ofa.training.single import FineTuning, train_network
+
+NETWORKS, BUDGETS, SMALL, SEEDS = 12, 5, 3, 3
+Report = dict[str, Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--train", help="Parquet file or folder to train on")
+    parser.add_argument("--test", help="the same to test on")
+    parser.add_argument("--recipe", default="small-budget")
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--share", type=float, default=0.2, help="of the training images that is used")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--learning-rate", type=float, default=0.08)
+    parser.add_argument("--fine-tuning-epochs", type=int, default=2)
+    parser.add_argument("--fine-tuning-rate", type=float, default=0.02)
+    parser.add_argument("--test-images", type=int, default=4000)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--work", type=Path, required=True, help="folder of the tasks' results")
+    parser.add_argument("--out", type=Path, help="write the summary of the results that are there")
+    arguments = parser.parse_args()
+    if arguments.out:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(json.dumps(summary(arguments.work), indent=1) + "\n")
+        return
+    keep_freed_memory()
+    torch.set_num_threads(arguments.threads)
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    work = Work(arguments)
+    for name, task in work.tasks():
+        run_once(arguments.work, name, task)
+
+
+class Work:
+    """The tasks, in the order in which they matter."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self._arguments = arguments
+
+    def tasks(self) -> Iterator[tuple[str, Callable[[], Report | None]]]:
+        yield "supernet-shrinking-0", lambda: self.supernet("shrinking", 0)
+        yield "supernet-joint-0", lambda: self.supernet("joint", 0)
+        for number in range(NETWORKS):
+            yield f"alone-{number:02d}-0", lambda number=number: self.alone(number, 0)
+        for seed in range(1, SEEDS):
+            yield f"supernet-shrinking-{seed}", lambda seed=seed: self.supernet("shrinking", seed)
+            for number in range(SMALL):
+                yield f"alone-{number:02d}-{seed}", lambda number=number, seed=seed: self.alone(number, seed)
+        for number in self.budgets():
+            yield f"tuned-{number:02d}-0", lambda number=number: self.tuned(number, 0)
+
+    @staticmethod
+    def budgets() -> list[int]:
+        """Networks at even distances among all of them, the smallest and the largest among them."""
+        return [round(i * (NETWORKS - 1) / (BUDGETS - 1)) for i in range(BUDGETS)]
+
+    def recipe(self, seed: int) -> Recipe:
+        """The recipe of all tasks; images and first weights by its seed, the held-out images too."""
+        a = self._arguments
+        return load_recipe(
+            a.recipe,
+            (
+                f"data={a.train}",
+                f"test_data={a.test}",
+                f"fractions=[{a.share}, {a.share / 10}, 0]",
+                f"batch_size={a.batch_size}",
+                f"progressive_shrinking.epochs={a.epochs}",
+                f"progressive_shrinking.learning_rate={a.learning_rate}",
+                f"progressive_shrinking.shrinking_learning_rate={a.learning_rate / 2}",
+                "evaluate_every=0",
+                f"seed={seed}",
+            ),
+        )
+
+    @cached_property
+    def splits(self) -> Splits:
+        """The images, cut by seed 0 whatever the task; of the test part the first ones."""
+        splits = self.recipe(0).load_splits()
+        return splits._replace(test=splits.test.subset(torch.arange(min(self._arguments.test_images, len(splits.test)))))
+
+    def archs(self) -> list[Arch]:
+        """Networks from the smallest to the largest by MACs, those between drawn from strata of it, all at the largest resolution."""
+        recipe = self.recipe(0)
+        space = recipe.get_space(10)
+        at_largest = space.restrict(resolution=space.resolutions[-1:])
+        rng = np.random.default_rng(0)
+        sampler = make_sampler("strata", space)
+        drawn = {arch for _ in range(4) for arch in sampler.draw(at_largest, 8, rng)}
+        between = sorted(drawn, key=lambda arch: macs(lower(space, arch)))
+        picked = [between[round(i * (len(between) - 1) / (NETWORKS - 3))] for i in range(NETWORKS - 2)]
+        return [at_largest.smallest(), *picked, at_largest.largest()]
+
+    def supernet(self, method: str, seed: int) -> Report:
+        recipe = self.recipe(seed)
+        if method == "joint":
+            recipe = replace(recipe, phases=(joint_phase(recipe, self._arguments.epochs),))
+        splits = self.splits
+        supernet = recipe.build_supernet(splits.train.num_classes)
+        started = time.perf_counter()
+        metrics = train(supernet, recipe, splits.train)
+        duration = time.perf_counter() - started
+        save_run(self._arguments.work / f"{method}-{seed}.run", supernet, recipe, metrics)
+        accuracies = [judge(supernet.extract(arch), arch, splits) for arch in self.archs()]
+        return {
+            "kind": "supernet",
+            "method": method,
+            "seed": seed,
+            "duration_s": duration,
+            "accuracy": accuracies,
+            "recipe": recipe.to_toml(),
+        }
+
+    def alone(self, number: int, seed: int) -> Report:
+        recipe, arch, splits = self.recipe(seed), self.archs()[number], self.splits
+        space = recipe.get_space(splits.train.num_classes)
+        network = build_network(lower(space, arch), generator=recipe.generator("weights"))
+        settings = replace(
+            FineTuning.like(recipe, learning_rate=recipe.phases[0].learning_rate), warmup_epochs=recipe.phases[0].warmup_epochs
+        )
+        started = time.perf_counter()
+        train_network(
+            network,
+            splits.train,
+            resolution=arch.resolution,
+            epochs=sum(phase.epochs for phase in recipe.phases),
+            generator=recipe.generator("specialization"),
+            settings=settings,
+        )
+        duration = time.perf_counter() - started
+        return {"kind": "alone", "network": number, "seed": seed, "duration_s": duration, "accuracy": judge(network, arch, splits)}
+
+    def tuned(self, number: int, seed: int) -> Report | None:
+        folder = self._arguments.work / f"shrinking-{seed}.run"
+        if not (folder / "supernet.safetensors").exists():
+            return None
+        run, arch, splits = load_run(folder), self.archs()[number], self.splits
+        settings = FineTuning.like(run.recipe, learning_rate=self._arguments.fine_tuning_rate)
+        done = specialize(
+            run.supernet,
+            arch,
+            splits.train,
+            splits.test,
+            epochs=self._arguments.fine_tuning_epochs,
+            generator=run.recipe.generator("specialization"),
+            settings=settings,
+        )
+        return {"kind": "tuned", "network": number, "seed": seed, "duration_s": done.metrics.duration_s, "accuracy": done.metrics.accuracy}
+
+
+def joint_phase(recipe: Recipe, epochs: int) -> Phase:
+    """All networks from the first step, each gene drawn on its own, on the labels alone.
+
+    Three subnets a step are about what the phases of shrinking come to on the average.
+    """
+    last, first = recipe.phases[-1], recipe.phases[0]
+    free = tuple(Gene(gene.name, gene.values) for gene in last.free)
+    rate, warmup = first.learning_rate, first.warmup_epochs
+    return Phase(name="joint", epochs=epochs, learning_rate=rate, free=free, subnets_per_step=3, warmup_epochs=warmup)
+
+
+def judge(network: nn.Module, arch: Arch, splits: Splits) -> float:
+    """Share of the test images that a network gets right once its batch norms are calibrated, as all networks are here."""
+    calibrate(network, splits.train, resolution=arch.resolution)
+    return evaluate(network, splits.test, resolution=arch.resolution)
+
+
+def run_once(work: Path, name: str, task: Callable[[], Report | None]) -> None:
+    """Run a task unless it is done or another process has it."""
+    result, claim = work / f"{name}.json", work / f"{name}.claim"
+    if result.exists():
+        return
+    try:
+        os.close(os.open(claim, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return
+    try:
+        report = task()
+        if report is not None:
+            result.write_text(json.dumps({"date_utc": describe_machine()["date_utc"], **report}) + "\n")
+            print(name, {key: value for key, value in report.items() if key != "recipe"}, flush=True)
+    finally:
+        claim.unlink()
+
+
+def summary(work: Path) -> Report:
+    """The table: a row a network, and what follows from all of them."""
+    reports = [json.loads(path.read_text()) for path in sorted(work.glob("*.json"))]
+    supernets = [report for report in reports if report["kind"] == "supernet"]
+    recipe = Recipe.from_toml(next(report["recipe"] for report in supernets if report["method"] == "shrinking"))
+    arguments = argparse.Namespace(recipe="small-budget", train=recipe.data, test=recipe.test_data, share=recipe.fractions[0], epochs=6)
+    arguments.batch_size, arguments.learning_rate = recipe.batch_size, recipe.phases[0].learning_rate
+    archs = Work(arguments).archs()
+    space = recipe.get_space(10)
+    rows = []
+    for number, arch in enumerate(archs):
+        row: Report = {"network": number, "macs": macs(lower(space, arch)), "arch": arch.to_json()}
+        for method in ("shrinking", "joint"):
+            row[method] = spread([report["accuracy"][number] for report in supernets if report["method"] == method])
+        for kind in ("alone", "tuned"):
+            row[kind] = spread([report["accuracy"] for report in reports if report["kind"] == kind and report["network"] == number])
+        rows.append(row)
+    both = [row for row in rows if row["alone"] and row["shrinking"]]
+    tau = (
+        kendalltau([row["shrinking"]["mean"] for row in both], [row["alone"]["mean"] for row in both]).statistic if len(both) > 2 else None
+    )
+    return {
+        "machine": describe_machine(),
+        "recipe": recipe.to_toml(),
+        "epochs": sum(phase.epochs for phase in recipe.phases),
+        "durations_s": {name: round(report["duration_s"]) for name, report in zip(map(label, reports), reports, strict=True)},
+        "kendall_supernet_alone": tau,
+        "networks_ranked": len(both),
+        "rows": rows,
+    }
+
+
+def label(report: Report) -> str:
+    return "-".join(str(report[key]) for key in ("kind", "method", "network", "seed") if key in report)
+
+
+def spread(values: list[float]) -> Report | None:
+    """Mean, least and most over the seeds; None without any."""
+    if not values:
+        return None
+    return {"mean": statistics.fmean(values), "low": min(values), "high": max(values), "seeds": len(values)}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""``ofa train --dry-run``: what a run will cost, before anyone pays for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ofa.cli.console import format_bytes, format_count, format_ms, progress_bar
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ofa.training import Phase, Recipe
+    from ofa.training.distributed import World
+
+__all__ = ["dry_run_recipe", "render_dry_run"]
+
+
+def dry_run_recipe(recipe: Recipe, world: World) -> dict[str, Any]:
+    """Time a few steps of every phase of a recipe, and of its loader alone.
+
+    Returns:
+        the JSON object of ``ofa train --dry-run --json``.
+
+    Raises:
+        OfaError: the data cannot be used, or a step fails.
+    """
+    from ofa.training.estimate import estimate_phases, loader_rate, peak_memory
+
+    with progress_bar(f"reading {recipe.data}") as progress:
+        splits = recipe.load_splits(progress)
+    supernet = recipe.build_supernet(splits.train.num_classes).to(world.device)
+    phases = []
+    with progress_bar("timing steps") as progress:
+        for number, estimate in enumerate(estimate_phases(supernet, recipe, splits.train, world=world), start=1):
+            progress(number, len(recipe.phases), estimate.phase.name)
+            phases.append(
+                {
+                    "phase": estimate.phase.name,
+                    "epochs": estimate.phase.epochs,
+                    "steps": estimate.steps,
+                    "subnets_per_step": estimate.phase.subnets_per_step,
+                    "learning_rate": estimate.phase.learning_rate,
+                    "free": _free(estimate.phase),
+                    "step_ms": estimate.step_ms,
+                    "images_per_s": estimate.images_per_s,
+                    "duration_s": estimate.duration_s,
+                }
+            )
+    return {
+        "space": recipe.space,
+        "networks": supernet.space.size,
+        "data": recipe.data,
+        "train_images": len(splits.train),
+        "selection_images": len(splits.selection),
+        "test_images": len(splits.test),
+        "classes": splits.train.num_classes,
+        "skipped_images": len(splits.train.skipped),
+        "device": str(world.device),
+        "processes": world.size,
+        "peak_memory_bytes": peak_memory(world.device),
+        "loader_images_per_s": loader_rate(recipe, splits.train, world),
+        "duration_s": sum(phase["duration_s"] for phase in phases),
+        "phases": phases,
+    }
+
+
+def _free(phase: Phase) -> str:
+    return ", ".join(gene.name for gene in phase.free) or "-"
+
+
+def render_dry_run(report: dict[str, Any]) -> Table:
+    """The table that people see."""
+    from rich.table import Table
+
+    images = f"{report['train_images']} images to train on, {report['selection_images']} to select on, {report['test_images']} to test on"
+    caption = (
+        f"{images}, {report['classes']} classes; loader alone {report['loader_images_per_s']:,.0f} images/s; "
+        f"peak memory {format_bytes(report['peak_memory_bytes'])}; about {format_duration(report['duration_s'])} in all on "
+        f"{report['device']}, evaluations not counted; nothing was written"
+    )
+    title = f"{report['space']} ({format_count(report['networks'])} networks) on {report['data']}"
+    table = Table("phase", "epochs", "steps", "subnets", "rate", "free", "a step", "images/s", "time", title=title, caption=caption)
+    for row in report["phases"]:
+        table.add_row(
+            row["phase"],
+            str(row["epochs"]),
+            str(row["steps"]),
+            str(row["subnets_per_step"]),
+            f"{row['learning_rate']:g}",
+            row["free"],
+            f"{format_ms(row['step_ms'])} ms",
+            f"{row['images_per_s']:,.0f}",
+            format_duration(row["duration_s"]),
+        )
+    return table
+
+
+def format_duration(seconds: float) -> str:
+    """Seconds as people say them: 42 s, 5 min, 3 h 20 min, 4 d 2 h."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if minutes < 120:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"

@@ -1,0 +1,184 @@
+"""How training images are changed at random.
+
+Shapes: B images of a batch, C channels, H W pixels, K classes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ofa.errors import DataError, MissingExtraError
+from ofa.randomness import borrowed_randomness
+
+__all__ = ["Augmentation", "Boxes"]
+
+_ASPECT = (3 / 4, 4 / 3)
+_GROUP = 16
+"""Images that share the operations of RandAugment: the library draws them for a whole batch, and a batch should see more than one."""
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """The part of each image that is kept, in shares of its sides.
+
+    Attributes:
+        centre_B2: [B, 2], x and y of the middle.
+        size_B2: [B, 2], width and height.
+    """
+
+    centre_B2: Tensor
+    size_B2: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """How far a training image may be changed at random; each image of a batch is changed on its own.
+
+    Attributes:
+        shift: largest shift along each axis, as a share of the image's side (0..1).
+        scale: largest zoom in or out, as a share (0.1: between 0.9 and 1.1 times the size; below 1).
+        flip: whether half of the images are mirrored left to right. Wrong for digits, letters and traffic signs.
+        crop_scale: smallest share of the image's area that a random crop keeps, at an aspect ratio of 3/4 to 4/3, before it is
+            resized (Szegedy et al., CVPR 2015, whose value is 0.08); 1 does not crop.
+        colour: how far brightness, contrast and saturation may change, as a share (0.4: between 0.6 and 1.4 times).
+        rand_augment: operations of RandAugment (Cubuk et al., 2020) on each image; 0 is none.
+        rand_augment_magnitude: how strong they are, 0..30.
+        mixup: share of the batches whose images and labels are blended with another's (Zhang et al., ICLR 2018), the weight drawn
+            uniformly.
+        cutmix: share of the batches in which a part of each image is replaced by another's (Yun et al., ICCV 2019).
+
+    Raises:
+        DataError: an impossible value.
+    """
+
+    shift: float = 0.0
+    scale: float = 0.0
+    flip: bool = False
+    crop_scale: float = 1.0
+    colour: float = 0.0
+    rand_augment: int = 0
+    rand_augment_magnitude: int = 9
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("shift", "scale", "colour"):
+            value = getattr(self, name)
+            if not 0 <= value < 1:
+                raise DataError(f"an augmentation's {name} must be a share in 0..1 (1 excluded), but is {value}; 0.1 is a common choice")
+        if not 0 < self.crop_scale <= 1:
+            raise DataError(f"an augmentation's crop_scale must be in 0..1 (0 excluded), but is {self.crop_scale}; 0.35 is a common choice")
+        if self.mixup < 0 or self.cutmix < 0 or self.mixup + self.cutmix > 1:
+            raise DataError(
+                f"an augmentation's mixup and cutmix must be shares that sum to at most 1, but are {self.mixup} and {self.cutmix}; "
+                "lower them"
+            )
+        if self.rand_augment < 0 or not 0 <= self.rand_augment_magnitude <= 30:
+            raise DataError(
+                f"an augmentation's rand_augment must be at least 0 and its magnitude in 0..30, but are {self.rand_augment} and "
+                f"{self.rand_augment_magnitude}; 2 and 9 are common"
+            )
+
+    # -- where the pixels come from -----------------------------------------------------------------------------------
+
+    def boxes(self, batch: int, generator: torch.Generator) -> Boxes | None:
+        """The crop of each image; None without crops."""
+        if self.crop_scale == 1:
+            return None
+        area_B = self.crop_scale + (1 - self.crop_scale) * torch.rand(batch, generator=generator)
+        low, high = (math.log(ratio) for ratio in _ASPECT)
+        ratio_B = torch.exp(low + (high - low) * torch.rand(batch, generator=generator))
+        size_B2 = torch.stack([(area_B * ratio_B).sqrt(), (area_B / ratio_B).sqrt()], 1).clamp(max=1)
+        return Boxes(size_B2 / 2 + (1 - size_B2) * torch.rand(batch, 2, generator=generator), size_B2)
+
+    def __call__(self, x_BCHW: Tensor, generator: torch.Generator, boxes: Boxes | None = None, size: int | None = None) -> Tensor:
+        """Crop, move, zoom and mirror each image by one bilinear resampling; beyond the border its outermost pixels repeat.
+
+        Args:
+            x_BCHW: the images.
+            generator: on the CPU.
+            boxes: crops that are not yet taken.
+            size: side of the result in pixels; that of the images if None.
+        """
+        if not (self.shift or self.scale or self.flip or boxes):
+            return x_BCHW
+        batch = len(x_BCHW)
+        zoom_B1 = 1 + self.scale * (2 * torch.rand(batch, 1, generator=generator) - 1)
+        # Grid coordinates run from -1 to 1, so a shift by a share of the side is twice that share.
+        move_B2 = 2 * self.shift * (2 * torch.rand(batch, 2, generator=generator) - 1)
+        reach_B2 = 1 / zoom_B1.expand(batch, 2)
+        if boxes is not None:
+            reach_B2, move_B2 = reach_B2 * boxes.size_B2, move_B2 * boxes.size_B2 + 2 * boxes.centre_B2 - 1
+        mirrored_B = torch.rand(batch, generator=generator) < 0.5 if self.flip else torch.zeros(batch, dtype=torch.bool)
+        matrix = torch.zeros(batch, 2, 3)
+        matrix[:, 0, 0], matrix[:, 1, 1], matrix[:, :, 2] = torch.where(mirrored_B, -1.0, 1.0) * reach_B2[:, 0], reach_B2[:, 1], move_B2
+        side = size or x_BCHW.shape[-1]
+        grid = F.affine_grid(matrix.to(x_BCHW.device), [batch, x_BCHW.shape[1], size or x_BCHW.shape[2], side], align_corners=False)
+        return F.grid_sample(x_BCHW, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+    # -- what is done to them -----------------------------------------------------------------------------------------
+
+    @property
+    def recolours(self) -> bool:
+        """Whether ``recolour`` does anything."""
+        return self.colour > 0 or self.rand_augment > 0
+
+    def recolour(self, x_BCHW: Tensor, generator: torch.Generator) -> Tensor:
+        """Change colours, and apply RandAugment, on images in 0..1.
+
+        Raises:
+            MissingExtraError: the extra ``augment`` is not installed.
+        """
+        if not self.recolours:
+            return x_BCHW
+        library = _kornia()
+        with borrowed_randomness(generator, x_BCHW.device):
+            if self.colour:
+                x_BCHW = library.ColorJiggle(self.colour, self.colour, self.colour)(x_BCHW)
+            if self.rand_augment:
+                augment = library.auto.RandAugment(self.rand_augment, self.rand_augment_magnitude)
+                x_BCHW = torch.cat([augment(group) for group in x_BCHW.split(_GROUP)])
+            torch.randint(2**62, (), out=(drawn := torch.empty((), dtype=torch.int64)))
+        generator.manual_seed(int(drawn))  # so that what is drawn next does not repeat what the library drew
+        return x_BCHW.contiguous(memory_format=torch.channels_last)
+
+    def mix(self, x_BCHW: Tensor, y_B: Tensor, num_classes: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Blend or patch images and labels; the labels become probabilities [B, K] if this batch is mixed.
+
+        Raises:
+            MissingExtraError: the extra ``augment`` is not installed.
+        """
+        if not (self.mixup or self.cutmix):
+            return x_BCHW, y_B
+        library = _kornia()
+        lot = float(torch.rand((), generator=generator))
+        if lot >= self.mixup + self.cutmix:
+            return x_BCHW, y_B
+        mixer = (
+            library.RandomMixUpV2(data_keys=["input", "class"])
+            if lot < self.mixup
+            else library.RandomCutMixV2(data_keys=["input", "class"], use_correct_lambda=True)
+        )
+        with borrowed_randomness(generator, x_BCHW.device):
+            mixed, told = mixer(x_BCHW, y_B)
+        own_B, other_B, weight_B = told.reshape(-1, 3).unbind(1)
+        # The library tells the other image's weight for mixup, and that of the own one for cutmix, as the papers write lambda.
+        share = (weight_B if lot < self.mixup else 1 - weight_B)[:, None].to(x_BCHW.dtype)
+        targets = (1 - share) * F.one_hot(own_B.long(), num_classes) + share * F.one_hot(other_B.long(), num_classes)
+        return mixed.contiguous(memory_format=torch.channels_last), targets.float()
+
+
+def _kornia() -> Any:
+    try:
+        library = importlib.import_module("kornia.augmentation")
+        importlib.import_module("kornia.augmentation.auto")
+    except ImportError as error:
+        raise MissingExtraError("changing colours, RandAugment, mixup and cutmix", "augment") from error
+    return library

@@ -1,0 +1,251 @@
+"""Labelled images: what every kind of them offers, those in memory, and how a set is split.
+
+Shapes: N images of a set, B of a batch, C channels, H W height and width in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import accumulate, pairwise
+from typing import NamedTuple, Protocol, Self, TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ofa.data.augmentation import Augmentation, Boxes
+from ofa.errors import DataError
+
+__all__ = ["ImageData", "Images", "Normalization", "Pixels", "Splits", "check_labels", "split"]
+
+Normalization = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation of each channel on the scale 0..1."""
+
+
+class Pixels(NamedTuple):
+    """Some images of a set, read.
+
+    Attributes:
+        x_BCHW: float32 [B, C, resolution, resolution] on the scale 0..255.
+        labels_B: int64 [B].
+        broken: names of images that could not be read and are not among them.
+    """
+
+    x_BCHW: Tensor
+    labels_B: Tensor
+    broken: tuple[str, ...] = ()
+
+
+class Images(Protocol):
+    """Labelled images, wherever they lie."""
+
+    @property
+    def labels(self) -> Tensor:
+        """int64 [N], indices into ``class_names``."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """One name a class, in the order of the logits."""
+
+    @property
+    def num_classes(self) -> int:
+        """The length of the logits of a network for this data."""
+
+    @property
+    def normalization(self) -> Normalization:
+        """Mean and standard deviation of each channel that batches are normalized by."""
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """Names of the images that were left out because they cannot be read."""
+
+    def __len__(self) -> int:
+        """The number of images."""
+
+    def pick(self, index: Tensor) -> Self:
+        """The images at ``index`` (int64), normalized by their own mean and deviation unless those were given."""
+
+    def subset(self, index: Tensor) -> Self:
+        """The images at ``index`` (int64), normalized as this set is."""
+
+    def normalized(self, normalization: Normalization | None) -> Self:
+        """The same images, normalized otherwise; by their own mean and deviation if None."""
+
+    def read(
+        self, index: Tensor, resolution: int, augmentation: Augmentation | None = None, generator: torch.Generator | None = None
+    ) -> Pixels:
+        """The images at ``index`` (int64 [B]) as squares of ``resolution`` pixels.
+
+        Args:
+            index: which images.
+            resolution: side in pixels.
+            augmentation: how they are cropped, moved and mirrored, if ``generator`` is there too.
+            generator: on the CPU.
+        """
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ImageData:
+    """Labelled images, checked when they are made.
+
+    Attributes:
+        images: uint8 [N, C, H, W].
+        labels: int64 [N], indices into ``class_names``.
+        class_names: one name a class, in the order of the logits.
+        mean: of each channel on the scale 0..1, subtracted from every batch; None takes it from ``images``.
+        std: of each channel on the scale 0..1, every batch is divided by it; None takes it from ``images``.
+        skipped: names of images that were left out because they cannot be read.
+
+    Raises:
+        DataError: wrong types or shapes, no images, labels out of range, fewer than two classes present, or constant images.
+    """
+
+    images: Tensor
+    labels: Tensor
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    skipped: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != torch.uint8 or self.images.ndim != 4:
+            raise DataError(
+                f"images must be uint8 of shape [N, C, H, W], but are {self.images.dtype} of shape {list(self.images.shape)}; "
+                "convert them first"
+            )
+        if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
+            raise DataError(
+                f"labels must be int64 of shape [{len(self.images)}], one an image, but are {self.labels.dtype} of shape "
+                f"{list(self.labels.shape)}; give each image its class index"
+            )
+        if not self.images.numel():
+            raise DataError(f"a data set must have images, but this one has shape {list(self.images.shape)}; check where it was read from")
+        check_labels(self.labels, self.class_names)
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if values is not None and len(values) != self.images.shape[1]:
+                raise DataError(f"{name} must have one value a channel ({self.images.shape[1]}), but has {len(values)}; give one for each")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def num_classes(self) -> int:
+        """The length of the logits of a network for this data."""
+        return len(self.class_names)
+
+    @cached_property
+    def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of each channel on the scale 0..1: as given, or of these images."""
+        # A histogram is exact and needs no copy of the images as floats.
+        counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in self.images.unbind(1)]).double()
+        share, level = counts / counts.sum(1, keepdim=True), torch.arange(256, dtype=torch.float64) / 255
+        mean = share @ level
+        variance = (share * (level - mean[:, None]) ** 2).sum(1)
+        std = self.std or tuple(variance.sqrt().tolist())
+        if min(std) <= 0:
+            raise DataError(
+                f"every channel of the images must vary, but their standard deviations are {list(std)}; remove the constant one"
+            )
+        return self.mean or tuple(mean.tolist()), std
+
+    def pick(self, index: Tensor) -> ImageData:
+        """The images at ``index`` (int64), normalized by their own mean and deviation unless those were given."""
+        return replace(self, images=self.images[index], labels=self.labels[index])
+
+    def subset(self, index: Tensor) -> ImageData:
+        """The images at ``index`` (int64), normalized as this set is."""
+        return self.pick(index).normalized(self.normalization)
+
+    def normalized(self, normalization: Normalization | None) -> ImageData:
+        """The same images, normalized otherwise; by their own mean and deviation if None."""
+        mean, std = normalization or (None, None)
+        return replace(self, mean=mean, std=std)
+
+    def read(
+        self, index: Tensor, resolution: int, augmentation: Augmentation | None = None, generator: torch.Generator | None = None
+    ) -> Pixels:
+        """The images at ``index``; resized bilinearly, with antialiasing where they shrink, unless a crop is taken of them."""
+        x = self.images[index].contiguous(memory_format=torch.channels_last).float()
+        boxes: Boxes | None = None
+        if augmentation is not None and generator is not None:
+            boxes = augmentation.boxes(len(index), generator)
+        if boxes is None and x.shape[2:] != (resolution, resolution):
+            x = F.interpolate(x, (resolution, resolution), mode="bilinear", antialias=True, align_corners=False)
+        if augmentation is not None and generator is not None:
+            # A crop is taken from all the pixels there are, in the one resampling that also moves and mirrors.
+            x = augmentation(x, generator, boxes, resolution)
+        return Pixels(x, self.labels[index])
+
+
+def check_labels(labels: Tensor, class_names: Sequence[str]) -> None:
+    """Raise DataError unless every label is a class and at least two classes are there.
+
+    Args:
+        labels: int64 [N].
+        class_names: one name a class.
+    """
+    wrong = torch.nonzero((labels < 0) | (labels >= len(class_names))).flatten()
+    if len(wrong):
+        first = int(wrong[0])
+        raise DataError(
+            f"labels must lie in 0..{len(class_names) - 1} for {len(class_names)} classes, but {len(wrong)} do not, "
+            f"first {int(labels[first])} at image {first}; name every class or correct the labels"
+        )
+    if len(torch.unique(labels)) < 2:
+        only = class_names[int(labels[0])]
+        raise DataError(f"a data set must show at least 2 classes, but all {len(labels)} images are of '{only}'; add another class")
+
+
+class Splits(NamedTuple):
+    """Three parts of a data set: to train on, to select among networks on, and to report on once."""
+
+    train: Images
+    selection: Images
+    test: Images
+
+
+AnyImages = TypeVar("AnyImages", bound=Images)
+
+
+def split(data: AnyImages, fractions: Sequence[float], generator: torch.Generator) -> tuple[AnyImages, ...]:
+    """Cut a data set at random into parts in which every class has its share.
+
+    Unless ``data`` was given its mean and std, all parts are normalized by those of the first, so that nothing of a test
+    part is known to a network that is trained on the first part.
+
+    Args:
+        data: the set to cut.
+        fractions: share of each part, each above 0, together at most 1.
+        generator: decides which image goes where.
+
+    Raises:
+        DataError: impossible fractions, or a class with fewer images than there are parts.
+    """
+    if not fractions or min(fractions) <= 0 or sum(fractions) > 1 + 1e-9:
+        raise DataError(f"the fractions of a split must be positive and sum to at most 1, but are {list(fractions)}; try 0.7, 0.15, 0.15")
+    chosen: list[list[Tensor]] = [[] for _ in fractions]
+    for label in torch.unique(data.labels).tolist():
+        members = torch.nonzero(data.labels == label).flatten()
+        if len(members) < len(fractions):
+            raise DataError(
+                f"each class must have an image for each of the {len(fractions)} parts, but '{data.class_names[label]}' has "
+                f"{len(members)} in all; add images or leave the class out"
+            )
+        members = members[torch.randperm(len(members), generator=generator)]
+        for part, (start, stop) in enumerate(pairwise(_cuts(len(members), fractions))):
+            chosen[part].append(members[start:stop])
+    mixed = [torch.cat(part)[torch.randperm(sum(map(len, part)), generator=generator)] for part in chosen]
+    normalization = data.pick(mixed[0]).normalization
+    return tuple(data.pick(index).normalized(normalization) for index in mixed)
+
+
+def _cuts(count: int, fractions: Sequence[float]) -> list[int]:
+    """Where ``count`` members are cut so that each part gets its share, to rounding, and at least one."""
+    cuts = [0]
+    for position, total in enumerate(accumulate(fractions)):
+        left = len(fractions) - 1 - position
+        cuts.append(max(cuts[-1] + 1, min(round(total * count), count - left)))
+    return cuts

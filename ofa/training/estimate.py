@@ -1,0 +1,101 @@
+"""What a run will cost, from a few of its steps."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+
+from ofa.data import BatchPlan, Images, default_workers, measure_loader
+from ofa.errors import RecipeError
+from ofa.supernet import Supernet
+from ofa.training.distributed import ALONE, World
+from ofa.training.phase import Phase
+from ofa.training.recipe import Recipe
+from ofa.training.trainer import Trainer
+
+__all__ = ["PhaseEstimate", "estimate_phases", "loader_rate", "peak_memory"]
+
+_UNTIMED = 2
+"""Steps before the timed ones, in which memory is fetched and kernels are chosen."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseEstimate:
+    """What a phase will cost.
+
+    Attributes:
+        phase: the phase.
+        steps: of the phase.
+        step_ms: mean of the timed steps, in ms.
+        images_per_s: training images a second.
+        duration_s: expected wall-clock seconds.
+    """
+
+    phase: Phase
+    steps: int
+    step_ms: float
+    images_per_s: float
+    duration_s: float
+
+
+def estimate_phases(supernet: Supernet, recipe: Recipe, data: Images, *, steps: int = 6, world: World = ALONE) -> Iterator[PhaseEstimate]:
+    """Take a few steps of every phase, on weights that are thrown away.
+
+    Args:
+        supernet: an untrained one; it is trained on, so do not use it afterwards.
+        recipe: the run.
+        data: its training images.
+        steps: how many to time.
+        world: the processes that train together.
+
+    Yields:
+        one estimate a phase.
+    """
+    supernet.train().synchronize(world.size > 1)
+    for phase in recipe.phases:
+        yield _estimate(supernet, recipe, phase, data, steps, world)
+
+
+def _estimate(supernet: Supernet, recipe: Recipe, phase: Phase, data: Images, steps: int, world: World) -> PhaseEstimate:
+    # Alone, the phase begins from the largest network. Its epoch never ends here, so nothing else of the recipe matters.
+    alone = replace(recipe, phases=(replace(phase, reorder_channels=False),))
+    # On a GPU progress is told for several steps at once, so time is taken from one telling to another.
+    told: list[tuple[int, float]] = []
+    trainer = Trainer(supernet, alone, data, world, lambda done, *_: told.append((done, time.perf_counter())))
+    trainer.epoch(until=min(_UNTIMED + steps, trainer.schedule.steps_per_epoch))
+    (first, since), (last, until) = told[min(_UNTIMED, len(told)) - 1], told[-1]
+    if last == first:
+        raise RecipeError(
+            f"an epoch must have at least {_UNTIMED + 1} steps to be timed, but {phase.name} has {trainer.schedule.steps_per_epoch} of "
+            f"{recipe.batch_size} images; lower batch_size"
+        )
+    step_s = (until - since) / (last - first)
+    return PhaseEstimate(
+        phase=phase,
+        steps=trainer.schedule.total,
+        step_ms=1e3 * step_s,
+        images_per_s=min(recipe.batch_size, len(data)) / step_s,
+        duration_s=trainer.schedule.total * step_s,
+    )
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most bytes that this process (on a CPU) or its tensors (on a GPU) have held so far."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    kilo = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kilo
+
+
+def loader_rate(recipe: Recipe, data: Images, world: World = ALONE, *, batches: int = 20) -> float:
+    """Training images a second that the loader makes when no step waits for it: to be well above the steps' own rate."""
+    resolution = recipe.get_space(data.num_classes).resolutions[-1]
+    index = torch.arange(min(recipe.batch_size, len(data)))
+    plans = [BatchPlan(world.share((index + number * len(index)) % len(data)), resolution, number) for number in range(batches)]
+    workers = default_workers(data) if recipe.workers is None else recipe.workers
+    return measure_loader(data, plans, augmentation=recipe.augmentation, device=world.device, workers=workers)

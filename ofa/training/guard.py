@@ -1,0 +1,67 @@
+"""The guard: it sees when training has gone wrong, so that the loop can go back before hours are lost."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+__all__ = ["Guard", "Setback"]
+
+_MEMORY = 0.95
+"""Share of the smoothed values that each step keeps: what counts is the mean of some twenty steps, not one hard batch."""
+_STEPS_TO_SETTLE = 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setback:
+    """Training went wrong and went back.
+
+    Attributes:
+        phase: name of the phase.
+        epoch: counted from 1 within the phase.
+        step: of the whole run, at which it was seen.
+        back_to: step of the last good state, from which training goes on.
+        reason: what was seen, in words.
+        rate_factor: what all learning rates are multiplied by from now on.
+    """
+
+    phase: str
+    epoch: int
+    step: int
+    back_to: int
+    reason: str
+    rate_factor: float
+
+
+@dataclass(eq=False)
+class Guard:
+    """Watches the loss and the share of right answers of one phase.
+
+    A loss that is not finite is seen at once. A collapse is a smoothed loss far above the best so far together with a smoothed
+    share of right answers that has fallen to less than half: one of them alone also happens when a harder choice is drawn.
+    """
+
+    steps: int = 0
+    loss: float = 0.0
+    accuracy: float = 0.0
+    best_loss: float = math.inf
+    best_accuracy: float = 0.0
+
+    def check(self, loss: float, accuracy: float) -> str | None:
+        """Take in a step; returns what is wrong, in words, or None."""
+        if not math.isfinite(loss):
+            return f"the loss became {loss}"
+        self.steps += 1
+        keep = min(_MEMORY, (self.steps - 1) / self.steps)
+        self.loss = keep * self.loss + (1 - keep) * loss
+        self.accuracy = keep * self.accuracy + (1 - keep) * accuracy
+        if self.steps < _STEPS_TO_SETTLE:
+            return None
+        if self.loss > 1.5 * self.best_loss and self.accuracy < 0.5 * self.best_accuracy:
+            return (
+                f"the mean loss rose from {self.best_loss:.3g} to {self.loss:.3g} while the share of right answers fell from "
+                f"{self.best_accuracy:.1%} to {self.accuracy:.1%}"
+            )
+        self.best_loss = min(self.best_loss, self.loss)
+        self.best_accuracy = max(self.best_accuracy, self.accuracy)
+        return None

@@ -1,0 +1,43 @@
+"""What a run tells about itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["EpochMetrics"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochMetrics:
+    """What one epoch came to.
+
+    Attributes:
+        phase: name of the phase.
+        epoch: counted from 1 within the phase.
+        epochs: of the phase.
+        loss: mean over all steps and subnets.
+        accuracy: share (0..1) of training images, augmented, that the sampled subnets got right in training mode.
+        learning_rate: of the epoch's last step.
+        images_per_s: training images a second, however many subnets saw each.
+        duration_s: wall-clock seconds, without those of the evaluation.
+        step: steps of the run so far.
+        waiting_s: seconds of ``duration_s`` in which a step waited for its batch.
+        rate_factor: what the recipe's learning rates are multiplied by; below 1 after a setback.
+        smallest_accuracy, middle_accuracy, largest_accuracy: share (0..1) of the selection images that these networks of the
+            space, calibrated, get right; None if they were not evaluated after this epoch.
+    """
+
+    phase: str
+    epoch: int
+    epochs: int
+    loss: float
+    accuracy: float
+    learning_rate: float
+    images_per_s: float
+    duration_s: float
+    step: int = 0
+    waiting_s: float = 0.0
+    rate_factor: float = 1.0
+    smallest_accuracy: float | None = None
+    middle_accuracy: float | None = None
+    largest_accuracy: float | None = None

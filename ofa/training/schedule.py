@@ -1,0 +1,68 @@
+"""Where each step of a run stands, and its learning rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ofa.training.phase import Phase
+
+__all__ = ["Place", "Schedule", "scheduled_rate"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a step stands.
+
+    Attributes:
+        number: which phase of the recipe.
+        phase: the phase.
+        epoch: counted from 0 within the phase.
+        offset: the step's number within the epoch, from 0.
+        step_in_phase: the step's number within the phase, from 0.
+        epoch_start: the step of the run at which the epoch begins.
+    """
+
+    number: int
+    phase: Phase
+    epoch: int
+    offset: int
+    step_in_phase: int
+    epoch_start: int
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The steps of a run, counted from 0."""
+
+    phases: Sequence[Phase]
+    steps_per_epoch: int
+
+    @property
+    def total(self) -> int:
+        """Steps of all phases."""
+        return self.steps_per_epoch * sum(phase.epochs for phase in self.phases)
+
+    def place(self, step: int) -> Place:
+        """Where a step below ``total`` stands."""
+        first = 0
+        for number, phase in enumerate(self.phases):
+            length = phase.epochs * self.steps_per_epoch
+            if step < first + length:
+                epoch, offset = divmod(step - first, self.steps_per_epoch)
+                return Place(number, phase, epoch, offset, step - first, step - offset)
+            first += length
+        raise IndexError(step)
+
+    def rate(self, place: Place) -> float:
+        """The learning rate of a step."""
+        return scheduled_rate(place.phase, place.step_in_phase, self.steps_per_epoch)
+
+
+def scheduled_rate(phase: Phase, step: int, steps_per_epoch: int) -> float:
+    """The rate at a step of a phase, counted from 0: a linear rise to ``phase.learning_rate``, then a cosine towards zero."""
+    warmup, total = phase.warmup_epochs * steps_per_epoch, phase.epochs * steps_per_epoch
+    if step < warmup:
+        return phase.learning_rate * (step + 1) / (warmup + 1)
+    return phase.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))

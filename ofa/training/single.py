@@ -1,0 +1,152 @@
+"""The training of one network by itself, with or without a teacher."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from ofa.data import Augmentation, BatchPlan, Images, batch_indices, default_workers, load_batches
+from ofa.errors import RecipeError
+from ofa.progress import Progress, silent
+from ofa.training.evaluation import device_of
+from ofa.training.losses import training_loss
+from ofa.training.phase import Phase
+from ofa.training.recipe import Recipe
+from ofa.training.schedule import scheduled_rate
+from ofa.training.tables import check_range
+
+__all__ = ["FineTuning", "train_network"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTuning:
+    """How one network is trained.
+
+    Attributes:
+        learning_rate: at the end of the warm-up; from there it falls to zero along a cosine.
+        warmup_epochs: epochs, or part of one, in which the learning rate rises linearly from zero.
+        batch_size: images a step.
+        momentum: of SGD with Nesterov's step.
+        weight_decay: of convolution and linear weights.
+        label_smoothing: share of a label that is spread over all classes.
+        distillation_weight: of the teacher's soft targets; the labels weigh 1.
+        augmentation: how training images are changed at random.
+
+    Raises:
+        RecipeError: an impossible value.
+    """
+
+    learning_rate: float = 0.02
+    warmup_epochs: float = 0.0
+    batch_size: int = 64
+    momentum: float = 0.9
+    weight_decay: float = 3e-5
+    label_smoothing: float = 0.1
+    distillation_weight: float = 1.0
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def __post_init__(self) -> None:
+        check_range("batch_size", self.batch_size, 2)
+        for name in ("weight_decay", "distillation_weight", "warmup_epochs"):
+            check_range(name, getattr(self, name), 0)
+        for name in ("momentum", "label_smoothing"):
+            check_range(name, getattr(self, name), 0, 0.999)
+
+    @classmethod
+    def like(cls, recipe: Recipe, *, learning_rate: float = 0.02) -> FineTuning:
+        """What a supernet's recipe says of batches, regularization and augmentation."""
+        return cls(
+            learning_rate=learning_rate,
+            batch_size=recipe.batch_size,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            label_smoothing=recipe.label_smoothing,
+            augmentation=recipe.augmentation,
+        )
+
+
+def train_network(
+    network: nn.Module,
+    data: Images,
+    *,
+    resolution: int,
+    epochs: int,
+    generator: torch.Generator,
+    settings: FineTuning,
+    teacher: nn.Module | None = None,
+    progress: Progress = silent,
+) -> None:
+    """Train one network in place; it is left in training mode.
+
+    Args:
+        network: maps [B, C, resolution, resolution] to [B, classes]; trained where it lies.
+        data: the images to train on.
+        resolution: side of the square input in pixels.
+        epochs: passes over the data, at least 1.
+        generator: order and augmentation of the images, on the CPU.
+        settings: how the passes are made.
+        teacher: in evaluation mode, gives soft targets; None trains on the labels alone.
+        progress: told of every epoch.
+
+    Raises:
+        RecipeError: an impossible value, or a loss that is no longer finite.
+    """
+    phase = Phase(name="network", epochs=epochs, learning_rate=settings.learning_rate, warmup_epochs=settings.warmup_epochs)
+    optimizer = _optimizer(network, settings)
+    network.train()
+    for epoch in range(epochs):
+        indices = batch_indices(len(data), settings.batch_size, generator, drop_last=True)
+        seeds = torch.randint(2**63 - 1, (len(indices),), generator=generator).tolist()
+        plans = [BatchPlan(index, resolution, seed) for index, seed in zip(indices, seeds, strict=True)]
+        loader = load_batches(data, plans, augmentation=settings.augmentation, device=device_of(network), workers=default_workers(data))
+        losses = []
+        for number, batch in enumerate(loader):
+            for group in optimizer.param_groups:
+                group["lr"] = scheduled_rate(phase, epoch * len(plans) + number, len(plans))
+            losses.append(_step(network, batch, optimizer, settings, teacher))
+        mean = float(torch.stack(losses).mean())
+        if not math.isfinite(mean):
+            raise RecipeError(
+                f"the loss must stay finite, but became {mean} in epoch {epoch + 1} of {epochs} at learning rate "
+                f"{settings.learning_rate:.3g}; lower it"
+            )
+        progress(epoch + 1, epochs, f"loss {mean:.3f}")
+
+
+def _optimizer(network: nn.Module, settings: FineTuning) -> torch.optim.Optimizer:
+    """Only the weights of convolutions and linear layers decay: they are the parameters of more than one dimension."""
+    parameters = list(network.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum, nesterov=settings.momentum > 0)
+
+
+def _step(
+    network: nn.Module,
+    batch: tuple[torch.Tensor, torch.Tensor],
+    optimizer: torch.optim.Optimizer,
+    settings: FineTuning,
+    teacher: nn.Module | None,
+) -> torch.Tensor:
+    """One step of the optimizer; returns its loss."""
+    x_BCHW, y_B = batch
+    targets = None
+    if teacher is not None and settings.distillation_weight > 0:
+        with torch.no_grad():
+            targets = teacher(x_BCHW)
+    optimizer.zero_grad()
+    loss = training_loss(
+        network(x_BCHW),
+        y_B,
+        label_smoothing=settings.label_smoothing,
+        teacher_logits=targets,
+        distillation_weight=settings.distillation_weight,
+    )
+    loss.backward()
+    optimizer.step()
+    return loss.detach()

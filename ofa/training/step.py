@@ -1,0 +1,155 @@
+"""One step of training: the mean gradient of several subnets, gathered in place in the supernet's store.
+
+Shapes: B images of a batch, C channels, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ofa.arch import Arch
+from ofa.supernet import Supernet
+from ofa.training.distributed import ALONE, World
+from ofa.training.losses import Divergence, training_loss
+
+__all__ = ["PRECISIONS", "Objective", "Precision", "StepResult", "gradient_scaler", "training_step"]
+
+Precision = Literal["float32", "bfloat16", "float16"]
+PRECISIONS: dict[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """What the subnets of a step are to learn.
+
+    Attributes:
+        label_smoothing: share of a label that is spread over all classes.
+        teacher: a network in evaluation mode that gives soft targets.
+        in_place: the step's first subnet gives the soft targets of the others, and learns from the labels itself.
+        distillation_weight: of the soft targets beside the labels' weight of 1; infinity leaves the labels out.
+        divergence: between the soft targets and a subnet's answer.
+        dropout_first_only: the classifiers of all subnets but the first drop nothing.
+    """
+
+    label_smoothing: float = 0.0
+    teacher: nn.Module | None = None
+    in_place: bool = False
+    distillation_weight: float = 0.0
+    divergence: Divergence = "kl"
+    dropout_first_only: bool = False
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step came to, on the device.
+
+    Attributes:
+        losses: [subnets], the loss of each.
+        accuracy: scalar, the share of images (0..1) that the subnets got right.
+    """
+
+    losses: Tensor
+    accuracy: Tensor
+
+    @property
+    def loss(self) -> Tensor:
+        """The mean over the subnets, a scalar."""
+        return self.losses.mean()
+
+
+def training_step(
+    supernet: Supernet,
+    archs: Sequence[Arch],
+    batch: tuple[Tensor, Tensor],
+    optimizer: torch.optim.Optimizer,
+    objective: Objective,
+    *,
+    precision: Precision = "float32",
+    scaler: torch.amp.GradScaler | None = None,
+    clip_norm: float = 0.0,
+    world: World = ALONE,
+) -> StepResult:
+    """Take one step on the mean gradient of several subnets.
+
+    Args:
+        supernet: in training mode.
+        archs: the subnets; all of the batch's resolution. The first is the teacher if the objective says so.
+        batch: normalized float32 [B, C, H, W], and int64 [B] or, of mixed labels, float32 [B, classes].
+        optimizer: of the supernet's parameters.
+        objective: what the subnets are to learn.
+        precision: of the arithmetic; the weights, their gradients and the batch norms' statistics stay float32.
+        scaler: keeps small gradients of float16 from vanishing; None scales nothing.
+        clip_norm: largest norm of the whole gradient; longer ones are scaled down to it. 0 is no limit.
+        world: the processes whose gradients are averaged; each has its share of the batch.
+    """
+    x_BCHW, y_B = batch
+    supernet.zero_grad()
+    losses, hits = [], []
+    with torch.autocast(x_BCHW.device.type, PRECISIONS[precision], enabled=precision != "float32"):
+        targets = _targets(objective, x_BCHW)
+        for number, arch in enumerate(archs):
+            network = supernet.subnet(arch)
+            _set_dropout(network, 0.0 if objective.dropout_first_only and number else supernet.dropout)
+            logits = network(x_BCHW)
+            loss = _loss(logits.float(), y_B, objective, targets)
+            if objective.in_place and number == 0:
+                targets = logits.detach().float()
+            share = loss / len(archs)
+            (share if scaler is None else scaler.scale(share)).backward()
+            losses.append(loss.detach())
+            hits.append(_share_right(logits.detach(), y_B))
+    world.average_(supernet.flat_gradient)
+    _update(supernet, optimizer, scaler, clip_norm)
+    return StepResult(torch.stack(losses), torch.stack(hits).mean())
+
+
+def gradient_scaler(precision: Precision, device: torch.device) -> torch.amp.GradScaler | None:
+    """What float16 needs to train; None for the other precisions, whose exponents reach far enough."""
+    return torch.amp.GradScaler(device.type) if precision == "float16" else None
+
+
+def _targets(objective: Objective, x_BCHW: Tensor) -> Tensor | None:
+    if objective.teacher is None or objective.distillation_weight == 0:
+        return None
+    with torch.no_grad():
+        logits: Tensor = objective.teacher(x_BCHW)
+    return logits.float()
+
+
+def _loss(logits: Tensor, y_B: Tensor, objective: Objective, targets: Tensor | None) -> Tensor:
+    return training_loss(
+        logits,
+        y_B,
+        label_smoothing=objective.label_smoothing,
+        teacher_logits=targets,
+        distillation_weight=objective.distillation_weight if targets is not None else 0.0,
+        divergence=objective.divergence,
+    )
+
+
+def _share_right(logits: Tensor, y_B: Tensor) -> Tensor:
+    labels = y_B if y_B.ndim == 1 else y_B.argmax(1)
+    return (logits.argmax(1) == labels).float().mean()
+
+
+def _set_dropout(network: nn.Module, share: float) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = share
+
+
+def _update(supernet: Supernet, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler | None, clip_norm: float) -> None:
+    if scaler is not None:
+        scaler.unscale_(optimizer)
+    if clip_norm > 0:
+        nn.utils.clip_grad_norm_(supernet.parameters(), clip_norm)
+    if scaler is None:
+        optimizer.step()
+    else:
+        scaler.step(optimizer)
+        scaler.update()

@@ -1,0 +1,396 @@
+"""The trainer: a run that can stand still at any step, be captured, and go on as if it had never stopped.
+
+All randomness of a step follows from the recipe's seed and the step's number, never from what was drawn before. So the weights, the
+optimizer's momentum and a few counters are the whole state of a run, whatever the number of loader workers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ofa.arch import Arch
+from ofa.data import BatchPlan, Images, batch_indices, default_workers, load_batches
+from ofa.errors import RecipeError, WeightsError
+from ofa.progress import Progress
+from ofa.randomness import borrowed_randomness
+from ofa.space import Space
+from ofa.supernet import Supernet
+from ofa.training.average import WeightAverage
+from ofa.training.distributed import World
+from ofa.training.evaluation import device_of
+from ofa.training.guard import Guard, Setback
+from ofa.training.metrics import EpochMetrics
+from ofa.training.phase import Phase
+from ofa.training.recipe import Recipe
+from ofa.training.sampling import Sampler, make_sampler
+from ofa.training.schedule import Place, Schedule
+from ofa.training.step import Objective, StepResult, gradient_scaler, training_step
+
+__all__ = ["Trainer", "TrainingState"]
+
+_ORDER, _BATCH, _ARCHS, _DROPOUT = range(4)
+"""What a stream of random numbers is for."""
+_STEPS_BETWEEN_READINGS_ON_GPU = 10
+"""Reading a loss makes a GPU wait, so there it is read for several steps at once."""
+_MOST_SETBACKS = 8
+_FACTOR_OF_A_SETBACK = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingState:
+    """All that decides how a run goes on.
+
+    Attributes:
+        step: steps done.
+        tensors: weights, momentum, averages and teacher, by name.
+        values: counters, as JSON values.
+    """
+
+    step: int
+    tensors: dict[str, Tensor]
+    values: dict[str, Any]
+
+
+@dataclass(eq=False)
+class _Totals:
+    """Sums over the steps of an epoch so far."""
+
+    loss: float = 0.0
+    accuracy: float = 0.0
+    duration_s: float = 0.0
+    waiting_s: float = 0.0
+
+
+class _GoneWrongError(Exception):
+    """What the guard saw; caught by the trainer."""
+
+
+@dataclass(eq=False)
+class Trainer:
+    """Trains a supernet by a recipe, epoch after epoch.
+
+    Args:
+        supernet: of the recipe's space, in training mode.
+        recipe: what to do.
+        data: the images to train on.
+        world: the processes that train together.
+        progress: told of every step.
+        on_state: given the run's state now and then, always a good one; what it holds is not written to afterwards.
+        on_setback: told when training went wrong and goes back.
+        own_sampler: draws the subnets in place of what the phases say.
+    """
+
+    supernet: Supernet
+    recipe: Recipe
+    data: Images
+    world: World
+    progress: Progress
+    on_state: Callable[[TrainingState], None] | None = None
+    on_setback: Callable[[Setback], None] | None = None
+    own_sampler: Sampler | None = None
+    step: int = 0
+    rate_factor: float = 1.0
+    setbacks: int = 0
+    note: str = ""
+    """A few words that progress shows beside the loss."""
+    _teacher: nn.Module | None = None
+    _entered: int | None = None
+    _totals: _Totals = field(default_factory=_Totals)
+    _unread: list[tuple[Place, tuple[Arch, ...], StepResult]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        # As ``batch_indices`` drops a short last batch, unless it is the only one.
+        self.schedule = Schedule(self.recipe.phases, max(1, len(self.data) // self.recipe.batch_size))
+        self.device = device_of(self.supernet)
+        self.workers = default_workers(self.data) if self.recipe.workers is None else self.recipe.workers
+        self._good: TrainingState | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done."""
+        return self.step >= self.schedule.total
+
+    def epoch(self, until: int | None = None) -> EpochMetrics | None:
+        """Go on to the end of the epoch, or to step ``until`` if that is earlier.
+
+        Returns:
+            the epoch's metrics; None if it has not ended, or if training went back.
+
+        Raises:
+            RecipeError: training went wrong again and again.
+        """
+        place = self.schedule.place(self.step)
+        try:
+            if self._good is None:
+                self._keep()
+            if self._entered != place.number:
+                self._enter(place, fresh=place.step_in_phase == 0)
+            self._steps(place, until)
+            self._read()
+        except _GoneWrongError as error:
+            self._go_back(place, str(error))
+            return None
+        if self.step != place.epoch_start + self.schedule.steps_per_epoch:
+            return None
+        return self._end_of_epoch(place)
+
+    # -- steps --------------------------------------------------------------------------------------------------------
+
+    def _steps(self, place: Place, until: int | None) -> None:
+        plans = self._plans(place)
+        if until is not None:
+            plans = plans[: until - place.epoch_start]
+        loader = load_batches(
+            self.data, plans[place.offset :], augmentation=self.recipe.augmentation, device=self.device, workers=self.workers
+        )
+        try:
+            for plan in plans[place.offset :]:
+                started = time.perf_counter()
+                batch = next(loader)
+                loaded = time.perf_counter()
+                self._one_step(plan.resolution, batch)
+                self._totals.waiting_s += loaded - started
+                self._totals.duration_s += time.perf_counter() - started
+                if self.step % self.recipe.checkpoint_steps == 0:
+                    self._read()
+                    self._keep()
+        finally:
+            loader.close()
+
+    def _plans(self, place: Place) -> list[BatchPlan]:
+        """The batches of an epoch: this process's share of the images, a resolution for all processes, a seed of its own."""
+        order = self.recipe.generator("training", _ORDER, place.epoch_start)
+        indices = batch_indices(len(self.data), self.recipe.batch_size, order, drop_last=True)
+        resolutions = self._spaces
+        plans = []
+        for step, index in enumerate(indices, start=place.epoch_start):
+            resolution = list(resolutions)[int(self.recipe.rng("training", _BATCH, step).integers(len(resolutions)))]
+            seed = self.recipe.generator("training", _BATCH, step, self.world.rank).initial_seed()
+            plans.append(BatchPlan(self.world.share(index), resolution, seed))
+        return plans
+
+    def _one_step(self, resolution: int, batch: tuple[Tensor, Tensor]) -> None:
+        place = self.schedule.place(self.step)
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.rate(place)
+        archs = self._draw(place.phase, self._spaces[resolution])
+        with self._dropout():
+            result = training_step(
+                self.supernet,
+                archs,
+                batch,
+                self._optimizer,
+                self._objective,
+                precision=self.recipe.precision,
+                scaler=self._scaler,
+                clip_norm=self.recipe.clip_norm,
+                world=self.world,
+            )
+        if self._average is not None:
+            self._average.update()
+        self.step += 1
+        self._unread.append((place, archs, result))
+        every = 1 if self.device.type == "cpu" else _STEPS_BETWEEN_READINGS_ON_GPU
+        if self.step % every == 0:
+            self._read()
+
+    @property
+    def waiting_share(self) -> float:
+        """Share (0..1) of the time of this epoch's steps so far in which they waited for the loader."""
+        return self._totals.waiting_s / self._totals.duration_s if self._totals.duration_s else 0.0
+
+    def rate(self, place: Place) -> float:
+        """The learning rate of a step."""
+        return self.rate_factor * self.schedule.rate(place)
+
+    def _draw(self, phase: Phase, space: Space) -> tuple[Arch, ...]:
+        ends = (space.largest(), space.smallest()) if phase.sandwich else ()
+        rng = self.recipe.rng("training", _ARCHS, self.step)
+        return ends + tuple(self._sampler.draw(space, phase.subnets_per_step - len(ends), rng))
+
+    def _dropout(self) -> Any:
+        if not self.supernet.dropout:
+            return nullcontext()
+        return borrowed_randomness(self.recipe.generator("training", _DROPOUT, self.step, self.world.rank), self.device)
+
+    def _read(self) -> None:
+        """Fetch what the latest steps came to, the same on every process."""
+        if not self._unread:
+            return
+        told = torch.cat([torch.cat([result.losses.float(), result.accuracy.float()[None]]) for _, _, result in self._unread])
+        self.world.average_(told)
+        values = iter(told.tolist())
+        unread, self._unread = self._unread, []
+        for place, archs, _ in unread:
+            losses = [next(values) for _ in archs]
+            accuracy, loss = next(values), sum(losses) / len(losses)
+            wrong = self._guard.check(loss, accuracy)
+            if wrong is not None:
+                raise _GoneWrongError(wrong)
+            # A teacher's loss is of another kind than its students'.
+            first = int(place.phase.distils_in_place)
+            self._sampler.observe(archs[first:], losses[first:])
+            self._totals.loss += loss
+            self._totals.accuracy += accuracy
+        text = f"{place.phase.name} {place.epoch + 1}/{place.phase.epochs}, loss {loss:.3f}{self.note}"
+        self.progress(self.step, self.schedule.total, text)
+
+    # -- phases and epochs --------------------------------------------------------------------------------------------
+
+    def _enter(self, place: Place, *, fresh: bool) -> None:
+        """Make ready what the steps of a phase need; ``fresh`` when it begins, and not when it goes on from a state."""
+        phase, whole = place.phase, self.supernet.space
+        space = phase.restrict(whole)
+        if fresh and phase.reorder_channels:
+            before = self.recipe.phases[place.number - 1] if place.number else Phase(name="largest", epochs=1, learning_rate=1)
+            self.supernet.reorder_channels(trained=before.restrict(whole))
+        if fresh and phase.needs_copy and self._teacher is None:
+            self._teacher = self._largest()
+        self._spaces = {resolution: space.restrict(resolution=(resolution,)) for resolution in space.resolutions}
+        self._sampler = self.own_sampler or make_sampler(phase.sampling, whole, coupled_genes=phase.coupled)
+        self._optimizer = torch.optim.SGD(
+            self.supernet.parameter_groups(self.recipe.weight_decay),
+            lr=phase.learning_rate,
+            momentum=self.recipe.momentum,
+            nesterov=self.recipe.momentum > 0,
+        )
+        self._scaler = gradient_scaler(self.recipe.precision, self.device)
+        self._average = WeightAverage(self.supernet, self.recipe.weight_averaging) if self.recipe.weight_averaging else None
+        self._guard = Guard()
+        self._objective = Objective(
+            label_smoothing=self.recipe.label_smoothing,
+            teacher=self._teacher if phase.needs_copy else None,
+            in_place=phase.distils_in_place,
+            distillation_weight=phase.distillation_weight,
+            divergence=phase.divergence,
+            dropout_first_only=phase.dropout == "largest",
+        )
+        self._entered = place.number
+
+    def _largest(self) -> nn.Module:
+        return self.supernet.extract(self.supernet.space.largest()).eval().requires_grad_(False)
+
+    def _end_of_epoch(self, place: Place) -> EpochMetrics:
+        totals, self._totals = self._totals, _Totals()
+        steps = self.schedule.steps_per_epoch
+        if place.epoch + 1 == place.phase.epochs:
+            if self._average is not None:
+                self._average.write()
+            self._entered = None
+        self._keep()
+        return EpochMetrics(
+            phase=place.phase.name,
+            epoch=place.epoch + 1,
+            epochs=place.phase.epochs,
+            loss=totals.loss / steps,
+            accuracy=totals.accuracy / steps,
+            learning_rate=self.rate(self.schedule.place(self.step - 1)),
+            images_per_s=steps * min(self.recipe.batch_size, len(self.data)) / totals.duration_s,
+            duration_s=totals.duration_s,
+            step=self.step,
+            waiting_s=totals.waiting_s,
+            rate_factor=self.rate_factor,
+        )
+
+    def averaged(self) -> Any:
+        """A context in which the supernet has the weights that it would be left with if training ended now."""
+        return self._average.in_place() if self._average is not None and self._entered is not None else nullcontext()
+
+    # -- states -------------------------------------------------------------------------------------------------------
+
+    def _keep(self) -> None:
+        """Take this state as the last good one."""
+        self._good = self.capture()
+        if self.on_state is not None:
+            self.on_state(self._good)
+
+    def capture(self) -> TrainingState:
+        """The state of the run, a copy."""
+        tensors = {f"store.{name}": tensor for name, tensor in self.supernet.state_dict().items()}
+        if self._teacher is not None:
+            tensors |= {f"teacher.{name}": tensor for name, tensor in self._teacher.state_dict().items()}
+        values: dict[str, Any] = {"rate_factor": self.rate_factor, "setbacks": self.setbacks, "totals": asdict(self._totals)}
+        if self._entered is not None:
+            values["guard"] = asdict(self._guard)
+            values["scaler"] = self._scaler.state_dict() if self._scaler else None
+            tensors |= {f"sampler.{name}": torch.as_tensor(array) for name, array in self._sampler.state().items()}
+            tensors |= {f"average.{name}": tensor for name, tensor in (self._average.state() if self._average else {}).items()}
+            for number, parameter in enumerate(self.supernet.parameters()):
+                momentum = self._optimizer.state[parameter].get("momentum_buffer")
+                if momentum is not None:
+                    tensors[f"momentum.{number}"] = momentum
+        return TrainingState(self.step, {name: tensor.detach().clone() for name, tensor in tensors.items()}, values)
+
+    def restore(self, state: TrainingState) -> None:
+        """Go to a state that ``capture`` took in a run of the same recipe.
+
+        Raises:
+            WeightsError: the state is of another space or recipe.
+        """
+        if not 0 <= state.step <= self.schedule.total:
+            raise WeightsError(
+                f"a checkpoint must lie within its recipe's {self.schedule.total} steps, but this one is of step {state.step}; resume with "
+                "the recipe and data that it was made with"
+            )
+        try:
+            self.supernet.load_state_dict(_part(state.tensors, "store"))
+            self._restore_values(state)
+        except (RuntimeError, KeyError, TypeError) as error:
+            raise WeightsError(
+                f"a checkpoint must be of its run's space and recipe, but {' '.join(str(error).split())}; resume the run that made it"
+            ) from error
+        self._good = state
+
+    def _restore_values(self, state: TrainingState) -> None:
+        values, teacher = state.values, _part(state.tensors, "teacher")
+        self.step, self.rate_factor, self.setbacks = state.step, values["rate_factor"], values["setbacks"]
+        self._totals, self._unread, self._entered = _Totals(**values["totals"]), [], None
+        self._teacher = None
+        if teacher:
+            self._teacher = self._largest()
+            self._teacher.load_state_dict(teacher)
+        if "guard" not in values:
+            return
+        self._enter(self.schedule.place(self.step), fresh=False)
+        self._guard = Guard(**values["guard"])
+        self._sampler.restore({name: tensor.cpu().numpy() for name, tensor in _part(state.tensors, "sampler").items()})
+        if self._scaler is not None:
+            self._scaler.load_state_dict(values["scaler"])
+        if self._average is not None:
+            self._average.restore(_part(state.tensors, "average"))
+        for number, parameter in enumerate(self.supernet.parameters()):
+            momentum = state.tensors.get(f"momentum.{number}")
+            if momentum is not None:
+                self._optimizer.state[parameter]["momentum_buffer"] = momentum.to(parameter.device, copy=True)
+
+    def _go_back(self, place: Place, reason: str) -> None:
+        """Return to the last good state with a lower rate."""
+        assert self._good is not None
+        at, factor, count = self.step, self.rate_factor * _FACTOR_OF_A_SETBACK, self.setbacks + 1
+        now = self.schedule.place(at - 1)
+        self.restore(self._good)
+        if count > _MOST_SETBACKS:
+            raise RecipeError(
+                f"training must not go wrong more than {_MOST_SETBACKS} times, but {reason} in phase {place.phase.name}, epoch "
+                f"{now.epoch + 1}, at learning rate {self.rate(now):.3g}; lower phases.{place.phase.name}.learning_rate or lengthen its "
+                "warmup_epochs"
+            )
+        self.rate_factor, self.setbacks = factor, count
+        # The lower rate belongs to the good state now, so that a second setback, or a resumed run, lowers it further.
+        self._good = TrainingState(self._good.step, self._good.tensors, {**self._good.values, "rate_factor": factor, "setbacks": count})
+        if self.on_setback is not None:
+            self.on_setback(
+                Setback(phase=now.phase.name, epoch=now.epoch + 1, step=at, back_to=self._good.step, reason=reason, rate_factor=factor)
+            )
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    start = prefix + "."
+    return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}

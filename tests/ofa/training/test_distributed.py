@@ -1,0 +1,121 @@
+"""Two real processes over gloo compute what one computes with the joined batch."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ofa.errors import DeviceError, RecipeError
+from ofa.training.distributed import ALONE, World, joined
+
+ROOT = Path(__file__).parents[3]
+
+STEPS = """
+import sys, json, torch, numpy as np
+from ofa.families import get_space
+from ofa.supernet import Supernet
+from ofa.training.distributed import joined
+from ofa.training.step import Objective, training_step
+
+torch.set_num_threads(1)
+dtype = getattr(torch, sys.argv[2])
+with joined("cpu") as world:
+    space = get_space("ofa-mbv3-tiny")
+    supernet = Supernet(space, generator=torch.Generator().manual_seed(0)).to(dtype).train().synchronize(world.size > 1)
+    generator, rng = torch.Generator().manual_seed(1), np.random.default_rng(2)
+    x = torch.randn(12, 3, 16, 16, generator=generator).to(dtype).contiguous(memory_format=torch.channels_last)
+    y = torch.randint(0, 10, (12,), generator=generator)
+    index = world.share(torch.arange(12))
+    optimizer = torch.optim.SGD(supernet.parameter_groups(0), lr=0.1, momentum=0.9)
+    archs = [space.largest(16), space.smallest(16), space.restrict(resolution=(16,)).sample(rng)]
+    result = training_step(supernet, archs, (x[index], y[index]), optimizer, Objective(label_smoothing=0.1), world=world)
+    told = {"gradient": supernet.flat_gradient, "statistics": supernet.statistics, "weights": supernet.decayed.detach()}
+    torch.save({name: tensor.clone() for name, tensor in told.items()}, f"{sys.argv[1]}/{world.size}-{world.rank}.pt")
+"""
+
+
+def run_together(script: str, arguments: list[str], size: int, folder: Path) -> None:
+    """Run a script as torchrun would, as ``size`` processes (1: without its environment)."""
+    port = str(20000 + os.getpid() % 20000)
+    processes = []
+    for rank in range(size):
+        told = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **(told if size > 1 else {})}
+        command = [sys.executable, "-c", script, *arguments]
+        processes.append(subprocess.Popen(command, env=environment, cwd=folder, stderr=subprocess.PIPE, text=True))
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-5), ("float64", 1e-12)])
+def test_two_processes_take_the_step_that_one_takes_with_the_joined_batch(dtype: str, tolerance: float, tmp_path: Path) -> None:
+    for size in (1, 2):
+        run_together(STEPS, [str(tmp_path), dtype], size, tmp_path)
+    one, first, second = (torch.load(tmp_path / name, weights_only=True) for name in ("1-0.pt", "2-0.pt", "2-1.pt"))
+    for name, expected in one.items():
+        scale = expected.abs().max()
+        assert (first[name] - expected).abs().max() <= tolerance * scale, name
+        assert torch.equal(first[name], second[name]), name
+
+
+TRAIN = """
+import sys
+from ofa.cli.main import build_app
+build_app()(sys.argv[1:], prog_name="ofa")
+"""
+
+
+def test_two_processes_train_one_run_through_the_command_line(tmp_path: Path) -> None:
+    arguments = [
+        "train",
+        "digits",
+        "--device",
+        "cpu",
+        "-o",
+        "two.run",
+        "--set",
+        "progressive_shrinking.epochs=5",
+        "--set",
+        "fractions=[0.1,0.1,0.8]",
+    ]
+    run_together(TRAIN, arguments, 2, tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "two.run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["phase"] for line in lines] == ["full", "kernel", "depth", "width-1", "width-2"]
+    assert (tmp_path / "two.run" / "supernet.safetensors").is_file()
+
+
+def test_alone_nothing_is_shared() -> None:
+    index, tensor = torch.arange(5), torch.ones(3)
+    assert torch.equal(ALONE.share(index), index)
+    ALONE.average_(tensor)
+    assert torch.equal(tensor, torch.ones(3))
+
+
+def test_shares_are_equal_and_together_the_batch() -> None:
+    worlds = [World(rank, 3, torch.device("cpu")) for rank in range(3)]
+    index = torch.arange(12)
+    assert torch.equal(torch.cat([world.share(index) for world in worlds]), index)
+    with pytest.raises(RecipeError, match="set batch_size to 9"):
+        worlds[0].share(torch.arange(10))
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def enter(device: str | None) -> Any:
+        with joined(device) as world:
+            return world
+
+    assert enter("cpu").device.type == "cpu"
+    for name, words in (("gpu", "must be cpu, cuda or cuda:N"), ("cuda:99", "torch sees"), ("mps", "must be cpu, cuda")):
+        with pytest.raises(DeviceError, match=words):
+            enter(name)
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(DeviceError, match="lacks WORLD_SIZE"):
+        enter("cpu")

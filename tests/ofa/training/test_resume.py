@@ -1,0 +1,178 @@
+"""A run that stops and goes on ends bit for bit as one that never stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ofa.data import ImageData
+from ofa.errors import RecipeError, WeightsError
+from ofa.families import get_space
+from ofa.space import Gene
+from ofa.supernet import Supernet
+from ofa.training import (
+    Phase,
+    Recipe,
+    Setback,
+    TrainingState,
+    begin_run,
+    continue_run,
+    progressive_shrinking,
+    save_state,
+    single_stage,
+    train,
+)
+
+MakeRecipe = Callable[..., Recipe]
+TINY = "ofa-mbv3-tiny"
+
+
+class KilledError(Exception):
+    """What ends a run in the middle."""
+
+
+def weights(supernet: Supernet) -> list[Tensor]:
+    return [tensor.detach().clone() for tensor in supernet.state_dict().values()]
+
+
+def recipes(recipe_of: MakeRecipe) -> dict[str, Recipe]:
+    space = get_space(TINY)
+    shrinking = progressive_shrinking(space, epochs=5, subnets_per_step=2, resolutions=(16,))
+    staged = single_stage(space, epochs=3, subnets_per_step=3, sampling="best-up", resolutions=(16,))
+    half = Phase(name="half", epochs=3, learning_rate=0.01, resolutions=(16,))
+    kernels = (Gene("kernel", (3, 5)),)
+    best_up = Phase(name="a", epochs=7, learning_rate=0.02, free=kernels, resolutions=(16,), subnets_per_step=4, sampling="best-up")
+    return {
+        "shrinking": recipe_of(TINY, *shrinking, checkpoint_steps=2),
+        "averaged, dropout, clipped": recipe_of(
+            TINY, *staged, checkpoint_steps=2, weight_averaging=0.9, dropout=0.2, clip_norm=1.0, precision="bfloat16"
+        ),
+        "float16": recipe_of(TINY, half, checkpoint_steps=2, precision="float16"),
+        "best-up": recipe_of(TINY, best_up, checkpoint_steps=5),
+    }
+
+
+def killed_at(step: int, recipe: Recipe, data: ImageData, **more: Any) -> tuple[TrainingState, list[float]]:
+    """The last state of a run that dies at a step."""
+    states: list[TrainingState] = []
+    losses: list[float] = []
+
+    def progress(done: int, total: int, text: str = "") -> None:
+        if done == step:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        train(recipe.build_supernet(10), recipe, data, progress=progress, on_state=states.append, **more)
+    return states[-1], losses
+
+
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        *(("shrinking", step) for step in (1, 3, 4, 6, 7, 14)),
+        *(("averaged, dropout, clipped", step) for step in (1, 5, 6, 7)),
+        ("float16", 5),
+        ("best-up", 19),
+    ],
+)
+def test_killed_and_resumed_equals_uninterrupted(name: str, step: int, recipe_of: MakeRecipe, pictures: ImageData, tmp_path: Path) -> None:
+    recipe = recipes(recipe_of)[name]
+    whole = recipe.build_supernet(10)
+    metrics = train(whole, recipe, pictures)
+
+    state, _ = killed_at(step, recipe, pictures)
+    begin_run(tmp_path, recipe)
+    save_state(tmp_path, recipe, state)
+    read, _ = continue_run(tmp_path, recipe)
+    assert read is not None
+    assert read.step == state.step < step
+    resumed = Supernet(whole.space, generator=torch.Generator().manual_seed(9), dropout=recipe.dropout)
+    later = train(resumed, recipe, pictures, state=read)
+
+    assert all(torch.equal(one, other) for one, other in zip(weights(whole), weights(resumed), strict=True))
+    same = [replace(epoch, duration_s=0, images_per_s=0, waiting_s=0) for epoch in metrics[-len(later) :]]
+    assert [replace(epoch, duration_s=0, images_per_s=0, waiting_s=0) for epoch in later] == same
+
+
+def test_a_run_leaves_the_global_randomness_alone(recipe_of: MakeRecipe, pictures: ImageData) -> None:
+    recipe = recipe_of(TINY, dropout=0.3)
+    before = torch.get_rng_state()
+    train(recipe.build_supernet(10), recipe, pictures)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_metrics_later_than_the_state_are_dropped(recipe_of: MakeRecipe, pictures: ImageData, tmp_path: Path) -> None:
+    from ofa.training import append_metrics
+
+    recipe = recipe_of(TINY, checkpoint_steps=1000)
+    begin_run(tmp_path, recipe)
+    states: list[TrainingState] = []
+    train(recipe.build_supernet(10), recipe, pictures, on_state=states.append, on_metrics=lambda epoch: append_metrics(tmp_path, epoch))
+    at_first_epoch = next(state for state in states if state.step == 3)
+    save_state(tmp_path, recipe, at_first_epoch)
+    _, metrics = continue_run(tmp_path, recipe)
+    assert [epoch.step for epoch in metrics] == [3]
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+def test_only_the_last_two_states_are_kept(recipe_of: MakeRecipe, pictures: ImageData, tmp_path: Path) -> None:
+    recipe = recipe_of(TINY, checkpoint_steps=1)
+    begin_run(tmp_path, recipe)
+    train(recipe.build_supernet(10), recipe, pictures, on_state=lambda state: save_state(tmp_path, recipe, state))
+    assert [path.stem for path in sorted((tmp_path / "checkpoints").iterdir())] == ["000000005", "000000006"]
+
+
+def test_another_recipe_or_space_is_refused(recipe_of: MakeRecipe, pictures: ImageData, tmp_path: Path) -> None:
+    recipe = recipe_of(TINY)
+    state, _ = killed_at(2, recipe, pictures)
+    begin_run(tmp_path, recipe)
+    save_state(tmp_path, recipe, state)
+    with pytest.raises(RecipeError, match="resume it without --set"):
+        continue_run(tmp_path, replace(recipe, seed=5))
+    other = recipe_of("ofa-resnet50-tiny")
+    with pytest.raises(WeightsError, match="must be of its run's space"):
+        train(other.build_supernet(10), other, pictures, state=state)
+    begin_run(tmp_path, other)
+    save_state(tmp_path, recipe, state)
+    with pytest.raises(WeightsError, match="is of ofa-mbv3-tiny and the recipe of ofa-resnet50-tiny"):
+        continue_run(tmp_path, other)
+
+
+# -- the guard --------------------------------------------------------------------------------------------------------
+
+
+def poisoned(supernet: Supernet, at: set[int], value: float) -> Callable[..., None]:
+    """Progress that spoils the weights once at each of some steps."""
+
+    def progress(done: int, total: int, text: str = "") -> None:
+        if done in at:
+            at.discard(done)
+            with torch.no_grad():
+                supernet.decayed.mul_(value)
+
+    return progress
+
+
+def test_a_loss_that_is_not_finite_takes_training_back_with_half_the_rate(recipe_of: MakeRecipe, pictures: ImageData) -> None:
+    recipe = recipe_of(TINY, Phase(name="full", epochs=3, learning_rate=0.05, resolutions=(16,)))
+    supernet = recipe.build_supernet(10)
+    setbacks: list[Setback] = []
+    metrics = train(supernet, recipe, pictures, progress=poisoned(supernet, {4}, float("nan")), on_setback=setbacks.append)
+    assert [(setback.phase, setback.epoch, setback.back_to, setback.rate_factor) for setback in setbacks] == [("full", 2, 3, 0.5)]
+    assert "nan" in setbacks[0].reason
+    assert [epoch.rate_factor for epoch in metrics] == [1, 0.5, 0.5]
+    assert all(torch.isfinite(tensor).all() for tensor in weights(supernet))
+
+
+def test_each_setback_lowers_the_rate_further(recipe_of: MakeRecipe, pictures: ImageData) -> None:
+    recipe = recipe_of(TINY, Phase(name="full", epochs=3, learning_rate=0.05, resolutions=(16,)))
+    supernet = recipe.build_supernet(10)
+    setbacks: list[Setback] = []
+    train(supernet, recipe, pictures, progress=poisoned(supernet, {1, 2}, float("inf")), on_setback=setbacks.append)
+    assert [setback.rate_factor for setback in setbacks] == [0.5, 0.25]
