@@ -39,13 +39,16 @@ from ofa.data import Splits
 from ofa.families import lower
 from ofa.space import Gene
 from ofa.specialize import specialize
-from ofa.training import Phase, Recipe, evaluate, load_run, save_run, train
+from ofa.training import Phase, Recipe, evaluate, load_run, save_run, single_stage, train
+from ofa.training.checkpoint import WEIGHTS
 from ofa.training.memory import keep_freed_memory
 from ofa.training.presets import load_recipe
 from ofa.training.sampling import make_sampler
 from ofa.training.single import FineTuning, train_network
 
 NETWORKS, BUDGETS, SMALL, SEEDS = 12, 5, 3, 3
+METHODS, BEST = ("shrinking", "joint", "single-stage"), "single-stage"
+"""How supernets are trained, and which of the ways is repeated with other seeds and fine-tuned from."""
 Report = dict[str, Any]
 
 
@@ -84,16 +87,17 @@ class Work:
         self._arguments = arguments
 
     def tasks(self) -> Iterator[tuple[str, Callable[[], Report | None]]]:
-        yield "supernet-shrinking-0", lambda: self.supernet("shrinking", 0)
-        yield "supernet-joint-0", lambda: self.supernet("joint", 0)
+        for method in METHODS:
+            yield f"supernet-{method}-0", lambda method=method: self.supernet(method, 0)
         for number in range(NETWORKS):
             yield f"alone-{number:02d}-0", lambda number=number: self.alone(number, 0)
         for seed in range(1, SEEDS):
-            yield f"supernet-shrinking-{seed}", lambda seed=seed: self.supernet("shrinking", seed)
             for number in range(SMALL):
                 yield f"alone-{number:02d}-{seed}", lambda number=number, seed=seed: self.alone(number, seed)
         for number in self.budgets():
-            yield f"tuned-{number:02d}-0", lambda number=number: self.tuned(number, 0)
+            yield f"tuned-{BEST}-{number:02d}-0", lambda number=number: self.tuned(number, 0)
+        for seed in range(1, SEEDS):
+            yield f"supernet-{BEST}-{seed}", lambda seed=seed: self.supernet(BEST, seed)
 
     @staticmethod
     def budgets() -> list[int]:
@@ -140,12 +144,17 @@ class Work:
         recipe = self.recipe(seed)
         if method == "joint":
             recipe = replace(recipe, phases=(joint_phase(recipe, self._arguments.epochs),))
-        splits = self.splits
-        supernet = recipe.build_supernet(splits.train.num_classes)
-        started = time.perf_counter()
-        metrics = train(supernet, recipe, splits.train)
-        duration = time.perf_counter() - started
-        save_run(self._arguments.work / f"{method}-{seed}.run", supernet, recipe, metrics)
+        elif method == "single-stage":
+            recipe = replace(recipe, phases=self.single_stage(recipe))
+        splits, folder = self.splits, self._arguments.work / f"{method}-{seed}.run"
+        if (folder / WEIGHTS).exists():  # trained by a process that was stopped while it judged
+            run = load_run(folder)
+            supernet, metrics = run.supernet, run.metrics
+        else:
+            supernet = recipe.build_supernet(splits.train.num_classes)
+            metrics = tuple(train(supernet, recipe, splits.train))
+            save_run(folder, supernet, recipe, metrics)
+        duration = sum(epoch.duration_s for epoch in metrics)
         accuracies = [judge(supernet.extract(arch), arch, splits) for arch in self.archs()]
         return {
             "kind": "supernet",
@@ -155,6 +164,18 @@ class Work:
             "accuracy": accuracies,
             "recipe": recipe.to_toml(),
         }
+
+    def single_stage(self, recipe: Recipe) -> tuple[Phase, ...]:
+        """The sandwich with an in-place teacher, but with the labels too, for few steps; three subnets as for the joint phase."""
+        return single_stage(
+            recipe.get_space(10),
+            epochs=self._arguments.epochs,
+            learning_rate=2 * self._arguments.learning_rate,  # the mean of three subnets' gradients is less noisy than one
+            subnets_per_step=3,
+            warmup_epochs=recipe.phases[0].warmup_epochs,
+            distillation_weight=1.0,
+            divergence="kl",
+        )
 
     def alone(self, number: int, seed: int) -> Report:
         recipe, arch, splits = self.recipe(seed), self.archs()[number], self.splits
@@ -176,8 +197,8 @@ class Work:
         return {"kind": "alone", "network": number, "seed": seed, "duration_s": duration, "accuracy": judge(network, arch, splits)}
 
     def tuned(self, number: int, seed: int) -> Report | None:
-        folder = self._arguments.work / f"shrinking-{seed}.run"
-        if not (folder / "supernet.safetensors").exists():
+        folder = self._arguments.work / f"{BEST}-{seed}.run"
+        if not (folder / WEIGHTS).exists():
             return None
         run, arch, splits = load_run(folder), self.archs()[number], self.splits
         settings = FineTuning.like(run.recipe, learning_rate=self._arguments.fine_tuning_rate)
@@ -240,24 +261,26 @@ def summary(work: Path) -> Report:
     rows = []
     for number, arch in enumerate(archs):
         row: Report = {"network": number, "macs": macs(lower(space, arch)), "arch": arch.to_json()}
-        for method in ("shrinking", "joint"):
+        for method in METHODS:
             row[method] = spread([report["accuracy"][number] for report in supernets if report["method"] == method])
         for kind in ("alone", "tuned"):
             row[kind] = spread([report["accuracy"] for report in reports if report["kind"] == kind and report["network"] == number])
         rows.append(row)
-    both = [row for row in rows if row["alone"] and row["shrinking"]]
-    tau = (
-        kendalltau([row["shrinking"]["mean"] for row in both], [row["alone"]["mean"] for row in both]).statistic if len(both) > 2 else None
-    )
+    ranked = {method: rank_correlation(rows, method) for method in METHODS}
     return {
         "machine": describe_machine(),
         "recipe": recipe.to_toml(),
         "epochs": sum(phase.epochs for phase in recipe.phases),
         "durations_s": {name: round(report["duration_s"]) for name, report in zip(map(label, reports), reports, strict=True)},
-        "kendall_supernet_alone": tau,
-        "networks_ranked": len(both),
+        "kendall_supernet_alone": ranked,
         "rows": rows,
     }
+
+
+def rank_correlation(rows: list[Report], method: str) -> float | None:
+    """Kendall's tau between the accuracies from the supernet and alone; None where fewer than three networks have both."""
+    pairs = [(row[method]["mean"], row["alone"]["mean"]) for row in rows if row["alone"] and row[method]]
+    return float(kendalltau(*zip(*pairs, strict=True)).statistic) if len(pairs) > 2 else None
 
 
 def label(report: Report) -> str:

@@ -101,6 +101,7 @@ def single_stage(
     learning_rate: float = 0.1,
     subnets_per_step: int = 4,
     warmup_epochs: float = 0.0,
+    distillation_weight: float = float("inf"),
     divergence: Literal["kl", "alpha"] = "alpha",
     sampling: Literal["uniform", "strata", "best-up"] = "uniform",
     resolutions: tuple[int, ...] = (),
@@ -116,6 +117,8 @@ def single_stage(
         learning_rate: at the end of the warm-up.
         subnets_per_step: the largest and the smallest among them.
         warmup_epochs: epochs, or part of one, in which the learning rate rises.
+        distillation_weight: of the largest network's answers beside the labels' weight of 1; infinity, as in the papers, leaves the
+            labels out. Where steps are few the largest network knows too little for that.
         divergence: between the largest network's answers and the others'.
         sampling: how the subnets between the largest and the smallest are chosen.
         resolutions: sides of the input in pixels; empty for all of the space.
@@ -130,7 +133,7 @@ def single_stage(
         subnets_per_step=subnets_per_step,
         sampling=sampling,
         sandwich=True,
-        distillation_weight=float("inf"),
+        distillation_weight=distillation_weight,
         teacher="in-place",
         divergence=divergence,
         dropout="largest",

@@ -239,8 +239,13 @@ class Trainer:
             self._sampler.observe(archs[first:], losses[first:])
             self._totals.loss += loss
             self._totals.accuracy += accuracy
-        text = f"{place.phase.name} {place.epoch + 1}/{place.phase.epochs}, loss {loss:.3f}{self.note}"
+        speed = f", {self._images_per_s(place):,.0f} images/s" if self._totals.duration_s else ""
+        text = f"{place.phase.name} {place.epoch + 1}/{place.phase.epochs}, loss {loss:.3f}{self.note}{speed}"
         self.progress(self.step, self.schedule.total, text)
+
+    def _images_per_s(self, place: Place) -> float:
+        """Over the steps of this epoch before the one at hand, whose time is not yet counted."""
+        return place.offset * min(self.recipe.batch_size, len(self.data)) / self._totals.duration_s
 
     # -- phases and epochs --------------------------------------------------------------------------------------------
 

@@ -1,18 +1,26 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 import typer
+from PIL import Image
 from typer.testing import CliRunner
 
 from ofa.cli import specialize, train
-from ofa.errors import FileError, RecipeError
+from ofa.errors import DataError, FileError, RecipeError
 from ofa.export.bundle import load_bundle
 from ofa.families import get_space
-from ofa.training import evaluate, load_run
+from ofa.training import Recipe, begin_run, evaluate, load_run
 
 RECIPE = """
 space = "ofa-mbv3-tiny"
@@ -97,3 +105,117 @@ def test_people_see_a_table(trained: dict[str, Any], tmp_path: Path) -> None:
     get_space("ofa-mbv3-tiny").largest(16).save(tmp_path / "arch.json")
     result = ofa("specialize", trained["run"], "--arch", tmp_path / "arch.json", "-o", tmp_path / "bundle", "--epochs", 0)
     assert "accuracy of the teacher" in result.stdout
+
+
+def line_count(run: Path) -> int:
+    return len((run / "metrics.jsonl").read_text().splitlines())
+
+
+def test_a_run_that_is_killed_goes_on_and_ends_as_if_it_had_not_been(config: Path, tmp_path: Path) -> None:
+    """A real process, really killed."""
+    told = ("phases.full.epochs=8", "checkpoint_steps=3", "evaluate_every=0", "fractions=[0.2, 0.1, 0.7]")
+    changes = [word for change in told for word in ("--set", change)]
+    command = [sys.executable, "-m", "ofa", "train", str(config), *changes, "--device", "cpu"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([*command, "-o", str(tmp_path / "killed.run")], env=environment, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not ((tmp_path / "killed.run" / "metrics.jsonl").exists() and line_count(tmp_path / "killed.run") >= 2):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "killed.run" / "supernet.safetensors").exists()
+    for name, more in (("killed.run", ["--resume"]), ("whole.run", [])):
+        subprocess.run([*command, "-o", str(tmp_path / name), *more], env=environment, check=True, capture_output=True)
+    killed, whole = (load_run(tmp_path / name) for name in ("killed.run", "whole.run"))
+    assert [epoch.step for epoch in killed.metrics] == [epoch.step for epoch in whole.metrics]
+    assert [epoch.loss for epoch in killed.metrics] == [epoch.loss for epoch in whole.metrics]
+    others = whole.supernet.named_tensors()
+    assert all(torch.equal(tensor, others[name]) for name, tensor in killed.supernet.named_tensors().items())
+
+
+def test_what_can_and_cannot_go_on(trained: dict[str, Any], config: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="must not have ended"):
+        ofa("train", config, "-o", trained["run"], "--resume")
+    begin_run(tmp_path / "run", Recipe.load(config))
+    with pytest.raises(FileError, match="add --resume to go on"):
+        ofa("train", config, "-o", tmp_path / "run")
+    with pytest.raises(RecipeError, match="resume it without --set"):
+        ofa("train", config, "-o", tmp_path / "run", "--resume", "--set", "seed=4")
+
+
+def test_a_dry_run_tells_phases_time_and_memory_and_writes_nothing(config: Path, tmp_path: Path) -> None:
+    result = ofa("train", config, "--dry-run", "--device", "cpu", "--json")
+    report = json.loads(result.stdout)
+    (phase,) = report["phases"]
+    assert phase["phase"] == "full"
+    assert phase["steps"] == 9 * (report["train_images"] // 32)
+    assert phase["duration_s"] == pytest.approx(phase["steps"] * phase["step_ms"] / 1e3)
+    assert report["duration_s"] == pytest.approx(phase["duration_s"])
+    assert report["peak_memory_bytes"] > 2**20
+    assert report["loader_images_per_s"] > phase["images_per_s"]
+    assert not list(tmp_path.iterdir())
+    assert "about" in ofa("train", config, "--dry-run", "--device", "cpu").stdout
+
+
+def test_metrics_are_written_for_tensorboard(config: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    ofa("train", config, "-o", tmp_path / "run", "--tensorboard", "--device", "cpu", "--set", "phases.full.epochs=2")
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    metrics = load_run(tmp_path / "run").metrics
+    assert [event.step for event in events.Scalars("training/loss")] == [epoch.step for epoch in metrics]
+    assert [event.value for event in events.Scalars("training/largest_accuracy")] == pytest.approx(
+        [epoch.largest_accuracy for epoch in metrics]
+    )
+
+
+def test_a_recipe_that_comes_along_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="did you mean 'small-budget'"):
+        ofa("train", "small-budgt", "-o", tmp_path / "run")
+    with pytest.raises(FileError, match="check the path"):
+        ofa("train", tmp_path / "absent.toml", "-o", tmp_path / "run")
+    with pytest.raises(DataError, match=r"'train\.parquet' is none of them"):
+        ofa("train", "small-budget", "-o", tmp_path / "run", "--device", "cpu")
+
+
+def test_images_of_ones_own_are_trained_on_and_broken_ones_named(tmp_path: Path) -> None:
+    for label, name in enumerate(("dark", "light")):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(24):
+            pixels = np.full((32, 32, 3), 150 * label + number, dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{number}.png")
+    (tmp_path / "photos" / "dark" / "3.png").write_bytes(b"broken")
+    changes = [f"data={tmp_path / 'photos'}", "space=ofa-mbv3-tiny", "progressive_shrinking.epochs=5", "batch_size=16", "augmentation={}"]
+    arguments = ["train", "small-budget", "-o", tmp_path / "run", "--device", "cpu", *(word for c in changes for word in ("--set", c))]
+    with pytest.raises(DataError, match=r"1 of 48 are not: .*dark/3\.png"):
+        ofa(*arguments)
+    ofa(*arguments, "--overwrite", "--set", "unreadable=skip")
+    assert load_run(tmp_path / "run").recipe.unreadable == "skip"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mounts are Linux's")
+def test_a_full_disk_is_told_and_the_last_good_state_kept(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk fills up after the first states: writing fails as the kernel makes it fail."""
+    import ofa.weights as weights
+
+    real, written = weights.save_file, 0
+
+    def fills_up(tensors: Any, path: Any, header: Any) -> None:
+        nonlocal written
+        written += 1
+        if written > 2:
+            Path(path).write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(tensors, path, header)
+
+    monkeypatch.setattr(weights, "save_file", fills_up)
+    monkeypatch.setattr(train, "_SECONDS_BETWEEN_STATES", 0.0)
+    with pytest.raises(FileError, match="no space left on device"):
+        ofa("train", config, "-o", tmp_path / "run", "--device", "cpu", "--set", "phases.full.epochs=3")
+    monkeypatch.undo()
+    states = sorted((tmp_path / "run" / "checkpoints").iterdir())
+    assert [state.suffix for state in states] == [".safetensors"] * 2
+    ofa("train", config, "-o", tmp_path / "run", "--device", "cpu", "--set", "phases.full.epochs=3", "--resume")
+    assert len(load_run(tmp_path / "run").metrics) == 3
