@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ofa.arch import Arch
-from ofa.calibrate import calibrate
+from ofa.calibrate import CALIBRATION_IMAGES, calibrate
 from ofa.data import Images
 from ofa.progress import Progress, silent
 from ofa.supernet import Supernet
@@ -51,7 +51,7 @@ class MeasuredAccuracy:
         data: Images,
         calibration_data: Images,
         *,
-        calibration_images: int = 1024,
+        calibration_images: int = CALIBRATION_IMAGES,
         progress: Progress = silent,
     ) -> None:
         self._supernet = supernet

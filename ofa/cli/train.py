@@ -100,11 +100,14 @@ def train_recipe(
 
     world = world or ALONE
     check_folder(output)
-    state, earlier = _begin(recipe, output, overwrite=overwrite, resume=resume, world=world)
+    state, earlier = _stand(recipe, output, overwrite=overwrite, resume=resume, world=world)
+    world.wait()  # none may see what the first begins to write
     with _bar(f"reading {recipe.data}", world) as progress:
         splits = recipe.load_splits(progress)
     _say_skipped(splits)
     supernet = recipe.build_supernet(splits.train.num_classes).to(world.device)
+    if state is None and world.is_first:
+        training.begin_run(output, recipe)
     with ExitStack() as stack:
         writer = _Writer(output, recipe, world, stack, tensorboard=tensorboard)
         later = training.train(
@@ -135,10 +138,10 @@ def train_recipe(
     }
 
 
-def _begin(
+def _stand(
     recipe: Recipe, output: Path, *, overwrite: bool, resume: bool, world: World
 ) -> tuple[TrainingState | None, tuple[EpochMetrics, ...]]:
-    """Make the folder of a new run, or find where an old one stands."""
+    """Where the run in a folder stands; nothing of it if there is none, or if it may be replaced."""
     import ofa.training as training
     from ofa.errors import FileError
     from ofa.training.checkpoint import CONFIG, WEIGHTS
@@ -151,8 +154,6 @@ def _begin(
         raise FileError(f"'{output}' must not hold a run yet, but has {WEIGHTS}; choose another folder or add --overwrite")
     if (output / CONFIG).exists() and not overwrite:
         raise FileError(f"'{output}' must not hold a run yet, but has one that has not ended; add --resume to go on or --overwrite")
-    if world.is_first:
-        training.begin_run(output, recipe)
     return None, ()
 
 

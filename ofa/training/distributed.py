@@ -57,6 +57,11 @@ class World:
             dist.all_reduce(tensor)
             tensor /= self.size
 
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.size > 1:
+            dist.barrier()
+
 
 ALONE = World(0, 1, torch.device("cpu"))
 
