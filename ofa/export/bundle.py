@@ -90,7 +90,8 @@ class Bundle:
         weights = read_weights(self.folder / _WEIGHTS, kind=_KIND)
         network = _skeleton(lower(get_space(self.arch.space, len(self.class_names)), self.arch))
         _check_tensors(weights.tensors, network, f"'{weights.path}'")
-        network.load_state_dict(weights.tensors, assign=True)
+        # Copies, because tensors lie in the file at any address, and oneDNN's kernels for unaligned weights round otherwise.
+        network.load_state_dict({name: tensor.clone() for name, tensor in weights.tensors.items()}, assign=True)
         return network.eval()
 
     def note_measurement(self, device: str, measured_ms: float) -> Bundle:
