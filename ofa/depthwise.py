@@ -1,10 +1,13 @@
-"""A depthwise convolution whose weight gradient is fast on CPUs for kernels wider than three taps.
+"""A depthwise convolution whose gradients are fast on CPUs (all claims: benchmarks/depthwise_gradient.py).
 
-oneDNN has a kernel for the weight gradient of depthwise convolutions only up to a width of three; above, it computes that of a
-dense convolution and throws nearly all of it away (at stride 1, 5x5 and 7x7 take 7 to 15 times as long as 5x3 and 7x3, see
-benchmarks/depthwise_gradient.py). But the gradient of
-one column of taps needs only the pixels under that column, so a wide kernel is cut into strips three columns wide, and one with
-a stride into the phases of the stride, and each is the gradient of a narrow convolution of stride 1 over its own pixels.
+oneDNN has a kernel for the weight gradient of depthwise convolutions only up to a width of three, and for images no lower than
+the kernel; otherwise it computes that of a dense convolution and throws nearly all of it away. But the gradient of one column of
+taps needs only the pixels under that column, so a wide kernel is cut into strips three columns wide, and one with a stride into
+the phases of the stride, and each is the gradient of a narrow convolution of stride 1 over its own pixels, padded to the height
+of the kernel where they are lower.
+
+The gradient by the input of a convolution of stride 1 is itself such a convolution, with the kernel turned by half a turn, for which
+oneDNN's forward kernels take half the time of its backward ones.
 """
 
 from __future__ import annotations
@@ -24,30 +27,30 @@ _STRIP = 3
 class DepthwiseConv2d(nn.Conv2d):
     """``nn.Conv2d`` with one filter for each channel, an odd kernel, and padding that keeps the image size at stride 1.
 
-    Forward is torch's own, everywhere. While training in float32 on a CPU with channels-last images the weight gradient is
-    computed in strips; the result is the same up to the order of summation.
+    Forward is torch's own, everywhere. While training in float32 on a CPU with channels-last images the gradients are computed
+    in other ways; the results are the same up to the order of summation.
     """
 
     def __init__(self, channels: int, kernel: int, stride: int) -> None:
         super().__init__(channels, channels, kernel, stride, kernel // 2, groups=channels, bias=False)
 
     def _conv_forward(self, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        in_strips = (
-            weight.shape[-1] > _STRIP
+        faster = (
+            (weight.shape[-1] > _STRIP or self.stride[0] == 1)
             and weight.requires_grad
             and torch.is_grad_enabled()
             and input.device.type == "cpu"
             and input.dtype == torch.float32
             and input.is_contiguous(memory_format=torch.channels_last)
         )
-        if in_strips:
-            result: torch.Tensor = _DepthwiseInStrips.apply(input, weight, self.stride[0])  # type: ignore[no-untyped-call]
+        if faster:
+            result: torch.Tensor = _FasterGradients.apply(input, weight, self.stride[0])  # type: ignore[no-untyped-call]
             return result
         plain: torch.Tensor = super()._conv_forward(input, weight, bias)
         return plain
 
 
-class _DepthwiseInStrips(torch.autograd.Function):
+class _FasterGradients(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_BCHW: torch.Tensor, weight_C1KK: torch.Tensor, stride: int) -> torch.Tensor:
         ctx.save_for_backward(x_BCHW, weight_C1KK)
@@ -59,22 +62,34 @@ class _DepthwiseInStrips(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient_BCHW: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor, None]:
         x_BCHW, weight_C1KK = ctx.saved_tensors
-        by_input = None
-        if ctx.needs_input_grad[0]:
-            padding = (weight_C1KK.shape[-1] // 2,) * 2
-            by_input = _gradients(gradient_BCHW, x_BCHW, weight_C1KK, ctx.stride, padding, (True, False))[0]
+        gradient_BCHW = gradient_BCHW.contiguous(memory_format=torch.channels_last)
+        by_input = _input_gradient(gradient_BCHW, x_BCHW, weight_C1KK, ctx.stride) if ctx.needs_input_grad[0] else None
         return by_input, _weight_gradient(gradient_BCHW, x_BCHW, weight_C1KK, ctx.stride), None
+
+
+def _input_gradient(gradient_BCHW: torch.Tensor, x_BCHW: torch.Tensor, weight_C1KK: torch.Tensor, stride: int) -> torch.Tensor:
+    channels, _, kernel, _ = weight_C1KK.shape
+    if stride == 1:
+        return nn.functional.conv2d(gradient_BCHW, weight_C1KK.flip(2, 3), None, 1, kernel // 2, 1, channels)
+    by_input = _gradients(gradient_BCHW, x_BCHW, weight_C1KK, stride, (kernel // 2,) * 2, (True, False))[0]
+    assert by_input is not None
+    return by_input
 
 
 def _weight_gradient(gradient_BCHW: torch.Tensor, x_BCHW: torch.Tensor, weight_C1KK: torch.Tensor, stride: int) -> torch.Tensor:
     channels, _, kernel, _ = weight_C1KK.shape
     height, width = gradient_BCHW.shape[-2:]
+    if kernel <= _STRIP and height >= kernel:
+        by_weight = _gradients(gradient_BCHW, x_BCHW, weight_C1KK, stride, (kernel // 2,) * 2, (False, True))[1]
+        assert by_weight is not None
+        return by_weight
+    # Without a stride all rows are there, and torch pads them without a copy.
+    copied = stride > 1 or height < kernel
+    padding = (0 if copied else kernel // 2, 0)
     result_C1KK = torch.empty(weight_C1KK.shape)
     for rows in _taps(kernel, stride, kernel):
-        # The taps of one phase of the stride see every stride-th pixel: to them the convolution has stride 1. Without a stride
-        # all rows are there, and torch pads them without a copy.
-        down = _Window(rows.start - kernel // 2, stride, height + len(rows) - 1) if stride > 1 else _Window(0, 1, height)
-        padding = (0 if stride > 1 else kernel // 2, 0)
+        # The taps of one phase of the stride see every stride-th pixel: to them the convolution has stride 1.
+        down = _Window(rows.start - kernel // 2, stride, height + len(rows) - 1) if copied else _Window(0, 1, height)
         for columns in _taps(kernel, stride, _STRIP):
             across = _Window(columns.start - kernel // 2, stride, width + len(columns) - 1)
             taps = weight_C1KK.new_empty(channels, 1, len(rows), len(columns))
