@@ -66,6 +66,7 @@ def main() -> None:
     parser.add_argument("--test-images", type=int, default=4000)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--work", type=Path, required=True, help="folder of the tasks' results")
+    parser.add_argument("--only", default="", help="tasks whose names have this within them, such as supernet-shrinking")
     parser.add_argument("--out", type=Path, help="write the summary of the results that are there")
     arguments = parser.parse_args()
     if arguments.out:
@@ -77,7 +78,8 @@ def main() -> None:
     arguments.work.mkdir(parents=True, exist_ok=True)
     work = Work(arguments)
     for name, task in work.tasks():
-        run_once(arguments.work, name, task)
+        if arguments.only in name:
+            run_once(arguments.work, name, task)
 
 
 class Work:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ __all__ = ["data_names", "digits", "load_data"]
 
 _EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _IMAGE_COLUMNS, _LABEL_COLUMNS = ("image", "img"), ("label", "labels", "fine_label")
+_PURPOSES = ("train", "training", "val", "valid", "validation", "dev", "test", "testing")
+"""What files and folders are called whose images are not of one class but for one purpose."""
 _MEMORY = 2 * 2**30
 _NAMED = 3
 """How many broken images an error names."""
@@ -59,7 +62,8 @@ def load_data(spec: str, *, unreadable: Unreadable = "refuse", memory: int = _ME
     Args:
         spec: the name of a set (``digits``); a Parquet file, or a folder of them, in the layout of Hugging Face (a column ``image`` of
             encoded bytes, and ``label``); a folder with one folder of images a class; or ``package.module:attribute``, a
-            ``torch.utils.data.Dataset`` of (image, label), or a function without arguments that makes one.
+            ``torch.utils.data.Dataset`` of (image, label), or a function without arguments that makes one. Several Parquet files of
+            a folder can be named by a pattern, ``photos/train-*.parquet``.
         unreadable: what is done with images that cannot be read: ``refuse`` the set, or ``skip`` and name them.
         memory: bytes up to which images of one size are decoded at once and kept in memory.
         progress: told of the images that were looked at.
@@ -71,10 +75,12 @@ def load_data(spec: str, *, unreadable: Unreadable = "refuse", memory: int = _ME
         return _DATA[spec]()
     path = Path(spec).expanduser()
     if path.is_dir():
-        shards = sorted(path.glob("*.parquet"))
+        shards = _shards(path)
         items, labels, names = _parquet(shards, spec) if shards else _folder(path)
     elif path.is_file():
         items, labels, names = _parquet([path], spec)
+    elif "*" in path.name and (shards := sorted(path.parent.glob(path.name))):
+        items, labels, names = _parquet(shards, spec)
     elif ":" in spec and "/" not in spec:
         items, labels, names = _dataset(spec)
     else:
@@ -151,8 +157,31 @@ def _skipped(items: Items, good: Sequence[int], unreadable: Unreadable) -> tuple
 # -- sources ----------------------------------------------------------------------------------------------------------
 
 
+def _shards(folder: Path) -> list[Path]:
+    """The Parquet files of a folder, or of the folder ``data`` in it, where Hugging Face's repositories have them.
+
+    Raises:
+        DataError: they are parts of different purpose, which would train on test images.
+    """
+    shards = sorted(folder.glob("*.parquet")) or sorted(folder.glob("data/*.parquet"))
+    begun = {re.split(r"[-_.]", shard.name)[0].lower() for shard in shards}
+    purposes = [purpose for purpose in _PURPOSES if purpose in begun]
+    if len(purposes) > 1:
+        raise DataError(
+            f"data must not mix images to train and to test on, but '{folder}' has {', '.join(purposes)} files; name those to train on, "
+            f"for example '{shards[0].parent / f'{purposes[0]}*.parquet'}', and others as test_data"
+        )
+    return shards
+
+
 def _folder(path: Path) -> tuple[Items, Tensor, tuple[str, ...]]:
     classes = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    purposes = [folder.name for folder in classes if folder.name.lower() in _PURPOSES]
+    if len(purposes) > 1 and len(purposes) == len(classes):
+        raise DataError(
+            f"the folders of a data set must be its classes, but those of '{path}' are {', '.join(purposes)}; name one of them as data, "
+            f"for example '{path / purposes[0]}', and another as test_data"
+        )
     found = {folder.name: sorted(file for file in folder.rglob("*") if file.suffix.lower() in _EXTENSIONS) for folder in classes}
     if not classes or not any(found.values()):
         raise DataError(

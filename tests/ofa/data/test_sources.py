@@ -242,6 +242,24 @@ def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
         load_data(str(tmp_path / "single"))
 
 
+def test_images_to_train_and_to_test_on_are_not_mixed(tmp_path: Path) -> None:
+    folder = tmp_path / "hub" / "data"
+    folder.mkdir(parents=True)
+    rows = [(encoded(picture(label)), label) for label in (0, 1, 2)]
+    for name in ("train-00000-of-00002", "train-00001-of-00002", "test-00000-of-00001"):
+        write_parquet(folder / f"{name}.parquet", rows)
+    for spec in (folder, folder.parent):
+        with pytest.raises(DataError, match=r"has train, test files; name those to train on, .*train\*\.parquet'"):
+            load_data(str(spec))
+    assert len(load_data(str(folder / "train*.parquet"))) == 6
+    (folder / "test-00000-of-00001.parquet").unlink()
+    assert len(load_data(str(folder.parent))) == 6
+    write_folder(tmp_path / "photos" / "train", [(12, 12)])
+    write_folder(tmp_path / "photos" / "val", [(12, 12)])
+    with pytest.raises(DataError, match=r"those of '.*photos' are train, val; name one of them as data, for example '.*photos/train'"):
+        load_data(str(tmp_path / "photos"))
+
+
 def test_parquet_that_cannot_be_used(tmp_path: Path) -> None:
     good = encoded(picture(0))
     (tmp_path / "text.parquet").write_text("no parquet")
