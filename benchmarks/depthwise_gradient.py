@@ -1,4 +1,4 @@
-"""Time the weight gradient of wide depthwise convolutions: torch's own and ours in strips, in turn, one thread.
+"""Time the gradients of depthwise convolutions, by the weight alone and by the input too: torch's own and ours in turn, one thread.
 
 python benchmarks/depthwise_gradient.py --out benchmarks/results/depthwise_gradient.json
 """
@@ -20,7 +20,18 @@ from ofa.depthwise import DepthwiseConv2d
 from ofa.training.memory import keep_freed_memory
 
 # Channels, pixels of a side, kernel and stride, as they occur in ofa-mbv3-w1.0 at 128 px; batch 32.
-SHAPES = ((96, 64, 5, 2), (96, 64, 7, 2), (96, 32, 5, 1), (96, 32, 7, 1), (240, 16, 7, 1), (480, 8, 5, 1), (672, 8, 7, 1))
+SHAPES = (
+    (96, 64, 5, 2),
+    (96, 64, 7, 2),
+    (144, 32, 3, 1),
+    (144, 32, 7, 1),
+    (240, 16, 3, 1),
+    (240, 16, 7, 1),
+    (480, 8, 5, 1),
+    (672, 8, 7, 1),
+    (960, 4, 5, 1),
+    (960, 4, 7, 1),
+)
 
 
 def main() -> None:
@@ -40,12 +51,19 @@ def main() -> None:
 
 
 def measured(channels: int, size: int, kernel: int, stride: int, repeats: int) -> dict[str, Any]:
-    """Median milliseconds of a backward pass by the weight alone, torch's and ours, and of torch's with three columns."""
+    """Median milliseconds of backward passes, torch's and ours, and by the weight also torch's with three columns."""
     image = torch.randn(32, channels, size, size).contiguous(memory_format=torch.channels_last)
     ours = DepthwiseConv2d(channels, kernel, stride)
     torch_own = torch.nn.Conv2d(channels, channels, kernel, stride, kernel // 2, groups=channels, bias=False)
     narrow = torch.nn.Conv2d(channels, channels, (kernel, 3), stride, (kernel // 2, 1), groups=channels, bias=False)
-    passes = {name: backward_pass(conv, image) for name, conv in (("ours_ms", ours), ("torch_ms", torch_own), ("torch_narrow_ms", narrow))}
+    passes = {
+        f"{name}_by_{by}_ms": backward_pass(conv, image.detach().requires_grad_(by == "both"))
+        for by, convs in (
+            ("weight", {"ours": ours, "torch": torch_own, "torch_narrow": narrow}),
+            ("both", {"ours": ours, "torch": torch_own}),
+        )
+        for name, conv in convs.items()
+    }
     seconds: dict[str, list[float]] = {name: [] for name in passes}
     for repeat in range(repeats + 2):
         for name, run in passes.items():

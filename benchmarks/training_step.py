@@ -80,26 +80,22 @@ def main() -> None:
         arguments.out.write_text(json.dumps(value, indent=1) + "\n")
 
 
+def spread(values: list[float]) -> dict[str, float]:
+    """Median, smallest and largest."""
+    return {"median": round(statistics.median(values), 3), "min": round(min(values), 3), "max": round(max(values), 3)}
+
+
 def figures_of(worker: Worker, reference: Worker) -> dict[str, Any]:
     """Images a second, peak memory, and how many times faster than the reference, pair by pair."""
     ratios = [theirs / ours for ours, theirs in zip(worker.seconds, reference.seconds, strict=True)]
     median = statistics.median(worker.seconds)
     return {
         "images_per_s": round(32 / median, 2),
-        "step_s": {"median": round(median, 4), "min": round(min(worker.seconds), 4), "max": round(max(worker.seconds), 4)},
-        f"speed_against_{reference.name}": {
-            "median": round(statistics.median(ratios), 3),
-            "min": round(min(ratios), 3),
-            "max": round(max(ratios), 3),
-        },
+        "step_s": spread(worker.seconds),
+        f"speed_against_{reference.name}": spread(ratios),
         "peak_mib": round(worker.peak_mib),
         "repeats": len(worker.seconds),
     }
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    """Median, smallest and largest."""
-    return {"median": round(statistics.median(values), 4), "min": round(min(values), 4), "max": round(max(values), 4)}
 
 
 if __name__ == "__main__":
