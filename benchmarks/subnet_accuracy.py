@@ -19,7 +19,7 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 from machine import describe_machine
+from matplotlib.figure import Figure
 from scipy.stats import kendalltau
 from torch import nn
 
@@ -49,6 +50,7 @@ from ofa.training.single import FineTuning, train_network
 NETWORKS, BUDGETS, SMALL, SEEDS = 12, 5, 3, 3
 METHODS, BEST = ("shrinking", "joint", "single-stage"), "single-stage"
 """How supernets are trained, and which of the ways is repeated with other seeds and fine-tuned from."""
+IMAGES, SETTINGS = 50_000, "settings.txt"
 Report = dict[str, Any]
 
 
@@ -57,27 +59,37 @@ def main() -> None:
     parser.add_argument("--train", help="Parquet file or folder to train on")
     parser.add_argument("--test", help="the same to test on")
     parser.add_argument("--recipe", default="small-budget")
-    parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--share", type=float, default=0.2, help="of the training images that is used")
+    parser.add_argument("--images", type=int, default=1200, help="images that are trained on")
+    parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--learning-rate", type=float, default=0.08)
-    parser.add_argument("--fine-tuning-epochs", type=int, default=2)
+    parser.add_argument("--rate", type=float, default=0.16, help="learning rate of networks trained alone")
+    parser.add_argument("--supernet-rate", type=float, default=0.32, help="the mean gradient of several subnets bears a higher one")
+    parser.add_argument("--fine-tuning-epochs", type=int, default=3)
     parser.add_argument("--fine-tuning-rate", type=float, default=0.02)
     parser.add_argument("--test-images", type=int, default=4000)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--work", type=Path, required=True, help="folder of the tasks' results")
     parser.add_argument("--only", default="", help="tasks whose names have this within them, such as supernet-shrinking")
+    parser.add_argument("--work", type=Path, required=True, help="folder of the tasks' results")
     parser.add_argument("--out", type=Path, help="write the summary of the results that are there")
+    parser.add_argument("--picture", type=Path, help="and draw it")
     arguments = parser.parse_args()
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(summary(arguments.work), indent=1) + "\n")
+        report = summary(arguments.work)
+        arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+        if arguments.picture:
+            draw(report, arguments.picture)
         return
     keep_freed_memory()
     torch.set_num_threads(arguments.threads)
     arguments.work.mkdir(parents=True, exist_ok=True)
-    work = Work(arguments)
-    for name, task in work.tasks():
+    own = {name: value for name, value in vars(arguments).items() if name not in ("work", "out", "picture", "only")}
+    settings = arguments.work / SETTINGS
+    if not settings.exists():
+        settings.write_text(json.dumps(own))
+    if json.loads(settings.read_text()) != own:
+        raise SystemExit(f"the tasks in '{arguments.work}' must have one set of arguments, but {settings} has others; take a new folder")
+    for name, task in Work(own, arguments.work).tasks():
         if arguments.only in name:
             run_once(arguments.work, name, task)
 
@@ -85,8 +97,8 @@ def main() -> None:
 class Work:
     """The tasks, in the order in which they matter."""
 
-    def __init__(self, arguments: argparse.Namespace) -> None:
-        self._arguments = arguments
+    def __init__(self, settings: Mapping[str, Any], work: Path) -> None:
+        self._settings, self._work = settings, work
 
     def tasks(self) -> Iterator[tuple[str, Callable[[], Report | None]]]:
         for method in METHODS:
@@ -94,31 +106,34 @@ class Work:
         for number in range(NETWORKS):
             yield f"alone-{number:02d}-0", lambda number=number: self.alone(number, 0)
         for seed in range(1, SEEDS):
+            yield f"supernet-{BEST}-{seed}", lambda seed=seed: self.supernet(BEST, seed)
             for number in range(SMALL):
                 yield f"alone-{number:02d}-{seed}", lambda number=number, seed=seed: self.alone(number, seed)
         for number in self.budgets():
             yield f"tuned-{BEST}-{number:02d}-0", lambda number=number: self.tuned(number, 0)
         for seed in range(1, SEEDS):
-            yield f"supernet-{BEST}-{seed}", lambda seed=seed: self.supernet(BEST, seed)
+            for number in range(SMALL):
+                yield f"tuned-{BEST}-{number:02d}-{seed}", lambda number=number, seed=seed: self.tuned(number, seed)
 
     @staticmethod
     def budgets() -> list[int]:
-        """Networks at even distances among all of them, the smallest and the largest among them."""
-        return [round(i * (NETWORKS - 1) / (BUDGETS - 1)) for i in range(BUDGETS)]
+        """The smallest networks, and others at even distances up to the largest."""
+        return sorted({*range(SMALL), *(round(i * (NETWORKS - 1) / (BUDGETS - 1)) for i in range(BUDGETS))})
 
     def recipe(self, seed: int) -> Recipe:
         """The recipe of all tasks; images and first weights by its seed, the held-out images too."""
-        a = self._arguments
+        settings = self._settings
+        share = settings["images"] / IMAGES
         return load_recipe(
-            a.recipe,
+            settings["recipe"],
             (
-                f"data={a.train}",
-                f"test_data={a.test}",
-                f"fractions=[{a.share}, {a.share / 10}, 0]",
-                f"batch_size={a.batch_size}",
-                f"progressive_shrinking.epochs={a.epochs}",
-                f"progressive_shrinking.learning_rate={a.learning_rate}",
-                f"progressive_shrinking.shrinking_learning_rate={a.learning_rate / 2}",
+                f"data={settings['train']}",
+                f"test_data={settings['test']}",
+                f"fractions=[{share}, {share / 10}, 0]",
+                f"batch_size={settings['batch_size']}",
+                f"progressive_shrinking.epochs={settings['epochs']}",
+                f"progressive_shrinking.learning_rate={settings['supernet_rate']}",
+                f"progressive_shrinking.shrinking_learning_rate={settings['supernet_rate'] / 2}",
                 "evaluate_every=0",
                 f"seed={seed}",
             ),
@@ -128,7 +143,7 @@ class Work:
     def splits(self) -> Splits:
         """The images, cut by seed 0 whatever the task; of the test part the first ones."""
         splits = self.recipe(0).load_splits()
-        return splits._replace(test=splits.test.subset(torch.arange(min(self._arguments.test_images, len(splits.test)))))
+        return splits._replace(test=splits.test.subset(torch.arange(min(self._settings["test_images"], len(splits.test)))))
 
     def archs(self) -> list[Arch]:
         """Networks from the smallest to the largest by MACs, those between drawn from strata of it, all at the largest resolution."""
@@ -145,10 +160,10 @@ class Work:
     def supernet(self, method: str, seed: int) -> Report:
         recipe = self.recipe(seed)
         if method == "joint":
-            recipe = replace(recipe, phases=(joint_phase(recipe, self._arguments.epochs),))
+            recipe = replace(recipe, phases=(joint_phase(recipe, self._settings["epochs"]),))
         elif method == "single-stage":
             recipe = replace(recipe, phases=self.single_stage(recipe))
-        splits, folder = self.splits, self._arguments.work / f"{method}-{seed}.run"
+        splits, folder = self.splits, self._work / f"{method}-{seed}.run"
         if (folder / WEIGHTS).exists():  # trained by a process that was stopped while it judged
             run = load_run(folder)
             supernet, metrics = run.supernet, run.metrics
@@ -171,8 +186,8 @@ class Work:
         """The sandwich with an in-place teacher, but with the labels too, for few steps; three subnets as for the joint phase."""
         return single_stage(
             recipe.get_space(10),
-            epochs=self._arguments.epochs,
-            learning_rate=2 * self._arguments.learning_rate,  # the mean of three subnets' gradients is less noisy than one
+            epochs=self._settings["epochs"],
+            learning_rate=self._settings["supernet_rate"],
             subnets_per_step=3,
             warmup_epochs=recipe.phases[0].warmup_epochs,
             distillation_weight=1.0,
@@ -183,9 +198,7 @@ class Work:
         recipe, arch, splits = self.recipe(seed), self.archs()[number], self.splits
         space = recipe.get_space(splits.train.num_classes)
         network = build_network(lower(space, arch), generator=recipe.generator("weights"))
-        settings = replace(
-            FineTuning.like(recipe, learning_rate=recipe.phases[0].learning_rate), warmup_epochs=recipe.phases[0].warmup_epochs
-        )
+        settings = replace(FineTuning.like(recipe, learning_rate=self._settings["rate"]), warmup_epochs=recipe.phases[0].warmup_epochs)
         started = time.perf_counter()
         train_network(
             network,
@@ -199,17 +212,17 @@ class Work:
         return {"kind": "alone", "network": number, "seed": seed, "duration_s": duration, "accuracy": judge(network, arch, splits)}
 
     def tuned(self, number: int, seed: int) -> Report | None:
-        folder = self._arguments.work / f"{BEST}-{seed}.run"
+        folder = self._work / f"{BEST}-{seed}.run"
         if not (folder / WEIGHTS).exists():
             return None
         run, arch, splits = load_run(folder), self.archs()[number], self.splits
-        settings = FineTuning.like(run.recipe, learning_rate=self._arguments.fine_tuning_rate)
+        settings = FineTuning.like(run.recipe, learning_rate=self._settings["fine_tuning_rate"])
         done = specialize(
             run.supernet,
             arch,
             splits.train,
             splits.test,
-            epochs=self._arguments.fine_tuning_epochs,
+            epochs=self._settings["fine_tuning_epochs"],
             generator=run.recipe.generator("specialization"),
             settings=settings,
         )
@@ -255,10 +268,9 @@ def summary(work: Path) -> Report:
     """The table: a row a network, and what follows from all of them."""
     reports = [json.loads(path.read_text()) for path in sorted(work.glob("*.json"))]
     supernets = [report for report in reports if report["kind"] == "supernet"]
-    recipe = Recipe.from_toml(next(report["recipe"] for report in supernets if report["method"] == "shrinking"))
-    arguments = argparse.Namespace(recipe="small-budget", train=recipe.data, test=recipe.test_data, share=recipe.fractions[0], epochs=6)
-    arguments.batch_size, arguments.learning_rate = recipe.batch_size, recipe.phases[0].learning_rate
-    archs = Work(arguments).archs()
+    settings = json.loads((work / SETTINGS).read_text())
+    tasks = Work(settings, work)
+    recipe, archs = tasks.recipe(0), tasks.archs()
     space = recipe.get_space(10)
     rows = []
     for number, arch in enumerate(archs):
@@ -268,15 +280,48 @@ def summary(work: Path) -> Report:
         for kind in ("alone", "tuned"):
             row[kind] = spread([report["accuracy"] for report in reports if report["kind"] == kind and report["network"] == number])
         rows.append(row)
-    ranked = {method: rank_correlation(rows, method) for method in METHODS}
+    widest = max(row[kind]["high"] - row[kind]["low"] for row in rows for kind in (BEST, "alone") if row[kind]["seeds"] == SEEDS)
     return {
         "machine": describe_machine(),
-        "recipe": recipe.to_toml(),
-        "epochs": sum(phase.epochs for phase in recipe.phases),
-        "durations_s": {name: round(report["duration_s"]) for name, report in zip(map(label, reports), reports, strict=True)},
-        "kendall_supernet_alone": ranked,
+        "settings": {name: Path(value).name if name in ("train", "test") else value for name, value in settings.items()},
+        "recipes": {report["method"]: without_folders(report["recipe"], settings) for report in supernets if report["seed"] == 0},
+        "durations_s": {label(report): round(report["duration_s"]) for report in reports},
+        "kendall_supernet_alone": {method: rank_correlation(rows, method) for method in METHODS},
+        "spread_over_seeds": widest,
+        "below_alone_by_more_than_spread": {kind: below(rows, kind, widest) for kind in (*METHODS, "tuned")},
         "rows": rows,
     }
+
+
+def draw(report: Report, path: Path) -> None:
+    """Accuracy against MACs: from the supernet, fine-tuned, and trained alone, with bars from the least to the most of the seeds."""
+    figure = Figure(figsize=(7.5, 4.2), layout="constrained")
+    axes = figure.subplots()
+    kinds = {BEST: ("straight from the supernet", "o", "tab:blue"), "tuned": ("after a short fine-tuning", "^", "tab:green")}
+    for number, (kind, (name, marker, colour)) in enumerate({**kinds, "alone": ("trained alone", "s", "tab:orange")}.items()):
+        rows = [row for row in report["rows"] if row[kind]]
+        shift = 0.12e6 * (number - 1)  # so that the bars stand side by side
+        mean = [100 * row[kind]["mean"] for row in rows]
+        bars = [[100 * abs(row[kind]["mean"] - row[kind][end]) for row in rows] for end in ("low", "high")]
+        x = [(row["macs"] + shift) / 1e6 for row in rows]
+        axes.errorbar(x, mean, bars, fmt=marker, color=colour, label=name, capsize=2, markersize=5, linewidth=1)
+    axes.set_xlabel("MMACs")
+    axes.set_ylabel("accuracy on test images (%)")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=130)
+
+
+def without_folders(recipe: str, settings: Mapping[str, Any]) -> str:
+    """A recipe that names its files and not where they lay."""
+    for name in ("train", "test"):
+        recipe = recipe.replace(settings[name], Path(settings[name]).name)
+    return recipe
+
+
+def below(rows: list[Report], kind: str, spread: float) -> list[int]:
+    """The networks that are worse than their twins trained alone by more than the widest spread over seeds that was seen."""
+    return [row["network"] for row in rows if row[kind] and row[kind]["mean"] < row["alone"]["mean"] - spread]
 
 
 def rank_correlation(rows: list[Report], method: str) -> float | None:

@@ -17,6 +17,7 @@ Opened = dict[str, tuple[Number, ...]]
 
 # Epochs of the authors' schedule for ImageNet (Cai et al., ICLR 2020, and their train_ofa_net.py): the first of two steps is brief.
 _FULL, _KERNEL, _FIRST_STEP, _LAST_STEP = 180, 120, 25, 120
+_SHARES = (_FULL, _KERNEL, _FIRST_STEP + _LAST_STEP, _FIRST_STEP + _LAST_STEP)
 
 
 def progressive_shrinking(
@@ -32,6 +33,7 @@ def progressive_shrinking(
     sampling: Literal["uniform", "strata", "best-up"] = "uniform",
     sandwich: bool = False,
     teacher: Literal["copy", "in-place"] = "copy",
+    shares: tuple[float, float, float, float] = _SHARES,
 ) -> tuple[Phase, ...]:
     """The phases of Cai et al., "Once-for-All" (ICLR 2020, section 3.3), scaled to a number of epochs.
 
@@ -54,12 +56,16 @@ def progressive_shrinking(
             least three. Not in the paper; it helps where steps are few.
         teacher: ``copy``, as in the paper, is the largest network as the first phase left it. After few epochs that knows little:
             ``in-place`` is the largest network as it answers in the same step, where it goes on to learn; it needs ``sandwich``.
+        shares: of the epochs, in any unit: for the largest network alone, and for opening kernels, depths and widths. The paper's
+            are 180, 120, 145 and 145; where epochs are few most are needed once everything is open.
 
     Raises:
-        RecipeError: fewer epochs than phases.
+        RecipeError: fewer epochs than phases, or shares that are not above 0.
     """
+    if min(shares) <= 0:
+        raise RecipeError(f"shares must be above 0, but is {list(shares)}; try {list(_SHARES)}")
     later = _Later(shrinking_learning_rate, subnets_per_step, distillation_weight, sampling, sandwich, teacher)
-    return _phases(_steps(space), epochs, learning_rate, later, warmup_epochs, resolutions)
+    return _phases(_steps(space, shares), epochs, learning_rate, later, warmup_epochs, resolutions)
 
 
 def compound(
@@ -161,7 +167,7 @@ class _Step:
     """
 
     name: str
-    weight: int
+    weight: float
     share: float
     opened: Opened
     reorder: bool = False
@@ -224,19 +230,21 @@ def _kinds(space: Space) -> dict[str, Opened]:
     return kinds
 
 
-def _steps(space: Space) -> list[_Step]:
+def _steps(space: Space, shares: tuple[float, float, float, float]) -> list[_Step]:
     """What each phase of progressive shrinking opens."""
     kinds = _kinds(space)
-    steps = [_Step("full", _FULL, 0, {})]
+    full, kernel, *later = shares
+    steps = [_Step("full", full, 0, {})]
     if _choices(kinds["kernel"]) > 1:
-        steps.append(_Step("kernel", _KERNEL, 0.25, kinds["kernel"]))
-    for kind, share in (("depth", 0.5), ("width", 1.0)):
+        steps.append(_Step("kernel", kernel, 0.25, kinds["kernel"]))
+    for kind, subnets, weight in zip(("depth", "width"), (0.5, 1.0), later, strict=True):
         reorder = kind == "width"
+        first = weight * _FIRST_STEP / (_FIRST_STEP + _LAST_STEP)
         if _choices(kinds[kind]) > 2:
-            steps.append(_Step(f"{kind}-1", _FIRST_STEP, share, {name: values[-2:] for name, values in kinds[kind].items()}, reorder))
-            steps.append(_Step(f"{kind}-2", _LAST_STEP, share, kinds[kind], reorder))
+            steps.append(_Step(f"{kind}-1", first, subnets, {name: values[-2:] for name, values in kinds[kind].items()}, reorder))
+            steps.append(_Step(f"{kind}-2", weight - first, subnets, kinds[kind], reorder))
         elif _choices(kinds[kind]) == 2:
-            steps.append(_Step(kind, _LAST_STEP, share, kinds[kind], reorder))
+            steps.append(_Step(kind, weight - first, subnets, kinds[kind], reorder))
     return steps
 
 
@@ -244,7 +252,7 @@ def _choices(genes: Opened) -> int:
     return max(map(len, genes.values()), default=1)
 
 
-def _divide(total: int, weights: Sequence[int]) -> list[int]:
+def _divide(total: int, weights: Sequence[float]) -> list[int]:
     """Whole numbers of at least 1 that sum to ``total``, in proportion to ``weights`` to rounding."""
     if total < len(weights):
         raise RecipeError(f"there must be an epoch for each of the {len(weights)} phases, but epochs is {total}; raise it")

@@ -20,6 +20,7 @@ from ofa.space import Space
 from ofa.supernet import Supernet
 from ofa.training.methods import METHODS
 from ofa.training.phase import Phase
+from ofa.training.schedule import Span
 from ofa.training.step import Precision
 from ofa.training.tables import build, check_range, line_of, toml_lines
 
@@ -41,6 +42,8 @@ class Recipe:
         unreadable: what happens to images that cannot be read: ``refuse`` the data, or ``skip`` and name them.
         workers: processes that decode images; None decides by the data.
         batch_size: images a step.
+        cosine: what the learning rate falls to zero over: each ``phase`` by itself, or the whole ``run``, so that each phase goes on at
+            the height where the one before ended.
         momentum: of SGD with Nesterov's step.
         weight_decay: of convolution and linear weights.
         label_smoothing: share of a label that is spread over all classes.
@@ -63,6 +66,7 @@ class Recipe:
     data: str
     phases: tuple[Phase, ...]
     batch_size: int = 64
+    cosine: Span = "phase"
     momentum: float = 0.9
     weight_decay: float = 3e-5
     label_smoothing: float = 0.1

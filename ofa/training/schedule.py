@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from ofa.training.phase import Phase
 
-__all__ = ["Place", "Schedule", "scheduled_rate"]
+__all__ = ["Place", "Schedule", "Span", "scheduled_rate"]
+
+Span = Literal["phase", "run"]
 
 
 @dataclass(frozen=True)
@@ -34,10 +37,17 @@ class Place:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The steps of a run, counted from 0."""
+    """The steps of a run, counted from 0.
+
+    Attributes:
+        phases: of the run.
+        steps_per_epoch: in each of them.
+        span: what the cosine of the learning rate spans: each ``phase``, or the whole ``run``.
+    """
 
     phases: Sequence[Phase]
     steps_per_epoch: int
+    span: Span = "phase"
 
     @property
     def total(self) -> int:
@@ -57,7 +67,10 @@ class Schedule:
 
     def rate(self, place: Place) -> float:
         """The learning rate of a step."""
-        return scheduled_rate(place.phase, place.step_in_phase, self.steps_per_epoch)
+        if self.span == "phase":
+            return scheduled_rate(place.phase, place.step_in_phase, self.steps_per_epoch)
+        risen = min(1.0, (place.step_in_phase + 1) / (place.phase.warmup_epochs * self.steps_per_epoch + 1))
+        return place.phase.learning_rate * risen * _cosine(place.epoch_start + place.offset, self.total)
 
 
 def scheduled_rate(phase: Phase, step: int, steps_per_epoch: int) -> float:
@@ -65,4 +78,8 @@ def scheduled_rate(phase: Phase, step: int, steps_per_epoch: int) -> float:
     warmup, total = phase.warmup_epochs * steps_per_epoch, phase.epochs * steps_per_epoch
     if step < warmup:
         return phase.learning_rate * (step + 1) / (warmup + 1)
-    return phase.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
+    return phase.learning_rate * _cosine(step - warmup, total - warmup)
+
+
+def _cosine(done: float, total: float) -> float:
+    return 0.5 * (1 + math.cos(math.pi * done / max(total, 1)))

@@ -107,7 +107,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         # As ``batch_indices`` drops a short last batch, unless it is the only one.
-        self.schedule = Schedule(self.recipe.phases, max(1, len(self.data) // self.recipe.batch_size))
+        self.schedule = Schedule(self.recipe.phases, max(1, len(self.data) // self.recipe.batch_size), self.recipe.cosine)
         self.device = device_of(self.supernet)
         self.workers = default_workers(self.data) if self.recipe.workers is None else self.recipe.workers
         self._good: TrainingState | None = None

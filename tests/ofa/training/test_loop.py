@@ -18,7 +18,7 @@ from ofa.space import Gene, Space
 from ofa.supernet import Supernet
 from ofa.training import EpochMetrics, Phase, Recipe, demo_recipe, evaluate, progressive_shrinking, train
 from ofa.training.sampling import Uniform, free
-from ofa.training.schedule import scheduled_rate
+from ofa.training.schedule import Schedule, scheduled_rate
 from ofa.training.step import Objective, training_step
 
 MakeRecipe = Callable[..., Recipe]
@@ -163,6 +163,17 @@ def test_the_rate_rises_linearly_and_falls_along_a_cosine() -> None:
     assert rates[10] == pytest.approx(0.4)
     assert rates[30] == pytest.approx(0.2)
     assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert 0 < rates[-1] < 0.001
+
+
+def test_the_cosine_may_span_the_whole_run() -> None:
+    phases = (Phase(name="a", epochs=2, learning_rate=0.4, warmup_epochs=0.5), Phase(name="b", epochs=6, learning_rate=0.4))
+    schedule = Schedule(phases, 10, "run")
+    rates = [schedule.rate(schedule.place(step)) for step in range(schedule.total)]
+    assert rates[0] == pytest.approx(0.4 / 6)
+    assert rates[40] == pytest.approx(0.2)
+    assert rates[5:] == sorted(rates[5:], reverse=True)
+    assert rates[19] - rates[20] < 0.01
     assert 0 < rates[-1] < 0.001
 
 

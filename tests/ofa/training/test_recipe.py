@@ -171,6 +171,13 @@ def test_the_paper_s_phases_for_mobilenet_v3() -> None:
     assert {gene.values for stage in width.stages for gene in stage.genes if gene.name == "expand"} == {(4, 6)}
 
 
+def test_few_epochs_can_go_to_the_phase_in_which_all_is_open() -> None:
+    phases = progressive_shrinking(get_space("ofa-mbv3-w1.0"), epochs=100, shares=(15, 10, 15, 60))
+    assert [phase.epochs for phase in phases] == [15, 10, 3, 13, 11, 48]
+    with pytest.raises(RecipeError, match="shares must be above 0"):
+        progressive_shrinking(get_space("ofa-mbv3-w1.0"), epochs=100, shares=(1, 0, 1, 1))
+
+
 def test_resnet_opens_its_stem_with_the_depth_and_its_widths_last() -> None:
     space = get_space("ofa-resnet50")
     phases = {phase.name: phase.restrict(space) for phase in progressive_shrinking(space, epochs=40)}
