@@ -132,8 +132,9 @@ class Work:
                 f"fractions=[{share}, {share / 10}, 0]",
                 f"batch_size={settings['batch_size']}",
                 f"progressive_shrinking.epochs={settings['epochs']}",
-                f"progressive_shrinking.learning_rate={settings['supernet_rate']}",
-                f"progressive_shrinking.shrinking_learning_rate={settings['supernet_rate'] / 2}",
+                f"progressive_shrinking.learning_rate={settings['rate']}",
+                f"progressive_shrinking.shrinking_learning_rate={settings['supernet_rate']}",
+                "progressive_shrinking.subnets_per_step=3",
                 "evaluate_every=0",
                 f"seed={seed}",
             ),
@@ -232,12 +233,18 @@ class Work:
 def joint_phase(recipe: Recipe, epochs: int) -> Phase:
     """All networks from the first step, each gene drawn on its own, on the labels alone.
 
-    Three subnets a step are about what the phases of shrinking come to on the average.
+    As many subnets a step as the last phase of shrinking has, at its rate.
     """
     last, first = recipe.phases[-1], recipe.phases[0]
     free = tuple(Gene(gene.name, gene.values) for gene in last.free)
-    rate, warmup = first.learning_rate, first.warmup_epochs
-    return Phase(name="joint", epochs=epochs, learning_rate=rate, free=free, subnets_per_step=3, warmup_epochs=warmup)
+    return Phase(
+        name="joint",
+        epochs=epochs,
+        learning_rate=last.learning_rate,
+        free=free,
+        subnets_per_step=last.subnets_per_step,
+        warmup_epochs=first.warmup_epochs,
+    )
 
 
 def judge(network: nn.Module, arch: Arch, splits: Splits) -> float:
