@@ -2,8 +2,7 @@
 
 For networks across the space: the accuracy straight from the supernet (batch norms calibrated), after a short distilled fine-tuning, and
 of the same network trained alone with the same recipe and as many epochs as all phases of the supernet together. Supernets are trained by
-the recipe's method and, as an ablation, without shrinking: all networks from the start, uniformly drawn, without a teacher, in as many
-epochs.
+the recipe's progressive shrinking and, as an ablation, without it: all networks from the first step on, in as many epochs.
 
 The work is cut into tasks whose results lie in a folder, so several processes can share it and a stopped one goes on:
 
@@ -38,9 +37,8 @@ from ofa.calibrate import calibrate
 from ofa.cost import macs
 from ofa.data import Splits
 from ofa.families import lower
-from ofa.space import Gene
 from ofa.specialize import specialize
-from ofa.training import Phase, Recipe, evaluate, load_run, save_run, single_stage, train
+from ofa.training import Phase, Recipe, evaluate, load_run, save_run, train
 from ofa.training.checkpoint import WEIGHTS
 from ofa.training.memory import keep_freed_memory
 from ofa.training.presets import load_recipe
@@ -48,7 +46,7 @@ from ofa.training.sampling import make_sampler
 from ofa.training.single import FineTuning, train_network
 
 NETWORKS, BUDGETS, SMALL, SEEDS = 12, 5, 3, 3
-METHODS, BEST = ("shrinking", "joint", "single-stage"), "single-stage"
+METHODS, BEST = ("shrinking", "joint"), "joint"
 """How supernets are trained, and which of the ways is repeated with other seeds and fine-tuned from."""
 IMAGES, SETTINGS = 50_000, "settings.txt"
 Report = dict[str, Any]
@@ -161,9 +159,7 @@ class Work:
     def supernet(self, method: str, seed: int) -> Report:
         recipe = self.recipe(seed)
         if method == "joint":
-            recipe = replace(recipe, phases=(joint_phase(recipe, self._settings["epochs"]),))
-        elif method == "single-stage":
-            recipe = replace(recipe, phases=self.single_stage(recipe))
+            recipe = replace(recipe, phases=(joint_phase(recipe),))
         splits, folder = self.splits, self._work / f"{method}-{seed}.run"
         if (folder / WEIGHTS).exists():  # trained by a process that was stopped while it judged
             run = load_run(folder)
@@ -182,18 +178,6 @@ class Work:
             "accuracy": accuracies,
             "recipe": recipe.to_toml(),
         }
-
-    def single_stage(self, recipe: Recipe) -> tuple[Phase, ...]:
-        """The sandwich with an in-place teacher, but with the labels too, for few steps; three subnets as for the joint phase."""
-        return single_stage(
-            recipe.get_space(10),
-            epochs=self._settings["epochs"],
-            learning_rate=self._settings["supernet_rate"],
-            subnets_per_step=3,
-            warmup_epochs=recipe.phases[0].warmup_epochs,
-            distillation_weight=1.0,
-            divergence="kl",
-        )
 
     def alone(self, number: int, seed: int) -> Report:
         recipe, arch, splits = self.recipe(seed), self.archs()[number], self.splits
@@ -230,21 +214,11 @@ class Work:
         return {"kind": "tuned", "network": number, "seed": seed, "duration_s": done.metrics.duration_s, "accuracy": done.metrics.accuracy}
 
 
-def joint_phase(recipe: Recipe, epochs: int) -> Phase:
-    """All networks from the first step, each gene drawn on its own, on the labels alone.
-
-    As many subnets a step as the last phase of shrinking has, at its rate.
-    """
-    last, first = recipe.phases[-1], recipe.phases[0]
-    free = tuple(Gene(gene.name, gene.values) for gene in last.free)
-    return Phase(
-        name="joint",
-        epochs=epochs,
-        learning_rate=last.learning_rate,
-        free=free,
-        subnets_per_step=last.subnets_per_step,
-        warmup_epochs=first.warmup_epochs,
-    )
+def joint_phase(recipe: Recipe) -> Phase:
+    """All networks from the first step on: the last phase of shrinking, with its subnets a step, for all the epochs."""
+    first, last = recipe.phases[0], recipe.phases[-1]
+    epochs = sum(phase.epochs for phase in recipe.phases)
+    return replace(last, name="joint", epochs=epochs, warmup_epochs=first.warmup_epochs, reorder_channels=False)
 
 
 def judge(network: nn.Module, arch: Arch, splits: Splits) -> float:
