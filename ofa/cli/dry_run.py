@@ -88,7 +88,7 @@ def render_dry_run(report: dict[str, Any]) -> Table:
             str(row["subnets_per_step"]),
             f"{row['learning_rate']:g}",
             row["free"],
-            f"{format_ms(row['step_ms'])} ms",
+            format_ms(row["step_ms"]),
             f"{row['images_per_s']:,.0f}",
             format_duration(row["duration_s"]),
         )

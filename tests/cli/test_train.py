@@ -155,7 +155,10 @@ def test_a_dry_run_tells_phases_time_and_memory_and_writes_nothing(config: Path,
     assert report["peak_memory_bytes"] > 2**20
     assert report["loader_images_per_s"] > phase["images_per_s"]
     assert not list(tmp_path.iterdir())
-    assert "about" in ofa("train", config, "--dry-run", "--device", "cpu").stdout
+    shown = ofa("train", config, "--dry-run", "--device", "cpu").stdout
+    assert "about" in shown
+    assert " ms" in shown
+    assert "ms ms" not in shown
 
 
 def test_metrics_are_written_for_tensorboard(config: Path, tmp_path: Path) -> None:
