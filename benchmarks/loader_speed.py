@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from machine import describe_machine, others_during
 
-from ofa.data import default_workers
+from ofa.data import BatchPlan, default_workers, load_data, measure_loader
 from ofa.progress import silent
+from ofa.training import Recipe
 from ofa.training.distributed import ALONE
 from ofa.training.estimate import estimate_phases, loader_rate
 from ofa.training.memory import keep_freed_memory
@@ -64,9 +65,18 @@ def measured(space: str, data: str, arguments: argparse.Namespace) -> dict[str, 
         "workers": default_workers(splits.train),
         "subnets_per_step": recipe.phases[0].subnets_per_step,
         "loader_images_per_s": round(loader_rate(recipe, splits.train), 1),
+        "streamed_images_per_s": round(streamed(recipe), 1),
         "step_images_per_s": round(estimate.images_per_s, 1),
         "waiting_share_with_start": round(trainer.waiting_share, 4),
     }
+
+
+def streamed(recipe: Recipe, batches: int = 60) -> float:
+    """Images a second of the same set as it is read when it does not fit in memory: decoded by one worker process."""
+    data = load_data(recipe.data, memory=1)
+    resolution = recipe.get_space(data.num_classes).resolutions[-1]
+    plans = [BatchPlan((torch.arange(32) + 32 * number) % len(data), resolution, number) for number in range(batches)]
+    return measure_loader(data, plans, augmentation=recipe.augmentation, workers=1)
 
 
 if __name__ == "__main__":
