@@ -3,7 +3,7 @@
     python benchmarks/loader_speed.py ofa-mbv3-32px=cifar10/train.parquet ofa-mbv3-w1.0=imagenette/train.parquet \
         --out benchmarks/results/loader_speed.json
 
-Each argument is a space and data as a recipe names it. The step is that of the recipe's last phase, the dearest but for its batch.
+Each argument is a space and data as a recipe names it. The step is that of the recipe's last phase, on batches of 32.
 """
 
 from __future__ import annotations

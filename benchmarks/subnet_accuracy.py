@@ -49,6 +49,7 @@ NETWORKS, BUDGETS, SMALL, SEEDS = 12, 5, 3, 3
 METHODS, BEST = ("shrinking", "joint"), "joint"
 """How supernets are trained, and which of the ways is repeated with other seeds and fine-tuned from."""
 IMAGES, SETTINGS = 50_000, "settings.txt"
+"""Images of CIFAR-10's training part; what the tasks' arguments are kept in, as JSON, apart from the results beside it."""
 Report = dict[str, Any]
 
 
@@ -57,7 +58,7 @@ def main() -> None:
     parser.add_argument("--train", help="Parquet file or folder to train on")
     parser.add_argument("--test", help="the same to test on")
     parser.add_argument("--recipe", default="small-budget")
-    parser.add_argument("--images", type=int, default=1200, help="images that are trained on")
+    parser.add_argument("--images", type=int, default=1200, help="images that are trained on, of CIFAR-10's 50,000")
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--rate", type=float, default=0.16, help="learning rate of networks trained alone")

@@ -42,8 +42,8 @@ class Recipe:
         unreadable: what happens to images that cannot be read: ``refuse`` the data, or ``skip`` and name them.
         workers: processes that decode images; None decides by the data.
         batch_size: images a step.
-        cosine: what the learning rate falls to zero over: each ``phase`` by itself, or the whole ``run``, so that each phase goes on at
-            the height where the one before ended.
+        cosine: what the learning rate falls to zero over: each ``phase`` by itself, or the whole ``run``. Then a phase's own rate is
+            multiplied by how far the run's cosine has fallen, and phases of one rate follow each other without a jump.
         momentum: of SGD with Nesterov's step.
         weight_decay: of convolution and linear weights.
         label_smoothing: share of a label that is spread over all classes.

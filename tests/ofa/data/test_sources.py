@@ -258,6 +258,9 @@ def test_images_to_train_and_to_test_on_are_not_mixed(tmp_path: Path) -> None:
     write_folder(tmp_path / "photos" / "val", [(12, 12)])
     with pytest.raises(DataError, match=r"those of '.*photos' are train, val; name one of them as data, for example '.*photos/train'"):
         load_data(str(tmp_path / "photos"))
+    (tmp_path / "photos" / "val").rename(tmp_path / "photos" / "test")
+    with pytest.raises(DataError, match=r"are train, test; name one of them as data, for example '.*photos/train'"):
+        load_data(str(tmp_path / "photos"))
 
 
 def test_parquet_that_cannot_be_used(tmp_path: Path) -> None:
