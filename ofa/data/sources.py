@@ -176,7 +176,8 @@ def _shards(folder: Path) -> list[Path]:
 
 def _folder(path: Path) -> tuple[Items, Tensor, tuple[str, ...]]:
     classes = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    purposes = sorted((folder.name for folder in classes if folder.name.lower() in _PURPOSES), key=lambda name: _PURPOSES.index(name.lower()))
+    called = {folder.name.lower(): folder.name for folder in classes}
+    purposes = [called[purpose] for purpose in _PURPOSES if purpose in called]
     if len(purposes) > 1 and len(purposes) == len(classes):
         raise DataError(
             f"the folders of a data set must be its classes, but those of '{path}' are {', '.join(purposes)}; name one of them as data, "
