@@ -1,64 +1,73 @@
 """The program that runs on the device: JSON lines on stdin and stdout. It needs Python, numpy and the runtime, nothing else.
 
-A request is ``{"op": "describe", "device": {..}}`` or
-``{"op": "time", "device": {..}, "networks": {key: path}, "policy": {..}, "seed": 0}``.
-The answer is any number of notes ``{"done": 3, "total": 9, "doing": ".."}`` and then one ``{"result": ..}`` or ``{"error": ".."}``.
+A request is one of
+
+* ``{"op": "describe", "device": {..}}``;
+* ``{"op": "time", "device": {..}, "networks": {key: path}, "policy": {..}, "seed": 0}``: one group of networks, timed interleaved;
+* ``{"op": "missing", "files": [name, ..]}``: which of these the folder lacks;
+* ``{"op": "put", "file": name, "start": 0, "content": base64, "last": true}``: a part of a file for the folder.
+
+The answer is any number of notes ``{"doing": "..", "network": key, "step": 3, "steps": 9}`` and then one ``{"result": ..}`` or
+``{"error": ".."}``. The program ends when its input does, whatever it is doing then.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import dataclasses
 import gc
 import json
 import os
+import queue
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
-
 from devices.device import Device
-from devices.groups import time_in_groups
+from devices.groups import time_group
 from devices.provenance import provenance
-from devices.runtimes import Timer, get_runtime
 from devices.timing import TimingPolicy
-from ofa.errors import OfaError
+from ofa.errors import DeviceError, OfaError
 
 __all__ = ["answer", "main"]
 
 _STDOUT, _STDERR = 1, 2
+_CUT_OFF = 3
 
 
-def answer(request: Mapping[str, Any], out: IO[str]) -> Any:
-    """The result of one request; notes are written to ``out``.
+def answer(request: Mapping[str, Any], say: Callable[[Mapping[str, Any]], None]) -> Any:
+    """The result of one request; notes go to ``say``.
 
     Raises:
         OfaError: the device cannot do what is asked.
     """
+    operation = request["op"]
+    if operation == "missing":
+        return [name for name in request["files"] if not Path(name).exists()]
+    if operation == "put":
+        return _put(request)
     device = Device.from_json(request["device"])
-    if request["op"] == "describe":
+    if operation == "describe":
         return provenance(device)
-    return _time(device, request, out)
+    results = time_group(device, request["networks"], policy=TimingPolicy(**request["policy"]), seed=request["seed"], say=say)
+    return {key: dataclasses.asdict(result) for key, result in results.items()}
 
 
-def _time(device: Device, request: Mapping[str, Any], out: IO[str]) -> dict[str, dict[str, Any]]:
-    runtime = get_runtime(device.runtime)
-    rng = np.random.default_rng(request["seed"])
-    paths: Mapping[str, str] = request["networks"]
-
-    def load(key: str) -> Timer:
-        session = runtime.load(Path(paths[key]), device)
-        # Not zeros: some kernels are faster on them, and no image is black.
-        inputs = {name: rng.standard_normal(shape, dtype=np.float32) for name, shape in session.input_shapes().items()}
-        return session.timer(inputs)
-
-    def note(done: int, total: int, doing: str) -> None:
-        _say(out, {"done": done, "total": total, "doing": doing})
-
-    timings = time_in_groups(list(paths), load, policy=TimingPolicy(**request["policy"]), rng=rng, note=note)
-    return {key: dataclasses.asdict(timing) for key, timing in timings.items()}
+def _put(request: Mapping[str, Any]) -> None:
+    """Write a part; the file has its name only when it is whole."""
+    name, part = Path(request["file"]), Path(request["file"] + ".part")
+    try:
+        with part.open("r+b" if request["start"] else "wb") as file:
+            file.seek(request["start"])
+            file.write(base64.b64decode(request["content"]))
+        if request["last"]:
+            part.replace(name)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise DeviceError(f"the device must be able to keep networks in '{Path.cwd()}', but: {reason}; free it or name another") from error
 
 
 def main() -> None:
@@ -66,13 +75,27 @@ def main() -> None:
     # Native libraries print where they like. Whatever they print goes to stderr; the conversation has a descriptor of its own.
     out = os.fdopen(os.dup(_STDOUT), "w", encoding="utf-8")
     os.dup2(_STDERR, _STDOUT)
+
+    def say(message: Mapping[str, Any]) -> None:
+        out.write(json.dumps(message) + "\n")
+        out.flush()
+
     _raise_priority()
     gc.disable()  # a collection in the middle of a sample is noise; this process makes no cycles worth collecting
-    for line in sys.stdin:
+    lines: queue.Queue[str] = queue.Queue()
+    threading.Thread(target=_listen, args=(sys.stdin, lines.put), daemon=True).start()
+    while True:
         try:
-            _say(out, {"result": answer(json.loads(line), out)})
+            say({"result": answer(json.loads(lines.get()), say)})
         except OfaError as error:
-            _say(out, {"error": str(error)})
+            say({"error": str(error)})
+
+
+def _listen(source: IO[str], take: Callable[[str], None]) -> None:
+    """Pass lines on. When there are no more, nobody waits for an answer: end, also in the middle of a network that never returns."""
+    for line in source:
+        take(line)
+    os._exit(_CUT_OFF)
 
 
 def _raise_priority() -> None:
@@ -83,11 +106,6 @@ def _raise_priority() -> None:
     # Linux shares the processor out among sessions first, and only within one by the priority above.
     with contextlib.suppress(OSError):
         Path("/proc/self/autogroup").write_text("-20")
-
-
-def _say(out: IO[str], message: Mapping[str, Any]) -> None:
-    out.write(json.dumps(message) + "\n")
-    out.flush()
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +14,53 @@ from devices.runtimes import Option, get_runtime
 from devices.transports import transport_names
 from ofa.errors import DeviceError, nearest
 
-__all__ = ["CATALOG", "Device", "device_names", "get_device", "load_device"]
+__all__ = ["CATALOG", "Device", "Ssh", "device_names", "get_device", "load_device"]
 
 CATALOG = Path(__file__).parent / "catalog"
 """The folder of the devices that come with the project, one TOML file each."""
 
-_PRECISIONS = ("fp32",)
+_CLOCKS = ("fixed", "governed", "shared", "unknown")
 _STATUSES = ("measured", "template")
-_TEXTS = ("name", "runtime", "description", "precision", "transport", "status")
-_TYPES: dict[str, type] = {**dict.fromkeys(_TEXTS, str), "threads": int, "batch": int}
+_TEXTS = ("name", "runtime", "description", "precision", "transport", "clocks", "status")
+_TYPES: dict[str, type] = {**dict.fromkeys(_TEXTS, str), "threads": int, "batch": int, "pin": bool}
+_SSH_TYPES: dict[str, type] = {**dict.fromkeys(("host", "user", "identity", "config", "python", "folder"), str), "port": int}
+_LAST_PORT = 65535
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ssh:
+    """How a machine is reached over ssh. The host's key must be known already, and no password is asked for: keys or an agent.
+
+    Args:
+        host: name or address, or a name in the user's ssh configuration.
+        port: 0 for the configuration's.
+        user: "" for the configuration's.
+        identity: path of the private key; "" for the configuration's.
+        config: path of an ssh configuration; "" for the user's own.
+        python: the interpreter there, 3.10 or newer, with numpy and the runtime.
+        folder: where the agent and the networks are kept there, from the user's home.
+
+    Raises:
+        DeviceError: a value that cannot be.
+    """
+
+    host: str
+    port: int = 0
+    user: str = ""
+    identity: str = ""
+    config: str = ""
+    python: str = "python3"
+    folder: str = ".cache/ofa"
+
+    def __post_init__(self) -> None:
+        _check_types(self, _SSH_TYPES, f"[ssh] of device at '{self.host}'")
+        for key in ("host", "user"):
+            # What begins with a dash would be read as an option by ssh.
+            if getattr(self, key).startswith("-") or (key == "host" and not self.host.strip()):
+                raise DeviceError(f"'{key}' under [ssh] must be a name or address, but is '{getattr(self, key)}'; correct it")
+        if not 0 <= self.port <= _LAST_PORT:
+            raise DeviceError(f"'port' under [ssh] must be within 0 and {_LAST_PORT}, but is {self.port}; correct it")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +72,13 @@ class Device:
         runtime: what executes there, one of ``devices.runtimes.runtime_names()``.
         description: one sentence for people.
         threads: threads that compute one call.
-        precision: number format of weights and activations (``fp32``).
+        precision: number format of weights and activations, one of the runtime's (``fp32``, ``fp16``).
         batch: images in one call.
-        transport: how the device is reached (``local``: a subprocess on this machine).
+        pin: keep the process on as many processors as there are threads, as a deployed network must be then.
+        clocks: what may be assumed of them: ``fixed`` (locked by the owner), ``governed`` (they follow load and heat), ``shared`` (other
+            programs or machines are on the same processor), ``unknown``. Written beside every number, and believed by nothing.
+        transport: how the device is reached (``local``: a subprocess on this machine; ``ssh``).
+        ssh: the address, for ``ssh`` only.
         status: ``measured`` if somebody has timed networks with this very file, otherwise ``template``.
         options: settings that only this runtime knows, as ``(name, value)`` pairs; those not given have the runtime's default.
 
@@ -52,17 +92,26 @@ class Device:
     threads: int = 1
     precision: str = "fp32"
     batch: int = 1
+    pin: bool = False
+    clocks: str = "unknown"
     transport: str = "local"
+    ssh: Ssh | None = None
     status: str = "template"
     options: tuple[tuple[str, Option], ...] = ()
 
     def __post_init__(self) -> None:
-        _check_types(self)
+        _check_types(self, _TYPES, f"device '{self.name}'")
         if not _NAME.fullmatch(self.name):
             raise DeviceError(f"a device's name must be letters, digits, '.', '_' and '-', but got '{self.name}'; rename it")
-        _check_choice(self, "precision", _PRECISIONS)
+        _check_choice(self, "precision", get_runtime(self.runtime).precisions)
         _check_choice(self, "status", _STATUSES)
+        _check_choice(self, "clocks", _CLOCKS)
         _check_choice(self, "transport", transport_names())
+        if (self.ssh is not None) != (self.transport == "ssh"):
+            raise DeviceError(
+                f"a device must have a table [ssh] if and only if its transport is ssh, but '{self.name}' has transport "
+                f"'{self.transport}' and {'a' if self.ssh else 'no'} [ssh]; correct one of them"
+            )
         for key in ("threads", "batch"):
             if getattr(self, key) < 1:
                 raise DeviceError(f"'{key}' of device '{self.name}' must be at least 1, but is {getattr(self, key)}; correct it")
@@ -98,7 +147,10 @@ class Device:
         options = fields.get("options", {})
         if not isinstance(options, Mapping):
             raise DeviceError(f"'options' of {where} must be a table of settings, but is {options!r}; write them under [options]")
-        return cls(**{**fields, "options": tuple(options.items())})
+        ssh = fields.get("ssh")
+        if ssh is not None:
+            ssh = _ssh_from_json(ssh, where)
+        return cls(**{**fields, "ssh": ssh, "options": tuple(options.items())})
 
 
 def load_device(path: str | os.PathLike[str]) -> Device:
@@ -107,6 +159,8 @@ def load_device(path: str | os.PathLike[str]) -> Device:
     Raises:
         DeviceError: the file is absent, is not TOML, or does not describe a device.
     """
+    import tomllib  # on the device, where Python may be older, no file is read
+
     try:
         with Path(path).open("rb") as file:
             fields = tomllib.load(file)
@@ -154,11 +208,22 @@ def _device_files(folders: Iterable[str | os.PathLike[str]]) -> dict[str, Path]:
     return files
 
 
-def _check_types(device: Device) -> None:
-    for key, kind in _TYPES.items():
-        value = getattr(device, key)
-        if type(value) is not kind:  # a bool is an int to isinstance
-            raise DeviceError(f"'{key}' of device '{device.name}' must be {_called(kind)}, but is {value!r}; correct it")
+def _ssh_from_json(fields: Any, where: str) -> Ssh:
+    if not isinstance(fields, Mapping):
+        raise DeviceError(f"'ssh' of {where} must be a table, but is {fields!r}; write its keys under [ssh]")
+    for key in fields:
+        if key not in _SSH_TYPES:
+            raise DeviceError(f"[ssh] of {where} must hold only its keys, but has '{key}'; {nearest(key, _SSH_TYPES)}")
+    if "host" not in fields:
+        raise DeviceError(f"[ssh] of {where} must name a host, but has no key 'host'; add a line such as: host = \"...\"")
+    return Ssh(**fields)
+
+
+def _check_types(value: Device | Ssh, types: Mapping[str, type], where: str) -> None:
+    for key, kind in types.items():
+        given = getattr(value, key)
+        if type(given) is not kind:  # a bool is an int to isinstance
+            raise DeviceError(f"'{key}' of {where} must be {_called(kind)}, but is {given!r}; correct it")
 
 
 def _check_choice(device: Device, key: str, choices: Iterable[str]) -> None:

@@ -1,113 +1,145 @@
-"""Times more networks than memory holds: in groups, all brought to the same speed of the machine."""
+"""Times one group of networks on the device: loads them all, warms them up, and measures them in interleaved rounds.
+
+Shape suffixes: R rounds, N networks.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from devices.runtimes import Timer
-from devices.timing import Floats, Timing, TimingPolicy, measure_rounds, warm_up
+from devices.meters import PeakMemory, energy_per_call_mj, find_energy_meter
+from devices.runtimes import Timer, get_runtime
+from devices.timing import Floats, Timing, TimingPolicy, halves_ratio, measure_rounds, warm_up
+from ofa.errors import OfaError
 
-__all__ = ["Note", "time_in_groups"]
+if TYPE_CHECKING:
+    from devices.device import Device
 
-_ANCHORS = 8
+__all__ = ["Outcome", "Say", "pinned", "time_group"]
 
-
-class Note(Protocol):
-    """Told what is about to be done."""
-
-    def __call__(self, done: int, total: int, doing: str) -> None: ...
+Say = Callable[[Mapping[str, Any]], None]
+"""Told what is about to be done, so that whoever waits knows what did not return."""
 
 
-def time_in_groups(
-    keys: Sequence[str], load: Callable[[str], Timer], *, policy: TimingPolicy, rng: np.random.Generator, note: Note
-) -> dict[str, Timing]:
-    """Time many networks with a bounded number of them loaded.
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What came of one network.
 
-    A few networks of the first group, the anchors, are timed again in every other group: how they did there says by how much the machine
-    has become faster or slower since, and the group's times are brought back to the first one's speed.
+    Attributes:
+        timing: its statistics; None if it could not be loaded.
+        drift: median of the second half of its samples over that of the first, the rounds' own speeds divided out.
+        error: why it could not be loaded, one sentence.
+    """
+
+    timing: Timing | None = None
+    drift: float = 1.0
+    error: str = ""
+
+
+def time_group(device: Device, networks: Mapping[str, str], *, policy: TimingPolicy, seed: int, say: Say) -> dict[str, Outcome]:
+    """Time networks that are all loaded at the same time; one that cannot be loaded does not keep the others from it.
 
     Args:
-        keys: one a network.
-        load: gives a network's timer; the network is released when its timer is.
+        device: whose settings they run under.
+        networks: paths of ONNX files by any keys.
         policy: when it is enough.
-        rng: decides groups and order.
-        note: told what is done; a network counts one when it is loaded and one more when its group is timed.
+        seed: of inputs and order.
+        say: told every step.
 
-    Returns:
-        A timing for each key, in the order of ``keys``.
+    Raises:
+        DeviceError: the runtime is not installed.
     """
-    medians: dict[str, float] = {}
-    timings: dict[str, Timing] = {}
-    anchors: dict[str, Timer] = {}
-    for group in _groups(keys, policy.group_size, rng):
-        steps = _Steps(note, len(timings), len(group), len(keys))
-        timers = {**anchors, **_loaded(group, load, steps)}
-        samples_RN = _measured(timers, policy, rng, steps)
-        columns = {key: samples_RN[:, i] for i, key in enumerate(timers)}
-        slower = _slower({key: columns[key] for key in anchors}, medians)
-        timings.update({key: Timing.of(columns[key] / slower) for key in group})
-        if not anchors:
-            anchors = {key: timers[key] for key in group[:_ANCHORS]}
-            medians = {key: timings[key].median_ms for key in anchors}
-        del timers  # released before the next group is loaded
-    note(2 * len(keys), 2 * len(keys), f"timed {len(keys)} networks")
-    return {key: timings[key] for key in keys}
+    pinned(device)
+    loader = _Loader(device, np.random.default_rng(seed), _Steps(say, len(networks)))
+    timers = loader.load(networks)
+    names = list(timers)
+    samples_RN = loader.measure(timers, policy) if timers else np.empty((0, 0))
+    energies = _energies(timers, device, loader.steps)
+    outcomes = {key: Outcome(error=error) for key, error in loader.errors.items()}
+    for i, key in enumerate(names):
+        timing = Timing.of(samples_RN[:, i], energy_mj=energies.get(key), peak_memory_bytes=loader.memory.get(key))
+        outcomes[key] = Outcome(timing=timing, drift=halves_ratio(samples_RN[:, i]))
+    return {key: outcomes[key] for key in networks}
+
+
+def pinned(device: Device) -> None:
+    """Keep this process on as many processors as the device has threads, if it asks for that and the system can."""
+    if device.pin and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-device.threads :])
 
 
 class _Steps:
-    """Reports the steps of one group as steps of the whole."""
+    """Notes with the share of the group that is done: a half for loading, a half for the rounds."""
 
-    def __init__(self, note: Note, before: int, group: int, total: int) -> None:
-        self._note = note
-        self._before = 2 * before
-        self._group = group
-        self._total = 2 * total
+    def __init__(self, say: Say, count: int) -> None:
+        self._say = say
+        self._count = count
 
-    def loading(self, loaded: int, key: str) -> None:
-        self._note(self._before + loaded, self._total, f"loading {key}")
+    def network(self, number: int, doing: str, key: str) -> None:
+        self._say({"doing": f"{doing} {key}", "network": key, "step": number, "steps": 2 * self._count})
 
-    def warming_up(self, key: str) -> None:
-        self._note(self._before + self._group, self._total, f"warming up {key}")
-
-    def timing(self, networks: int, rounds: int, most: int) -> None:
-        done = self._before + self._group + self._group * min(rounds, most) // (most + 1)
-        self._note(done, self._total, f"timing {networks} networks, round {rounds + 1} of at most {most + 1}")
+    def rounds(self, done: int, most: int) -> None:
+        step = self._count + self._count * min(done, most) // (most + 1)
+        doing = f"timing {self._count} networks, round {done + 1} of at most {most + 1}"
+        self._say({"doing": doing, "step": step, "steps": 2 * self._count})
 
 
-def _groups(keys: Sequence[str], size: int, rng: np.random.Generator) -> list[list[str]]:
-    """Groups at random, so that what is left of a group's own speed is no property of one resolution or stage, and of even sizes."""
-    if not keys:
-        return []
-    count = math.ceil(len(keys) / size)
-    return [[keys[i] for i in part] for part in np.array_split(rng.permutation(len(keys)), count)]
+class _Loader:
+    """Loads and measures the networks of a group; remembers what could not be loaded."""
+
+    def __init__(self, device: Device, rng: np.random.Generator, steps: _Steps) -> None:
+        self._device, self._rng = device, rng
+        self.steps = steps
+        self.errors: dict[str, str] = {}
+        self.memory: dict[str, int] = {}
+
+    def load(self, networks: Mapping[str, str]) -> dict[str, Timer]:
+        runtime = get_runtime(self._device.runtime)
+        runtime.version()  # a runtime that is not installed is no fault of a network
+        timers: dict[str, Timer] = {}
+        for number, (key, path) in enumerate(networks.items()):
+            self.steps.network(number, "loading", key)
+            peak = PeakMemory()
+            try:
+                session = runtime.load(Path(path), self._device)
+                # Not zeros: some kernels are faster on them, and no image is black.
+                shapes = session.input_shapes()
+                timer = session.timer({name: self._rng.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()})
+                timer(1)
+            except OfaError as error:
+                self.errors[key] = str(error)
+                continue
+            timers[key] = timer
+            rise = peak.rise_bytes()
+            if rise is not None:
+                self.memory[key] = rise
+        return timers
+
+    def measure(self, timers: Mapping[str, Timer], policy: TimingPolicy) -> Floats:
+        calls = []
+        for key, timer in timers.items():
+            self.steps.network(len(timers), "warming up", key)
+            calls.append(warm_up(timer, policy))
+
+        def on_round(rounds: int) -> None:
+            self.steps.rounds(rounds, policy.max_rounds)
+
+        return measure_rounds(list(timers.values()), calls, policy=policy, rng=self._rng, on_round=on_round)
 
 
-def _loaded(group: Sequence[str], load: Callable[[str], Timer], steps: _Steps) -> dict[str, Timer]:
-    timers: dict[str, Timer] = {}
-    for i, key in enumerate(group):
-        steps.loading(i, key)
-        timers[key] = load(key)
-    return timers
-
-
-def _measured(timers: Mapping[str, Timer], policy: TimingPolicy, rng: np.random.Generator, steps: _Steps) -> Floats:
-    calls = []
+def _energies(timers: Mapping[str, Timer], device: Device, steps: _Steps) -> dict[str, float]:
+    """Millijoules of a call of each network, where the machine counts them."""
+    meter = find_energy_meter(device.runtime)
+    if meter is None:
+        return {}
+    energies = {}
     for key, timer in timers.items():
-        steps.warming_up(key)
-        calls.append(warm_up(timer, policy))
-
-    def on_round(rounds: int) -> None:
-        steps.timing(len(timers), rounds, policy.max_rounds)
-
-    return measure_rounds(list(timers.values()), calls, policy=policy, rng=rng, on_round=on_round)
-
-
-def _slower(anchors: Mapping[str, Floats], medians_ms: Mapping[str, float]) -> float:
-    """By what factor the machine is slower than when the anchors' medians were taken."""
-    if not anchors:
-        return 1.0
-    return float(np.median([np.median(samples_R) / medians_ms[key] for key, samples_R in anchors.items()]))
+        steps.network(2 * len(timers) - 1, "metering", key)
+        energies[key] = energy_per_call_mj(timer, meter)
+    return energies

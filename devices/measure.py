@@ -3,41 +3,57 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
-from collections.abc import Mapping
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from devices.device import Device
+from devices.groups import Outcome
 from devices.timing import Timing, TimingPolicy
-from devices.transports import get_transport
+from devices.transports import Connection, ConnectionLostError, get_transport
+from ofa.errors import DeviceError
 from ofa.progress import Progress, silent
 
-__all__ = ["describe", "time_models"]
+__all__ = ["SILENCE_LIMIT_S", "Failure", "describe", "measure", "time_models"]
 
-_SILENCE_LIMIT_S = 120.0
+SILENCE_LIMIT_S = 120.0
+"""Longest time in seconds that a device may be silent, for instance while it loads one file."""
+
+_ANCHORS = 8
+_ATTEMPTS = 2
+_DRIFTED = 0.05
+_ENOUGH_TO_SEE_DRIFT = 12  # samples: the medians of fewer differ that much by chance
+_ANOTHER_SPEED = 0.15
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a network could not be timed, one sentence."""
+
+    reason: str
+
+
+Models = Mapping[str, str | os.PathLike[str]]
 
 
 def time_models(
     device: Device,
-    models: Mapping[str, str | os.PathLike[str]],
+    models: Models,
     *,
     rng: np.random.Generator,
     progress: Progress = silent,
     policy: TimingPolicy | None = None,
-    silence_limit_s: float = _SILENCE_LIMIT_S,
+    silence_limit_s: float = SILENCE_LIMIT_S,
 ) -> dict[str, Timing]:
-    """Time ONNX files on a device, interleaved.
-
-    Args:
-        device: where, and under which settings.
-        models: paths of ONNX files (float32 inputs of fixed shape), by any name.
-        rng: decides the inputs and the order of measurement.
-        progress: told how far it is.
-        policy: when a measurement is enough; by default a 1 % confidence interval, or 60 rounds.
-        silence_limit_s: longest time that the device may be silent, for instance while it loads one file.
+    """Time ONNX files on a device, interleaved; arguments as of ``measure``.
 
     Returns:
         A timing for each name, in the order of ``models``.
@@ -45,30 +61,210 @@ def time_models(
     Raises:
         DeviceError: the device is unreachable, a network cannot be loaded, or the runtime crashes or hangs; the message names the network.
     """
-    transport = get_transport(device.transport)
-    with transport.start() as agent:
-        request = {
-            "op": "time",
-            "device": device.to_json(),
-            "networks": {key: transport.bring(Path(path)) for key, path in models.items()},
-            "policy": dataclasses.asdict(policy or TimingPolicy()),
-            "seed": int(rng.integers(2**32)),
-        }
-
-        def on_note(note: dict[str, Any]) -> None:
-            progress(note["done"], note["total"], note["doing"])
-
-        result = agent.request(request, on_note=on_note, silence_limit_s=silence_limit_s)
-    return {key: Timing(**result[key]) for key in models}
+    timings: dict[str, Timing] = {}
+    for key, outcome in measure(device, models, rng=rng, progress=progress, policy=policy, silence_limit_s=silence_limit_s):
+        if isinstance(outcome, Failure):
+            raise DeviceError(outcome.reason)
+        timings[key] = outcome
+    return {key: timings[key] for key in models}
 
 
-def describe(device: Device, *, silence_limit_s: float = _SILENCE_LIMIT_S) -> dict[str, Any]:
+def measure(
+    device: Device,
+    models: Models,
+    *,
+    rng: np.random.Generator,
+    progress: Progress = silent,
+    policy: TimingPolicy | None = None,
+    silence_limit_s: float = SILENCE_LIMIT_S,
+    anchors: Mapping[str, float] | None = None,
+) -> Iterator[tuple[str, Timing | Failure]]:
+    """Time ONNX files on a device in groups, and give each as soon as it is known.
+
+    A few networks of the first group, the anchors, are timed again in every other group: how they did there says by how much the
+    machine has become faster or slower since, and the group's times are brought back to the first one's speed. A network that drifted
+    beside the others, and a group in which the machine had quite another speed, are measured once more at the end.
+
+    A network at which the runtime crashed or hung is tried again in a new process, then given up; the others go on without it.
+
+    Args:
+        device: where, and under which settings.
+        models: paths of ONNX files (float32 inputs of fixed shape), by any name.
+        rng: decides the inputs, the groups and the order of measurement.
+        progress: told how far it is.
+        policy: when a measurement is enough; by default a 1 % confidence interval, or 60 rounds.
+        silence_limit_s: longest time that the device may be silent, for instance while it loads one file.
+        anchors: times in ms of some of ``models`` from an earlier measurement, which this one is to continue; they are not given again.
+
+    Yields:
+        Names with their timings, or with the reason why they have none.
+
+    Raises:
+        DeviceError: the device is unreachable or its runtime is not installed.
+    """
+    with _Measurement(device, models, rng, policy or TimingPolicy(), silence_limit_s, dict(anchors or {}), progress) as running:
+        yield from running.outcomes()
+
+
+def describe(device: Device, *, silence_limit_s: float = SILENCE_LIMIT_S) -> dict[str, Any]:
     """What the device says of itself; see ``devices.provenance``.
 
     Raises:
         DeviceError: it is unreachable, or its runtime is not installed.
     """
-    with get_transport(device.transport).start() as agent:
+    with closing(get_transport(device).start()) as agent:
         request = {"op": "describe", "device": device.to_json()}
         description: dict[str, Any] = agent.request(request, on_note=lambda note: None, silence_limit_s=silence_limit_s)
     return description
+
+
+class _Measurement:
+    """Groups that wait, the agent that times them, and what is known of the machine's speed."""
+
+    def __init__(
+        self,
+        device: Device,
+        models: Models,
+        rng: np.random.Generator,
+        policy: TimingPolicy,
+        silence_limit_s: float,
+        anchors: dict[str, float],
+        progress: Progress,
+    ) -> None:
+        self._device, self._rng, self._policy, self._silence_limit_s = device, rng, policy, silence_limit_s
+        self._paths = {key: Path(path) for key, path in models.items()}
+        self._anchors = anchors
+        self._waiting = deque(_groups([key for key in models if key not in anchors], policy.group_size, rng))
+        self._again: list[str] = []
+        self._attempts: Counter[str] = Counter()
+        self._transport = get_transport(device)
+        self._agent: Connection | None = None
+        self._progress = _Share(progress, sum(len(group) for group in self._waiting))
+
+    def __enter__(self) -> _Measurement:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._end_agent()
+
+    def outcomes(self) -> Iterator[tuple[str, Timing | Failure]]:
+        repeated = False
+        while self._waiting:
+            group = self._waiting.popleft()
+            self._progress.begin(group)
+            try:
+                outcomes = self._timed(group)
+            except ConnectionLostError as lost:
+                self._end_agent()
+                yield from self._after_loss(group, lost)
+                continue
+            for key, outcome in self._at_one_speed(group, outcomes, last=repeated):
+                self._progress.finish(key)
+                yield key, outcome
+            if not self._waiting and self._again and not repeated:
+                repeated = True
+                self._waiting.extend(_groups(self._again, self._policy.group_size, self._rng))
+        self._progress.end()
+
+    def _timed(self, group: Sequence[str]) -> dict[str, Outcome]:
+        if self._agent is None:
+            self._agent = self._transport.start()
+        wanted = {key: self._paths[key] for key in (*group, *(key for key in self._anchors if key not in group))}
+        request = {
+            "op": "time",
+            "device": self._device.to_json(),
+            "networks": self._transport.bring(self._agent, wanted),
+            "policy": dataclasses.asdict(self._policy),
+            "seed": int(self._rng.integers(2**32)),
+        }
+        answer = self._agent.request(request, on_note=self._progress.note, silence_limit_s=self._silence_limit_s)
+        return {key: _outcome(fields) for key, fields in answer.items()}
+
+    def _at_one_speed(self, group: Sequence[str], outcomes: Mapping[str, Outcome], *, last: bool) -> Iterator[tuple[str, Timing | Failure]]:
+        """What is known now; what is to be measured again is put aside."""
+        now = {key: outcome.timing.median_ms for key, outcome in outcomes.items() if outcome.timing is not None}
+        ratios = [now[key] / ms for key, ms in self._anchors.items() if key in now]
+        slower = float(np.median(ratios)) if ratios else 1.0
+        moved = not last and abs(math.log(slower)) > _ANOTHER_SPEED
+        for key in group:
+            outcome = outcomes[key]
+            if outcome.timing is None:
+                yield key, Failure(outcome.error)
+            elif moved or (not last and _has_drifted(outcome)):
+                self._again.append(key)
+            else:
+                yield key, outcome.timing.at_speed(slower)
+        if not self._anchors:
+            self._anchors = {key: now[key] for key in group if key in now and key not in self._again}
+            self._anchors = dict(list(self._anchors.items())[:_ANCHORS])
+
+    def _after_loss(self, group: list[str], lost: ConnectionLostError) -> Iterator[tuple[str, Failure]]:
+        """Put back what is left of a group during which the agent was lost; give up what has caused that twice."""
+        if not lost.note:
+            raise lost  # it did not even start
+        culprit = lost.note.get("network")
+        if culprit in self._anchors:
+            del self._anchors[culprit]
+        if culprit is None:
+            # In the middle of the rounds nothing says which network it was: halve the group until one is left.
+            culprit = group[0] if len(group) == 1 else None
+        if culprit is None:
+            middle = len(group) // 2
+            self._waiting.extendleft([group[middle:], group[:middle]])
+            return
+        self._attempts[culprit] += 1
+        if self._attempts[culprit] >= _ATTEMPTS and culprit in group:
+            group = [key for key in group if key != culprit]
+            self._progress.finish(culprit)
+            yield culprit, Failure(str(lost))
+        if group:
+            self._waiting.appendleft(group)
+
+    def _end_agent(self) -> None:
+        if self._agent is not None:
+            self._agent.close()
+            self._agent = None
+
+
+class _Share:
+    """Reports steps of groups as steps of the whole: of each network one for loading and one for timing. Never goes back."""
+
+    def __init__(self, progress: Progress, networks: int) -> None:
+        self._progress, self._total = progress, 2 * networks
+        self._finished: set[str] = set()
+        self._group = 0
+        self._most = 0
+
+    def begin(self, group: Sequence[str]) -> None:
+        self._group = len(group)
+
+    def note(self, note: Mapping[str, Any]) -> None:
+        self._report(2 * len(self._finished) + 2 * self._group * note["step"] // max(1, note["steps"]), note["doing"])
+
+    def finish(self, key: str) -> None:
+        self._finished.add(key)
+
+    def end(self) -> None:
+        self._report(self._total, f"timed {len(self._finished)} networks")
+
+    def _report(self, done: int, doing: str) -> None:
+        self._most = max(self._most, min(done, self._total))
+        self._progress(self._most, self._total, doing)
+
+
+def _has_drifted(outcome: Outcome) -> bool:
+    enough = outcome.timing is not None and outcome.timing.repeats >= _ENOUGH_TO_SEE_DRIFT
+    return enough and abs(math.log(outcome.drift)) > _DRIFTED
+
+
+def _outcome(fields: Mapping[str, Any]) -> Outcome:
+    timing = fields["timing"]
+    return Outcome(timing=None if timing is None else Timing(**timing), drift=fields["drift"], error=fields["error"])
+
+
+def _groups(keys: Sequence[str], size: int, rng: np.random.Generator) -> list[list[str]]:
+    """Groups at random, so that what is left of a group's own speed is no property of one resolution or stage, and of even sizes."""
+    if not keys:
+        return []
+    count = math.ceil(len(keys) / size)
+    return [[keys[i] for i in part] for part in np.array_split(rng.permutation(len(keys)), count)]

@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 
 import numpy as np
@@ -33,7 +33,7 @@ try:
 except ImportError:  # not a Unix
     resource = None
 
-__all__ = ["Floats", "Timing", "TimingPolicy", "measure_rounds", "median_half_width", "warm_up"]
+__all__ = ["Floats", "Timing", "TimingPolicy", "halves_ratio", "measure_rounds", "median_half_width", "warm_up"]
 
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 """A float64 array."""
@@ -48,16 +48,23 @@ _NORMAL_95 = 1.96
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """Time of one call in milliseconds, over ``repeats`` samples (a sample is the mean of a few calls in a row)."""
+    """Time of one call in milliseconds, over ``repeats`` samples (a sample is the mean of a few calls in a row).
+
+    Attributes:
+        energy_mj: millijoules of a call, the machine's idle share included; None where it does not count them.
+        peak_memory_bytes: how far the process's memory rose while the network was loaded and run once; None where the system does not tell.
+    """
 
     median_ms: float
     p90_ms: float
     min_ms: float
     std_ms: float
     repeats: int
+    energy_mj: float | None = None
+    peak_memory_bytes: int | None = None
 
     @classmethod
-    def of(cls, samples_R: Floats) -> Timing:
+    def of(cls, samples_R: Floats, *, energy_mj: float | None = None, peak_memory_bytes: int | None = None) -> Timing:
         """The statistics of two samples or more, in milliseconds."""
         return cls(
             median_ms=float(np.median(samples_R)),
@@ -65,7 +72,14 @@ class Timing:
             min_ms=float(samples_R.min()),
             std_ms=float(samples_R.std(ddof=1)),
             repeats=len(samples_R),
+            energy_mj=energy_mj,
+            peak_memory_bytes=peak_memory_bytes,
         )
+
+    def at_speed(self, slowdown: float) -> Timing:
+        """The same on a machine that is not slower by this factor."""
+        times = {key: getattr(self, key) / slowdown for key in ("median_ms", "p90_ms", "min_ms", "std_ms")}
+        return replace(self, **times)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +92,7 @@ class TimingPolicy:
         max_rounds: always stop after so many.
         time_limit_s: stop after so many seconds in one group, once there are ``min_rounds``.
         sample_ms: shortest sample; shorter calls are repeated within one.
-        group_size: networks that are loaded at the same time, which bounds memory.
+        group_size: networks that are loaded at the same time, which bounds memory, and what is lost when a measurement is cut off.
 
     Raises:
         DeviceError: values that cannot be.
@@ -89,7 +103,7 @@ class TimingPolicy:
     max_rounds: int = 60
     time_limit_s: float = 60.0
     sample_ms: float = 1.0
-    group_size: int = 128
+    group_size: int = 64
 
     def __post_init__(self) -> None:
         for key in ("tolerance", "sample_ms", "time_limit_s", "group_size"):
@@ -157,6 +171,12 @@ def median_half_width(samples_RN: Floats) -> Floats:
     sorted_RN = np.sort(samples_RN, axis=0)
     widths: Floats = (sorted_RN[rounds - 1 - below] - sorted_RN[below]) / 2 / np.median(samples_RN, axis=0)
     return widths
+
+
+def halves_ratio(samples_R: Floats) -> float:
+    """Median of the second half of a network's samples over that of the first: how far it drifted beside the others."""
+    half = len(samples_R) // 2
+    return float(np.median(samples_R[half:]) / np.median(samples_R[:half]))
 
 
 def _sample_ms(timer: Timer, calls: int) -> float:

@@ -8,12 +8,14 @@ from latency_tables.check import TableCheck, check_table
 from latency_tables.correction import Correction, Estimate
 from latency_tables.estimate import Estimator
 from latency_tables.inventory import blocks_of_space
+from latency_tables.journal import Journal
 from latency_tables.table import LatencyTable
 
 __all__ = [
     "Correction",
     "Estimate",
     "Estimator",
+    "Journal",
     "LatencyTable",
     "TableCheck",
     "blocks_of_space",

@@ -1,20 +1,22 @@
-"""Builds a table: finds the blocks of a space, exports each once, times them on a device."""
+"""Builds a table: finds the blocks of a space, exports each once, times them on a device, and keeps each as soon as it is known."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from devices.device import Device
-from devices.measure import describe
+from devices.measure import Failure, describe
 from devices.timing import TimingPolicy
 from latency_tables.inventory import blocks_of_space
-from latency_tables.networks import time_blocks
+from latency_tables.journal import Journal
+from latency_tables.networks import measure_blocks
 from latency_tables.table import SCHEMA_VERSION, LatencyTable, describe_block, row_of, rows_frame
 from ofa import __version__
+from ofa.blocks import PlacedBlock
 from ofa.errors import TableError
 from ofa.progress import Progress, silent
 from ofa.space import Space
@@ -22,6 +24,7 @@ from ofa.space import Space
 __all__ = ["build_table"]
 
 _MUST_AGREE = ("runtime_version", "processor")
+_ANCHORS = 8
 
 
 def build_table(
@@ -33,55 +36,109 @@ def build_table(
     progress: Progress = silent,
     policy: TimingPolicy | None = None,
     resume_from: LatencyTable | None = None,
+    journal: Journal | None = None,
 ) -> LatencyTable:
     """Measure every block that networks of a space are made of.
+
+    Blocks that cannot be measured, because the runtime refuses them, crashes or hangs, are left out; ``metadata["failed"]`` says which
+    and why.
 
     Args:
         space: any space.
         device: where blocks are timed.
         resolutions: in pixels; by default all of the space's.
-        rng: weights, inputs, order of measurement.
+        rng: inputs, order of measurement.
         progress: told how far it is.
         policy: when a measurement is enough; see ``devices.timing``.
         resume_from: a table of the same device, whose rows are kept and not measured again. A calibration is not kept when rows are added.
+        journal: where rows are written as soon as they are known, and those of an earlier build are found; entered by the caller.
 
     Raises:
         SpaceError: a resolution that the space does not have.
-        DeviceError: the device cannot measure.
-        TableError: ``resume_from`` is of another device, runtime version or processor.
+        DeviceError: the device is unreachable, or its runtime is not installed.
+        TableError: ``resume_from`` or ``journal`` is of another device, runtime version or processor.
     """
     wanted = sorted(set(space.resolutions if resolutions is None else resolutions))
     blocks = blocks_of_space(space, wanted)
     origin = describe(device)
-    if resume_from is not None:
-        resume_from.require_device(device)
-        _check_same_origin(resume_from, origin)
-    new = [placed for placed in blocks if resume_from is None or placed not in resume_from]
-    named = {f"{i} of {len(new)}: {describe_block(placed)}": placed for i, placed in enumerate(new, start=1)}
-    timings = time_blocks(named, device, rng=rng, progress=progress, policy=policy)
-    rows = rows_frame(row_of(named[name], timing, batch=device.batch, precision=device.precision) for name, timing in timings.items())
-    old = {} if resume_from is None else resume_from.metadata
+    known = _known(resume_from, journal, device, origin)
+    new = [placed for placed in blocks if placed not in known]
+    rows, failed = _measure(new, _anchors(known, blocks, rng), device, journal, rng=rng, progress=progress, policy=policy)
+    old = known.metadata
     metadata = {
         "schema_version": SCHEMA_VERSION,
         **origin,
         "ofa_version": __version__,
         "spaces": _merged(old.get("spaces", {}), space.name, wanted),
-        "calibration": None if new else old.get("calibration"),
+        "failed": failed,
+        "calibration": None if rows else old.get("calibration"),
+        "networks": old.get("networks", []),
     }
-    if resume_from is None:
-        return LatencyTable(rows, metadata)
-    joined = pd.concat([resume_from.rows, rows], ignore_index=True) if new else resume_from.rows
-    return LatencyTable(joined, metadata, resume_from.source)
+    joined = pd.concat([known.rows, rows_frame(rows)], ignore_index=True) if len(known) and rows else known.rows
+    return LatencyTable(joined if len(known) else rows_frame(rows), metadata, known.source)
+
+
+def _known(table: LatencyTable | None, journal: Journal | None, device: Device, origin: Mapping[str, Any]) -> LatencyTable:
+    """What need not be measured: the rows of a table and of a journal."""
+    rows, metadata, source = rows_frame([]), {}, ""
+    if table is not None:
+        table.require_device(device)
+        _check_same_origin(table.metadata, origin)
+        rows, metadata, source = table.rows, dict(table.metadata), table.source
+    if journal is not None:
+        if journal.origin is not None:
+            LatencyTable(rows_frame([]), {**journal.origin, "spaces": {}}, str(journal.path)).require_device(device)
+            _check_same_origin(journal.origin, origin)
+        journal.begin(origin)
+        if journal.rows:
+            kept = rows_frame(journal.rows)
+            rows = kept if rows.empty else pd.concat([rows, kept], ignore_index=True)
+            rows = rows.drop_duplicates(["block", "input_size_px"], ignore_index=True)
+            metadata["calibration"] = None
+    return LatencyTable(rows, metadata, source)
+
+
+def _anchors(known: LatencyTable, blocks: Sequence[PlacedBlock], rng: np.random.Generator) -> dict[str, tuple[PlacedBlock, float]]:
+    """Some blocks that are known already, which tell by how much the machine's speed is another now."""
+    there = [placed for placed in blocks if placed in known]
+    chosen = [there[i] for i in rng.permutation(len(there))[:_ANCHORS]]
+    return {f"{describe_block(placed)} again": (placed, known.latency_ms(placed)) for placed in chosen}
+
+
+def _measure(
+    new: Sequence[PlacedBlock],
+    anchors: Mapping[str, tuple[PlacedBlock, float]],
+    device: Device,
+    journal: Journal | None,
+    *,
+    rng: np.random.Generator,
+    progress: Progress,
+    policy: TimingPolicy | None,
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Rows of the blocks that could be measured, and why the others could not."""
+    named = {f"{i} of {len(new)}: {describe_block(placed)}": placed for i, placed in enumerate(new, start=1)}
+    every = {**named, **{name: placed for name, (placed, _) in anchors.items()}}
+    speeds = {name: ms for name, (_, ms) in anchors.items()}
+    rows: list[dict[str, Any]] = []
+    failed: dict[str, str] = {}
+    for name, outcome in measure_blocks(every, device, anchors=speeds, rng=rng, progress=progress, policy=policy) if named else ():
+        if isinstance(outcome, Failure):
+            failed[describe_block(named[name])] = outcome.reason
+            continue
+        rows.append(row_of(named[name], outcome, batch=device.batch, precision=device.precision))
+        if journal is not None:
+            journal.add(rows[-1])
+    return rows, failed
 
 
 def _merged(spaces: Mapping[str, list[int]], name: str, resolutions: list[int]) -> dict[str, list[int]]:
     return {**spaces, name: sorted({*spaces.get(name, []), *resolutions})}
 
 
-def _check_same_origin(table: LatencyTable, origin: Mapping[str, Any]) -> None:
+def _check_same_origin(there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
     for key in _MUST_AGREE:
-        if table.metadata[key] != origin[key]:
+        if there[key] != here[key]:
             raise TableError(
-                f"a table can only be continued where it was begun, but its {key.replace('_', ' ')} is {table.metadata[key]!r} "
-                f"and here it is {origin[key]!r}; build a new table"
+                f"a table can only be continued where it was begun, but its {key.replace('_', ' ')} is {there[key]!r} "
+                f"and here it is {here[key]!r}; build a new table"
             )

@@ -34,7 +34,7 @@ def calibrate_table(
     progress: Progress = silent,
     policy: TimingPolicy | None = None,
 ) -> LatencyTable:
-    """Time whole networks and store the correction that they teach in a copy of the table.
+    """Time whole networks and store them, and the correction that they teach, in a copy of the table.
 
     Args:
         table: measured on ``device``, with the blocks of ``space``.
@@ -59,9 +59,10 @@ def calibrate_table(
     sums = [estimator.sums(arch) for arch in archs]
     # What is promised is what networks take at the machine's typical speed, and not at the one it had for the table's blocks.
     speed = times.typical_slowdown
-    measured_ms = [speed * ms for ms in times.at_table_speed_ms]
+    measured_ms = (speed * times.at_table_speed_ms).tolist()
     correction = fit_correction([ms for ms, _ in sums], [size for _, size in sums], measured_ms, speed=speed, speed_spread=times.spread)
-    return table.with_metadata(calibration=correction.to_json())
+    networks = [{"arch": arch.to_json(), "measured_ms": ms} for arch, ms in zip(archs, measured_ms, strict=True)]
+    return table.with_metadata(calibration=correction.to_json(), networks=networks)
 
 
 def sample_across_range(space: Space, estimator: Estimator, count: int, rng: np.random.Generator) -> list[Arch]:

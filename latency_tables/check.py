@@ -34,9 +34,12 @@ class TableCheck:
         within_5_percent, within_10_percent: share of networks with an error of at most that.
         inside_interval: share of networks within their low and high, NaN if the table is not calibrated.
         spearman, kendall: rank correlations.
+        noise_floor: mean difference of the same networks timed twice, in two sets of processes in the same minutes, as a share; NaN where
+            they were timed once. No estimate can be better than that.
         slowdown: how much slower the machine is now than what the table promises for, going by blocks timed again in between; divided
             out of what was measured.
-        networks: one row a network: ``arch`` (JSON), ``latency_ms``, ``latency_low_ms``, ``latency_high_ms``, ``measured_ms``.
+        networks: one row a network: ``arch`` (JSON), ``latency_ms``, ``latency_low_ms``, ``latency_high_ms``, ``measured_ms``, and the two
+            times that it was timed, ``first_ms`` and ``second_ms``.
     """
 
     nets: int
@@ -47,6 +50,7 @@ class TableCheck:
     inside_interval: float
     spearman: float
     kendall: float
+    noise_floor: float = float("nan")
     slowdown: float = 1.0
     networks: pd.DataFrame = field(repr=False, compare=False)
 
@@ -72,6 +76,7 @@ def check_table(
     estimates = [estimator(arch) for arch in archs]
     times = time_networks(table, space, archs, device, rng=rng, progress=progress, policy=policy)
     promised = 1.0 if table.correction is None else table.correction.speed
+    first_ms, second_ms = (promised * ms for ms in times.retimed_ms)
     found = compare(
         pd.DataFrame(
             {
@@ -79,7 +84,9 @@ def check_table(
                 "latency_ms": [estimate.latency_ms for estimate in estimates],
                 "latency_low_ms": [estimate.low_ms for estimate in estimates],
                 "latency_high_ms": [estimate.high_ms for estimate in estimates],
-                "measured_ms": [promised * ms for ms in times.at_table_speed_ms],
+                "measured_ms": promised * times.at_table_speed_ms,
+                "first_ms": first_ms,
+                "second_ms": second_ms,
             }
         )
     )
@@ -87,10 +94,11 @@ def check_table(
 
 
 def compare(networks: pd.DataFrame) -> TableCheck:
-    """The figures of a table of networks with the columns of ``TableCheck.networks``."""
+    """The figures of a table of networks with the columns of ``TableCheck.networks``; those of timing them twice may be left out."""
     estimated, measured = networks["latency_ms"].to_numpy(), networks["measured_ms"].to_numpy()
     low, high = networks["latency_low_ms"].to_numpy(), networks["latency_high_ms"].to_numpy()
     errors = estimated / measured - 1
+    retimed = networks["first_ms"] / networks["second_ms"] - 1 if "first_ms" in networks else pd.Series([float("nan")])
     return TableCheck(
         nets=len(networks),
         mean_error=float(np.abs(errors).mean()),
@@ -100,5 +108,6 @@ def compare(networks: pd.DataFrame) -> TableCheck:
         inside_interval=float("nan") if np.isnan(low).any() else float(((low <= measured) & (measured <= high)).mean()),
         spearman=float(spearmanr(estimated, measured).statistic),
         kendall=float(kendalltau(estimated, measured).statistic),
+        noise_floor=float(retimed.abs().mean()),
         networks=networks,
     )

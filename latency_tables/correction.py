@@ -71,6 +71,11 @@ class Correction:
         latency_ms = self.intercept_ms + self.slope * sum_ms + self.ms_per_weight_mib * weight_bytes / _MIB
         return Estimate(latency_ms=latency_ms, low_ms=latency_ms * (1 - self.half_width), high_ms=latency_ms * (1 + self.half_width))
 
+    def of_block(self, ms: Floats, weight_bytes: Floats) -> Floats:
+        """What blocks of so many ms and bytes add to the latency of a network, beyond the intercept."""
+        added: Floats = self.slope * ms + self.ms_per_weight_mib * weight_bytes / _MIB
+        return added
+
     def to_json(self) -> dict[str, Any]:
         """All fields, as JSON values."""
         return {**dataclasses.asdict(self), "residuals": list(self.residuals)}

@@ -1,9 +1,11 @@
-"""Which blocks a space needs: all that any of its networks is made of, each once."""
+"""Which blocks a space needs: all that any of its networks is made of, each once, and which choices put which block where."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -12,46 +14,83 @@ from ofa.blocks import Block, PlacedBlock
 from ofa.families import lower
 from ofa.space import Space
 
-__all__ = ["blocks_of_space"]
+__all__ = ["NOTHING", "Inventory", "Place", "blocks_of_space", "inventory_of"]
+
+Ids = np.ndarray[tuple[int, ...], np.dtype[np.int32]]
 
 _RANDOM_BASES = 3
 _SEED = 0  # of the bases, which are fixed so that a space's blocks are always found the same way
 
+NOTHING = -1
+"""The number of no block: what stands at a place that a shallow network does not have."""
+
 Row = tuple[int, ...]
 
 
-def blocks_of_space(space: Space, resolutions: Iterable[int] | None = None) -> tuple[PlacedBlock, ...]:
-    """Every block at every input size that a network of the space can have, without going through all networks.
+@dataclass(frozen=True, eq=False)
+class Place:
+    """A place in the networks of a space.
 
-    A block depends on a few genes only: its own, and where widths are elastic its neighbours'. Which ones is found by changing one gene
-    after the other in several networks and looking at what changes; then all combinations of just these are lowered.
+    Attributes:
+        name: such as ``stages.1.0``.
+        columns: the columns of an encoded arch that decide what stands there, ascending.
+        blocks: the number of the block for each combination of their values, one axis a column; ``NOTHING`` where there is none.
+    """
+
+    name: str
+    columns: tuple[int, ...]
+    blocks: Ids
+
+
+@dataclass(frozen=True, eq=False)
+class Inventory:
+    """All blocks of a space, and where they stand.
+
+    Attributes:
+        blocks: unique by block and input size, each with the first place it was found at.
+        places: every place that some network has.
+    """
+
+    blocks: tuple[PlacedBlock, ...]
+    places: tuple[Place, ...]
+
+
+def blocks_of_space(space: Space, resolutions: Iterable[int] | None = None) -> tuple[PlacedBlock, ...]:
+    """Every block at every input size that a network of the space can have, each once.
 
     Args:
         space: any space.
         resolutions: in pixels; by default all of the space's.
 
-    Returns:
-        Unique (block, input size) pairs, each with the first place it was found at.
-
     Raises:
         SpaceError: a resolution that the space does not have.
     """
-    wanted = space.resolutions if resolutions is None else resolutions
-    found: dict[tuple[Block, int], PlacedBlock] = {}
-    for resolution in wanted:
-        for placed in _blocks_at(space.restrict(resolution=[resolution])):
-            found.setdefault((placed.block, placed.input_size), placed)
-    return tuple(found.values())
+    return inventory_of(space if resolutions is None else space.restrict(resolution=resolutions)).blocks
 
 
-def _blocks_at(space: Space) -> Iterator[PlacedBlock]:
-    """All blocks of a space of one resolution, some repeatedly."""
+@lru_cache(maxsize=16)
+def inventory_of(space: Space) -> Inventory:
+    """The inventory of a space, without going through all networks.
+
+    A block depends on a few genes only: its own, the resolution, and where widths are elastic its neighbours'. Which ones is found by
+    changing one gene after the other in several networks and looking at what changes; then all combinations of just these are lowered.
+    """
     base = space.encode(space.largest())
-    for place, columns in _influences(space, _bases(space)).items():
-        for values in itertools.product(*(range(len(space.columns[column].values)) for column in columns)):
-            placed = _by_place(space, _changed(base, columns, values)).get(place)
+    numbers: dict[tuple[Block, int], int] = {}
+    blocks: list[PlacedBlock] = []
+    places = []
+    for name, columns in _influences(space, _bases(space)).items():
+        shape = tuple(len(space.columns[column].values) for column in columns)
+        ids = np.full(shape, NOTHING, dtype=np.int32)
+        for values in itertools.product(*map(range, shape)):
+            placed = _by_place(space, _changed(base, columns, values)).get(name)
             if placed is not None:
-                yield placed
+                number = numbers.setdefault((placed.block, placed.input_size), len(blocks))
+                if number == len(blocks):
+                    blocks.append(placed)
+                ids[values] = number
+        places.append(Place(name, tuple(columns), ids))
+    return Inventory(tuple(blocks), tuple(places))
 
 
 def _bases(space: Space) -> list[Arch]:

@@ -1,38 +1,52 @@
-"""Networks and blocks as files that a device can time: built, given weights, exported."""
+"""Networks and blocks as files that a device can time: built, given weights, exported.
+
+Shape suffixes: P processes, N networks.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import torch
 from torch import nn
 
 from devices.device import Device
-from devices.measure import time_models
+from devices.measure import Failure, measure, time_models
 from devices.timing import Timing, TimingPolicy
-from latency_tables.table import LatencyTable, describe_block
+from latency_tables.table import LatencyTable, block_key, describe_block
 from ofa.arch import Arch
-from ofa.blocks import PlacedBlock, build_network
-from ofa.export.onnx import export
+from ofa.blocks import Block, PlacedBlock, build_network
+from ofa.export.onnx import at_size, to_half, to_model
 from ofa.families import lower
 from ofa.progress import Progress
 from ofa.space import Space
 
-__all__ = ["NetworkTimes", "time_blocks", "time_networks"]
+__all__ = ["NetworkTimes", "measure_blocks", "time_archs", "time_networks"]
 
+Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 Lowered = Sequence[PlacedBlock]
 
 
-def time_blocks(
-    blocks: Mapping[str, PlacedBlock], device: Device, *, rng: np.random.Generator, progress: Progress, policy: TimingPolicy | None = None
-) -> dict[str, Timing]:
-    """Time single blocks on a device, by any names; errors as ``devices.measure.time_models``."""
-    return _time({name: (placed,) for name, placed in blocks.items()}, device, rng=rng, progress=progress, policy=policy)[0]
+def measure_blocks(
+    blocks: Mapping[str, PlacedBlock],
+    device: Device,
+    *,
+    anchors: Mapping[str, float],
+    rng: np.random.Generator,
+    progress: Progress,
+    policy: TimingPolicy | None = None,
+) -> Iterator[tuple[str, Timing | Failure]]:
+    """Time single blocks on a device, by any names; arguments, results and errors as ``devices.measure.measure``."""
+    with _Files(device) as files:
+        paths = files.write({name: (placed,) for name, placed in blocks.items()}, _part(progress, 0, 1, 3))
+        yield from measure(device, paths, rng=rng, progress=_part(progress, 1, 3, 3), policy=policy, anchors=anchors)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +54,17 @@ class NetworkTimes:
     """What whole networks took in several processes.
 
     Attributes:
-        at_table_speed_ms: of each network the median over the processes, each divided by its process's slowdown.
+        times_PN: in ms, by process and network, each divided by its process's slowdown.
         slowdowns: by process, how much slower the machine was than when the table was measured.
     """
 
-    at_table_speed_ms: tuple[float, ...]
+    times_PN: Floats
     slowdowns: tuple[float, ...]
+
+    @property
+    def at_table_speed_ms(self) -> Floats:
+        """Of each network the median over the processes [N]."""
+        return _middle(self.times_PN)
 
     @property
     def typical_slowdown(self) -> float:
@@ -57,6 +76,11 @@ class NetworkTimes:
         """The farthest that a process was from the typical one, as a share of it."""
         return float(np.abs(np.asarray(self.slowdowns) / self.typical_slowdown - 1).max())
 
+    @property
+    def retimed_ms(self) -> tuple[Floats, Floats]:
+        """The same networks timed twice: by every other process, and by those between. How far the two differ is the noise floor."""
+        return _middle(self.times_PN[::2]), _middle(self.times_PN[1::2])
+
 
 def time_networks(
     table: LatencyTable,
@@ -67,7 +91,7 @@ def time_networks(
     rng: np.random.Generator,
     progress: Progress,
     policy: TimingPolicy | None = None,
-    processes: int = 5,
+    processes: int = 6,
 ) -> NetworkTimes:
     """Time whole networks with random weights, and how fast the machine is beside the time when a table was measured.
 
@@ -86,7 +110,27 @@ def time_networks(
     runs = _time({**networks, **anchors}, device, rng=rng, progress=progress, policy=policy, processes=processes)
     slowdowns = [float(np.median([run[name].median_ms / table.latency_ms(placed) for name, (placed,) in anchors.items()])) for run in runs]
     times_PN = np.array([[run[name].median_ms for name in networks] for run in runs]) / np.array(slowdowns)[:, None]
-    return NetworkTimes(at_table_speed_ms=tuple(np.median(times_PN, axis=0).tolist()), slowdowns=tuple(slowdowns))
+    return NetworkTimes(times_PN=times_PN, slowdowns=tuple(slowdowns))
+
+
+def time_archs(
+    space: Space,
+    archs: Sequence[Arch],
+    device: Device,
+    *,
+    rng: np.random.Generator,
+    progress: Progress,
+    policy: TimingPolicy | None = None,
+    processes: int = 6,
+) -> Floats:
+    """What whole networks take in ms [N], the median over several processes, on a device of which there is no table.
+
+    Raises:
+        DeviceError: as ``devices.measure.time_models``.
+    """
+    networks = {f"network {i} of {len(archs)}": lower(space, arch) for i, arch in enumerate(archs, start=1)}
+    runs = _time(networks, device, rng=rng, progress=progress, policy=policy, processes=processes)
+    return _middle(np.array([[run[name].median_ms for name in networks] for run in runs]))
 
 
 def _time(
@@ -96,29 +140,27 @@ def _time(
     rng: np.random.Generator,
     progress: Progress,
     policy: TimingPolicy | None,
-    processes: int = 1,
+    processes: int,
 ) -> list[dict[str, Timing]]:
-    """Export once and time in each process, which share the rounds of the policy.
-
-    A third of the progress is the export's, which is nothing beside many rounds but all that happens at first.
-    """
-    total = 3 * len(named)
+    """Export once and time in each process, which share the rounds of the policy."""
     share = _share_of(policy or TimingPolicy(), processes)
-    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    with tempfile.TemporaryDirectory(prefix="ofa-") as folder:
-        paths: dict[str, Path] = {}
-        for i, (name, lowered) in enumerate(named.items()):
-            progress(i, total, f"exporting {name}")
-            paths[name] = Path(folder) / f"{i}.onnx"
-            _export(lowered, device.batch, paths[name], generator)
+    # All in one group, so that each is compared with each in the same rounds.
+    share = replace(share, group_size=max(share.group_size, len(named)))
+    with _Files(device) as files:
+        paths = files.write(named, _part(progress, 0, 1, processes + 1))
+        return [
+            time_models(device, paths, rng=rng, policy=share, progress=_part(progress, number + 1, number + 2, processes + 1))
+            for number in range(processes)
+        ]
 
-        def timed(number: int) -> dict[str, Timing]:
-            def report(done: int, total: int, text: str = "") -> None:
-                progress(len(named) + (total * number + done) // processes, len(named) + total, text)
 
-            return time_models(device, paths, rng=rng, policy=share, progress=report)
+def _part(progress: Progress, begin: int, end: int, parts: int) -> Progress:
+    """What reports its own steps as those from ``begin`` to ``end`` of a whole of so many ``parts``."""
 
-        return [timed(number) for number in range(processes)]
+    def report(done: int, total: int, text: str = "") -> None:
+        progress(begin * total + (end - begin) * done, parts * total, text)
+
+    return report
 
 
 def _share_of(policy: TimingPolicy, processes: int) -> TimingPolicy:
@@ -126,11 +168,52 @@ def _share_of(policy: TimingPolicy, processes: int) -> TimingPolicy:
     return replace(policy, min_rounds=least, max_rounds=most)
 
 
-def _export(lowered: Lowered, batch: int, path: Path, generator: torch.Generator) -> None:
-    first = lowered[0]
-    network = lowered[0].block.build() if len(lowered) == 1 else build_network(lowered)
-    _randomize(network, generator)
-    export(network.eval(), (batch, first.block.in_channels, first.input_size, first.input_size), path)
+def _middle(times_PN: Floats) -> Floats:
+    middle_N: Floats = np.median(times_PN, axis=0)
+    return middle_N
+
+
+class _Files:
+    """ONNX files in a folder for the time of a measurement. A block is exported once and resized for every other input size.
+
+    Weights are random but follow from the block alone, so that a block is the same file at every time, which a device that has it
+    already need not be sent again.
+    """
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._folder = tempfile.TemporaryDirectory(prefix="ofa-")
+        self._models: dict[Block, onnx.ModelProto] = {}
+
+    def __enter__(self) -> _Files:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._folder.cleanup()
+
+    def write(self, named: Mapping[str, Lowered], progress: Progress) -> dict[str, Path]:
+        paths = {}
+        for number, (name, lowered) in enumerate(named.items()):
+            progress(number, len(named), f"exporting {name}")
+            model = self._block(lowered[0]) if len(lowered) == 1 else self._network(lowered)
+            content = (to_half(model) if self._device.precision == "fp16" else model).SerializeToString()
+            paths[name] = Path(self._folder.name) / f"{hashlib.sha256(content).hexdigest()}.onnx"
+            paths[name].write_bytes(content)
+        return paths
+
+    def _block(self, placed: PlacedBlock) -> onnx.ModelProto:
+        if placed.block not in self._models:
+            self._models[placed.block] = self._model(placed.block.build(), placed)
+        return at_size(self._models[placed.block], placed.input_size)
+
+    def _network(self, lowered: Lowered) -> onnx.ModelProto:
+        return self._model(build_network(lowered), *lowered)
+
+    def _model(self, network: nn.Module, *lowered: PlacedBlock) -> onnx.ModelProto:
+        first = lowered[0]
+        key = "".join(block_key(placed.block) for placed in lowered)
+        _randomize(network, torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(key.encode()).digest()[:7], "big")))
+        return to_model(network.eval(), (self._device.batch, first.block.in_channels, first.input_size, first.input_size))
 
 
 def _randomize(network: nn.Module, generator: torch.Generator) -> None:

@@ -28,11 +28,15 @@ __all__ = ["COLUMNS", "SCHEMA_VERSION", "LatencyTable", "block_key", "describe_b
 
 SCHEMA_VERSION = 1
 
-COLUMNS = ("kind", "block", "input_size_px", "batch", "precision", "median_ms", "p90_ms", "min_ms", "std_ms", "repeats")
-"""Of a table's rows; ``block`` is the block's fields as canonical JSON."""
+_SOMETIMES_EMPTY = ("energy_mj", "peak_memory_bytes")
+COLUMNS = (
+    *("kind", "block", "input_size_px", "batch", "precision", "median_ms", "p90_ms", "min_ms", "std_ms", "repeats"),
+    *_SOMETIMES_EMPTY,
+)
+"""Of a table's rows; ``block`` is the block's fields as canonical JSON. Energy and memory are empty where the device did not tell."""
 
 _METADATA_KEY = b"ofa_latency_table"
-_SAME_DEVICE = ("name", "runtime", "threads", "precision", "batch", "options")
+_SAME_DEVICE = ("name", "runtime", "threads", "pin", "precision", "batch", "options")
 _REQUIRED = ("schema_version", "device", "runtime_version", "processor", "spaces")
 
 
@@ -204,7 +208,8 @@ class LatencyTable:
 
 def rows_frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """Rows as a data frame with the columns of a table, also when there are none."""
-    return pd.DataFrame(list(rows), columns=list(COLUMNS))
+    frame = pd.DataFrame(list(rows), columns=list(COLUMNS))
+    return frame.astype(dict.fromkeys(_SOMETIMES_EMPTY, "float64"))
 
 
 def _metadata_of(table: pa.Table, path: str | os.PathLike[str]) -> dict[str, Any]:

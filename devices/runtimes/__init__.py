@@ -62,6 +62,11 @@ class Runtime(Protocol):
         """The settings that a device file may give, with their defaults."""
         ...
 
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """The number formats that files may have inside, of ``fp32`` and ``fp16``."""
+        ...
+
     def version(self) -> str:
         """Version of the library.
 

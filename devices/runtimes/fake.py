@@ -41,6 +41,7 @@ class FakeRuntime:
     """
 
     name = "fake"
+    precisions: tuple[str, ...] = ("fp32", "fp16")
     options: Mapping[str, Option] = {"failing": "", "failure": "", "noise": 0.0, "seed": 0}
 
     def version(self) -> str:

@@ -30,6 +30,7 @@ class OnnxRuntime:
     """
 
     name = "onnxruntime"
+    precisions: tuple[str, ...] = ("fp32", "fp16")
     options: Mapping[str, Option] = {"spinning": False}
 
     def version(self) -> str:

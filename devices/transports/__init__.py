@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from devices.transports.connection import Connection
+from devices.transports.connection import Connection, ConnectionLostError
 from devices.transports.local import LocalTransport
+from devices.transports.ssh import SshTransport
 from ofa.errors import DeviceError, nearest
 
-__all__ = ["Connection", "Transport", "get_transport", "transport_names"]
+if TYPE_CHECKING:
+    from devices.device import Device
+
+__all__ = ["Connection", "ConnectionLostError", "Transport", "get_transport", "transport_names"]
 
 
 class Transport(Protocol):
@@ -23,12 +28,16 @@ class Transport(Protocol):
         """
         ...
 
-    def bring(self, path: Path) -> str:
-        """Make a file readable for the agent; returns its path there."""
+    def bring(self, agent: Connection, paths: Mapping[str, Path]) -> dict[str, str]:
+        """Make files readable for the agent; returns their paths there, by the same names.
+
+        Raises:
+            DeviceError: the machine cannot take them.
+        """
         ...
 
 
-_TRANSPORTS = {"local": LocalTransport}
+_TRANSPORTS = {"local": LocalTransport, "ssh": SshTransport}
 
 
 def transport_names() -> tuple[str, ...]:
@@ -36,12 +45,12 @@ def transport_names() -> tuple[str, ...]:
     return tuple(sorted(_TRANSPORTS))
 
 
-def get_transport(name: str) -> Transport:
-    """A transport by name.
+def get_transport(device: Device) -> Transport:
+    """The transport of a device.
 
     Raises:
         DeviceError: there is none of this name; the message names the nearest.
     """
-    if name not in _TRANSPORTS:
-        raise DeviceError(f"there is no transport '{name}'; {nearest(name, _TRANSPORTS)}")
-    return _TRANSPORTS[name]()
+    if device.transport not in _TRANSPORTS:
+        raise DeviceError(f"there is no transport '{device.transport}'; {nearest(device.transport, _TRANSPORTS)}")
+    return _TRANSPORTS[device.transport](device)

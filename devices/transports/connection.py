@@ -14,10 +14,22 @@ from typing import IO, Any
 
 from ofa.errors import DeviceError
 
-__all__ = ["Connection"]
+__all__ = ["Connection", "ConnectionLostError"]
 
 _ENDED = None
 _LAST_LINES = 20
+
+
+class ConnectionLostError(DeviceError):
+    """The agent died or was silent for too long.
+
+    Attributes:
+        note: what it said last while it worked on the request; empty if nothing.
+    """
+
+    def __init__(self, message: str, note: Mapping[str, Any]) -> None:
+        super().__init__(message)
+        self.note = dict(note)
 
 
 class Connection:
@@ -27,9 +39,12 @@ class Connection:
         command: starts the agent; its stdin and stdout carry one JSON object a line.
         environment: of the process.
         place: where it runs, for messages.
+        greeting: a first line to send.
     """
 
-    def __init__(self, command: Sequence[str], *, environment: Mapping[str, str] | None = None, place: str) -> None:
+    def __init__(
+        self, command: Sequence[str], *, environment: Mapping[str, str] | None = None, place: str, greeting: str | None = None
+    ) -> None:
         self.place = place
         try:
             self._process = subprocess.Popen(
@@ -55,6 +70,8 @@ class Connection:
         ]
         for reader in self._readers:
             reader.start()
+        if greeting is not None:
+            self._send(greeting)
 
     def __enter__(self) -> Connection:
         return self
@@ -71,27 +88,29 @@ class Connection:
             silence_limit_s: longest time in seconds between two lines of the agent; then it is ended.
 
         Raises:
-            DeviceError: the agent reports an error, dies, or is silent for too long. The message says what it was doing.
+            DeviceError: the agent reports an error.
+            ConnectionLostError: it dies, or is silent for too long. The message says what it was doing.
         """
-        doing = "starting"
-        self._send(message)
+        note: dict[str, Any] = {}
+        self._send(json.dumps(message))
         while True:
             try:
                 line = self._lines.get(timeout=silence_limit_s)
             except queue.Empty:
                 self.close()
-                raise DeviceError(
-                    f"a device must answer within {silence_limit_s:g} s, but {self.place} was silent while {doing}; "
-                    f"leave this network out, or allow more time"
+                raise ConnectionLostError(
+                    f"a device must answer within {silence_limit_s:g} s, but {self.place} was silent while {_doing(note)}; "
+                    f"leave this network out, or allow more time",
+                    note,
                 ) from None
             if line is _ENDED:
-                raise DeviceError(self._obituary(doing))
+                raise ConnectionLostError(self._obituary(note), note)
             reply = self._understood(line)
             if "error" in reply:
                 raise DeviceError(reply["error"])
             if "result" in reply:
                 return reply["result"]
-            doing = reply.get("doing", doing)
+            note = reply
             on_note(reply)
 
     def close(self) -> None:
@@ -105,10 +124,10 @@ class Connection:
             if pipe is not None:
                 _close_quietly(pipe)
 
-    def _send(self, message: Mapping[str, Any]) -> None:
+    def _send(self, line: str) -> None:
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):  # it has died; what it said last is read by whoever waits for the answer
-            self._process.stdin.write(json.dumps(message) + "\n")
+            self._process.stdin.write(line + "\n")
             self._process.stdin.flush()
 
     def _understood(self, line: str) -> dict[str, Any]:
@@ -124,15 +143,18 @@ class Connection:
             )
         return reply
 
-    def _obituary(self, doing: str) -> str:
+    def _obituary(self, note: Mapping[str, Any]) -> str:
         status = self._process.wait()
         for reader in self._readers:
             reader.join()
         how = f"by signal {-status}" if status < 0 else f"with status {status}"
         said = next((line.strip() for line in reversed(self._complaints) if line.strip()), "")
         last_words = f" ('{said}')" if said else ""
+        if not note:
+            return f"the agent must start on {self.place}, but it died {how} while starting{last_words}; check that the device answers"
         return (
-            f"the runtime must survive every network, but on {self.place} it died {how} while {doing}{last_words}; leave this network out"
+            f"the runtime must survive every network, but on {self.place} it died {how} while {_doing(note)}{last_words}; "
+            "leave this network out"
         )
 
     def _read(self, pipe: IO[str], take: Callable[[str | None], None], tell_end: bool) -> None:
@@ -140,6 +162,10 @@ class Connection:
             take(line)
         if tell_end:
             take(_ENDED)
+
+
+def _doing(note: Mapping[str, Any]) -> str:
+    return str(note.get("doing", "starting"))
 
 
 def _close_quietly(pipe: IO[str]) -> None:

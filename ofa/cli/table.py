@@ -60,11 +60,14 @@ def build(
     folders: FoldersOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Time every block that networks of a space are made of."""
+    """Time every block that networks of a space are made of.
+
+    What is measured is kept at once: a build that was cut off goes on with --resume.
+    """
     import numpy as np
 
     from devices import get_device
-    from latency_tables import LatencyTable, build_table
+    from latency_tables import Journal, LatencyTable, build_table
     from ofa.errors import TableError
 
     chosen, measured = _space(space, classes), get_device(device, folders or ())
@@ -74,13 +77,22 @@ def build(
             f"a table must not replace one that is there, but '{output}' exists; add --resume to continue it, or name another file"
         )
     check_folder(output)
-    with progress_bar(f"blocks of {space}") as progress:
-        table = build_table(chosen, measured, resolutions=resolutions, rng=np.random.default_rng(seed), progress=progress, resume_from=old)
-    table.save(output)
+    with Journal(output, resume=resume) as journal, progress_bar(f"blocks of {space}") as progress:
+        rng = np.random.default_rng(seed)
+        table = build_table(chosen, measured, resolutions=resolutions, rng=rng, progress=progress, resume_from=old, journal=journal)
+        table.save(output)
+        journal.finish()
     if old is not None and old.correction is not None and table.correction is None:
         console.print("The table has new blocks: calibrate it again.", highlight=False)
     report = {**_summary(table), "table": str(output), "measured": len(table) - (0 if old is None else len(old))}
     emit(report, json=json, render=lambda: _render(report))
+    failed = table.metadata["failed"]
+    if failed:
+        first = next(iter(failed))
+        raise TableError(
+            f"all blocks must be measured, but {len(failed)} could not be, first {first}: {failed[first]}; the others are in '{output}': "
+            "try these again with --resume"
+        )
 
 
 def calibrate(
@@ -119,10 +131,11 @@ def check(
     resolutions: ResolutionsOption = None,
     classes: ClassesOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the networks; another than the calibration's, so that they are new.")] = 1,
+    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Also draw estimates against measurements, as PNG.")] = None,
     folders: FoldersOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Time random networks, and compare them to what the table says."""
+    """Time random networks twice, and compare them to what the table says and to each other."""
     import numpy as np
 
     from devices import get_device
@@ -132,6 +145,10 @@ def check(
     with progress_bar(f"networks of {space}") as progress:
         rng = np.random.default_rng(seed)
         found = check_table(loaded, _space(space, classes), measured, nets=nets, resolutions=resolutions, rng=rng, progress=progress)
+    if plot is not None:
+        from latency_tables.plot import save_check_plot
+
+        save_check_plot(found, plot, title=f"{space} on {measured.name}")
     report = {**_figures(found), "table": str(table), "device": measured.name, "networks": _networks(found)}
     emit(report, json=json, render=lambda: _render_check(report))
 
@@ -159,12 +176,14 @@ def _space(name: str, classes: int | None) -> Space:
 
 def _summary(table: LatencyTable) -> dict[str, Any]:
     """A table's metadata with the number of its blocks."""
+    rest = {key: value for key, value in table.metadata.items() if key != "networks"}
     calibration = table.metadata.get("calibration")
-    return {**table.metadata, "calibration": calibration, "blocks": len(table), "kinds": table.rows["kind"].value_counts().to_dict()}
+    return {**rest, "calibration": calibration, "blocks": len(table), "kinds": table.rows["kind"].value_counts().to_dict()}
 
 
 def _figures(found: TableCheck) -> dict[str, Any]:
-    keys = ("nets", "mean_error", "bias", "within_5_percent", "within_10_percent", "inside_interval", "spearman", "kendall", "slowdown")
+    errors = ("mean_error", "noise_floor", "bias", "within_5_percent", "within_10_percent", "inside_interval")
+    keys = ("nets", *errors, "spearman", "kendall", "slowdown")
     return {key: _or_none(getattr(found, key)) for key in keys}
 
 
@@ -220,7 +239,7 @@ def _render_check(report: dict[str, Any]) -> RenderableType:
     from rich.table import Table
 
     table = Table(show_header=False, title=f"{report['table']} against {report['nets']} random networks on {report['device']}")
-    for key in ("mean_error", "bias", "within_5_percent", "within_10_percent", "inside_interval"):
+    for key in ("mean_error", "noise_floor", "bias", "within_5_percent", "within_10_percent", "inside_interval"):
         table.add_row(key.replace("_", " "), "-" if report[key] is None else format_percent(report[key]))
     for key in ("spearman", "kendall"):
         table.add_row(f"{key} rank correlation", "-" if report[key] is None else f"{report[key]:.3f}")

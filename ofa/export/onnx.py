@@ -28,7 +28,7 @@ from ofa.export.tracing import FEATURES, INPUT, LOGITS, write_calls
 from ofa.files import replacing
 from ofa.modes import evaluating
 
-__all__ = ["INPUT", "IR_VERSION", "OPSET", "export", "to_half", "to_model", "verify_outputs"]
+__all__ = ["INPUT", "IR_VERSION", "OPSET", "at_size", "export", "to_half", "to_model", "verify_outputs"]
 
 OPSET = 18
 """Version of the ONNX operators: holds all that the networks need, and runtimes since 2023 read it."""
@@ -119,6 +119,28 @@ def verify_outputs(
             f"but differs by {difference:.3g}; export this network again"
         )
     return difference
+
+
+def at_size(model: onnx.ModelProto, size: int) -> onnx.ModelProto:
+    """A copy of an exported model whose input has another size in pixels; a model without pixels in its input is copied as it is.
+
+    The networks' operations do not depend on it, so that a block need not be traced anew for every size.
+
+    Raises:
+        ExportError: the network does not fit the size.
+    """
+    resized = onnx.ModelProto()
+    resized.CopyFrom(model)
+    graph = resized.graph
+    pixels = list(graph.input[0].type.tensor_type.shape.dim)[2:]
+    if all(each.dim_value == size for each in pixels):
+        return resized
+    for each in pixels:
+        each.dim_value = size
+    output = _infer_output(graph, graph.output[0].name)
+    del graph.output[:]
+    graph.output.append(output)
+    return resized
 
 
 def to_half(model: onnx.ModelProto) -> onnx.ModelProto:

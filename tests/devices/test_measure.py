@@ -5,14 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from devices import Device, Timing, TimingPolicy, describe, get_device, time_models
+from devices.measure import Failure, measure
 from devices.runtimes import Option
-from devices.transports import Connection
+from devices.transports import Connection, ConnectionLostError
 from ofa.errors import DeviceError
 from tests.devices.models import save_conv
 
@@ -72,6 +75,87 @@ def test_a_hang_is_ended_after_the_time_limit_and_names_the_network(models: dict
     assert time.monotonic() - start < 10
 
 
+class Bench:
+    """A transport to a machine of known costs, whose speed changes from group to group."""
+
+    def __init__(
+        self, costs: dict[str, float], speeds: list[float], *, drifting: str = "", dying: str = "", in_rounds: bool = False
+    ) -> None:
+        self.costs, self.speeds = costs, iter(speeds)
+        self.drifting, self.dying, self.in_rounds = drifting, dying, in_rounds
+        self.place = "the bench"
+        self.groups: list[list[str]] = []
+
+    def start(self) -> Bench:
+        return self
+
+    def close(self) -> None:
+        pass
+
+    def bring(self, agent: Bench, paths: dict[str, Path]) -> dict[str, str]:
+        return {key: str(path) for key, path in paths.items()}
+
+    def request(self, message: dict[str, Any], *, on_note: Callable[[dict[str, Any]], None], silence_limit_s: float) -> dict[str, Any]:
+        self.groups.append(list(message["networks"]))
+        if self.dying in message["networks"]:
+            note = {"doing": "timing" if self.in_rounds else f"loading {self.dying}", "step": 0, "steps": 1}
+            raise ConnectionLostError("it died", note if self.in_rounds else {**note, "network": self.dying})
+        slow = next(self.speeds, 1.0)
+        drift = {self.drifting: 1.2 if sum(self.drifting in group for group in self.groups) == 1 else 1.0}
+        return {
+            key: {
+                "timing": {"median_ms": slow * self.costs[key], "p90_ms": 1, "min_ms": 1, "std_ms": 0, "repeats": 20},
+                "drift": drift.get(key, 1.0),
+                "error": "",
+            }
+            for key in message["networks"]
+        }
+
+
+COSTS = {f"network {i}": 1.1**i for i in range(30)}
+
+
+def measured(bench: Bench, monkeypatch: pytest.MonkeyPatch, anchors: dict[str, float] | None = None) -> dict[str, float | str]:
+    monkeypatch.setattr("devices.measure.get_transport", lambda device: bench)
+    policy = TimingPolicy(group_size=10)
+    found = measure(fake(), dict.fromkeys(COSTS, "x"), rng=np.random.default_rng(0), policy=policy, anchors=anchors)
+    return {key: outcome.reason if isinstance(outcome, Failure) else outcome.median_ms for key, outcome in found}
+
+
+def test_groups_are_brought_to_one_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(COSTS, [1.0, 1.1, 0.9])
+    assert measured(bench, monkeypatch) == pytest.approx(COSTS)
+    assert [len(group) for group in bench.groups] == [10, 18, 18], "a group and the anchors"
+
+
+def test_a_measurement_goes_on_from_an_earlier_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    anchors = {key: COSTS[key] for key in list(COSTS)[:5]}
+    found = measured(Bench(COSTS, [1.1, 1.1, 1.1]), monkeypatch, anchors)
+    assert found == pytest.approx({key: ms for key, ms in COSTS.items() if key not in anchors})
+
+
+def test_what_drifted_is_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(COSTS, [], drifting="network 7")
+    assert measured(bench, monkeypatch) == pytest.approx(COSTS)
+    assert sum("network 7" in group for group in bench.groups) >= 2
+    assert len(bench.groups) == 4
+
+
+def test_a_group_at_quite_another_speed_is_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(COSTS, [1.0, 1.5, 1.0, 1.0])
+    assert measured(bench, monkeypatch) == pytest.approx(COSTS)
+    assert len(bench.groups) == 4
+    steadily = Bench(COSTS, [1.0, 1.5, 1.5, 1.5, 1.5])
+    assert measured(steadily, monkeypatch) == pytest.approx(COSTS), "and then taken as it is"
+
+
+@pytest.mark.parametrize("in_rounds", [False, True])
+def test_a_network_that_kills_the_runtime_is_given_up_and_the_others_kept(monkeypatch: pytest.MonkeyPatch, in_rounds: bool) -> None:
+    found = measured(Bench(COSTS, [], dying="network 3", in_rounds=in_rounds), monkeypatch)
+    assert found.pop("network 3") == "it died"
+    assert found == pytest.approx({key: ms for key, ms in COSTS.items() if key != "network 3"})
+
+
 def test_an_error_on_the_device_is_passed_on(models: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match=r"must fail on '4\.onnx', and did"):
         time_them(fake(failure="error", failing="4.onnx"), models)
@@ -120,7 +204,7 @@ def test_a_connection_gives_the_result_after_notes() -> None:
 
 
 def test_a_death_is_reported_with_its_last_words() -> None:
-    with pytest.raises(DeviceError, match=r"on the test it died with status 3 while starting \('out of memory'\)"):
+    with pytest.raises(DeviceError, match=r"must start on the test, but it died with status 3 while starting \('out of memory'\)"):
         speak("import sys; sys.stderr.write('out of memory\\n'); sys.exit(3)")
     with pytest.raises(DeviceError, match="died by signal 9"):
         speak("import os, signal; input(); os.kill(os.getpid(), signal.SIGKILL)")

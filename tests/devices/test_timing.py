@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from devices.groups import time_in_groups
 from devices.runtimes import Timer
-from devices.timing import TimingPolicy, measure_rounds, median_half_width, warm_up
+from devices.timing import Timing, TimingPolicy, halves_ratio, measure_rounds, median_half_width, warm_up
 from ofa.errors import DeviceError
 
 POLICY = TimingPolicy(min_rounds=20, max_rounds=40)
@@ -35,13 +33,15 @@ class Machine:
         return timed
 
 
-def quiet(done: int, total: int, doing: str) -> None:
-    pass
+def samples(machine: Machine, costs: dict[str, float], policy: TimingPolicy = POLICY) -> dict[str, Timing]:
+    timers = [machine.timer(cost) for cost in costs.values()]
+    calls = [warm_up(timer, policy) for timer in timers]
+    samples_RN = measure_rounds(timers, calls, policy=policy, rng=np.random.default_rng(1), on_round=lambda rounds: None)
+    return {key: Timing.of(samples_RN[:, i]) for i, key in enumerate(costs)}
 
 
 def medians(machine: Machine, costs: dict[str, float], policy: TimingPolicy = POLICY) -> dict[str, float]:
-    timings = time_in_groups(list(costs), lambda key: machine.timer(costs[key]), policy=policy, rng=np.random.default_rng(1), note=quiet)
-    return {key: timing.median_ms for key, timing in timings.items()}
+    return {key: timing.median_ms for key, timing in samples(machine, costs, policy).items()}
 
 
 COSTS = {f"network {i}": 0.05 * 1.15**i for i in range(30)}
@@ -58,53 +58,22 @@ def test_a_machine_that_changes_its_speed_between_rounds_does_not_matter() -> No
     assert np.abs(ratios / np.median(ratios) - 1).max() < 0.02
 
 
-def test_groups_are_brought_to_one_speed() -> None:
-    machine = Machine(noise=0.005)
-    loads = 0
-
-    def load(key: str) -> Timer:
-        nonlocal loads
-        loads += 1
-        if loads == 11:  # the second group meets a machine that is half as fast
-            machine.slowness = lambda calls: 2.0
-        return machine.timer(COSTS[key])
-
-    policy = dataclasses.replace(POLICY, group_size=10)
-    timings = time_in_groups(list(COSTS), load, policy=policy, rng=np.random.default_rng(1), note=quiet)
-    assert loads == len(COSTS)
-    assert {key: timing.median_ms for key, timing in timings.items()} == pytest.approx(COSTS, rel=0.02)
-    assert list(timings) == list(COSTS)
-
-
-def test_no_more_networks_are_loaded_than_a_group_and_the_anchors() -> None:
-    alive = most = 0
-
-    class Counted:
-        def __init__(self) -> None:
-            nonlocal alive, most
-            alive += 1
-            most = max(most, alive)
-
-        def __del__(self) -> None:
-            nonlocal alive
-            alive -= 1
-
-        def __call__(self, calls: int) -> float:
-            return 1e-3 * calls
-
-    policy = dataclasses.replace(POLICY, group_size=10)
-    time_in_groups(list(COSTS), lambda key: Counted(), policy=policy, rng=np.random.default_rng(1), note=quiet)
-    assert most == 10 + 8
-    assert alive == 0
-
-
 def test_statistics_are_of_the_samples() -> None:
     machine = Machine(noise=0.1)
-    timings = time_in_groups(["a"], lambda key: machine.timer(2.0), policy=POLICY, rng=np.random.default_rng(0), note=quiet)
-    timing = timings["a"]
+    timing = samples(machine, {"a": 2.0})["a"]
     assert timing.min_ms < timing.median_ms < timing.p90_ms
     assert 0.05 < timing.std_ms / timing.median_ms < 0.2
     assert timing.repeats == POLICY.max_rounds
+
+
+def test_a_network_that_drifts_beside_the_others_is_seen() -> None:
+    assert halves_ratio(np.array([1.0, 1.01, 0.99, 1.0])) == pytest.approx(1.0, abs=0.01)
+    assert halves_ratio(np.array([1.0, 1.0, 1.2, 1.2])) == pytest.approx(1.2)
+
+
+def test_a_timing_is_brought_to_another_speed() -> None:
+    timing = Timing(median_ms=2.0, p90_ms=3.0, min_ms=1.0, std_ms=0.5, repeats=9, energy_mj=7.0)
+    assert timing.at_speed(2.0) == Timing(median_ms=1.0, p90_ms=1.5, min_ms=0.5, std_ms=0.25, repeats=9, energy_mj=7.0)
 
 
 def test_few_networks_keep_their_own_noise() -> None:
@@ -174,7 +143,3 @@ def test_the_interval_of_the_median_is_honest() -> None:
 def test_an_impossible_policy_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(DeviceError, match=r"(of|in) a timing policy"):
         TimingPolicy(**wrong)  # type: ignore[arg-type]
-
-
-def test_nothing_to_time_is_no_error() -> None:
-    assert medians(Machine(), {}) == {}

@@ -118,7 +118,7 @@ def test_a_machine_whose_speed_differs_from_process_to_process_widens_the_interv
     from latency_tables import networks
 
     steady = calibrate_table(table, space, device, nets=12, rng=np.random.default_rng(1), policy=quick).correction
-    speeds = iter([1.0, 1.2, 1.1, 1.1, 1.1])
+    speeds = iter([1.0, 1.2, 1.1, 1.1, 1.1, 1.1])
     plain = networks.time_models
 
     def unsteady(*arguments: Any, **named: Any) -> dict[str, Timing]:

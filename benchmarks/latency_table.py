@@ -1,0 +1,97 @@
+"""A device measured and held against itself: the time to build and calibrate a table, and its error on whole networks beside the noise floor.
+
+    python benchmarks/latency_table.py --space ofa-mbv3-w1.0 --device local-cpu --resolutions 224 --nets 100 --table cpu.parquet
+
+builds the table unless it is there, calibrates it on networks of seed 0, and checks it on networks of seed 1, all of which are timed twice:
+by one set of processes and by another, in the same minutes. The error is that of the estimates against each; the floor is how far the two
+are from each other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from machine import describe_machine, others_during
+from scipy.stats import kendalltau
+
+from devices import get_device
+from latency_tables import LatencyTable, TableCheck, build_table, calibrate_table, check_table
+from latency_tables.plot import save_check_plot
+from ofa.families import get_space
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--space", default="ofa-mbv3-w1.0")
+    parser.add_argument("--device", default="local-cpu")
+    parser.add_argument("--devices-dir", type=Path, action="append", help="folder of device files")
+    parser.add_argument("--resolutions", help="in pixels, with commas between; all by default")
+    parser.add_argument("--calibration-nets", type=int, default=20)
+    parser.add_argument("--nets", type=int, default=100, help="whole networks that calibration has not seen; 0 builds the table only")
+    parser.add_argument("--table", type=Path, required=True, help="written; used if it is there")
+    parser.add_argument("--out", type=Path, help="JSON of the results")
+    parser.add_argument("--picture", type=Path, help="of estimates against measurements")
+    arguments = parser.parse_args()
+    space, device = get_space(arguments.space), get_device(arguments.device, arguments.devices_dir or ())
+    resolutions = [int(part) for part in arguments.resolutions.split(",")] if arguments.resolutions else None
+    report: dict[str, Any] = {"machine": describe_machine(), "space": space.name, "device": device.to_json(), "resolutions": resolutions}
+    with others_during() as others:
+        if not arguments.table.exists():
+            start = time.perf_counter()
+            build_table(space, device, resolutions=resolutions, rng=np.random.default_rng(0)).save(arguments.table)
+            report["build_s"] = round(time.perf_counter() - start, 1)
+        table = LatencyTable.load(arguments.table)
+        report["blocks"] = len(table)
+        if arguments.nets:
+            start = time.perf_counter()
+            nets = arguments.calibration_nets
+            table = calibrate_table(table, space, device, nets=nets, resolutions=resolutions, rng=np.random.default_rng(0))
+            report["calibrate_s"] = round(time.perf_counter() - start, 1)
+            report["calibration"] = {key: value for key, value in table.metadata["calibration"].items() if key != "residuals"}
+            table.save(arguments.table)
+            start = time.perf_counter()
+            check = check_table(table, space, device, nets=arguments.nets, resolutions=resolutions, rng=np.random.default_rng(1))
+            report["check_s"] = round(time.perf_counter() - start, 1)
+            report |= figures(check)
+            if arguments.picture:
+                save_check_plot(check, arguments.picture, title=f"{space.name} on {device.name}")
+    report["others_cores"] = others.cores
+    print(json.dumps({key: value for key, value in report.items() if key not in ("machine", "networks")}, indent=1))
+    if arguments.out:
+        arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def figures(check: TableCheck) -> dict[str, Any]:
+    """The figures, with the floor's beside those of the table."""
+    networks = check.networks
+    first, second, estimated = (networks[key].to_numpy() for key in ("first_ms", "second_ms", "latency_ms"))
+    errors = np.stack([estimated / first - 1, estimated / second - 1])
+    floor = second / first - 1
+    return {
+        "nets": check.nets,
+        "mean_error": check.mean_error,
+        "mean_error_against_one_timing": float(np.abs(errors).mean()),
+        "noise_floor": check.noise_floor,
+        "error_over_floor": float(np.abs(errors).mean() / np.abs(floor).mean()),
+        "bias": check.bias,
+        "within_5_percent": check.within_5_percent,
+        "within_10_percent": check.within_10_percent,
+        "floor_within_5_percent": float((np.abs(floor) <= 0.05).mean()),
+        "inside_interval": None if math.isnan(check.inside_interval) else check.inside_interval,
+        "spearman": check.spearman,
+        "kendall": check.kendall,
+        "floor_kendall": float(kendalltau(first, second).statistic),
+        "slowdown": check.slowdown,
+        "range_ms": [float(networks["measured_ms"].min()), float(networks["measured_ms"].max())],
+        "networks": networks.drop(columns="arch").round(4).to_dict(orient="list"),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""The one file that runs on a device: this room as a Python archive, which needs nothing there but Python, numpy and the runtime."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from functools import lru_cache
+from pathlib import Path
+
+__all__ = ["agent_archive"]
+
+_ROOT = Path(__file__).resolve().parents[2]
+_OF_OFA = ("errors.py", "files.py", "progress.py")
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # no time, so that equal contents are equal files
+_MAIN = "from devices.agent import main\n\nmain()\n"
+_PACKAGE = '"""The part of ofa that devices need."""\n'
+
+
+@lru_cache(maxsize=1)
+def agent_archive() -> bytes:
+    """The archive; Python runs it as it is (``python agent.pyz``). Equal sources give equal bytes."""
+    files = {path.relative_to(_ROOT).as_posix(): path.read_bytes() for path in sorted((_ROOT / "devices").rglob("*.py"))}
+    files |= {f"ofa/{name}": (_ROOT / "ofa" / name).read_bytes() for name in _OF_OFA}
+    files |= {"ofa/__init__.py": _PACKAGE.encode(), "__main__.py": _MAIN.encode()}
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, source in files.items():
+            archive.writestr(zipfile.ZipInfo(name, _EPOCH), source, zipfile.ZIP_DEFLATED)
+    return content.getvalue()

@@ -1,0 +1,99 @@
+"""Another machine over OpenSSH: one file is sent there, and speaks JSON lines over the connection that brought it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from devices.transports.archive import agent_archive
+from devices.transports.connection import Connection
+
+if TYPE_CHECKING:
+    from devices.device import Device, Ssh
+
+__all__ = ["SshTransport"]
+
+_CHUNK = 1 << 20
+_ANSWER_LIMIT_S = 120.0
+_CONNECT_LIMIT_S = 15
+
+_BOOTSTRAP = """
+import base64, hashlib, json, os, sys
+source = os.fdopen(0, "rb", buffering=0, closefd=False)  # unbuffered: what comes after this line is the agent's
+try:
+    if sys.version_info < (3, 10):
+        raise RuntimeError("the agent needs Python 3.10 or newer, but this is " + sys.version.split()[0] + "; name another under [ssh] python")
+    head = json.loads(source.readline())
+    folder = os.path.join(os.path.expanduser("~"), head["folder"])
+    os.makedirs(folder, exist_ok=True)
+    os.chdir(folder)
+    content = base64.b64decode(head["archive"])
+    path = os.path.abspath("agent-" + hashlib.sha256(content).hexdigest()[:16] + ".pyz")
+    if not os.path.exists(path):
+        with open(path + "." + str(os.getpid()), "wb") as file:
+            file.write(content)
+        os.replace(path + "." + str(os.getpid()), path)
+except Exception as error:
+    sys.stderr.write(str(error) + "\\n")
+    sys.exit(1)
+os.execv(sys.executable, [sys.executable, path])
+"""
+"""What the interpreter over there is started with: it takes the agent from its input, keeps it by its content, and becomes it."""
+
+
+class SshTransport:
+    """Runs the agent on the machine that a device's ``[ssh]`` names, by the user's own ``ssh`` and its configuration.
+
+    Nothing is asked: a host that is not known, or a key that needs a password and is not held by an agent, is an error. Files are kept
+    there by their content, so that a network that was sent once is not sent again.
+    """
+
+    def __init__(self, device: Device) -> None:
+        assert device.ssh is not None, "a device checks this"
+        self._ssh = device.ssh
+
+    def start(self) -> Connection:
+        """Start the agent there."""
+        head = {"folder": self._ssh.folder, "archive": base64.b64encode(agent_archive()).decode()}
+        return Connection([*_command(self._ssh)], place=f"'{self._ssh.host}'", greeting=json.dumps(head))
+
+    def bring(self, agent: Connection, paths: Mapping[str, Path]) -> dict[str, str]:
+        """Send the files that are not there."""
+        contents = {key: path.read_bytes() for key, path in paths.items()}
+        there = {key: f"{hashlib.sha256(content).hexdigest()}.onnx" for key, content in contents.items()}
+        missing = set(_ask(agent, {"op": "missing", "files": sorted(set(there.values()))}))
+        for key, name in there.items():
+            if name in missing:
+                _send(agent, name, contents[key])
+                missing.remove(name)
+        return there
+
+
+def _command(ssh: Ssh) -> list[str]:
+    options = ["-T", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={_CONNECT_LIMIT_S}", "-o", "ServerAliveInterval=10"]
+    if ssh.port:
+        options += ["-p", str(ssh.port)]
+    if ssh.config:
+        options += ["-F", str(Path(ssh.config).expanduser())]
+    if ssh.user:
+        options += ["-l", ssh.user]
+    if ssh.identity:
+        options += ["-i", str(Path(ssh.identity).expanduser())]
+    return ["ssh", *options, "--", ssh.host, f"{shlex.quote(ssh.python)} -c {shlex.quote(_BOOTSTRAP)}"]
+
+
+def _send(agent: Connection, name: str, content: bytes) -> None:
+    for start in range(0, max(1, len(content)), _CHUNK):
+        chunk = content[start : start + _CHUNK]
+        last = start + _CHUNK >= len(content)
+        _ask(agent, {"op": "put", "file": name, "start": start, "content": base64.b64encode(chunk).decode(), "last": last})
+
+
+def _ask(agent: Connection, message: Mapping[str, object]) -> list[str]:
+    answer: list[str] = agent.request(message, on_note=lambda note: None, silence_limit_s=_ANSWER_LIMIT_S)
+    return answer

@@ -1,0 +1,88 @@
+"""A sum over the blocks of a network as a few look-ups: a space compiled to arrays, for a million encoded archs a second and more.
+
+Shape suffixes: N archs, C columns of an encoded arch, T tables, U blocks of the space.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from latency_tables.inventory import Inventory, Place
+from ofa.space import Space
+
+__all__ = ["AdditiveTable"]
+
+Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+Rows = np.ndarray[tuple[int, ...], np.dtype[Any]]
+
+_MOST_ENTRIES = 1 << 19
+"""Of one table: places are joined up to this size. Fewer tables are fewer look-ups; larger ones leave the processor's cache."""
+_CHUNK = 1 << 13
+"""Archs at a time, so that their indices stay in the cache."""
+
+
+class AdditiveTable:
+    """Adds up a value of every block of a network.
+
+    The places of a space are joined into a few tables, each indexed by all columns that decide what stands at its places. An index is a
+    sum of columns times strides, so all of them are one product of matrices; it is exact in float32 as no table has 2^24 entries.
+
+    Args:
+        space: where the archs are from.
+        inventory: of this space.
+        values_U: the value of each of ``inventory.blocks``; NaN where it is unknown.
+    """
+
+    def __init__(self, space: Space, inventory: Inventory, values_U: Floats) -> None:
+        self._cardinalities = [len(gene.values) for gene in space.columns]
+        known_U = np.append(values_U, 0.0)  # the last is for no block, which NOTHING finds by counting from the end
+        joined = [self._join(group, known_U) for group in self._groups(inventory.places)]
+        self._tables = [table for _, table in joined]
+        self._strides_CT = np.stack([strides_C for strides_C, _ in joined], axis=1).astype(np.float32)
+
+    def __call__(self, rows_NC: Rows) -> Floats:
+        """The sums [N] of encoded archs, as of ``Space.encode``; what the columns of skipped blocks hold does not matter.
+
+        A sum with a block whose value is unknown is NaN.
+        """
+        rows_NC = np.asarray(rows_NC)
+        sums_N = np.zeros(len(rows_NC))
+        for start in range(0, len(rows_NC), _CHUNK):
+            chunk_NC = rows_NC[start : start + _CHUNK]
+            indices_TN = (chunk_NC.astype(np.float32) @ self._strides_CT).T.astype(np.intp, order="C")
+            part_N = sums_N[start : start + _CHUNK]
+            for table, index_N in zip(self._tables, indices_TN, strict=True):
+                part_N += table.take(index_N)
+        return sums_N
+
+    def _groups(self, places: Sequence[Place]) -> list[list[Place]]:
+        """Places in a row whose columns together have few enough combinations."""
+        groups: list[list[Place]] = []
+        for place in places:
+            if groups and self._entries([*groups[-1], place]) <= _MOST_ENTRIES:
+                groups[-1].append(place)
+            else:
+                groups.append([place])
+        return groups
+
+    def _entries(self, places: Sequence[Place]) -> int:
+        return math.prod(self._cardinalities[column] for column in _columns(places))
+
+    def _join(self, places: Sequence[Place], known_U: Floats) -> tuple[Floats, Floats]:
+        """Strides of all columns [C], 0 for those that do not matter, and the table that they index."""
+        columns = _columns(places)
+        table = np.zeros([self._cardinalities[column] for column in columns])
+        for place in places:
+            shape = [self._cardinalities[column] if column in place.columns else 1 for column in columns]
+            table += known_U[place.blocks].reshape(shape)
+        strides_C = np.zeros(len(self._cardinalities))
+        strides_C[columns] = [stride // table.itemsize for stride in table.strides]
+        return strides_C, table.ravel()
+
+
+def _columns(places: Sequence[Place]) -> list[int]:
+    return sorted({column for place in places for column in place.columns})
