@@ -6,7 +6,7 @@ A runtime's library is imported only when it loads a file, so that naming one co
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,7 +17,19 @@ from ofa.errors import DeviceError, nearest
 if TYPE_CHECKING:
     from devices.device import Device
 
-__all__ = ["Array", "Option", "Runtime", "Session", "Timer", "check_inputs", "get_runtime", "runtime_names"]
+__all__ = [
+    "Array",
+    "Option",
+    "Runtime",
+    "Session",
+    "Timer",
+    "check_inputs",
+    "first_line",
+    "fixed_shape",
+    "get_runtime",
+    "not_installed",
+    "runtime_names",
+]
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 """A float32 array."""
@@ -64,7 +76,7 @@ class Runtime(Protocol):
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """The number formats that files may have inside, of ``fp32`` and ``fp16``."""
+        """The number formats that files may have inside, of ``fp32`` and ``fp16``; inputs and outputs are float32 with both."""
         ...
 
     def version(self) -> str:
@@ -84,7 +96,15 @@ class Runtime(Protocol):
         ...
 
 
-_RUNTIMES = {"fake": "FakeRuntime", "onnxruntime": "OnnxRuntime"}
+_RUNTIMES = {
+    "fake": ("fake", "FakeRuntime"),
+    "onnxruntime": ("onnxruntime", "OnnxRuntime"),
+    "openvino": ("openvino", "OpenVino"),
+    "pytorch": ("pytorch", "PyTorch"),
+    "tensorrt": ("tensorrt", "TensorRt"),
+    "tensorrt-rtx": ("tensorrt", "TensorRtForRtx"),
+}
+"""By name the module and the class."""
 
 
 def runtime_names() -> tuple[str, ...]:
@@ -100,8 +120,36 @@ def get_runtime(name: str) -> Runtime:
     """
     if name not in _RUNTIMES:
         raise DeviceError(f"there is no runtime '{name}'; {nearest(name, _RUNTIMES)}")
-    runtime: Runtime = getattr(importlib.import_module(f"devices.runtimes.{name}"), _RUNTIMES[name])()
+    module, kind = _RUNTIMES[name]
+    runtime: Runtime = getattr(importlib.import_module(f"devices.runtimes.{module}"), kind)()
     return runtime
+
+
+def not_installed(runtime: str, package: str, extra: str = "") -> DeviceError:
+    """The error of a runtime whose ``package`` is not on the device; ``extra`` of this project brings it, if there is one."""
+    with_ofa = f"pip install 'ofa-nas[{extra}]', or there alone: " if extra else ""
+    return DeviceError(f"runtime '{runtime}' must be installed on the device, but is not; install it with: {with_ofa}pip install {package}")
+
+
+def fixed_shape(name: str, shape: Sequence[object], number_format: str, path: Path) -> tuple[int, ...]:
+    """The shape of an input, in whole numbers.
+
+    Raises:
+        DeviceError: it is open somewhere, or not of float32 (``number_format`` says of what).
+    """
+    sizes = tuple(size for size in shape if isinstance(size, int) and size > 0)
+    if len(sizes) < len(shape) or "float" not in number_format or "16" in number_format:
+        raise DeviceError(
+            f"inputs must be float32 of fixed shape to be timed, but '{name}' of '{path.name}' is {number_format} {list(shape)}; "
+            f"export it with the device's batch and resolution"
+        )
+    return sizes
+
+
+def first_line(error: Exception) -> str:
+    """What an error of a runtime's library says, in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
 
 
 def check_inputs(inputs: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]) -> None:

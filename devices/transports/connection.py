@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import queue
+import signal
 import subprocess
 import threading
 from collections import deque
@@ -114,7 +116,10 @@ class Connection:
             on_note(reply)
 
     def close(self) -> None:
-        """End the agent, at once."""
+        """End the agent, at once, and whatever a library has started in its process group, which would keep the pipes open."""
+        if hasattr(os, "killpg"):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import dataclasses
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from devices import Device
 from devices.runtimes import Array, Runtime, get_runtime, runtime_names
+from ofa.blocks import build_network
 from ofa.errors import DeviceError
-from tests.devices.models import save_conv
+from ofa.export.onnx import to_half, to_model
+from ofa.families import get_space, lower
+from tests.devices.models import conv_model, save_conv
 
-RUNTIMES = ("fake", "onnxruntime")
+RUNTIMES = ("fake", "onnxruntime", "openvino", "pytorch", "tensorrt", "tensorrt-rtx")
+COMPILED = Device(name="here", runtime="pytorch", options=(("compiled", True),))
 
 
-@pytest.fixture(params=RUNTIMES)
-def device(request: pytest.FixtureRequest) -> Device:
-    return Device(name="here", runtime=request.param)
+@pytest.fixture(params=[*RUNTIMES, pytest.param("compiled", marks=pytest.mark.slow)])
+def device(request: pytest.FixtureRequest, tmp_path: Path) -> Device:
+    device = COMPILED if request.param == "compiled" else Device(name="here", runtime=request.param)
+    try:
+        get_runtime(device.runtime).load(save_conv(tmp_path / "first.onnx"), device)
+    except DeviceError as error:
+        if not device.runtime.startswith("tensorrt") and "must be installed" not in str(error):
+            raise
+        pytest.skip(str(error))
+    return device
 
 
 @pytest.fixture
@@ -36,6 +50,7 @@ def test_every_runtime_is_under_contract() -> None:
 def test_it_names_itself_and_its_version(runtime: Runtime, device: Device) -> None:
     assert runtime.name == device.runtime
     assert runtime.version()
+    assert "fp32" in runtime.precisions
 
 
 def test_it_computes_what_the_file_says(runtime: Runtime, device: Device, tmp_path: Path) -> None:
@@ -72,6 +87,35 @@ def test_a_session_survives_many_calls_with_the_same_output(runtime: Runtime, de
     np.testing.assert_array_equal(session.run(inputs)[0], before)
 
 
+def test_two_sessions_do_not_disturb_each_other(runtime: Runtime, device: Device, tmp_path: Path) -> None:
+    first = runtime.load(save_conv(tmp_path / "a.onnx"), device)
+    inputs = images(1, 4, 8, 8)
+    alone = first.run(inputs)[0]
+    second = runtime.load(save_conv(tmp_path / "b.onnx", layers=3), device)
+    second.timer({"images": inputs["images"] + 1})(3)
+    np.testing.assert_array_equal(first.run(inputs)[0], alone)
+
+
+@pytest.mark.parametrize("name", ["ofa-mbv3-tiny", "ofa-proxyless-tiny", "ofa-resnet50-tiny"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_it_computes_what_pytorch_does(runtime: Runtime, device: Device, tmp_path: Path, name: str, precision: str) -> None:
+    if precision not in runtime.precisions:
+        pytest.skip(f"{device.runtime} has no {precision}")
+    space = get_space(name)
+    arch = space.sample(np.random.default_rng(0))
+    network = build_network(lower(space, arch), generator=torch.Generator().manual_seed(0)).eval()
+    shape = (1, 3, arch.resolution, arch.resolution)
+    model = to_model(network, shape)
+    path = tmp_path / "network.onnx"
+    path.write_bytes((model if precision == "fp32" else to_half(model)).SerializeToString())
+    inputs = images(*shape)
+    with torch.inference_mode():
+        expected = network(torch.from_numpy(inputs["images"])).numpy()
+    (output,) = runtime.load(path, dataclasses.replace(device, precision=precision)).run(inputs)
+    assert output.dtype == np.float32
+    np.testing.assert_allclose(output, expected, atol=(1e-4 if precision == "fp32" else 2e-2) * np.abs(expected).max())
+
+
 @pytest.mark.parametrize("content", [None, b"", b"this is no ONNX file"])
 def test_a_damaged_or_absent_file_is_one_sentence(runtime: Runtime, device: Device, tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "broken.onnx"
@@ -97,6 +141,30 @@ def test_wrong_inputs_are_refused(runtime: Runtime, device: Device, tmp_path: Pa
 
 def test_all_options_have_defaults_that_a_device_accepts(runtime: Runtime, device: Device) -> None:
     assert dict(device.options) == dict(runtime.options)
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_one_that_is_not_installed_says_what_to_install(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("onnx", "onnxruntime", "openvino", "torch", "tensorrt", "tensorrt_bindings", "tensorrt_rtx", "tensorrt_rtx_bindings"):
+        monkeypatch.setitem(sys.modules, module, None)
+    runtime = get_runtime(name)
+    with pytest.raises(DeviceError, match=r"pip install \S+") as caught:
+        runtime.load(save_conv(tmp_path / "a.onnx"), Device(name="here", runtime=name))
+    assert "\n" not in str(caught.value)
+
+
+def test_pytorch_names_an_operator_that_it_does_not_know(tmp_path: Path) -> None:
+    model = conv_model()
+    model.graph.node[1].op_type = "Softplus"
+    (tmp_path / "a.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(DeviceError, match="not Softplus of"):
+        get_runtime("pytorch").load(tmp_path / "a.onnx", Device(name="here", runtime="pytorch"))
+
+
+def test_a_provider_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    device = Device(name="here", runtime="onnxruntime", options=(("provider", "CUDAExecutionProvider"),))
+    with pytest.raises(DeviceError, match=r"'CUDAExecutionProvider' is not among .*CPUExecutionProvider"):
+        get_runtime("onnxruntime").load(save_conv(tmp_path / "a.onnx"), device)
 
 
 def test_an_unknown_runtime_names_the_nearest() -> None:

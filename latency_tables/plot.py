@@ -1,0 +1,58 @@
+"""The picture of a check: what a table says of networks against what they took."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from latency_tables.check import TableCheck
+from ofa.files import replacing
+
+__all__ = ["draw_check", "save_check_plot"]
+
+# Okabe and Ito's palette, which stays distinct under the common colour blindnesses.
+_GREY, _BLUE = "#999999", "#0072B2"
+_BAND = 0.05
+_DOTS_PER_INCH = 150
+
+
+def save_check_plot(check: TableCheck, path: str | os.PathLike[str], *, title: str) -> None:
+    """Write the picture as a PNG file of 900 x 900 pixels; arguments as ``draw_check``, or FileError."""
+    figure = draw_check(check, title=title)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=_DOTS_PER_INCH)
+
+
+def draw_check(check: TableCheck, *, title: str) -> Figure:
+    """Draw estimates, with their intervals where there are any, against measurements.
+
+    Args:
+        check: the comparison.
+        title: above the picture.
+
+    Returns:
+        A figure of matplotlib's object interface: no window, no global state.
+    """
+    figure = Figure(figsize=(6, 6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    networks = check.networks
+    measured, estimated = networks["measured_ms"].to_numpy(), networks["latency_ms"].to_numpy()
+    every = np.concatenate([measured, estimated])
+    margin = 0.05 * float(np.ptp(every)) or 0.05 * float(every.max())
+    ends = np.array([max(0.0, every.min() - margin), every.max() + margin])
+    axes.fill_between(ends, ends * (1 - _BAND), ends * (1 + _BAND), color=_GREY, alpha=0.2, linewidth=0, label=f"within {_BAND:.0%}")
+    axes.plot(ends, ends, color=_GREY, linewidth=1)
+    low, high = networks["latency_low_ms"].to_numpy(), networks["latency_high_ms"].to_numpy()
+    if not np.isnan(low).any():
+        axes.vlines(measured, low, high, color=_BLUE, alpha=0.35, linewidth=1, label="interval of the estimate")
+    axes.plot(measured, estimated, "o", color=_BLUE, markersize=4, label=f"{check.nets} networks")
+    axes.set(xlim=ends, ylim=ends, xlabel="measured (ms)", ylabel="estimated (ms)", aspect="equal")
+    floor = "" if np.isnan(check.noise_floor) else f", timed again {check.noise_floor:.1%}"
+    axes.set_title(f"{title}\nmean error {check.mean_error:.1%}{floor}, Kendall {check.kendall:.2f}", fontsize=11)
+    axes.legend(loc="upper left", frameon=False)
+    axes.grid(alpha=0.3)
+    return figure

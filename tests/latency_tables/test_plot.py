@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from latency_tables.check import TableCheck, compare
+from latency_tables.plot import draw_check, save_check_plot
+from ofa.errors import FileError
+
+
+def made(calibrated: bool) -> TableCheck:
+    rng = np.random.default_rng(0)
+    measured = rng.uniform(10, 40, 60)
+    estimated = measured * np.exp(0.02 * rng.standard_normal(60))
+    half = 0.04 if calibrated else np.nan
+    columns = {"latency_ms": estimated, "latency_low_ms": estimated * (1 - half), "latency_high_ms": estimated * (1 + half)}
+    return compare(pd.DataFrame({"arch": "{}", **columns, "measured_ms": measured, "first_ms": measured, "second_ms": measured * 1.01}))
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_it_shows_every_network_and_says_the_figures(calibrated: bool) -> None:
+    figure = draw_check(made(calibrated), title="a space on a device")
+    (axes,) = figure.axes
+    assert len(axes.lines[-1].get_xdata()) == 60
+    assert "mean error 1." in axes.get_title()
+    assert "timed again 1.0%" in axes.get_title()
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert ("interval of the estimate" in labels) == calibrated
+
+
+def test_it_is_written_as_png(tmp_path: Path) -> None:
+    save_check_plot(made(True), tmp_path / "check.png", title="x")
+    content = (tmp_path / "check.png").read_bytes()
+    assert content[:8] == b"\x89PNG\r\n\x1a\n"
+    assert struct.unpack(">II", content[16:24]) == (900, 900)
+    with pytest.raises(FileError):
+        save_check_plot(made(True), tmp_path / "none" / "check.png", title="x")
