@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from devices.meters import PeakMemory, energy_per_call_mj, find_energy_meter
-from devices.runtimes import Timer, get_runtime
+from devices.runtimes import Runtime, Timer, get_runtime
 from devices.timing import Floats, Timing, TimingPolicy, halves_ratio, measure_rounds, warm_up
 from ofa.errors import OfaError
 
@@ -105,13 +105,11 @@ class _Loader:
         timers: dict[str, Timer] = {}
         for number, (key, path) in enumerate(networks.items()):
             self.steps.network(number, "loading", key)
-            peak = PeakMemory()
             try:
-                session = runtime.load(Path(path), self._device)
-                # Not zeros: some kernels are faster on them, and no image is black.
-                shapes = session.input_shapes()
-                timer = session.timer({name: self._rng.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()})
-                timer(1)
+                if not number:
+                    self._timer(runtime, path)  # what the library takes for itself at first is not this network's memory
+                peak = PeakMemory()
+                timer = self._timer(runtime, path)
             except OfaError as error:
                 self.errors[key] = str(error)
                 continue
@@ -120,6 +118,15 @@ class _Loader:
             if rise is not None:
                 self.memory[key] = rise
         return timers
+
+    def _timer(self, runtime: Runtime, path: str) -> Timer:
+        """Load a network and run it once."""
+        session = runtime.load(Path(path), self._device)
+        # Not zeros: some kernels are faster on them, and no image is black.
+        inputs = {name: self._rng.standard_normal(shape, dtype=np.float32) for name, shape in session.input_shapes().items()}
+        timer = session.timer(inputs)
+        timer(1)
+        return timer
 
     def measure(self, timers: Mapping[str, Timer], policy: TimingPolicy) -> Floats:
         calls = []
@@ -135,7 +142,7 @@ class _Loader:
 
 def _energies(timers: Mapping[str, Timer], device: Device, steps: _Steps) -> dict[str, float]:
     """Millijoules of a call of each network, where the machine counts them."""
-    meter = find_energy_meter(device.runtime)
+    meter = find_energy_meter(device.runtime, dict(device.options))
     if meter is None:
         return {}
     energies = {}

@@ -7,9 +7,11 @@ processor or card, idle power included.
 
 from __future__ import annotations
 
+import ctypes
 import importlib
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +23,9 @@ POWERCAP = Path("/sys/class/powercap")
 _PROC = Path("/proc/self")
 _METERED_S = 0.3  # RAPL counts in steps of a millisecond, NVML of some tens
 _ON_NVIDIA = ("tensorrt", "tensorrt-rtx")
+_NVIDIA = ("cuda", "CUDAExecutionProvider", "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider")
+_PROCESSOR = ("", "cpu", "CPU", "CPUExecutionProvider")
+"""What the options of runtimes call the place where networks are executed."""
 _RESET_PEAK = "5"
 
 
@@ -32,22 +37,24 @@ class EnergyMeter(Protocol):
         ...
 
 
-def find_energy_meter(runtime: str, *, powercap: Path = POWERCAP) -> EnergyMeter | None:
-    """The counter of the processor, or for a runtime of NVIDIA's that of the card; None where there is none that may be read.
+def find_energy_meter(runtime: str, options: Mapping[str, object] | None = None, *, powercap: Path = POWERCAP) -> EnergyMeter | None:
+    """The counter of what executes, the processor or the first card of NVIDIA's; None where there is none that may be read.
 
     Args:
         runtime: name of what executes.
+        options: its settings; ``device`` or ``provider`` among them says where it does. Of other places nothing is known: the
+            processor's counter would miss them.
         powercap: Linux' folder of power zones.
     """
-    if runtime in _ON_NVIDIA:
+    place = str((options or {}).get("provider") or (options or {}).get("device") or "")
+    if runtime in _ON_NVIDIA or place.split(":")[0] in _NVIDIA:
         return _nvml()
-    # Zones within zones (intel-rapl:0:0) are parts of what the package (intel-rapl:0) counts.
-    zones = [_Zone(folder) for folder in sorted(powercap.glob("*-rapl:*")) if folder.name.count(":") == 1 and _name(folder) != "psys"]
-    readable = [zone for zone in zones if zone.can_be_read()]
-    return _Rapl(readable) if readable else None
+    return _rapl(powercap) if place in _PROCESSOR else None
 
 
-def energy_per_call_mj(timer: Timer, meter: EnergyMeter, *, least_s: float = _METERED_S, clock: Callable[[], float] = time.perf_counter) -> float:
+def energy_per_call_mj(
+    timer: Timer, meter: EnergyMeter, *, least_s: float = _METERED_S, clock: Callable[[], float] = time.perf_counter
+) -> float:
     """Millijoules of a call.
 
     Args:
@@ -70,6 +77,7 @@ class PeakMemory:
 
     def __init__(self, *, proc: Path = _PROC) -> None:
         self._status = proc / "status"
+        _give_back_unused()
         try:
             (proc / "clear_refs").write_text(_RESET_PEAK)
             self._before = self._bytes("VmRSS")
@@ -87,6 +95,13 @@ class PeakMemory:
         except OSError:
             return None
         return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{key}:")), None)
+
+
+def _give_back_unused() -> None:
+    """Let the C library return what it keeps of freed memory, or a network that finds room there would seem to need none (glibc only)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 class _Zone:
@@ -126,6 +141,13 @@ class _Nvml:
 
     def joules(self) -> float:
         return 1e-3 * float(self._library.nvmlDeviceGetTotalEnergyConsumption(self._card))
+
+
+def _rapl(powercap: Path) -> EnergyMeter | None:
+    # Zones within zones (intel-rapl:0:0) are left out: parts of the package (intel-rapl:0), or memory, which only servers count.
+    zones = [_Zone(folder) for folder in sorted(powercap.glob("*-rapl:*")) if folder.name.count(":") == 1 and _name(folder) != "psys"]
+    readable = [zone for zone in zones if zone.can_be_read()]
+    return _Rapl(readable) if readable else None
 
 
 def _nvml() -> EnergyMeter | None:

@@ -13,18 +13,22 @@ import numpy as np
 
 from latency_tables.additive import AdditiveTable
 from latency_tables.correction import Estimate
-from latency_tables.inventory import Inventory, inventory_of
+from latency_tables.inventory import inventory_of
 from latency_tables.table import LatencyTable
 from ofa.arch import Arch
 from ofa.blocks import Block
 from ofa.cost import weight_bytes
+from ofa.errors import ArchError
 from ofa.families import lower
 from ofa.space import Space
 
 __all__ = ["Estimator"]
 
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+Integers = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 Rows = np.ndarray[tuple[int, ...], np.dtype[Any]]
+
+_SIDE_BY_SIDE = 128
 
 
 class Estimator:
@@ -67,30 +71,89 @@ class Estimator:
         """The estimated latencies [N] in ms of encoded archs (``Space.encode``); what the columns of skipped blocks hold does not matter.
 
         Raises:
+            ArchError: a row is not of the space.
             TableError: blocks are missing; see ``LatencyTable.require``.
         """
-        rows_NC = np.asarray(rows_NC)
-        if rows_NC.ndim != 2:
-            rows_NC = rows_NC.reshape(-1, len(self.space.columns))
+        rows_NC = _checked(self.space, rows_NC)
         correction = self.table.correction
-        latencies_N = self._corrected(rows_NC) + (0.0 if correction is None else correction.intercept_ms)
-        unknown = np.flatnonzero(np.isnan(latencies_N))
-        if unknown.size:
-            self.table.require(self.space, lower(self.space, self.space.decode(rows_NC[unknown[0]].tolist())))
-        return latencies_N
+        intercept_ms = 0.0 if correction is None else correction.intercept_ms
+        return self._all_known(rows_NC, self._corrected_ms(rows_NC)) + intercept_ms
 
     def estimates_of_rows(self, rows_NC: Rows) -> tuple[Floats, Floats, Floats]:
-        """Latencies, and the low and high ends of their intervals, in ms, each [N]; NaN ends where the table is not calibrated."""
+        """Latencies, and the low and high ends of their intervals, in ms, each [N]; NaN ends where the table is not calibrated.
+
+        Errors as of ``latencies_of_rows``.
+        """
         latencies_N = self.latencies_of_rows(rows_NC)
         correction = self.table.correction
         width = np.nan if correction is None else correction.half_width
         return latencies_N, latencies_N * (1 - width), latencies_N * (1 + width)
 
+    def sums_of_rows(self, rows_NC: Rows) -> tuple[Floats, Integers]:
+        """What ``sums`` gives, of encoded archs: ms [N], not corrected, and bytes of weights [N]; errors as of ``latencies_of_rows``."""
+        rows_NC = _checked(self.space, rows_NC)
+        return self._all_known(rows_NC, self._sum_ms(rows_NC)), self._sum_bytes(rows_NC).astype(np.int64)
+
+    def _all_known(self, rows_NC: Rows, sums_N: Floats) -> Floats:
+        unknown = np.flatnonzero(np.isnan(sums_N))
+        if unknown.size:
+            self.table.require(self.space, lower(self.space, self.space.decode(rows_NC[unknown[0]].tolist())))
+        return sums_N
+
     @cached_property
-    def _corrected(self) -> AdditiveTable:
-        """Sums of what each block adds to a corrected latency, so that the correction costs nothing."""
-        inventory: Inventory = inventory_of(self.space)
-        ms_U = np.array([self.table.latency_ms(placed) if placed in self.table else np.nan for placed in inventory.blocks])
-        if self.table.correction is not None:
-            ms_U = self.table.correction.of_block(ms_U, np.array([weight_bytes([placed]) for placed in inventory.blocks]))
-        return AdditiveTable(self.space, inventory, ms_U)
+    def _corrected_ms(self) -> AdditiveTable:
+        """Of what each block adds to a corrected latency, so that the correction costs nothing."""
+        correction = self.table.correction
+        return self._sum_ms if correction is None else self._compiled(correction.of_block(self._block_ms, self._block_bytes))
+
+    @cached_property
+    def _sum_ms(self) -> AdditiveTable:
+        return self._compiled(self._block_ms)
+
+    @cached_property
+    def _sum_bytes(self) -> AdditiveTable:
+        return self._compiled(self._block_bytes)
+
+    @cached_property
+    def _block_ms(self) -> Floats:
+        blocks = inventory_of(self.space).blocks
+        return np.array([self.table.latency_ms(placed) if placed in self.table else np.nan for placed in blocks], dtype=np.float64)
+
+    @cached_property
+    def _block_bytes(self) -> Floats:
+        return np.array([weight_bytes([placed]) for placed in inventory_of(self.space).blocks], dtype=np.float64)
+
+    def _compiled(self, values_U: Floats) -> AdditiveTable:
+        return AdditiveTable(self.space, inventory_of(self.space), values_U)
+
+
+def _checked(space: Space, rows: Rows) -> Rows:
+    """The rows as an array, if they are all of the space: an index beyond its gene's values would find another network's time.
+
+    Raises:
+        ArchError: they are not.
+    """
+    rows_NC = np.asarray(rows)
+    if rows_NC.size == 0:
+        return np.empty((0, len(space.columns)), dtype=np.int8)
+    if rows_NC.ndim != 2 or rows_NC.dtype.kind not in "iu":
+        raise ArchError(
+            f"encoded archs must be a matrix of integers, one row an arch, but got {rows_NC.dtype} of shape {rows_NC.shape}; "
+            "make rows with Space.encode"
+        )
+    values_C = np.array([len(gene.values) for gene in space.columns])
+    other_length = rows_NC.shape[1] != len(values_C)
+    if other_length or (_highest(rows_NC) >= values_C).any():
+        first = 0 if other_length else int(((rows_NC < 0) | (rows_NC >= values_C)).any(axis=1).argmax())
+        space.decode(rows_NC[first].tolist())  # raises, and says what is wrong
+    return rows_NC
+
+
+def _highest(rows_NC: Rows) -> Rows:
+    """The highest value of each column [C], where a negative one counts as higher than any other."""
+    unsigned_NC = np.ascontiguousarray(rows_NC).view(f"u{rows_NC.dtype.itemsize}")
+    # numpy compares row by row, and rows are short: many laid side by side are several times as fast as one below the other.
+    whole = len(rows_NC) // _SIDE_BY_SIDE * _SIDE_BY_SIDE
+    wide = unsigned_NC[:whole].reshape(-1, _SIDE_BY_SIDE * rows_NC.shape[1]).max(axis=0, initial=0)
+    highest_C: Rows = np.concatenate([wide.reshape(_SIDE_BY_SIDE, -1), unsigned_NC[whole:]]).max(axis=0)
+    return highest_C

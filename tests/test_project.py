@@ -19,6 +19,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 INSTALLED_EXTRAS = ("dev", "tensorrt-rtx")
 IMPORT_NAMES = {
     "pillow": "PIL",
+    "pyyaml": "yaml",
     "scikit-learn": "sklearn",
     "tensorrt-rtx-cu13-bindings": "tensorrt_rtx_bindings",
     "tensorrt-rtx-cu13-libs": "tensorrt_rtx_libs",

@@ -6,9 +6,11 @@ A runtime's library is imported only when it loads a file, so that naming one co
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -23,11 +25,11 @@ __all__ = [
     "Runtime",
     "Session",
     "Timer",
+    "as_device_error",
     "check_inputs",
-    "first_line",
     "fixed_shape",
     "get_runtime",
-    "not_installed",
+    "load_library",
     "runtime_names",
 ]
 
@@ -106,6 +108,9 @@ _RUNTIMES = {
 }
 """By name the module and the class."""
 
+_FLOAT32 = ("float", "float32", "tensor(float)")
+_LONGEST_REASON = 400
+
 
 def runtime_names() -> tuple[str, ...]:
     """Names of all runtimes, installed or not."""
@@ -125,31 +130,75 @@ def get_runtime(name: str) -> Runtime:
     return runtime
 
 
-def not_installed(runtime: str, package: str, extra: str = "") -> DeviceError:
-    """The error of a runtime whose ``package`` is not on the device; ``extra`` of this project brings it, if there is one."""
-    with_ofa = f"pip install 'ofa-nas[{extra}]', or there alone: " if extra else ""
-    return DeviceError(f"runtime '{runtime}' must be installed on the device, but is not; install it with: {with_ofa}pip install {package}")
+def load_library(runtime: str, modules: Sequence[str], package: str, extra: str = "") -> Any:
+    """Import what a runtime needs.
+
+    Args:
+        runtime: its name.
+        modules: the names that the library is imported by; the first that is installed is taken.
+        package: what pip calls it.
+        extra: the extra of this project that brings it, if there is one.
+
+    Raises:
+        DeviceError: it is not installed, or does not load on this machine.
+    """
+    for module in modules:
+        try:
+            return importlib.import_module(module)
+        except ModuleNotFoundError:
+            continue
+        except (ImportError, OSError) as error:
+            raise DeviceError(
+                f"runtime '{runtime}' must be able to load {module} on the device, but: {_reason(error)}; install it again for that system"
+            ) from error
+    remedy = f"pip install 'ofa-nas[{extra}]' (or there, without ofa: pip install {package})" if extra else f"pip install {package}"
+    raise DeviceError(f"runtime '{runtime}' needs {modules[0]} on the device, which is not installed; install it with: {remedy}")
+
+
+@contextmanager
+def as_device_error(rule: str, remedy: str) -> Iterator[None]:
+    """Make one sentence of whatever a runtime's library raises: such exceptions have no common base.
+
+    Args:
+        rule: what must hold, without its end.
+        remedy: the next step.
+
+    Raises:
+        DeviceError: anything was raised.
+    """
+    try:
+        yield
+    except DeviceError:
+        raise
+    except Exception as error:
+        raise DeviceError(f"{rule}, but: {_reason(error)}; {remedy}") from error
+
+
+def _reason(error: Exception) -> str:
+    """What an exception says, in one line; OpenVINO's begin with the places in its source that it passed."""
+    text = " ".join(re.sub(r"Exception from \S+:\d+:", "", str(error)).split()) or type(error).__name__
+    return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]} ..."
 
 
 def fixed_shape(name: str, shape: Sequence[object], number_format: str, path: Path) -> tuple[int, ...]:
     """The shape of an input, in whole numbers.
 
+    Args:
+        name: of the input.
+        shape: as the runtime gives it; open sizes are no whole numbers above 0.
+        number_format: as the runtime calls it.
+        path: of the file.
+
     Raises:
-        DeviceError: it is open somewhere, or not of float32 (``number_format`` says of what).
+        DeviceError: it is open somewhere, or not of float32.
     """
     sizes = tuple(size for size in shape if isinstance(size, int) and size > 0)
-    if len(sizes) < len(shape) or "float" not in number_format or "16" in number_format:
+    if len(sizes) < len(shape) or number_format not in _FLOAT32:
         raise DeviceError(
             f"inputs must be float32 of fixed shape to be timed, but '{name}' of '{path.name}' is {number_format} {list(shape)}; "
             f"export it with the device's batch and resolution"
         )
     return sizes
-
-
-def first_line(error: Exception) -> str:
-    """What an error of a runtime's library says, in one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
 
 
 def check_inputs(inputs: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 import time
 from collections.abc import Mapping
 from functools import lru_cache
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from devices.runtimes import Array, Option, Timer, check_inputs, first_line, fixed_shape, not_installed
+from devices.runtimes import Array, Option, Timer, as_device_error, check_inputs, fixed_shape, load_library
 from ofa.errors import DeviceError
 
 if TYPE_CHECKING:
@@ -20,17 +18,16 @@ if TYPE_CHECKING:
 
 __all__ = ["OpenVino"]
 
-_TELEMETRY = "openvino_telemetry"
-
 
 class OpenVino:
     """OpenVINO with one stream and its latency hint.
 
-    It computes in the precision of the file: left to itself, it takes bfloat16 on processors that have it.
+    It computes in the precision of the file: left to itself, it takes bfloat16 on processors that have it. Files in half precision are
+    computed in float32 where the processor has no arithmetic for halves.
 
     Options:
-        device: of OpenVINO: ``CPU``, ``GPU``, ``NPU``.
-        pinning: whether it binds its threads to processors (the processor's plugin only).
+        device: of OpenVINO, such as ``CPU``, ``GPU`` or ``NPU``.
+        pinning: whether it binds its threads to processors (``CPU`` only).
     """
 
     name = "openvino"
@@ -43,30 +40,31 @@ class OpenVino:
 
     def load(self, path: Path, device: Device) -> _Session:
         """Load and compile an ONNX file with the device's threads and options."""
-        place = str(device.option("device"))
         core = _core(_library())
-        if place.split(".")[0] not in {name.split(".")[0] for name in core.available_devices}:
-            raise DeviceError(
-                f"the option device of '{device.name}' must be one that OpenVINO finds here, but '{place}' is not among "
-                f"{', '.join(core.available_devices)}; check its driver"
-            )
-        properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
-        properties["INFERENCE_PRECISION_HINT"] = "f16" if device.precision == "fp16" else "f32"
-        if place == "CPU":
-            properties |= {"INFERENCE_NUM_THREADS": device.threads, "ENABLE_CPU_PINNING": bool(device.option("pinning"))}
-            if device.precision == "fp16":
-                del properties["INFERENCE_PRECISION_HINT"]  # the file says it; not every processor takes the hint
-        try:
+        place = str(device.option("device"))
+        _check_available(place, core.available_devices, device)
+        with as_device_error(f"OpenVINO must be able to load '{path.name}' on {place}", "export it again"):
             model = core.read_model(str(path))
-            shapes = {
-                each.get_any_name(): fixed_shape(each.get_any_name(), _sizes(each), str(each.element_type.to_dtype()), path)
-                for each in model.inputs
-            }
-            return _Session(core.compile_model(model, place, properties), shapes)
-        except DeviceError:
-            raise
-        except Exception as error:  # its exceptions have no common base
-            raise DeviceError(f"OpenVINO must be able to load '{path.name}', but: {first_line(error)}; export it again") from error
+            shapes = {port.get_any_name(): _shape(port, path) for port in model.inputs}
+            return _Session(core.compile_model(model, place, _properties(core, place, device)), shapes)
+
+
+def _check_available(place: str, available: list[str], device: Device) -> None:
+    if place not in available and place not in {name.partition(".")[0] for name in available}:  # GPU is the first of GPU.0 and GPU.1
+        raise DeviceError(
+            f"option 'device' of device '{device.name}' must be one that OpenVINO finds there, but '{place}' is not among "
+            f"{', '.join(available)}; name one of these, or install its driver"
+        )
+
+
+def _properties(core: Any, place: str, device: Device) -> dict[str, Any]:
+    """OpenVINO's own names, as its documentation of each plugin has them."""
+    # A processor without arithmetic for halves would answer the hint f16 with bfloat16.
+    half = device.precision == "fp16" and "FP16" in core.get_property(place, "OPTIMIZATION_CAPABILITIES")
+    properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "INFERENCE_PRECISION_HINT": "f16" if half else "f32"}
+    if place == "CPU":
+        properties |= {"INFERENCE_NUM_THREADS": device.threads, "ENABLE_CPU_PINNING": bool(device.option("pinning"))}
+    return properties
 
 
 class _Session:
@@ -78,45 +76,47 @@ class _Session:
 
     def run(self, inputs: Mapping[str, Array]) -> list[Array]:
         request = self._request(inputs)
-        request.infer()
-        return [np.array(request.get_output_tensor(i).data) for i in range(len(self._compiled.outputs))]
+        with _running():
+            request.infer(share_outputs=True)
+            return [np.array(request.get_output_tensor(index).data) for index in range(len(self._compiled.outputs))]
 
     def timer(self, inputs: Mapping[str, Array]) -> Timer:
         request = self._request(inputs)
         run, clock = request.infer, time.perf_counter
 
         def timed(calls: int) -> float:
-            start = clock()
-            for _ in range(calls):
-                run()
-            return clock() - start
+            with _running():
+                start = clock()
+                for _ in range(calls):
+                    run(share_outputs=True)  # otherwise it copies them for Python
+                return clock() - start
 
         return timed
 
     def _request(self, inputs: Mapping[str, Array]) -> Any:
+        """A request whose inputs lie in the memory that the plugin itself has chosen for them."""
         check_inputs(inputs, self._shapes)
-        request = self._compiled.create_infer_request()
-        for name, array in inputs.items():
-            request.set_tensor(name, _library().Tensor(array))
+        with _running():
+            request = self._compiled.create_infer_request()
+            for name, array in inputs.items():
+                request.get_tensor(name).data[...] = array
         return request
 
 
-def _sizes(port: Any) -> list[object]:
-    return [size.get_length() if size.is_static else str(size) for size in port.get_partial_shape()]
+def _shape(port: Any, path: Path) -> tuple[int, ...]:
+    sizes = [size.get_length() if size.is_static else str(size) for size in port.get_partial_shape()]
+    return fixed_shape(port.get_any_name(), sizes, str(port.element_type.to_dtype()), path)
+
+
+def _running() -> Any:
+    return as_device_error("OpenVINO must be able to run this network", "export it again")
 
 
 @lru_cache(maxsize=1)
 def _core(library: Any) -> Any:
+    """The plugins are loaded once."""
     return library.Core()
 
 
 def _library() -> Any:
-    # Importing it would start a process that reports the import to a server: a measurement is nobody's business, and has no time for it.
-    hidden = sys.modules.setdefault(_TELEMETRY, None) is None  # type: ignore[call-overload]
-    try:
-        return importlib.import_module("openvino")
-    except ImportError as error:
-        raise not_installed("openvino", "openvino", "openvino") from error
-    finally:
-        if hidden:
-            sys.modules.pop(_TELEMETRY, None)
+    return load_library("openvino", ("openvino",), "openvino", "openvino")

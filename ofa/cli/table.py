@@ -11,6 +11,7 @@ import typer
 from ofa.cli.console import JsonOption, console, emit, format_ms, format_percent, progress_bar
 from ofa.cli.devices import DeviceOption, FoldersOption
 from ofa.cli.outputs import check_folder
+from ofa.cli.table_import import import_group
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -46,6 +47,7 @@ def register(app: typer.Typer) -> None:
     group.command("calibrate", epilog="Example: ofa table calibrate cpu.parquet --space ofa-mbv3-32px --device local-cpu")(calibrate)
     group.command("check", epilog="Example: ofa table check cpu.parquet --space ofa-mbv3-32px --device local-cpu --nets 30")(check)
     group.command("show", epilog="Example: ofa table show cpu.parquet --csv cpu.csv")(show)
+    group.add_typer(import_group(), name="import")
     app.add_typer(group, name="table")
 
 

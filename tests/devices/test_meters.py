@@ -29,6 +29,21 @@ def test_packages_are_added_and_their_parts_are_not(tmp_path: Path) -> None:
     assert meter.joules() == pytest.approx(5.0)
 
 
+@pytest.mark.parametrize(
+    ("options", "counted"),
+    [
+        ({"provider": "CPUExecutionProvider"}, True),
+        ({"device": "CPU"}, True),
+        ({"device": "cpu", "compiled": False}, True),
+        ({"device": "GPU"}, False),
+        ({"provider": "DmlExecutionProvider"}, False),
+    ],
+)
+def test_the_processor_does_not_count_what_others_use(tmp_path: Path, options: dict[str, object], counted: bool) -> None:
+    zone(tmp_path, "intel-rapl:0", "package-0", 2_000_000)
+    assert (find_energy_meter("onnxruntime", options, powercap=tmp_path) is not None) == counted
+
+
 def test_a_counter_that_starts_again_goes_on(tmp_path: Path) -> None:
     place = zone(tmp_path, "intel-rapl:0", "package-0", 900, most=999)
     meter = find_energy_meter("onnxruntime", powercap=tmp_path)
@@ -67,9 +82,11 @@ def test_a_card_counts_in_its_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     library.nvmlDeviceGetHandleByIndex = lambda index: index  # type: ignore[attr-defined]
     library.nvmlDeviceGetTotalEnergyConsumption = lambda card: 4500  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "pynvml", library)
-    meter = find_energy_meter("tensorrt")
-    assert meter is not None
-    assert meter.joules() == pytest.approx(4.5)
+    cuda = {"provider": "CUDAExecutionProvider"}
+    for runtime, options in (("tensorrt", {}), ("onnxruntime", cuda), ("pytorch", {"device": "cuda:0"})):
+        meter = find_energy_meter(runtime, options)
+        assert meter is not None
+        assert meter.joules() == pytest.approx(4.5)
     monkeypatch.setitem(sys.modules, "pynvml", None)
     assert find_energy_meter("tensorrt") is None
 

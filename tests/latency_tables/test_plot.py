@@ -23,12 +23,15 @@ def made(calibrated: bool) -> TableCheck:
 
 @pytest.mark.parametrize("calibrated", [False, True])
 def test_it_shows_every_network_and_says_the_figures(calibrated: bool) -> None:
-    figure = draw_check(made(calibrated), title="a space on a device")
+    check = made(calibrated)
+    figure = draw_check(check, title="a space on a device")
     (axes,) = figure.axes
     assert len(axes.lines[-1].get_xdata()) == 60
-    assert "mean error 1." in axes.get_title()
-    assert "timed again 1.0%" in axes.get_title()
+    title = axes.get_title(loc="left")
+    assert title.startswith("a space on a device\nmean error 1.")
+    assert "timed again 1.0 %" in title
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert f"within 5 %: {100 * check.within_5_percent:.1f} % of networks" in labels
     assert ("interval of the estimate" in labels) == calibrated
 
 

@@ -1,0 +1,92 @@
+"""Memory on a GPU of NVIDIA's, by the few calls of its driver that this takes: wherever such a GPU works, the driver's library is there."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import sys
+import weakref
+from typing import Any
+
+import numpy as np
+
+from devices.runtimes import Array
+from ofa.errors import DeviceError
+
+__all__ = ["Gpu"]
+
+_LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+_BYTES_PER_VALUE = 4
+_Address = ctypes.c_uint64
+
+
+class Gpu:
+    """The first GPU, as one network uses it: a stream, and memory that is given back when this object is gone.
+
+    Args:
+        runtime: name of the runtime that needs it, for messages.
+
+    Raises:
+        DeviceError: there is no such GPU or no driver. So do all methods when the driver refuses.
+    """
+
+    def __init__(self, runtime: str) -> None:
+        self._runtime = runtime
+        try:
+            self._driver: Any = ctypes.CDLL(_LIBRARY)
+        except OSError as error:
+            raise DeviceError(
+                f"runtime '{runtime}' needs an NVIDIA GPU and its driver, but this machine has no {_LIBRARY}; name a device that has one"
+            ) from error
+        self._addresses: list[int] = []
+        weakref.finalize(self, _free, self._driver, self._addresses).atexit = False
+        self._use_first()
+        stream = ctypes.c_void_p()
+        self._call("cuStreamCreate", ctypes.byref(stream), ctypes.c_uint(0))
+        self.stream = int(stream.value or 0)
+
+    def _use_first(self) -> None:
+        """Take part in the context that CUDA's runtime, and so TensorRT, works in. It stays for as long as the process."""
+        device, context = ctypes.c_int(), ctypes.c_void_p()
+        self._call("cuInit", ctypes.c_uint(0))
+        self._call("cuDeviceGet", ctypes.byref(device), ctypes.c_int(0))
+        self._call("cuDevicePrimaryCtxRetain", ctypes.byref(context), device)
+        self._call("cuCtxSetCurrent", context)
+
+    def allocate(self, shape: tuple[int, ...]) -> int:
+        """Address of memory for a float32 tensor."""
+        address = _Address()
+        self._call("cuMemAlloc_v2", ctypes.byref(address), ctypes.c_size_t(_BYTES_PER_VALUE * math.prod(shape)))
+        self._addresses.append(address.value)
+        return address.value
+
+    def write(self, address: int, array: Array) -> None:
+        """Copy a float32 array to the GPU."""
+        array = np.ascontiguousarray(array)
+        self._call("cuMemcpyHtoD_v2", _Address(address), ctypes.c_void_p(array.ctypes.data), ctypes.c_size_t(array.nbytes))
+
+    def read(self, address: int, shape: tuple[int, ...]) -> Array:
+        """Copy a float32 array from the GPU."""
+        array = np.empty(shape, dtype=np.float32)
+        self._call("cuMemcpyDtoH_v2", ctypes.c_void_p(array.ctypes.data), _Address(address), ctypes.c_size_t(array.nbytes))
+        return array
+
+    def wait(self) -> None:
+        """Until all work of the stream is done."""
+        self._call("cuStreamSynchronize", ctypes.c_void_p(self.stream))
+
+    def _call(self, function: str, *arguments: Any) -> None:
+        status = getattr(self._driver, function)(*arguments)
+        if status:
+            name = ctypes.c_char_p()
+            self._driver.cuGetErrorName(status, ctypes.byref(name))
+            reason = (name.value or b"an unknown error").decode()
+            raise DeviceError(
+                f"runtime '{self._runtime}' needs a working NVIDIA GPU, but its driver answers {reason} to {function}; "
+                "check nvidia-smi on the device"
+            )
+
+
+def _free(driver: Any, addresses: list[int]) -> None:
+    for address in addresses:
+        driver.cuMemFree_v2(_Address(address))

@@ -1,0 +1,124 @@
+"""Tables that others measured and published, as tables of ours."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from devices.timing import Timing
+from latency_tables.inventory import blocks_of_space
+from latency_tables.table import SCHEMA_VERSION, LatencyTable, describe_block, row_of, rows_frame
+from ofa import __version__
+from ofa.blocks import PlacedBlock
+from ofa.errors import TableError
+from ofa.interop.mit_tables import Measurement, MitTable, load_mit_table
+from ofa.space import Space
+
+__all__ = ["IMPORTED", "import_mit_tables"]
+
+IMPORTED = "imported"
+"""The runtime of a device that somebody else measured; there is none of this name, so nothing can be added to such a table here."""
+
+_UNKNOWN = "unknown"
+_NOTE = (
+    "Measured and published by others; date is when it was imported. Of each block they give the mean, which stands as median_ms here, and "
+    "the deviation; p90_ms and min_ms are not known."
+)
+
+
+def import_mit_tables(
+    paths: Iterable[str | os.PathLike[str]], space: Space, *, device: str, precision: str = "fp32", batch: int = 1
+) -> LatencyTable:
+    """Read lookup tables of MIT's, one file for each image size.
+
+    Each entry must be of a block of the space, and each block of the space at these sizes must be there. A block that has the same input
+    size in several files, as the classifier has behind the pooling, gets the mean over all of their calls.
+
+    Args:
+        paths: the YAML files.
+        space: what they were measured for.
+        device: any name for what they were measured on.
+        precision: number format that the publisher says; the files do not.
+        batch: images in one call, likewise.
+
+    Raises:
+        FileError: a file is absent or unreadable.
+        TableError: a file is no such table, does not fit the space, or is of the same size as another; ``device`` or ``batch`` cannot be.
+    """
+    if not device.strip() or batch < 1:
+        raise TableError(
+            f"a table must be of a device with a name and of a batch of at least 1, but got '{device}' and {batch}; say what was measured"
+        )
+    tables = [load_mit_table(path) for path in paths]
+    _check_sizes(tables, space)
+    found: dict[PlacedBlock, list[Measurement]] = {}
+    named: dict[tuple[Any, int], PlacedBlock] = {}
+    for table in tables:
+        for placed, measured in _matched(table, space):
+            found.setdefault(named.setdefault((placed.block, placed.input_size), placed), []).append(measured)
+    rows = [row_of(placed, _timing(Measurement.pooled(each)), batch=batch, precision=precision) for placed, each in found.items()]
+    return LatencyTable(rows_frame(rows), _metadata(tables, space, device, precision, batch))
+
+
+def _check_sizes(tables: Sequence[MitTable], space: Space) -> None:
+    if not tables:
+        raise TableError("an import must be given files, but got none; name at least one")
+    by_size: dict[int, MitTable] = {}
+    for table in tables:
+        size = table.resolution
+        if size not in space.resolutions:
+            raise TableError(
+                f"a table's image size must be one of {space.name}, {list(space.resolutions)} px, but '{table.path}' is of {size} px; "
+                "leave that file out or name another space"
+            )
+        if size in by_size:
+            raise TableError(
+                f"there must be one file for each image size, but '{by_size[size].path}' and '{table.path}' are both of {size} px; "
+                "leave one out"
+            )
+        by_size[size] = table
+
+
+def _matched(table: MitTable, space: Space) -> list[tuple[PlacedBlock, Measurement]]:
+    """The blocks of the space at the size of a file, with what the file says of them."""
+    blocks = blocks_of_space(space, [table.resolution])
+    used = {name for placed in blocks for name in table.entries_of(placed)}
+    strange = [name for name in table.entries if name not in used]
+    if strange:
+        raise TableError(
+            f"all entries of '{table.path}' must be of blocks of {space.name} at {table.resolution} px, but {len(strange)} of "
+            f"{len(table.entries)} are not, first '{strange[0]}'; name the space that it was measured for, if there is one"
+        )
+    measured = [(placed, table.measurement(placed)) for placed in blocks]
+    missing = [placed for placed, measurement in measured if measurement is None]
+    if missing:
+        raise TableError(
+            f"'{table.path}' must hold all blocks of {space.name} at {table.resolution} px, but lacks {len(missing)} of {len(blocks)}, "
+            f"first {describe_block(missing[0])}; take the complete file or name the space that it was measured for"
+        )
+    return [(placed, measurement) for placed, measurement in measured if measurement is not None]
+
+
+def _timing(measured: Measurement) -> Timing:
+    return Timing(median_ms=measured.mean_ms, p90_ms=math.nan, min_ms=math.nan, std_ms=measured.std_ms, repeats=measured.count)
+
+
+def _metadata(tables: Sequence[MitTable], space: Space, device: str, precision: str, batch: int) -> Mapping[str, Any]:
+    """As of a table that was built, as far as others tell."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "device": {"name": device, "runtime": IMPORTED, "threads": None, "precision": precision, "batch": batch, "clocks": _UNKNOWN},
+        "runtime_version": _UNKNOWN,
+        "processor": _UNKNOWN,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "ofa_version": __version__,
+        "spaces": {space.name: sorted(table.resolution for table in tables)},
+        "failed": {},
+        "calibration": None,
+        "networks": [],
+        "sources": [{"name": table.path.name, "sha256": table.sha256, "resolution": table.resolution} for table in tables],
+        "note": _NOTE,
+    }
