@@ -1,0 +1,247 @@
+"""A table of a device of which only whole networks were measured: what its blocks must cost for the networks to take what they took.
+
+Shape suffixes: N networks, U blocks of the space, K units of cost, P places, Q costs of a unit at a place, T terms, R rows of a penalty.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from scipy.optimize import nnls
+
+from devices.timing import Timing
+from latency_tables.correction import COVERAGE, Correction
+from latency_tables.inventory import blocks_of_space
+from latency_tables.table import SCHEMA_VERSION, LatencyTable, row_of, rows_frame
+from ofa import __version__
+from ofa.arch import Arch
+from ofa.blocks import Block, PlacedBlock
+from ofa.errors import TableError
+from ofa.families import lower
+from ofa.space import Space
+
+__all__ = ["UNITS", "check_networks", "estimated_table", "fit_costs", "measured_elsewhere", "table_from_networks", "units_of"]
+
+Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+
+UNITS = ("block", "layer", "dense_mac", "depthwise_mac", "value", "weight")
+"""What a block may cost something for: itself, each layer, multiply-accumulates, values that its layers write, and weights."""
+
+LEAST_NETWORKS = 20
+_SHRINKAGES = (0.1, 1.0, 10.0)  # variance of the measurements over that of a place's costs, as shares
+_FOLDS = 5
+_UNSEEN = 1e-6  # share of a place that no network has: any weight above zero gives it the costs of the others
+_HUBER = 1.345
+_MAD_OF_NORMAL = 0.6745
+_ITERATIONS = 20
+_CONVERGED = 1e-5
+
+
+def table_from_networks(
+    space: Space,
+    archs: Sequence[Arch],
+    measured_ms: Sequence[float],
+    *,
+    origin: Mapping[str, Any],
+    resolutions: Iterable[int] | None = None,
+) -> LatencyTable:
+    """Learn what blocks add to a network's latency from whole networks alone.
+
+    A block costs so much for itself, for each layer, each MAC, each value written and each weight (``UNITS``). Each place of the space
+    has costs of its own, none below zero, and they are drawn to what they are elsewhere as strongly as predicts networks left out best.
+    The interval comes from the residuals of networks left out.
+
+    Args:
+        space: where the networks are from.
+        archs: the networks; some hundred and more for a good table, and of any sizes, random ones for instance.
+        measured_ms: what each took.
+        origin: what they were measured on: ``devices.describe`` of the device, or ``measured_elsewhere``.
+        resolutions: of the table, in pixels; by default all of the space's between the smallest and the largest of the networks.
+
+    Raises:
+        TableError: fewer than 20 networks, or times that cannot be.
+        ArchError: a network is not of the space.
+        SpaceError: a resolution that the space does not have.
+    """
+    y_N = check_networks(archs, measured_ms, least=LEAST_NETWORKS)
+    seen = sorted(arch.resolution for arch in archs)
+    sizes = [size for size in space.resolutions if seen[0] <= size <= seen[-1]] if resolutions is None else sorted(set(resolutions))
+    blocks = blocks_of_space(space, {*sizes, *seen})
+    terms = _PlaceTerms(space, blocks, archs)
+    shrinkage, residuals_N = min(((s, terms.left_out(y_N, s)) for s in _SHRINKAGES), key=lambda tried: float(np.abs(tried[1]).mean()))
+    call_ms, ms_U = terms.fit(y_N, shrinkage)
+    correction = Correction(
+        intercept_ms=call_ms,
+        slope=1.0,
+        half_width=jackknife_width(residuals_N),
+        coverage=COVERAGE,
+        nets=len(y_N),
+        residuals=tuple(sorted(residuals_N.tolist(), key=abs)),
+    )
+    ms = dict(zip(((placed.block, placed.input_size) for placed in blocks), ms_U.tolist(), strict=True))
+    chosen = [(placed, ms[placed.block, placed.input_size]) for placed in blocks_of_space(space, sizes)]
+    how = {"by": "networks", "nets": len(y_N), "shrinkage": shrinkage}
+    networks = list(zip(archs, y_N.tolist(), strict=True))
+    return estimated_table(space, sizes, chosen, correction, origin=origin, how=how, networks=networks)
+
+
+def estimated_table(
+    space: Space,
+    resolutions: Sequence[int],
+    blocks: Iterable[tuple[PlacedBlock, float]],
+    correction: Correction,
+    *,
+    origin: Mapping[str, Any],
+    how: Mapping[str, Any],
+    networks: Iterable[tuple[Arch, float]],
+) -> LatencyTable:
+    """A table of blocks that nobody timed: ``median_ms`` is what each is estimated to add to a network, from ``repeats`` of 0 samples.
+
+    Args:
+        space: of the blocks.
+        resolutions: in pixels, that the table is for.
+        blocks: with their estimates in ms.
+        correction: from their sum to networks.
+        origin: as ``devices.describe`` gives it; names the device, its batch and its precision.
+        how: what is written to ``metadata["estimated"]``: ``by`` what, and from what.
+        networks: those that were measured, and what they took in ms.
+    """
+    device = origin["device"]
+    rows = [row_of(placed, _not_timed(ms), batch=device["batch"], precision=device["precision"]) for placed, ms in blocks]
+    metadata = {
+        "schema_version": SCHEMA_VERSION,
+        **origin,
+        "ofa_version": __version__,
+        "spaces": {space.name: list(resolutions)},
+        "failed": {},
+        "calibration": correction.to_json(),
+        "networks": [{"arch": arch.to_json(), "measured_ms": ms} for arch, ms in networks],
+        "estimated": dict(how),
+    }
+    return LatencyTable(rows_frame(rows), metadata)
+
+
+def measured_elsewhere(device: Mapping[str, Any]) -> dict[str, Any]:
+    """The origin of measurements that come without any: what is not known of it is called unknown, and the date is today's.
+
+    Args:
+        device: the fields of a ``Device`` (``to_json``), or at least ``name``, ``runtime``, ``precision`` and ``batch``.
+    """
+    unknown = dict.fromkeys(("runtime_version", "processor"), "unknown")
+    return {"device": dict(device), **unknown, "date": datetime.now(UTC).isoformat(timespec="seconds")}
+
+
+@lru_cache(maxsize=65536)
+def units_of(block: Block, input_size: int) -> tuple[float, ...]:
+    """How much a block has of each of ``UNITS``, for one image of that size [K]."""
+    side = {"input": input_size, "output": block.output_size(input_size), "pooled": 1}
+    layers = block.layers
+    macs = [layer.weights(block.channels) * side[layer.at] ** 2 for layer in layers]
+    written = [block.channels[layer.outputs] * side[layer.at] ** 2 for layer in layers] or [block.out_channels * side["output"] ** 2]
+    depthwise = sum(count for count, layer in zip(macs, layers, strict=True) if layer.depthwise)
+    weights = sum(layer.weights(block.channels) for layer in layers)
+    return (1.0, float(len(layers)), float(sum(macs) - depthwise), float(depthwise), float(sum(written)), float(weights))
+
+
+def check_networks(archs: Sequence[Arch], measured_ms: Sequence[float], *, least: int) -> Floats:
+    """Measured networks as an array [N].
+
+    Raises:
+        TableError: too few different ones, or times that cannot be.
+    """
+    different = len(set(archs))
+    if different < least:
+        raise TableError(f"at least {least} different networks must be measured, but there are {different}; measure more of them")
+    if len(measured_ms) != len(archs):
+        raise TableError(f"each network must have one time, but there are {len(archs)} networks and {len(measured_ms)} times; give both")
+    for number, ms in enumerate(measured_ms, start=1):
+        if not (math.isfinite(ms) and ms > 0):
+            raise TableError(f"a network's time must be above 0 ms, but that of network {number} of {len(archs)} is {ms}; measure it again")
+    return np.asarray(measured_ms, dtype=np.float64)
+
+
+def fit_costs(terms_NT: Floats, measured_N: Floats, penalty_RT: Floats) -> Floats:
+    """Costs [T], none below zero, whose sums are near the measurements.
+
+    Least squares of the relative errors and of ``penalty @ costs``, robust to some disturbed networks by Huber's loss (iteratively
+    reweighted, with the non-negative least squares of Lawson and Hanson in each round).
+    """
+    relative_NT = terms_NT / measured_N[:, None]
+    nothing_R = np.zeros(len(penalty_RT))
+    weights_N = np.ones(len(measured_N))
+    costs_T = np.zeros(terms_NT.shape[1])
+    for _ in range(_ITERATIONS):
+        root_N, before_T = np.sqrt(weights_N), costs_T
+        left, right = np.vstack([relative_NT * root_N[:, None], penalty_RT]), np.concatenate([root_N, nothing_R])
+        costs_T = np.asarray(nnls(left, right, maxiter=100 * left.shape[1])[0], dtype=np.float64)
+        if np.abs(relative_NT @ (costs_T - before_T)).max() <= _CONVERGED:
+            break
+        errors_N = np.abs(relative_NT @ costs_T - 1)
+        scale = float(np.median(errors_N)) / _MAD_OF_NORMAL
+        if scale <= 1e-12:  # exact for most: nothing to weigh against
+            break
+        weights_N = np.minimum(1.0, _HUBER * scale / np.maximum(errors_N, 1e-300))
+    return costs_T
+
+
+def jackknife_width(residuals_N: Floats, coverage: float = COVERAGE) -> float:
+    """Half of an interval that holds that share of new networks, from relative residuals of networks left out; the largest if few."""
+    sizes_N = np.sort(np.abs(residuals_N))
+    rank = math.ceil(round(coverage * (len(sizes_N) + 1), 9))
+    return float(sizes_N[min(rank, len(sizes_N)) - 1])
+
+
+class _PlaceTerms:
+    """Networks as sums of the units at each place; all are scaled so that a typical network has one of each unit in all places together."""
+
+    def __init__(self, space: Space, blocks: Sequence[PlacedBlock], archs: Sequence[Arch]) -> None:
+        units_UK = np.array([units_of(placed.block, placed.input_size) for placed in blocks])
+        places = list(dict.fromkeys(placed.name for placed in blocks))
+        place_U = np.array([places.index(placed.name) for placed in blocks])
+        numbers = {(placed.block, placed.input_size): number for number, placed in enumerate(blocks)}
+        ids = [[numbers[placed.block, placed.input_size] for placed in lower(space, arch)] for arch in archs]
+        scale_K = np.mean([units_UK[i].sum(axis=0) for i in ids], axis=0)
+        units_UK = units_UK / np.where(scale_K > 0, scale_K, 1.0)
+        at_place_UPK = units_UK[:, None, :] * (place_U[:, None] == np.arange(len(places)))[:, :, None]
+        there_PK = at_place_UPK.any(axis=0)
+        self._unit_Q = np.nonzero(there_PK)[1]
+        self._terms_UQ = at_place_UPK[:, there_PK]
+        self._terms_NQ = np.array([self._terms_UQ[i].sum(axis=0) for i in ids])
+
+    def fit(self, measured_N: Floats, shrinkage: float) -> tuple[float, Floats]:
+        """What a call costs, and each block [U], in ms."""
+        call_ms, ms_Q = self._fit(np.arange(len(measured_N)), measured_N, shrinkage)
+        ms_U: Floats = self._terms_UQ @ ms_Q
+        return call_ms, ms_U
+
+    def left_out(self, measured_N: Floats, shrinkage: float) -> Floats:
+        """Relative residual of each network under what the other folds teach [N]."""
+        residuals_N = np.empty_like(measured_N)
+        fold_N = np.arange(len(measured_N)) % _FOLDS
+        for fold in range(_FOLDS):
+            call_ms, ms_Q = self._fit(np.flatnonzero(fold_N != fold), measured_N, shrinkage)
+            out = fold_N == fold
+            residuals_N[out] = measured_N[out] / (call_ms + self._terms_NQ[out] @ ms_Q) - 1
+        return residuals_N
+
+    def _fit(self, chosen: np.ndarray[tuple[int, ...], np.dtype[np.int64]], measured_N: Floats, shrinkage: float) -> tuple[float, Floats]:
+        typical_ms = float(np.median(measured_N[chosen]))
+        terms_NQ, kinds = self._terms_NQ[chosen], len(UNITS)
+        columns = [terms_NQ, np.zeros((len(chosen), kinds)), np.ones((len(chosen), 1))]  # a place's, common ones, and of the call
+        costs = fit_costs(np.hstack(columns), measured_N[chosen] / typical_ms, self._penalty(terms_NQ.mean(axis=0), shrinkage))
+        return typical_ms * float(costs[-1]), typical_ms * costs[: len(self._unit_Q)]
+
+    def _penalty(self, share_Q: Floats, shrinkage: float) -> Floats:
+        """Rows for how far each place's costs are from the common ones."""
+        strength_Q = np.sqrt(shrinkage * np.maximum(share_Q, _UNSEEN))
+        common_QK = -strength_Q[:, None] * (self._unit_Q[:, None] == np.arange(len(UNITS)))
+        return np.hstack([np.diag(strength_Q), common_QK, np.zeros((len(share_Q), 1))])
+
+
+def _not_timed(ms: float) -> Timing:
+    return Timing(median_ms=ms, p90_ms=math.nan, min_ms=math.nan, std_ms=math.nan, repeats=0)
