@@ -131,10 +131,15 @@ class LatencyTable:
         """
         missing = [placed for placed in lowered if placed not in self]
         if missing:
+            remedy = (
+                "it was measured by others, so take networks of its resolutions only"
+                if "sources" in self.metadata
+                else f"measure them with: ofa table build --space {space.name} --device {self.device_name} --resolutions "
+                f"{lowered[0].input_size} --classes {space.num_classes} --resume -o {self.source or 'TABLE.parquet'}"
+            )
             raise TableError(
                 f"a table must hold all blocks of a network, but {self._called} lacks {len(missing)} of {len(lowered)}, first "
-                f"{describe_block(missing[0])}; measure them with: ofa table build --space {space.name} --device {self.device_name} "
-                f"--resolutions {lowered[0].input_size} --classes {space.num_classes} --resume -o {self.source or 'TABLE.parquet'}"
+                f"{describe_block(missing[0])}; {remedy}"
             )
 
     def require_device(self, device: Device) -> None:

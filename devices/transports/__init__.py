@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -37,7 +37,7 @@ class Transport(Protocol):
         ...
 
 
-_TRANSPORTS = {"local": LocalTransport, "ssh": SshTransport}
+_TRANSPORTS: Mapping[str, Callable[[Device], Transport]] = {"local": LocalTransport, "ssh": SshTransport}
 
 
 def transport_names() -> tuple[str, ...]:

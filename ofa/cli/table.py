@@ -208,7 +208,7 @@ def _render(report: dict[str, Any]) -> RenderableType:
     kinds = ", ".join(f"{count} {kind}" for kind, count in report["kinds"].items())
     lines = {
         "table": report["table"],
-        "device": f"{device['name']}: {device['runtime']} {report['runtime_version']}, threads: {device['threads']}, {device['precision']}",
+        "device": _device(device, report["runtime_version"]),
         "processor": report["processor"],
         "date": report["date"],
         "blocks": f"{report['blocks']} ({kinds})",
@@ -221,6 +221,12 @@ def _render(report: dict[str, Any]) -> RenderableType:
     for key, value in lines.items():
         table.add_row(key, Text(value))
     return table
+
+
+def _device(device: dict[str, Any], version: str) -> str:
+    if device["threads"] is None:
+        return f"{device['name']}: measured by others, {device['precision']}"
+    return f"{device['name']}: {device['runtime']} {version}, threads: {device['threads']}, {device['precision']}"
 
 
 def _calibration(fields: dict[str, Any] | None) -> str:
