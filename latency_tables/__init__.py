@@ -7,9 +7,11 @@ from latency_tables.calibrate import calibrate_table
 from latency_tables.check import TableCheck, check_table
 from latency_tables.correction import Correction, Estimate
 from latency_tables.estimate import Estimator
+from latency_tables.from_networks import table_from_networks
 from latency_tables.inventory import blocks_of_space
 from latency_tables.journal import Journal
 from latency_tables.table import LatencyTable
+from latency_tables.transfer import transfer_table
 
 __all__ = [
     "Correction",
@@ -22,4 +24,6 @@ __all__ = [
     "build_table",
     "calibrate_table",
     "check_table",
+    "table_from_networks",
+    "transfer_table",
 ]

@@ -82,6 +82,7 @@ def _known(table: LatencyTable | None, journal: Journal | None, device: Device, 
     """What need not be measured: the rows of a table and of a journal."""
     rows, metadata, source = rows_frame([]), {}, ""
     if table is not None:
+        table.require_measured()
         table.require_device(device)
         _check_same_origin(table.metadata, origin)
         rows, metadata, source = table.rows, dict(table.metadata), table.source

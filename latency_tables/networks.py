@@ -1,6 +1,6 @@
 """Networks and blocks as files that a device can time: built, given weights, exported.
 
-Shape suffixes: P processes, N networks.
+Shape suffixes: P processes, N networks, A blocks that are timed again.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from torch import nn
 from devices.device import Device
 from devices.measure import Failure, measure, time_models
 from devices.timing import Timing, TimingPolicy
+from latency_tables.inventory import blocks_of_space
 from latency_tables.table import LatencyTable, block_key, describe_block
 from ofa.arch import Arch
 from ofa.blocks import Block, PlacedBlock, build_network
@@ -32,6 +33,8 @@ __all__ = ["NetworkTimes", "measure_blocks", "time_archs", "time_networks"]
 
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 Lowered = Sequence[PlacedBlock]
+
+_ANCHORS, _ANCHOR_SEED = 40, 0
 
 
 def measure_blocks(
@@ -96,19 +99,20 @@ def time_networks(
     """Time whole networks with random weights, and how fast the machine is beside the time when a table was measured.
 
     Machines are some percent faster or slower from minute to minute and from process to process, which says nothing of networks and
-    blocks. So the blocks of one of the networks are timed again in the same rounds, and how they do against the table tells by how
-    much; and the rounds are spread over several processes, whose differences tell how sure any measurement can be.
+    blocks. So some blocks are timed again in the same rounds, the same ones at every time, and how they do against the table tells by
+    how much; and the rounds are spread over several processes, whose differences tell how sure any measurement can be.
 
     Raises:
-        TableError: the table lacks blocks.
+        TableError: the table lacks blocks, or its rows are estimates.
         DeviceError: as ``devices.measure.time_models``.
     """
     networks = {f"network {i} of {len(archs)}": lower(space, arch) for i, arch in enumerate(archs, start=1)}
-    middle = lower(space, archs[len(archs) // 2])
-    table.require(space, middle)
-    anchors = {f"{describe_block(placed)} again": (placed,) for placed in middle}
+    table.require(space, networks[next(iter(networks))])
+    table.require_measured()
+    anchors = {f"{describe_block(placed)} again": (placed,) for placed in _anchors(table, space, {arch.resolution for arch in archs})}
     runs = _time({**networks, **anchors}, device, rng=rng, progress=progress, policy=policy, processes=processes)
-    slowdowns = [float(np.median([run[name].median_ms / table.latency_ms(placed) for name, (placed,) in anchors.items()])) for run in runs]
+    before_A = np.array([table.latency_ms(placed) for (placed,) in anchors.values()])
+    slowdowns = [_slowdown(np.array([run[name].median_ms for name in anchors]), before_A) for run in runs]
     times_PN = np.array([[run[name].median_ms for name in networks] for run in runs]) / np.array(slowdowns)[:, None]
     return NetworkTimes(times_PN=times_PN, slowdowns=tuple(slowdowns))
 
@@ -131,6 +135,20 @@ def time_archs(
     networks = {f"network {i} of {len(archs)}": lower(space, arch) for i, arch in enumerate(archs, start=1)}
     runs = _time(networks, device, rng=rng, progress=progress, policy=policy, processes=processes)
     return _middle(np.array([[run[name].median_ms for name in networks] for run in runs]))
+
+
+def _anchors(table: LatencyTable, space: Space, resolutions: Iterable[int]) -> list[PlacedBlock]:
+    """Blocks by which the machine's speed is told; always the same ones of a table, so that all that is told by them is comparable."""
+    there = [placed for placed in blocks_of_space(space, sorted(resolutions)) if placed in table]
+    return [there[i] for i in np.random.default_rng(_ANCHOR_SEED).permutation(len(there))[:_ANCHORS]]
+
+
+def _slowdown(now_A: Floats, before_A: Floats) -> float:
+    """The median of how much slower blocks have become, each counting by its time, as it does in a network."""
+    ratios_A = now_A / before_A
+    order = np.argsort(ratios_A)
+    reached_A = np.cumsum(before_A[order]) / before_A.sum()
+    return float(ratios_A[order][np.searchsorted(reached_A, 0.5)])
 
 
 def _time(

@@ -156,6 +156,18 @@ class LatencyTable:
                     f"device '{device.name}' {ours[key]!r}; name the table's device, or build a table of this one"
                 )
 
+    def require_measured(self) -> None:
+        """Check that the rows are times of blocks, which can be compared to new ones and added to.
+
+        Raises:
+            TableError: they are estimates from whole networks.
+        """
+        if "estimated" in self.metadata:
+            raise TableError(
+                f"a table must hold measured blocks to be checked or continued, but the rows of {self._called} are estimates from "
+                f"{self.metadata['estimated']['nets']} networks; build one with: ofa table build --device {self.device_name}"
+            )
+
     def estimate(self, space: Space, lowered: Sequence[PlacedBlock]) -> Estimate:
         """The latency of a network from its blocks, corrected if the table is calibrated.
 

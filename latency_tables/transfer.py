@@ -118,7 +118,9 @@ def read_measurements(path: str | os.PathLike[str], space: Space) -> tuple[list[
             arch, ms = Arch.from_json(json.loads(row["arch"] or "")), float(row["measured_ms"] or "")
             space.check(arch)
         except (OfaError, ValueError) as error:
-            raise TableError(f"each row must be a network of {space.name} and its time, but line {line} of '{path}' is not: {error}") from error
+            raise TableError(
+                f"each row must be a network of {space.name} and its time, but line {line} of '{path}' is not: {error}"
+            ) from error
         archs.append(arch)
         times.append(ms)
     return archs, times

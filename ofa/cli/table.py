@@ -12,6 +12,7 @@ from ofa.cli.console import JsonOption, console, emit, format_ms, format_percent
 from ofa.cli.devices import DeviceOption, FoldersOption
 from ofa.cli.outputs import check_folder
 from ofa.cli.table_import import import_group
+from ofa.cli.table_transfer import transfer
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -47,6 +48,7 @@ def register(app: typer.Typer) -> None:
     group.command("calibrate", epilog="Example: ofa table calibrate cpu.parquet --space ofa-mbv3-32px --device local-cpu")(calibrate)
     group.command("check", epilog="Example: ofa table check cpu.parquet --space ofa-mbv3-32px --device local-cpu --nets 30")(check)
     group.command("show", epilog="Example: ofa table show cpu.parquet --csv cpu.csv")(show)
+    group.command("transfer", epilog="Example: ofa table transfer cpu.parquet --space ofa-mbv3-32px --device pi -o pi.parquet")(transfer)
     group.add_typer(import_group(), name="import")
     app.add_typer(group, name="table")
 
@@ -213,6 +215,7 @@ def _render(report: dict[str, Any]) -> RenderableType:
         "date": report["date"],
         "blocks": f"{report['blocks']} ({kinds})",
         **{f"resolutions of {space}": ", ".join(map(str, sizes)) for space, sizes in report["spaces"].items()},
+        **({"estimated from": f"{report['estimated']['nets']} networks"} if "estimated" in report else {}),
         "calibration": _calibration(report["calibration"]),
     }
     if "measured" in report:

@@ -1,0 +1,102 @@
+"""``ofa table transfer``: a table for a new device from another's and a few whole networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ofa.cli.console import JsonOption, emit, format_ms, format_percent, progress_bar
+from ofa.cli.devices import DeviceOption, FoldersOption
+from ofa.cli.outputs import check_folder
+
+if TYPE_CHECKING:
+    import numpy as np
+    from rich.console import RenderableType
+
+    from devices import Device
+    from latency_tables import LatencyTable
+    from ofa.arch import Arch
+    from ofa.space import Space
+
+__all__ = ["transfer"]
+
+
+def transfer(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A latency table of another device.")],
+    space: Annotated[str, typer.Option("--space", metavar="SPACE", help="Name of the space that it was built for.")],
+    device: DeviceOption,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="TABLE", help="Where to write the new device's table.")],
+    nets: Annotated[int, typer.Option(help="Whole networks to time on the new device.")] = 10,
+    measurements: Annotated[
+        Path | None,
+        typer.Option("--measurements", metavar="FILE", help="Networks timed already: a CSV file with arch (JSON) and measured_ms."),
+    ] = None,
+    classes: Annotated[int | None, typer.Option("--classes", min=2, help="Classes of your data, if not the space's own number.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of networks, inputs and order.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is already there.")] = False,
+    folders: FoldersOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Estimate the table of a new device from another's and about ten whole networks."""
+    import numpy as np
+
+    from devices import describe, get_device
+    from latency_tables import LatencyTable
+    from latency_tables.from_networks import measured_elsewhere
+    from latency_tables.transfer import read_measurements, transfer_table
+    from ofa.errors import FileError
+    from ofa.families import get_space
+
+    check_folder(output)
+    if output.exists() and not overwrite:
+        raise FileError(f"a table must not replace what is there, but '{output}' exists; name another file or add --overwrite")
+    loaded, chosen, measured = LatencyTable.load(source), get_space(space, classes), get_device(device, folders or ())
+    if measurements is None:
+        archs, times = _measure(loaded, chosen, measured, nets, np.random.default_rng(seed))
+        origin = describe(measured)
+    else:
+        archs, times = read_measurements(measurements, chosen)
+        origin = measured_elsewhere(measured.to_json())
+    table = transfer_table(loaded, chosen, archs, times, origin=origin)
+    table.save(output)
+    report = {**{key: value for key, value in table.metadata.items() if key != "networks"}, "blocks": len(table), "table": str(output)}
+    emit(report, json=json, render=lambda: _render(report))
+
+
+def _measure(source: LatencyTable, space: Space, device: Device, nets: int, rng: np.random.Generator) -> tuple[list[Arch], list[float]]:
+    from latency_tables import Estimator
+    from latency_tables.calibrate import sample_across_range, table_resolutions
+    from latency_tables.networks import time_archs
+    from latency_tables.transfer import LEAST_NETWORKS
+    from ofa.errors import TableError
+
+    if nets < LEAST_NETWORKS:
+        raise TableError(f"a transfer needs at least {LEAST_NETWORKS} networks of the new device, but --nets is {nets}; give more")
+    allowed = space.restrict(resolution=table_resolutions(source, space, None))
+    archs = sample_across_range(allowed, Estimator(space, source), nets, rng)
+    with progress_bar(f"networks of {space.name}") as progress:
+        return archs, time_archs(space, archs, device, rng=rng, progress=progress).tolist()
+
+
+def _render(report: dict[str, Any]) -> RenderableType:
+    from rich.table import Table
+    from rich.text import Text
+
+    calibration, estimated = report["calibration"], report["estimated"]
+    shares = {term.replace("_", " "): share for term, share in estimated["shares"].items() if share}
+    lines = {
+        "table": report["table"],
+        "device": report["device"]["name"],
+        "estimated from": f"{estimated['nets']} networks and the table of {estimated['source']['device']['name']}",
+        "blocks": str(report["blocks"]),
+        **{f"resolutions of {space}": ", ".join(map(str, sizes)) for space, sizes in report["spaces"].items()},
+        "latency is made of": ", ".join(f"{term} {format_percent(share)}" for term, share in shares.items()),
+        "a call beside its blocks": format_ms(calibration["intercept_ms"]),
+        "interval": f"{format_percent(calibration['coverage'])} are within {format_percent(calibration['half_width'])}",
+    }
+    table = Table(show_header=False)
+    for key, value in lines.items():
+        table.add_row(key, Text(value))
+    return table
