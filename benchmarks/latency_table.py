@@ -1,4 +1,4 @@
-"""A device measured and held against itself: the time to build and calibrate a table, and its error on whole networks beside the noise floor.
+"""A device measured and held against itself: how long a table takes, and its error on whole networks beside the noise floor.
 
     python benchmarks/latency_table.py --space ofa-mbv3-w1.0 --device local-cpu --resolutions 224 --nets 100 --table cpu.parquet
 

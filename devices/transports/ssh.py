@@ -27,7 +27,7 @@ import base64, hashlib, json, os, sys
 source = os.fdopen(0, "rb", buffering=0, closefd=False)  # unbuffered: what comes after this line is the agent's
 try:
     if sys.version_info < (3, 10):
-        raise RuntimeError("the agent needs Python 3.10 or newer, but this is " + sys.version.split()[0] + "; name another under [ssh] python")
+        raise RuntimeError("the agent needs Python 3.10 or newer, but this is " + sys.version.split()[0] + "; name another in [ssh]")
     head = json.loads(source.readline())
     folder = os.path.join(os.path.expanduser("~"), head["folder"])
     os.makedirs(folder, exist_ok=True)

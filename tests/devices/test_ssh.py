@@ -140,7 +140,7 @@ def _children(pid: int) -> list[int]:
 def test_nobody_listens(ssh_server: SshServer) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        with pytest.raises(DeviceError, match="must start on '127.0.0.1', but .*refused"):
+        with pytest.raises(DeviceError, match=r"must start on '127\.0\.0\.1', but .*refused"):
             describe(there(ssh_server.address(port=unused.getsockname()[1])))
 
 
@@ -164,7 +164,7 @@ def test_a_key_that_is_not_allowed_is_refused(ssh_server: SshServer) -> None:
 
 
 def test_an_interpreter_that_is_not_there_is_a_sentence(ssh_server: SshServer) -> None:
-    with pytest.raises(DeviceError, match="not found|No such file"):
+    with pytest.raises(DeviceError, match=r"not found|No such file"):
         describe(there(ssh_server.address(python="/nowhere/python3")))
 
 

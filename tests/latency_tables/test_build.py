@@ -44,9 +44,10 @@ def test_a_build_that_was_cut_off_goes_on_where_it_was(
 ) -> None:
     whole = build(space, device)
     path = tmp_path / "t.parquet"
-    with pytest.raises(KeyboardInterrupt), Journal(path) as journal:
+    with Journal(path) as journal:
         monkeypatch.setattr(journal, "add", _until(journal, 25))
-        build(space, device, journal)
+        with pytest.raises(KeyboardInterrupt):
+            build(space, device, journal)
     monkeypatch.undo()
     with Journal(path, resume=True) as journal:
         assert len(journal.rows) == 25
@@ -100,7 +101,9 @@ def test_a_journal_goes_on_from_a_table(space: Space, device: Device, tmp_path: 
 
 def test_two_builders_on_one_table_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
-    code = f"import sys, time\nfrom latency_tables import Journal\nwith Journal({str(path)!r}):\n    print('there', flush=True)\n    time.sleep(60)"
+    code = (
+        f"import time\nfrom latency_tables import Journal\nwith Journal({str(path)!r}):\n    print('there', flush=True)\n    time.sleep(60)"
+    )
     other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
     try:
         assert other.stdout is not None
