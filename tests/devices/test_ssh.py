@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import hashlib
+import io
 import os
 import signal
 import socket
@@ -179,6 +181,19 @@ def test_the_agent_is_one_file_that_needs_python_and_numpy_only(tmp_path: Path) 
     names = zipfile.ZipFile(path).namelist()
     assert "devices/agent.py" in names
     assert not any("catalog" in name or name.startswith("latency_tables") for name in names)
+
+
+def test_the_agent_runs_on_python_3_10() -> None:
+    """Boards have older Pythons than this project; what is newer must not be imported when the agent starts."""
+    newer = {("datetime", "UTC"), ("typing", "Self"), ("typing", "assert_never"), ("enum", "StrEnum"), ("tomllib", "")}
+    archive = zipfile.ZipFile(io.BytesIO(agent_archive()))
+    for name in archive.namelist():
+        tree = ast.parse(archive.read(name), filename=name, feature_version=(3, 10))
+        for node in tree.body:
+            if isinstance(node, ast.ImportFrom):
+                assert not {(node.module, alias.name) for alias in node.names} & newer, name
+            if isinstance(node, ast.Import):
+                assert not {(alias.name, "") for alias in node.names} & newer, name
 
 
 @pytest.mark.parametrize(
