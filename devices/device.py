@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from devices.runtimes import Option, get_runtime
+from devices.runtimes import Option, get_runtime, runtime_names
 from devices.transports import transport_names
 from ofa.errors import DeviceError, nearest
 
@@ -144,6 +144,10 @@ class Device:
         for key in ("name", "runtime"):
             if key not in fields:
                 raise DeviceError(f"{where} must name its {key}, but has no key '{key}'; add a line such as: {key} = \"...\"")
+        if fields["runtime"] not in runtime_names():
+            raise DeviceError(
+                f"{where} must name a known runtime, but has '{fields['runtime']}'; {nearest(str(fields['runtime']), runtime_names())}"
+            )
         options = fields.get("options", {})
         if not isinstance(options, Mapping):
             raise DeviceError(f"'options' of {where} must be a table of settings, but is {options!r}; write them under [options]")
