@@ -9,7 +9,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,11 +18,14 @@ from ofa.errors import TableError
 __all__ = ["COVERAGE", "Correction", "Estimate", "check_enough", "fit_correction"]
 
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+Amount = TypeVar("Amount", float, Floats)
 
 COVERAGE = 0.9
 """Share of networks not seen that an interval holds."""
 
 _MIB = 2**20
+_AFFINE = 2
+_NETWORKS_PER_TERM = 4
 _BETTER = 0.9  # a further term must leave at most this share of the error without it
 _HUBER = 1.345
 _MAD_OF_NORMAL = 0.6745
@@ -41,12 +44,15 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True)
 class Correction:
-    """``latency = intercept_ms + slope * sum of blocks + ms_per_weight_mib * MiB of weights``, and how far networks were from it.
+    """What the sum of a network's blocks is corrected by, and how far networks were from it.
+
+    ``latency = intercept_ms + slope * sum of blocks + ms_per_weight_mib * w + ms_per_weight_mib2 * w^2`` with ``w`` MiB of weights.
 
     Args:
         intercept_ms: what a network costs beyond its blocks.
         slope: how blocks in a network compare to blocks alone.
         ms_per_weight_mib: what fetching weights costs: a block that is timed alone finds its own in the processor's cache.
+        ms_per_weight_mib2: what fetching them costs more, the less of them a cache holds.
         half_width: half of the interval, as a share of the latency.
         coverage: share of networks not seen that the interval holds.
         nets: whole networks that it was learned from.
@@ -59,6 +65,7 @@ class Correction:
     intercept_ms: float
     slope: float
     ms_per_weight_mib: float = 0.0
+    ms_per_weight_mib2: float = 0.0
     half_width: float
     coverage: float
     nets: int
@@ -68,13 +75,18 @@ class Correction:
 
     def apply(self, sum_ms: float, weight_bytes: float) -> Estimate:
         """The estimate for a network whose blocks sum to ``sum_ms`` and to ``weight_bytes``."""
-        latency_ms = self.intercept_ms + self.slope * sum_ms + self.ms_per_weight_mib * weight_bytes / _MIB
+        latency_ms = float(self.intercept_ms + self.of_block(sum_ms, weight_bytes) + self.beyond_blocks(weight_bytes))
         return Estimate(latency_ms=latency_ms, low_ms=latency_ms * (1 - self.half_width), high_ms=latency_ms * (1 + self.half_width))
 
-    def of_block(self, ms: Floats, weight_bytes: Floats) -> Floats:
-        """What blocks of so many ms and bytes add to the latency of a network, beyond the intercept."""
-        added: Floats = self.slope * ms + self.ms_per_weight_mib * weight_bytes / _MIB
+    def of_block(self, ms: Amount, weight_bytes: Amount) -> Amount:
+        """What blocks of so many ms and bytes add to the latency of a network; this part is a sum over blocks."""
+        added: Amount = self.slope * ms + self.ms_per_weight_mib * weight_bytes / _MIB
         return added
+
+    def beyond_blocks(self, weight_bytes: Amount) -> Amount:
+        """What a network of so many bytes of weights takes beyond the intercept and the sum over its blocks."""
+        beyond: Amount = self.ms_per_weight_mib2 * (weight_bytes / _MIB) ** 2
+        return beyond
 
     def to_json(self) -> dict[str, Any]:
         """All fields, as JSON values."""
@@ -97,7 +109,7 @@ def fit_correction(
 ) -> Correction:
     """Learn a correction from networks, robust to some that were disturbed.
 
-    Affine in the sum; the term of the weights comes in if it predicts networks left out clearly better. Fitted to relative errors with
+    Affine in the sum; the terms of the weights come in if they predict networks left out clearly better. Fitted to relative errors with
     Huber's loss. The interval is the conformal quantile of the relative residuals that each network has when the map is fitted without
     it (the jackknife of Barber et al., Annals of Statistics 2021, with one map in place of all), widened by how much the machine's
     speed differs from process to process, as the network will be used in one process.
@@ -115,17 +127,16 @@ def fit_correction(
     """
     check_enough(len(measured_ms), coverage)
     y_N = np.asarray(measured_ms, dtype=np.float64)
-    terms_NP = np.stack([np.ones_like(y_N), np.asarray(sums_ms, np.float64), np.asarray(weight_bytes, np.float64) / _MIB], axis=1)
-    affine_N, weighted_N = _left_out_residuals(terms_NP[:, :2], y_N), _left_out_residuals(terms_NP, y_N)
-    weighted = float(np.abs(weighted_N).mean()) < _BETTER * float(np.abs(affine_N).mean())
-    terms_NP, residuals_N = (terms_NP, weighted_N) if weighted else (terms_NP[:, :2], affine_N)
-    intercept_ms, slope, *rest = (float(value) for value in _fit(terms_NP, y_N))
+    weights_N = np.asarray(weight_bytes, np.float64) / _MIB
+    terms_NP, residuals_N = _chosen(np.stack([np.ones_like(y_N), np.asarray(sums_ms, np.float64), weights_N, weights_N**2], axis=1), y_N)
+    coefficients = [*_fit(terms_NP, y_N).tolist(), 0.0, 0.0]
     residuals = sorted(residuals_N.tolist(), key=abs)
     rank = math.ceil(round(coverage * (len(y_N) + 1), 9))
     return Correction(
-        intercept_ms=intercept_ms,
-        slope=slope,
-        ms_per_weight_mib=float(sum(rest)),
+        intercept_ms=coefficients[0],
+        slope=coefficients[1],
+        ms_per_weight_mib=coefficients[2],
+        ms_per_weight_mib2=coefficients[3],
         half_width=math.hypot(residuals[rank - 1], speed_spread),
         coverage=coverage,
         nets=len(y_N),
@@ -144,6 +155,18 @@ def check_enough(nets: int, coverage: float = COVERAGE) -> None:
     least = math.ceil(round(coverage / (1 - coverage), 9))
     if nets < least:
         raise TableError(f"a {coverage:.0%} interval needs at least {least} networks, but there are {nets}; time more of them")
+
+
+def _chosen(terms_NP: Floats, y_N: Floats) -> tuple[Floats, Floats]:
+    """The first terms, as many as networks left out ask for, at least two; and the residuals of these."""
+    count, residuals_N = _AFFINE, _left_out_residuals(terms_NP[:, :_AFFINE], y_N)
+    # The choice itself makes residuals look smaller than they are, the more so the fewer networks there are.
+    most = min(terms_NP.shape[1], max(_AFFINE + 1, len(y_N) // _NETWORKS_PER_TERM))
+    for more in range(_AFFINE + 1, most + 1):
+        found_N = _left_out_residuals(terms_NP[:, :more], y_N)
+        if float(np.abs(found_N).mean()) < _BETTER * float(np.abs(residuals_N).mean()):
+            count, residuals_N = more, found_N
+    return terms_NP[:, :count], residuals_N
 
 
 def _left_out_residuals(terms_NP: Floats, y_N: Floats) -> Floats:

@@ -76,8 +76,12 @@ class Estimator:
         """
         rows_NC = _checked(self.space, rows_NC)
         correction = self.table.correction
-        intercept_ms = 0.0 if correction is None else correction.intercept_ms
-        return self._all_known(rows_NC, self._corrected_ms(rows_NC)) + intercept_ms
+        latencies_N = self._all_known(rows_NC, self._corrected_ms(rows_NC))
+        if correction is None:
+            return latencies_N
+        # Most corrections are a sum over blocks and cost nothing here.
+        beyond = correction.beyond_blocks(self._sum_bytes(rows_NC)) if correction.ms_per_weight_mib2 else 0.0
+        return latencies_N + correction.intercept_ms + beyond
 
     def estimates_of_rows(self, rows_NC: Rows) -> tuple[Floats, Floats, Floats]:
         """Latencies, and the low and high ends of their intervals, in ms, each [N]; NaN ends where the table is not calibrated.

@@ -66,6 +66,9 @@ def transfer_table(
         TableError: too few networks, times that cannot be, a source of another space, or one that lacks blocks of the networks.
         ArchError: a network is not of the space.
     """
+    if source.correction is not None and source.correction.ms_per_weight_mib2:
+        # No sum over blocks, so no rows could say it; the terms that are fitted here have the weights too.
+        source = source.with_metadata(calibration=None)
     sizes = table_resolutions(source, space, None)
     y_N = check_networks(archs, measured_ms, least=LEAST_NETWORKS)
     terms_NT = _terms(source, space, archs)

@@ -236,6 +236,8 @@ def _calibration(fields: dict[str, Any] | None) -> str:
     if fields is None:
         return "none yet; see: ofa table calibrate --help"
     weights = f" {_signed_ms(fields['ms_per_weight_mib'])} x MiB of weights" if fields["ms_per_weight_mib"] else ""
+    if fields.get("ms_per_weight_mib2"):
+        weights += f" {_signed_ms(fields['ms_per_weight_mib2'])} x its square"
     return (
         f"{fields['slope']:.3f} x sum{weights} {_signed_ms(fields['intercept_ms'])}, from {fields['nets']} networks; "
         f"{format_percent(fields['coverage'])} are within {format_percent(fields['half_width'])}"

@@ -38,6 +38,15 @@ def test_weights_come_in_only_if_they_help(noise: float) -> None:
     assert sum(value == 0.0 for value in without) >= 15
 
 
+def test_a_cache_that_overflows_is_seen_as_a_square() -> None:
+    rng = np.random.default_rng(0)
+    sums, sizes, _ = drawn(rng, 30, noise=0.0)
+    truth = [0.7 + 1.1 * ms + 0.02 * (size / 2**20) ** 2 for ms, size in zip(sums, sizes, strict=True)]
+    correction = fit_correction(sums, sizes, [ms * float(np.exp(0.002 * rng.standard_normal())) for ms in truth])
+    assert correction.ms_per_weight_mib2 == pytest.approx(0.02, abs=0.01)
+    assert correction.apply(20.0, 8 * 2**20).latency_ms == pytest.approx(0.7 + 22 + 0.02 * 64, rel=0.01)
+
+
 def test_two_disturbed_networks_do_not_bend_it() -> None:
     sums, sizes, measured = drawn(np.random.default_rng(0), 20, noise=0.005)
     measured[3] *= 1.5

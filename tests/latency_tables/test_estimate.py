@@ -21,7 +21,9 @@ from ofa.families import get_space, lower
 from ofa.space import Space
 from tests.ofa.strategies import ALL_SPACES, TINY_SPACES, archs
 
-CORRECTION = Correction(intercept_ms=0.5, slope=1.1, ms_per_weight_mib=0.02, half_width=0.1, coverage=0.9, nets=20)
+CORRECTION = Correction(
+    intercept_ms=0.5, slope=1.1, ms_per_weight_mib=0.02, ms_per_weight_mib2=0.003, half_width=0.1, coverage=0.9, nets=20
+)
 
 
 def random_table(space: Space, rng: np.random.Generator) -> LatencyTable:
