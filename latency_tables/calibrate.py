@@ -59,7 +59,7 @@ def calibrate_table(
     sums = [estimator.sums(arch) for arch in archs]
     # What is promised is what networks take at the machine's typical speed, and not at the one it had for the table's blocks.
     speed = times.typical_slowdown
-    measured_ms = (speed * times.at_table_speed_ms).tolist()
+    measured_ms = (speed * times.at_first_speed_ms).tolist()
     correction = fit_correction([ms for ms, _ in sums], [size for _, size in sums], measured_ms, speed=speed, speed_spread=times.spread)
     networks = [{"arch": arch.to_json(), "measured_ms": ms} for arch, ms in zip(archs, measured_ms, strict=True)]
     return table.with_metadata(calibration=correction.to_json(), networks=networks)

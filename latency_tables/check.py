@@ -36,8 +36,8 @@ class TableCheck:
         spearman, kendall: rank correlations.
         noise_floor: mean difference of the same networks timed twice, in two sets of processes in the same minutes, as a share; NaN where
             they were timed once. No estimate can be better than that.
-        slowdown: how much slower the machine is now than what the table promises for, going by blocks timed again in between; divided
-            out of what was measured.
+        slowdown: how much slower the machine is now than what the table promises for, going by networks of its calibration (blocks, if
+            it has none) timed again in between; divided out of what was measured.
         networks: one row a network: ``arch`` (JSON), ``latency_ms``, ``latency_low_ms``, ``latency_high_ms``, ``measured_ms``, and the two
             times that it was timed, ``first_ms`` and ``second_ms``.
     """
@@ -74,9 +74,8 @@ def check_table(
     estimator = Estimator(space, table)
     archs = [allowed.sample(rng) for _ in range(nets)]
     estimates = [estimator(arch) for arch in archs]
-    times = time_networks(table, space, archs, device, rng=rng, progress=progress, policy=policy)
-    promised = 1.0 if table.correction is None else table.correction.speed
-    first_ms, second_ms = (promised * ms for ms in times.retimed_ms)
+    times = time_networks(table, space, archs, device, rng=rng, progress=progress, policy=policy, since_calibration=True)
+    first_ms, second_ms = times.retimed_ms
     found = compare(
         pd.DataFrame(
             {
@@ -84,13 +83,13 @@ def check_table(
                 "latency_ms": [estimate.latency_ms for estimate in estimates],
                 "latency_low_ms": [estimate.low_ms for estimate in estimates],
                 "latency_high_ms": [estimate.high_ms for estimate in estimates],
-                "measured_ms": promised * times.at_table_speed_ms,
+                "measured_ms": times.at_first_speed_ms,
                 "first_ms": first_ms,
                 "second_ms": second_ms,
             }
         )
     )
-    return replace(found, slowdown=times.typical_slowdown / promised)
+    return replace(found, slowdown=times.typical_slowdown)
 
 
 def compare(networks: pd.DataFrame) -> TableCheck:

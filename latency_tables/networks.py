@@ -34,7 +34,8 @@ __all__ = ["NetworkTimes", "measure_blocks", "time_archs", "time_networks"]
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 Lowered = Sequence[PlacedBlock]
 
-_ANCHORS, _ANCHOR_SEED = 40, 0
+_BLOCKS_AGAIN, _ANCHOR_SEED = 40, 0
+_NETWORKS_AGAIN = 8
 
 
 def measure_blocks(
@@ -58,14 +59,14 @@ class NetworkTimes:
 
     Attributes:
         times_PN: in ms, by process and network, each divided by its process's slowdown.
-        slowdowns: by process, how much slower the machine was than when the table was measured.
+        slowdowns: by process, how much slower the machine was than when what tells its speed was measured first.
     """
 
     times_PN: Floats
     slowdowns: tuple[float, ...]
 
     @property
-    def at_table_speed_ms(self) -> Floats:
+    def at_first_speed_ms(self) -> Floats:
         """Of each network the median over the processes [N]."""
         return _middle(self.times_PN)
 
@@ -95,12 +96,16 @@ def time_networks(
     progress: Progress,
     policy: TimingPolicy | None = None,
     processes: int = 6,
+    since_calibration: bool = False,
 ) -> NetworkTimes:
     """Time whole networks with random weights, and how fast the machine is beside the time when a table was measured.
 
     Machines are some percent faster or slower from minute to minute and from process to process, which says nothing of networks and
     blocks. So some blocks are timed again in the same rounds, the same ones at every time, and how they do against the table tells by
     how much; and the rounds are spread over several processes, whose differences tell how sure any measurement can be.
+
+    What a network takes beyond its blocks, such as fetching weights from behind a cache that neighbours share, changes by itself. With
+    ``since_calibration``, networks that the table was calibrated by are timed again in place of the blocks, if it has some.
 
     Raises:
         TableError: the table lacks blocks, or its rows are estimates.
@@ -109,9 +114,11 @@ def time_networks(
     networks = {f"network {i} of {len(archs)}": lower(space, arch) for i, arch in enumerate(archs, start=1)}
     table.require(space, networks[next(iter(networks))])
     table.require_measured()
-    anchors = {f"{describe_block(placed)} again": (placed,) for placed in _anchors(table, space, {arch.resolution for arch in archs})}
+    known = _known_networks(table, space) if since_calibration else {}
+    known = known or _known_blocks(table, space, {arch.resolution for arch in archs})
+    anchors = {name: lowered for name, (lowered, _) in known.items()}
     runs = _time({**networks, **anchors}, device, rng=rng, progress=progress, policy=policy, processes=processes)
-    before_A = np.array([table.latency_ms(placed) for (placed,) in anchors.values()])
+    before_A = np.array([ms for _, ms in known.values()])
     slowdowns = [_slowdown(np.array([run[name].median_ms for name in anchors]), before_A) for run in runs]
     times_PN = np.array([[run[name].median_ms for name in networks] for run in runs]) / np.array(slowdowns)[:, None]
     return NetworkTimes(times_PN=times_PN, slowdowns=tuple(slowdowns))
@@ -137,14 +144,25 @@ def time_archs(
     return _middle(np.array([[run[name].median_ms for name in networks] for run in runs]))
 
 
-def _anchors(table: LatencyTable, space: Space, resolutions: Iterable[int]) -> list[PlacedBlock]:
+def _known_blocks(table: LatencyTable, space: Space, resolutions: Iterable[int]) -> dict[str, tuple[Lowered, float]]:
     """Blocks by which the machine's speed is told; always the same ones of a table, so that all that is told by them is comparable."""
     there = [placed for placed in blocks_of_space(space, sorted(resolutions)) if placed in table]
-    return [there[i] for i in np.random.default_rng(_ANCHOR_SEED).permutation(len(there))[:_ANCHORS]]
+    chosen = [there[i] for i in np.random.default_rng(_ANCHOR_SEED).permutation(len(there))[:_BLOCKS_AGAIN]]
+    return {f"{describe_block(placed)} again": ((placed,), table.latency_ms(placed)) for placed in chosen}
+
+
+def _known_networks(table: LatencyTable, space: Space) -> dict[str, tuple[Lowered, float]]:
+    """Some of the networks that a table was calibrated by, from the fastest to the slowest, with their times then."""
+    then = sorted((network["measured_ms"], number) for number, network in enumerate(table.metadata.get("networks", [])))
+    chosen = [then[round(i)] for i in np.linspace(0, len(then) - 1, min(_NETWORKS_AGAIN, len(then)))]
+    archs = {number: Arch.from_json(table.metadata["networks"][number]["arch"]) for _, number in chosen}
+    if not all(arch in space for arch in archs.values()):
+        return {}
+    return {f"known network {number} again": (lower(space, archs[number]), ms) for ms, number in chosen}
 
 
 def _slowdown(now_A: Floats, before_A: Floats) -> float:
-    """The median of how much slower blocks have become, each counting by its time, as it does in a network."""
+    """The median of how much slower they have become, each counting by its time, as a block does in a network."""
     ratios_A = now_A / before_A
     order = np.argsort(ratios_A)
     reached_A = np.cumsum(before_A[order]) / before_A.sum()
