@@ -112,7 +112,8 @@ def fit_correction(
     Affine in the sum; the terms of the weights come in if they predict networks left out clearly better. Fitted to relative errors with
     Huber's loss. The interval is the conformal quantile of the relative residuals that each network has when the map is fitted without
     it (the jackknife of Barber et al., Annals of Statistics 2021, with one map in place of all), widened by how much the machine's
-    speed differs from process to process, as the network will be used in one process.
+    speed differs from process to process, as the network will be used in one process. The two are added: a speed is that of all
+    networks of a process, so that no average over them makes it smaller.
 
     Args:
         sums_ms: sums of the blocks' latencies of each network.
@@ -137,7 +138,7 @@ def fit_correction(
         slope=coefficients[1],
         ms_per_weight_mib=coefficients[2],
         ms_per_weight_mib2=coefficients[3],
-        half_width=math.hypot(residuals[rank - 1], speed_spread),
+        half_width=abs(residuals[rank - 1]) + speed_spread,
         coverage=coverage,
         nets=len(y_N),
         residuals=tuple(residuals),
