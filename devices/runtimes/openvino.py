@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping
 from functools import lru_cache
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from devices.device import Device
 
 __all__ = ["OpenVino"]
+
+_TELEMETRY = "openvino_telemetry"
 
 
 class OpenVino:
@@ -119,4 +122,12 @@ def _core(library: Any) -> Any:
 
 
 def _library() -> Any:
-    return load_library("openvino", ("openvino",), "openvino", "openvino")
+    # Importing it would start a process that reports the import to a server: a measurement is nobody's business, and has no time for it.
+    hidden = _TELEMETRY not in sys.modules
+    if hidden:
+        sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
+    try:
+        return load_library("openvino", ("openvino",), "openvino", "openvino")
+    finally:
+        if hidden:
+            del sys.modules[_TELEMETRY]
