@@ -108,12 +108,11 @@ def time_networks(
     ``since_calibration``, networks that the table was calibrated by are timed again in place of the blocks, if it has some.
 
     Raises:
-        TableError: the table lacks blocks, or its rows are estimates.
+        TableError: the table lacks blocks, or its rows are estimates where blocks are to tell the speed.
         DeviceError: as ``devices.measure.time_models``.
     """
     networks = {f"network {i} of {len(archs)}": lower(space, arch) for i, arch in enumerate(archs, start=1)}
     table.require(space, networks[next(iter(networks))])
-    table.require_measured()
     known = _known_networks(table, space) if since_calibration else {}
     known = known or _known_blocks(table, space, {arch.resolution for arch in archs})
     anchors = {name: lowered for name, (lowered, _) in known.items()}
@@ -146,6 +145,7 @@ def time_archs(
 
 def _known_blocks(table: LatencyTable, space: Space, resolutions: Iterable[int]) -> dict[str, tuple[Lowered, float]]:
     """Blocks by which the machine's speed is told; always the same ones of a table, so that all that is told by them is comparable."""
+    table.require_measured()
     there = [placed for placed in blocks_of_space(space, sorted(resolutions)) if placed in table]
     chosen = [there[i] for i in np.random.default_rng(_ANCHOR_SEED).permutation(len(there))[:_BLOCKS_AGAIN]]
     return {f"{describe_block(placed)} again": ((placed,), table.latency_ms(placed)) for placed in chosen}

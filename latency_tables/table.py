@@ -164,7 +164,7 @@ class LatencyTable:
         """
         if "estimated" in self.metadata:
             raise TableError(
-                f"a table must hold measured blocks to be checked or continued, but the rows of {self._called} are estimates from "
+                f"a table must hold measured blocks to be calibrated or continued, but the rows of {self._called} are estimates from "
                 f"{self.metadata['estimated']['nets']} networks; build one with: ofa table build --device {self.device_name}"
             )
 
