@@ -7,7 +7,6 @@ import math
 import os
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,12 +21,14 @@ from devices.transports import Connection, ConnectionLostError, get_transport
 from ofa.errors import DeviceError
 from ofa.progress import Progress, silent
 
-__all__ = ["SILENCE_LIMIT_S", "Failure", "describe", "measure", "time_models"]
+__all__ = ["ANCHORS", "SILENCE_LIMIT_S", "Failure", "describe", "measure", "time_models"]
 
 SILENCE_LIMIT_S = 120.0
 """Longest time in seconds that a device may be silent, for instance while it loads one file."""
 
-_ANCHORS = 8
+ANCHORS = 8
+"""Networks that are timed again in every group."""
+
 _ATTEMPTS = 2
 _DRIFTED = 0.05
 _ENOUGH_TO_SEE_DRIFT = 12  # samples: the medians of fewer differ that much by chance
@@ -112,7 +113,7 @@ def describe(device: Device, *, silence_limit_s: float = SILENCE_LIMIT_S) -> dic
     Raises:
         DeviceError: it is unreachable, or its runtime is not installed.
     """
-    with closing(get_transport(device).start()) as agent:
+    with get_transport(device).start() as agent:
         request = {"op": "describe", "device": device.to_json()}
         description: dict[str, Any] = agent.request(request, on_note=lambda note: None, silence_limit_s=silence_limit_s)
     return description
@@ -196,7 +197,7 @@ class _Measurement:
                 yield key, outcome.timing.at_speed(slower)
         if not self._anchors:
             self._anchors = {key: now[key] for key in group if key in now and key not in self._again}
-            self._anchors = dict(list(self._anchors.items())[:_ANCHORS])
+            self._anchors = dict(list(self._anchors.items())[:ANCHORS])
 
     def _after_loss(self, group: list[str], lost: ConnectionLostError) -> Iterator[tuple[str, Failure]]:
         """Put back what is left of a group during which the agent was lost; give up what has caused that twice."""
@@ -205,10 +206,10 @@ class _Measurement:
         culprit = lost.note.get("network")
         if culprit in self._anchors:
             del self._anchors[culprit]
+        if culprit is None and len(group) == 1:
+            culprit = group[0]
         if culprit is None:
             # In the middle of the rounds nothing says which network it was: halve the group until one is left.
-            culprit = group[0] if len(group) == 1 else None
-        if culprit is None:
             middle = len(group) // 2
             self._waiting.extendleft([group[middle:], group[:middle]])
             return

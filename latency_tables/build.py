@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from devices.device import Device
-from devices.measure import Failure, describe
+from devices.measure import ANCHORS, Failure, describe
 from devices.timing import TimingPolicy
 from latency_tables.inventory import blocks_of_space
 from latency_tables.journal import Journal
@@ -24,7 +24,6 @@ from ofa.space import Space
 __all__ = ["build_table"]
 
 _MUST_AGREE = ("runtime_version", "processor")
-_ANCHORS = 8
 
 
 def build_table(
@@ -72,7 +71,7 @@ def build_table(
         "spaces": _merged(old.get("spaces", {}), space.name, wanted),
         "failed": failed,
         "calibration": None if rows else old.get("calibration"),
-        "networks": old.get("networks", []),
+        "networks": [] if rows else old.get("networks", []),
     }
     joined = pd.concat([known.rows, rows_frame(rows)], ignore_index=True) if len(known) and rows else known.rows
     return LatencyTable(joined if len(known) else rows_frame(rows), metadata, known.source)
@@ -95,14 +94,14 @@ def _known(table: LatencyTable | None, journal: Journal | None, device: Device, 
             kept = rows_frame(journal.rows)
             rows = kept if rows.empty else pd.concat([rows, kept], ignore_index=True)
             rows = rows.drop_duplicates(["block", "input_size_px"], ignore_index=True)
-            metadata["calibration"] = None
+            metadata |= {"calibration": None, "networks": []}
     return LatencyTable(rows, metadata, source)
 
 
 def _anchors(known: LatencyTable, blocks: Sequence[PlacedBlock], rng: np.random.Generator) -> dict[str, tuple[PlacedBlock, float]]:
     """Some blocks that are known already, which tell by how much the machine's speed is another now."""
     there = [placed for placed in blocks if placed in known]
-    chosen = [there[i] for i in rng.permutation(len(there))[:_ANCHORS]]
+    chosen = [there[i] for i in rng.permutation(len(there))[:ANCHORS]]
     return {f"{describe_block(placed)} again": (placed, known.latency_ms(placed)) for placed in chosen}
 
 

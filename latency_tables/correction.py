@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from latency_tables.robust import fit_relative, jackknife_width
 from ofa.errors import TableError
 
 __all__ = ["COVERAGE", "Correction", "Estimate", "check_enough", "fit_correction"]
@@ -27,10 +28,7 @@ _MIB = 2**20
 _AFFINE = 2
 _NETWORKS_PER_TERM = 4
 _BETTER = 0.9  # a further term must leave at most this share of the error without it
-_HUBER = 1.345
-_MAD_OF_NORMAL = 0.6745
 _ITERATIONS = 50
-_CONVERGED = 1e-5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,13 +130,12 @@ def fit_correction(
     terms_NP, residuals_N = _chosen(np.stack([np.ones_like(y_N), np.asarray(sums_ms, np.float64), weights_N, weights_N**2], axis=1), y_N)
     coefficients = [*_fit(terms_NP, y_N).tolist(), 0.0, 0.0]
     residuals = sorted(residuals_N.tolist(), key=abs)
-    rank = math.ceil(round(coverage * (len(y_N) + 1), 9))
     return Correction(
         intercept_ms=coefficients[0],
         slope=coefficients[1],
         ms_per_weight_mib=coefficients[2],
         ms_per_weight_mib2=coefficients[3],
-        half_width=abs(residuals[rank - 1]) + speed_spread,
+        half_width=jackknife_width(residuals_N, coverage) + speed_spread,
         coverage=coverage,
         nets=len(y_N),
         residuals=tuple(residuals),
@@ -179,18 +176,7 @@ def _left_out_residuals(terms_NP: Floats, y_N: Floats) -> Floats:
 
 
 def _fit(terms_NP: Floats, y_N: Floats) -> Floats:
-    """Coefficients [P] that make relative errors small in Huber's loss, by iteratively reweighted least squares."""
-    relative_NP = terms_NP / y_N[:, None]
-    weights_N = np.ones_like(y_N)
-    coefficients_P = np.zeros(terms_NP.shape[1])
-    for _ in range(_ITERATIONS):
-        root_N, before_P = np.sqrt(weights_N), coefficients_P
-        coefficients_P = np.asarray(np.linalg.lstsq(relative_NP * root_N[:, None], root_N, rcond=None)[0], dtype=np.float64)
-        if np.abs(relative_NP @ (coefficients_P - before_P)).max() <= _CONVERGED:
-            break
-        errors_N = np.abs(relative_NP @ coefficients_P - 1)
-        scale = float(np.median(errors_N)) / _MAD_OF_NORMAL
-        if scale <= 1e-12:  # exact for most: nothing to weigh against
-            break
-        weights_N = np.minimum(1.0, _HUBER * scale / np.maximum(errors_N, 1e-300))
-    return coefficients_P
+    def solve(weighted_NP: Floats, target_N: Floats) -> Floats:
+        return np.asarray(np.linalg.lstsq(weighted_NP, target_N, rcond=None)[0], dtype=np.float64)
+
+    return fit_relative(terms_NP, y_N, solve, iterations=_ITERATIONS)

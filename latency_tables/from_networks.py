@@ -17,6 +17,7 @@ from scipy.optimize import nnls
 from devices.timing import Timing
 from latency_tables.correction import COVERAGE, Correction
 from latency_tables.inventory import blocks_of_space
+from latency_tables.robust import fit_relative, jackknife_width
 from latency_tables.table import SCHEMA_VERSION, LatencyTable, row_of, rows_frame
 from ofa import __version__
 from ofa.arch import Arch
@@ -36,10 +37,7 @@ LEAST_NETWORKS = 20
 _SHRINKAGES = (0.1, 1.0, 10.0)  # variance of the measurements over that of a place's costs, as shares
 _FOLDS = 5
 _UNSEEN = 1e-6  # share of a place that no network has: any weight above zero gives it the costs of the others
-_HUBER = 1.345
-_MAD_OF_NORMAL = 0.6745
 _ITERATIONS = 20
-_CONVERGED = 1e-5
 
 
 def table_from_networks(
@@ -78,7 +76,7 @@ def table_from_networks(
     correction = Correction(
         intercept_ms=call_ms,
         slope=1.0,
-        half_width=jackknife_width(residuals_N),
+        half_width=jackknife_width(residuals_N, COVERAGE),
         coverage=COVERAGE,
         nets=len(y_N),
         residuals=tuple(sorted(residuals_N.tolist(), key=abs)),
@@ -171,29 +169,13 @@ def fit_costs(terms_NT: Floats, measured_N: Floats, penalty_RT: Floats) -> Float
     Least squares of the relative errors and of ``penalty @ costs``, robust to some disturbed networks by Huber's loss (iteratively
     reweighted, with the non-negative least squares of Lawson and Hanson in each round).
     """
-    relative_NT = terms_NT / measured_N[:, None]
     nothing_R = np.zeros(len(penalty_RT))
-    weights_N = np.ones(len(measured_N))
-    costs_T = np.zeros(terms_NT.shape[1])
-    for _ in range(_ITERATIONS):
-        root_N, before_T = np.sqrt(weights_N), costs_T
-        left, right = np.vstack([relative_NT * root_N[:, None], penalty_RT]), np.concatenate([root_N, nothing_R])
-        costs_T = np.asarray(nnls(left, right, maxiter=100 * left.shape[1])[0], dtype=np.float64)
-        if np.abs(relative_NT @ (costs_T - before_T)).max() <= _CONVERGED:
-            break
-        errors_N = np.abs(relative_NT @ costs_T - 1)
-        scale = float(np.median(errors_N)) / _MAD_OF_NORMAL
-        if scale <= 1e-12:  # exact for most: nothing to weigh against
-            break
-        weights_N = np.minimum(1.0, _HUBER * scale / np.maximum(errors_N, 1e-300))
-    return costs_T
 
+    def solve(weighted_NT: Floats, target_N: Floats) -> Floats:
+        left, right = np.vstack([weighted_NT, penalty_RT]), np.concatenate([target_N, nothing_R])
+        return np.asarray(nnls(left, right, maxiter=100 * left.shape[1])[0], dtype=np.float64)
 
-def jackknife_width(residuals_N: Floats, coverage: float = COVERAGE) -> float:
-    """Half of an interval that holds that share of new networks, from relative residuals of networks left out; the largest if few."""
-    sizes_N = np.sort(np.abs(residuals_N))
-    rank = math.ceil(round(coverage * (len(sizes_N) + 1), 9))
-    return float(sizes_N[min(rank, len(sizes_N)) - 1])
+    return fit_relative(terms_NT, measured_N, solve, iterations=_ITERATIONS)
 
 
 class _PlaceTerms:

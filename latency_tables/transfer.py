@@ -19,8 +19,9 @@ from scipy.stats import t as student
 from latency_tables.calibrate import table_resolutions
 from latency_tables.correction import COVERAGE, Correction
 from latency_tables.estimate import Estimator
-from latency_tables.from_networks import UNITS, check_networks, estimated_table, fit_costs, jackknife_width, units_of
+from latency_tables.from_networks import UNITS, check_networks, estimated_table, fit_costs, units_of
 from latency_tables.inventory import blocks_of_space
+from latency_tables.robust import jackknife_width
 from latency_tables.table import LatencyTable
 from ofa.arch import Arch
 from ofa.cost import weight_bytes
@@ -148,7 +149,7 @@ def _fit(terms_NT: Floats, measured_N: Floats) -> _Fit:
     costs_T = np.zeros(len(TERMS))
     costs_T[:count] = fit_costs(shares_NT[:, :count], y_N, _penalty(count))
     residuals_N = y_N / (shares_NT @ costs_T) - 1
-    half_width = max(jackknife_width(left_out_N), _student_width(residuals_N, int((costs_T > 0).sum())))
+    half_width = max(jackknife_width(left_out_N, COVERAGE), _student_width(residuals_N, int((costs_T > 0).sum())))
     return _Fit(costs_T=typical_ms * costs_T / scale_T, left_out_N=left_out_N, half_width=half_width)
 
 

@@ -101,12 +101,13 @@ def test_resuming_measures_only_what_is_missing(space: Space, device: Device, qu
     rng = np.random.default_rng(0)
     small, large = space.resolutions[0], space.resolutions[-1]
     first = build_table(space, device, resolutions=[small], rng=rng, policy=quick)
-    marked = LatencyTable(first.rows.assign(median_ms=123.0), {**first.metadata, "calibration": CORRECTION.to_json()})
+    marked = LatencyTable(first.rows.assign(median_ms=123.0), {**first.metadata, "calibration": CORRECTION.to_json(), "networks": [{}]})
     both = build_table(space, device, resolutions=[small, large], rng=rng, policy=quick, resume_from=marked)
     assert (both.rows["median_ms"] == 123.0).sum() == len(first)
     assert len(both) == len(blocks_of_space(space, [small, large]))
     assert both.metadata["spaces"] == {space.name: [small, large]}
     assert both.correction is None, "a correction learned at other resolutions must not be applied to new ones"
+    assert both.metadata["networks"] == []
     again = build_table(space, device, resolutions=[small], rng=rng, policy=quick, resume_from=marked)
     assert again.correction == CORRECTION
     assert len(again) == len(first)
