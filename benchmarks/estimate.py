@@ -59,12 +59,12 @@ def measure(space: Space, arguments: argparse.Namespace) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     inventory_s = once(lambda: blocks_of_space(space))
     estimator = Estimator(space, random_table(space, rng))
-    one_row = sampled(space, 1, rng)
+    one_row = space.sample_rows(1, rng)
     compile_s = once(lambda: estimator.latencies_of_rows(one_row))
     one_resolution = space.restrict(resolution=space.resolutions[-1:])
     most = max(arguments.batches)
-    sampled_s, rows_NC = timed(lambda: sampled(space, most, rng), 3)
-    canonical_s, canonical_NC = timed(lambda: canonical(space, rows_NC), 3)
+    sampled_s, rows_NC = timed(lambda: space.sample_rows(most, rng), 3)
+    canonical_s, canonical_NC = timed(lambda: space.canonical(rows_NC), 3)
     difference = largest_difference(estimator, rows_NC[: arguments.checked])
     return {
         "columns": len(space.columns),
@@ -146,28 +146,6 @@ def largest_difference(estimator: Estimator, rows_NC: np.ndarray) -> dict[str, A
         "largest_relative_difference": float(np.abs(found_N / expected - 1).max()),
         "block_by_block_archs_per_s": round(len(rows_NC) / seconds),
     }
-
-
-def sampled(space: Space, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Encoded archs [count, C], each column drawn as ``Space.sample`` draws it; those of skipped blocks are not set to 0."""
-    rows_NC = np.empty((count, len(space.columns)), dtype=np.int8)
-    for column, gene in enumerate(space.columns):
-        rows_NC[:, column] = rng.integers(len(gene.values), size=count, dtype=np.int8)
-    return rows_NC
-
-
-def canonical(space: Space, rows_NC: np.ndarray) -> np.ndarray:
-    """The rows as ``Space.encode`` gives them: the columns of skipped blocks 0."""
-    rows_NC = rows_NC.copy()
-    column = 1 + len(space.network)
-    for stage in space.stages:
-        depth_N = np.array(stage.depths)[rows_NC[:, column]]
-        column += 1
-        for slot in range(stage.depths[-1]):
-            for _ in stage.genes:
-                rows_NC[:, column] *= depth_N > slot
-                column += 1
-    return rows_NC
 
 
 def random_table(space: Space, rng: np.random.Generator) -> LatencyTable:

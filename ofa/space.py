@@ -6,16 +6,22 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
 from ofa.arch import Arch, Genes
 from ofa.errors import ArchError, SpaceError, nearest
 
-__all__ = ["Gene", "Space", "Stage"]
+__all__ = ["ROW_DTYPE", "Gene", "Rows", "Space", "Stage"]
 
 Number = int | float
+
+ROW_DTYPE = np.int8
+"""Of encoded archs by the million; no gene has more values than it holds."""
+
+Rows = np.ndarray[Any, np.dtype[Any]]
+"""Encoded archs, [N, C]: integers of any kind."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +136,7 @@ class Space:
 
     def sample(self, rng: np.random.Generator) -> Arch:
         """An arch whose genes are drawn independently and uniformly (as in Cai et al., ICLR 2020, section 3.2)."""
-        return self.decode(rng.integers(self._cardinalities).tolist())
+        return self.decode(rng.integers(self.cardinalities).tolist())
 
     def neighbours(self, arch: Arch) -> Iterator[Arch]:
         """The archs that differ from ``arch`` in one gene, each once.
@@ -138,7 +144,7 @@ class Space:
         Where a stage grows, its new blocks have the smallest value of every gene, or the largest.
         """
         row = self.encode(arch)
-        active = self._active(row)
+        active = self.active(np.array([row]))[0].tolist()
         grown_large = [value if on else len(gene.values) - 1 for value, on, gene in zip(row, active, self.columns, strict=True)]
         seen = {arch}
         for column in (c for c, on in enumerate(active) if on):
@@ -171,9 +177,9 @@ class Space:
         Raises:
             ArchError: the row has another length, or an index beyond its gene's values.
         """
-        if len(row) != len(self.columns) or any(not 0 <= i < n for i, n in zip(row, self._cardinalities, strict=False)):
+        if len(row) != len(self.columns) or any(not 0 <= i < n for i, n in zip(row, self.cardinalities, strict=False)):
             raise ArchError(
-                f"a row of {self.name} must have {len(self.columns)} indices below {self._cardinalities.tolist()}, "
+                f"a row of {self.name} must have {len(self.columns)} indices below {self.cardinalities.tolist()}, "
                 f"but got {list(row)}; make rows with Space.encode"
             )
         values = iter(row)
@@ -202,17 +208,79 @@ class Space:
         return tuple(frozenset(table.values()) for table in self._genes_by_index)
 
     @cached_property
-    def _cardinalities(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    def cardinalities(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        """How many values each column has."""
         return np.array([len(gene.values) for gene in self.columns], dtype=np.int64)
 
-    def _active(self, row: Sequence[int]) -> list[bool]:
-        """Whether each column of a row belongs to a block that is there."""
-        active = [True] * (1 + len(self.network))
+    # -- many archs as one array, [N, C]: a row an arch, a column a gene ------------------------------------------------
+
+    def encode_all(self, archs: Sequence[Arch]) -> Rows:
+        """The rows of archs; errors as ``encode``."""
+        return np.array([self.encode(arch) for arch in archs], dtype=ROW_DTYPE).reshape(len(archs), len(self.columns))
+
+    def sample_rows(self, count: int, rng: np.random.Generator) -> Rows:
+        """Rows of archs drawn as ``sample`` draws them."""
+        return self.canonical(rng.integers(self.cardinalities, size=(count, len(self.columns)), dtype=ROW_DTYPE))
+
+    def active(self, rows_NC: Rows) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Whether each column of each row belongs to a block that is there; [N, C]."""
+        if not self._block_columns.size:
+            return np.ones(rows_NC.shape, dtype=np.bool_)
+        active_NC = np.ones(rows_NC.shape, dtype=np.bool_)
+        active_NC[:, self._block_columns] = rows_NC[:, self._depth_columns] >= self._least_depths
+        return active_NC
+
+    def canonical(self, rows_NC: Rows) -> Rows:
+        """The rows as ``encode`` gives them: 0 in the columns of skipped blocks, so that equal networks are equal rows."""
+        return np.where(self.active(rows_NC), rows_NC, 0).astype(rows_NC.dtype, copy=False)
+
+    @cached_property
+    def _blocks(self) -> tuple[tuple[int, int, int], ...]:
+        """Of each column that belongs to a block: itself, the column of its stage's depth, and the least index there at which it counts."""
+        found, column = [], 1 + len(self.network)
         for stage in self.stages:
-            depth = stage.depths[row[len(active)]]
-            active.append(True)
-            active += [slot < depth for slot in range(stage.depths[-1]) for _ in stage.genes]
-        return active
+            depth_column = column
+            column += 1
+            for slot in range(stage.depths[-1]):
+                least = next(index for index, depth in enumerate(stage.depths) if depth > slot)
+                found += [(column + gene, depth_column, least) for gene in range(len(stage.genes))]
+                column += len(stage.genes)
+        return tuple(found)
+
+    @cached_property
+    def _block_columns(self) -> np.ndarray[Any, np.dtype[np.intp]]:
+        return np.array([column for column, _, _ in self._blocks], dtype=np.intp)
+
+    @cached_property
+    def _depth_columns(self) -> np.ndarray[Any, np.dtype[np.intp]]:
+        return np.array([depth for _, depth, _ in self._blocks], dtype=np.intp)
+
+    @cached_property
+    def _least_depths(self) -> Rows:
+        return np.array([least for _, _, least in self._blocks], dtype=ROW_DTYPE)
+
+    def rows_in(self, other: Space, rows_NC: Rows) -> Rows:
+        """The rows of the same archs in another space of the same name, of which this one is a part (``restrict``) or which it contains.
+
+        Raises:
+            ArchError: a column of ``other`` lacks a value that a row has.
+        """
+        if self.columns == other.columns:
+            return rows_NC
+        translated_NC = np.zeros((len(rows_NC), len(other.columns)), dtype=rows_NC.dtype)
+        own = {gene.name: column for column, gene in enumerate(self.columns)}
+        active_NC = self.active(rows_NC)
+        for column, gene in enumerate(other.columns):
+            source = own.get(gene.name)
+            if source is None:  # a block that no network of this space has
+                continue
+            index = {value: i for i, value in enumerate(gene.values)}
+            table = np.array([index.get(value, -1) for value in self.columns[source].values], dtype=rows_NC.dtype)
+            translated_NC[:, column] = np.where(active_NC[:, source], table[rows_NC[:, source]], 0)
+        strange = np.flatnonzero((translated_NC < 0).any(axis=1))
+        if len(strange):
+            other.check(self.decode(rows_NC[strange[0]].tolist()))  # raises, and says what is wrong
+        return translated_NC
 
     # -- validity -----------------------------------------------------------------------------------------------------
 

@@ -224,3 +224,25 @@ def test_the_32_pixel_space_spans_5_to_30_million_macs() -> None:
     )
     assert 5 <= low < 6
     assert 29 < high < 31
+
+
+@pytest.mark.parametrize("name", space_names())
+def test_rows_of_many_archs_are_those_of_single_ones(name: str) -> None:
+    space = get_space(name)
+    rows_NC = space.sample_rows(20, np.random.default_rng(0))
+    archs = [space.decode(row) for row in rows_NC.tolist()]
+    assert (space.encode_all(archs) == rows_NC).all()
+    untidy_NC = np.where(space.active(rows_NC), rows_NC, space.cardinalities - 1)
+    assert (space.canonical(untidy_NC) == rows_NC).all()
+    assert len(set(archs)) > 10
+
+
+def test_rows_translate_between_a_space_and_a_part_of_it() -> None:
+    space = get_space("ofa-mbv3-w1.0")
+    part = space.restrict(resolution=[160, 224], depth=[0, 1], kernel=[3, 7])
+    rows_NC = part.sample_rows(20, np.random.default_rng(0))
+    translated_NC = part.rows_in(space, rows_NC)
+    assert list(map(space.decode, translated_NC.tolist())) == list(map(part.decode, rows_NC.tolist()))
+    assert (space.rows_in(part, translated_NC) == rows_NC).all()
+    with pytest.raises(ArchError, match="must be one of"):
+        space.rows_in(part, space.encode_all([space.largest()]))
