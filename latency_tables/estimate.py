@@ -5,7 +5,7 @@ Shape suffixes: N archs, C columns of an encoded arch, U blocks of the space.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -18,7 +18,7 @@ from latency_tables.table import LatencyTable
 from ofa.arch import Arch
 from ofa.blocks import Block
 from ofa.cost import weight_bytes
-from ofa.errors import ArchError
+from ofa.errors import ArchError, TableError
 from ofa.families import lower
 from ofa.space import Space
 
@@ -52,6 +52,26 @@ class Estimator:
             TableError: blocks are missing; see ``LatencyTable.require``.
         """
         return self.table.corrected(*self.sums(arch))
+
+    @property
+    def device_name(self) -> str:
+        """The device that the table is of."""
+        return self.table.device_name
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """The table's, as JSON values."""
+        return self.table.metadata
+
+    @property
+    def is_measured(self) -> bool:
+        """False: latencies are computed from the table."""
+        return False
+
+    @property
+    def has_energy(self) -> bool:
+        """Whether the table has the energy of every block."""
+        return bool(np.isfinite(self._block_energies).all())
 
     def sums(self, arch: Arch) -> tuple[float, int]:
         """Sums over the network's blocks: their latencies in ms, not corrected, and the bytes of their weights; errors as of calling it."""
@@ -93,6 +113,19 @@ class Estimator:
         width = np.nan if correction is None else correction.half_width
         return latencies_N, latencies_N * (1 - width), latencies_N * (1 + width)
 
+    def energies_of_rows(self, rows_NC: Rows) -> Floats:
+        """Millijoules of one call [N] of encoded archs: the sum over their blocks, which no whole networks have corrected.
+
+        Raises:
+            TableError: the table does not have them.
+        """
+        if not self.has_energy:
+            raise TableError(
+                f"energy needs a table of a device that counts it, but the one of {self.device_name} lacks the energy of blocks; "
+                "leave energy out, or build the table where RAPL or NVML can be read"
+            )
+        return self._sum_mj(_checked(self.space, rows_NC))
+
     def sums_of_rows(self, rows_NC: Rows) -> tuple[Floats, Integers]:
         """What ``sums`` gives, of encoded archs: ms [N], not corrected, and bytes of weights [N]; errors as of ``latencies_of_rows``."""
         rows_NC = _checked(self.space, rows_NC)
@@ -122,6 +155,15 @@ class Estimator:
     def _block_ms(self) -> Floats:
         blocks = inventory_of(self.space).blocks
         return np.array([self.table.latency_ms(placed) if placed in self.table else np.nan for placed in blocks], dtype=np.float64)
+
+    @cached_property
+    def _sum_mj(self) -> AdditiveTable:
+        return self._compiled(self._block_energies)
+
+    @cached_property
+    def _block_energies(self) -> Floats:
+        blocks = inventory_of(self.space).blocks
+        return np.array([self.table.energy_mj(placed) if placed in self.table else np.nan for placed in blocks], dtype=np.float64)
 
     @cached_property
     def _block_bytes(self) -> Floats:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -105,6 +106,11 @@ class LatencyTable:
         keys = zip(self.rows["block"].tolist(), self.rows["input_size_px"].tolist(), strict=True)
         return dict(zip(keys, self.rows["median_ms"].tolist(), strict=True))
 
+    @cached_property
+    def _energies(self) -> dict[tuple[str, int], float]:
+        keys = zip(self.rows["block"].tolist(), self.rows["input_size_px"].tolist(), strict=True)
+        return dict(zip(keys, self.rows["energy_mj"].astype(float).tolist(), strict=True))
+
     @property
     def _called(self) -> str:
         return f"table '{self.source}'" if self.source else "the table"
@@ -122,6 +128,10 @@ class LatencyTable:
         if latency_ms is None:
             raise TableError(f"a block must be in the table, but {self._called} lacks {describe_block(placed)}; build the table anew")
         return latency_ms
+
+    def energy_mj(self, placed: PlacedBlock) -> float:
+        """Millijoules of one call of a block; NaN where the table does not have it."""
+        return self._energies.get((block_key(placed.block), placed.input_size), math.nan)
 
     def require(self, space: Space, lowered: Sequence[PlacedBlock]) -> None:
         """Check that all blocks of a network are there.

@@ -1,4 +1,7 @@
-"""Where accuracies come from: measured on data here, or predicted (search.predictor)."""
+"""Where accuracies come from: measured on data here, or predicted (search.predictor).
+
+Shape suffixes: N archs, C columns of an encoded arch.
+"""
 
 from __future__ import annotations
 
@@ -12,26 +15,32 @@ from ofa.arch import Arch
 from ofa.calibrate import CALIBRATION_IMAGES, calibrate
 from ofa.data import Images
 from ofa.progress import Progress, silent
+from ofa.space import Rows, Space
 from ofa.supernet import Supernet
 from ofa.training import evaluate
 from search.pareto import Floats
 
 __all__ = ["AccuracySource", "MeasuredAccuracy"]
 
+_DEVIATIONS = 1.645  # of a normal distribution, between which 90 % lie
+
 
 class AccuracySource(Protocol):
-    """What tells the top-1 accuracy of networks; asked for many at once, so that arrays can answer."""
+    """What tells the top-1 accuracy of networks; asked for many encoded archs at once, so that arrays can answer."""
 
     @property
-    def space_name(self) -> str:
-        """The space whose networks it knows."""
+    def space(self) -> Space:
+        """The space whose encoded archs it takes."""
 
     @property
     def provenance(self) -> Mapping[str, Any]:
         """Where its numbers come from, as JSON values: ``source`` (``predicted`` or ``measured``) and what is known of it."""
 
-    def __call__(self, archs: Sequence[Arch], /) -> Floats:
-        """The accuracies (0..1) of ``archs``, in their order."""
+    def of_rows(self, rows_NC: Rows, /) -> Floats:
+        """The accuracies (0..1) of encoded archs; [N]."""
+
+    def interval_of_rows(self, rows_NC: Rows, /) -> tuple[Floats, Floats]:
+        """The low and high ends of 90 % intervals of their accuracies, [N] each; NaN where none are known."""
 
 
 class MeasuredAccuracy:
@@ -66,15 +75,25 @@ class MeasuredAccuracy:
         self._digest = digest.hexdigest()[:12]
 
     @property
-    def space_name(self) -> str:
+    def space(self) -> Space:
         """The space of the supernet."""
-        return self._supernet.space.name
+        return self._supernet.space
 
     @property
     def provenance(self) -> dict[str, Any]:
         """What is measured, as JSON values."""
         images = {"images": len(self._data), "calibration_images": self._calibration_images}
         return {"source": "measured", "supernet_digest": self._digest, **images}
+
+    def of_rows(self, rows_NC: Rows, /) -> Floats:
+        """The accuracies (0..1) of encoded archs; each network is measured once."""
+        return self([self.space.decode(row) for row in rows_NC.tolist()])
+
+    def interval_of_rows(self, rows_NC: Rows, /) -> tuple[Floats, Floats]:
+        """How far an accuracy on so many images may be from that on all images like them, to 90 % (the normal approximation); [N] each."""
+        accuracy_N = self.of_rows(rows_NC)
+        reach_N = _DEVIATIONS * np.sqrt(accuracy_N * (1 - accuracy_N) / len(self._data))
+        return np.clip(accuracy_N - reach_N, 0, 1), np.clip(accuracy_N + reach_N, 0, 1)
 
     def __call__(self, archs: Sequence[Arch], /) -> Floats:
         """The accuracies (0..1) of ``archs``; each network is measured once. Errors as ``Supernet.extract``."""

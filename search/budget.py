@@ -1,92 +1,194 @@
 """The numbers of a network by name, and the limits that may be set on them.
 
-Shapes: N networks; every column is a float64 array [N].
+What a network costs on a device carries the device's name: ``latency_ms@pi``, ``energy_mj@pi``. Shapes: N networks; every column is a
+float64 array [N].
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from ofa.errors import SearchError, nearest
-from search.pareto import Bools, Floats
+from search.pareto import Floats
 
-__all__ = ["COLUMNS", "COSTS", "Budget", "Columns"]
+__all__ = ["COUNTS", "LATENCIES", "Bound", "Budget", "Columns", "at_device", "known_columns"]
 
-COSTS = ("latency_ms", "latency_low_ms", "latency_high_ms", "macs", "params", "weight_bytes", "peak_activation_bytes")
-"""Everything about a network that is better small."""
+LATENCIES = ("latency_ms", "latency_low_ms", "latency_high_ms")
+"""Of a network on a device: the expected latency and the interval that holds it."""
 
-COLUMNS = ("accuracy", *COSTS)
-"""The numbers of an evaluated network, in the order of rows, tables and files."""
+ENERGY = "energy_mj"
+"""Of one call on a device, where its table has it."""
+
+COUNTS = ("macs", "params", "weight_bytes", "peak_activation_bytes")
+"""What follows from the network alone."""
+
+_LIMITED = ("latency_ms", ENERGY, *COUNTS, "accuracy")
+"""What a budget can name."""
 
 Columns = Mapping[str, Floats]
-"""Arrays of equal length by the names of ``COLUMNS``."""
+"""Arrays of equal length by the names of numbers."""
+
+
+def at_device(name: str, device: str) -> str:
+    """The column of a number that belongs to a device."""
+    return f"{name}@{device}"
+
+
+def known_columns(devices: Sequence[str], with_energy: Sequence[str] = ()) -> tuple[str, ...]:
+    """The numbers of an evaluated network but its accuracy, in the order of tables and files."""
+    latencies = [at_device(name, device) for device in devices for name in LATENCIES]
+    return (*latencies, *(at_device(ENERGY, device) for device in with_energy), *COUNTS)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What a number may be.
+
+    Attributes:
+        most: at most this; None for no limit.
+        least: at least this; None for no limit.
+
+    Raises:
+        SearchError: a limit is not a positive number, or none is left between them.
+    """
+
+    most: float | None = None
+    least: float | None = None
+
+    def __post_init__(self) -> None:
+        for limit in (self.most, self.least):
+            number = limit is None or (isinstance(limit, int | float) and not isinstance(limit, bool))
+            if not number or (limit is not None and not (math.isfinite(limit) and limit > 0)):
+                raise SearchError(f"a budget must be a positive number, but one is {limit!r}; give what the network may cost")
+        if self.most is None and self.least is None:
+            raise SearchError("a budget must say a limit, but has neither a least nor a most; give one of them")
+        if self.most is not None and self.least is not None and self.least > self.most:
+            raise SearchError(
+                f"a budget must leave something, but is at least {self.least:g} and at most {self.most:g}; swap or widen them"
+            )
+
+    def __str__(self) -> str:
+        if self.least is None:
+            return f"<= {self.most:g}"
+        return f">= {self.least:g}" if self.most is None else f"in {self.least:g} .. {self.most:g}"
+
+
+class Budget:
+    """What a network may cost, and at least must; kept by every answer.
+
+    Args:
+        limits: by name what is limited: a number is the most, a ``Bound`` says more. Names are ``latency_ms`` and ``energy_mj``, of
+            several devices ``latency_ms@pi``; ``macs``, ``params``, ``weight_bytes``, ``peak_activation_bytes``; and ``accuracy``
+            (0..1), which is a least. None sets no limit.
+        expected_latency: compare ``latency_ms`` with the expected latency. By default its most is compared with the upper end of the
+            interval, so that a network that meets the budget on paper meets it on the device, and its least with the lower end.
+
+    Attributes:
+        bounds: the limits that are set, by name.
+
+    Raises:
+        SearchError: a name that is none of these, or a limit that is not a positive number.
+    """
+
+    def __init__(self, limits: Mapping[str, float | Bound | None] | None = None, *, expected_latency: bool = False) -> None:
+        self.expected_latency = expected_latency
+        self.bounds: dict[str, Bound] = {}
+        for name, limit in (limits or {}).items():
+            base, _, device = name.partition("@")
+            if base not in _LIMITED or ("@" in name and (base not in (LATENCIES[0], ENERGY) or not device)):
+                raise SearchError(f"a budget must limit a known number, but got '{name}'; {nearest(base, _LIMITED)}")
+            if limit is not None:
+                self.bounds[name] = self._bound(name, limit)
+
+    @staticmethod
+    def _bound(name: str, limit: float | Bound) -> Bound:
+        if name == "accuracy":
+            bound = limit if isinstance(limit, Bound) else Bound(least=limit)
+            if any(end is not None and end > 1 for end in (bound.least, bound.most)):
+                raise SearchError(f"an accuracy must be in 0..1, but the budget says {bound}; divide percentages by 100")
+            return bound
+        return limit if isinstance(limit, Bound) else Bound(most=limit)
+
+    def __bool__(self) -> bool:
+        return bool(self.bounds)
+
+    def to_json(self) -> dict[str, float | dict[str, float]]:
+        """The limits by name: a number is the most (of ``accuracy`` the least), an object has ``least`` and perhaps ``most``."""
+        return {name: self._json_of(name, bound) for name, bound in self.bounds.items()}
+
+    @staticmethod
+    def _json_of(name: str, bound: Bound) -> float | dict[str, float]:
+        given = {"least": bound.least, "most": bound.most}
+        set_ = {key: value for key, value in given.items() if value is not None}
+        usual = "least" if name == "accuracy" else "most"
+        return set_[usual] if set(set_) == {usual} else set_
+
+    def limits(self, devices: Sequence[str]) -> list[Limit]:
+        """Every limit with the column that it is compared with.
+
+        Args:
+            devices: those whose numbers are known; a name without a device means the only one.
+
+        Raises:
+            SearchError: a device is not among them, or not said where there are several.
+        """
+        found = []
+        for name, bound in self.bounds.items():
+            base, _, device = name.partition("@")
+            suffix = f"@{_resolved(base, device, devices)}" if base in (LATENCIES[0], ENERGY) else ""
+            for end, sign in ((bound.most, 1), (bound.least, -1)):
+                if end is not None:
+                    found.append(Limit(name=name, column=self._compared(base, sign) + suffix, limit=float(end), sign=sign))
+        return found
+
+    def _compared(self, base: str, sign: int) -> str:
+        if base != LATENCIES[0] or self.expected_latency:
+            return base
+        return "latency_high_ms" if sign > 0 else "latency_low_ms"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Budget:
-    """The most that a network may cost; None sets no limit.
+class Limit:
+    """One side of a bound.
 
     Attributes:
-        latency_ms: limit of the latency of one call on the device.
-        macs: limit of the multiply-accumulates of one image.
-        params: limit of the number of parameters.
-        weight_bytes: limit of the bytes of the weights as they are shipped.
-        peak_activation_bytes: limit of the bytes of activations that are alive at once.
-        expected_latency: compare ``latency_ms`` with the expected latency. By default it is compared with the upper end of the
-            interval, so that a network that meets the budget on paper meets it on the device.
-
-    Raises:
-        SearchError: a limit is not a positive number.
+        name: what the user named.
+        column: the number that is compared.
+        limit: the value.
+        sign: 1 if it is the most, -1 if it is the least.
     """
 
-    latency_ms: float | None = None
-    macs: float | None = None
-    params: float | None = None
-    weight_bytes: float | None = None
-    peak_activation_bytes: float | None = None
-    expected_latency: bool = False
+    name: str
+    column: str
+    limit: float
+    sign: int
 
-    def __post_init__(self) -> None:
-        for key, limit in self.limits.items():
-            number = isinstance(limit, int | float) and not isinstance(limit, bool)
-            if not number or not math.isfinite(limit) or limit <= 0:
-                raise SearchError(f"a budget must be a positive number, but {key} is {limit!r}; give the most that the network may cost")
-
-    @classmethod
-    def from_mapping(cls, limits: Mapping[str, float | None], *, expected_latency: bool = False) -> Budget:
-        """The budget of these limits by their names.
-
-        Raises:
-            SearchError: a key that is none of the limits, or a value that is not a positive number.
-        """
-        for key in limits:
-            if key not in _LIMITS:
-                raise SearchError(f"a budget must limit a known cost, but got '{key}'; {nearest(key, _LIMITS)}")
-        return cls(**limits, expected_latency=expected_latency)
-
-    @property
-    def limits(self) -> dict[str, float]:
-        """The limits that are set, by their key."""
-        return {key: limit for key, limit in asdict(self).items() if key in _LIMITS and limit is not None}
-
-    def column(self, key: str) -> str:
-        """The name of the column that the limit ``key`` is compared with."""
-        return "latency_high_ms" if key == "latency_ms" and not self.expected_latency else key
-
-    def violations(self, columns: Columns) -> dict[str, Floats]:
-        """By limit, how far each network is above it as a share of the limit; at most 0 where it is kept."""
-        return {key: columns[self.column(key)] / limit - 1.0 for key, limit in self.limits.items()}
-
-    def allows(self, columns: Columns) -> Bools:
-        """Whether each network keeps every limit."""
-        allowed = np.ones(len(columns["accuracy"]), dtype=np.bool_)
-        for excess in self.violations(columns).values():
-            allowed &= excess <= 0
-        return allowed
+    def excess(self, columns: Columns) -> Floats:
+        """How far each network is beyond the limit as a share of it [N]; at most 0 where it is kept."""
+        return self.sign * (columns[self.column] / self.limit - 1.0)
 
 
-_LIMITS = ("latency_ms", "macs", "params", "weight_bytes", "peak_activation_bytes")
+def excess_of(limits: Sequence[Limit], columns: Columns, count: int) -> Floats:
+    """The largest excess of each network over all limits [N]; at most 0 where all are kept."""
+    worst_N = np.full(count, -np.inf)
+    for limit in limits:
+        np.maximum(worst_N, limit.excess(columns), out=worst_N)
+    return worst_N
+
+
+def _resolved(base: str, device: str, devices: Sequence[str]) -> str:
+    if device in devices:
+        return device
+    if device or not devices:
+        known = f"it knows {', '.join(devices)}" if devices else "it knows no device"
+        raise SearchError(f"a budget must be of a device whose table was searched, but got '{base}@{device}'; {known}")
+    if len(devices) > 1:
+        raise SearchError(
+            f"a budget must say which device it is of where there are several, but got only '{base}'; "
+            f"name one of {', '.join(devices)}, such as {devices[0]}=12ms"
+        )
+    return devices[0]

@@ -3,43 +3,35 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Self
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 
 from ofa.arch import Arch
-from ofa.errors import BudgetError, SearchError
-from search.budget import COLUMNS, COSTS, Budget, Columns
+from ofa.errors import FileError, SearchError
+from search.budget import COUNTS, ENERGY, Budget, Columns, at_device, excess_of, known_columns
+from search.impossible import impossible
 from search.pareto import Bools, Floats, non_dominated
 from search.store import read_table, write_table
 
-if TYPE_CHECKING:  # a query needs no networks, and so no torch, which takes a second to load
-    from search.problem import Archive
+__all__ = ["Candidate", "Front", "Latency", "staircase"]
 
-__all__ = ["Candidate", "Front", "ImpossibleBudgetError", "staircase"]
-
-_SCHEMA = 1
-_JUDGED = tuple(cost for cost in COSTS if cost != "latency_low_ms")
-"""The costs that a budget can limit: a network stays if it is best for some limits on them."""
-
-_COUNTS = ("macs", "params", "weight_bytes", "peak_activation_bytes")
+_SCHEMA = 2
+_ACCURACIES = ("accuracy", "accuracy_low", "accuracy_high")
 
 
-class ImpossibleBudgetError(BudgetError):
-    """A budget that no network meets.
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """The expected latency of a network on a device and the interval that holds it, in milliseconds; equal if none is known."""
 
-    Attributes:
-        binding: by limit that binds, the least value that can be achieved (with the other limits kept, if each alone can be kept).
-    """
-
-    def __init__(self, message: str, binding: Mapping[str, float]) -> None:
-        super().__init__(message)
-        self.binding = dict(binding)
+    latency_ms: float
+    latency_low_ms: float
+    latency_high_ms: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,93 +41,127 @@ class Candidate:
     Attributes:
         arch: the network.
         accuracy: 0..1.
-        latency_ms, latency_low_ms, latency_high_ms: expected latency and the interval that holds it.
+        accuracy_low, accuracy_high: ends of its 90 % interval; None where it is not known.
+        latencies: by device.
+        energies_mj: by device, of those whose tables know it.
         macs, params, weight_bytes, peak_activation_bytes: exact costs.
     """
 
     arch: Arch
     accuracy: float
-    latency_ms: float
-    latency_low_ms: float
-    latency_high_ms: float
+    accuracy_low: float | None
+    accuracy_high: float | None
+    latencies: Mapping[str, Latency]
+    energies_mj: Mapping[str, float]
     macs: int
     params: int
     weight_bytes: int
     peak_activation_bytes: int
 
+    def latency_on(self, device: str) -> Latency | None:
+        """What is promised on a device; None where nothing is."""
+        return self.latencies.get(device)
+
     def to_json(self) -> dict[str, Any]:
-        """All fields, as JSON values."""
-        return {**{field.name: getattr(self, field.name) for field in fields(self)}, "arch": self.arch.to_json()}
+        """All of it, as JSON values; what is promised on the first device stands beside the other costs too."""
+        devices = {name: dict(vars(latency)) for name, latency in self.latencies.items()}
+        for name, energy_mj in self.energies_mj.items():
+            devices[name][ENERGY] = energy_mj
+        accuracy = {"accuracy": self.accuracy, "accuracy_low": self.accuracy_low, "accuracy_high": self.accuracy_high}
+        first = next(iter(devices.values()), {})
+        return {**accuracy, **first, **{name: getattr(self, name) for name in COUNTS}, "devices": devices, "arch": self.arch.to_json()}
 
 
 class Front:
-    """The networks that no other evaluated network beats in accuracy and every cost.
+    """The networks that no other evaluated network beats in accuracy and every objective.
 
     Attributes:
-        networks: one row each, ascending in latency: the columns of ``search.problem.COLUMNS``, and ``arch`` as JSON text.
-        dominated: the same columns but ``arch`` of everything else that was evaluated, for pictures.
-        metadata: JSON values: space, device, where accuracy and latency come from, the study.
+        networks: one row each, ascending in the first objective: ``accuracy`` with ``accuracy_low`` and ``accuracy_high`` (NaN where
+            they are not known), the columns of ``search.budget.known_columns``, and ``arch`` as JSON text.
+        dominated: some of everything else that was evaluated, for pictures: ``accuracy``, and the costs that the search needed.
+        metadata: JSON values: ``space``, ``devices``, ``objectives``, ``least`` (the least achievable cost by column), where accuracy and
+            latency come from, the study.
     """
 
     def __init__(self, networks: pd.DataFrame, dominated: pd.DataFrame, metadata: Mapping[str, Any]) -> None:
         if not len(networks):
             raise SearchError("a front must hold a network, but this one is empty; evaluate some networks that keep the budget")
-        self.networks = networks.sort_values("latency_ms", kind="stable", ignore_index=True)
-        self.dominated = dominated.reset_index(drop=True)
         self.metadata = dict(metadata)
-        self._columns = _columns(self.networks)
-
-    @classmethod
-    def of(cls, archive: Archive, metadata: Mapping[str, Any]) -> Self:
-        """The front of all evaluated networks that keep the problem's budget.
-
-        Raises:
-            ImpossibleBudgetError: none of them keeps it.
-        """
-        columns, archs, budget = archive.columns(), archive.archs, archive.problem.budget
-        allowed = budget.allows(columns)
-        if not allowed.any():
-            raise _impossible(columns, budget, f"of the {len(archs)} networks evaluated")
-        rows = np.flatnonzero(allowed)
-        best = np.zeros(len(archs), dtype=np.bool_)
-        best[rows[non_dominated(_judged(columns)[rows])]] = True
-        frame = pd.DataFrame({name: columns[name] for name in COLUMNS})
-        networks = frame[best].assign(arch=[json.dumps(archs[i].to_json()) for i in np.flatnonzero(best)])
-        return cls(networks, frame[~best], metadata)
+        by = [name for name in (*self.metadata["objectives"][:1], "accuracy") if name in networks]
+        self.networks = networks.sort_values(by, kind="stable", ignore_index=True)
+        self.dominated = dominated.reset_index(drop=True)
 
     def __len__(self) -> int:
         return len(self.networks)
 
     @property
-    def device_name(self) -> str:
-        """The device that its latencies are of."""
-        return str(self.metadata["device"])
+    def device_names(self) -> tuple[str, ...]:
+        """The devices that its latencies are of."""
+        return tuple(self.metadata["devices"])
+
+    @cached_property
+    def columns(self) -> dict[str, Floats]:
+        """All numbers of the networks, by name."""
+        return {str(name): self.networks[name].to_numpy(dtype=np.float64) for name in self.networks if name != "arch"}
 
     def query(self, budget: Budget, top: int = 1) -> tuple[Candidate, ...]:
-        """The most accurate networks that keep ``budget``, best first; of equally accurate ones the faster first.
+        """The most accurate networks that keep ``budget``, best first; of equally accurate ones the less costly first.
 
         Args:
-            budget: the most that they may cost.
+            budget: what they may cost. For what is not among the front's objectives there may be better networks than it holds, see
+                ``unsearched``.
             top: how many, fewer if the front has not so many.
 
         Raises:
-            ImpossibleBudgetError: no network of the front keeps it. As nothing that was evaluated is less costly than the front,
-                the least values it states are those of everything that was evaluated.
-            SearchError: ``top`` is below 1.
+            ImpossibleBudgetError: no network of the front keeps it.
+            SearchError: ``top`` is below 1, or the budget limits what the front does not know.
         """
         if top < 1:
             raise SearchError(f"a query must ask for at least 1 network, but top is {top}; ask for 1 or more")
-        allowed = np.flatnonzero(budget.allows(self._columns))
+        limits = budget.limits(self.device_names)
+        for limit in limits:
+            if limit.column not in self.columns:
+                raise SearchError(
+                    f"a budget must limit a number that the front knows, but {limit.column} is not among {', '.join(self.columns)}; "
+                    "search with a table that has it"
+                )
+        excess_N = excess_of(limits, self.columns, len(self))
+        allowed = np.flatnonzero(excess_N <= 0)
         if not len(allowed):
-            raise _impossible(self._columns, budget, "of the front")
-        order = np.lexsort((self._columns["latency_ms"][allowed], -self._columns["accuracy"][allowed]))
+            nearest = self.candidate(int(np.argmin(excess_N)))
+            raise impossible(limits, self.columns, self.metadata["least"], nearest=nearest, among="of the front")
+        costs = [self.columns[name][allowed] for name in reversed(self.metadata["objectives"])]
+        order = np.lexsort([*costs, -self.columns["accuracy"][allowed]])
         return tuple(self.candidate(int(i)) for i in allowed[order[:top]])
+
+    def unsearched(self, budget: Budget) -> tuple[str, ...]:
+        """What a budget limits that was no objective, or at least: there the front's answer keeps it, but a better one may exist."""
+        searched = {name.replace("latency_high_ms", "latency_ms") for name in self.metadata["objectives"]}
+        limits = budget.limits(self.device_names)
+        strange = [
+            limit.name
+            for limit in limits
+            if limit.column != "accuracy" and (limit.sign < 0 or limit.column.replace("latency_high_ms", "latency_ms") not in searched)
+        ]
+        return tuple(dict.fromkeys(strange))
 
     def candidate(self, row: int) -> Candidate:
         """The network of a row of ``networks``."""
-        values = {name: self._columns[name][row].item() for name in COLUMNS}
-        values.update({name: int(values[name]) for name in _COUNTS})
-        return Candidate(arch=Arch.from_json(json.loads(self.networks["arch"].iloc[row])), **values)
+        values = {name: float(column[row]) for name, column in self.columns.items()}
+        names = ("latency_ms", "latency_low_ms", "latency_high_ms")
+        ends = {name: None if np.isnan(values[name]) else values[name] for name in _ACCURACIES[1:]}
+        return Candidate(
+            arch=Arch.from_json(json.loads(self.networks["arch"].iloc[row])),
+            accuracy=values["accuracy"],
+            accuracy_low=ends["accuracy_low"],
+            accuracy_high=ends["accuracy_high"],
+            latencies={device: Latency(**{name: values[at_device(name, device)] for name in names}) for device in self.device_names},
+            energies_mj={device: values[key] for device in self.device_names if (key := at_device(ENERGY, device)) in values},
+            macs=int(values["macs"]),
+            params=int(values["params"]),
+            weight_bytes=int(values["weight_bytes"]),
+            peak_activation_bytes=int(values["peak_activation_bytes"]),
+        )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the front as a Parquet file."""
@@ -147,56 +173,18 @@ class Front:
         """Read what ``save`` wrote.
 
         Raises:
-            FileError: the file is absent, damaged, no front, or of a newer schema.
+            FileError: the file is absent, damaged, no front, or of another schema.
         """
-        wanted = (*COLUMNS, "arch", "on_front")
-        rows, metadata = read_table(path, kind="front", schema=_SCHEMA, columns=wanted, made_by="ofa search")
+        wanted = (*_ACCURACIES, *COUNTS, "arch", "on_front")
+        rows, metadata = read_table(path, kind="front", schema=_SCHEMA, columns=wanted, made_by="ofa search", oldest=_SCHEMA)
+        missing = set(known_columns(metadata.get("devices", []))) - set(rows.columns)
+        if missing or not {"objectives", "least", "devices"} <= set(metadata):
+            raise FileError(f"'{path}' must be a whole front, but lacks {sorted(missing) or 'metadata'}; make it again with: ofa search")
         on_front = rows.pop("on_front").to_numpy(dtype=np.bool_)
-        return cls(rows[on_front], rows[~on_front].drop(columns="arch"), metadata)
+        dominated = rows[~on_front].drop(columns="arch").dropna(axis="columns", how="all")
+        return cls(rows[on_front], dominated, metadata)
 
 
 def staircase(columns: Columns, costs: tuple[str, ...]) -> Bools:
     """Which networks no other beats in accuracy and these costs."""
     return non_dominated(np.stack([-columns["accuracy"], *(columns[cost] for cost in costs)], axis=1))
-
-
-def _judged(columns: Columns) -> Floats:
-    return np.stack([-columns["accuracy"], *(columns[cost] for cost in _JUDGED)], axis=1)
-
-
-def _columns(rows: pd.DataFrame) -> dict[str, Floats]:
-    return {name: rows[name].to_numpy(dtype=np.float64) for name in COLUMNS}
-
-
-def _impossible(columns: Columns, budget: Budget, among: str) -> ImpossibleBudgetError:
-    limits = budget.limits
-    least = {key: float(columns[budget.column(key)].min()) for key in limits}
-    alone = {key: least[key] for key in limits if least[key] > limits[key]}
-    binding = alone or _together(columns, budget)
-    called = {key: f"{key} (the upper end of its interval)" if budget.column(key) != key else key for key in limits}
-    wanted = " and ".join(f"{called[key]} <= {limit:g}" for key, limit in limits.items())
-    achievable = (" and " if alone else " or ").join(f"{key} {_raised(value):.12g}" for key, value in binding.items())
-    how = "the least achievable is" if alone else "with the other limits kept the least achievable is"
-    message = f"a budget must be one that some network keeps, but none {among} has {wanted}: {how} {achievable}; raise it to that"
-    return ImpossibleBudgetError(message, binding)
-
-
-def _raised(value: float) -> float:
-    """A number in few digits that is no less than ``value``, so that a budget which is raised to it can be met."""
-    scale = 10.0 ** (math.floor(math.log10(value)) - 3)
-    return value if value.is_integer() else math.ceil(value / scale) * scale
-
-
-def _together(columns: Columns, budget: Budget) -> dict[str, float]:
-    """Limits that can each be kept, but not at once: what each would have to be if the others stay."""
-    excess = budget.violations(columns)
-    binding = {}
-    for key in excess:
-        others = np.all([excess[other] <= 0 for other in excess if other != key], axis=0)
-        if others.any():
-            binding[key] = float(columns[budget.column(key)][others].min())
-    if binding:
-        return binding
-    # Not even all but one can be kept: what the nearest network costs beyond the limits.
-    nearest = int(np.argmin(np.max(list(excess.values()), axis=0)))
-    return {key: float(columns[budget.column(key)][nearest]) for key in excess if excess[key][nearest] > 0}

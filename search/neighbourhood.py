@@ -1,20 +1,21 @@
 """Local improvement of a front: the neighbours of its networks are evaluated, until none is better or a limit is reached.
 
 This is the Pareto local search of Paquete, Chiarandini and Stützle ("Pareto local optimum sets in the biobjective traveling
-salesman problem", 2004). A sampler is good at finding the region, and wasteful at its last few genes; there whole
-neighbourhoods cost less than the sampler's thoughts about one network.
+salesman problem", 2004). Chance is good at finding the region, and wasteful at the last few genes; there whole neighbourhoods are cheap.
+
+Shape suffixes: N networks, C columns of an encoded arch.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from ofa.arch import Arch
 from ofa.progress import Progress, silent
-from search.front import staircase
-from search.problem import Archive
+from ofa.space import ROW_DTYPE, Rows, Space
+from search.archive import Archive, Integers
+from search.pareto import non_dominated
 
-__all__ = ["improve"]
+__all__ = ["best_of", "improve", "neighbours_of"]
 
 _MEMBERS_AT_ONCE = 16
 """Networks whose neighbours are evaluated before the front is looked at again: many enough for arrays, few enough that the
@@ -39,25 +40,44 @@ def improve(archive: Archive, *, limit: int, progress: Progress = silent) -> int
         OfaError: as evaluating does.
     """
     start = len(archive)
-    explored: set[Arch] = set()
+    explored: set[int] = set()
     while (left := limit - (len(archive) - start)) > 0:
-        members = [arch for arch in _best(archive) if arch not in explored]
+        members = [index for index in best_of(archive).tolist() if index not in explored]
         if not members:
             break
         # Evenly along the front, so that a limit that is reached early has served all of it.
         chosen = [members[i] for i in np.linspace(0, len(members) - 1, min(len(members), _MEMBERS_AT_ONCE)).astype(int)]
-        new = list(dict.fromkeys(n for arch in chosen for n in archive.problem.space.neighbours(arch) if n not in archive))
+        rows_NC = neighbours_of(archive.problem.space, archive.rows[chosen])
         explored.update(chosen)
-        archive.evaluate(new[:left])
+        archive.evaluate(rows_NC[archive.fresh(rows_NC)][:left])
         progress(len(archive) - start, limit, f"{len(members) - len(chosen)} networks whose neighbours are unknown")
     return len(archive) - start
 
 
-def _best(archive: Archive) -> list[Arch]:
-    columns, archs, problem = archive.columns(), archive.archs, archive.problem
-    allowed = np.flatnonzero(problem.budget.allows(columns))
+def best_of(archive: Archive) -> Integers:
+    """The indices of the networks that nothing beats within the budget, ascending in the first objective; else of the nearest to it."""
+    problem = archive.problem
+    allowed = np.flatnonzero(archive.allowed)
     if not len(allowed):
-        excess = np.max(list(problem.budget.violations(columns).values()), axis=0)
-        return [archs[int(np.argmin(excess))]]
-    rows = allowed[staircase({name: column[allowed] for name, column in columns.items()}, problem.objectives)]
-    return [archs[i] for i in rows[np.argsort(columns[problem.objectives[0]][rows])]]
+        return np.array([int(np.argmin(archive.excess))], dtype=np.intp)
+    judged_NK = np.concatenate([-archive.accuracies[allowed, None], archive.costs(problem.costs)[allowed]], axis=1)
+    best = allowed[non_dominated(judged_NK)]
+    order = np.argsort(archive.costs(problem.costs)[best, 0] if problem.costs else archive.accuracies[best], kind="stable")
+    return np.asarray(best[order], dtype=np.intp)
+
+
+def neighbours_of(space: Space, rows_NC: Rows) -> Rows:
+    """Canonical rows of all networks that differ in one gene from one of ``rows_NC``, as of ``Space.neighbours``; some come twice.
+
+    Where a stage grows, its new blocks have the smallest value of every gene, or the largest.
+    """
+    largest_C = (space.cardinalities - 1).astype(ROW_DTYPE)
+    bases = np.concatenate([rows_NC, np.where(space.active(rows_NC), rows_NC, largest_C)]).astype(ROW_DTYPE)
+    found = []
+    for column, count in enumerate(space.cardinalities.tolist()):
+        for value in range(count):
+            changed = bases[bases[:, column] != value].copy()
+            changed[:, column] = value
+            found.append(changed)
+    # A change in a block that is not there changes nothing, or only where its stage grew; those that stay equal are known already.
+    return np.unique(space.canonical(np.concatenate(found)), axis=0)

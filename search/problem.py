@@ -1,55 +1,55 @@
-"""What a search is about: a space, the objectives, the hard limits, and how archs become numbers.
+"""What a search is about: a space, the objectives, the hard limits, and how encoded archs become numbers.
 
-Shapes: N archs; every column is a float64 array [N].
+Shape suffixes: N archs, C columns of an encoded arch. Every column of numbers is a float64 array [N].
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 
-from ofa.arch import Arch
-from ofa.blocks import PlacedBlock
-from ofa.cost import costs
 from ofa.errors import SearchError, nearest
-from ofa.families import lower
-from ofa.space import Space
+from ofa.space import Rows, Space
 from search.accuracy import AccuracySource
-from search.budget import COLUMNS, COSTS, Budget, Columns
+from search.budget import COUNTS, ENERGY, LATENCIES, Budget, Limit, at_device, known_columns
+from search.costs import costs_of
 from search.pareto import Floats
 
-__all__ = ["COLUMNS", "COSTS", "Archive", "Budget", "Columns", "LatencyEstimate", "LatencySource", "Problem"]
-
-
-class LatencyEstimate(Protocol):
-    """An expected latency and the interval that it holds in, in milliseconds; NaN for both ends if no interval is known."""
-
-    @property
-    def latency_ms(self) -> float:
-        """The expected latency."""
-
-    @property
-    def low_ms(self) -> float:
-        """The lower end of the interval."""
-
-    @property
-    def high_ms(self) -> float:
-        """The upper end of the interval."""
+__all__ = ["LatencySource", "Problem"]
 
 
 class LatencySource(Protocol):
-    """What estimates latency; ``latency_tables.LatencyTable`` is one."""
+    """What tells latencies on one device; ``latency_tables.Estimator`` is one, ``search.measured.MeasuredLatency`` another."""
+
+    @property
+    def space(self) -> Space:
+        """The space whose encoded archs it takes."""
+
+    @property
+    def device_name(self) -> str:
+        """The device."""
 
     @property
     def metadata(self) -> Mapping[str, Any]:
-        """Where the numbers come from, as JSON values; ``device`` is an object with a ``name``."""
+        """Where the numbers come from, as JSON values."""
 
-    def estimate(self, space: Space, lowered: Sequence[PlacedBlock], /) -> LatencyEstimate:
-        """The latency of a lowered network of ``space``."""
+    @property
+    def has_energy(self) -> bool:
+        """Whether it knows energies."""
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether it measures each network, which takes seconds, instead of computing from a table."""
+
+    def estimates_of_rows(self, rows_NC: Rows, /) -> tuple[Floats, Floats, Floats]:
+        """Latencies and the ends of their intervals in ms, [N] each; NaN for the ends where no interval is known."""
+
+    def energies_of_rows(self, rows_NC: Rows, /) -> Floats:
+        """Millijoules of one call [N], if ``has_energy``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,123 +59,128 @@ class Problem:
     Attributes:
         space: the networks among which to search.
         accuracy: tells the accuracy of a network (to be made large).
-        latency: tells the latency of a network on the device.
+        latencies: tell the latency of a network, one source a device.
         budget: hard limits that every answer keeps.
-        objectives: the costs to be traded against accuracy.
+        objectives: the costs to be traded against accuracy, such as ``latency_high_ms@pi`` or ``macs``; None for the upper end of the
+            latency on every device, or the MACs without any. Empty, only accuracy counts, within the budget.
 
     Raises:
-        SearchError: the accuracy source is of another space, or an objective is no cost.
+        SearchError: a source is of another space, two are of one device, or an objective is no cost.
     """
 
     space: Space
     accuracy: AccuracySource
-    latency: LatencySource
+    latencies: Sequence[LatencySource] = ()
     budget: Budget = field(default_factory=Budget)
-    objectives: tuple[str, ...] = ("latency_ms",)
+    objectives: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.accuracy.space_name != self.space.name:
-            raise SearchError(
-                f"accuracies must be of the space that is searched, but the space is {self.space.name} and they are of "
-                f"{self.accuracy.space_name}; fit or train for {self.space.name}"
-            )
-        for name in self.objectives:
-            if name not in COSTS:
-                raise SearchError(f"an objective must be a cost, but got '{name}'; {nearest(name, COSTS)}")
-        if not self.objectives:
-            raise SearchError("a search must trade accuracy against a cost, but objectives is empty; name one, such as latency_ms")
+        spaces = [("accuracies", self.accuracy.space), *(("latencies", source.space) for source in self.latencies)]
+        for what, known in spaces:
+            if known.name != self.space.name or known.num_classes != self.space.num_classes:
+                named = [f"{space.name} with {space.num_classes} classes" for space in (self.space, known)]
+                raise SearchError(
+                    f"{what} must be of the space that is searched, but the space is {named[0]} and they are of {named[1]}; "
+                    f"fit, train or measure for {self.space.name}"
+                )
+        if len(set(self.devices)) < len(self.devices):
+            raise SearchError(f"each device must come once, but they are {', '.join(self.devices)}; leave one table out")
+        if self.objectives is None:
+            ends = tuple(at_device("latency_ms" if self.budget.expected_latency else "latency_high_ms", name) for name in self.devices)
+            object.__setattr__(self, "objectives", ends or ("macs",))
+        for name in self.costs:
+            if name not in self.column_names:
+                raise SearchError(f"an objective must be a cost that is known here, but got '{name}'; {nearest(name, self.column_names)}")
+        _ = self.limits
 
-    def evaluate(self, archs: Sequence[Arch], accuracies: Floats | None = None) -> dict[str, Floats]:
-        """The columns of ``archs``.
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The names of the devices, in order."""
+        return tuple(source.device_name for source in self.latencies)
 
-        Args:
-            archs: networks of the space.
-            accuracies: theirs, where they are known; otherwise the accuracy source is asked once for all of them.
+    @property
+    def costs(self) -> tuple[str, ...]:
+        """The objectives but accuracy."""
+        return self.objectives or ()
+
+    @cached_property
+    def column_names(self) -> tuple[str, ...]:
+        """All numbers that are known of a network, but its accuracy."""
+        return known_columns(self.devices, [source.device_name for source in self.latencies if source.has_energy])
+
+    @cached_property
+    def limits(self) -> tuple[Limit, ...]:
+        """The budget's limits; errors as ``Budget.limits``."""
+        limits = tuple(self.budget.limits(self.devices))
+        for limit in limits:
+            if limit.column not in (*self.column_names, "accuracy"):
+                raise SearchError(f"a budget must limit a number that is known, but no table here has {limit.column}; leave it out")
+        return limits
+
+    @cached_property
+    def needed(self) -> tuple[str, ...]:
+        """The costs that a search must know of every network: objectives, and what the budget limits."""
+        return tuple(dict.fromkeys([*self.costs, *(limit.column for limit in self.limits if limit.column != "accuracy")]))
+
+    def is_measured(self, name: str) -> bool:
+        """Whether a cost is measured network by network, so that many of them cannot be asked for."""
+        return any(name.endswith(f"@{source.device_name}") and source.is_measured for source in self.latencies)
+
+    def accuracies(self, rows_NC: Rows) -> Floats:
+        """The accuracies (0..1) of encoded archs of the space [N].
 
         Raises:
-            SearchError: the accuracy source or the latency source answers what is no accuracy or latency.
+            SearchError: the accuracy source answers what is no accuracy.
         """
-        rows = np.empty((len(archs), len(COLUMNS)))
-        for row, arch in zip(rows, archs, strict=True):
-            row[1:] = self._costs(arch)
-        if archs:
-            rows[:, 0] = self._checked(archs, self.accuracy(archs) if accuracies is None else accuracies)
-        return dict(zip(COLUMNS, rows.T, strict=True))
-
-    def _checked(self, archs: Sequence[Arch], accuracies: Floats) -> Floats:
-        values = np.asarray(accuracies, dtype=np.float64)
-        if values.shape != (len(archs),):
+        if not len(rows_NC):
+            return np.empty(0)
+        values = np.asarray(self.accuracy.of_rows(self.space.rows_in(self.accuracy.space, rows_NC)), dtype=np.float64)
+        if values.shape != (len(rows_NC),):
             raise SearchError(
-                f"an accuracy source must answer one number a network, but {len(archs)} networks got an array of shape "
+                f"an accuracy source must answer one number a network, but {len(rows_NC)} networks got an array of shape "
                 f"{values.shape}; correct {type(self.accuracy).__name__}"
             )
         wrong = np.flatnonzero(~((values >= 0) & (values <= 1)))
         if len(wrong):
             raise SearchError(
                 f"an accuracy must be a number in 0..1, but {type(self.accuracy).__name__} answers {values[wrong[0]]} for "
-                f"{archs[wrong[0]].to_json()}; correct it and search again"
+                f"{self.space.decode(rows_NC[wrong[0]].tolist()).to_json()}; correct it and search again"
             )
         return values
 
-    def _costs(self, arch: Arch) -> tuple[float, ...]:
-        lowered = lower(self.space, arch)
-        estimate = self.latency.estimate(self.space, lowered)
-        interval = (float(estimate.latency_ms), float(estimate.low_ms), float(estimate.high_ms))
-        if math.isnan(interval[1]) and math.isnan(interval[2]):
+    def accuracy_intervals(self, rows_NC: Rows) -> tuple[Floats, Floats]:
+        """The ends of the 90 % intervals of accuracies, [N] each; NaN where the source knows none."""
+        return self.accuracy.interval_of_rows(self.space.rows_in(self.accuracy.space, rows_NC))
+
+    def costs_of_rows(self, rows_NC: Rows, names: Iterable[str] | None = None) -> dict[str, Floats]:
+        """Columns of costs by name, those of ``needed`` by default.
+
+        Raises:
+            SearchError: a latency source answers what is no latency.
+        """
+        wanted = self.needed if names is None else tuple(names)
+        found = costs_of(self.space)(rows_NC, [name for name in wanted if name in COUNTS])
+        for source in self.latencies:
+            own = [name for name in wanted if name.endswith(f"@{source.device_name}")]
+            if own:
+                found.update(self._on_device(source, self.space.rows_in(source.space, rows_NC), own))
+        return {name: found[name] for name in wanted}
+
+    def _on_device(self, source: LatencySource, rows_NC: Rows, names: Sequence[str]) -> dict[str, Floats]:
+        found = {}
+        energy = at_device(ENERGY, source.device_name)
+        if energy in names:
+            found[energy] = source.energies_of_rows(rows_NC)
+        if set(names) - {energy}:
+            expected_N, low_N, high_N = source.estimates_of_rows(rows_NC)
             # A table that was not calibrated knows no interval; then the expected latency is all there is to compare.
-            interval = (interval[0],) * 3
-        if not all(math.isfinite(ms) and ms > 0 for ms in interval):
-            raise SearchError(
-                f"a latency must be a positive number of milliseconds, but the estimate is {interval} for {arch.to_json()}; "
-                "measure the table again"
-            )
-        counted = costs(lowered)
-        return (*interval, *(float(counted[name]) for name in COSTS[3:]))
-
-
-class Archive:
-    """Everything that was evaluated, each network once; a second look costs a dictionary look-up.
-
-    Args:
-        problem: what evaluates the networks.
-    """
-
-    def __init__(self, problem: Problem) -> None:
-        self.problem = problem
-        self._index: dict[Arch, int] = {}
-        self._rows: Floats = np.empty((0, len(COLUMNS)))
-
-    def __len__(self) -> int:
-        return len(self._index)
-
-    def __contains__(self, arch: Arch) -> bool:
-        return arch in self._index
-
-    @property
-    def archs(self) -> tuple[Arch, ...]:
-        """All networks, in the order in which they came."""
-        return tuple(self._index)
-
-    def columns(self) -> dict[str, Floats]:
-        """The columns of all networks, in the order of ``archs``."""
-        return self._columns(np.arange(len(self)))
-
-    def evaluate(self, archs: Sequence[Arch]) -> dict[str, Floats]:
-        """The columns of ``archs``, of which only the new ones are computed; errors as ``Problem.evaluate``, and then none is kept."""
-        new = [arch for arch in dict.fromkeys(archs) if arch not in self._index]
-        if new:
-            self._add(new, self.problem.evaluate(new))
-        return self._columns(np.array([self._index[arch] for arch in archs], dtype=np.intp))
-
-    def recall(self, archs: Sequence[Arch], accuracies: Floats) -> None:
-        """Take networks whose accuracies [N] are known from before; only their costs are computed."""
-        first = {arch: i for i, arch in reversed(list(enumerate(archs))) if arch not in self._index}
-        if first:
-            self._add(list(first), self.problem.evaluate(list(first), accuracies[list(first.values())]))
-
-    def _add(self, archs: Sequence[Arch], columns: Columns) -> None:
-        self._rows = np.concatenate([self._rows, np.stack([columns[name] for name in COLUMNS], axis=1)])
-        self._index.update({arch: len(self._index) + i for i, arch in enumerate(archs)})
-
-    def _columns(self, index: np.ndarray[Any, np.dtype[np.intp]]) -> dict[str, Floats]:
-        return dict(zip(COLUMNS, self._rows[index].T, strict=True))
+            ends = [np.where(np.isnan(end_N), expected_N, end_N) for end_N in (low_N, high_N)]
+            found.update(zip([at_device(name, source.device_name) for name in LATENCIES], [expected_N, *ends], strict=True))
+        for name, values_N in found.items():
+            wrong = np.flatnonzero(~(np.isfinite(values_N) & (values_N > 0)))
+            if len(wrong):
+                raise SearchError(
+                    f"{name} must be a positive number, but is {values_N[wrong[0]]} for "
+                    f"{source.space.decode(rows_NC[wrong[0]].tolist()).to_json()}; measure the table again"
+                )
+        return found

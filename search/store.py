@@ -39,7 +39,7 @@ def write_table(frame: pd.DataFrame, metadata: Mapping[str, Any], path: str | os
 
 
 def read_table(
-    path: str | os.PathLike[str], *, kind: str, schema: int, columns: Iterable[str], made_by: str
+    path: str | os.PathLike[str], *, kind: str, schema: int, columns: Iterable[str], made_by: str, oldest: int = 1
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Read what ``write_table`` wrote.
 
@@ -49,9 +49,10 @@ def read_table(
         schema: the newest layout that the caller understands.
         columns: the columns that it must have.
         made_by: the command that makes such files, for messages.
+        oldest: the oldest layout that the caller understands.
 
     Raises:
-        FileError: the file is absent, damaged, of another kind, or of a newer schema.
+        FileError: the file is absent, damaged, of another kind, or of a schema that the caller does not understand.
     """
     try:
         table = pq.read_table(path)
@@ -69,6 +70,11 @@ def read_table(
         raise FileError(
             f"'{path}' must have schema {schema} or older, but has {metadata['schema']} (written by ofa {metadata['ofa']}); "
             "install that version of ofa-nas"
+        )
+    if metadata["schema"] < oldest:
+        raise FileError(
+            f"'{path}' must have schema {oldest} or newer, but has {metadata['schema']} (written by ofa {metadata['ofa']}); "
+            f"make it again with: {made_by}"
         )
     frame = table.to_pandas()
     if missing := sorted(set(columns) - set(frame.columns)):

@@ -1,4 +1,9 @@
-"""The study: Optuna proposes networks, arrays evaluate them, and the front is what nothing beats. The only file that knows Optuna.
+"""The study: Optuna steers, arrays evolve, and the front is what nothing beats. The only file that knows Optuna.
+
+Optuna takes about a millisecond for a network, a table and a predictor a few microseconds. So each round Optuna proposes a batch of
+networks, which settle on islands that arrays evolve (``search.evolution``), and the best that has evolved becomes trials of the next
+round, from which Optuna goes on: it carries what islands have found from one to the other. A look at the neighbourhood of the whole front
+(``search.neighbourhood``) ends the search. ``benchmarks/search_designs.py`` compares this with other divisions of the work.
 
 The sampler steers a study in memory, because a storage that is asked for every gene of every trial would cost a hundred times
 the sampler's own work (SQLite: 168 ms a trial of 46 genes, against 1.5 ms). Finished trials go to the storage whole, one write
@@ -11,191 +16,266 @@ import hashlib
 import json
 import logging
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import optuna
 from optuna.distributions import IntDistribution
-from optuna.samplers import BaseSampler, NSGAIIISampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, GPSampler, NSGAIIISampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from ofa.arch import Arch
 from ofa.errors import OfaError, SearchError, nearest
 from ofa.progress import Progress, silent
+from ofa.space import ROW_DTYPE, Rows
+from search.archive import Archive, Integers
+from search.evolution import Islands, sample_of_all_sizes, targets_along_front
 from search.front import Front
+from search.harvest import check_possible, extreme, front_of
 from search.neighbourhood import improve
-from search.pareto import Floats
-from search.problem import Archive, Problem
+from search.problem import Problem
 
-__all__ = ["SAMPLERS", "run_study"]
+__all__ = ["SAMPLERS", "Effort", "run_study"]
 
-_POPULATION = 50
-
-_BATCHES = {"nsga2": _POPULATION, "nsga3": _POPULATION, "random": _POPULATION, "tpe": 10}
-"""Networks proposed before any of them is evaluated: one generation of a genetic sampler; fewer where each answer changes the
-next proposal."""
-
-SAMPLERS = tuple(_BATCHES)
+SAMPLERS = ("nsga2", "nsga3", "tpe", "gp", "random")
 """The samplers by name; ``nsga2`` is the fastest and the default."""
 
+_POPULATION = 50
+_BATCH = 16
+"""Networks that Optuna proposes in a round."""
+_FOUNDERS = 3000
+"""Random networks that the islands begin with."""
+_LAST_LOOK = 0.4
+"""Share of the evaluations that are for the neighbourhood of the front."""
+
 _DESCRIPTION_KEY = "ofa"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """How much is looked at.
+
+    Attributes:
+        trials: networks that Optuna proposes, those of a study that is resumed included.
+        evaluations: networks that arrays evaluate besides, by evolution and in the neighbourhood of the front; they are no trials. 0 is for
+            sources that measure each network: then Optuna alone proposes, one by one.
+        islands: populations that evolve beside each other.
+
+    Raises:
+        SearchError: one of them is too small.
+    """
+
+    trials: int = 160
+    evaluations: int = 100_000
+    islands: int = 32
+
+    def __post_init__(self) -> None:
+        if self.trials < 1 or self.evaluations < 0 or self.islands < 1:
+            raise SearchError(
+                f"a study needs at least 1 trial, 0 evaluations and 1 island, but got {self.trials}, {self.evaluations} and "
+                f"{self.islands}; try 160, 100000 and 32"
+            )
 
 
 def run_study(
     problem: Problem,
     *,
-    trials: int,
     seed: int,
+    effort: Effort | None = None,
     sampler: str = "nsga2",
     storage: str | None = None,
     name: str | None = None,
-    neighbours: int = 0,
     progress: Progress = silent,
 ) -> Front:
     """Search, and return the front of everything that was evaluated.
 
     Args:
         problem: what to search for.
-        trials: finished trials that the study shall have; one that is resumed runs only those that are missing.
-        seed: decides the sampler's choices, together with the number of trials that it resumes from.
+        seed: decides all choices, together with the number of trials that a study resumes from.
+        effort: how much is looked at.
         sampler: one of ``SAMPLERS``.
         storage: None keeps the study in memory; a URL such as ``sqlite:///study.db`` keeps it in a database, any other text in a
             journal file of that path. A study that is already there is resumed.
         name: the study's name in the storage, by default the space's.
-        neighbours: most networks to evaluate after the trials in the neighbourhood of the best ones; they are no trials.
         progress: told how many networks are evaluated.
 
     Returns:
-        The front over all trials and neighbours that keep the problem's budget. Its metadata says where all of it came from.
+        The front over everything that keeps the problem's budget. Its metadata says where all of it came from.
 
     Raises:
         SearchError: a wrong setting, a storage that cannot be used or holds a study of another problem, or an evaluation that
             fails. What was finished before stays in the storage.
         ImpossibleBudgetError: no network that was evaluated keeps the budget.
     """
-    _check(trials, neighbours, sampler)
-    description = _describe(problem)
-    ledger = None if storage is None else _open_ledger(storage, name or problem.space.name, description)
-    past = [] if ledger is None else ledger.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    study = _steering_study(problem, past, _make_sampler(sampler, seed, len(past)))
-    archive = Archive(problem)
-    evaluator = _Evaluator(archive, total=max(trials, len(past)) + neighbours, progress=progress)
-    evaluator.recall([_arch(problem, trial.params) for trial in past], np.array([trial.values[0] for trial in past]))
-    if not past:
-        _propose_ends(problem, study)
-    while evaluator.done < trials:
-        _run_batch(problem, study, ledger, evaluator, min(_BATCHES[sampler], trials - evaluator.done))
-    found = evaluator.improve(neighbours)
-    counts = {"sampler": sampler, "seed": seed, "trials": evaluator.done, "neighbours": found, "evaluated": len(archive)}
-    known = {"num_classes": problem.space.num_classes, "latency": dict(problem.latency.metadata), "study": counts}
-    return Front.of(archive, {**description, **known})
-
-
-def _check(trials: int, neighbours: int, sampler: str) -> None:
-    if trials < 1 or neighbours < 0:
-        raise SearchError(f"a study needs at least 1 trial and 0 neighbours, but got {trials} and {neighbours}; try 1000 and 5000")
+    effort = effort or Effort()
     if sampler not in SAMPLERS:
         raise SearchError(f"'{sampler}' must be the name of a sampler; {nearest(sampler, SAMPLERS)}")
+    start = time.perf_counter()
+    check_possible(problem)
+    description = _describe(problem)
+    ledger = None if storage is None else _open_ledger(storage, name or problem.space.name, description)
+    search = _Search(problem, effort, ledger, sampler, seed, progress)
+    search.run()
+    counts = {**search.counts, "seconds": round(time.perf_counter() - start, 3)}
+    known = {"latency": {source.device_name: dict(source.metadata) for source in problem.latencies}, "study": counts}
+    return front_of(search.archive, {**description, **known})
 
 
 def _describe(problem: Problem) -> dict[str, Any]:
     """What two studies must share to be one."""
-    latency = json.dumps(dict(problem.latency.metadata), sort_keys=True)
+    latency = json.dumps([dict(source.metadata) for source in problem.latencies], sort_keys=True, default=str)
     return {
         "space": problem.space.name,
-        "device": problem.latency.metadata["device"]["name"],
-        "objectives": ["accuracy", *problem.objectives],
-        "budget": {problem.budget.column(key): limit for key, limit in problem.budget.limits.items()},
+        "devices": list(problem.devices),
+        "objectives": list(problem.costs),
+        "budget": problem.budget.to_json(),
         "accuracy": dict(problem.accuracy.provenance),
         "latency_digest": hashlib.sha256(latency.encode()).hexdigest()[:12],
     }
 
 
-class _Evaluator:
-    """Counts trials, reports progress, and turns whatever an evaluation raises into one sentence."""
+class _Search:
+    """One search in one process."""
 
-    def __init__(self, archive: Archive, *, total: int, progress: Progress) -> None:
-        self._archive = archive
-        self._total = total
+    def __init__(self, problem: Problem, effort: Effort, ledger: optuna.Study | None, sampler: str, seed: int, progress: Progress) -> None:
+        self._problem = problem
+        self._effort = effort
+        self._ledger = ledger
         self._progress = progress
-        self.done = 0
+        self.archive = Archive(problem)
+        past = [] if ledger is None else ledger.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        # A study that is resumed with its own seed must not draw its first trials again.
+        own_seed, sampler_seed = np.random.SeedSequence([seed, len(past)]).spawn(2)
+        self._rng = np.random.default_rng(own_seed)
+        self._study = _steering_study(problem, past, _make_sampler(sampler, int(sampler_seed.generate_state(1)[0])))
+        self._distributions = _distributions(problem)
+        self._trials = 0
+        self._evolved = 0
+        self._improved = 0
+        self._settings = {"sampler": sampler, "seed": seed}
+        self._recall(past)
 
-    def recall(self, archs: Sequence[Arch], accuracies: Floats) -> None:
-        """Take the archs of so many past trials with the accuracies that they had."""
-        with _one_sentence(0):
-            self._archive.recall(archs, accuracies)
-        self.done += len(archs)
+    @property
+    def counts(self) -> dict[str, Any]:
+        """What was done, as JSON values."""
+        found = {"trials": self._trials, "evolved": self._evolved, "neighbours": self._improved, "evaluated": len(self.archive)}
+        return {**self._settings, **found}
 
-    def evaluate(self, archs: Sequence[Arch]) -> Mapping[str, Floats]:
-        """The columns of the archs of so many trials."""
-        with _one_sentence(self.done):
-            columns = self._archive.evaluate(archs)
-        self.done += len(archs)
-        self._progress(self.done, self._total, f"{len(self._archive)} different networks")
-        return columns
+    def run(self) -> None:
+        """Rounds of trials, each followed by its share of evolution, and the last look."""
+        evolution = round((1 - _LAST_LOOK) * self._effort.evaluations) if self._problem.costs else self._effort.evaluations
+        if not self._trials:
+            self._propose(self._ends())
+        islands = self._found_islands(min(_FOUNDERS, evolution)) if evolution else None
+        batch = _BATCH if islands else 1
+        while self._trials < self._effort.trials:
+            index_N = self._run_batch(min(batch, self._effort.trials - self._trials))
+            if islands is not None:
+                with self._one_sentence():
+                    islands.settle(index_N, self._rng.permutation(len(islands))[np.arange(len(index_N)) % len(islands)])
+                    rounds = -(-(self._effort.trials - self._trials) // batch) + 1
+                    self._evolved += islands.evolve((evolution - self._evolved) // rounds)
+                self._propose(self.archive.rows[islands.best])
+            self._report()
+        with self._one_sentence():
+            self._improved = improve(self.archive, limit=self._effort.evaluations - self._evolved, progress=self._report_neighbours)
+        self._progress(self._total, self._total, f"{len(self.archive)} different networks")
 
-    def improve(self, limit: int) -> int:
-        """Evaluate neighbours of the best; the number evaluated."""
+    @property
+    def _total(self) -> int:
+        return self._effort.trials + self._effort.evaluations
 
-        def report(done: int, total: int, text: str = "") -> None:
-            self._progress(self.done + done, self._total, text)
+    def _report(self) -> None:
+        self._progress(self._trials + self._evolved, self._total, f"{len(self.archive)} different networks")
 
-        with _one_sentence(self.done):
-            found = improve(self._archive, limit=limit, progress=report)
-        self._progress(self._total, self._total, f"{len(self._archive)} different networks")
-        return found
+    def _report_neighbours(self, done: int, total: int, text: str = "") -> None:
+        self._progress(self._trials + self._evolved + done, self._total, text)
 
+    @contextmanager
+    def _one_sentence(self) -> Iterator[None]:
+        try:
+            yield
+        except OfaError:
+            raise
+        except Exception as error:  # accuracy and latency sources are the caller's, so anything may come
+            raise SearchError(
+                f"every network of a search must be evaluated, but {type(error).__name__}: {error} came after {self._trials} finished "
+                "trials, which a storage keeps; correct it and run the same search again"
+            ) from error
 
-@contextmanager
-def _one_sentence(done: int) -> Iterator[None]:
-    try:
-        yield
-    except OfaError:
-        raise
-    except Exception as error:  # accuracy and latency sources are the caller's, so anything may come
-        raise SearchError(
-            f"every network of a search must be evaluated, but {type(error).__name__}: {error} came after {done} finished trials, "
-            "which a storage keeps; correct it and run the same search again"
-        ) from error
+    def _recall(self, past: Sequence[FrozenTrial]) -> None:
+        """Take the networks of past trials in, with the accuracies that they had."""
+        if past:
+            with self._one_sentence():
+                self.archive.evaluate(self._rows([trial.params for trial in past]), np.array([trial.values[0] for trial in past]))
+        self._trials += len(past)
 
+    def _found_islands(self, founders: int) -> Islands:
+        space = self._problem.space
+        with self._one_sentence():
+            rows_NC = np.concatenate([self._ends(), sample_of_all_sizes(space, founders, self._rng)])
+            before = len(self.archive)
+            founders_N = np.union1d(self.archive.evaluate(rows_NC), np.arange(before))
+            self._evolved += len(self.archive) - before
+            return Islands(self.archive, targets_along_front(self.archive, self._effort.islands, self._rng), founders_N, self._rng)
 
-def _run_batch(problem: Problem, study: optuna.Study, ledger: optuna.Study | None, evaluator: _Evaluator, size: int) -> None:
-    distributions = _distributions(problem)
-    asked = [_ask(study, distributions) for _ in range(size)]
-    columns = evaluator.evaluate([_arch(problem, trial.params) for trial in asked])
-    objectives = np.stack([columns[name] for name in ("accuracy", *problem.objectives)], axis=1)
-    excess = problem.budget.violations(columns)
-    told = []
-    for i, trial in enumerate(asked):
-        for key, values in excess.items():
-            trial.set_constraint(key, float(values[i]))
-        told.append(study.tell(trial, objectives[i].tolist()))
-    if ledger is not None:
-        with _storage_in_one_sentence("written"):
-            ledger.add_trials(told)
+    def _ends(self) -> Rows:
+        """The smallest and the largest networks, and those that cost the least, which hold the ends of the front."""
+        space = self._problem.space
+        sizes = (space.resolutions[0], space.resolutions[-1])
+        ends = space.encode_all([end for size in sizes for end in (space.smallest(size), space.largest(size))])
+        least = [extreme(self._problem, name)[1] for name in self._problem.costs]
+        return np.unique(np.concatenate([ends, *least]), axis=0)
 
+    def _propose(self, rows_NC: Rows) -> None:
+        """Let networks be the next trials, unless they were trials already."""
+        names = [gene.name for gene in self._problem.space.columns]
+        for row in rows_NC.tolist():
+            self._study.enqueue_trial(
+                {name: value for name, value in zip(names, row, strict=True) if name in self._distributions}, skip_if_exists=False
+            )
 
-def _ask(study: optuna.Study, distributions: Mapping[str, IntDistribution]) -> Trial:
-    trial = study.ask()
-    # The genetic samplers count a trial as one of their generation only when they are asked for its parameters, which nobody
-    # does for an enqueued trial: the ends of the space would be evaluated and never become parents.
-    _ = trial.relative_params
-    for name, distribution in distributions.items():
-        trial.suggest_int(name, distribution.low, distribution.high)
-    return trial
+    def _run_batch(self, size: int) -> Integers:
+        """Ask, evaluate and tell; where the networks stand in the archive."""
+        asked = [self._ask() for _ in range(size)]
+        with self._one_sentence():
+            index_N = self.archive.evaluate(self._rows([trial.params for trial in asked]))
+        columns = {name: column[index_N] for name, column in self.archive.columns.items()}
+        objectives = np.stack([columns[name] for name in ("accuracy", *self._problem.costs)], axis=1)
+        told = []
+        for i, trial in enumerate(asked):
+            for limit in self._problem.limits:
+                trial.set_constraint(f"{limit.name} {'<=' if limit.sign > 0 else '>='} {limit.limit:g}", float(limit.excess(columns)[i]))
+            told.append(self._study.tell(trial, objectives[i].tolist()))
+        if self._ledger is not None:
+            with _storage_in_one_sentence("written"):
+                self._ledger.add_trials(told)
+        self._trials += size
+        return index_N
 
+    def _ask(self) -> Trial:
+        trial = self._study.ask()
+        # The genetic samplers count a trial as one of their generation only when they are asked for its parameters, which nobody
+        # does for an enqueued trial: what evolved would be evaluated and never become parents.
+        _ = trial.relative_params
+        for name, distribution in self._distributions.items():
+            trial.suggest_int(name, distribution.low, distribution.high)
+        return trial
 
-def _arch(problem: Problem, parameters: Mapping[str, Any]) -> Arch:
-    """The network of a trial.
+    def _rows(self, parameters: Sequence[Mapping[str, Any]]) -> Rows:
+        """The networks of trials.
 
-    Genes of blocks that are skipped have values in a trial, which decoding ignores: two trials that differ in them alone are
-    one network, evaluated once.
-    """
-    return problem.space.decode([int(parameters.get(gene.name, 0)) for gene in problem.space.columns])
+        Genes of blocks that are skipped have values in a trial, which do not matter: two trials that differ in them alone are
+        one network, evaluated once.
+        """
+        names = [gene.name for gene in self._problem.space.columns]
+        rows_NC = np.array([[int(each.get(name, 0)) for name in names] for each in parameters], dtype=ROW_DTYPE)
+        return self._problem.space.canonical(rows_NC.reshape(len(parameters), len(names)))
 
 
 def _distributions(problem: Problem) -> dict[str, IntDistribution]:
@@ -203,34 +283,25 @@ def _distributions(problem: Problem) -> dict[str, IntDistribution]:
     return {gene.name: IntDistribution(0, len(gene.values) - 1) for gene in problem.space.columns if len(gene.values) > 1}
 
 
-def _propose_ends(problem: Problem, study: optuna.Study) -> None:
-    """Let the first trials be the smallest and the largest networks, which hold the ends of the front."""
-    space, names = problem.space, _distributions(problem)
-    sizes = (space.resolutions[0], space.resolutions[-1])
-    for arch in dict.fromkeys(end for size in sizes for end in (space.smallest(size), space.largest(size))):
-        row = dict(zip((gene.name for gene in space.columns), space.encode(arch), strict=True))
-        study.enqueue_trial({name: row[name] for name in names})
-
-
 # -- Optuna's studies, samplers and storages ---------------------------------------------------------------------------
 
 
-def _make_sampler(name: str, seed: int, resumed_from: int) -> BaseSampler:
-    # A study that is resumed with its own seed must not draw its first trials again.
-    state = int(np.random.SeedSequence([seed, resumed_from]).generate_state(1)[0])
+def _make_sampler(name: str, seed: int) -> BaseSampler:
     if name == "nsga2":
-        return NSGAIISampler(population_size=_POPULATION, seed=state)
+        return NSGAIISampler(population_size=_POPULATION, seed=seed)
     if name == "nsga3":
-        return NSGAIIISampler(population_size=_POPULATION, seed=state)
+        return NSGAIIISampler(population_size=_POPULATION, seed=seed)
     if name == "tpe":
-        return TPESampler(seed=state)
-    return RandomSampler(seed=state)
+        return TPESampler(seed=seed)
+    if name == "gp":
+        return GPSampler(seed=seed)
+    return RandomSampler(seed=seed)
 
 
 def _steering_study(problem: Problem, past: Sequence[FrozenTrial], sampler: BaseSampler) -> optuna.Study:
     """The study in memory that the sampler works on, with all past trials."""
     with _without_notices():
-        study = optuna.create_study(directions=_directions(problem.objectives), sampler=sampler)
+        study = optuna.create_study(directions=_directions(problem.costs), sampler=sampler)
     study.add_trials(past)
     return study
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
 from ofa.arch import Arch
 from ofa.errors import SpaceError, WeightsError
@@ -28,6 +28,8 @@ _KIND = "mit-predictor"
 _GENES = (("kernel", (3, 5, 7)), ("expand", (3, 4, 6)))
 _DEPTHS = (2, 3, 4)
 _STAGES = 5
+_CHUNK = 1 << 10
+"""Networks at a time, whose activations stay in the cache."""
 _RESOLUTIONS = range(112, 225, 16)
 _SIZES = (128, 400, 400, 400, 1)
 
@@ -35,24 +37,6 @@ _FIRST_RESOLUTION = 2 * 3 * _STAGES * _DEPTHS[-1]
 """Where the digits of the resolution begin, after those of all kernels and of all expand ratios."""
 
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class _Input:
-    """One gene of one slot, as the perceptron sees it.
-
-    Attributes:
-        column, depth_column: of the gene and of its stage's depth in a row.
-        depths: of the stage, by index.
-        position: of the slot in its stage; it counts if the stage is deeper.
-        features: which feature is set, by index of the gene's value.
-    """
-
-    column: int
-    depth_column: int
-    depths: NDArray[np.int64]
-    position: int
-    features: NDArray[np.int64]
 
 
 class MitPredictor:
@@ -81,7 +65,9 @@ class MitPredictor:
                 "give the file acc_predictor.pth"
             )
         self.space = space
-        self._layers = tuple((np.asarray(weight, np.float32), np.asarray(bias, np.float32)) for weight, bias in layers)
+        self._layers = tuple(
+            (torch.from_numpy(np.asarray(weight, np.float32)), torch.from_numpy(np.asarray(bias, np.float32))) for weight, bias in layers
+        )
         self._inputs = _inputs(space)
 
     @property
@@ -119,11 +105,22 @@ class MitPredictor:
         Raises:
             SpaceError: a resolution that the predictor does not know.
         """
-        x = self.features(rows_NC)
+        x_NF = torch.from_numpy(self.features(rows_NC))
+        with torch.inference_mode():
+            parts = [self._perceptron(part_NF) for part_NF in x_NF.split(_CHUNK)]
+        return torch.cat(parts).double().numpy() if parts else np.empty(0)
+
+    def _perceptron(self, x_NF: torch.Tensor) -> torch.Tensor:
         for weight, bias in self._layers[:-1]:
-            x = np.maximum(x @ weight.T + bias, np.float32(0))
-        weight, bias = self._layers[-1]
-        return (x @ weight.T + bias)[:, 0].astype(np.float64)
+            x_NF = torch.relu_(functional.linear(x_NF, weight, bias))
+        return functional.linear(x_NF, *self._layers[-1])[:, 0]
+
+    of_rows = predict_rows
+
+    def interval_of_rows(self, rows_NC: NDArray[np.int64]) -> tuple[Floats, Floats]:
+        """NaN for both ends [N]: nothing is known of how far the perceptron is from the truth of single networks."""
+        unknown_N = np.full(len(rows_NC), np.nan)
+        return unknown_N, unknown_N
 
     def features(self, rows_NC: NDArray[np.int64]) -> NDArray[np.float32]:
         """What the perceptron sees of each row; [N, 128].
@@ -141,12 +138,14 @@ class MitPredictor:
                 f"MIT's predictor knows the resolutions {list(_RESOLUTIONS)}, but a network has {unknown[0]}; "
                 "restrict the space to them, for example space.restrict(resolution=[160, 176, 192, 208, 224])"
             )
-        x_NF = np.zeros((len(rows_NC), _SIZES[0]), np.float32)
-        for source in self._inputs:
-            present = np.flatnonzero(source.depths[rows_NC[:, source.depth_column]] > source.position)
-            x_NF[present, source.features[rows_NC[present, source.column]]] = 1
+        # A column behind the last takes what skipped blocks would set.
+        x_NF = np.zeros((len(rows_NC), _SIZES[0] + 1), np.float32)
+        columns, features_SV = self._inputs
+        active_NS = self.space.active(rows_NC)[:, columns]
+        set_NS = np.where(active_NS, features_SV[np.arange(len(columns)), rows_NC[:, columns]], _SIZES[0])
+        x_NF[np.arange(len(rows_NC))[:, None], set_NS] = 1
         x_NF[np.arange(len(rows_NC)), _FIRST_RESOLUTION + (resolutions_N - _RESOLUTIONS.start) // _RESOLUTIONS.step] = 1
-        return x_NF
+        return np.ascontiguousarray(x_NF[:, : _SIZES[0]])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write it as safetensors, which ``load_predictor`` reads.
@@ -156,7 +155,7 @@ class MitPredictor:
         """
         tensors = {}
         for index, (weight, bias) in enumerate(self._layers):
-            tensors[f"{2 * index}.weight"], tensors[f"{2 * index}.bias"] = torch.from_numpy(weight), torch.from_numpy(bias)
+            tensors[f"{2 * index}.weight"], tensors[f"{2 * index}.bias"] = weight, bias
         write_weights(tensors, path, {"kind": _KIND, "space": self.space.name})
 
 
@@ -194,17 +193,18 @@ def _layers(tensors: Mapping[str, Any], path: str | os.PathLike[str]) -> list[tu
     return [(tensors[weight].float().numpy(), tensors[bias].float().numpy()) for weight, bias in names]
 
 
-def _inputs(space: Space) -> tuple[_Input, ...]:
-    columns = {gene.name: c for c, gene in enumerate(space.columns)}
-    inputs = []
+def _inputs(space: Space) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The columns of a row that the perceptron sees, and for each of them which feature is set by index of its gene's value."""
+    columns, features = [], []
+    numbers = {gene.name: c for c, gene in enumerate(space.columns)}
     for g, (name, known) in enumerate(_GENES):
         for s, stage in enumerate(space.stages):
             values = next(gene.values for gene in stage.genes if gene.name == name)
             for b in range(stage.depths[-1]):
                 first = 3 * (_STAGES * _DEPTHS[-1] * g + _DEPTHS[-1] * s + b)
-                features = np.array([first + known.index(int(value)) for value in values])
-                inputs.append(_Input(columns[f"stages.{s}.{b}.{name}"], columns[f"stages.{s}.depth"], np.array(stage.depths), b, features))
-    return tuple(inputs)
+                columns.append(numbers[f"stages.{s}.{b}.{name}"])
+                features.append([first + known.index(int(value)) for value in values] + [0] * (len(known) - len(values)))
+    return np.array(columns), np.array(features)
 
 
 def _check_space(space: Space) -> None:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import itertools
 import zlib
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from latency_tables import Estimate
+from latency_tables.additive import AdditiveTable
+from latency_tables.inventory import inventory_of
 from ofa.arch import Arch
-from ofa.blocks import PlacedBlock
 from ofa.families import get_space
-from ofa.space import Space
-from search.features import features
+from ofa.space import Rows, Space
+from search.costs import costs_of
 from search.problem import Problem
 
 SPACE = get_space("ofa-mbv3-tiny")
@@ -30,52 +31,71 @@ class FakeAccuracy:
 
     def __init__(self, space: Space = SPACE, *, noise: float = 0.0, seed: int = 7) -> None:
         # The full space: a network's accuracy must not depend on what it is compared with.
-        self._space = get_space(space.name)
-        self._weights = np.random.default_rng(seed).random(features(self._space, [self._space.smallest()]).shape[1]) * 0.02
+        self.space = get_space(space.name)
+        cardinalities = self.space.cardinalities
+        self._worth_CV = np.random.default_rng(seed).random((len(cardinalities), int(cardinalities.max()))) * 0.02
         self._noise = noise
         self.asked: list[Arch] = []
-
-    @property
-    def space_name(self) -> str:
-        return self._space.name
 
     @property
     def provenance(self) -> dict[str, Any]:
         return {"source": "fake"}
 
     def __call__(self, archs: Sequence[Arch], /) -> NDArray[np.float64]:
-        self.asked += archs
-        x_NF = features(self._space, archs)
-        exact = 0.9 - np.exp(-(x_NF[:, :-1] @ self._weights[:-1] + 0.15 * (x_NF[:, -1] - 10)))
+        return self.of_rows(self.space.encode_all(archs))
+
+    def of_rows(self, rows_NC: Rows, /) -> NDArray[np.float64]:
+        self.asked += [self.space.decode(row) for row in rows_NC.tolist()]
+        worth_N = np.where(self.space.active(rows_NC), self._worth_CV[np.arange(rows_NC.shape[1]), rows_NC], 0).sum(axis=1)
+        macs_N = costs_of(self.space)(rows_NC, ["macs"])["macs"]
+        exact = 0.9 - np.exp(-(worth_N + 0.15 * (np.log(macs_N) - 10)))
         if not self._noise:
             return np.asarray(exact)
-        return np.asarray(exact + self._noise * np.array([_normal(arch) for arch in archs]))
+        return np.asarray(exact + self._noise * np.array([_normal(row) for row in rows_NC.tolist()]))
+
+    def interval_of_rows(self, rows_NC: Rows, /) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        accuracy_N = self.of_rows(rows_NC)
+        return accuracy_N - 0.01, accuracy_N + 0.01
 
 
-def _normal(arch: Arch) -> float:
+def _normal(row: list[int]) -> float:
     """A random number that is always the same for the same network."""
-    return float(np.random.default_rng(zlib.crc32(str(arch.to_json()).encode())).standard_normal())
+    return float(np.random.default_rng(zlib.crc32(str(row).encode())).standard_normal())
 
 
 class FakeLatency:
     """A part for each block and a part for its MACs; the interval is 5 % to either side, or unknown."""
 
-    def __init__(self, *, half_width: float | None = 0.05) -> None:
+    has_energy = False
+    is_measured = False
+
+    def __init__(self, space: Space = SPACE, *, half_width: float | None = 0.05, device: str = "paper", wide: float = 64) -> None:
+        self.space = get_space(space.name)
+        self.device_name = device
         self._half_width = half_width
+        self._wide = wide
 
     @property
     def metadata(self) -> dict[str, Any]:
-        return {"device": {"name": "paper"}, "calibration": self._half_width}
+        return {"device": {"name": self.device_name}, "calibration": self._half_width}
 
-    def estimate(self, space: Space, lowered: Sequence[PlacedBlock], /) -> Estimate:
-        ms = sum(0.01 + placed.block.macs(placed.input_size) / 1e6 / (1 + placed.block.out_channels / 64) for placed in lowered)
-        if self._half_width is None:
-            return Estimate(latency_ms=ms)
-        return Estimate(latency_ms=ms, low_ms=ms * (1 - self._half_width), high_ms=ms * (1 + self._half_width))
+    @cached_property
+    def _sum_ms(self) -> AdditiveTable:
+        inventory = inventory_of(self.space)
+        ms = [0.01 + p.block.macs(p.input_size) / 1e6 / (1 + p.block.out_channels / self._wide) for p in inventory.blocks]
+        return AdditiveTable(self.space, inventory, np.array(ms))
+
+    def estimates_of_rows(self, rows_NC: Rows, /) -> tuple[NDArray[np.float64], ...]:
+        ms_N = self._sum_ms(rows_NC)
+        width = np.nan if self._half_width is None else self._half_width
+        return ms_N, ms_N * (1 - width), ms_N * (1 + width)
+
+    def energies_of_rows(self, rows_NC: Rows, /) -> NDArray[np.float64]:
+        raise NotImplementedError
 
 
 def fake_problem(space: Space = SMALL, **settings: Any) -> Problem:
-    return Problem(space=space, **{"accuracy": FakeAccuracy(space), "latency": FakeLatency(), **settings})
+    return Problem(space=space, **{"accuracy": FakeAccuracy(space), "latencies": [FakeLatency(space)], **settings})
 
 
 def every_arch(space: Space) -> list[Arch]:
