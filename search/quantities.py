@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from search.pareto import Floats
 
 __all__ = ["Quantity", "best_along", "costs_of_front", "expected_column", "figures", "floats_of"]
+
+Indices = NDArray[np.int64]
 
 _SCALES = {
     "count": ((1e9, "G"), (1e6, "M"), (1e3, "K"), (1.0, "")),
@@ -89,12 +92,12 @@ def costs_of_front(networks: pd.DataFrame, metadata: Mapping[str, Any]) -> tuple
     return tuple(_quantity(networks, column) for column in known)
 
 
-def best_along(cost: Floats, accuracy: Floats) -> Floats:
+def best_along(cost: Floats, accuracy: Floats) -> Indices:
     """The rows, by ascending cost, that are more accurate than every cheaper one: a staircase; as indices."""
-    order = np.lexsort((-accuracy, cost))
+    order = np.lexsort((-accuracy, cost)).astype(np.int64)
     order = order[np.isfinite(cost[order]) & np.isfinite(accuracy[order])]
     before = np.maximum.accumulate(np.concatenate([[-np.inf], accuracy[order]]))[:-1]
-    kept: Floats = order[accuracy[order] > before]
+    kept: Indices = order[accuracy[order] > before]
     return kept
 
 

@@ -61,7 +61,8 @@ def layer(
         words: in the legend; nothing is written there if empty.
         style: ``s0`` to ``s6`` or ``grey``: colour, dash and shape.
         texts: what is said of each point, one line a fact.
-        low, high: ends of intervals of ``y``.
+        low: lower ends of intervals of ``y``.
+        high: upper ends.
         hover: whether its points can be pointed at.
     """
     ends = {name: numbers(values) for name, values in (("low", low), ("high", high)) if values is not None}
@@ -74,7 +75,8 @@ def chart(words: str, x: Mapping[str, Any], y: Mapping[str, Any], layers: Sequen
 
     Args:
         words: its title.
-        x, y: its axes.
+        x: its horizontal axis.
+        y: its vertical axis.
         layers: from the back to the front.
         square: whether both axes have the same range.
         note: a sentence below it.

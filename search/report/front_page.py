@@ -56,7 +56,7 @@ def front_page(front: Front, *, title: str | None = None) -> Page:
     space = get_space(str(metadata["space"]), metadata.get("num_classes"))
     archs = [Arch.from_json(json.loads(text)) for text in networks["arch"]]
     costs = costs_of_front(networks, metadata)
-    devices = [str(name) for name in front.device_names]
+    devices = [str(name) for name in metadata["devices"]]
     compared, left = verified_of(metadata), _residuals(metadata)
     charts = {f"measured-{i}": measured_chart(each) for i, each in enumerate(compared)}
     charts |= {f"residuals-{i}": residuals_chart(each) for i, each in enumerate(left)}
@@ -107,7 +107,7 @@ def _columns(frame: Any, costs: Sequence[Quantity], *, intervals: bool) -> dict[
 def _chosen(front: Front, cost: Quantity) -> list[int]:
     """The rows of networks at the quantiles of the staircase along the first cost."""
     values, accuracy = floats_of(front.networks, cost.key), floats_of(front.networks, "accuracy")
-    best = best_along(values, accuracy).astype(int)
+    best = best_along(values, accuracy)
     places = np.linspace(0, len(best) - 1, min(_CHOSEN, len(best))).round().astype(int)
     return [int(best[place]) for place in dict.fromkeys(places.tolist())]
 

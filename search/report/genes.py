@@ -13,7 +13,7 @@ from sklearn.model_selection import KFold, cross_val_predict
 
 from ofa.space import Rows, Space
 from search.pareto import Floats
-from search.quantities import best_along
+from search.quantities import Indices, best_along
 
 __all__ = ["LEAST_NETWORKS", "Effect", "Effects", "Trend", "main_effects", "trends"]
 
@@ -149,7 +149,7 @@ def trends(space: Space, rows_NC: Rows, cost_N: Floats, accuracy_N: Floats) -> t
     Returns:
         One trend for the resolution, one for the depth and one for each kind of gene that takes more than one value.
     """
-    best = best_along(cost_N, accuracy_N).astype(np.int64)
+    best = best_along(cost_N, accuracy_N)
     groups = [group for group in np.array_split(best, min(_BINS, len(best))) if len(group)]
     if len(groups) < 2:
         return ()
@@ -161,10 +161,9 @@ def trends(space: Space, rows_NC: Rows, cost_N: Floats, accuracy_N: Floats) -> t
             kind, owner = _kind_and_owner(gene.name)
             kinds.setdefault(kind, {}).setdefault(owner, []).append(column)
 
-    def mean(columns: list[int], group: Floats) -> float:
-        picked = np.ix_(group, columns)
+    def mean(columns: list[int], group: Indices) -> float:
         table = [np.array(space.columns[column].values, dtype=np.float64)[rows_NC[group, column]] for column in columns]
-        has = active_NC[picked]
+        has = active_NC[group][:, columns]
         return float(np.stack(table, axis=1)[has].mean()) if has.any() else float("nan")
 
     return tuple(

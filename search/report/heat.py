@@ -66,10 +66,12 @@ def heat_map(space: Space, effects: Effects, *, words: str, unit: str, scale: fl
     """
     kinds = tuple(dict.fromkeys(gene.name for stage in space.stages for gene in stage.genes))
     slots = max(stage.depths[-1] for stage in space.stages)
+    # As many as give the largest two digits, for all cells: they are there to be compared.
+    decimals = len(figures(effects.largest / scale, 2).partition(".")[2])
 
     def cell(name: str) -> Cell:
         effect = effects.by_gene.get(name)
-        return Cell() if effect is None else _cell(effect, effects.largest, unit, scale)
+        return Cell() if effect is None else _cell(effect, effects.largest, decimals, unit, scale)
 
     def row(stage: int) -> tuple[Cell, ...]:
         genes = [f"stages.{stage}.{slot}.{kind}" for kind in kinds for slot in range(slots)]
@@ -87,10 +89,11 @@ def heat_map(space: Space, effects: Effects, *, words: str, unit: str, scale: fl
     )
 
 
-def _cell(effect: Effect, largest: float, unit: str, scale: float) -> Cell:
+def _cell(effect: Effect, largest: float, decimals: int, unit: str, scale: float) -> Cell:
     level = round((LEVELS - 1) * effect.size / largest) if largest else 0
     facts = [f"{value:g}: {delta / scale:+.3g} {unit}, in {share:.0%} of networks" for value, share, delta in effect.values]
-    return Cell(text=figures(effect.size / scale, 2), level=level, title="\n".join([_words(effect.gene), *facts]), size=effect.size / scale)
+    size = effect.size / scale
+    return Cell(text=f"{size:.{decimals}f}", level=level, title="\n".join([_words(effect.gene), *facts]), size=size)
 
 
 def _words(gene: str) -> str:

@@ -15,7 +15,7 @@ from ofa.blocks import PlacedBlock
 from ofa.families import get_space, lower
 from search.pareto import Floats
 
-__all__ = ["Comparison", "Residuals", "calibration_of", "residuals_of", "verified_of"]
+__all__ = ["Comparison", "Residuals", "calibration_of", "classes_of", "name_of", "residuals_of", "verified_of"]
 
 Json = Mapping[str, Any]
 
@@ -106,7 +106,7 @@ def calibration_of(table: LatencyTable) -> Comparison | None:
     if table.correction is None or not entries:
         return None
     archs = [Arch.from_json(entry["arch"]) for entry in entries]
-    estimates = [table.estimate(get_space(arch.space, _classes(table)), _lowered(table, arch)) for arch in archs]
+    estimates = [table.estimate(get_space(arch.space, classes_of(table)), _lowered(table, arch)) for arch in archs]
     return Comparison(
         device=table.device_name,
         predicted_ms=np.array([estimate.latency_ms for estimate in estimates]),
@@ -137,11 +137,11 @@ def _verified(device: str, entries: Sequence[Json]) -> Comparison:
 
 
 def _lowered(table: LatencyTable, arch: Arch) -> tuple[PlacedBlock, ...]:
-    return lower(get_space(arch.space, _classes(table)), arch)
+    return lower(get_space(arch.space, classes_of(table)), arch)
 
 
-def _classes(table: LatencyTable) -> int | None:
-    """The classes of the table's networks, which its classifiers tell; None if it holds none."""
+def classes_of(table: LatencyTable) -> int | None:
+    """Classes of the table's networks, which its classifiers tell; None if it holds none."""
     import json
 
     blocks = table.rows.loc[table.rows["kind"] == "classifier", "block"]

@@ -42,11 +42,16 @@ def residuals_chart(left: Residuals) -> dict[str, Any]:
     """Residuals in order of size, beside the interval."""
     shares = 100 * np.sort(left.shares)
     ranks = np.arange(1, len(shares) + 1)
-    texts = [f"network {rank} of {len(shares)}\nmeasured {share:+.2f} % against the prediction" for rank, share in zip(ranks, shares, strict=True)]
+    texts = [
+        f"network {rank} of {len(shares)}\nmeasured {share:+.2f} % against the prediction"
+        for rank, share in zip(ranks, shares, strict=True)
+    ]
     ends = np.array([0.5, len(shares) + 0.5])
     half = 100 * left.half_width
     layers = [
-        layer("area", ends, ends, low=[-half, -half], high=[half, half], words=f"{left.coverage:.0%} interval, ±{half:.1f} %", hover=False),
+        layer(
+            "area", ends, [0, 0], low=[-half, -half], high=[half, half], words=f"{left.coverage:.0%} interval, ±{half:.1f} %", hover=False
+        ),
         layer("line", ends, [0, 0], style="grey", hover=False),
         layer("dots", ranks, shares, words="networks left out of the fit", texts=texts),
     ]

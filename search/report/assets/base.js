@@ -7,7 +7,7 @@ function fill(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes || {})) {
     if (value !== null && value !== undefined && value !== false) node.setAttribute(name, value === true ? "" : value);
   }
-  node.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  node.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
   return node;
 }
 
@@ -42,11 +42,11 @@ function extent(...arrays) {
 function niceTicks(low, high, count) {
   const rough = (high - low) / Math.max(count, 1) || 1;
   const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((size) => size >= rough * 0.999);
+  const step = [1, 2, 2.5, 5, 10].map((factor) => factor * power).reduce((best, size) => (Math.abs(Math.log(size / rough)) < Math.abs(Math.log(best / rough)) ? size : best));
   const ticks = [];
   for (let k = Math.ceil(low / step - 1e-9); k * step <= high + step * 1e-9; k++) ticks.push(k * step);
   const places = Math.max(0, Math.min(9, -Math.floor(Math.log10(step) + 1e-9) + (step / power === 2.5 ? 1 : 0)));
-  return ticks.map((at) => [at, at.toLocaleString("en", { minimumFractionDigits: places, maximumFractionDigits: places })]);
+  return ticks.map((at) => at + 0 || 0).map((at) => [at, at.toLocaleString("en", { minimumFractionDigits: places, maximumFractionDigits: places })]);
 }
 
 // Calls `draw` now and whenever the element's width changes.

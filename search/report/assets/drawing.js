@@ -1,6 +1,6 @@
 // Networks block by block: a row a stage, a box a block.
 const drawn = page.drawings;
-const ROW = 46, BOX = 30, LEFT = 82;
+const ROW = 46, BOX = 30, LEFT = 96;
 
 const blocksOf = (network) => drawn.networks[network].map((index) => drawn.blocks[index]);
 const stageOf = (block) => (block.name.startsWith("stages.") ? Number(block.name.split(".")[1]) : null);

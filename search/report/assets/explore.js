@@ -95,7 +95,7 @@ class Explorer {
         label: `Accuracy against ${cost.words}. Arrow keys move along the networks that are best for it, Enter picks one.`,
         facts: (layer, i) => this.facts(i),
         pick: (layer, i) => this.pick(i),
-        walk: () => [...line],
+        walk: () => line,
       });
       this.plots.push({ plot, cost, index: this.costs.indexOf(cost) });
     };
@@ -105,8 +105,8 @@ class Explorer {
 
   staircase(x) {
     let best = -Infinity;
-    return Int32Array.from([...x.keys()].filter((i) => x[i] === x[i]).sort((a, b) => x[a] - x[b] || this.accuracy[b] - this.accuracy[a])
-      .filter((i) => { const better = this.accuracy[i] > best; if (better) best = this.accuracy[i]; return better; }));
+    return [...x.keys()].filter((i) => x[i] === x[i]).sort((a, b) => x[a] - x[b] || this.accuracy[b] - this.accuracy[a])
+      .filter((i) => { const better = this.accuracy[i] > best; if (better) best = this.accuracy[i]; return better; });
   }
 
   interval(i, cost) {
@@ -206,8 +206,9 @@ class Explorer {
     save.addEventListener("click", () => saveArch(i));
     host.replaceChildren(
       el("div", { class: "row" }, el("h3", {}, this.picked === null ? "The best network within the budget" : "The network you picked"), save),
-      el("dl", { class: "facts small" }, this.facts(i).map(([name, words]) => el("div", {}, el("dt", {}, name), el("dd", {}, words)))),
-      drawingLegend(), drawNetwork(i), blockTable(i));
+      el("div", { class: "beside" }, el("div", {}, drawingLegend(), drawNetwork(i)),
+        el("dl", { class: "values" }, this.facts(i).map(([name, words]) => el("div", {}, el("dt", {}, name), el("dd", {}, words))))),
+      blockTable(i));
   }
 }
 
@@ -228,6 +229,6 @@ function drawChosen(explorer) {
   document.getElementById("legend").append(drawingLegend());
   document.getElementById("chosen").append(...page.chosen.map((i) => el("article", { class: "card" },
     el("h3", {}, `${percent(explorer.accuracy[i])} at ${quantity(explorer.columns[first.key][i], first)}`),
-    el("p", { class: "note" }, inWords([...page.costs.slice(1).map((cost) => `${quantity(explorer.columns[cost.key][i], cost)}${cost.unit.length > 1 && cost.unit !== "ms" ? "" : ` ${cost.words}`}`), `${drawn.resolutions[i]} px`])),
+    el("p", { class: "note" }, inWords([...page.costs.slice(1).map((cost) => `${quantity(explorer.columns[cost.key][i], cost)} ${cost.words.replace("latency ", "")}`), `${drawn.resolutions[i]} px`])),
     drawNetwork(i), blockTable(i))));
 }

@@ -52,7 +52,7 @@ class Plot {
     const { x, y, layers } = this.spec;
     const height = this.spec.square ? Math.min(Math.max(width, 220), 420) : this.spec.height || 260;
     const inner = height - MARGIN.top - MARGIN.bottom;
-    const yTicks = y.ticks || niceTicks(this.ys[0] / y.scale, this.ys[1] / y.scale, Math.max(2, inner / 48)).map(([at, text]) => [at * y.scale, text]);
+    const yTicks = y.ticks || niceTicks(this.ys[0] / y.scale, this.ys[1] / y.scale, Math.max(2, inner / 40)).map(([at, text]) => [at * y.scale, text]);
     const left = 30 + 7 * Math.max(...yTicks.map(([, text]) => text.length), 1);
     const wide = Math.max(width - left - MARGIN.right, 40);
     const xTicks = x.ticks || niceTicks(this.xs[0] / x.scale, this.xs[1] / x.scale, Math.max(2, wide / 78)).map(([at, text]) => [at * x.scale, text]);
