@@ -87,7 +87,7 @@ def draw_chart(chart: Json) -> Figure:
         axes.set(**{f"{name}label": _plain(words)})
         if axis["ticks"]:
             places, texts = zip(*axis["ticks"], strict=True)
-            (axes.set_xticks if name == "x" else axes.set_yticks)(places, texts, rotation=90 if len(texts) > 12 else 0, fontsize=8)
+            (axes.set_xticks if name == "x" else axes.set_yticks)(places, texts, rotation=90 if len(texts) > 9 else 0, fontsize=8)
         if axis["zero"]:
             axes.set(**{f"{name}lim": (0, None)})
     if chart["square"]:
