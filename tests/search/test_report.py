@@ -67,7 +67,7 @@ def test_costs_are_in_the_order_of_the_search_and_in_a_fitting_unit() -> None:
 
 def test_a_search_about_macs_alone_needs_no_device() -> None:
     front = make_front(devices=())
-    assert [cost.key for cost in costs_of_front(front.networks, front.metadata)][0] == "macs"
+    assert costs_of_front(front.networks, front.metadata)[0].key == "macs"
     assert page_of(front).title == "ofa-mbv3-tiny"
 
 

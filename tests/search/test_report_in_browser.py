@@ -19,27 +19,7 @@ from tests.search.test_report import SPACES, TABLE, make_run
 
 pytestmark = pytest.mark.skipif(find_chromium() is None, reason="no Chromium is installed")
 
-_CONTRAST = """
-(() => {
-  const numbers = (text) => { const [r, g, b, a = 1] = text.match(/[\\d.]+(?:e-?\\d+)?/g).map(Number); return text.startsWith("color(") ? [r * 255, g * 255, b * 255, a] : [r, g, b, a]; };
-  const light = (rgb) => rgb.slice(0, 3).map((v) => v / 255).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)).reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-  const over = (top, below) => top.slice(0, 3).map((v, i) => v * top[3] + below[i] * (1 - top[3]));
-  const ground = (node) => { if (!node) return [255, 255, 255]; const own = numbers(getComputedStyle(node).backgroundColor); return own[3] === 1 ? own : over(own, ground(node.parentElement)); };
-  const low = [];
-  for (const node of document.querySelectorAll("body *")) {
-    const words = [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim());
-    if (!words || node.closest("script, style, .tip, .skip, .unseen, option") || !node.getClientRects().length) continue;
-    const style = getComputedStyle(node);
-    let below = ground(node.closest("svg") || node);
-    const box = node.closest(".block")?.querySelector("rect");
-    if (box) below = over(numbers(getComputedStyle(box).fill), below);
-    const one = light(over(numbers(node.closest("svg") ? style.fill : style.color), below)), two = light(below);
-    const ratio = (Math.max(one, two) + 0.05) / (Math.min(one, two) + 0.05);
-    if (ratio < 4.5) low.push(`${node.textContent.trim().slice(0, 30)} (${node.className.baseVal ?? node.className}): ${ratio.toFixed(2)}`);
-  }
-  return low;
-})()
-"""
+_CONTRAST = (Path(__file__).parent / "contrast.js").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +60,8 @@ def set_budget(tab: Tab, column: str, value: float) -> None:
     """Type a budget, given in the column's own unit, into the field that shows it in its unit."""
     tab.run(
         f"""(() => {{
-          const key = {json.dumps(column)}, field = [...document.querySelectorAll("#limits [data-key]")].find((each) => each.dataset.key === key);
+          const key = {json.dumps(column)}, fields = [...document.querySelectorAll("#limits [data-key]")];
+          const field = fields.find((each) => each.dataset.key === key);
           field.value = String({value!r} / report.page.costs.find((cost) => cost.key === key).scale);
           field.dispatchEvent(new Event("input"));
         }})()"""
@@ -256,9 +237,8 @@ def test_everything_can_be_reached_and_done_by_keyboard(tab: Tab, front: Any) ->
     assert picked is not None
     tab.press("End", "Enter")
     assert tab.run("report.explorer.accuracy[report.explorer.picked]") == pytest.approx(floats_of(front.networks, "accuracy").max())
-    assert tab.run(
-        "[...document.querySelectorAll('input, button, [tabindex=\"0\"]')].every((e) => e.labels?.length || e.getAttribute('aria-label') || e.textContent)"
-    )
+    named = "(each) => each.labels?.length || each.getAttribute('aria-label') || each.textContent"
+    assert tab.run(f"""[...document.querySelectorAll('input, button, [tabindex="0"]')].every({named})""")
 
 
 def test_a_chart_has_its_points_and_its_budget(tab: Tab, front: Any) -> None:

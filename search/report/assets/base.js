@@ -42,11 +42,13 @@ function extent(...arrays) {
 function niceTicks(low, high, count) {
   const rough = (high - low) / Math.max(count, 1) || 1;
   const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 2.5, 5, 10].map((factor) => factor * power).reduce((best, size) => (Math.abs(Math.log(size / rough)) < Math.abs(Math.log(best / rough)) ? size : best));
+  const away = (size) => Math.abs(Math.log(size / rough));
+  const step = [1, 2, 2.5, 5, 10].map((factor) => factor * power).reduce((best, size) => (away(size) < away(best) ? size : best));
   const ticks = [];
   for (let k = Math.ceil(low / step - 1e-9); k * step <= high + step * 1e-9; k++) ticks.push(k * step);
   const places = Math.max(0, Math.min(9, -Math.floor(Math.log10(step) + 1e-9) + (step / power === 2.5 ? 1 : 0)));
-  return ticks.map((at) => at + 0 || 0).map((at) => [at, at.toLocaleString("en", { minimumFractionDigits: places, maximumFractionDigits: places })]);
+  const words = (at) => at.toLocaleString("en", { minimumFractionDigits: places, maximumFractionDigits: places });
+  return ticks.map((at) => at || 0).map((at) => [at, words(at)]); // 0 and not -0
 }
 
 // Calls `draw` now and whenever the element's width changes.

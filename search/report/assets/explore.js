@@ -33,8 +33,8 @@ class Explorer {
     this.inputs = this.costs.map((cost, index) => {
       const [low, high] = extent(this.judged(cost)), least = low * 0.97;
       const id = `limit-${index}`, span = (high - least) || 1;
-      const slider = el("input", { type: "range", min: 0, max: 1000, value: 1000, id: `${id}-slider`, "aria-label": `Budget of ${cost.words}`, "aria-valuetext": "no limit" });
-      const number = el("input", { type: "number", id, min: 0, step: "any", placeholder: "no limit", inputmode: "decimal", "data-key": cost.key });
+      const slider = el("input", { type: "range", min: 0, max: 1000, id: `${id}-slider`, "aria-label": `Budget of ${cost.words}` });
+      const number = el("input", { type: "number", id, min: 0, step: "any", placeholder: "no limit", "data-key": cost.key });
       slider.value = 1000;
       slider.addEventListener("input", () => {
         const at = Number(slider.value);
@@ -47,7 +47,8 @@ class Explorer {
         const value = number.valueAsNumber;
         const wrong = number.validity.badInput || (number.value !== "" && !(value > 0));
         number.setAttribute("aria-invalid", String(wrong));
-        slider.value = number.value === "" || wrong ? 1000 : Math.min(1000, Math.max(0, Math.round((1000 * (value * cost.scale - least)) / span)));
+        const at = Math.round((1000 * (value * cost.scale - least)) / span);
+        slider.value = number.value === "" || wrong ? 1000 : Math.min(1000, Math.max(0, at));
         this.setLimit(index, number.value === "" || wrong ? null : value * cost.scale);
       });
       host.append(el("div", { class: "limit" }, el("label", { for: id }, cost.words),
@@ -58,7 +59,8 @@ class Explorer {
     if (ends) {
       const box = el("input", { type: "checkbox", id: "expected" });
       box.addEventListener("change", () => { this.expected = box.checked; this.picked = null; this.update(); });
-      host.append(el("label", { class: "check", for: "expected" }, box, "Compare latencies as expected, not the upper end of their interval"));
+      const words = "Compare latencies as expected, not the upper end of their interval";
+      host.append(el("label", { class: "check", for: "expected" }, box, words));
     }
     document.getElementById("budgets").addEventListener("reset", (event) => {
       event.preventDefault();
@@ -77,17 +79,20 @@ class Explorer {
   }
 
   makePlots() {
-    const y = { words: "accuracy", unit: "%", scale: 0.01 };
+    const y = { words: "accuracy", unit: "%", scale: 0.01 }, none = floats([]);
+    const at = (rows, values) => rows.map((i) => values[i]);
     const make = (host, cost, height, legend) => {
       const x = this.columns[cost.key], line = this.staircase(x);
+      const beaten = { x: this.dominated[cost.key] || none, y: this.dominated.accuracy || none };
+      const best = { x: at(line, x), y: at(line, this.accuracy) };
       const layers = [
-        { kind: "dots", style: "seen", words: "evaluated, but beaten", hover: false, x: this.dominated[cost.key] || floats([]), y: this.dominated.accuracy || floats([]) },
+        { kind: "dots", style: "seen", words: "evaluated, but beaten", hover: false, ...beaten },
         { kind: "dots", style: "outside", words: "beyond the budget", hover: false, x, y: this.accuracy, keep: this.out },
         { kind: "dots", style: "inside", words: "within the budget", x, y: this.accuracy, keep: this.keep },
-        { kind: "steps", style: "frontier", words: `best for each ${cost.words}`, hover: false, x: line.map((i) => x[i]), y: line.map((i) => this.accuracy[i]) },
-        { kind: "marks", style: "others", hover: false, words: "next four", x: floats([]), y: floats([]) },
-        { kind: "marks", style: "best", hover: false, words: "best within the budget", x: floats([]), y: floats([]) },
-        { kind: "marks", style: "chosen", hover: false, words: "picked", x: floats([]), y: floats([]) },
+        { kind: "steps", style: "frontier", words: `best for each ${cost.words}`, hover: false, ...best },
+        { kind: "marks", style: "others", hover: false, words: "next four", x: none, y: none },
+        { kind: "marks", style: "best", hover: false, words: "best within the budget", x: none, y: none },
+        { kind: "marks", style: "chosen", hover: false, words: "picked", x: none, y: none },
       ];
       layers.forEach((layer) => { if (!legend) layer.words = ""; });
       const plot = new Plot(host, {
@@ -149,7 +154,8 @@ class Explorer {
       [1, 2, 4, 5, 6].forEach((layer) => plot.refresh(layer));
       plot.setLimit(this.limits[index]);
     }
-    this.inputs.forEach(({ slider }, c) => slider.setAttribute("aria-valuetext", this.limits[c] === null ? "no limit" : quantity(this.limits[c], this.costs[c])));
+    const said = (c) => (this.limits[c] === null ? "no limit" : quantity(this.limits[c], this.costs[c]));
+    this.inputs.forEach(({ slider }, c) => slider.setAttribute("aria-valuetext", said(c)));
     this.answer(judged);
     this.table();
     this.drawPicked();
@@ -160,7 +166,9 @@ class Explorer {
     host.classList.toggle("impossible", !this.kept);
     if (!this.kept) { host.textContent = this.impossible(judged); return; }
     const best = this.top[0];
-    host.textContent = `${this.kept.toLocaleString("en")} of ${this.count.toLocaleString("en")} networks keep the budget. The best has ${percent(this.accuracy[best])} at ${quantity(this.columns[this.costs[0].key][best], this.costs[0])}.`;
+    const kept = `${this.kept.toLocaleString("en")} of ${this.count.toLocaleString("en")} networks keep the budget`;
+    const first = quantity(this.columns[this.costs[0].key][best], this.costs[0]);
+    host.textContent = `${kept}. The best has ${percent(this.accuracy[best])} at ${first}.`;
   }
 
   // Which limits cannot be kept alone, and what they would have to be; or what each would have to be while the others stay.
@@ -171,10 +179,15 @@ class Explorer {
     const alone = set.filter((c) => least(c, all) > this.limits[c]);
     const name = (c) => this.costs[c].words + (this.costs[c].high && !this.expected ? " (upper end of its interval)" : "");
     const words = (c, value) => `${name(c)} of ${withUnit(String(roundUp(value / this.costs[c].scale)), this.costs[c].unit)}`;
-    if (alone.length) return `No network of this front keeps that budget: the least is a ${alone.map((c) => words(c, least(c, all))).join(" and a ")}. Raise it to that.`;
-    const together = set.map((c) => [c, least(c, all.filter((i) => set.every((other) => other === c || judged[other][i] <= this.limits[other])))]).filter(([, value]) => value < Infinity);
+    if (alone.length) {
+      const needed = alone.map((c) => words(c, least(c, all))).join(" and a ");
+      return `No network of this front keeps that budget: the least is a ${needed}. Raise it to that.`;
+    }
+    const others = (c) => all.filter((i) => set.every((other) => other === c || judged[other][i] <= this.limits[other]));
+    const together = set.map((c) => [c, least(c, others(c))]).filter(([, value]) => value < Infinity);
     if (!together.length) return "No network of this front keeps all of these limits at once, nor all but one of them. Raise several.";
-    return `No network of this front keeps these limits at once. With the others as they are, the least is a ${together.map(([c, value]) => words(c, value)).join(", or a ")}. Raise one to that.`;
+    const needed = together.map(([c, value]) => words(c, value)).join(", or a ");
+    return `No network of this front keeps these limits at once. With the others as they are, the least is a ${needed}. Raise one to that.`;
   }
 
   table() {
@@ -202,12 +215,14 @@ class Explorer {
     if (i === null || (host.dataset.network === String(i) && host.dataset.how === String(this.picked))) return;
     host.dataset.network = i;
     host.dataset.how = this.picked;
+    const heading = this.picked === null ? "The best network within the budget" : "The network you picked";
     const save = el("button", { type: "button" }, "Save its arch as JSON");
     save.addEventListener("click", () => saveArch(i));
     host.replaceChildren(
-      el("div", { class: "row" }, el("h3", {}, this.picked === null ? "The best network within the budget" : "The network you picked"), save),
+      el("div", { class: "row" }, el("h3", {}, heading), save),
       el("div", { class: "beside" }, el("div", {}, drawingLegend(), drawNetwork(i)),
-        el("dl", { class: "values" }, this.facts(i).map(([name, words]) => el("div", {}, el("dt", {}, name), el("dd", {}, words))))),
+        el("dl", { class: "values" },
+          this.facts(i).map(([name, words]) => el("div", {}, el("dt", {}, name), el("dd", {}, words))))),
       blockTable(i));
   }
 }
@@ -219,16 +234,18 @@ function roundUp(value) {
 }
 
 function saveArch(network) {
-  const link = el("a", { href: URL.createObjectURL(new Blob([`${JSON.stringify(archOf(network), null, 2)}\n`], { type: "application/json" })), download: "arch.json" });
+  const file = new Blob([`${JSON.stringify(archOf(network), null, 2)}\n`], { type: "application/json" });
+  const link = el("a", { href: URL.createObjectURL(file), download: "arch.json" });
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }
 
 function drawChosen(explorer) {
-  const first = page.costs[0];
+  const [first, ...rest] = page.costs;
+  const others = (i) => rest.map((cost) => `${quantity(explorer.columns[cost.key][i], cost)} ${cost.words.replace("latency ", "")}`);
   document.getElementById("legend").append(drawingLegend());
   document.getElementById("chosen").append(...page.chosen.map((i) => el("article", { class: "card" },
     el("h3", {}, `${percent(explorer.accuracy[i])} at ${quantity(explorer.columns[first.key][i], first)}`),
-    el("p", { class: "note" }, inWords([...page.costs.slice(1).map((cost) => `${quantity(explorer.columns[cost.key][i], cost)} ${cost.words.replace("latency ", "")}`), `${drawn.resolutions[i]} px`])),
+    el("p", { class: "note" }, inWords([...others(i), `${drawn.resolutions[i]} px`])),
     drawNetwork(i), blockTable(i))));
 }

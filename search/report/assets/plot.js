@@ -7,9 +7,12 @@ class Plot {
   constructor(host, spec) {
     Object.assign(this, { host, spec, limit: null, current: null });
     for (const layer of spec.layers) {
-      for (const name of ["x", "y", "low", "high"]) if (layer[name] && !(layer[name] instanceof Float64Array)) layer[name] = floats(layer[name]);
+      for (const name of ["x", "y", "low", "high"]) {
+        if (layer[name] && !(layer[name] instanceof Float64Array)) layer[name] = floats(layer[name]);
+      }
     }
-    this.area = el("div", { class: "plot", tabindex: "0", role: "application", "aria-roledescription": "chart", "aria-label": spec.label });
+    const spoken = { role: "application", "aria-roledescription": "chart", "aria-label": spec.label };
+    this.area = el("div", { class: "plot", tabindex: "0", ...spoken });
     host.append(this.area);
     this.legend();
     this.tip = new Tip(this.area);
@@ -52,16 +55,22 @@ class Plot {
     const { x, y, layers } = this.spec;
     const height = this.spec.square ? Math.min(Math.max(width, 220), 420) : this.spec.height || 260;
     const inner = height - MARGIN.top - MARGIN.bottom;
-    const yTicks = y.ticks || niceTicks(this.ys[0] / y.scale, this.ys[1] / y.scale, Math.max(2, inner / 40)).map(([at, text]) => [at * y.scale, text]);
+    const ticks = (axis, [low, high], count) => axis.ticks
+      || niceTicks(low / axis.scale, high / axis.scale, Math.max(2, count)).map(([at, text]) => [at * axis.scale, text]);
+    const yTicks = ticks(y, this.ys, inner / 40);
     const left = 30 + 7 * Math.max(...yTicks.map(([, text]) => text.length), 1);
     const wide = Math.max(width - left - MARGIN.right, 40);
-    const xTicks = x.ticks || niceTicks(this.xs[0] / x.scale, this.xs[1] / x.scale, Math.max(2, wide / 78)).map(([at, text]) => [at * x.scale, text]);
+    const xTicks = ticks(x, this.xs, wide / 78);
     const X = (value) => left + ((value - this.xs[0]) / (this.xs[1] - this.xs[0])) * wide;
     const Y = (value) => MARGIN.top + inner - ((value - this.ys[0]) / (this.ys[1] - this.ys[0])) * inner;
     Object.assign(this, { X, Y, width, height, left, wide, inner });
     const grid = svg("g", { class: "grid" },
-      yTicks.map(([at, text]) => [svg("path", { d: `M${left} ${Y(at)}H${left + wide}` }), svg("text", { x: left - 7, y: Y(at) + 4, "text-anchor": "end" }, text)]),
-      this.apart(xTicks, X).map(([at, text]) => [svg("path", { d: `M${X(at)} ${MARGIN.top}V${MARGIN.top + inner}` }), svg("text", { x: X(at), y: MARGIN.top + inner + 17, "text-anchor": "middle" }, text)]));
+      yTicks.map(([at, text]) => [
+        svg("path", { d: `M${left} ${Y(at)}H${left + wide}` }),
+        svg("text", { x: left - 7, y: Y(at) + 4, "text-anchor": "end" }, text)]),
+      this.apart(xTicks, X).map(([at, text]) => [
+        svg("path", { d: `M${X(at)} ${MARGIN.top}V${MARGIN.top + inner}` }),
+        svg("text", { x: X(at), y: MARGIN.top + inner + 17, "text-anchor": "middle" }, text)]));
     const title = (axis) => withUnit(axis.words, axis.unit && `(${axis.unit})`);
     const names = svg("g", { class: "names" },
       svg("text", { x: left + wide / 2, y: height - 8, "text-anchor": "middle" }, title(x)),
@@ -110,7 +119,8 @@ class Plot {
       for (let i = 0; i < x.length; i++) if (known(i)) parts.push(`M${at(x[i], low[i])}L${at(x[i], high[i])}`);
     } else if (layer.kind === "area") {
       const there = [...x.keys()].filter(known);
-      parts.push(...there.map((i, n) => `${n ? "L" : "M"}${at(x[i], high[i])}`), ...there.reverse().map((i) => `L${at(x[i], low[i])}`), "Z");
+      parts.push(...there.map((i, n) => `${n ? "L" : "M"}${at(x[i], high[i])}`));
+      parts.push(...there.reverse().map((i) => `L${at(x[i], low[i])}`), "Z");
     } else {
       let pen = false, before = 0;
       for (let i = 0; i < x.length; i++) {
@@ -154,7 +164,8 @@ class Plot {
     if (this.spec.facts) return this.spec.facts(layer, i);
     if (layer.texts) return layer.texts[i].split("\n");
     const { x, y } = this.spec;
-    return [[x.words, withUnit(figures(layer.x[i] / x.scale, 4), x.unit)], [layer.words || y.words, withUnit(figures(layer.y[i] / y.scale, 4), y.unit)]];
+    const said = (axis, value) => withUnit(figures(value / axis.scale, 4), axis.unit);
+    return [[x.words, said(x, layer.x[i])], [layer.words || y.words, said(y, layer.y[i])]];
   }
 
   point(found, aloud) {
@@ -176,7 +187,12 @@ class Plot {
     this.area.addEventListener("pointermove", (event) => this.point(place(event)));
     this.area.addEventListener("pointerleave", () => this.point(null));
     this.area.addEventListener("blur", () => this.point(null));
-    this.area.addEventListener("click", (event) => { const found = place(event); if (found) { this.point(found); this.spec.pick?.(found.layer, found.i); } });
+    this.area.addEventListener("click", (event) => {
+      const found = place(event);
+      if (!found) return;
+      this.point(found);
+      this.spec.pick?.(found.layer, found.i);
+    });
     this.area.addEventListener("keydown", (event) => this.press(event));
   }
 
