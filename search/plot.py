@@ -116,7 +116,7 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _title(front: Front) -> str:
-    devices = ", ".join(map(str, front.metadata["devices"]))
+    devices = ", ".join(map(str, front.metadata.get("devices", ())))
     return f"{front.metadata['space']} on {devices}" if devices else str(front.metadata["space"])
 
 

@@ -63,7 +63,7 @@ def figures(value: float, digits: int = 3) -> str:
     if not math.isfinite(value):
         return "unknown"
     decimals = digits - 1 - (math.floor(math.log10(abs(value))) if value else 0)
-    return f"{value:.{min(max(decimals, 0), 9)}f}"
+    return f"{value:,.{min(max(decimals, 0), 9)}f}"
 
 
 def floats_of(frame: pd.DataFrame, column: str) -> Floats:

@@ -56,7 +56,7 @@ def front_page(front: Front, *, title: str | None = None) -> Page:
     space = get_space(str(metadata["space"]), metadata.get("num_classes"))
     archs = [Arch.from_json(json.loads(text)) for text in networks["arch"]]
     costs = costs_of_front(networks, metadata)
-    devices = [str(name) for name in metadata["devices"]]
+    devices = [str(name) for name in metadata.get("devices", ())]
     compared, left = verified_of(metadata), _residuals(metadata)
     charts = {f"measured-{i}": measured_chart(each) for i, each in enumerate(compared)}
     charts |= {f"residuals-{i}": residuals_chart(each) for i, each in enumerate(left)}
@@ -166,10 +166,9 @@ def _trend_charts(space: Space, archs: Sequence[Arch], front: Front, cost: Quant
             layer("line", trend.costs, means, words=owner, style=f"s{i % 7}", texts=_trend_texts(trend.costs, owner, means, cost))
             for i, (owner, means) in enumerate(trend.means.items())
         ]
-        words = {"resolution": "Resolution", "depth": "Depth", "network": "Genes of the network"}.get(trend.kind, trend.kind.capitalize())
         unit = "px" if trend.kind == "resolution" else ""
         x = axis(cost.words, cost.unit, scale=cost.scale)
-        charts.append(chart(words, x, axis(f"mean {trend.kind}", unit), layers))
+        charts.append(chart(trend.kind.capitalize(), x, axis(f"mean {trend.kind}", unit), layers))
     return charts
 
 

@@ -176,4 +176,6 @@ def _kind_and_owner(gene: str) -> tuple[str, str]:
     parts = gene.split(".")
     if parts[0] == "stages":
         return parts[-1], f"stage {int(parts[1]) + 1}"
-    return ("resolution", "resolution") if gene == "resolution" else ("network", gene.replace("_", " "))
+    # A gene of the network is named for what it is of, and last for its kind: stem_inner_width.
+    owner, _, kind = gene.rpartition("_")
+    return kind, owner.replace("_", " ") or gene

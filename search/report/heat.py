@@ -53,6 +53,13 @@ class HeatMap:
     stages: tuple[tuple[Cell, ...], ...]
     others: tuple[tuple[str, Cell], ...]
 
+    @property
+    def facts(self) -> list[tuple[str, list[str]]]:
+        """Every gene in words, with what each of its values does."""
+        cells = [*(cell for _, cell in self.others), *(cell for row in self.stages for cell in row)]
+        lines = [cell.title.split("\n") for cell in cells if cell.title]
+        return [(words, values) for words, *values in lines]
+
 
 def heat_map(space: Space, effects: Effects, *, words: str, unit: str, scale: float) -> HeatMap:
     """Lay the effects out.
@@ -66,8 +73,9 @@ def heat_map(space: Space, effects: Effects, *, words: str, unit: str, scale: fl
     """
     kinds = tuple(dict.fromkeys(gene.name for stage in space.stages for gene in stage.genes))
     slots = max(stage.depths[-1] for stage in space.stages)
-    # As many as give the largest two digits, for all cells: they are there to be compared.
-    decimals = len(figures(effects.largest / scale, 2).partition(".")[2])
+    # The same for all cells, which are there to be compared; more for numbers that are small in their unit, so that few become zero.
+    largest = effects.largest / scale
+    decimals = len(figures(largest, 2 if largest >= 0.1 else 3).partition(".")[2])
 
     def cell(name: str) -> Cell:
         effect = effects.by_gene.get(name)

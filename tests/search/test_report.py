@@ -49,7 +49,7 @@ def make_run(folder: Path, epochs: int = 6) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("value", "words"), [(12.3456, "12.3"), (0.001234, "0.00123"), (1234.5, "1234"), (0.0, "0.00"), (-3.0, "-3.00"), (np.nan, "unknown")]
+    ("value", "words"), [(12.3456, "12.3"), (0.001234, "0.00123"), (1234.5, "1,234"), (0.0, "0.00"), (-3.0, "-3.00"), (np.nan, "unknown")]
 )
 def test_numbers_have_three_digits_and_no_exponent(value: float, words: str) -> None:
     assert figures(value) == words
@@ -130,6 +130,14 @@ def test_trends_follow_the_genes_along_the_front() -> None:
     assert found["resolution"].means["resolution"].tolist() == list(space.resolutions[:2])
     assert found["kernel"].costs.tolist() == [1.0, 2.0]
     assert trends(space, rows[:1], np.array([1.0]), np.array([0.5])) == ()
+
+
+def test_trends_of_a_network_s_own_genes_go_with_their_kind() -> None:
+    space = get_space("ofa-resnet50-tiny")
+    rows = space.encode_all([space.smallest(), space.largest()])
+    found = {trend.kind: set(trend.means) for trend in trends(space, rows, np.array([1.0, 2.0]), np.array([0.5, 0.6]))}
+    assert found["depth"] == {"stem", "stage 1", "stage 2"}
+    assert found["width"] >= {"stem", "stage 1", "stage 2"}
 
 
 # -- drawings ---------------------------------------------------------------------------------------------------------

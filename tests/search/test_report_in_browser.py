@@ -211,7 +211,7 @@ def test_a_drawing_has_a_box_for_every_block(browser: Browser, tmp_path: Path, n
             missing = sum(stage.depths[-1] - len(blocks) for stage, blocks in zip(space.stages, arch.stages, strict=True))
             assert tab.run("document.querySelectorAll('#picked .empty').length") == missing
             assert tab.run(f"report.archOf({row})") == arch.to_json()
-        assert tab.run("document.querySelectorAll('#chosen .drawing svg').length") == len(tab.run("report.page.chosen"))
+        tab.wait("document.querySelectorAll('#chosen .drawing svg').length === report.page.chosen.length")
         tab.run("document.querySelector('#picked details').open = true")
         tab.wait("document.querySelectorAll('#picked table.blocks tbody tr').length > 0")
         assert tab.run("document.querySelectorAll('#picked table.blocks tbody tr').length") == len(boxes)

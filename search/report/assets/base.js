@@ -22,6 +22,7 @@ function figures(value, digits = 3) {
   return value.toLocaleString("en", { minimumFractionDigits: places, maximumFractionDigits: places });
 }
 
+const shortened = (text, most) => (text.length <= most ? text : `${text.slice(0, Math.max(Math.floor(most) - 1, 1))}…`);
 const withUnit = (text, unit) => (unit ? `${text} ${unit}` : text);
 const quantity = (value, cost) => withUnit(figures(value / cost.scale), cost.unit);
 const percent = (share) => (Number.isFinite(share) ? `${(100 * share).toFixed(2)} %` : "unknown");
@@ -60,6 +61,7 @@ function drawnAtWidth(element, draw) {
   };
   new ResizeObserver(look).observe(element);
   look();
+  requestAnimationFrame(look); // an element that is not in the page yet will be, and an observer says nothing of what is out of sight
 }
 
 // A box of facts beside a point of a chart or drawing.

@@ -147,18 +147,24 @@ class Explorer {
     this.top = this.order.filter((i) => this.keep[i]);
     this.kept = this.top.length;
     this.top = this.top.slice(0, 5);
-    const at = (rows, name) => Float64Array.from(rows, (i) => this.columns[name][i]);
-    for (const { plot, cost, index } of this.plots) {
-      const groups = [this.top.slice(1), this.top.slice(0, 1), this.picked === null ? [] : [this.picked]];
-      groups.forEach((rows, n) => Object.assign(plot.spec.layers[4 + n], { x: at(rows, cost.key), y: at(rows, "accuracy") }));
-      [1, 2, 4, 5, 6].forEach((layer) => plot.refresh(layer));
-      plot.setLimit(this.limits[index]);
-    }
+    // The charts on the screen follow the slider; the others follow when it rests.
+    const away = this.plots.filter((each) => !(each.plot.onScreen() && this.redraw(each)));
+    clearTimeout(this.resting);
+    this.resting = setTimeout(() => away.forEach((each) => this.redraw(each)), 80);
     const said = (c) => (this.limits[c] === null ? "no limit" : quantity(this.limits[c], this.costs[c]));
     this.inputs.forEach(({ slider }, c) => slider.setAttribute("aria-valuetext", said(c)));
     this.answer(judged);
     this.table();
     this.drawPicked();
+  }
+
+  redraw({ plot, cost, index }) {
+    const at = (rows, name) => Float64Array.from(rows, (i) => this.columns[name][i]);
+    const groups = [this.top.slice(1), this.top.slice(0, 1), this.picked === null ? [] : [this.picked]];
+    groups.forEach((rows, n) => Object.assign(plot.spec.layers[4 + n], { x: at(rows, cost.key), y: at(rows, "accuracy") }));
+    [1, 2, 4, 5, 6].forEach((layer) => plot.refresh(layer));
+    plot.setLimit(this.limits[index]);
+    return true;
   }
 
   answer(judged) {

@@ -71,10 +71,10 @@ class Plot {
       this.apart(xTicks, X).map(([at, text]) => [
         svg("path", { d: `M${X(at)} ${MARGIN.top}V${MARGIN.top + inner}` }),
         svg("text", { x: X(at), y: MARGIN.top + inner + 17, "text-anchor": "middle" }, text)]));
-    const title = (axis) => withUnit(axis.words, axis.unit && `(${axis.unit})`);
+    const title = (axis, room) => withUnit(shortened(axis.words, room / 6.8 - axis.unit.length - 3), axis.unit && `(${axis.unit})`);
     const names = svg("g", { class: "names" },
-      svg("text", { x: left + wide / 2, y: height - 8, "text-anchor": "middle" }, title(x)),
-      svg("text", { transform: `translate(12 ${MARGIN.top + inner / 2}) rotate(-90)`, "text-anchor": "middle" }, title(y)));
+      svg("text", { x: left + wide / 2, y: height - 8, "text-anchor": "middle" }, title(x, wide)),
+      svg("text", { transform: `translate(12 ${MARGIN.top + inner / 2}) rotate(-90)`, "text-anchor": "middle" }, title(y, inner)));
     this.beyond = svg("rect", { class: "beyond", y: MARGIN.top, height: inner, width: 0 });
     this.border = svg("path", { class: "border" });
     this.nodes = layers.map((layer) => svg("path", { class: `${layer.kind} ${layer.style}` }));
@@ -133,6 +133,11 @@ class Plot {
       }
     }
     return parts.join("");
+  }
+
+  onScreen() {
+    const { top, bottom } = this.area.getBoundingClientRect();
+    return bottom > 0 && top < window.innerHeight;
   }
 
   // A budget on the horizontal axis: what is beyond it is shaded.
