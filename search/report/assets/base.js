@@ -81,7 +81,8 @@ class Tip {
     const room = this.host.clientWidth, width = this.box.offsetWidth, height = this.box.offsetHeight;
     const left = x + 14 + width <= room ? x + 14 : Math.max(0, x - 14 - width);
     this.box.style.left = `${Math.min(left, Math.max(0, room - width))}px`;
-    this.box.style.top = `${Math.max(0, y - height - 10)}px`;
+    // Below where there is room: of accuracies against costs, that is where nothing of interest is.
+    this.box.style.top = `${y + 14 + height <= this.host.clientHeight ? y + 14 : Math.max(0, y - height - 10)}px`;
   }
 
   hide() { this.box.hidden = true; }
