@@ -1,10 +1,11 @@
-"""The picture of a front: accuracy against latency, what was evaluated, what was picked, and what was measured."""
+"""Pictures of a front: accuracy against what networks cost, what was evaluated, what was picked, and what was measured."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,15 +13,19 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ofa.files import replacing
-from search.budget import COLUMNS
-from search.front import Candidate, Front, staircase
+from search.pareto import Floats
+from search.quantities import Quantity, best_along, costs_of_front, floats_of
 
-__all__ = ["Pick", "draw_front", "save_front_picture"]
+if TYPE_CHECKING:
+    from search.front import Candidate, Front
+
+__all__ = ["Pick", "draw_costs", "draw_front", "save_figure", "save_front_picture"]
 
 # Okabe and Ito's palette, which stays distinct under the common colour blindnesses; shapes differ as well.
 _GREY, _BLUE, _ORANGE, _VERMILION = "#999999", "#0072B2", "#E69F00", "#D55E00"
 
 _DOTS_PER_INCH = 150
+_MOST_COLUMNS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +35,7 @@ class Pick:
     Attributes:
         label: a word or two, such as the budget that it answers.
         candidate: the network with what is promised of it.
-        measured_ms: its latency as measured on the device; None if it was not.
+        measured_ms: its latency as measured on the device that the picture is of; None if it was not.
     """
 
     label: str
@@ -38,60 +43,131 @@ class Pick:
     measured_ms: float | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Place:
+    """Where a pick stands on the axis of a cost, in the cost's unit; NaN ends where no interval is known."""
+
+    label: str
+    accuracy: float
+    value: float
+    low: float
+    high: float
+    measured: float | None
+
+
 def save_front_picture(front: Front, path: str | os.PathLike[str], *, picks: Sequence[Pick] = (), title: str | None = None) -> None:
     """Write the picture as a PNG file of 1200 x 780 pixels; arguments as ``draw_front``, or FileError."""
-    figure = draw_front(front, picks=picks, title=title)
+    save_figure(draw_front(front, picks=picks, title=title), path)
+
+
+def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write a figure as a PNG file of 150 dots an inch, or FileError."""
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=_DOTS_PER_INCH)
 
 
-def draw_front(front: Front, *, picks: Sequence[Pick] = (), title: str | None = None) -> Figure:
-    """Draw accuracy against latency.
+def draw_front(front: Front, *, picks: Sequence[Pick] = (), title: str | None = None, cost: str | None = None) -> Figure:
+    """Draw accuracy against a cost.
 
     Args:
-        front: its best networks are a line; everything else that was evaluated are dots.
+        front: its networks that are best for the cost are a line; everything else that was evaluated are dots.
         picks: networks to point out, with their promised interval, and a cross where they were measured.
-        title: above the picture; by default the space and the device.
+        title: above the picture; by default the space and the devices.
+        cost: its column, such as ``latency_ms@pi``; by default what the search was first about.
 
     Returns:
         A figure of matplotlib's object interface: no window, no global state.
     """
-    figure = Figure(figsize=(8, 5.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    known = costs_of_front(front.networks, front.metadata)
+    drawn = next((each for each in known if each.key == cost), known[0])
+    figure = _figure(8, 5.2)
     axes = figure.add_subplot()
-    _draw_networks(axes, front)
-    _draw_picks(axes, sorted(picks, key=lambda pick: pick.candidate.latency_ms))
-    axes.set_title(title or f"{front.metadata['space']} on {front.device_name}", loc="left")
-    axes.set_xlabel(f"latency of one call on {front.device_name}, ms")
+    _draw_networks(axes, front, drawn)
+    _draw_picks(axes, sorted((_place(pick, drawn) for pick in picks), key=lambda place: place.value))
+    axes.set_title(_plain(title or _title(front)), loc="left")
+    axes.set_xlabel(_plain(drawn.label))
+    axes.legend(loc="lower right", frameon=False)
+    return figure
+
+
+def draw_costs(front: Front, *, title: str | None = None) -> Figure:
+    """Draw accuracy against every cost that the front knows, a panel each.
+
+    Args:
+        front: its networks.
+        title: above the picture; by default the space and the devices.
+    """
+    known = costs_of_front(front.networks, front.metadata)
+    columns = min(_MOST_COLUMNS, len(known))
+    rows = -(-len(known) // columns)
+    figure = _figure(4.2 * columns, 3.2 * rows + 0.4)
+    for number, cost in enumerate(known, start=1):
+        axes = figure.add_subplot(rows, columns, number)
+        _draw_networks(axes, front, cost)
+        axes.set_xlabel(_plain(cost.label))
+    figure.suptitle(_plain(title or _title(front)), x=0.01, ha="left")
+    return figure
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _title(front: Front) -> str:
+    devices = ", ".join(map(str, front.metadata.get("devices", ())))
+    return f"{front.metadata['space']} on {devices}" if devices else str(front.metadata["space"])
+
+
+def _plain(text: str) -> str:
+    """Text of others as it is: a dollar sign would begin a formula."""
+    return text.replace("$", r"\$")
+
+
+def _draw_networks(axes: Axes, front: Front, cost: Quantity) -> None:
+    values, accuracy = floats_of(front.networks, cost.key) / cost.scale, floats_of(front.networks, "accuracy")
+    beaten = floats_of(front.dominated, cost.key) / cost.scale
+    best = best_along(values, accuracy)
+    others = np.setdiff1d(np.arange(len(values)), best)
+    _draw_dots(axes, np.concatenate([beaten, values[others]]), np.concatenate([floats_of(front.dominated, "accuracy"), accuracy[others]]))
+    # Steps, because between two networks a budget gets the one below it and nothing better.
+    words = f"front ({len(best)})"
+    axes.plot(values[best], 100 * accuracy[best], "o-", drawstyle="steps-post", color=_BLUE, markersize=3.5, linewidth=1.2, label=words)
     axes.set_ylabel("accuracy, %")
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0.06, y=0.08)
-    axes.legend(loc="lower right", frameon=False)
-    return figure
 
 
-def _draw_networks(axes: Axes, front: Front) -> None:
-    columns = {name: front.networks[name].to_numpy(dtype=np.float64) for name in COLUMNS}
-    best = staircase(columns, ("latency_ms",))
-    dots_ms = np.concatenate([front.dominated["latency_ms"], columns["latency_ms"][~best]])
-    dots = np.concatenate([front.dominated["accuracy"], columns["accuracy"][~best]])
-    if len(dots):
-        axes.scatter(dots_ms, 100 * dots, s=6, color=_GREY, alpha=0.4, linewidths=0, label=f"evaluated ({len(dots)})", rasterized=True)
-    order = np.argsort(columns["latency_ms"][best])
-    latency_ms, accuracy = columns["latency_ms"][best][order], columns["accuracy"][best][order]
-    # Steps, because between two networks a budget gets the one below it and nothing better.
-    words = f"front ({len(order)})"
-    axes.plot(latency_ms, 100 * accuracy, "o-", drawstyle="steps-post", color=_BLUE, markersize=3.5, linewidth=1.2, label=words)
+def _draw_dots(axes: Axes, values: Floats, accuracy: Floats) -> None:
+    known = np.isfinite(values) & np.isfinite(accuracy)
+    if known.any():
+        words = f"evaluated ({known.sum()})"
+        axes.scatter(values[known], 100 * accuracy[known], s=6, color=_GREY, alpha=0.4, linewidths=0, label=words, rasterized=True)
 
 
-def _draw_picks(axes: Axes, picks: Sequence[Pick]) -> None:
-    for pick in picks:
-        network, height = pick.candidate, 100 * pick.candidate.accuracy
-        reach = [[network.latency_ms - network.latency_low_ms], [network.latency_high_ms - network.latency_ms]]
+def _place(pick: Pick, cost: Quantity) -> _Place:
+    """Where a pick stands: on the axis of a latency with its interval and its measurement, else with its exact cost."""
+    network = pick.candidate
+    if cost.device is None:
+        value = getattr(network, cost.key) / cost.scale
+        return _Place(label=pick.label, accuracy=network.accuracy, value=value, low=np.nan, high=np.nan, measured=None)
+    if cost.unit != "ms":
+        energy = network.energies_mj[cost.device]
+        return _Place(label=pick.label, accuracy=network.accuracy, value=energy, low=np.nan, high=np.nan, measured=None)
+    estimate = network.latencies[cost.device]
+    low, high = estimate.low_ms, estimate.high_ms
+    return _Place(label=pick.label, accuracy=network.accuracy, value=estimate.latency_ms, low=low, high=high, measured=pick.measured_ms)
+
+
+def _draw_picks(axes: Axes, places: Sequence[_Place]) -> None:
+    for place in places:
+        height, known = 100 * place.accuracy, place.low <= place.value <= place.high
+        reach = [[place.value - place.low], [place.high - place.value]] if known else None
         axes.errorbar(
-            network.latency_ms,
+            place.value,
             height,
             xerr=reach,
             fmt="D",
@@ -102,19 +178,19 @@ def _draw_picks(axes: Axes, picks: Sequence[Pick]) -> None:
             ecolor="black",
             elinewidth=1,
             zorder=5,
-            label="picked, with its interval" if pick is picks[0] else None,
+            label=("picked, with its interval" if known else "picked") if place is places[0] else None,
         )
         # Below and to the right, where only slower and less accurate networks are.
         axes.annotate(
-            pick.label,
-            (network.latency_ms, height),
+            _plain(place.label),
+            (place.value, height),
             xytext=(12, -20),
             textcoords="offset points",
             va="center",
             zorder=7,
             bbox={"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": _GREY, "linewidth": 0.6, "alpha": 0.9},
         )
-    measured = [(pick.measured_ms, 100 * pick.candidate.accuracy) for pick in picks if pick.measured_ms is not None]
+    measured = [(place.measured, 100 * place.accuracy) for place in places if place.measured is not None]
     if measured:
         latencies, heights = zip(*measured, strict=True)
         axes.scatter(latencies, heights, s=90, color=_VERMILION, marker="x", linewidths=2.2, zorder=6, label="measured")

@@ -2,33 +2,31 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from typing import Any
 
 import matplotlib._pylab_helpers
 import numpy as np
 import pytest
 
 from ofa.errors import FileError
-from search.budget import Budget
-from search.front import Front
-from search.plot import Pick, draw_front, save_front_picture
-from search.problem import Archive
-from tests.search.fakes import SMALL, fake_problem
+from search.plot import Pick, draw_costs, draw_front, save_front_picture
+from search.quantities import costs_of_front
+from tests.search.fronts import best_rows, candidate, make_front
 
 
 @pytest.fixture(scope="module")
-def front() -> Front:
-    rng = np.random.default_rng(0)
-    archive = Archive(fake_problem())
-    archive.evaluate([SMALL.sample(rng) for _ in range(200)])
-    return Front.of(archive, {"space": SMALL.name, "device": "paper"})
+def front() -> Any:
+    return make_front(networks=200)
 
 
-def picks_of(front: Front) -> list[Pick]:
-    candidates = [front.query(Budget(latency_ms=limit))[0] for limit in (0.35, 0.45, 0.6)]
-    return [Pick(label=f"{c.latency_high_ms:.2f} ms", candidate=c, measured_ms=1.02 * c.latency_ms) for c in candidates]
+def picks_of(front: Any) -> list[Pick]:
+    highs = front.networks["latency_high_ms@pi"]
+    rows = [best_rows(front, {"latency_ms@pi": float(highs.quantile(q))}, top=1)[0] for q in (0.2, 0.5, 0.9)]
+    found = [candidate(front, row) for row in rows]
+    return [Pick(label=f"budget {i}", candidate=each, measured_ms=1.02 * each.latencies["pi"].latency_ms) for i, each in enumerate(found)]
 
 
-def test_the_picture_is_a_png_of_the_promised_size(front: Front, tmp_path: Path) -> None:
+def test_the_picture_is_a_png_of_the_promised_size(front: Any, tmp_path: Path) -> None:
     path = tmp_path / "front.png"
     save_front_picture(front, path, picks=picks_of(front))
     content = path.read_bytes()
@@ -36,30 +34,47 @@ def test_the_picture_is_a_png_of_the_promised_size(front: Front, tmp_path: Path)
     assert struct.unpack(">II", content[16:24]) == (1200, 780)
 
 
-def test_it_shows_what_there_is(front: Front) -> None:
+def test_it_shows_what_there_is(front: Any) -> None:
     (axes,) = draw_front(front, picks=picks_of(front)).axes
-    assert axes.get_xlabel() == "latency of one call on paper, ms"
-    assert axes.get_title("left") == f"{SMALL.name} on paper"
+    assert axes.get_xlabel() == "latency on pi, ms"
+    assert axes.get_title("left") == "ofa-mbv3-tiny on pi, phone"
     legend = axes.get_legend()
     assert legend is not None
     words = " ".join(text.get_text() for text in legend.get_texts())
-    assert all(word in words for word in ("evaluated", "front", "picked", "measured"))
+    assert all(word in words for word in ("evaluated", "front", "picked, with its interval", "measured"))
     assert {text.get_text() for text in axes.texts} == {pick.label for pick in picks_of(front)}
     line = axes.lines[0].get_xydata()
     assert (np.diff(line, axis=0) > 0).all()
 
 
-def test_a_front_alone_can_be_drawn(front: Front) -> None:
-    alone = Front(front.networks.iloc[:1], front.dominated.iloc[:0], front.metadata)
-    (axes,) = draw_front(alone, title="one network").axes
-    assert axes.get_title("left") == "one network"
+@pytest.mark.parametrize("cost", ["latency_ms@phone", "macs"])
+def test_it_can_be_drawn_against_another_cost(front: Any, cost: str) -> None:
+    (axes,) = draw_front(front, picks=picks_of(front), cost=cost).axes
+    drawn = next(each for each in costs_of_front(front.networks, front.metadata) if each.key == cost)
+    assert axes.get_xlabel() == drawn.label
+    low, high = axes.get_xlim()
+    values = front.networks[cost] / drawn.scale
+    assert low < values.min()
+    assert high > values.max()
 
 
-def test_no_figure_stays_behind(front: Front) -> None:
+def test_a_front_alone_can_be_drawn(front: Any) -> None:
+    alone = type(front)(front.networks.iloc[:1], front.dominated.iloc[:0], front.metadata)
+    (axes,) = draw_front(alone, title="costs $5 and $6").axes
+    assert axes.get_title("left") == r"costs \$5 and \$6"
+
+
+def test_every_cost_has_a_panel(front: Any) -> None:
+    figure = draw_costs(front)
+    assert [axes.get_xlabel() for axes in figure.axes] == [cost.label for cost in costs_of_front(front.networks, front.metadata)]
+
+
+def test_no_figure_stays_behind(front: Any) -> None:
     draw_front(front)
+    draw_costs(front)
     assert matplotlib._pylab_helpers.Gcf.get_num_fig_managers() == 0
 
 
-def test_a_picture_that_cannot_be_written_is_one_sentence(front: Front, tmp_path: Path) -> None:
+def test_a_picture_that_cannot_be_written_is_one_sentence(front: Any, tmp_path: Path) -> None:
     with pytest.raises(FileError, match="writable"):
         save_front_picture(front, tmp_path / "absent" / "front.png")

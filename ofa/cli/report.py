@@ -1,0 +1,59 @@
+"""``ofa report``: one page for people, of a front, a latency table or a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ofa.cli.console import JsonOption, emit, format_bytes
+from ofa.cli.outputs import check_folder
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+__all__ = ["register", "report"]
+
+_EXAMPLE = "Example: ofa report digits.front -o report.html --png pictures"
+
+
+def register(app: typer.Typer) -> None:
+    """Add ``ofa report``."""
+    app.command("report", epilog=_EXAMPLE)(report)
+
+
+def report(
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="A front of `ofa search`, a latency table, or the folder of a run of `ofa train`.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="HTML", help="Where to write the page.")],
+    png: Annotated[Path | None, typer.Option("--png", metavar="FOLDER", help="Also write its charts as PNG files.")] = None,
+    title: Annotated[str | None, typer.Option("--title", metavar="TEXT", help="Title of the page, if not what it is of.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Write one HTML page that shows everything, and works without a network."""
+    for path in (output, png or output):
+        check_folder(path)
+    from search.report import read_source, save_report
+
+    loaded = read_source(source)
+    save_report(loaded, output, title=title)
+    pictures: tuple[Path, ...] = ()
+    if png is not None:
+        from search.report.pictures import save_pictures
+
+        pictures = save_pictures(loaded, png)
+    answer = {"report": str(output), "bytes": output.stat().st_size, "pictures": [str(path) for path in pictures]}
+    emit(answer, json=json, render=lambda: _render(answer))
+
+
+def _render(answer: dict[str, Any]) -> RenderableType:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(show_header=False)
+    table.add_row("page", Text(f"{answer['report']} ({format_bytes(answer['bytes'])}): open it in any browser"))
+    for path in answer["pictures"]:
+        table.add_row("picture", Text(path))
+    return table

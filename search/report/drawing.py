@@ -1,0 +1,80 @@
+"""Networks block by block, as compact values that a page draws: thousands of networks share a few hundred blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ofa.arch import Arch
+from ofa.blocks import Block, PlacedBlock
+from ofa.families import lower
+from ofa.space import Space
+
+__all__ = ["drawings"]
+
+_WORDS = {"squeeze_excite": "squeeze-excite", "residual": "residual", "downsample": "downsampling shortcut"}
+
+
+def drawings(space: Space, archs: Sequence[Arch]) -> dict[str, Any]:
+    """What a page needs to draw each of ``archs``, as JSON values.
+
+    Returns:
+        ``space`` (its name), ``slots`` (by stage the most blocks it may have), ``blocks`` (each different block once, at its place
+        and image size), and for every arch in order ``networks`` (its blocks as indices), ``resolutions`` in pixels and ``genes`` of
+        the network.
+
+    Raises:
+        ArchError: an arch of another space.
+    """
+    numbers: dict[tuple[Any, ...], int] = {}
+    blocks: list[dict[str, Any]] = []
+    networks = []
+    for arch in archs:
+        row = []
+        for placed, genes in _with_genes(lower(space, arch), arch):
+            key = (placed.name, placed.block, placed.input_size, tuple(genes.items()))
+            if key not in numbers:
+                numbers[key] = len(blocks)
+                blocks.append(_described(placed, genes))
+            row.append(numbers[key])
+        networks.append(row)
+    return {
+        "space": space.name,
+        "slots": [stage.depths[-1] for stage in space.stages],
+        "blocks": blocks,
+        "networks": networks,
+        "resolutions": [arch.resolution for arch in archs],
+        "genes": [dict(arch.network) for arch in archs],
+    }
+
+
+def _with_genes(lowered: Iterable[PlacedBlock], arch: Arch) -> Iterable[tuple[PlacedBlock, dict[str, float]]]:
+    for placed in lowered:
+        parts = placed.name.split(".")
+        elastic = parts[0] == "stages"
+        yield placed, dict(arch.stages[int(parts[1])][int(parts[2])]) if elastic else {}
+
+
+def _described(placed: PlacedBlock, genes: dict[str, float]) -> dict[str, Any]:
+    block = placed.block
+    return {
+        "name": placed.name,
+        "kind": block.kind.replace("_", " "),
+        "in": block.in_channels,
+        "mid": getattr(block, "mid_channels", block.out_channels),
+        "out": block.out_channels,
+        "kernel": getattr(block, "kernel", None),
+        "stride": getattr(block, "stride", 1),
+        "from": placed.input_size,
+        "to": block.output_size(placed.input_size),
+        "macs": block.macs(placed.input_size),
+        "params": block.params(),
+        "genes": genes,
+        "words": _words(block),
+    }
+
+
+def _words(block: Block) -> list[str]:
+    words = [word for name, word in _WORDS.items() if getattr(block, name, False)]
+    activation = getattr(block, "activation", None)
+    return words if activation is None else [*words, str(activation).replace("_", "-")]

@@ -1,0 +1,190 @@
+"""The page of a front: what is in it, as values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ofa.arch import Arch
+from ofa.families import get_space
+from ofa.space import Space
+from search.pareto import Floats
+from search.quantities import Quantity, best_along, costs_of_front, figures, floats_of
+from search.report.charts import axis, chart, layer, numbers
+from search.report.drawing import drawings
+from search.report.genes import LEAST_NETWORKS, Effects, main_effects, trends
+from search.report.heat import HeatMap, heat_map
+from search.report.measured import Residuals, residuals_of, verified_of
+from search.report.measured_charts import measured_chart, residuals_chart, summary_of
+from search.report.page import Page
+from search.report.provenance import command_of, groups_of, rows_of
+
+if TYPE_CHECKING:
+    from search.front import Front
+
+__all__ = ["effects_of", "front_page", "heat_maps"]
+
+_CHOSEN = 5
+"""Networks that are drawn without being asked for: those of the quantiles of the front."""
+
+_SECTIONS = (
+    ("pick", "Pick a network"),
+    ("costs", "Every cost"),
+    ("measured", "Predicted and measured"),
+    ("genes", "Genes"),
+    ("networks", "Five networks"),
+    ("provenance", "Provenance"),
+)
+_APART = ("latency", "budget", "least", "verified", "space", "devices")
+
+
+def front_page(front: Front, *, title: str | None = None) -> Page:
+    """The page of a front.
+
+    Args:
+        front: the networks.
+        title: by default the space and its devices.
+
+    Raises:
+        SpaceError: the space of the front is not known here.
+        ArchError: a network is not of that space.
+    """
+    networks, metadata = front.networks, front.metadata
+    space = get_space(str(metadata["space"]), metadata.get("num_classes"))
+    archs = [Arch.from_json(json.loads(text)) for text in networks["arch"]]
+    costs = costs_of_front(networks, metadata)
+    devices = [str(name) for name in metadata.get("devices", ())]
+    compared, left = verified_of(metadata), _residuals(metadata)
+    charts = {f"measured-{i}": measured_chart(each) for i, each in enumerate(compared)}
+    charts |= {f"residuals-{i}": residuals_chart(each) for i, each in enumerate(left)}
+    charts |= {f"trend-{i}": each for i, each in enumerate(_trend_charts(space, archs, front, costs[0]))}
+    data = {
+        "kind": "front",
+        "costs": [_cost_json(cost) for cost in costs],
+        "networks": _columns(front.networks, costs, intervals=True),
+        "dominated": _columns(front.dominated, costs, intervals=False),
+        "drawings": drawings(space, archs),
+        "chosen": _chosen(front, costs[0]),
+        "charts": charts,
+    }
+    where = f" on {', '.join(devices)}" if devices else ""
+    return Page(
+        template="front.html",
+        title=title or f"{space.name}{where}",
+        facts=_facts(front, costs),
+        sections=_SECTIONS,
+        data=data,
+        content={
+            "costs": costs,
+            "charts": charts,
+            "compared": compared,
+            "left": left,
+            "maps": heat_maps(front),
+            "first": costs[0],
+            "least_networks": LEAST_NETWORKS,
+            "groups": _provenance(metadata),
+            "command": command_of(metadata),
+            "summaries": [summary_of(each) for each in compared],
+        },
+    )
+
+
+def _cost_json(cost: Quantity) -> dict[str, Any]:
+    return {"key": cost.key, "words": cost.words, "unit": cost.unit, "scale": cost.scale, "low": cost.low, "high": cost.high}
+
+
+def _columns(frame: Any, costs: Sequence[Quantity], *, intervals: bool) -> dict[str, list[float | int | None]]:
+    names = ["accuracy", *(cost.key for cost in costs)]
+    if intervals:
+        names += ["accuracy_low", "accuracy_high", *(end for cost in costs for end in (cost.low, cost.high) if end is not None)]
+    found = {name: floats_of(frame, name) for name in names}
+    return {name: numbers(values) for name, values in found.items() if np.isfinite(values).any()}
+
+
+def _chosen(front: Front, cost: Quantity) -> list[int]:
+    """The rows of networks at the quantiles of the staircase along the first cost."""
+    values, accuracy = floats_of(front.networks, cost.key), floats_of(front.networks, "accuracy")
+    best = best_along(values, accuracy)
+    places = np.linspace(0, len(best) - 1, min(_CHOSEN, len(best))).round().astype(int)
+    return [int(best[place]) for place in dict.fromkeys(places.tolist())]
+
+
+def _facts(front: Front, costs: Sequence[Quantity]) -> tuple[tuple[str, str], ...]:
+    """What the page says first: how many networks, and from where to where they reach."""
+    metadata, networks = front.metadata, front.networks
+    accuracy = 100 * floats_of(networks, "accuracy")
+    study = metadata.get("study") or {}
+    among = f" of {study['evaluated']:,} evaluated" if isinstance(study.get("evaluated"), int) else ""
+    facts = [("networks", f"{len(networks):,}{among}"), ("accuracy", f"{accuracy.min():.1f} .. {accuracy.max():.1f} %")]
+    for cost in costs[:3]:
+        values = floats_of(networks, cost.key) / cost.scale
+        facts.append((cost.words, f"{figures(np.nanmin(values))} .. {figures(np.nanmax(values))} {cost.unit}".rstrip()))
+    facts.append(("searched", str(metadata.get("date", ""))[:10]))
+    return tuple((name, text) for name, text in facts if text)
+
+
+# -- predicted and measured -------------------------------------------------------------------------------------------
+
+
+def _residuals(metadata: Mapping[str, Any]) -> tuple[Residuals, ...]:
+    latency = metadata.get("latency") or {}
+    found = [residuals_of(each, str(device)) for device, each in latency.items() if isinstance(each, Mapping)]
+    return tuple(each for each in found if each is not None)
+
+
+# -- genes ------------------------------------------------------------------------------------------------------------
+
+
+def effects_of(front: Front, column: str) -> Effects | None:
+    """Main effects of the genes of a front's networks on one of its columns; None if there are too few networks."""
+    space = get_space(str(front.metadata["space"]), front.metadata.get("num_classes"))
+    archs = [Arch.from_json(json.loads(text)) for text in front.networks["arch"]]
+    return main_effects(space, space.encode_all(archs), floats_of(front.networks, column))
+
+
+def heat_maps(front: Front) -> tuple[HeatMap, ...]:
+    """The effects of genes on accuracy and on the first cost; none if there are too few networks."""
+    space = get_space(str(front.metadata["space"]), front.metadata.get("num_classes"))
+    first = costs_of_front(front.networks, front.metadata)[0]
+    found = []
+    for column, words, unit, scale in (("accuracy", "accuracy", "points", 0.01), (first.key, first.words, first.unit, first.scale)):
+        effects = effects_of(front, column)
+        if effects is not None:
+            found.append(heat_map(space, effects, words=words, unit=unit, scale=scale))
+    return tuple(found)
+
+
+def _trend_charts(space: Space, archs: Sequence[Arch], front: Front, cost: Quantity) -> list[dict[str, Any]]:
+    rows_NC = space.encode_all(archs)
+    cost_N, accuracy_N = floats_of(front.networks, cost.key), floats_of(front.networks, "accuracy")
+    charts = []
+    for trend in trends(space, rows_NC, cost_N, accuracy_N):
+        layers = [
+            layer("line", trend.costs, means, words=owner, style=f"s{i % 7}", texts=_trend_texts(trend.costs, owner, means, cost))
+            for i, (owner, means) in enumerate(trend.means.items())
+        ]
+        unit = "px" if trend.kind == "resolution" else ""
+        x = axis(cost.words, cost.unit, scale=cost.scale)
+        charts.append(chart(trend.kind.capitalize(), x, axis(f"mean {trend.kind}", unit), layers))
+    return charts
+
+
+def _trend_texts(costs: Floats, owner: str, means: Floats, cost: Quantity) -> list[str]:
+    return [f"{owner}: {figures(mean)}\nat {cost.text(at)}" for at, mean in zip(costs, means, strict=True)]
+
+
+# -- provenance -------------------------------------------------------------------------------------------------------
+
+
+def _provenance(metadata: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    groups = groups_of({key: value for key, value in metadata.items() if key not in _APART}, "Front")
+    groups += groups_of({"limits": metadata.get("budget") or {}, "least": metadata.get("least") or {}}, "Front")
+    names = {"limits": "Budget of the search", "least": "Least that was found"}
+    groups = [(names.get(title, title.capitalize()), rows) for title, rows in groups]
+    for device, each in (metadata.get("latency") or {}).items():
+        if isinstance(each, Mapping):
+            groups.append((f"Latency on {device}", rows_of(each)))
+    return groups

@@ -1,0 +1,181 @@
+"""Which genes matter: main effects over the networks of a front, and how genes change along it.
+
+Shapes: N networks, C columns of encoded archs (genes), F features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.linear_model import RidgeCV
+from sklearn.model_selection import KFold, cross_val_predict
+
+from ofa.space import Rows, Space
+from search.pareto import Floats
+from search.quantities import Indices, best_along
+
+__all__ = ["LEAST_NETWORKS", "Effect", "Effects", "Trend", "main_effects", "trends"]
+
+LEAST_NETWORKS = 30
+"""With fewer no effect of a gene can be told from chance."""
+
+_ALPHAS = np.logspace(-3, 3, 13)
+_FOLDS = 5
+_SEED = 0  # of the folds, so that a report says the same each time it is made
+_BINS = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effect:
+    """What one gene does to a number of the networks that have it.
+
+    Attributes:
+        gene: its column, such as ``stages.1.0.kernel``.
+        size: standard deviation of its contribution over these networks, in the number's unit.
+        values: each value that occurs, with its share of these networks and its contribution against their mean.
+    """
+
+    gene: str
+    size: float
+    values: tuple[tuple[float, float, float], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effects:
+    """Effects of all genes that take more than one value.
+
+    Attributes:
+        by_gene: the effects by column.
+        explained: share of the number's variance that the effects explain in networks that they were not fitted to (at most 1).
+        networks: how many networks they are of.
+    """
+
+    by_gene: dict[str, Effect]
+    explained: float
+    networks: int
+
+    @property
+    def largest(self) -> float:
+        """The largest size."""
+        return max((effect.size for effect in self.by_gene.values()), default=0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trend:
+    """How one kind of gene changes along the front.
+
+    Attributes:
+        kind: such as ``kernel`` or ``depth``.
+        costs: mean cost of each group of networks, ascending.
+        means: by stage (or network gene) its mean in each group; NaN where no network has it.
+    """
+
+    kind: str
+    costs: Floats
+    means: dict[str, Floats]
+
+
+def main_effects(space: Space, rows_NC: Rows, numbers_N: Floats) -> Effects | None:
+    """Main effects of the genes on a number, by ridge regression on one-hot genes.
+
+    Each gene is coded against its mean over the networks that have its block, so that what a block adds by being there is its
+    stage's depth. Genes that grow together along a front share what they do: an effect is of the gene and of its companions.
+
+    Args:
+        space: of the networks.
+        rows_NC: the networks, encoded.
+        numbers_N: such as their accuracies.
+
+    Returns:
+        None if there are fewer than ``LEAST_NETWORKS`` networks, or nothing differs among them.
+    """
+    known_N = np.isfinite(numbers_N)
+    rows_NC, numbers_N = rows_NC[known_N], numbers_N[known_N]
+    if len(rows_NC) < LEAST_NETWORKS or np.ptp(numbers_N) == 0:
+        return None
+    x_NF, owners, values, shares = _one_hot(space, rows_NC)
+    if not owners:
+        return None
+    # Numbers of standard deviation 1: the strengths of the ridge then mean the same for accuracies and for MACs.
+    scale = float(numbers_N.std())
+    target_N = (numbers_N - numbers_N.mean()) / scale
+    model = RidgeCV(alphas=_ALPHAS).fit(x_NF, target_N)
+    unseen_N = cross_val_predict(RidgeCV(alphas=_ALPHAS), x_NF, target_N, cv=KFold(_FOLDS, shuffle=True, random_state=_SEED))
+    explained = 1.0 - float(np.mean((target_N - unseen_N) ** 2))
+    weights_F = np.asarray(model.coef_, dtype=np.float64) * scale
+    by_gene = {gene: _effect(gene, owners, weights_F, values, shares) for gene in dict.fromkeys(owners)}
+    return Effects(by_gene=by_gene, explained=explained, networks=len(numbers_N))
+
+
+def _one_hot(space: Space, rows_NC: Rows) -> tuple[Floats, list[str], list[float], list[float]]:
+    """Features [N, F], and of each its gene, the value that it stands for, and that value's share of the networks with the gene."""
+    features, owners, values, shares = [], [], [], []
+    active_NC = space.active(rows_NC)
+    for column, gene in enumerate(space.columns):
+        has_N, row_N = active_NC[:, column], rows_NC[:, column]
+        present = np.unique(row_N[has_N])
+        if len(present) < 2:
+            continue
+        for index in present.tolist():
+            is_N = has_N & (row_N == index)
+            share = float(is_N.sum() / has_N.sum())
+            features.append(np.where(has_N, is_N - share, 0.0))
+            owners.append(gene.name)
+            values.append(float(gene.values[index]))
+            shares.append(share)
+    x_NF = np.stack(features, axis=1) if features else np.empty((len(rows_NC), 0))
+    return x_NF, owners, values, shares
+
+
+def _effect(gene: str, owners: list[str], weights_F: Floats, values: list[float], shares: list[float]) -> Effect:
+    own = [f for f, owner in enumerate(owners) if owner == gene]
+    share, weight = np.array([shares[f] for f in own]), weights_F[own]
+    contribution = weight - float(share @ weight)
+    size = float(np.sqrt(share @ contribution**2))
+    triples = zip((values[f] for f in own), share.tolist(), contribution.tolist(), strict=True)
+    return Effect(gene=gene, size=size, values=tuple(triples))
+
+
+def trends(space: Space, rows_NC: Rows, cost_N: Floats, accuracy_N: Floats) -> tuple[Trend, ...]:
+    """Mean genes of the best networks along a cost: of those that are more accurate than every cheaper one.
+
+    Args:
+        space: of the networks.
+        rows_NC: the networks, encoded.
+        cost_N: what they are ordered by.
+        accuracy_N: their accuracies.
+
+    Returns:
+        One trend for the resolution, one for the depth and one for each kind of gene that takes more than one value.
+    """
+    best = best_along(cost_N, accuracy_N)
+    groups = [group for group in np.array_split(best, min(_BINS, len(best))) if len(group)]
+    if len(groups) < 2:
+        return ()
+    active_NC = space.active(rows_NC)
+    costs = np.array([cost_N[group].mean() for group in groups])
+    kinds: dict[str, dict[str, list[int]]] = {}
+    for column, gene in enumerate(space.columns):
+        if len(gene.values) > 1:
+            kind, owner = _kind_and_owner(gene.name)
+            kinds.setdefault(kind, {}).setdefault(owner, []).append(column)
+
+    def mean(columns: list[int], group: Indices) -> float:
+        table = [np.array(space.columns[column].values, dtype=np.float64)[rows_NC[group, column]] for column in columns]
+        has = active_NC[group][:, columns]
+        return float(np.stack(table, axis=1)[has].mean()) if has.any() else float("nan")
+
+    return tuple(
+        Trend(kind=kind, costs=costs, means={owner: np.array([mean(columns, group) for group in groups]) for owner, columns in own.items()})
+        for kind, own in kinds.items()
+    )
+
+
+def _kind_and_owner(gene: str) -> tuple[str, str]:
+    parts = gene.split(".")
+    if parts[0] == "stages":
+        return parts[-1], f"stage {int(parts[1]) + 1}"
+    # A gene of the network is named for what it is of, and last for its kind: stem_inner_width.
+    owner, _, kind = gene.rpartition("_")
+    return kind, owner.replace("_", " ") or gene

@@ -1,0 +1,79 @@
+"""Metadata of any file as tables of names and words."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from search.quantities import figures
+
+__all__ = ["Group", "command_of", "groups_of", "rows_of"]
+
+Group = tuple[str, list[tuple[str, str]]]
+"""A heading, and names with their values."""
+
+_LONGEST = 12
+_MOST_OBJECTS = 4
+_HIDDEN = ("kind", "residuals", "command")
+
+
+def groups_of(metadata: Mapping[str, Any], title: str) -> list[Group]:
+    """Plain values under ``title``, and every object that is among them under a heading of its own.
+
+    Args:
+        metadata: JSON values; long lists are counted and not listed.
+        title: heading of the plain values.
+    """
+    plain = {key: value for key, value in metadata.items() if not isinstance(value, Mapping)}
+    groups: list[Group] = [(title, list(_rows(plain)))]
+    for key, value in metadata.items():
+        if isinstance(value, Mapping) and key not in _HIDDEN:
+            groups.append((_words(key), list(_rows(value))))
+    return [(heading, rows) for heading, rows in groups if rows]
+
+
+def rows_of(metadata: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """All values of ``metadata``, those of objects within it with the object's name before theirs."""
+    return list(_rows(metadata))
+
+
+def command_of(metadata: Mapping[str, Any]) -> str | None:
+    """The command that made the file, if its metadata has it."""
+    command = metadata.get("command")
+    if isinstance(command, list | tuple):
+        return shlex.join(map(str, command))
+    return None if command is None else str(command)
+
+
+def _rows(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in values.items():
+        name = f"{prefix}{_words(key)}"
+        if key in _HIDDEN:
+            continue
+        if isinstance(value, Mapping):
+            yield from _rows(value, f"{name}: ")
+        elif isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
+            if len(value) > _MOST_OBJECTS:
+                yield name, f"{len(value)}"
+                continue
+            for number, item in enumerate(value, start=1):
+                yield from _rows(item if isinstance(item, Mapping) else {"": item}, f"{name} {number}: ")
+        elif value is not None and value not in ([], ""):
+            yield name, _text(value)
+
+
+def _words(key: str) -> str:
+    name, at, device = str(key).partition("@")
+    return name.replace("_", " ") + (f" on {device}" if at else "")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return figures(value, 6).rstrip("0").rstrip(".") if "." in figures(value, 6) else figures(value, 6)
+    if isinstance(value, list | tuple):
+        shown = ", ".join(map(_text, value[:_LONGEST]))
+        return shown if len(value) <= _LONGEST else f"{shown} ... ({len(value)} in all)"
+    return str(value)

@@ -1,0 +1,63 @@
+"""What a report needs of a run: its recipe and what every epoch came to, without loading its weights."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ofa.errors import FileError, RecipeError
+from ofa.training.checkpoint import CONFIG, METRICS, WEIGHTS
+from ofa.training.metrics import EpochMetrics
+from ofa.training.tables import build
+
+__all__ = ["RunRecord", "read_run"]
+
+
+@dataclass(frozen=True, eq=False)
+class RunRecord:
+    """A run, ended or not.
+
+    Attributes:
+        folder: its path.
+        recipe: the table of its recipe, as TOML has it.
+        epochs: what each came to, in order.
+        ended: whether its weights are there.
+    """
+
+    folder: Path
+    recipe: dict[str, Any]
+    epochs: tuple[EpochMetrics, ...]
+    ended: bool
+
+
+def read_run(folder: Path) -> RunRecord:
+    """Read the folder that `ofa train` writes, also while it is being written.
+
+    Raises:
+        FileError: it is no run, or a file of it is damaged.
+    """
+    missing = [name for name in (CONFIG, METRICS) if not (folder / name).is_file()]
+    if missing:
+        raise FileError(
+            f"a report must be of a front, a latency table or the folder of a run, but the folder '{folder}' lacks "
+            f"{' and '.join(missing)}; make a run with: ofa train"
+        )
+    try:
+        recipe = tomllib.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise FileError(f"'{folder / CONFIG}' must be a recipe in TOML, but {error}; write it again") from error
+    return RunRecord(folder, recipe, _epochs(folder / METRICS), (folder / WEIGHTS).is_file())
+
+
+def _epochs(path: Path) -> tuple[EpochMetrics, ...]:
+    epochs = []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    for number, line in enumerate(lines, start=1):
+        try:
+            epochs.append(build(EpochMetrics, json.loads(line), f"line {number}"))
+        except (ValueError, TypeError, AttributeError, RecipeError) as error:
+            raise FileError(f"'{path}' must hold a JSON object of metrics a line, but line {number}: {error}; remove that line") from error
+    return tuple(epochs)

@@ -1,0 +1,139 @@
+"""Fronts for the tests of pictures and reports, of networks whose accuracy and latencies are computed from their genes."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+
+from latency_tables import Estimate
+from ofa.arch import Arch
+from ofa.families import get_space
+from search.costs import EXACT_COSTS, costs_of
+from search.pareto import non_dominated
+from search.quantities import floats_of
+from search.store import read_table, write_table
+
+HOSTILE = "</script><img src=x onerror=window.ran=1>&amp;\"'${1}`"
+"""A name that would run if any part of a page took it for markup."""
+
+
+@dataclass
+class FakeFront:
+    """What pictures and reports touch of a front of schema 2."""
+
+    networks: pd.DataFrame
+    dominated: pd.DataFrame
+    metadata: Mapping[str, Any]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        rows = pd.concat([self.networks.assign(on_front=True), self.dominated.assign(on_front=False, arch=None)], ignore_index=True)
+        write_table(rows, self.metadata, path, kind="front", schema=2)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        rows, metadata = read_table(path, kind="front", schema=2, columns=("accuracy", "arch", "on_front"), made_by="ofa search")
+        on_front = rows.pop("on_front").to_numpy(dtype=np.bool_)
+        return cls(rows[on_front].reset_index(drop=True), rows[~on_front].drop(columns="arch").reset_index(drop=True), metadata)
+
+
+@dataclass
+class FakeCandidate:
+    """What pictures touch of a candidate of a front of schema 2."""
+
+    accuracy: float
+    latencies: dict[str, Estimate]
+    energies_mj: dict[str, float]
+    macs: int
+
+
+Front: Any = FakeFront  # with the front of schema 2: from search.front import Front
+Candidate: Any = FakeCandidate  # with it: Front(...).candidate(row) in ``candidate``
+
+
+def make_front(
+    space: str = "ofa-mbv3-tiny", *, networks: int = 800, devices: Sequence[str] = ("pi", "phone"), seed: int = 0, **metadata: Any
+) -> Any:
+    """A front of random networks: the first device has intervals, the others have none; the last has energies."""
+    searched = get_space(space)
+    rng = np.random.default_rng(seed)
+    rows = np.unique(searched.sample_rows(networks, rng), axis=0)
+    columns = {"accuracy": _accuracies(rows, rng), **costs_of(searched)(rows, EXACT_COSTS)}
+    columns |= {"accuracy_low": columns["accuracy"] - 0.01, "accuracy_high": columns["accuracy"] + 0.01}
+    for number, device in enumerate(devices):
+        ms = 0.5 + columns["macs"] / 2e5 + (1 + number) * columns["params"] / 1e5
+        ends = (0.93 * ms, 1.08 * ms) if number == 0 else (np.full(len(ms), np.nan),) * 2
+        columns |= {f"latency_ms@{device}": ms, f"latency_low_ms@{device}": ends[0], f"latency_high_ms@{device}": ends[1]}
+    if devices:
+        columns[f"energy_mj@{devices[-1]}"] = 3 * columns[f"latency_ms@{devices[-1]}"]
+    frame = pd.DataFrame(columns).assign(arch=[json.dumps(searched.decode(row.tolist()).to_json()) for row in rows])
+    first = f"latency_ms@{devices[0]}" if devices else "macs"
+    best = non_dominated(
+        np.stack([-columns["accuracy"], columns[first], columns["weight_bytes"], columns["peak_activation_bytes"]], axis=1)
+    )
+    known = {
+        "space": space,
+        "num_classes": searched.num_classes,
+        "devices": list(devices),
+        "latency": {},
+        "accuracy": {"source": "predicted", "model": "fake", "networks": 60, "kendall_tau": 0.8, "rmse": 0.01},
+        "objectives": [f"latency_high_ms@{device}" if device == devices[0] else f"latency_ms@{device}" for device in devices] or ["macs"],
+        "budget": {},
+        "study": {"sampler": "random", "seed": seed, "trials": networks, "evaluated": len(rows), "seconds": 1.5},
+        "least": {},
+    }
+    on_front = frame[best].sort_values(first, kind="stable", ignore_index=True)
+    beaten = frame[~best].drop(columns=["arch", "accuracy_low", "accuracy_high"]).reset_index(drop=True)
+    return Front(on_front, beaten, {**known, **metadata})
+
+
+def _accuracies(rows: Any, rng: np.random.Generator) -> Any:
+    """More with every gene, by weights of their own."""
+    weights = rng.random(rows.shape[1]) * 0.3
+    return 0.9 - 0.5 * np.exp(-(rows @ weights))
+
+
+def candidate(front: Any, row: int) -> Any:
+    """The network of a row, as pictures take it."""
+    values = front.networks.iloc[row]
+    devices = front.metadata["devices"]
+    ends = [[float(values[f"{name}@{device}"]) for name in ("latency_ms", "latency_low_ms", "latency_high_ms")] for device in devices]
+    estimates = {device: Estimate(latency_ms=ms, low_ms=low, high_ms=high) for device, (ms, low, high) in zip(devices, ends, strict=True)}
+    return Candidate(float(values["accuracy"]), estimates, {}, int(values["macs"]))
+
+
+def best_rows(front: Any, limits: Mapping[str, float], *, top: int = 5, expected: bool = False) -> list[int]:
+    """The rows of the most accurate networks within limits on columns of costs, best first.
+
+    A latency is compared by the upper end of its interval where it has one. With the front of schema 2, ``Front.query`` says the same.
+    """
+    networks = front.networks
+    allowed = np.ones(len(networks), dtype=np.bool_)
+    for column, limit in limits.items():
+        values = floats_of(networks, column)
+        high = floats_of(networks, column.replace("latency_ms@", "latency_high_ms@"))
+        allowed &= np.where(np.isfinite(high) & (not expected), high, values) <= limit
+    rows = np.flatnonzero(allowed)
+    return [int(row) for row in rows[np.argsort(-floats_of(networks, "accuracy")[rows], kind="stable")][:top]]
+
+
+def arch_of(front: Any, row: int) -> Arch:
+    """The network of a row."""
+    return Arch.from_json(json.loads(front.networks["arch"].iloc[row]))
+
+
+def verified(front: Any, device: str, factors: Sequence[float]) -> list[dict[str, Any]]:
+    """What a verification would add to a front's metadata: the first networks, each measured at a factor of its prediction."""
+    found = []
+    for row, factor in enumerate(factors):
+        ms, low, high = (
+            float(front.networks[f"{name}@{device}"].iloc[row]) for name in ("latency_ms", "latency_low_ms", "latency_high_ms")
+        )
+        ends = {"latency_low_ms": None if np.isnan(low) else low, "latency_high_ms": None if np.isnan(high) else high}
+        found.append({"arch": arch_of(front, row).to_json(), "device": device, "latency_ms": ms, **ends, "measured_ms": factor * ms})
+    return found

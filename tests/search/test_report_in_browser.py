@@ -1,0 +1,262 @@
+"""The pages of reports as people meet them: opened as files by a real browser that has no network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ofa.families import get_space, lower
+from search.quantities import costs_of_front, floats_of
+from search.report import read_source, save_report
+from tests.browser import Browser, Tab, find_chromium
+from tests.search.fronts import HOSTILE, arch_of, best_rows, make_front, verified
+from tests.search.test_report import SPACES, TABLE, make_run
+
+pytestmark = pytest.mark.skipif(find_chromium() is None, reason="no Chromium is installed")
+
+_CONTRAST = (Path(__file__).parent / "contrast.js").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    program = find_chromium()
+    assert program is not None
+    with Browser(program) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def front() -> Any:
+    made = make_front(networks=3000)
+    made.metadata["verified"] = verified(made, "pi", [1.0, 1.04, 0.97, 1.2])
+    return made
+
+
+@pytest.fixture(scope="module")
+def pages(front: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("pages")
+    hostile = make_front(devices=(HOSTILE,), command=HOSTILE, note={HOSTILE: HOSTILE})
+    hostile.metadata["verified"] = verified(hostile, HOSTILE, [1.0, 1.1])
+    sources = {"front": front, "hostile": hostile, "table": read_source(TABLE), "run": read_source(make_run(folder / "run-folder"))}
+    sources |= {"one": type(front)(front.networks.iloc[:1], front.dominated.iloc[:0], front.metadata)}
+    paths = {name: folder / f"{name}.html" for name in sources}
+    for name, source in sources.items():
+        save_report(source, paths[name], title=HOSTILE if name == "hostile" else None)
+    return paths
+
+
+@pytest.fixture
+def tab(browser: Browser, pages: dict[str, Path]) -> Iterator[Tab]:
+    with browser.open(pages["front"]) as opened:
+        yield opened
+
+
+def set_budget(tab: Tab, column: str, value: float) -> None:
+    """Type a budget, given in the column's own unit, into the field that shows it in its unit."""
+    tab.run(
+        f"""(() => {{
+          const key = {json.dumps(column)}, fields = [...document.querySelectorAll("#limits [data-key]")];
+          const field = fields.find((each) => each.dataset.key === key);
+          field.value = String({value!r} / report.page.costs.find((cost) => cost.key === key).scale);
+          field.dispatchEvent(new Event("input"));
+        }})()"""
+    )
+
+
+def shown(tab: Tab) -> list[int]:
+    """The rows of the table of the best."""
+    return [int(row) for row in tab.run("[...document.querySelectorAll('#best tbody tr')].map((row) => row.dataset.row)")]
+
+
+@pytest.mark.parametrize("name", ["front", "hostile", "table", "run", "one"])
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
+def test_a_page_opens_without_a_complaint_or_a_request(browser: Browser, pages: dict[str, Path], name: str, width: int, dark: bool) -> None:
+    with browser.open(pages[name], width=width, dark=dark) as tab:
+        assert tab.complaints() == []
+        assert tab.requests() == []
+        assert tab.run("document.documentElement.scrollWidth") <= width, "nothing may stick out to the side"
+        assert tab.run("document.querySelectorAll('.plot svg').length") > 0
+        assert (
+            tab.run(
+                "[...document.querySelectorAll('.plot svg path')].some((path) => /NaN|Infinity|undefined/.test(path.getAttribute('d')))"
+            )
+            is False
+        )
+        assert tab.run("document.querySelectorAll('h1').length") == 1
+        assert tab.run(_CONTRAST) == []
+
+
+def test_names_of_others_are_inert(browser: Browser, pages: dict[str, Path]) -> None:
+    with browser.open(pages["hostile"]) as tab:
+        assert tab.run("window.ran") is None
+        assert tab.run("document.querySelectorAll('img').length") == 0
+        assert tab.run("document.title") == HOSTILE
+        assert tab.run("document.querySelector('h1').textContent") == HOSTILE
+        assert HOSTILE in tab.run("document.querySelector('#limits label').textContent")
+        assert HOSTILE in tab.run("document.querySelector('#provenance').textContent")
+
+
+def test_whatever_gets_in_cannot_run(browser: Browser, pages: dict[str, Path]) -> None:
+    """The page's policy is the second wall: even markup that somebody managed to insert does nothing."""
+    with browser.open(pages["front"]) as tab:
+        tab.run("document.body.insertAdjacentHTML('beforeend', '<img src=\"http://127.0.0.1:9/x.png\" onerror=\"window.ran=1\">')")
+        tab.run("document.body.append(Object.assign(document.createElement('script'), { textContent: 'window.ran = 1' }))")
+        tab.run("new Promise((done) => setTimeout(done, 100))")
+        assert tab.run("window.ran") is None
+        assert "Content Security Policy" in " ".join(tab.complaints())
+
+
+def test_budgets_pick_what_the_front_picks(tab: Tab, front: Any) -> None:
+    rng = np.random.default_rng(3)
+    costs = costs_of_front(front.networks, front.metadata)
+    met = 0
+    for _ in range(20):
+        chosen = rng.choice(len(costs), size=rng.integers(1, 4), replace=False)
+        limits = {costs[c].key: 0.97 * float(np.quantile(floats_of(front.networks, costs[c].key), rng.uniform(0.0, 0.8))) for c in chosen}
+        tab.run("document.getElementById('clear').click()")
+        for column, limit in limits.items():
+            set_budget(tab, column, limit)
+        expected = best_rows(front, limits)
+        assert shown(tab) == expected, limits
+        words = tab.run("document.getElementById('answer').textContent")
+        assert words.startswith("No network" if not expected else tuple("123456789"))
+        met += bool(expected)
+    assert 5 < met < 20, "some budgets must be possible and some not"
+    assert tab.complaints() == []
+
+
+def test_latencies_can_be_compared_as_expected(tab: Tab, front: Any) -> None:
+    limit = float(np.median(floats_of(front.networks, "latency_ms@pi")))
+    set_budget(tab, "latency_ms@pi", limit)
+    assert shown(tab) == best_rows(front, {"latency_ms@pi": limit})
+    tab.run("document.getElementById('expected').click()")
+    assert shown(tab) == best_rows(front, {"latency_ms@pi": limit}, expected=True)
+
+
+def test_a_budget_that_cannot_be_kept_is_said_in_words(tab: Tab, front: Any) -> None:
+    set_budget(tab, "latency_ms@pi", 1e-3)
+    words = tab.run("document.getElementById('answer').textContent")
+    least = floats_of(front.networks, "latency_high_ms@pi").min()
+    assert words.startswith("No network of this front keeps that budget: the least is a latency on pi (upper end of its interval) of ")
+    # What it says can be typed, and is then met.
+    raised = float(words.split(" of ")[-1].split(" ms")[0])
+    assert least <= raised <= 1.002 * least
+    assert shown(tab) == []
+    assert tab.run("document.getElementById('picked').hidden") is True
+    set_budget(tab, "latency_ms@pi", raised)
+    assert len(shown(tab)) >= 1
+
+
+def test_limits_that_exclude_each_other_are_told(tab: Tab, front: Any) -> None:
+    size, latency = floats_of(front.networks, "weight_bytes"), floats_of(front.networks, "latency_high_ms@pi")
+    smallest, fastest = size.min(), latency[np.argmin(size)]
+    set_budget(tab, "weight_bytes", float(smallest))
+    set_budget(tab, "latency_ms@pi", float((latency.min() + fastest) / 2))
+    words = tab.run("document.getElementById('answer').textContent")
+    if best_rows(front, {"weight_bytes": float(smallest), "latency_ms@pi": float((latency.min() + fastest) / 2)}):
+        pytest.skip("the smallest network is the fastest as well")
+    assert "With the others as they are, the least is a" in words
+
+
+def test_a_slider_and_its_number_agree(tab: Tab, front: Any) -> None:
+    tab.run("(() => { const s = document.getElementById('limit-0-slider'); s.value = 400; s.dispatchEvent(new Event('input')); })()")
+    limit = float(tab.run("document.getElementById('limit-0').value"))
+    assert shown(tab) == best_rows(front, {"latency_ms@pi": limit})
+    assert tab.run("document.getElementById('limit-0-slider').getAttribute('aria-valuetext')").endswith(" ms")
+    tab.run("(() => { const s = document.getElementById('limit-0-slider'); s.value = 1000; s.dispatchEvent(new Event('input')); })()")
+    assert tab.run("document.getElementById('limit-0').value") == ""
+    assert shown(tab) == best_rows(front, {})
+
+
+def test_nonsense_in_a_budget_is_marked_and_sets_no_limit(tab: Tab, front: Any) -> None:
+    set_budget(tab, "macs", -3.0)
+    assert tab.run("document.querySelector('[data-key=\"macs\"]').getAttribute('aria-invalid')") == "true"
+    assert shown(tab) == best_rows(front, {})
+
+
+def test_clicking_a_point_picks_its_network(tab: Tab, front: Any) -> None:
+    row = len(front.networks) // 2
+    place = tab.run(
+        f"(() => {{ const {{ plot }} = report.explorer.plots[0]; document.getElementById('pick').scrollIntoView({{ behavior: 'instant' }});"
+        f" const box = plot.area.getBoundingClientRect(), x = report.explorer.columns['latency_ms@pi'][{row}];"
+        f" return [box.left + plot.X(x), box.top + plot.Y(report.explorer.accuracy[{row}])]; }})()"
+    )
+    tab.click(*place)
+    picked = tab.run("report.explorer.picked")
+    nearby = [arch_of(front, picked).to_json(), arch_of(front, row).to_json()]
+    assert tab.run(f"report.archOf({picked})") == nearby[0]
+    near = floats_of(front.networks, "latency_ms@pi")
+    assert near[picked] == pytest.approx(near[row], rel=0.02)
+    assert tab.run("document.querySelector('#picked h3').textContent") == "The network you picked"
+    assert "accuracy" in tab.run("document.querySelector('#hero .tip').textContent")
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_a_drawing_has_a_box_for_every_block(browser: Browser, tmp_path: Path, name: str) -> None:
+    front = make_front(name, networks=300)
+    save_report(front, tmp_path / "report.html")
+    space = get_space(name)
+    with browser.open(tmp_path / "report.html") as tab:
+        for row in range(0, len(front.networks), 7):
+            tab.run(f"report.explorer.pick({row})")
+            arch = arch_of(front, row)
+            tab.wait("document.querySelector('#picked .drawing svg') !== null")
+            boxes = tab.run("[...document.querySelectorAll('#picked [data-block]')].map((box) => box.dataset.block)")
+            assert boxes == [placed.name for placed in lower(space, arch)]
+            missing = sum(stage.depths[-1] - len(blocks) for stage, blocks in zip(space.stages, arch.stages, strict=True))
+            assert tab.run("document.querySelectorAll('#picked .empty').length") == missing
+            assert tab.run(f"report.archOf({row})") == arch.to_json()
+        tab.wait("document.querySelectorAll('#chosen .drawing svg').length === report.page.chosen.length")
+        tab.run("document.querySelector('#picked details').open = true")
+        tab.wait("document.querySelectorAll('#picked table.blocks tbody tr').length > 0")
+        assert tab.run("document.querySelectorAll('#picked table.blocks tbody tr').length") == len(boxes)
+        assert tab.complaints() == []
+
+
+def test_everything_can_be_reached_and_done_by_keyboard(tab: Tab, front: Any) -> None:
+    seen = []
+    for _ in range(60):
+        tab.press("Tab")
+        seen.append(tab.run("(() => { const a = document.activeElement; return a.id || a.dataset.key || a.className || a.tagName; })()"))
+        if seen[-1] == "BODY":
+            break
+    costs = len(costs_of_front(front.networks, front.metadata))
+    assert seen[0] == "skip"
+    assert {f"limit-{c}" for c in range(costs)} | {f"limit-{c}-slider" for c in range(costs)} | {"clear", "plot"} <= set(seen)
+    # Along the chart with arrows: the facts are said aloud, and Enter picks.
+    tab.run("document.querySelector('#hero .plot').focus()")
+    tab.press("ArrowRight", "ArrowRight")
+    assert "accuracy" in tab.run("document.getElementById('announce').textContent")
+    tab.press("Enter")
+    picked = tab.run("report.explorer.picked")
+    assert picked is not None
+    tab.press("End", "Enter")
+    assert tab.run("report.explorer.accuracy[report.explorer.picked]") == pytest.approx(floats_of(front.networks, "accuracy").max())
+    named = "(each) => each.labels?.length || each.getAttribute('aria-label') || each.textContent"
+    assert tab.run(f"""[...document.querySelectorAll('input, button, [tabindex="0"]')].every({named})""")
+
+
+def test_a_chart_has_its_points_and_its_budget(tab: Tab, front: Any) -> None:
+    set_budget(tab, "latency_ms@pi", float(np.median(floats_of(front.networks, "latency_ms@pi"))))
+    d = tab.run("document.querySelector('#hero .dots.inside').getAttribute('d')")
+    assert 0 < d.count("M") <= len(front.networks) // 2
+    assert tab.run("document.querySelector('#hero .border').getAttribute('d')").startswith("M")
+    assert tab.run("document.querySelectorAll('#multiples .plot').length") == len(costs_of_front(front.networks, front.metadata))
+
+
+def test_a_page_without_its_script_still_has_its_words(pages: dict[str, Path]) -> None:
+    text = pages["front"].read_text(encoding="utf-8")
+    assert "<noscript>" in text
+    assert "Effect on accuracy, points" in text
+
+
+def test_a_page_of_thousands_of_networks_is_small(tmp_path: Path) -> None:
+    front = make_front("ofa-mbv3-32px", networks=3000)
+    frame = front.networks.iloc[np.arange(5000) % len(front.networks)].reset_index(drop=True)
+    save_report(type(front)(frame, front.dominated, front.metadata), tmp_path / "big.html")
+    assert (tmp_path / "big.html").stat().st_size < 12e6
