@@ -158,7 +158,7 @@ def _place(pick: Pick, cost: Quantity) -> _Place:
         energy = network.energies_mj[cost.device]
         return _Place(label=pick.label, accuracy=network.accuracy, value=energy, low=np.nan, high=np.nan, measured=None)
     estimate = network.latencies[cost.device]
-    low, high = estimate.low_ms, estimate.high_ms
+    low, high = estimate.latency_low_ms, estimate.latency_high_ms
     return _Place(label=pick.label, accuracy=network.accuracy, value=estimate.latency_ms, low=low, high=high, measured=pick.measured_ms)
 
 

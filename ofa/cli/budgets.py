@@ -4,28 +4,48 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
-from typing import Annotated
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+if TYPE_CHECKING:
+    from search.budget import Budget
+
 __all__ = [
+    "Accuracy",
+    "Energies",
+    "ExpectedOption",
+    "Latencies",
     "LatencyOption",
+    "Macs",
     "MacsOption",
+    "Memory",
     "MemoryOption",
+    "Params",
     "ParamsOption",
+    "Range",
+    "Weights",
     "WeightsOption",
+    "budget_of",
     "given",
     "parse_bytes",
     "parse_count",
+    "parse_energy_mj",
     "parse_latency_ms",
+    "parse_percent",
+    "range_parser",
 ]
 
 _MILLISECONDS = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}
 _BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _COUNTS = {"K": 10**3, "M": 10**6, "G": 10**9}
 
-_NUMBER_WITH_UNIT = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([A-Za-zµ]+)", re.ASCII)
+_MILLIJOULES = {"uJ": 1e-3, "µJ": 1e-3, "mJ": 1.0, "J": 1e3}
+_PERCENT = {"%": 0.01}
+
+_NUMBER_WITH_UNIT = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([A-Za-zµ]+|%)", re.ASCII)
 
 
 def parse_latency_ms(text: str) -> float:
@@ -53,6 +73,27 @@ def parse_count(text: str) -> int:
         typer.BadParameter: no positive number with one of the units.
     """
     return _whole(text, _COUNTS, "a count", "300M")
+
+
+def parse_energy_mj(text: str) -> float:
+    """``20mJ`` or ``0.02J`` in millijoules.
+
+    Raises:
+        typer.BadParameter: no positive number with one of the units.
+    """
+    return _parse(text, _MILLIJOULES, "an energy", "20mJ")
+
+
+def parse_percent(text: str) -> float:
+    """``76%`` as a share (0..1).
+
+    Raises:
+        typer.BadParameter: no positive number of at most 100 with the sign.
+    """
+    value = _parse(text, _PERCENT, "an accuracy", "76%")
+    if value > 1:
+        raise typer.BadParameter(f"an accuracy must be at most 100%, but got '{text}'; write for example 76%.")
+    return value
 
 
 def _whole(text: str, units: Mapping[str, float], what: str, example: str) -> int:
@@ -114,3 +155,117 @@ def given(
         "peak_activation_bytes": peak_activation_bytes,
     }
     return {name: value for name, value in budgets.items() if value is not None}
+
+
+# -- ranges, and budgets of several devices: what a front is asked for ---------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Range:
+    """What a number may be, and on which device: ``12ms``, ``10ms..12ms``, ``10ms..``, ``pi=12ms``."""
+
+    least: float | None = None
+    most: float | None = None
+    device: str = ""
+
+
+def range_parser(parse: Callable[[str], float], *, alone: str = "most", of_device: bool = False) -> Callable[[str], Range]:
+    """A parser of ranges.
+
+    Args:
+        parse: of a number with its unit.
+        alone: which end a number alone is.
+        of_device: whether ``NAME=`` may stand in front.
+    """
+
+    def parse_range(text: str) -> Range:
+        device, _, rest = text.rpartition("=") if of_device else ("", "", text)
+        if ".." not in rest:
+            return Range(**{alone: parse(rest)}, device=device.strip())
+        least, _, most = rest.partition("..")
+        ends = [parse(end) if end.strip() else None for end in (least, most)]
+        if ends == [None, None]:
+            parse(rest)  # raises, and says what a number looks like
+        if ends[0] is not None and ends[1] is not None and ends[0] > ends[1]:
+            raise typer.BadParameter(f"a range must go from its least to its most, but got '{text}'; swap its ends.")
+        return Range(least=ends[0], most=ends[1], device=device.strip())
+
+    return parse_range
+
+
+def _range_option(name: str, parse: Callable[[str], Range], metavar: str, words: str) -> Any:
+    return typer.Option(name, parser=parse, metavar=metavar, help=words)
+
+
+Latencies = Annotated[
+    list[Range] | None,
+    _range_option(
+        "--latency",
+        range_parser(parse_latency_ms, of_device=True),
+        "[DEVICE=]TIME",
+        "At most this latency, such as 12ms; of several devices once each, such as pi=12ms. Ranges: 10ms..12ms.",
+    ),
+]
+Energies = Annotated[
+    list[Range] | None,
+    _range_option(
+        "--energy", range_parser(parse_energy_mj, of_device=True), "[DEVICE=]ENERGY", "At most this energy of one call, such as 20mJ."
+    ),
+]
+Memory = Annotated[
+    Range | None, _range_option("--memory", range_parser(parse_bytes), "SIZE", "At most this peak of activations, such as 2MiB.")
+]
+Weights = Annotated[
+    Range | None, _range_option("--weights", range_parser(parse_bytes), "SIZE", "At most these bytes of weights, such as 10MB.")
+]
+Macs = Annotated[
+    Range | None, _range_option("--macs", range_parser(parse_count), "COUNT", "At most these multiply-accumulates, such as 300M.")
+]
+Params = Annotated[Range | None, _range_option("--params", range_parser(parse_count), "COUNT", "At most these parameters, such as 5M.")]
+Accuracy = Annotated[
+    Range | None,
+    _range_option("--accuracy", range_parser(parse_percent, alone="least"), "PERCENT", "At least this accuracy, such as 76%."),
+]
+ExpectedOption = Annotated[
+    bool, typer.Option("--expected", help="Compare --latency with the expected latency, not with the upper end of its interval.")
+]
+
+
+def budget_of(
+    *,
+    latency: Sequence[Range] | None = None,
+    energy: Sequence[Range] | None = None,
+    macs: Range | None = None,
+    params: Range | None = None,
+    weights: Range | None = None,
+    memory: Range | None = None,
+    accuracy: Range | None = None,
+    expected: bool = False,
+) -> Budget:
+    """The budget that options say.
+
+    Raises:
+        SearchError: as ``Budget``.
+        typer.BadParameter: a device has two limits of one kind.
+    """
+    from search.budget import Bound, Budget
+
+    named = [("latency_ms", each) for each in latency or ()] + [("energy_mj", each) for each in energy or ()]
+    named += [
+        (name, each)
+        for name, each in (
+            ("macs", macs),
+            ("params", params),
+            ("weight_bytes", weights),
+            ("peak_activation_bytes", memory),
+            ("accuracy", accuracy),
+        )
+        if each is not None
+    ]
+    bounds: dict[str, Bound] = {}
+    for name, each in named:
+        key = f"{name}@{each.device}" if each.device else name
+        if key in bounds:
+            raise typer.BadParameter(f"{key} must have one limit, but got two; leave one out, or write a range such as 10ms..12ms.")
+        bounds[key] = Bound(most=each.most, least=each.least)
+    return Budget(bounds, expected_latency=expected)

@@ -29,8 +29,8 @@ _BUDGETS = (0.15, 0.4, 0.75)
 
 _NETS_FOR_TABLE = 20
 _NETS_FOR_PREDICTOR = 60
-_TRIALS = 1000
-_NEIGHBOURS = 1500
+_TRIALS = 160
+_EVALUATIONS = 20_000
 _FINE_TUNING_EPOCHS = 8
 
 
@@ -155,14 +155,15 @@ class _Road:
         return table
 
     def _search(self, table: LatencyTable) -> Front:
+        from latency_tables import Estimator
         from search.predictor import AccuracyPredictor
         from search.problem import Problem
-        from search.study import run_study
+        from search.study import Effort, run_study
 
         accuracy = AccuracyPredictor.load(self.predictor)
-        problem = Problem(space=accuracy.space, accuracy=accuracy, latency=table)
+        problem = Problem(space=accuracy.space, accuracy=accuracy, latencies=[Estimator(accuracy.space, table)])
         with progress_bar("searching with Optuna") as progress:
-            front = run_study(problem, trials=_TRIALS, seed=self.seed, neighbours=_NEIGHBOURS, progress=progress)
+            front = run_study(problem, seed=self.seed, effort=Effort(trials=_TRIALS, evaluations=_EVALUATIONS), progress=progress)
         front.save(self.front)
         return front
 
@@ -209,20 +210,21 @@ class _Road:
 
 def _budgets(front: Front) -> dict[str, float]:
     """Three latencies in ms that people could ask for on this device, by their names."""
-    from search.problem import Budget
+    from search.budget import Budget
 
-    fastest = float(front.networks["latency_high_ms"].min())
+    (device,) = front.device_names
+    fastest = float(front.columns[f"latency_high_ms@{device}"].min())
     (best,) = front.query(Budget())
-    values = [fastest + share * (best.latency_high_ms - fastest) for share in _BUDGETS]
+    values = [fastest + share * (best.latencies[device].latency_high_ms - fastest) for share in _BUDGETS]
     # Two significant digits, upwards, so that the smallest budget stays possible.
     rounded = [float(f"{value * 1.03:.2g}") for value in values]
     return {f"{value:g} ms": value for value in rounded}
 
 
 def _choose(front: Front, budgets: dict[str, float]) -> dict[str, Candidate]:
-    from search.problem import Budget
+    from search.budget import Budget
 
-    return {name: front.query(Budget(latency_ms=value))[0] for name, value in budgets.items()}
+    return {name: front.query(Budget({"latency_ms": value}))[0] for name, value in budgets.items()}
 
 
 def _render(report: dict[str, Any]) -> RenderableType:

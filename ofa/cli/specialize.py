@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ofa.cli.budgets import LatencyOption, MacsOption, MemoryOption, ParamsOption, WeightsOption, given
+from ofa.cli.budgets import Accuracy, ExpectedOption, Latencies, Macs, Memory, Params, Weights, budget_of
 from ofa.cli.console import JsonOption, emit, format_bytes, format_count, format_percent, progress_bar
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from ofa.arch import Arch
     from ofa.training import Run
+    from search.budget import Budget
     from search.front import Candidate
 
 __all__ = ["register", "specialize", "specialize_run"]
@@ -33,11 +34,13 @@ def specialize(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="BUNDLE", help="Folder to write.")],
     arch: Annotated[Path | None, typer.Option("--arch", metavar="ARCH.json", help="The network, as `ofa query` writes it.")] = None,
     front: Annotated[Path | None, typer.Option("--front", metavar="FRONT", help="Or the front to ask for the best one within:")] = None,
-    latency: LatencyOption = None,
-    macs: MacsOption = None,
-    params: ParamsOption = None,
-    weights: WeightsOption = None,
-    memory: MemoryOption = None,
+    latency: Latencies = None,
+    macs: Macs = None,
+    params: Params = None,
+    weights: Weights = None,
+    memory: Memory = None,
+    accuracy: Accuracy = None,
+    expected: ExpectedOption = False,
     epochs: Annotated[int, typer.Option(min=0, help="Epochs of fine-tuning with the largest network as teacher; 0 only calibrates.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the order and the augmentation of the images.")] = 0,
     json: JsonOption = False,
@@ -50,12 +53,12 @@ def specialize(
     keep_freed_memory()
     if (arch is None) == (front is None):
         raise typer.BadParameter("the network comes from one of --arch and --front; give one of them.", param_hint="--arch")
-    limits = given(latency_ms=latency, macs=macs, params=params, weight_bytes=weights, peak_activation_bytes=memory)
+    budget = budget_of(latency=latency, macs=macs, params=params, weights=weights, memory=memory, accuracy=accuracy, expected=expected)
     if front is not None:
-        promise, device = _best_of(front, limits)
+        promise, device = _best_of(front, budget)
         chosen = promise.arch
     else:
-        if limits:
+        if budget:
             raise typer.BadParameter("budgets need a front to ask; add --front, or leave them out.", param_hint="--arch")
         assert arch is not None
         promise, device, chosen = None, None, Arch.load(arch)
@@ -63,13 +66,12 @@ def specialize(
     emit(report, json=json, render=lambda: _render(report))
 
 
-def _best_of(path: Path, limits: dict[str, float]) -> tuple[Candidate, str]:
-    """The most accurate network of a front within the budget, and the device that the front is of."""
+def _best_of(path: Path, budget: Budget) -> tuple[Candidate, str | None]:
+    """The most accurate network of a front within the budget, and the first device that the front is of."""
     from search.front import Front
-    from search.problem import Budget
 
     front = Front.load(path)
-    return front.query(Budget.from_mapping(limits))[0], front.device_name
+    return front.query(budget)[0], next(iter(front.device_names), None)
 
 
 def specialize_run(
@@ -148,9 +150,9 @@ def specialize_run(
 
 def _promised(promise: Candidate | None, device: str | None) -> dict[str, Any]:
     """The fields of a card that say what a front promised."""
-    if promise is None:
+    if promise is None or device is None:
         return {}
-    return {"device": device, **{key: getattr(promise, key) for key in ("latency_ms", "latency_low_ms", "latency_high_ms")}}
+    return {"device": device, **asdict(promise.latencies[device])}
 
 
 def _render(report: dict[str, Any]) -> Table:

@@ -10,20 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-import search.front
 from ofa.cli.main import build_app
-from tests.search.fronts import Front, make_front
+from tests.search.fronts import make_front
 from tests.search.test_report import TABLE, make_run
 
 
 def invoke(*arguments: object) -> Any:
     return CliRunner().invoke(build_app(), ["report", *map(str, arguments)])
-
-
-@pytest.fixture(autouse=True)
-def front_of_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Goes when search.front has schema 2, and with it this fixture."""
-    monkeypatch.setattr(search.front, "Front", Front)
 
 
 @pytest.fixture

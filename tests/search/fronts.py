@@ -3,62 +3,26 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from latency_tables import Estimate
 from ofa.arch import Arch
 from ofa.families import get_space
 from search.costs import EXACT_COSTS, costs_of
+from search.front import Candidate, Front
 from search.pareto import non_dominated
 from search.quantities import floats_of
-from search.store import read_table, write_table
 
 HOSTILE = "</script><img src=x onerror=window.ran=1>&amp;\"'${1}`"
 """A name that would run if any part of a page took it for markup."""
 
 
-@dataclass
-class FakeFront:
-    """What pictures and reports touch of a front of schema 2."""
-
-    networks: pd.DataFrame
-    dominated: pd.DataFrame
-    metadata: Mapping[str, Any]
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        rows = pd.concat([self.networks.assign(on_front=True), self.dominated.assign(on_front=False, arch=None)], ignore_index=True)
-        write_table(rows, self.metadata, path, kind="front", schema=2)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
-        rows, metadata = read_table(path, kind="front", schema=2, columns=("accuracy", "arch", "on_front"), made_by="ofa search")
-        on_front = rows.pop("on_front").to_numpy(dtype=np.bool_)
-        return cls(rows[on_front].reset_index(drop=True), rows[~on_front].drop(columns="arch").reset_index(drop=True), metadata)
-
-
-@dataclass
-class FakeCandidate:
-    """What pictures touch of a candidate of a front of schema 2."""
-
-    accuracy: float
-    latencies: dict[str, Estimate]
-    energies_mj: dict[str, float]
-    macs: int
-
-
-Front: Any = FakeFront  # with the front of schema 2: from search.front import Front
-Candidate: Any = FakeCandidate  # with it: Front(...).candidate(row) in ``candidate``
-
-
 def make_front(
     space: str = "ofa-mbv3-tiny", *, networks: int = 800, devices: Sequence[str] = ("pi", "phone"), seed: int = 0, **metadata: Any
-) -> Any:
+) -> Front:
     """A front of random networks: the first device has intervals, the others have none; the last has energies."""
     searched = get_space(space)
     rng = np.random.default_rng(seed)
@@ -98,16 +62,12 @@ def _accuracies(rows: Any, rng: np.random.Generator) -> Any:
     return 0.9 - 0.5 * np.exp(-(rows @ weights))
 
 
-def candidate(front: Any, row: int) -> Any:
-    """The network of a row, as pictures take it."""
-    values = front.networks.iloc[row]
-    devices = front.metadata["devices"]
-    ends = [[float(values[f"{name}@{device}"]) for name in ("latency_ms", "latency_low_ms", "latency_high_ms")] for device in devices]
-    estimates = {device: Estimate(latency_ms=ms, low_ms=low, high_ms=high) for device, (ms, low, high) in zip(devices, ends, strict=True)}
-    return Candidate(float(values["accuracy"]), estimates, {}, int(values["macs"]))
+def candidate(front: Front, row: int) -> Candidate:
+    """The network of a row."""
+    return front.candidate(row)
 
 
-def best_rows(front: Any, limits: Mapping[str, float], *, top: int = 5, expected: bool = False) -> list[int]:
+def best_rows(front: Front, limits: Mapping[str, float], *, top: int = 5, expected: bool = False) -> list[int]:
     """The rows of the most accurate networks within limits on columns of costs, best first.
 
     A latency is compared by the upper end of its interval where it has one. With the front of schema 2, ``Front.query`` says the same.
@@ -122,12 +82,12 @@ def best_rows(front: Any, limits: Mapping[str, float], *, top: int = 5, expected
     return [int(row) for row in rows[np.argsort(-floats_of(networks, "accuracy")[rows], kind="stable")][:top]]
 
 
-def arch_of(front: Any, row: int) -> Arch:
+def arch_of(front: Front, row: int) -> Arch:
     """The network of a row."""
     return Arch.from_json(json.loads(front.networks["arch"].iloc[row]))
 
 
-def verified(front: Any, device: str, factors: Sequence[float]) -> list[dict[str, Any]]:
+def verified(front: Front, device: str, factors: Sequence[float]) -> list[dict[str, Any]]:
     """What a verification would add to a front's metadata: the first networks, each measured at a factor of its prediction."""
     found = []
     for row, factor in enumerate(factors):

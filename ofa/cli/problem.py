@@ -1,0 +1,156 @@
+"""The problem of a search as the options of ``ofa search`` describe it; each worker process makes it anew from its files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from latency_tables import LatencyTable
+    from ofa.space import Space
+    from search.accuracy import AccuracySource
+    from search.budget import Budget
+    from search.problem import LatencySource, Problem
+
+__all__ = ["TRADES", "ProblemOfFiles"]
+
+TRADES = {
+    "latency": "latency_ms",
+    "energy": "energy_mj",
+    "macs": "macs",
+    "params": "params",
+    "weights": "weight_bytes",
+    "memory": "peak_activation_bytes",
+}
+"""What can be traded against accuracy, by the names of the budgets' options."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProblemOfFiles:
+    """Where everything of a search lies; calling it reads the files.
+
+    Attributes:
+        space: name of the space; None for that of the accuracies.
+        predictor: file of a predictor, ours or MIT's; None with ``supernet``.
+        supernet: folder of a run whose networks are measured; None with ``predictor``.
+        tables: files of latency tables.
+        devices: names of devices on which every network is timed, for searches without a table.
+        device_folders: where else devices are described.
+        resolutions: in pixels; None for all that the sources know.
+        budget: hard limits.
+        trades: what to trade against accuracy, of ``TRADES``, perhaps with ``@DEVICE``; None for the problem's own
+            choice, empty for nothing.
+        seed: of measurements.
+    """
+
+    space: str | None
+    predictor: Path | None
+    supernet: Path | None
+    tables: Sequence[Path]
+    devices: Sequence[str]
+    device_folders: Sequence[Path]
+    resolutions: Sequence[int] | None
+    budget: Budget
+    trades: Sequence[str] | None = None
+    seed: int = field(default=0)
+
+    def __call__(self) -> Problem:
+        """Read the files.
+
+        Raises:
+            OfaError: one of them cannot be read, or is of another space.
+        """
+        from latency_tables import LatencyTable
+        from search.problem import Problem
+
+        space, accuracy, known = self._accuracies()
+        tables = [LatencyTable.load(path) for path in self.tables]
+        searched = space.restrict(resolution=self._common(space, known, tables))
+        latencies = [*self._estimators(searched, tables), *self._measured(searched)]
+        return Problem(space=searched, accuracy=accuracy, latencies=latencies, budget=self.budget, objectives=self._objectives(latencies))
+
+    def _accuracies(self) -> tuple[Space, AccuracySource, Sequence[int]]:
+        """The space, what tells its networks' accuracies, and at which resolutions."""
+        from ofa.families import get_space
+
+        wanted = None if self.space is None else get_space(self.space)
+        if self.predictor is None:
+            space, measured = _measured_accuracy(self.supernet, wanted)
+            return space, measured, space.resolutions
+        if self.predictor.suffix == ".safetensors":
+            from ofa.interop import mit
+
+            imported = mit.load_predictor(self.predictor, wanted)
+            return imported.space, imported, imported.resolutions
+        from search.predictor import AccuracyPredictor
+
+        loaded = AccuracyPredictor.load(self.predictor, wanted)
+        return loaded.space, loaded, loaded.space.resolutions
+
+    def _common(self, space: Space, known: Sequence[int], tables: Sequence[LatencyTable]) -> list[int]:
+        """The resolutions that are asked for, or else all that every source knows."""
+        from latency_tables.calibrate import table_resolutions
+        from ofa.errors import TableError
+
+        if self.resolutions is not None:
+            return list(self.resolutions)
+        common = set(known) & set(space.resolutions)
+        for table in tables:
+            common &= set(table_resolutions(table, space, None))
+        if not common:
+            raise TableError(
+                f"tables and accuracies must share a resolution, but those of {space.name} share none; build a table with --resolutions "
+                f"{','.join(map(str, known))}"
+            )
+        return sorted(common)
+
+    def _estimators(self, space: Space, tables: Sequence[LatencyTable]) -> list[LatencySource]:
+        from latency_tables import Estimator
+
+        return [Estimator(space, table) for table in tables]
+
+    def _measured(self, space: Space) -> list[LatencySource]:
+        import numpy as np
+
+        from devices import get_device
+        from search.measured import MeasuredLatency
+
+        folders = tuple(self.device_folders)
+        return [MeasuredLatency(space, get_device(name, folders), rng=np.random.default_rng(self.seed)) for name in self.devices]
+
+    def _objectives(self, latencies: Sequence[LatencySource]) -> tuple[str, ...] | None:
+        if self.trades is None:
+            return None
+        from ofa.errors import nearest
+
+        devices, found = [source.device_name for source in latencies], []
+        for trade in self.trades:
+            name, _, device = trade.partition("@")
+            if name not in TRADES:
+                raise typer.BadParameter(
+                    f"'{trade}' cannot be traded against accuracy; {nearest(name, tuple(TRADES))}", param_hint="--trade"
+                )
+            column = TRADES[name]
+            if name == "latency" and not self.budget.expected_latency:
+                column = "latency_high_ms"
+            if name not in ("latency", "energy"):
+                found.append(column)
+            else:
+                found += [f"{column}@{each}" for each in ([device] if device else devices)]
+        return tuple(dict.fromkeys(found))
+
+
+def _measured_accuracy(folder: Path | None, wanted: Space | None) -> tuple[Space, AccuracySource]:
+    from ofa.training import load_run
+    from search.accuracy import MeasuredAccuracy
+
+    assert folder is not None
+    run = load_run(folder)
+    data = run.recipe.load_splits()
+    source, space = MeasuredAccuracy(run.supernet, data.selection, data.train), wanted or run.supernet.space
+    # The run's own space has as many classes as its data.
+    return run.supernet.space if space.name == run.supernet.space.name else space, source

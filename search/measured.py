@@ -1,0 +1,101 @@
+"""Latency of each network measured on the device, for searches without a table.
+
+Shape suffixes: N networks, C columns of an encoded arch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from devices import Device, TimingPolicy
+from latency_tables.networks import time_archs
+from ofa.arch import Arch
+from ofa.progress import Progress, silent
+from ofa.space import Rows, Space
+from search.pareto import Floats
+
+__all__ = ["MeasuredLatency"]
+
+_PROCESSES = 3
+
+
+class MeasuredLatency:
+    """Exports each network with random weights and times it on a device: exact and slow. It is a ``search.problem.LatencySource``.
+
+    Args:
+        space: where the networks are from.
+        device: where they run.
+        rng: inputs, and the order of measurement.
+        policy: when a measurement is enough; the device room's default if None.
+        processes: in how many processes each network is timed; the median counts.
+        progress: told how far a measurement is.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        device: Device,
+        *,
+        rng: np.random.Generator,
+        policy: TimingPolicy | None = None,
+        processes: int = _PROCESSES,
+        progress: Progress = silent,
+    ) -> None:
+        self.space = space
+        self._device = device
+        self._rng = rng
+        self._policy = policy
+        self._processes = processes
+        self._progress = progress
+        self._known: dict[Arch, float] = {}
+
+    @property
+    def device_name(self) -> str:
+        """The device."""
+        return self._device.name
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What measures, as JSON values."""
+        return {"source": "measured", "device": self._device.to_json(), "processes": self._processes}
+
+    @property
+    def is_measured(self) -> bool:
+        """True: every network is timed."""
+        return True
+
+    @property
+    def has_energy(self) -> bool:
+        """False: only times are measured."""
+        return False
+
+    def estimates_of_rows(self, rows_NC: Rows, /) -> tuple[Floats, Floats, Floats]:
+        """The measured latencies in ms [N], and NaN for the ends of an interval; each network is measured once.
+
+        Raises:
+            DeviceError: the device cannot measure.
+        """
+        archs = [self.space.decode(row) for row in rows_NC.tolist()]
+        new = [arch for arch in dict.fromkeys(archs) if arch not in self._known]
+        if new:
+            self._known.update(zip(new, self._times(new).tolist(), strict=True))
+        unknown_N = np.full(len(archs), np.nan)
+        return np.array([self._known[arch] for arch in archs]), unknown_N, unknown_N
+
+    def energies_of_rows(self, rows_NC: Rows, /) -> Floats:
+        """Not known; NaN [N]."""
+        return np.full(len(rows_NC), np.nan)
+
+    def _times(self, archs: Sequence[Arch]) -> Floats:
+        return time_archs(
+            self.space,
+            archs,
+            self._device,
+            rng=self._rng,
+            policy=self._policy,
+            processes=self._processes,
+            progress=self._progress,
+        )
