@@ -88,7 +88,7 @@ class AdditiveTable:
         table = np.zeros((*front, *shape))
         for place in places:
             own_shape = [size if column in place.columns else 1 for column, size in zip(columns, shape, strict=True)]
-            self._combine(table, known_U[..., place.blocks].reshape(*front, *own_shape), out=table)
+            self._combine(table, known_U[..., place.blocks].reshape((*front, *own_shape)), out=table)
         strides_C = np.zeros(len(self._cardinalities))
         strides_C[columns] = [stride // table.itemsize for stride in table.strides[len(front) :]]
         return strides_C, table.reshape(*front, -1)

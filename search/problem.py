@@ -23,7 +23,7 @@ __all__ = ["LatencySource", "Problem"]
 
 
 class LatencySource(Protocol):
-    """What tells latencies on one device; ``latency_tables.Estimator`` is one, ``search.measured.MeasuredLatency`` another."""
+    """What tells latencies on one device; ``latency_tables.Estimator`` is one, ``search.latency.MeasuredLatency`` another."""
 
     @property
     def space(self) -> Space:

@@ -117,7 +117,7 @@ class ProblemOfFiles:
         import numpy as np
 
         from devices import get_device
-        from search.measured import MeasuredLatency
+        from search.latency import MeasuredLatency
 
         folders = tuple(self.device_folders)
         return [MeasuredLatency(space, get_device(name, folders), rng=np.random.default_rng(self.seed)) for name in self.devices]

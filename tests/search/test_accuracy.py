@@ -11,7 +11,7 @@ from ofa.data import ImageData, digits
 from ofa.supernet import Supernet
 from ofa.training import evaluate
 from search.accuracy import MeasuredAccuracy
-from search.problem import Archive
+from search.archive import Archive
 from tests.search.fakes import SMALL, fake_problem
 
 
@@ -51,7 +51,7 @@ def test_a_network_is_measured_once(supernet: Supernet) -> None:
 def test_it_says_what_it_measured(supernet: Supernet) -> None:
     source = MeasuredAccuracy(supernet, HELD_OUT, CALIBRATION)
     other = Supernet(SMALL, generator=torch.Generator().manual_seed(1))
-    assert source.space_name == SMALL.name
+    assert source.space.name == SMALL.name
     assert (source.provenance["source"], source.provenance["images"]) == ("measured", 100)
     assert source.provenance == MeasuredAccuracy(supernet, HELD_OUT, CALIBRATION).provenance
     assert source.provenance != MeasuredAccuracy(other, HELD_OUT, CALIBRATION).provenance
@@ -59,4 +59,13 @@ def test_it_says_what_it_measured(supernet: Supernet) -> None:
 
 def test_a_search_can_measure(supernet: Supernet) -> None:
     archive = Archive(fake_problem(accuracy=MeasuredAccuracy(supernet, HELD_OUT, CALIBRATION)))
-    assert 0 <= archive.evaluate([SMALL.smallest()])["accuracy"][0] <= 1
+    archive.evaluate(SMALL.encode_all([SMALL.smallest()]))
+    assert 0 <= archive.accuracies[0] <= 1
+
+
+def test_an_accuracy_on_few_images_has_a_wide_interval(supernet: Supernet) -> None:
+    rows_NC = SMALL.encode_all([SMALL.smallest(), SMALL.largest()])
+    source = MeasuredAccuracy(supernet, HELD_OUT, CALIBRATION)
+    (low, high), accuracy = source.interval_of_rows(rows_NC), source.of_rows(rows_NC)
+    assert ((low <= accuracy) & (accuracy <= high) & (low >= 0)).all()
+    assert high - low == pytest.approx(2 * 1.645 * np.sqrt(accuracy * (1 - accuracy) / 100), abs=0.02)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -11,103 +12,156 @@ from hypothesis import strategies as st
 
 from ofa.arch import Arch
 from ofa.errors import FileError, SearchError
-from search.budget import Budget
-from search.front import Front, ImpossibleBudgetError
-from search.problem import Archive
-from tests.search.fakes import SMALL, fake_problem
+from search.archive import Archive
+from search.budget import Bound, Budget, excess_of
+from search.front import Front
+from search.harvest import check_possible, extreme, front_of
+from search.impossible import ImpossibleBudgetError
+from tests.search.fakes import SMALL, FakeLatency, every_arch, fake_problem
 
-LIMITS = ("latency_ms", "macs", "params", "weight_bytes", "peak_activation_bytes")
+TWO = (FakeLatency(), FakeLatency(device="pi", wide=4, half_width=None))
+OBJECTIVES = ("latency_high_ms@paper", "latency_high_ms@pi", "params")
 
 
-def make_archive(count: int = 400, **settings: object) -> Archive:
-    rng = np.random.default_rng(0)
-    archive = Archive(fake_problem(**settings))
-    archive.evaluate([SMALL.smallest(), *(SMALL.sample(rng) for _ in range(count)), SMALL.largest()])
+def make_archive(count: int = 400, **settings: Any) -> Archive:
+    archive = Archive(fake_problem(**{"latencies": TWO, "objectives": OBJECTIVES, **settings}))
+    ends = SMALL.encode_all([SMALL.smallest(), SMALL.largest()])
+    archive.evaluate(np.concatenate([ends, SMALL.sample_rows(count, np.random.default_rng(0))]))
     return archive
 
 
+def metadata_of(archive: Archive) -> dict[str, Any]:
+    return {"space": SMALL.name, "devices": list(archive.problem.devices), "objectives": list(archive.problem.costs)}
+
+
 ARCHIVE = make_archive()
-COLUMNS = ARCHIVE.columns()
-METADATA = {"space": SMALL.name, "device": "paper"}
-FRONT = Front.of(ARCHIVE, METADATA)
+FRONT = front_of(ARCHIVE, metadata_of(ARCHIVE))
+ALL = {"accuracy": ARCHIVE.accuracies, **ARCHIVE.problem.costs_of_rows(ARCHIVE.rows, ARCHIVE.problem.column_names)}
+LIMITED = {"latency_ms@paper": "latency_high_ms@paper", "latency_ms@pi": "latency_high_ms@pi", "params": "params", "accuracy": "accuracy"}
 
 
-@given(st.dictionaries(st.sampled_from(LIMITS), st.floats(0.02, 1.0), max_size=3))
+@given(st.dictionaries(st.sampled_from(list(LIMITED)), st.floats(0.02, 1.0), max_size=3))
 def test_the_front_answers_any_budget_as_well_as_everything_that_was_evaluated(shares: dict[str, float]) -> None:
-    budget = Budget.from_mapping({key: float(np.quantile(COLUMNS[key], share)) for key, share in shares.items()})
-    allowed = budget.allows(COLUMNS)
+    budget = Budget({name: float(np.quantile(ALL[LIMITED[name]], share)) for name, share in shares.items()})
+    allowed = excess_of(budget.limits(FRONT.device_names), ALL, len(ARCHIVE)) <= 0
     if allowed.any():
         (best,) = FRONT.query(budget)
-        assert best.accuracy == COLUMNS["accuracy"][allowed].max()
-        row = ARCHIVE.archs.index(best.arch)
-        assert all(getattr(best, name) == column[row] for name, column in COLUMNS.items())
+        assert best.accuracy == ALL["accuracy"][allowed].max()
+        row = ARCHIVE.evaluate(SMALL.encode_all([best.arch]))[0]
         assert allowed[row]
+        assert best.macs == ALL["macs"][row]
+        assert best.latencies["pi"].latency_high_ms == ALL["latency_high_ms@pi"][row]
+        assert FRONT.unsearched(budget) == ()
     else:
         with pytest.raises(ImpossibleBudgetError):
             FRONT.query(budget)
 
 
 def test_the_best_come_first() -> None:
-    found = FRONT.query(Budget(latency_ms=0.5), top=5)
-    assert len(set(found)) == 5
+    found = FRONT.query(Budget({"latency_ms@paper": 0.5}), top=5)
+    assert len({candidate.arch for candidate in found}) == 5
     assert [c.accuracy for c in found] == sorted((c.accuracy for c in found), reverse=True)
     assert len(FRONT.query(Budget(), top=10**6)) == len(FRONT)
     with pytest.raises(SearchError, match="top is 0"):
         FRONT.query(Budget(), top=0)
 
 
-def test_an_impossible_limit_is_answered_with_the_least_that_can_be() -> None:
-    least = float(COLUMNS["latency_high_ms"].min())
-    with pytest.raises(ImpossibleBudgetError, match=r"least achievable is latency_ms [0-9.]+;") as caught:
-        FRONT.query(Budget(latency_ms=least * 0.99, macs=1e12))
-    assert caught.value.binding == {"latency_ms": least}
-    assert FRONT.query(Budget(latency_ms=least))[0].latency_high_ms == least
-    stated = float(str(caught.value).partition("is latency_ms ")[2].partition(";")[0])
+def test_a_front_says_what_it_was_not_searched_for() -> None:
+    assert FRONT.unsearched(Budget({"macs": 1e6, "params": 1e6})) == ("macs",)
+    assert FRONT.unsearched(Budget({"params": Bound(least=10)})) == ("params",)
+    with pytest.raises(SearchError, match="energy_mj@pi is not among"):
+        FRONT.query(Budget({"energy_mj@pi": 1}))
+
+
+def test_an_impossible_limit_is_answered_with_the_least_that_can_be_and_the_nearest_network() -> None:
+    least = float(ALL["latency_high_ms@paper"].min())
+    with pytest.raises(ImpossibleBudgetError, match=r"least achievable is latency_ms@paper [0-9.]+;") as caught:
+        FRONT.query(Budget({"latency_ms@paper": least * 0.99, "macs": 1e12}))
+    assert caught.value.binding == {"latency_ms@paper": least}
+    assert caught.value.nearest is not None
+    assert caught.value.nearest.latencies["paper"].latency_high_ms == least
+    stated = float(str(caught.value).partition("is latency_ms@paper ")[2].partition(";")[0])
     assert least <= stated < 1.001 * least
 
 
 def test_limits_that_exclude_each_other_are_named_with_what_each_would_have_to_be() -> None:
     # In this space what is fast is also small; parameters are mirrored, so that the fast networks have many.
     networks = FRONT.networks.assign(params=FRONT.networks["params"].max() + 1 - FRONT.networks["params"])
-    front = Front(networks, FRONT.dominated, METADATA)
-    limits = {"latency_ms": float(networks["latency_high_ms"].quantile(0.1)), "params": float(networks["params"].quantile(0.1))}
+    front = Front(networks, FRONT.dominated, {**FRONT.metadata, "least": {}})
+    limits = {
+        "latency_ms@paper": float(networks["latency_high_ms@paper"].quantile(0.1)),
+        "params": float(networks["params"].quantile(0.1)),
+    }
     with pytest.raises(ImpossibleBudgetError, match="with the other limits kept") as caught:
-        front.query(Budget.from_mapping(limits))
+        front.query(Budget(limits))
     assert set(caught.value.binding) == set(limits)
     for key, value in caught.value.binding.items():
         assert value > limits[key]
-        assert front.query(Budget.from_mapping({**limits, key: value}))
+        assert front.query(Budget({**limits, key: value}))
+
+
+def test_what_is_asked_too_much_of_is_answered_with_the_most() -> None:
+    most = float(ALL["accuracy"].max())
+    with pytest.raises(ImpossibleBudgetError, match="the most achievable is accuracy") as caught:
+        FRONT.query(Budget({"accuracy": min(1.0, most * 1.01)}))
+    assert caught.value.binding == {"accuracy": most}
+
+
+def test_the_least_is_that_of_the_whole_space() -> None:
+    problem = fake_problem(latencies=TWO)
+    everything = problem.costs_of_rows(SMALL.encode_all(every_arch(SMALL)), problem.column_names)
+    for name in problem.column_names:
+        value, row_1C = extreme(problem, name)
+        assert value == everything[name].min() == problem.costs_of_rows(row_1C, [name])[name][0]
+        assert extreme(problem, name, largest=True)[0] == everything[name].max()
+
+
+@pytest.mark.parametrize("limits", [{"macs": 1000}, {"latency_ms@pi": 0.001}, {"params": Bound(least=10**9)}])
+def test_an_impossible_search_ends_before_it_begins(limits: dict[str, Any]) -> None:
+    problem = fake_problem(latencies=TWO, budget=Budget({"weight_bytes": 1e9, **limits}))
+    with pytest.raises(ImpossibleBudgetError, match="achievable is") as caught:
+        check_possible(problem)
+    assert set(caught.value.binding) == set(limits)
+    assert caught.value.nearest is not None
+    check_possible(fake_problem(budget=Budget({"macs": 1e7})))
 
 
 def test_a_search_without_an_answer_says_what_is_least() -> None:
-    archive = make_archive(20, budget=Budget(macs=1000))
-    with pytest.raises(ImpossibleBudgetError, match=f"least achievable is macs {int(COLUMNS['macs'].min())}"):
-        Front.of(archive, METADATA)
+    archive = make_archive(20, budget=Budget({"accuracy": 0.9999}))
+    with pytest.raises(ImpossibleBudgetError, match="the most achievable is accuracy"):
+        front_of(archive, metadata_of(archive))
 
 
 def test_only_networks_within_the_budget_are_on_the_front() -> None:
-    limit = float(np.median(COLUMNS["macs"]))
-    front = Front.of(make_archive(budget=Budget(macs=limit)), METADATA)
+    limit = float(np.median(ALL["macs"]))
+    archive = make_archive(budget=Budget({"macs": limit}))
+    front = front_of(archive, metadata_of(archive))
     assert front.networks["macs"].max() <= limit
-    assert len(front.networks) + len(front.dominated) == len(ARCHIVE)
+    assert len(front.networks) + len(front.dominated) == len(archive)
 
 
 def test_a_saved_front_answers_the_same(tmp_path: Path) -> None:
     path = tmp_path / "f.parquet"
     FRONT.save(path)
     loaded = Front.load(path)
-    assert loaded.query(Budget(latency_ms=0.5), top=3) == FRONT.query(Budget(latency_ms=0.5), top=3)
-    assert loaded.device_name == "paper"
-    assert loaded.metadata.items() >= METADATA.items()
+    budget = Budget({"latency_ms@paper": 0.5})
+    assert loaded.query(budget, top=3) == FRONT.query(budget, top=3)
+    assert loaded.device_names == ("paper", "pi")
+    assert loaded.metadata.items() >= FRONT.metadata.items()
     assert {"schema", "ofa", "date"} <= set(loaded.metadata)
     assert len(loaded.dominated) == len(FRONT.dominated)
+    assert set(loaded.dominated) == set(FRONT.dominated)
 
 
 def test_a_candidate_is_json_under_the_stable_keys() -> None:
     (best,) = FRONT.query(Budget())
     value = json.loads(json.dumps(best.to_json()))
-    latencies = ("latency_ms", "latency_low_ms", "latency_high_ms")
-    assert set(value) == {"arch", "accuracy", *latencies, "macs", "params", "weight_bytes", "peak_activation_bytes"}
+    latencies = {"latency_ms", "latency_low_ms", "latency_high_ms"}
+    accuracies = {"accuracy", "accuracy_low", "accuracy_high"}
+    assert set(value) == accuracies | latencies | {"devices", "arch", "macs", "params", "weight_bytes", "peak_activation_bytes"}
+    assert value["devices"]["paper"] == {name: value[name] for name in latencies}
+    assert set(value["devices"]) == {"paper", "pi"}
+    assert value["accuracy_low"] < value["accuracy"] < value["accuracy_high"]
     assert Arch.from_json(value["arch"]) == best.arch
     assert isinstance(value["macs"], int)
 
@@ -124,10 +178,16 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     change_metadata(path, schema=99, ofa="7.0")
     with pytest.raises(FileError, match=r"has 99 \(written by ofa 7.0\)"):
         Front.load(path)
-    change_metadata(path, schema=1, kind="predictor")
+    change_metadata(path, schema=1, ofa="0.0.9")
+    with pytest.raises(FileError, match=r"has 1 \(written by ofa 0.0.9\); make it again with: ofa search"):
+        Front.load(path)
+    change_metadata(path, schema=2, kind="predictor")
     with pytest.raises(FileError, match="must be a front, but is a predictor; make a front with: ofa search"):
         Front.load(path)
-    change_metadata(path, kind="front")
+    change_metadata(path, kind="front", devices=["paper", "pi", "phone"])
+    with pytest.raises(FileError, match="must be a whole front"):
+        Front.load(path)
+    change_metadata(path, devices=["paper", "pi"])
     pq.write_table(pq.read_table(path).drop_columns(["macs"]), path)
     with pytest.raises(FileError, match="column macs"):
         Front.load(path)
