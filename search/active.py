@@ -87,7 +87,7 @@ def _choose(space: Space, archs: Sequence[Arch], accuracies: Floats, count: int,
     rows_NC = np.concatenate([enough, space.sample_rows(_CANDIDATES // 2, rng), leaning_rows(space, _CANDIDATES // 2, rng)])
     for generation in range(_GENERATIONS):
         rows_NC = _new(rows_NC, measured_NC)
-        x_NF, size_N = known(rows_NC), log_macs(space, rows_NC)
+        x_NF, size_N = known(space.rows_in(known.space, rows_NC)), log_macs(space, rows_NC)
         expected_N = ensemble.value(x_NF)
         gain_N = expected_N + _OPTIMISM * ensemble.deviation(x_NF) - _best_so_far(size_N, expected_N)
         if generation < _GENERATIONS - 1:

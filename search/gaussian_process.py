@@ -57,7 +57,7 @@ class Part(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Linear:
+class Linear(Part):
     """A scaled product of features: a plane, which goes on beyond the rows that are known."""
 
     columns: NDArray[np.intp]
@@ -84,7 +84,7 @@ class Linear:
 
 
 @dataclass(frozen=True, eq=False)
-class Rational:
+class Rational(Part):
     """A rational quadratic, variance / (1 + d² / 2): smooth, at several scales at once, and it takes no exponential.
 
     Attributes:

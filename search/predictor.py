@@ -16,7 +16,7 @@ import pandas as pd
 
 from ofa.arch import Arch
 from ofa.errors import FileError, SearchError, SpaceError
-from ofa.families import get_space
+from ofa.families import get_space, space_names
 from ofa.space import Rows, Space
 from search.ensemble import Ensemble, cross_validate
 from search.features import FeatureMap, feature_map
@@ -39,7 +39,8 @@ class AccuracyPredictor:
     """Predicts accuracies of the networks of one space; made by ``fit`` or ``load``. It is an ``AccuracySource``.
 
     Attributes:
-        space: its networks. Resolutions below or above all that it is fitted to are not in it, for nothing is known of them.
+        space: its networks: all of the space of that name but those with resolutions below or above all that it is fitted to, for
+            nothing is known of them.
         trust: how good it is, going by all networks it is fitted to, each predicted from others.
         fair_trust: the same by the fair sample among them alone, where others were chosen; else None.
     """
@@ -67,7 +68,7 @@ class AccuracyPredictor:
         """Fit to measured networks, and find by cross-validation how good that is.
 
         Args:
-            space: what ``archs`` are points of.
+            space: what ``archs`` are points of: a whole space, or one with fewer choices.
             archs: networks, such as those of ``sample_stratified``; of one that comes several times the mean counts.
             accuracies: their accuracies (0..1).
             rng: deals the networks out to the folds.
@@ -212,8 +213,11 @@ def fit_ensemble(space: Space, archs: Sequence[Arch], accuracies: Floats) -> tup
 def _seen(space: Space, archs: Sequence[Arch]) -> tuple[FeatureMap, Floats]:
     """The features of the part of a space that ``archs`` say something about, and of themselves; [M, F].
 
-    Where one resolution was measured, MACs do not tell what another would do.
+    Where one resolution was measured, MACs do not tell what another would do. Of a space with fewer choices of its own the whole
+    one is taken, which is what a file can name.
     """
+    if space.name in space_names():
+        space = get_space(space.name, space.num_classes)
     rows_MC = space.encode_all(archs)
     known = space.restrict(resolution=space.resolutions[rows_MC[:, 0].min() : rows_MC[:, 0].max() + 1])
     of_known = feature_map(known)
