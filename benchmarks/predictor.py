@@ -58,12 +58,15 @@ def main() -> None:
     parser.add_argument("--active-nets", type=int, nargs="+", default=[100, 300])
     parser.add_argument("--active-seeds", type=int, default=6)
     parser.add_argument("--repeats", type=int, default=9, help="timings")
+    parser.add_argument("--only", nargs="+", help="speed, mit_predictor, samples, cross_validation, active; all by default")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     archs, accuracies = read_results(arguments.data, SPACE)
     with threadpool_limits(1), others_during() as others:
         figures: dict[str, Any] = {"networks": len(archs)}
         for name, part in parts(archs, accuracies, arguments).items():
+            if arguments.only and name not in arguments.only:
+                continue
             figures[name] = part()
             print(name, json.dumps(figures[name], indent=1), flush=True)
     if arguments.out:
@@ -80,8 +83,7 @@ def parts(archs: list[Arch], accuracies: Floats, arguments: argparse.Namespace) 
         truths["MIT's perceptron"] = lambda: perceptron_truth(arguments.mit_predictor)
         found["mit_predictor"] = lambda: mit_figures(arguments.mit_predictor, archs, accuracies)
     found["samples"] = lambda: [samples(archs, accuracies, size, arguments.draws) for size in arguments.sizes]
-    if arguments.seeds:
-        found["cross_validation"] = lambda: cross_validation(archs, accuracies, arguments.seeds)
+    found["cross_validation"] = lambda: cross_validation(archs, accuracies, arguments.seeds)
     found["active"] = lambda: [
         {"truth": name, **active(*truth(), nets, arguments.active_seeds)}
         for name, truth in truths.items()

@@ -14,6 +14,7 @@ from ofa.errors import SearchError
 from ofa.progress import Progress, silent
 from ofa.space import ROW_DTYPE, Rows, Space
 from search.features import log_macs
+from search.measured import LEAST_NETWORKS
 from search.pareto import Floats
 from search.predictor import AccuracyPredictor, fit_ensemble
 from search.stratified import leaning_rows, sample_stratified
@@ -23,8 +24,8 @@ __all__ = ["ROUNDS", "fit_actively"]
 Measure = Callable[[Sequence[Arch]], Floats]
 
 ROUNDS = 8
+"""More rounds choose better and cost some seconds each."""
 _FAIR_SHARE = 0.4
-_LEAST_FAIR = 10
 _OPTIMISM = 2.0
 """Standard deviations that a network's accuracy is hoped to be above what is expected."""
 _CANDIDATES = 4_000
@@ -58,11 +59,12 @@ def fit_actively(
     Raises:
         SearchError: fewer than 10 networks, or more than the space has; else as ``AccuracyPredictor.fit``.
     """
-    if not _LEAST_FAIR <= nets <= space.size:
+    if not LEAST_NETWORKS <= nets <= space.size:
         raise SearchError(
-            f"a predictor of {space.name} is fitted to {_LEAST_FAIR} to {space.size} networks, but nets is {nets}; choose a number between"
+            f"a predictor of {space.name} is fitted to {LEAST_NETWORKS} to {space.size} networks, but nets is {nets}; "
+            "choose a number between"
         )
-    fair = nets if rounds == 0 else max(_LEAST_FAIR, round(_FAIR_SHARE * nets))
+    fair = nets if rounds == 0 else max(LEAST_NETWORKS, round(_FAIR_SHARE * nets))
     progress(0, nets, f"a stratified sample of {fair}")
     archs = sample_stratified(space, fair, rng)
     accuracies = np.asarray(measure(archs), dtype=np.float64)

@@ -15,24 +15,24 @@ import numpy as np
 import pandas as pd
 
 from ofa.arch import Arch
-from ofa.errors import FileError, SearchError, SpaceError
+from ofa.errors import FileError, SpaceError
 from ofa.families import get_space, space_names
 from ofa.space import Rows, Space
 from search.ensemble import Ensemble, cross_validate
 from search.features import FeatureMap, feature_map
+from search.measured import LEAST_NETWORKS, check_measured, distinct
 from search.pareto import Bools, Floats
 from search.store import read_table, write_table
-from search.stratified import sample_stratified
 from search.trust import Trust, interval_width, trust_of
 
-__all__ = ["AccuracyPredictor", "fit_ensemble", "sample_stratified"]
+__all__ = ["AccuracyPredictor", "fit_ensemble"]
 
 _SCHEMA = 2
 _MADE_BY = "ofa predictor fit"
 _MODEL = "2 Gaussian processes"
 _FOLDS = 10
-_LEAST = 10
-"""Fewest networks to fit to, or to state a trust of."""
+_CHUNK = 2048
+"""Networks whose features are held at once, whatever number is asked for."""
 
 
 class AccuracyPredictor:
@@ -79,13 +79,13 @@ class AccuracyPredictor:
             ArchError: a network of another space.
         """
         values = np.asarray(accuracies, dtype=np.float64)
-        _check_data(archs, values)
+        check_measured(archs, values)
         fair_M = np.ones(len(archs), dtype=np.bool_) if fair is None else np.asarray(fair, dtype=np.bool_)
-        archs, values, fair_M = _distinct(archs, values, fair_M)
+        archs, values, fair_M = distinct(archs, values, fair_M)
         ensemble, known, x_MF = fit_ensemble(space, archs, values)
         folds = min(_FOLDS, len(archs))
         left_out = cross_validate(known.features, x_MF, values, folds=folds, rng=rng, start=ensemble.parameters)
-        judged_apart = not fair_M.all() and fair_M.sum() >= _LEAST
+        judged_apart = not fair_M.all() and fair_M.sum() >= LEAST_NETWORKS
         metadata = {
             "parameters": ensemble.parameters,
             "width": interval_width(left_out.score),
@@ -127,7 +127,10 @@ class AccuracyPredictor:
 
     def of_rows(self, rows_NC: Rows) -> Floats:
         """The expected accuracies (0..1) of encoded archs of ``space``; [N]."""
-        return np.clip(self._ensemble.expected(self._map(rows_NC)), 0.0, 1.0)
+        accuracy_N = np.empty(len(rows_NC))
+        for part in _chunks(len(rows_NC)):
+            accuracy_N[part] = self._ensemble.expected(self._map(rows_NC[part]))
+        return np.clip(accuracy_N, 0.0, 1.0)
 
     def interval_of_rows(self, rows_NC: Rows) -> tuple[Floats, Floats]:
         """The ends of 90 % intervals of what would be measured (0..1); [N] each.
@@ -135,8 +138,11 @@ class AccuracyPredictor:
         As wide as it took to hold 90 % of the networks that were left out: conformal intervals, scaled by the ensemble's own
         deviation (Vovk, Gammerman and Shafer, "Algorithmic Learning in a Random World", 2005).
         """
-        low_N, high_N = self._ensemble.interval(self._map(rows_NC), self._width)
-        return np.clip(low_N, 0.0, 1.0), np.clip(high_N, 0.0, 1.0)
+        ends_2N = np.empty((2, len(rows_NC)))
+        for part in _chunks(len(rows_NC)):
+            ends_2N[:, part] = self._ensemble.interval(self._map(rows_NC[part]), self._width)
+        low_N, high_N = np.clip(ends_2N, 0.0, 1.0)
+        return low_N, high_N
 
     def __call__(self, archs: Sequence[Arch], /) -> Floats:
         """The expected accuracies (0..1) of ``archs``; [N].
@@ -198,6 +204,10 @@ class AccuracyPredictor:
         return self.space.encode_all(archs)
 
 
+def _chunks(count: int) -> list[slice]:
+    return [slice(start, start + _CHUNK) for start in range(0, count, _CHUNK)]
+
+
 def fit_ensemble(space: Space, archs: Sequence[Arch], accuracies: Floats) -> tuple[Ensemble, FeatureMap, Floats]:
     """The ensemble without its trust, the features of what it knows, and those of the networks it is fitted to; [M, F].
 
@@ -205,7 +215,7 @@ def fit_ensemble(space: Space, archs: Sequence[Arch], accuracies: Floats) -> tup
         SearchError: as ``AccuracyPredictor.fit``.
         ArchError: a network of another space.
     """
-    _check_data(archs, accuracies)
+    check_measured(archs, accuracies)
     known, x_MF = _seen(space, archs)
     return Ensemble.fit(known.features, x_MF, accuracies), known, x_MF
 
@@ -222,30 +232,6 @@ def _seen(space: Space, archs: Sequence[Arch]) -> tuple[FeatureMap, Floats]:
     known = space.restrict(resolution=space.resolutions[rows_MC[:, 0].min() : rows_MC[:, 0].max() + 1])
     of_known = feature_map(known)
     return of_known, of_known(space.rows_in(known, rows_MC))
-
-
-def _distinct(archs: Sequence[Arch], accuracies: Floats, fair_M: Bools) -> tuple[list[Arch], Floats, Bools]:
-    """Each network once, with the mean of its accuracies; fair if it came as one of the fair sample.
-
-    A network in two folds would be predicted from itself.
-    """
-    index = {arch: number for number, arch in enumerate(dict.fromkeys(archs))}
-    which = np.array([index[arch] for arch in archs])
-    return list(index), np.bincount(which, accuracies) / np.bincount(which), np.bincount(which, fair_M) > 0
-
-
-def _check_data(archs: Sequence[Arch], accuracies: Floats) -> None:
-    if accuracies.shape != (len(archs),):
-        raise SearchError(f"each network needs one accuracy, but {len(archs)} networks come with {accuracies.shape}; give as many of both")
-    if (distinct := len(set(archs))) < _LEAST:
-        raise SearchError(f"a predictor needs at least {_LEAST} networks, but got {distinct}; measure more, 100 is a good start")
-    wrong = accuracies[~((accuracies >= 0) & (accuracies <= 1))]
-    if len(wrong):
-        raise SearchError(f"accuracies must be numbers in 0..1, but one is {wrong[0]}; divide percentages by 100")
-    if np.ptp(accuracies) == 0:
-        raise SearchError(
-            f"a predictor learns from differences, but all {len(archs)} networks have accuracy {accuracies[0]}; train the supernet longer"
-        )
 
 
 def _check_wanted(path: str | os.PathLike[str], metadata: Mapping[str, Any], space: Space) -> None:

@@ -10,9 +10,10 @@ from scipy.stats import kendalltau
 
 from ofa.errors import ArchError, FileError, SearchError, SpaceError
 from ofa.families import get_space
-from search.predictor import AccuracyPredictor, sample_stratified
+from search.predictor import AccuracyPredictor
 from search.results import read_results
 from search.store import write_table
+from search.stratified import sample_stratified
 from tests.search.fakes import SMALL, SPACE, FakeAccuracy
 
 
