@@ -143,8 +143,8 @@ def _render(report: dict[str, Any]) -> RenderableType:
     for words, trust in (("", report), (f", the {_fair(report)} evenly chosen alone", report.get("fair_sample"))):
         if trust is not None:
             table.add_row(f"Kendall tau on networks not seen{words}", f"{trust['kendall_tau']:.3f}")
-            table.add_row(f"RMSE on networks not seen{words}", f"{100 * trust['rmse']:.2f} points")
-    width = f"± {100 * report['half_width']:.2f} points on average"
+            table.add_row(f"RMSE on networks not seen{words}", f"{100 * trust['rmse']:.3f} points")
+    width = f"± {100 * report['half_width']:.3f} points on average"
     table.add_row("90 % intervals", f"held {100 * report['coverage']:.0f} % of networks not seen, {width}")
     return table
 
