@@ -1,119 +1,134 @@
-"""Archs as arrays: what a predictor sees of a network, and samples that cover a space from its smallest to its largest.
+"""What a predictor sees of networks: encoded archs as arrays of numbers, by the million.
 
-Shapes: N archs, C columns of the space, F features.
+Shapes: N networks, C columns of the space, F features, H of them one-hot.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ofa.arch import Arch
-from ofa.cost import macs
-from ofa.errors import SearchError
-from ofa.families import lower
-from ofa.space import Space
-from search.pareto import Bools, Floats
+from ofa.space import Rows, Space
+from search.costs import costs_of
+from search.pareto import Floats
 
-__all__ = ["active_columns", "features", "log_macs", "sample_stratified"]
+__all__ = ["Feature", "FeatureMap", "feature_map", "features", "log_macs"]
 
-Rows = NDArray[np.int64]
+_HOT = 2.0
+"""The value of a one-hot feature that is set. A gene with three values then varies as much as the sums, about 1."""
 
-_DRAWS_PER_NETWORK = 8
-"""Networks drawn for each one kept: enough that nearly every stratum of MACs has one to offer."""
+_NETWORK = -1
 
 
-def active_columns(space: Space, rows_NC: Rows) -> Bools:
-    """Whether each column of encoded rows belongs to a block that is there; [N, C]."""
-    names = [gene.name for gene in space.columns]
-    active = np.ones(rows_NC.shape, dtype=np.bool_)
-    for c, name in enumerate(names):
-        parts = name.split(".")
-        if len(parts) == 4:  # stages.STAGE.BLOCK.GENE
-            depth = names.index(f"stages.{parts[1]}.depth")
-            active[:, c] = np.array(space.columns[depth].values)[rows_NC[:, depth]] > int(parts[2])
-    return active
+@dataclass(frozen=True)
+class Feature:
+    """What one column of the features is about.
+
+    Attributes:
+        kind: name of the gene, or ``depth``, ``resolution``, ``macs``.
+        stage: index of its stage, -1 for what belongs to none.
+        hot: whether it says that one gene has one value; else it is a number about a whole stage or network.
+    """
+
+    kind: str
+    stage: int
+    hot: bool
+
+
+class FeatureMap:
+    """The features of the networks of a space, all of similar scale; made by ``feature_map``, which keeps it.
+
+    First the one-hot values of all genes but the resolution, zeros for those of skipped blocks: no order is put into a gene whose
+    values need not have one. Then per stage the blocks and the sum over blocks of every gene, as a share of its largest value, and
+    for the network the logarithms of its resolution and its MACs: what many genes do together, which few networks suffice to learn.
+
+    Attributes:
+        features: what each column is about; [F].
+    """
+
+    def __init__(self, space: Space) -> None:
+        self.space = space
+        hot, self._column_H, self._value_H = _hot_features(space)
+        sums, self._weights_HS = _sums(space, hot, self._column_H, self._value_H)
+        whole = (Feature("resolution", _NETWORK, False), Feature("macs", _NETWORK, False))
+        self._log_resolutions = np.log(np.array(space.resolutions, dtype=np.float64))
+        ends_2F = self._numbers(space.encode_all([space.smallest(), space.largest()]))
+        middle_F, range_F = ends_2F.mean(axis=0), np.ptp(ends_2F, axis=0)
+        # What never changes says nothing.
+        self._kept_F = np.flatnonzero(range_F > 0)
+        self._middle_F, self._scale_F = middle_F[self._kept_F], range_F[self._kept_F] / 4
+        self.features = (*hot, *(each for each, span in zip((*sums, *whole), range_F, strict=True) if span > 0))
+
+    def __call__(self, rows_NC: Rows) -> Floats:
+        """The features of encoded archs, as of ``Space.encode``; [N, F]."""
+        x_NF = np.empty((len(rows_NC), len(self.features)))
+        hot_NH = self._hot(rows_NC)
+        np.multiply(hot_NH, _HOT, out=x_NF[:, : hot_NH.shape[1]])
+        numbers_NF = self._numbers(rows_NC, hot_NH)[:, self._kept_F]
+        np.divide(numbers_NF - self._middle_F, self._scale_F, out=x_NF[:, hot_NH.shape[1] :])
+        return x_NF
+
+    def _hot(self, rows_NC: Rows) -> Floats:
+        canonical_NC = np.where(self.space.active(rows_NC), rows_NC, -1)
+        return np.asarray(canonical_NC[:, self._column_H] == self._value_H, dtype=np.float64)
+
+    def _numbers(self, rows_NC: Rows, hot_NH: Floats | None = None) -> Floats:
+        hot_NH = self._hot(rows_NC) if hot_NH is None else hot_NH
+        resolution_N = self._log_resolutions[rows_NC[:, 0]]
+        return np.column_stack([hot_NH @ self._weights_HS, resolution_N, log_macs(self.space, rows_NC)])
+
+
+@lru_cache(maxsize=16)
+def feature_map(space: Space) -> FeatureMap:
+    """The features of a space, compiled once."""
+    return FeatureMap(space)
 
 
 def features(space: Space, archs: Sequence[Arch]) -> Floats:
-    """One-hot values of the active genes, zeros for those of skipped blocks, and the logarithm of the MACs; [N, F].
+    """One-hot values (0 or 1) of all active genes, the resolution among them, and last the logarithm of the MACs; [N, F].
 
-    One-hot because accuracy is not linear in a kernel's size; the MACs because they carry what all genes do together.
+    Plain and of no scale: for truths of one's own, such as a linear one.
     """
-    rows_NC = np.array([space.encode(arch) for arch in archs], dtype=np.int64).reshape(len(archs), len(space.columns))
-    widths = [len(gene.values) for gene in space.columns]
-    one_hot = np.concatenate([rows_NC[:, [c]] == np.arange(width) for c, width in enumerate(widths)], axis=1)
-    present = np.repeat(active_columns(space, rows_NC), widths, axis=1)
-    return np.concatenate([(one_hot & present).astype(np.float64), log_macs(space, archs)[:, None]], axis=1)
+    rows_NC = space.encode_all(archs)
+    canonical_NC = np.where(space.active(rows_NC), rows_NC, -1)
+    one_hot = [canonical_NC[:, [column]] == np.arange(width) for column, width in enumerate(space.cardinalities)]
+    return np.column_stack([*(hot.astype(np.float64) for hot in one_hot), log_macs(space, rows_NC)])
 
 
-def log_macs(space: Space, archs: Sequence[Arch]) -> Floats:
-    """Natural logarithm of the multiply-accumulates of each network; [N]."""
-    return np.log(np.array([macs(lower(space, arch)) for arch in archs], dtype=np.float64))
+def log_macs(space: Space, rows_NC: Rows) -> Floats:
+    """Natural logarithm of the multiply-accumulates of encoded archs; [N]."""
+    return np.log(costs_of(space)(rows_NC, ("macs",))["macs"])
 
 
-def sample_stratified(space: Space, n: int, rng: np.random.Generator) -> list[Arch]:
-    """Draw ``n`` different networks evenly over the logarithm of MACs, the smallest and the largest of the space among them.
-
-    Genes that are drawn independently and uniformly give networks of middling size only, and a predictor fitted to them
-    guesses at both ends of the front. Here half of the candidates are drawn with every gene leaning to the small or the large
-    side by one common amount, and then each stratum of MACs gives one.
-
-    Args:
-        space: where to draw from.
-        n: how many networks, at least 2.
-        rng: decides which.
-
-    Returns:
-        The networks, ascending in MACs.
-
-    Raises:
-        SearchError: ``n`` is below 2, or the space has not so many networks.
-    """
-    if not 2 <= n <= space.size:
-        raise SearchError(f"a sample of {space.name} must have 2 to {space.size} networks, but n is {n}; choose a number between")
-    pool = _candidates(space, n, rng)
-    ends = [space.smallest(), space.largest()]
-    inner = [arch for arch in pool if arch not in ends]
-    size_N = log_macs(space, inner)
-    low, high = log_macs(space, ends).tolist()
-    edges = np.linspace(low, high, n - 1)[1:-1]
-    stratum_N = np.searchsorted(edges, size_N)
-    order = rng.permutation(len(inner))
-    # One of each stratum first, then a second of each, and so on: the rank of a network within its stratum decides.
-    rank_N = np.zeros(len(inner), dtype=np.int64)
-    for s in np.unique(stratum_N):
-        members = order[stratum_N[order] == s]
-        rank_N[members] = np.arange(len(members))
-    chosen = order[np.argsort(rank_N[order], kind="stable")][: n - 2]
-    picked = [ends[0], *(inner[i] for i in chosen[np.argsort(size_N[chosen], kind="stable")]), ends[1]]
-    return picked[:n]
+def _hot_features(space: Space) -> tuple[list[Feature], Rows, Rows]:
+    """The one-hot features, and of each the column of the encoded arch and the index that sets it."""
+    found: list[Feature] = []
+    columns: list[int] = []
+    values: list[int] = []
+    for column, gene in enumerate(space.columns[1:], start=1):
+        if len(gene.values) == 1:
+            continue
+        feature = Feature(gene.name.rpartition(".")[2], _stage(gene.name), hot=True)
+        found += [feature] * len(gene.values)
+        columns += [column] * len(gene.values)
+        values += range(len(gene.values))
+    return found, np.array(columns, dtype=np.intp), np.array(values, dtype=np.int8)
 
 
-def _candidates(space: Space, n: int, rng: np.random.Generator) -> list[Arch]:
-    """Different networks of all sizes, at least ``n`` where chance allows it."""
-    top_C = np.array([len(gene.values) - 1 for gene in space.columns])
-    wanted = min(_DRAWS_PER_NETWORK * n, space.size)
-    pool = dict.fromkeys([space.smallest(), space.largest()])
-    for draw in range(4 * _DRAWS_PER_NETWORK * n):
-        if len(pool) >= wanted:
-            break
-        lean = rng.random() if draw % 2 else None
-        pool[space.sample(rng) if lean is None else space.decode(rng.binomial(top_C, lean).tolist())] = None
-    return list(pool) if len(pool) >= n else _walk(space, n)
+def _sums(space: Space, hot: Sequence[Feature], column_H: Rows, value_H: Rows) -> tuple[list[Feature], Floats]:
+    """What is added up over the blocks of a stage, and how much each one-hot feature adds; [H, S]."""
+    sums = list(dict.fromkeys(Feature(each.kind, each.stage, hot=False) for each in hot))
+    weights_HS = np.zeros((len(hot), len(sums)))
+    for h, each in enumerate(hot):
+        values = space.columns[column_H[h]].values
+        weights_HS[h, sums.index(Feature(each.kind, each.stage, hot=False))] = values[value_H[h]] / values[-1]
+    return sums, weights_HS
 
 
-def _walk(space: Space, n: int) -> list[Arch]:
-    """The first ``n`` networks met on a walk over all neighbours, for spaces that are asked for nearly all they have."""
-    found = {space.smallest(): None, space.largest(): None}
-    queue = list(found)
-    for arch in queue:
-        for neighbour in space.neighbours(arch):
-            if neighbour not in found:
-                found[neighbour] = None
-                queue.append(neighbour)
-        if len(found) >= n:
-            break
-    return list(found)
+def _stage(name: str) -> int:
+    parts = name.split(".")
+    return int(parts[1]) if parts[0] == "stages" else _NETWORK

@@ -11,15 +11,19 @@ from ofa.cli.console import JsonOption, emit, progress_bar
 from ofa.cli.outputs import check_folder
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from rich.console import RenderableType
 
     from ofa.arch import Arch
-    from ofa.space import Space
+    from search.pareto import Floats
+    from search.predictor import AccuracyPredictor
 
 __all__ = ["fit", "fit_predictor", "register"]
 
-_EXAMPLE = "Example: ofa predictor fit digits.run --nets 100 -o digits.predictor"
+_EXAMPLE = "Example: ofa predictor fit digits.run --nets 300 -o digits.predictor"
+_ROUNDS = 8
 
 
 def register(app: typer.Typer) -> None:
@@ -37,20 +41,34 @@ def _group() -> None:
 
 def fit(
     source: Annotated[
-        Path, typer.Argument(metavar="RUN|CSV", help="Folder that `ofa train` wrote, or a CSV file with the columns arch and accuracy.")
+        Path,
+        typer.Argument(
+            metavar="RUN|CSV",
+            help="Folder that `ofa train` wrote, or a CSV file with arch or resolution, depths, kernels and expands, "
+            "and accuracy or top1_percent.",
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="PREDICTOR", help="Where to write the predictor.")],
-    nets: Annotated[int, typer.Option(min=10, help="Networks of the run to measure, from the smallest to the largest.")] = 100,
+    nets: Annotated[int, typer.Option(min=10, help="Networks of the run to measure.")] = 100,
+    rounds: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Rounds in which networks are chosen near the front or where the predictor is unsure; 0 takes all evenly over MACs."
+        ),
+    ] = _ROUNDS,
+    space: Annotated[str | None, typer.Option("--space", metavar="SPACE", help="Space of a CSV file without the column arch.")] = None,
     classes: Annotated[int | None, typer.Option(min=2, help="Classes, for a CSV file of a space with another number.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the networks and of the cross-validation.")] = 0,
     json: JsonOption = False,
 ) -> None:
     """Measure networks of a trained supernet, and learn to predict the accuracy of all others."""
-    report = fit_predictor(source, output, nets=nets, classes=classes, seed=seed)
+    report = fit_predictor(source, output, nets=nets, rounds=rounds, space=space, classes=classes, seed=seed)
     emit(report, json=json, render=lambda: _render(report))
 
 
-def fit_predictor(source: Path, output: Path, *, nets: int, classes: int | None, seed: int) -> dict[str, Any]:
+def fit_predictor(
+    source: Path, output: Path, *, nets: int, classes: int | None, seed: int, rounds: int = _ROUNDS, space: str | None = None
+) -> dict[str, Any]:
     """Fit a predictor to a run or to a CSV file, and write it.
 
     Args:
@@ -59,6 +77,8 @@ def fit_predictor(source: Path, output: Path, *, nets: int, classes: int | None,
         nets: how many networks of a run are measured.
         classes: number of classes of a CSV file's networks; None for their space's own.
         seed: of networks and folds.
+        rounds: in which networks of a run are chosen, as ``search.active.fit_actively``.
+        space: name of the space of a CSV file's networks, where it does not name it.
 
     Returns:
         the JSON object of ``ofa predictor fit --json``.
@@ -68,49 +88,66 @@ def fit_predictor(source: Path, output: Path, *, nets: int, classes: int | None,
     """
     import numpy as np
 
-    from search.predictor import AccuracyPredictor
-
     check_folder(output)
     rng = np.random.default_rng(seed)
-    space, archs, accuracies = _from_csv(source, classes) if source.is_file() else _from_run(source, nets, rng)
-    predictor = AccuracyPredictor.fit(space, archs, accuracies, rng)
+    predictor = _from_csv(source, space, classes, rng) if source.is_file() else _from_run(source, nets, rounds, rng)
     predictor.save(output)
-    span = {"least_accuracy": float(min(accuracies)), "greatest_accuracy": float(max(accuracies))}
-    return {"space": space.name, **predictor.provenance, **span, "seed": seed, "predictor": str(output)}
+    low, high = predictor.span
+    span = {"least_accuracy": low, "greatest_accuracy": high}
+    return {"space": predictor.space_name, **predictor.provenance, **span, "seed": seed, "predictor": str(output)}
 
 
-def _from_csv(path: Path, classes: int | None) -> tuple[Space, list[Arch], np.ndarray[Any, Any]]:
-    from ofa.errors import FileError
+def _from_csv(path: Path, name: str | None, classes: int | None, rng: np.random.Generator) -> AccuracyPredictor:
     from ofa.families import get_space
-    from search.predictor import read_results
+    from search.predictor import AccuracyPredictor
+    from search.results import read_results
 
-    archs, accuracies = read_results(path)
-    if not archs:
-        raise FileError(f"'{path}' must have a row for each network, but has none; measure some")
-    return get_space(archs[0].space, classes), archs, accuracies
+    archs, accuracies = read_results(path, None if name is None else get_space(name, classes))
+    return AccuracyPredictor.fit(get_space(archs[0].space, classes), archs, accuracies, rng)
 
 
-def _from_run(folder: Path, nets: int, rng: np.random.Generator) -> tuple[Space, list[Arch], np.ndarray[Any, Any]]:
+def _from_run(folder: Path, nets: int, rounds: int, rng: np.random.Generator) -> AccuracyPredictor:
     from ofa.training import load_run
     from search.accuracy import MeasuredAccuracy
-    from search.predictor import sample_stratified
+    from search.active import fit_actively
 
     run = load_run(folder)
-    data = run.recipe.load_splits()
-    archs = sample_stratified(run.supernet.space, nets, rng)
-    with progress_bar(f"networks of {run.supernet.space.name}") as progress:
-        accuracies = MeasuredAccuracy(run.supernet, data.selection, data.train, progress=progress)(archs)
-    return run.supernet.space, archs, accuracies
+    data, space = run.recipe.load_splits(), run.supernet.space
+    with progress_bar(f"networks of {space.name}") as progress:
+        before = 0
+
+        def show(done: int, total: int, text: str = "") -> None:
+            # The source counts from 0 each time it is asked.
+            progress(before + done, nets, text)
+
+        source = MeasuredAccuracy(run.supernet, data.selection, data.train, progress=show)
+
+        def measure(archs: Sequence[Arch]) -> Floats:
+            nonlocal before
+            accuracies = source(archs)
+            before += len(archs)
+            return accuracies
+
+        return fit_actively(space, measure, nets=nets, rng=rng, rounds=rounds, progress=progress)
 
 
 def _render(report: dict[str, Any]) -> RenderableType:
     from rich.table import Table
 
     table = Table("what", "value", show_header=False, title=report["predictor"])
-    table.add_row("space", report["space"])
+    low, high = report["resolutions"][0], report["resolutions"][-1]
+    table.add_row("space", f"{report['space']}, {low} px" if low == high else f"{report['space']}, {low} to {high} px")
     table.add_row("networks", str(report["networks"]))
     table.add_row("their accuracies", f"{100 * report['least_accuracy']:.1f} .. {100 * report['greatest_accuracy']:.1f} %")
     table.add_row("regression", report["model"])
-    table.add_row("Kendall tau on networks not seen", f"{report['kendall_tau']:.3f}")
-    table.add_row("RMSE on networks not seen", f"{100 * report['rmse']:.2f} points")
+    for words, trust in (("", report), (f", the {_fair(report)} evenly chosen alone", report.get("fair_sample"))):
+        if trust is not None:
+            table.add_row(f"Kendall tau on networks not seen{words}", f"{trust['kendall_tau']:.3f}")
+            table.add_row(f"RMSE on networks not seen{words}", f"{100 * trust['rmse']:.3f} points")
+    width = f"± {100 * report['half_width']:.3f} points on average"
+    table.add_row("90 % intervals", f"held {100 * report['coverage']:.0f} % of networks not seen, {width}")
     return table
+
+
+def _fair(report: dict[str, Any]) -> int:
+    return int(report.get("fair_sample", {}).get("networks", 0))

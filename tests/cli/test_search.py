@@ -75,7 +75,7 @@ def predictor(folder: Path) -> Path:
         SPACE.uniform(resolution=r, depth=d, genes={"kernel": k, "expand": e})
         for r in (0, 1, 2)
         for d in (0, 1)
-        for k in (0, 1, 2)
+        for k in (0, 1)
         for e in (0, 1, 2)
     ]
     sizes = [sum(placed.block.macs(placed.input_size) for placed in lower(SPACE, arch)) for arch in archs]
