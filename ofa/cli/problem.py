@@ -79,6 +79,7 @@ class ProblemOfFiles:
 
         wanted = None if self.space is None else get_space(self.space)
         if self.predictor is None:
+            assert self.supernet is not None
             space, measured = _measured_accuracy(self.supernet, wanted)
             return space, measured, space.resolutions
         if self.predictor.suffix == ".safetensors":
@@ -88,7 +89,9 @@ class ProblemOfFiles:
             return imported.space, imported, imported.resolutions
         from search.predictor import AccuracyPredictor
 
-        loaded = AccuracyPredictor.load(self.predictor, wanted)
+        loaded = AccuracyPredictor.load(self.predictor)
+        if wanted is not None and wanted.name != loaded.space.name:  # its number of classes is its own, which a name does not tell
+            AccuracyPredictor.load(self.predictor, wanted)  # raises, and says what is wrong
         return loaded.space, loaded, loaded.space.resolutions
 
     def _common(self, space: Space, known: Sequence[int], tables: Sequence[LatencyTable]) -> list[int]:
@@ -144,11 +147,10 @@ class ProblemOfFiles:
         return tuple(dict.fromkeys(found))
 
 
-def _measured_accuracy(folder: Path | None, wanted: Space | None) -> tuple[Space, AccuracySource]:
+def _measured_accuracy(folder: Path, wanted: Space | None) -> tuple[Space, AccuracySource]:
     from ofa.training import load_run
     from search.accuracy import MeasuredAccuracy
 
-    assert folder is not None
     run = load_run(folder)
     data = run.recipe.load_splits()
     source, space = MeasuredAccuracy(run.supernet, data.selection, data.train), wanted or run.supernet.space

@@ -3,7 +3,17 @@ from __future__ import annotations
 import pytest
 import typer
 
-from ofa.cli.budgets import given, parse_bytes, parse_count, parse_latency_ms
+from ofa.cli.budgets import (
+    Range,
+    budget_of,
+    given,
+    parse_bytes,
+    parse_count,
+    parse_energy_mj,
+    parse_latency_ms,
+    parse_percent,
+    range_parser,
+)
 
 
 @pytest.mark.parametrize(
@@ -57,3 +67,47 @@ def test_the_sentence_names_units_value_and_an_example() -> None:
 def test_only_given_budgets_count() -> None:
     assert given() == {}
     assert given(macs=300, latency_ms=12.0) == {"latency_ms": 12.0, "macs": 300}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("12ms", Range(most=12.0)),
+        ("10ms..12ms", Range(least=10.0, most=12.0)),
+        ("10ms..", Range(least=10.0)),
+        ("..12ms", Range(most=12.0)),
+        ("pi=12ms", Range(most=12.0, device="pi")),
+        ("pi 4=10ms .. 12ms", Range(least=10.0, most=12.0, device="pi 4")),
+    ],
+)
+def test_ranges(text: str, expected: Range) -> None:
+    assert range_parser(parse_latency_ms, of_device=True)(text) == expected
+
+
+@pytest.mark.parametrize("text", ["..", "12ms..10ms", "10..12ms", "10ms..12", "pi=", "pi=..", "-1ms..2ms"])
+def test_nonsense_is_no_range(text: str) -> None:
+    with pytest.raises(typer.BadParameter):
+        range_parser(parse_latency_ms, of_device=True)(text)
+
+
+def test_only_devices_have_names_in_front() -> None:
+    with pytest.raises(typer.BadParameter):
+        range_parser(parse_count)("pi=3M")
+
+
+def test_energies_and_accuracies_have_units() -> None:
+    assert parse_energy_mj("0.02J") == pytest.approx(20)
+    assert parse_percent("76%") == pytest.approx(0.76)
+    assert range_parser(parse_percent, alone="least")("76%") == Range(least=0.76)
+    for text in ("0.76", "101%", "-3%"):
+        with pytest.raises(typer.BadParameter):
+            parse_percent(text)
+
+
+def test_options_make_a_budget() -> None:
+    budget = budget_of(
+        latency=[Range(most=12.0, device="pi"), Range(most=3.0, device="phone")], macs=Range(least=1.0), accuracy=Range(least=0.5)
+    )
+    assert budget.to_json() == {"latency_ms@pi": 12.0, "latency_ms@phone": 3.0, "macs": {"least": 1.0}, "accuracy": 0.5}
+    with pytest.raises(typer.BadParameter, match="one limit"):
+        budget_of(latency=[Range(most=12.0), Range(most=3.0)])

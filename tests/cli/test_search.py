@@ -18,6 +18,7 @@ from latency_tables.table import SCHEMA_VERSION, row_of, rows_frame
 from ofa.arch import Arch
 from ofa.blocks import build_network
 from ofa.cli.main import build_app
+from ofa.cli.search import _command
 from ofa.export.bundle import load_bundle, write_bundle
 from ofa.export.card import Card
 from ofa.families import get_space, lower
@@ -90,11 +91,11 @@ def predictor(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def front(folder: Path, predictor: Path, table: Path) -> Path:
     output = folder / "front.parquet"
-    arguments = ("--trials", 60, "--neighbours", 200, "--picture", folder / "front.png", "-o", output)
+    arguments = ("--trials", 48, "--evaluations", 3000, "--picture", folder / "front.png", "-o", output)
     report = ofa("search", "--space", SPACE.name, "--predictor", predictor, "--table", table, *arguments)
-    assert report["device"] == "fake"
-    assert report["study"]["trials"] == 60
-    assert report["fastest"]["latency_ms"] < report["most_accurate"]["latency_ms"]
+    assert report["devices"] == ["fake"]
+    assert report["study"]["trials"] == 48
+    assert report["cheapest"]["latency_ms"] < report["most_accurate"]["latency_ms"]
     assert (folder / "front.png").read_bytes().startswith(b"\x89PNG")
     return output
 
@@ -108,21 +109,22 @@ def test_a_predictor_is_fitted_to_a_run(run: Path, folder: Path) -> None:
 def test_a_search_can_measure_networks_of_a_run(run: Path, table: Path, folder: Path) -> None:
     output = folder / "measured.parquet"
     report = ofa("search", "--supernet", run, "--table", table, "--trials", 6, "--resolutions", "16", "-o", output)
-    assert report["study"]["neighbours"] == 0
+    assert report["study"]["evaluated"] <= 6
     assert Front.load(output).metadata["accuracy"]["source"] == "measured"
     assert {json.loads(arch)["resolution"] for arch in Front.load(output).networks["arch"]} == {16}
 
 
 def test_a_budget_given_to_the_search_is_kept_by_all(predictor: Path, table: Path, folder: Path) -> None:
     output = folder / "bound.parquet"
-    report = ofa("search", "--predictor", predictor, "--table", table, "--trials", 60, "--macs", "1M", "-o", output)
+    report = ofa("search", "--predictor", predictor, "--table", table, "--trials", 32, "--evaluations", 2000, "--macs", "1M", "-o", output)
     assert report["most_accurate"]["macs"] <= 1_000_000
     assert Front.load(output).networks["macs"].max() <= 1_000_000
 
 
 def test_a_query_is_answered_best_first(front: Path, folder: Path) -> None:
     answer = ofa("query", front, "--latency", "1ms", "--params", "1M", "--top", 3, "-o", folder / "arch.json")
-    assert set(answer) == {"device", "budget", "results"}
+    assert set(answer) == {"device", "devices", "budget", "results", "not_searched"}
+    assert answer["not_searched"] == ["params"]
     assert (answer["device"], answer["budget"]) == ("fake", {"latency_ms": 1.0, "params": 1_000_000})
     assert len(answer["results"]) == 3
     assert all(network["latency_high_ms"] <= 1.0 for network in answer["results"])
@@ -154,9 +156,9 @@ def test_people_see_tables(front: Path) -> None:
 
 @pytest.fixture(scope="module")
 def bundle(folder: Path, front: Path) -> Path:
-    (best,) = Front.load(front).query(Budget(latency_ms=1.0))
+    (best,) = Front.load(front).query(Budget({"latency_ms": 1.0}))
     network = build_network(lower(SPACE, best.arch), generator=torch.Generator().manual_seed(0)).eval()
-    card = Card(latency_ms=best.latency_ms, latency_low_ms=best.latency_low_ms, latency_high_ms=best.latency_high_ms, device="fake")
+    card = Card(device="fake", **vars(best.latencies["fake"]))
     look = {"class_names": list("0123456789"), "mean": (0.5,) * 3, "std": (0.5,) * 3, "generator": torch.Generator().manual_seed(0)}
     write_bundle(folder / "bundle", network, best.arch, card, **look)
     return folder / "bundle"
@@ -175,10 +177,10 @@ def test_a_bundle_is_verified(bundle: Path) -> None:
 def test_a_front_answers_what_to_specialize_and_the_card_keeps_promise_and_measurement(run: Path, front: Path, folder: Path) -> None:
     made = folder / "specialized"
     report = ofa("specialize", run, "--front", front, "--latency", "1ms", "--epochs", 0, "-o", made)
-    (best,) = Front.load(front).query(Budget(latency_ms=1.0))
+    (best,) = Front.load(front).query(Budget({"latency_ms": 1.0}))
     assert report["arch"] == best.arch.to_json()
     card = load_bundle(made).card
-    assert (card.device, card.latency_ms, card.measured_ms) == ("fake", best.latency_ms, None)
+    assert (card.device, card.latency_ms, card.measured_ms) == ("fake", best.latencies["fake"].latency_ms, None)
     found = ofa("verify", made, "--device", "fake")
     assert load_bundle(made).card.measured_ms == found["measured_ms"]
 
@@ -201,9 +203,68 @@ def test_mits_predictor_can_lead_a_search(folder: Path) -> None:
     rows = [row_of(placed, timing(0.1), batch=1, precision="fp32") for placed in blocks_of_space(space, [224])]
     metadata = {"schema_version": SCHEMA_VERSION, **describe(get_device("fake")), "spaces": {space.name: [224]}}
     LatencyTable(rows_frame(rows), metadata).save(table_path)
-    road = ("--predictor", folder / "mit.safetensors", "--table", table_path, "--resolutions", "224", "--trials", 10, "--neighbours", 0)
+    road = ("--predictor", folder / "mit.safetensors", "--table", table_path, "--trials", 16, "--evaluations", 500)
     report = ofa("search", *road, "-o", folder / "mit-front.parquet")
     assert report["space"] == space.name
+    assert Front.load(folder / "mit-front.parquet").metadata["resolutions"] == [224]
+    found = ofa("search", *road[:2], "--resolutions", "160,224", *road[4:], "--best", "--macs", "200M..210M", "-o", folder / "macs.parquet")
+    assert (found["devices"], found["networks"]) == ([], 1)
+    assert 200e6 <= found["most_accurate"]["macs"] <= 210e6
+
+
+@pytest.fixture(scope="module")
+def two(folder: Path, predictor: Path, table: Path) -> Path:
+    """A front of two devices; on the second, blocks take twice as long, and there is no interval."""
+    loaded = LatencyTable.load(table)
+    rows = loaded.rows.assign(median_ms=2 * loaded.rows["median_ms"])
+    device = {**loaded.metadata["device"], "name": "slow"}
+    LatencyTable(rows, {**loaded.metadata, "device": device, "calibration": None}).save(folder / "slow.parquet")
+    tables = ("--table", table, "--table", folder / "slow.parquet")
+    costs = ("--trade", "latency", "--trade", "weights", "--trials", 32, "--evaluations", 3000)
+    report = ofa("search", "--predictor", predictor, *tables, *costs, "-o", folder / "two.parquet")
+    assert report["devices"] == ["fake", "slow"]
+    assert report["objectives"] == ["latency_high_ms@fake", "latency_high_ms@slow", "weight_bytes"]
+    return folder / "two.parquet"
+
+
+def test_budgets_of_two_devices_are_kept_at_once(two: Path) -> None:
+    answer = ofa("query", two, "--latency", "fake=0.9ms", "--latency", "slow=1.2ms", "--weights", "200KiB", "--top", 2)
+    assert answer["not_searched"] == []
+    for network in answer["results"]:
+        assert network["devices"]["fake"]["latency_high_ms"] <= 0.9
+        assert network["devices"]["slow"]["latency_high_ms"] <= 1.2
+        assert network["weight_bytes"] <= 200 * 1024
+        assert network["latency_ms"] == network["devices"]["fake"]["latency_ms"]
+    people = invoke("query", two, "--latency", "fake=0.9ms").stdout
+    assert "latency on slow" in people
+
+
+def test_a_range_has_two_ends(two: Path) -> None:
+    (best,) = ofa("query", two, "--macs", "1M..1.5M", "--accuracy", "50%..")["results"]
+    assert 1e6 <= best["macs"] <= 1.5e6
+    assert best["accuracy"] >= 0.5
+
+
+def test_networks_can_be_timed_instead_of_looked_up(run: Path, folder: Path) -> None:
+    arguments = ("--device", "fake", "--trials", 3, "--resolutions", "16", "-o", folder / "timed.parquet")
+    report = ofa("search", "--supernet", run, *arguments)
+    front = Front.load(folder / "timed.parquet")
+    assert report["study"]["evaluated"] <= 3
+    assert front.metadata["latency"]["fake"]["source"] == "measured"
+    assert front.metadata["command"].startswith("ofa ")
+
+
+def test_an_impossible_search_says_so_at_once(predictor: Path, table: Path, folder: Path) -> None:
+    result = invoke("search", "--predictor", predictor, "--table", table, "--latency", "1us", "-o", folder / "none.parquet")
+    assert result.exit_code == 1
+    assert "none in the space has latency_ms" in result.stderr
+    assert "least achievable is latency_ms" in result.stderr
+    assert not (folder / "none.parquet").exists()
+
+
+def test_a_storages_password_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["ofa", "search", "--storage", "postgresql://me:secret@host/db"])
+    assert _command() == "ofa search --storage postgresql://me:***@host/db"
 
 
 def test_a_missed_budget_fails_after_the_numbers(bundle: Path) -> None:
@@ -222,11 +283,21 @@ _SEARCH = ["--predictor", "{predictor}", "--table", "{table}", "-o", "{folder}/f
         (["query", "{front}", "--latency", "12"], 2, "write for example 12ms"),
         (["query", "{folder}/absent.parquet"], 1, "must be a readable front"),
         (["query", "{predictor}"], 1, "must be a front, but is a predictor"),
+        (["query", "{two}", "--latency", "12ms"], 1, "name one of fake, slow, such as fake=12ms"),
+        (["query", "{two}", "--latency", "pi=12ms"], 1, "it knows fake, slow"),
+        (["query", "{two}", "--latency", "fake=2ms", "--latency", "fake=1ms"], 2, "must have one limit"),
+        (["query", "{front}", "--latency", "3ms..2ms"], 2, "swap its ends"),
+        (["query", "{front}", "--latency", "-3ms"], 2, "positive number with a unit"),
+        (["query", "{front}", "--accuracy", "0.7"], 2, "write for example 76%"),
+        (["query", "{front}", "--energy", "3mJ"], 1, "energy_mj@fake is not among"),
+        (["search", "--trade", "speed", *_SEARCH], 2, "cannot be traded"),
+        (["search", "--trade", "macs", "--best", *_SEARCH], 2, "leave out one of the two"),
+        (["search", "--table", "{table}", *_SEARCH], 1, "each device must come once"),
         (["search", "--table", "{table}", "-o", "{folder}/f"], 2, "one of --predictor and --supernet"),
         (["search", "--table", "{table}", "--predictor", "{predictor}", "-o", "{folder}/absent/f"], 1, "create it"),
         (["search", "--sampler", "nsga4", *_SEARCH], 1, "did you mean 'nsga"),
         (["search", "--space", "ofa-resnet50-tiny", *_SEARCH], 1, "is asked for"),
-        (["search", "--space", "ofa-resnet50-tiny", "--supernet", "{run}", *_SEARCH[2:]], 1, "they are of ofa-mbv3-tiny"),
+        (["search", "--space", "ofa-resnet50-tiny", "--supernet", "{run}", *_SEARCH[2:]], 1, "must be of the space it is used for"),
         (["search", "--table", "{predictor}", "--predictor", "{predictor}", "-o", "{folder}/f"], 1, "latency table"),
         (["predictor", "fit", "{folder}/absent", "-o", "{folder}/p"], 1, "a run must have"),
         (["verify", "{folder}", "--device", "fake"], 1, "must be a bundle"),
@@ -234,9 +305,18 @@ _SEARCH = ["--predictor", "{predictor}", "--table", "{table}", "-o", "{folder}/f
     ],
 )  # fmt: skip
 def test_mistakes_are_one_sentence(
-    arguments: list[str], status: int, words: str, folder: Path, run: Path, table: Path, predictor: Path, front: Path, bundle: Path
+    arguments: list[str],
+    status: int,
+    words: str,
+    folder: Path,
+    run: Path,
+    table: Path,
+    predictor: Path,
+    front: Path,
+    two: Path,
+    bundle: Path,
 ) -> None:
-    places = {"folder": folder, "run": run, "table": table, "predictor": predictor, "front": front, "bundle": bundle}
+    places = {"folder": folder, "run": run, "table": table, "predictor": predictor, "front": front, "two": two, "bundle": bundle}
     result = invoke(*(argument.format(**places) for argument in arguments))
     assert result.exit_code == status, result.output
     assert words in " ".join(result.stderr.replace("│", " ").split())
