@@ -184,7 +184,7 @@ def test_two_runs_share_a_study(storage: str, tmp_path: Path) -> None:
 def test_when_all_die_one_sentence_tells_of_what(tmp_path: Path) -> None:
     storage, log = str(tmp_path / "study.journal"), str(tmp_path / "log")
     make = partial(slow_problem, log, 0.01, nan=True)
-    with pytest.raises(SearchError, match="all 2 died, the first because an accuracy must be a number in 0..1, but .* nan") as caught:
+    with pytest.raises(SearchError, match=r"all 2 died, the first because an accuracy must be a number in 0\.\.1, but .* nan") as caught:
         run_workers(make, workers=2, seed=0, effort=Effort(trials=10, evaluations=0), storage=storage)
     assert "\n" not in str(caught.value)
     assert {trial.state.name for trial in trials_of(storage)} == {"FAIL"}
