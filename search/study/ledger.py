@@ -139,7 +139,7 @@ class Ledger:
         own = {self._id(trial): trial for trial in within if self._is_own(trial)}
         for trial_id in ids:
             if trial_id not in own:
-                self._let_go(trial_id, TrialState.FAIL)
+                self._let_go(trial_id, again=False)
         return [Claim(trial_id, own[trial_id]) if trial_id in own else None for trial_id in ids]
 
     def _is_own(self, trial: FrozenTrial) -> bool:
@@ -177,7 +177,7 @@ class Ledger:
     def give_up(self, claims: Sequence[Claim], *, again: bool) -> None:
         """Claimed trials will not be finished by this worker; ``again`` tells whether another one is to try."""
         for claim in claims:
-            self._let_go(claim.trial_id, TrialState.WAITING if again else TrialState.FAIL)
+            self._let_go(claim.trial_id, again=again)
 
     def give_up_all_of(self, group: str, wanted: int) -> None:
         """Let wait what workers of a run have claimed, who all are gone."""
@@ -215,9 +215,7 @@ class Ledger:
         surplus = sum(other.number < trial.number for other in self._all() if _counts(other)) >= wanted
         with suppress(UpdateFinishedTrialError):
             self._set(trial_id, _ATTEMPTS_KEY, attempts + 1)
-            # First nobody's, then waiting: who takes it while it still had the dead worker's name would lose it again.
-            self._set(trial_id, _WORKER_KEY, "")
-        self._let_go(trial_id, TrialState.FAIL if surplus or attempts >= _ATTEMPTS else TrialState.WAITING)
+        self._let_go(trial_id, again=not surplus and attempts < _ATTEMPTS)
 
     def _living(self) -> list[str]:
         said = self._do(self._storage.get_study_user_attrs, self._study_id)
@@ -241,9 +239,12 @@ class Ledger:
     def _set(self, trial_id: int, key: str, value: Any) -> None:
         self._do(self._storage.set_trial_user_attr, trial_id, key, value)
 
-    def _let_go(self, trial_id: int, state: TrialState) -> None:
+    def _let_go(self, trial_id: int, *, again: bool) -> None:
         with suppress(UpdateFinishedTrialError):
-            self._do(self._storage.set_trial_state_values, trial_id, state)
+            if again:
+                # First nobody's, then waiting: who takes it while it still had another's name might lose it again.
+                self._set(trial_id, _WORKER_KEY, "")
+            self._do(self._storage.set_trial_state_values, trial_id, TrialState.WAITING if again else TrialState.FAIL)
 
     def _do(self, function: Callable[_P, _T], *values: _P.args, **named: _P.kwargs) -> _T:
         with in_one_sentence(self._text):
