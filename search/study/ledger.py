@@ -18,7 +18,6 @@ from typing import Any, ParamSpec, Self, TypeVar
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ofa.errors import SearchError
@@ -48,7 +47,7 @@ _T = TypeVar("_T")
 class Ledger:
     """A study in a storage, seen by one worker.
 
-    As a context manager it says that the worker lives, from entering to leaving.
+    As a context manager it says that the worker lives, from entering to leaving, and closes the storage then.
 
     Args:
         text: the storage, see ``open_storage``.
@@ -56,6 +55,9 @@ class Ledger:
         description: what two searches must share to be one study, as JSON values.
         worker: this worker's name.
         patience_s: seconds of silence after which other workers count as dead.
+
+    Attributes:
+        close: lets the storage go.
 
     Raises:
         SearchError: the storage cannot be used, or the study there is of another problem.
@@ -69,12 +71,18 @@ class Ledger:
         self._trials: list[FrozenTrial] = []
         self._looked_for_dead = -float("inf")
         self._beats = Beats(lambda: self._say(time.time()), patience_s / _BEATS)
-        self._storage: BaseStorage = open_storage(text)
-        with in_one_sentence(text), without_notices():
-            directions = directions_of(description["objectives"])
-            optuna.create_study(storage=self._storage, study_name=name, directions=directions, load_if_exists=True)
-            self._study_id = self._storage.get_study_id_from_name(name)
-        self._compare(name, description)
+        opened = open_storage(text)
+        self._storage = opened.storage
+        self.close = opened.close
+        try:
+            with in_one_sentence(text), without_notices():
+                directions = directions_of(description["objectives"])
+                optuna.create_study(storage=self._storage, study_name=name, directions=directions, load_if_exists=True)
+                self._study_id = self._storage.get_study_id_from_name(name)
+            self._compare(name, description)
+        except BaseException:
+            self.close()
+            raise
 
     def _compare(self, name: str, description: Mapping[str, Any]) -> None:
         found = self._do(self._storage.get_study_user_attrs, self._study_id).get(_DESCRIPTION_KEY)
@@ -89,13 +97,18 @@ class Ledger:
                 )
 
     def __enter__(self) -> Self:
-        self._do(self._beats.start)
+        try:
+            self._do(self._beats.start)
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._beats.stop()
         with suppress(Exception):  # silence says the same, later
             self._say(None)
+        self.close()
 
     def strangers(self) -> bool:
         """Whether workers of other runs are at this study."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 from urllib.parse import quote, quote_plus, urlsplit
@@ -19,7 +20,7 @@ from sqlalchemy.exc import ArgumentError
 
 from ofa.errors import MissingExtraError, OfaError, SearchError
 
-__all__ = ["in_one_sentence", "open_storage", "without_password"]
+__all__ = ["OpenStorage", "in_one_sentence", "open_storage", "without_password"]
 
 _GRPC = "grpc://"
 _ANSWER_S = 10
@@ -28,7 +29,20 @@ _TURN_S = 60
 """In which a SQLite file must come free for a worker while others write."""
 
 
-def open_storage(text: str) -> BaseStorage:
+@dataclass(frozen=True)
+class OpenStorage:
+    """A storage that this process has open.
+
+    Attributes:
+        storage: Optuna's.
+        close: lets its connections go.
+    """
+
+    storage: BaseStorage
+    close: Callable[[], None]
+
+
+def open_storage(text: str) -> OpenStorage:
     """The storage of a text.
 
     Args:
@@ -42,21 +56,27 @@ def open_storage(text: str) -> BaseStorage:
     with in_one_sentence(text):
         if text.startswith(_GRPC):
             return _proxy(text)
-        return _database(text) if "://" in text else JournalStorage(JournalFileBackend(text, lock_obj=_SystemLock(text)))
+        if "://" in text:
+            return _database(text)
+        return OpenStorage(JournalStorage(JournalFileBackend(text, lock_obj=_SystemLock(text))), close=lambda: None)
 
 
-def _proxy(text: str) -> BaseStorage:
+def _proxy(text: str) -> OpenStorage:
     if find_spec("grpc") is None or find_spec("google.protobuf") is None:
         raise MissingExtraError("a study behind a gRPC proxy", "grpc")
     address = urlsplit(text)
     if not address.hostname or not address.port:
         raise ValueError("a proxy is written grpc://host:port")
     proxy = GrpcStorageProxy(host=address.hostname, port=address.port)
-    proxy.wait_server_ready(timeout=_ANSWER_S)
-    return proxy
+    try:
+        proxy.wait_server_ready(timeout=_ANSWER_S)
+    except ConnectionError:
+        proxy.close()
+        raise
+    return OpenStorage(proxy, proxy.close)
 
 
-def _database(text: str) -> BaseStorage:
+def _database(text: str) -> OpenStorage:
     url = make_url(text)
     try:
         storage = RDBStorage(text, engine_kwargs=_engine_settings(url))
@@ -67,7 +87,7 @@ def _database(text: str) -> BaseStorage:
     if url.get_backend_name() == "sqlite":
         sqlalchemy.event.listen(storage.engine, "begin", _begin_alone)
     # Optuna wraps what it opens itself in a cache, without which each look at a study would read all of it again.
-    return get_storage(storage)
+    return OpenStorage(get_storage(storage), storage.engine.dispose)
 
 
 def _engine_settings(url: URL) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -82,9 +82,11 @@ def run_workers(
     check_possible(problem)
     Steering(problem.space, problem.costs, sampler, seed)  # says here, once, if the sampler is experimental
     description, group = describe(problem), new_group()
-    with _somewhere(storage) as text:
+    with ExitStack() as stack:
+        text = storage if storage is not None else _temporary_file(stack)
         # Opened here first: the tables of a database are not made by two processes at a time.
         ledger = Ledger(text, name or problem.space.name, description, worker=worker_name(group), patience_s=patience_s)
+        stack.callback(ledger.close)
         task = Task(make_problem, effort, text, name or problem.space.name, group, workers, ledger.finished(), **settings)
         members = _run(task, progress, ledger)
         archive = Archive(problem)
@@ -106,13 +108,8 @@ def _summary(members: Sequence[_Member], trials: int) -> dict[str, Any]:
     return {"workers": len(members), "died": len(died), **({"deaths": died} if died else {}), **counts}
 
 
-@contextmanager
-def _somewhere(storage: str | None) -> Iterator[str]:
-    if storage is not None:
-        yield storage
-        return
-    with tempfile.TemporaryDirectory(prefix="ofa-study-") as folder:
-        yield str(Path(folder) / "study.journal")
+def _temporary_file(stack: ExitStack) -> str:
+    return str(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ofa-study-"))) / "study.journal")
 
 
 # -- the process that watches ------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from search.impossible import ImpossibleBudgetError
 from search.neighbourhood import improve, neighbours_of
 from search.study import SAMPLERS, Effort, run_study
 from tests.search.fakes import SMALL, SPACE, FakeAccuracy, FakeLatency, every_arch, fake_problem
+from tests.search.killing import trials_of
 
 TINY = SPACE.restrict(resolution=SPACE.resolutions[:2], depth=[0])
 """Small enough to know the truth."""
@@ -152,13 +153,6 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/study.db" if request.param == "sqlite" else str(tmp_path / "study.journal")
 
 
-def load(storage: str, name: str = SMALL.name) -> optuna.Study:
-    """As anybody would open it."""
-    if "://" in storage:
-        return optuna.load_study(study_name=name, storage=storage)
-    return optuna.load_study(study_name=name, storage=optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(storage)))
-
-
 def test_a_measured_study_is_resumed(storage: str) -> None:
     accuracy = FakeAccuracy(SMALL)
     half = run_study(fake_problem(accuracy=accuracy), seed=0, effort=effort(10, 0), storage=storage)
@@ -180,21 +174,19 @@ def test_a_study_of_arrays_is_resumed(storage: str) -> None:
     run_study(fake_problem(), seed=0, effort=effort(16), storage=storage)
     whole = run_study(fake_problem(), seed=0, effort=effort(24), storage=storage)
     assert whole.metadata["study"]["trials"] == 24
-    assert [trial.state.name for trial in load(storage).trials] == ["COMPLETE"] * 24
+    assert [trial.state.name for trial in trials_of(storage, SMALL.name)] == ["COMPLETE"] * 24
 
 
 @pytest.mark.parametrize("evaluations", [0, 50])
 def test_the_storage_holds_the_finished_trials_with_their_constraints(storage: str, evaluations: int) -> None:
     run_study(fake_problem(budget=Budget({"latency_ms": 0.5})), seed=0, effort=effort(10, evaluations), storage=storage, name="mine")
-    study = load(storage, "mine")
-    trials = study.get_trials()
+    trials = trials_of(storage, "mine")
     assert [trial.state.name for trial in trials] == ["COMPLETE"] * 10
     for trial in trials[::5]:
         row_1C = SMALL.canonical(np.array([[trial.params.get(gene.name, 0) for gene in SMALL.columns]], dtype=np.int8))
         columns = archive_of(SMALL, row_1C).columns
         assert trial.values == pytest.approx([columns["accuracy"][0], columns[HIGH][0]])
         assert trial.constraints == pytest.approx({"latency_ms <= 0.5": columns[HIGH][0] / 0.5 - 1})
-    assert study.best_trials
 
 
 class Failing(FakeAccuracy):
@@ -219,11 +211,11 @@ def test_a_failing_accuracy_leaves_the_study_intact(failure: Exception | float, 
     with pytest.raises(SearchError, match=words) as caught:
         run_study(fake_problem(accuracy=Failing(failure, calls=3)), seed=0, effort=effort(20, evaluations), storage=storage)
     assert "\n" not in str(caught.value)
-    states = [trial.state.name for trial in load(storage).trials]
+    states = [trial.state.name for trial in trials_of(storage, SMALL.name)]
     assert set(states) <= {"COMPLETE", "FAIL"}
     front = run_study(fake_problem(), seed=0, effort=effort(20, evaluations), storage=storage)
     assert front.metadata["study"]["trials"] == 20
-    states = [trial.state.name for trial in load(storage).trials]
+    states = [trial.state.name for trial in trials_of(storage, SMALL.name)]
     assert states.count("COMPLETE") == 20
     assert states.count("RUNNING") == 0
 

@@ -12,13 +12,13 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import optuna
 import pytest
 
 from ofa.errors import SearchError
 from search.front import Front
 from search.study import Effort, run_study, run_workers
 from tests.search.fakes import SMALL, SPACE, fake_problem, slow_problem
+from tests.search.killing import assert_whole, kill_one, lines, trials_of, worker_process
 
 pytestmark = pytest.mark.slow  # each worker is a Python that imports torch
 
@@ -28,53 +28,10 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/study.db" if request.param == "sqlite" else str(tmp_path / "study.journal")
 
 
-def trials_of(storage: str) -> list[optuna.trial.FrozenTrial]:
-    """As anybody would open it."""
-    backend = storage if "://" in storage else optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(storage))
-    return optuna.load_study(study_name=SMALL.name, storage=backend).get_trials()
-
-
-def lines(log: Path) -> list[list[str]]:
-    return [line.split() for line in log.read_text().splitlines()] if log.exists() else []
-
-
-def measuring(log: Path) -> list[str]:
-    """The processes in the middle of a measurement."""
-    now: dict[str, str] = {}
-    for process, what, _ in lines(log):
-        now[process] = what
-    return [process for process, what in now.items() if what == "begins"]
-
-
-def kill_one(log: Path, after: int, killed: list[int], how: int = signal.SIGKILL) -> None:
-    """When so many measurements have begun, kill a worker that is in the middle of one."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        if sum(what == "begins" for _, what, _ in lines(log)) >= after and (found := measuring(log)):
-            killed.append(int(found[0]))
-            os.kill(killed[0], how)
-            return
-        time.sleep(0.002)
-
-
 def in_background(function: Callable[[], None]) -> threading.Thread:
     thread = threading.Thread(target=function, daemon=True)
     thread.start()
     return thread
-
-
-def assert_whole(storage: str, wanted: int) -> list[optuna.trial.FrozenTrial]:
-    """Exactly the wanted trials are complete, and nothing is left open."""
-    trials = trials_of(storage)
-    assert [trial.number for trial in trials] == list(range(len(trials)))
-    states = [trial.state.name for trial in trials]
-    assert states.count("COMPLETE") == wanted
-    assert set(states) <= {"COMPLETE", "FAIL"}
-    return [trial for trial in trials if trial.state.name == "COMPLETE"]
-
-
-def worker_process(trial: optuna.trial.FrozenTrial) -> int:
-    return int(trial.user_attrs["worker"].split("/")[1])
 
 
 def test_one_of_four_is_killed_and_no_trial_is_lost_or_done_twice(storage: str, tmp_path: Path) -> None:
@@ -82,7 +39,7 @@ def test_one_of_four_is_killed_and_no_trial_is_lost_or_done_twice(storage: str, 
     in_background(lambda: kill_one(log, after=10, killed=killed))
     effort = Effort(trials=40, evaluations=0)
     front = run_workers(partial(slow_problem, str(log), 0.15), workers=4, seed=0, effort=effort, storage=storage)
-    trials = assert_whole(storage, 40)
+    trials = assert_whole(trials_of(storage, SMALL.name), 40)
     assert len(killed) == 1
     assert front.metadata["study"]["workers"] == 4
     assert front.metadata["study"]["died"] == 1
@@ -109,11 +66,11 @@ def test_what_a_killed_search_has_left_is_finished_by_the_next(storage: str, tmp
     process = subprocess.Popen([sys.executable, "-c", code])
     kill_one(log, after=5, killed=[])
     process.wait()
-    assert [trial.state.name for trial in trials_of(storage)].count("RUNNING") == 1
-    finished = [trial.state.name for trial in trials_of(storage)].count("COMPLETE")
+    assert [trial.state.name for trial in trials_of(storage, SMALL.name)].count("RUNNING") == 1
+    finished = [trial.state.name for trial in trials_of(storage, SMALL.name)].count("COMPLETE")
     assert finished >= 3
     run_study(slow_problem(str(log), 0), seed=0, effort=Effort(trials=20, evaluations=0), storage=storage)
-    trials = assert_whole(storage, 20)
+    trials = assert_whole(trials_of(storage, SMALL.name), 20)
     assert sum("attempts" in trial.user_attrs for trial in trials) == 1
 
 
@@ -127,11 +84,11 @@ def test_a_worker_that_is_silent_counts_as_dead_when_patience_ends(tmp_path: Pat
     process = subprocess.Popen([sys.executable, "-c", code])
     kill_one(log, after=2, killed=stopped, how=signal.SIGSTOP)
     run_study(slow_problem(str(log), 0), seed=0, effort=Effort(trials=6, evaluations=0), storage=storage, patience_s=3)
-    assert_whole(storage, 6)
+    assert_whole(trials_of(storage, SMALL.name), 6)
     # It wakes, and what it comes to tell of is told already.
     process.send_signal(signal.SIGCONT)
     assert process.wait(timeout=60) == 0
-    assert_whole(storage, 6)
+    assert_whole(trials_of(storage, SMALL.name), 6)
 
 
 def test_arrays_of_several_workers_find_what_one_finds(tmp_path: Path) -> None:
@@ -174,7 +131,7 @@ def test_two_runs_share_a_study(storage: str, tmp_path: Path) -> None:
     run_study(slow_problem(str(log), 0), seed=0, effort=Effort(trials=2, evaluations=0), storage=storage)  # makes the tables
     processes = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
     assert [process.wait(timeout=120) for process in processes] == [0, 0]
-    trials = assert_whole(storage, 30)
+    trials = assert_whole(trials_of(storage, SMALL.name), 30)
     assert len({worker_process(trial) for trial in trials[4:]}) >= 2
     # The same seed does not make them measure the same networks.
     measured = [row for _, what, row in lines(log) if what == "ends"]
@@ -187,9 +144,9 @@ def test_when_all_die_one_sentence_tells_of_what(tmp_path: Path) -> None:
     with pytest.raises(SearchError, match=r"all 2 died, the first because an accuracy must be a number in 0\.\.1, but .* nan") as caught:
         run_workers(make, workers=2, seed=0, effort=Effort(trials=10, evaluations=0), storage=storage)
     assert "\n" not in str(caught.value)
-    assert {trial.state.name for trial in trials_of(storage)} == {"FAIL"}
+    assert {trial.state.name for trial in trials_of(storage, SMALL.name)} == {"FAIL"}
     run_study(slow_problem(log, 0), seed=0, effort=Effort(trials=10, evaluations=0), storage=storage)
-    assert_whole(storage, 10)
+    assert_whole(trials_of(storage, SMALL.name), 10)
 
 
 def test_a_trial_that_kills_whoever_tries_it_fails_in_the_end(tmp_path: Path) -> None:
@@ -202,9 +159,9 @@ def test_a_trial_that_kills_whoever_tries_it_fails_in_the_end(tmp_path: Path) ->
             f"run_study(problem, seed=0, effort=Effort(trials=1, evaluations=0), storage={storage!r})"
         )
         assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 1
-    assert [(trial.state.name, trial.user_attrs.get("attempts")) for trial in trials_of(storage)] == [("RUNNING", 3)]
+    assert [(trial.state.name, trial.user_attrs.get("attempts")) for trial in trials_of(storage, SMALL.name)] == [("RUNNING", 3)]
     run_study(slow_problem(str(log), 0), seed=0, effort=Effort(trials=1, evaluations=0), storage=storage)
-    assert [trial.state.name for trial in trials_of(storage)] == ["FAIL", "COMPLETE"]
+    assert [trial.state.name for trial in trials_of(storage, SMALL.name)] == ["FAIL", "COMPLETE"]
 
 
 def test_an_interrupted_search_ends_its_workers_and_lets_their_trials_wait(tmp_path: Path) -> None:
@@ -224,7 +181,7 @@ def test_an_interrupted_search_ends_its_workers_and_lets_their_trials_wait(tmp_p
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=30) != 0
     begun = len(lines(log))
-    assert {trial.state.name for trial in trials_of(storage)} <= {"COMPLETE", "WAITING"}
+    assert {trial.state.name for trial in trials_of(storage, SMALL.name)} <= {"COMPLETE", "WAITING"}
     time.sleep(0.5)
     assert len(lines(log)) == begun
     assert not any(exists(int(process)) for process, _, _ in lines(log))
