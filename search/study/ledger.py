@@ -136,13 +136,12 @@ class Ledger:
         Returns:
             A claim for each, or None where others were faster and the study has enough.
         """
-        attributes = {_WORKER_KEY: self.worker}
         templates = [
             create_trial(
                 state=TrialState.RUNNING,
                 params=trial.params,
                 distributions=trial.distributions,
-                user_attrs=attributes,
+                user_attrs={**trial.user_attrs, _WORKER_KEY: self.worker},
                 system_attrs=dict(trial.system_attrs),
             )
             for trial in trials

@@ -68,7 +68,7 @@ class Steering:
         """What became of an asked network."""
         for name, value in constraints.items():
             trial.set_constraint(name, value)
-        return self._study.tell(trial, values)
+        return _shown(self._study.tell(trial, values), constraints)
 
     def drop(self, trial: Trial) -> None:
         """Of an asked network nothing will be told."""
@@ -88,7 +88,7 @@ class Steering:
             constraints=dict(constraints),
         )
         self.learn([told])
-        return told
+        return _shown(told, constraints)
 
     def rows(self, parameters: Sequence[Mapping[str, Any]]) -> Rows:
         """The networks of trials; [N, C].
@@ -104,6 +104,13 @@ class Steering:
 def directions_of(costs: Sequence[str]) -> list[Any]:
     """Accuracy is to be made large, costs small."""
     return ["maximize", *("minimize" for _ in costs)]
+
+
+def _shown(trial: FrozenTrial, constraints: Mapping[str, float]) -> FrozenTrial:
+    """With constraints as attributes, too: optuna-dashboard (0.21) does not find those of Optuna 5 and shows an empty list."""
+    for name, value in constraints.items():
+        trial.set_user_attr(name, value)
+    return trial
 
 
 def _make_sampler(name: str, seed: int) -> BaseSampler:

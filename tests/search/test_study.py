@@ -187,6 +187,7 @@ def test_the_storage_holds_the_finished_trials_with_their_constraints(storage: s
         columns = archive_of(SMALL, row_1C).columns
         assert trial.values == pytest.approx([columns["accuracy"][0], columns[HIGH][0]])
         assert trial.constraints == pytest.approx({"latency_ms <= 0.5": columns[HIGH][0] / 0.5 - 1})
+        assert trial.user_attrs["latency_ms <= 0.5"] == trial.constraints["latency_ms <= 0.5"]
 
 
 class Failing(FakeAccuracy):
