@@ -28,14 +28,14 @@ class Effort:
     """
 
     trials: int = 160
-    evaluations: int = 100_000
+    evaluations: int = 200_000
     islands: int = 32
 
     def __post_init__(self) -> None:
         if self.trials < 1 or self.evaluations < 0 or self.islands < 1:
             raise SearchError(
                 f"a study needs at least 1 trial, 0 evaluations and 1 island, but got {self.trials}, {self.evaluations} and "
-                f"{self.islands}; try 160, 100000 and 32"
+                f"{self.islands}; try 160, 200000 and 32"
             )
 
     @property
