@@ -82,7 +82,7 @@ class VerifiedAnswer:
     Attributes:
         device: the device.
         budget_ms: the most that a network may take there; None if nothing was asked.
-        margin: the share that was kept between the budget and likely times.
+        margin: between the budget and what networks probably take, as a share of the latter.
         kept: the best networks that keep the budget, best first.
         dropped: networks that were timed and do not keep it, best first.
         slowdown: how much slower the machine was than typical; None where nothing tells.

@@ -13,16 +13,8 @@ import numpy as np
 from latency_tables.networks import NetworkTimes
 from search.pareto import Floats
 
-__all__ = ["LEAST_MARGIN", "MOST_MARGIN", "Evidence"]
+__all__ = ["Evidence"]
 
-LEAST_MARGIN, MOST_MARGIN = 0.02, 0.03
-"""Between budget and likely time, as shares.
-
-Machines that share their processor are 2 to 3 % slower or faster in another minute, which no measurement of one minute can see. More
-would cost accuracy on every machine for what few of them do.
-"""
-
-_SURE = 2.0  # standard errors
 _MEDIAN = math.sqrt(math.pi / 2)  # standard error of a median, over that of a mean
 _MAD = 1.4826  # standard deviation over median absolute deviation, of a normal distribution
 _LEAST_DOUBT = 1e-4
@@ -38,13 +30,11 @@ class Evidence:
     Args:
         estimates_ms: what the table says [N].
         doubt: standard deviation of a network's true time around that and the common factor, as a share; infinite if nothing is known.
-        speed_spread: how far the machine's speed was from the typical one in some processes, as a share.
     """
 
-    def __init__(self, estimates_ms: Floats, *, doubt: float, speed_spread: float) -> None:
+    def __init__(self, estimates_ms: Floats, *, doubt: float) -> None:
         self._estimates_N = estimates_ms
         self._doubt = max(doubt, _LEAST_DOUBT)
-        self._speed_spread = speed_spread
         self._raw: dict[int, list[float]] = {}
         self._typical: dict[int, list[float]] = {}
         self._slowdowns: list[float] = []
@@ -82,18 +72,11 @@ class Evidence:
     def likely_ms(self) -> Floats:
         """What each network probably takes at the machine's speed of now or at its typical one, whichever is slower [N]."""
         likely_N: Floats = self._estimates_N * self._factor
-        for network in self._typical:
-            variance = (_MEDIAN * _deviation(self._typical)) ** 2 / len(self._typical[network])
-            weight = 1 / (1 + variance / self._doubt**2)
+        of_one_process = (_MEDIAN * _deviation(self._typical)) ** 2
+        for network, times in self._typical.items():
+            weight = 1 / (1 + of_one_process / len(times) / self._doubt**2)
             likely_N[network] *= (self.typical_ms(network) / likely_N[network]) ** weight
         return likely_N * max(1.0, self.slowdown)
-
-    @property
-    def margin(self) -> float:
-        """The share by which a budget must be above the likely time, so that it is kept when the network is measured once more."""
-        fewest = min((len(times) for times in self._raw.values()), default=1)
-        error = _MEDIAN * _deviation(self._raw) / math.sqrt(fewest)
-        return float(np.clip(max(_SURE * error, self._speed_spread), LEAST_MARGIN, MOST_MARGIN))
 
     @property
     def _factor(self) -> float:
