@@ -4,10 +4,11 @@
         --work WORK --out verify_budgets.json
 
 builds and calibrates a table, searches a front, draws budgets evenly between the 5 % and the 95 % quantile of the upper ends of the
-front's latencies (so that each can be kept on paper), and asks ``search.settle.query_verified`` for each, always with the same table
-and front. At the end all answers are timed together in other processes, twice: what is above its budget then is a violation, and how far
-the two are from each other is the noise floor. What a network takes is stated by the clock, and at the machine's typical speed: divided
-by how much slower networks of the table's calibration were in the same rounds. A run that was cut off goes on where it stopped.
+front's latencies (so that each can be kept on paper), and asks ``search.settle.query_verified`` for each; what is learned from one goes
+into the table and the front of the next. At the end all answers are timed together in other processes, twice: what is above its budget
+then is a violation, and how far the two are from each other is the noise floor. What a network takes is stated by the clock, and at the
+machine's typical speed: divided by how much slower networks that the table knows were in the same rounds. A run that was cut off goes on
+where it stopped.
 
 Accuracies are MIT's predictor's; without --predictor they are the logarithm of the MACs, which are no accuracies but rank as well here.
 """
@@ -27,7 +28,6 @@ from machine import describe_machine, others_during
 
 from devices import Device, get_device
 from latency_tables import Estimator, LatencyTable, build_table, calibrate_table
-from latency_tables.feedback import learn_from
 from latency_tables.networks import known_networks, time_beside
 from ofa.arch import Arch
 from ofa.families import get_space
@@ -66,8 +66,9 @@ def main() -> None:
         front = front_of(
             arguments.work / "front.parquet", Problem(space=space, accuracy=accuracy, latencies=[Estimator(whole, table)]), arguments
         )
-        answers = answers_of(arguments.work / "answers.jsonl", front, whole, table, device, arguments)
-        again = [retimed(answers, whole, table, device, seed=arguments.seed + 100 + number) for number in range(2)]
+        answers = answers_of(front, whole, table, device, arguments)
+        learned = learned_table(arguments.work)
+        again = [retimed(answers, whole, learned, device, seed=arguments.seed + 100 + number) for number in range(2)]
     report = {
         "machine": describe_machine(),
         "space": space.name,
@@ -78,7 +79,7 @@ def main() -> None:
         "front": {"networks": len(front), "study": front.metadata["study"]},
         "others_cores": others.cores,
         **figures(answers, again),
-        "feedback": feedback(answers, whole, table),
+        "feedback": feedback(answers),
         "answers": [
             {**answer, "again": [{key: run[key][i] for key in ("measured_ms", "typical_ms")} for run in again]}
             for i, answer in enumerate(answers)
@@ -128,34 +129,44 @@ def front_of(path: Path, problem: Problem, arguments: argparse.Namespace) -> Fro
     return Front.load(path)
 
 
-def answers_of(
-    path: Path, front: Front, space: Space, table: LatencyTable, device: Device, arguments: argparse.Namespace
-) -> list[dict[str, Any]]:
+def answers_of(front: Front, space: Space, table: LatencyTable, device: Device, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """What was found for each budget, written down at once."""
+    path = arguments.work / "answers.jsonl"
+    answers = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     ends_ms = np.quantile(front.columns[at_device("latency_high_ms", device.name)], [0.05, 0.95])
     budgets_ms = np.random.default_rng(arguments.seed).uniform(*ends_ms, arguments.budgets)
-    answers = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    first = Estimator(space, table)
+    if answers:
+        front, table = Front.load(arguments.work / "learned-front.parquet"), learned_table(arguments.work)
     for number, budget_ms in list(enumerate(budgets_ms.tolist()))[len(answers) :]:
         start = time.perf_counter()
         rng = np.random.default_rng([arguments.seed, number])
         found = query_verified(front, space, Budget({"latency_ms": budget_ms}), device, table=table, rng=rng)
         best = found.to_json()["results"][0]
         assert found.table is not None
+        front, table = found.front, found.table
         keys = ("accuracy", "latency_ms", "latency_low_ms", "latency_high_ms", "arch", "measured_ms", "typical_ms", "likely_ms")
         answer = {
             "budget_ms": budget_ms,
             **{key: best[key] for key in (*keys, "measured_low_ms", "measured_high_ms", "budget_used", "within_interval")},
             **{key: getattr(found, key) for key in ("margin", "slowdown", "rounds")},
+            "first_table_ms": first(found.kept[0].candidate.arch).latency_ms,
             "dropped": len(found.dropped),
-            "timed": [{key: each[key] for key in ("arch", "typical_ms")} for each in found.front.metadata["verified"]],
             "seconds": round(time.perf_counter() - start, 1),
         }
-        answers.append(answer)
+        table.save(arguments.work / "learned.parquet")
+        front.save(arguments.work / "learned-front.parquet")
         with path.open("a") as file:
             file.write(json.dumps(answer) + "\n")
+        answers.append(answer)
         words = f"uses {answer['budget_used']:.1%} ({answer['measured_ms'] / budget_ms:.1%} by the clock)"
         print(f"{number + 1}: {budget_ms:.3f} ms {words}, {answer['rounds']} rounds, {answer['seconds']} s", flush=True)
     return answers
+
+
+def learned_table(work: Path) -> LatencyTable:
+    """What the table became."""
+    return LatencyTable.load(work / "learned.parquet")
 
 
 def retimed(answers: list[dict[str, Any]], space: Space, table: LatencyTable, device: Device, *, seed: int) -> dict[str, Any]:
@@ -199,17 +210,11 @@ def shares(values: Floats) -> dict[str, float]:
     return {"least": float(values.min()), "median": float(np.median(values)), "most": float(values.max())}
 
 
-def feedback(answers: list[dict[str, Any]], space: Space, table: LatencyTable) -> dict[str, float]:
-    """How far the answers were from the table's estimates, and from those of a table that has learned from all other budgets."""
-    before, after = [], []
-    for number, answer in enumerate(answers):
-        timed = [each for other in answers[:number] + answers[number + 1 :] for each in other["timed"] if each["arch"] != answer["arch"]]
-        learned = learn_from(table, space, {Arch.from_json(each["arch"]): each["typical_ms"] for each in timed}, slowdown=1.0)
-        assert learned is not None
-        arch = Arch.from_json(answer["arch"])
-        before.append(Estimator(space, table)(arch).latency_ms / answer["typical_ms"] - 1)
-        after.append(Estimator(space, learned)(arch).latency_ms / answer["typical_ms"] - 1)
-    return {"mean_error_before": float(np.abs(before).mean()), "mean_error_learned_from_others": float(np.abs(after).mean())}
+def feedback(answers: list[dict[str, Any]]) -> dict[str, float]:
+    """How far the answers were from the estimates of the first table, and from those of the table that had learned until then."""
+    typical_ms, first_ms, then_ms = (np.array([each[key] for each in answers]) for key in ("typical_ms", "first_table_ms", "latency_ms"))
+    errors = [np.abs(estimated_ms / typical_ms - 1) for estimated_ms in (first_ms, then_ms)]
+    return {"mean_error_of_first_table": float(errors[0].mean()), "mean_error_of_table_then": float(errors[1].mean())}
 
 
 if __name__ == "__main__":

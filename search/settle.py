@@ -98,7 +98,7 @@ def query_verified(
     learned = None
     if table is not None and known:
         typical_ms = {pool[i].arch: evidence.typical_ms(i) for i in evidence.timed}
-        learned = learn_from(table, space, typical_ms, slowdown=evidence.slowdown)
+        learned = learn_from(table, space, typical_ms, slowdown=evidence.slowdown, processes=number * processes)
     front = with_verified(front if learned is None else renewed(front, space, Estimator(space, learned)), entries)
     return VerifiedAnswer(
         device=device.name,
