@@ -62,7 +62,7 @@ def calibrate_table(
     measured_ms = (speed * times.at_first_speed_ms).tolist()
     correction = fit_correction([ms for ms, _ in sums], [size for _, size in sums], measured_ms, speed=speed, speed_spread=times.spread)
     networks = [{"arch": arch.to_json(), "measured_ms": ms} for arch, ms in zip(archs, measured_ms, strict=True)]
-    return table.with_metadata(calibration=correction.to_json(), networks=networks)
+    return table.with_metadata(calibration=correction.to_json(), networks=networks, processes=len(times.slowdowns))
 
 
 def sample_across_range(space: Space, estimator: Estimator, count: int, rng: np.random.Generator) -> list[Arch]:

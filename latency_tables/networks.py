@@ -1,41 +1,42 @@
-"""Networks and blocks as files that a device can time: built, given weights, exported.
+"""Times blocks and whole networks, and tells how fast the machine is meanwhile.
 
 Shape suffixes: P processes, N networks, A blocks that are timed again.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
+from typing import Any
 
 import numpy as np
-import onnx
-import torch
-from torch import nn
 
 from devices.device import Device
 from devices.measure import Failure, measure, time_models
 from devices.timing import Timing, TimingPolicy
+from latency_tables.files import ModelFiles
 from latency_tables.inventory import blocks_of_space
-from latency_tables.table import LatencyTable, block_key, describe_block
+from latency_tables.table import LatencyTable, describe_block
 from ofa.arch import Arch
-from ofa.blocks import Block, PlacedBlock, build_network
-from ofa.export.onnx import at_size, to_half, to_model
+from ofa.blocks import PlacedBlock
 from ofa.families import lower
 from ofa.progress import Progress
 from ofa.space import Space
 
-__all__ = ["NetworkTimes", "measure_blocks", "time_archs", "time_networks"]
+__all__ = ["PROCESSES", "Known", "NetworkTimes", "known_networks", "measure_blocks", "time_archs", "time_beside", "time_networks"]
 
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 Lowered = Sequence[PlacedBlock]
 
+Known = Mapping[str, tuple[Lowered, float]]
+"""Blocks or networks by any names, with the ms that they took before: how they do now tells how fast the machine is."""
+
 _BLOCKS_AGAIN, _ANCHOR_SEED = 40, 0
 _NETWORKS_AGAIN = 8
+PROCESSES = 6
+"""In which networks are timed: each finds its memory elsewhere."""
 
 
 def measure_blocks(
@@ -48,7 +49,7 @@ def measure_blocks(
     policy: TimingPolicy | None = None,
 ) -> Iterator[tuple[str, Timing | Failure]]:
     """Time single blocks on a device, by any names; arguments, results and errors as ``devices.measure.measure``."""
-    with _Files(device) as files:
+    with ModelFiles(device) as files:
         paths = files.write({name: (placed,) for name, placed in blocks.items()}, _part(progress, 0, 1, 3))
         yield from measure(device, paths, rng=rng, progress=_part(progress, 1, 3, 3), policy=policy, anchors=anchors)
 
@@ -59,11 +60,17 @@ class NetworkTimes:
 
     Attributes:
         times_PN: in ms, by process and network, each divided by its process's slowdown.
-        slowdowns: by process, how much slower the machine was than when what tells its speed was measured first.
+        slowdowns: by process, how much slower the machine was than when what tells its speed was measured first; 1 where nothing tells.
     """
 
     times_PN: Floats
     slowdowns: tuple[float, ...]
+
+    @property
+    def raw_ms(self) -> Floats:
+        """The times as the clock showed them, by process and network [P, N]."""
+        raw_PN: Floats = self.times_PN * np.asarray(self.slowdowns)[:, None]
+        return raw_PN
 
     @property
     def at_first_speed_ms(self) -> Floats:
@@ -95,7 +102,7 @@ def time_networks(
     rng: np.random.Generator,
     progress: Progress,
     policy: TimingPolicy | None = None,
-    processes: int = 6,
+    processes: int = PROCESSES,
     since_calibration: bool = False,
 ) -> NetworkTimes:
     """Time whole networks with random weights, and how fast the machine is beside the time when a table was measured.
@@ -111,14 +118,46 @@ def time_networks(
         TableError: the table lacks blocks, or its rows are estimates where blocks are to tell the speed.
         DeviceError: as ``devices.measure.time_models``.
     """
-    networks = {f"network {i} of {len(archs)}": lower(space, arch) for i, arch in enumerate(archs, start=1)}
-    table.require(space, networks[next(iter(networks))])
-    known = _known_networks(table, space) if since_calibration else {}
+    table.require(space, lower(space, archs[0]))
+    known = known_networks(table.metadata, space) if since_calibration else {}
     known = known or _known_blocks(table, space, {arch.resolution for arch in archs})
-    anchors = {name: lowered for name, (lowered, _) in known.items()}
-    runs = _time({**networks, **anchors}, device, rng=rng, progress=progress, policy=policy, processes=processes)
+    return time_beside(known, space, archs, device, rng=rng, progress=progress, policy=policy, processes=processes)
+
+
+def time_beside(
+    known: Known,
+    space: Space,
+    archs: Sequence[Arch],
+    device: Device,
+    *,
+    rng: np.random.Generator,
+    progress: Progress,
+    policy: TimingPolicy | None = None,
+    processes: int = PROCESSES,
+    files: ModelFiles | None = None,
+) -> NetworkTimes:
+    """Time whole networks as ``time_networks`` does, beside blocks or networks that the caller knows the times of, or beside none.
+
+    Args:
+        known: they tell the machine's speed; none leaves the times as they are.
+        space: of ``archs``.
+        archs: the networks.
+        device: where they are timed.
+        rng: inputs and order of measurement.
+        progress: told how far it is.
+        policy: of all processes together, which share its rounds.
+        processes: how many.
+        files: holds what was exported before, for callers who time again and again.
+
+    Raises:
+        DeviceError: as ``devices.measure.time_models``.
+    """
+    networks = {f"network {i} of {len(archs)}": lower(space, arch) for i, arch in enumerate(archs, start=1)}
+    named = {**networks, **{name: lowered for name, (lowered, _) in known.items()}}
+    with ModelFiles(device) if files is None else nullcontext(files) as opened:
+        runs = _time(named, device, opened, rng=rng, progress=progress, policy=policy, processes=processes)
     before_A = np.array([ms for _, ms in known.values()])
-    slowdowns = [_slowdown(np.array([run[name].median_ms for name in anchors]), before_A) for run in runs]
+    slowdowns = [_slowdown(np.array([run[name].median_ms for name in known]), before_A) if known else 1.0 for run in runs]
     times_PN = np.array([[run[name].median_ms for name in networks] for run in runs]) / np.array(slowdowns)[:, None]
     return NetworkTimes(times_PN=times_PN, slowdowns=tuple(slowdowns))
 
@@ -131,34 +170,39 @@ def time_archs(
     rng: np.random.Generator,
     progress: Progress,
     policy: TimingPolicy | None = None,
-    processes: int = 6,
+    processes: int = PROCESSES,
 ) -> Floats:
     """What whole networks take in ms [N], the median over several processes, on a device of which there is no table.
 
     Raises:
         DeviceError: as ``devices.measure.time_models``.
     """
-    networks = {f"network {i} of {len(archs)}": lower(space, arch) for i, arch in enumerate(archs, start=1)}
-    runs = _time(networks, device, rng=rng, progress=progress, policy=policy, processes=processes)
-    return _middle(np.array([[run[name].median_ms for name in networks] for run in runs]))
+    return time_beside({}, space, archs, device, rng=rng, progress=progress, policy=policy, processes=processes).at_first_speed_ms
 
 
-def _known_blocks(table: LatencyTable, space: Space, resolutions: Iterable[int]) -> dict[str, tuple[Lowered, float]]:
+def known_networks(metadata: Mapping[str, Any], space: Space) -> Known:
+    """Some of the networks that a table was calibrated by, from the fastest to the slowest, with what they take.
+
+    Those times are of the machine's typical speed. There are none if the table has no such networks, or some of another space.
+
+    Args:
+        metadata: the table's.
+        space: the networks must be of it.
+    """
+    then = sorted((network["measured_ms"], number) for number, network in enumerate(metadata.get("networks", [])))
+    chosen = [then[round(i)] for i in np.linspace(0, len(then) - 1, min(_NETWORKS_AGAIN, len(then)))]
+    archs = {number: Arch.from_json(metadata["networks"][number]["arch"]) for _, number in chosen}
+    if not all(arch in space for arch in archs.values()):
+        return {}
+    return {f"known network {number} again": (lower(space, archs[number]), ms) for ms, number in chosen}
+
+
+def _known_blocks(table: LatencyTable, space: Space, resolutions: Iterable[int]) -> Known:
     """Blocks by which the machine's speed is told; always the same ones of a table, so that all that is told by them is comparable."""
     table.require_measured()
     there = [placed for placed in blocks_of_space(space, sorted(resolutions)) if placed in table]
     chosen = [there[i] for i in np.random.default_rng(_ANCHOR_SEED).permutation(len(there))[:_BLOCKS_AGAIN]]
     return {f"{describe_block(placed)} again": ((placed,), table.latency_ms(placed)) for placed in chosen}
-
-
-def _known_networks(table: LatencyTable, space: Space) -> dict[str, tuple[Lowered, float]]:
-    """Some of the networks that a table was calibrated by, from the fastest to the slowest, with their times then."""
-    then = sorted((network["measured_ms"], number) for number, network in enumerate(table.metadata.get("networks", [])))
-    chosen = [then[round(i)] for i in np.linspace(0, len(then) - 1, min(_NETWORKS_AGAIN, len(then)))]
-    archs = {number: Arch.from_json(table.metadata["networks"][number]["arch"]) for _, number in chosen}
-    if not all(arch in space for arch in archs.values()):
-        return {}
-    return {f"known network {number} again": (lower(space, archs[number]), ms) for ms, number in chosen}
 
 
 def _slowdown(now_A: Floats, before_A: Floats) -> float:
@@ -172,6 +216,7 @@ def _slowdown(now_A: Floats, before_A: Floats) -> float:
 def _time(
     named: Mapping[str, Lowered],
     device: Device,
+    files: ModelFiles,
     *,
     rng: np.random.Generator,
     progress: Progress,
@@ -182,12 +227,11 @@ def _time(
     share = _share_of(policy or TimingPolicy(), processes)
     # All in one group, so that each is compared with each in the same rounds.
     share = replace(share, group_size=max(share.group_size, len(named)))
-    with _Files(device) as files:
-        paths = files.write(named, _part(progress, 0, 1, processes + 1))
-        return [
-            time_models(device, paths, rng=rng, policy=share, progress=_part(progress, number + 1, number + 2, processes + 1))
-            for number in range(processes)
-        ]
+    paths = files.write(named, _part(progress, 0, 1, processes + 1))
+    return [
+        time_models(device, paths, rng=rng, policy=share, progress=_part(progress, number + 1, number + 2, processes + 1))
+        for number in range(processes)
+    ]
 
 
 def _part(progress: Progress, begin: int, end: int, parts: int) -> Progress:
@@ -207,58 +251,3 @@ def _share_of(policy: TimingPolicy, processes: int) -> TimingPolicy:
 def _middle(times_PN: Floats) -> Floats:
     middle_N: Floats = np.median(times_PN, axis=0)
     return middle_N
-
-
-class _Files:
-    """ONNX files in a folder for the time of a measurement. A block is exported once and resized for every other input size.
-
-    Weights are random but follow from the block alone, so that a block is the same file at every time, which a device that has it
-    already need not be sent again.
-    """
-
-    def __init__(self, device: Device) -> None:
-        self._device = device
-        self._folder = tempfile.TemporaryDirectory(prefix="ofa-")
-        self._models: dict[Block, onnx.ModelProto] = {}
-
-    def __enter__(self) -> _Files:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._folder.cleanup()
-
-    def write(self, named: Mapping[str, Lowered], progress: Progress) -> dict[str, Path]:
-        paths = {}
-        for number, (name, lowered) in enumerate(named.items()):
-            progress(number, len(named), f"exporting {name}")
-            model = self._block(lowered[0]) if len(lowered) == 1 else self._network(lowered)
-            content = (to_half(model) if self._device.precision == "fp16" else model).SerializeToString()
-            paths[name] = Path(self._folder.name) / f"{hashlib.sha256(content).hexdigest()}.onnx"
-            paths[name].write_bytes(content)
-        return paths
-
-    def _block(self, placed: PlacedBlock) -> onnx.ModelProto:
-        if placed.block not in self._models:
-            self._models[placed.block] = self._model(placed.block.build(), placed)
-        return at_size(self._models[placed.block], placed.input_size)
-
-    def _network(self, lowered: Lowered) -> onnx.ModelProto:
-        return self._model(build_network(lowered), *lowered)
-
-    def _model(self, network: nn.Module, *lowered: PlacedBlock) -> onnx.ModelProto:
-        first = lowered[0]
-        key = "".join(block_key(placed.block) for placed in lowered)
-        _randomize(network, torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(key.encode()).digest()[:7], "big")))
-        return to_model(network.eval(), (self._device.batch, first.block.in_channels, first.input_size, first.input_size))
-
-
-def _randomize(network: nn.Module, generator: torch.Generator) -> None:
-    """Weights that keep activations of order one (He et al., ICCV 2015).
-
-    PyTorch's own initial weights shrink them at every layer, down to numbers so small that processors compute with them slowly.
-    """
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)

@@ -25,7 +25,7 @@ from ofa.errors import TableError
 from ofa.files import replacing
 from ofa.space import Space
 
-__all__ = ["COLUMNS", "SCHEMA_VERSION", "LatencyTable", "block_key", "describe_block", "row_of", "rows_frame"]
+__all__ = ["COLUMNS", "SCHEMA_VERSION", "LatencyTable", "block_key", "describe_block", "require_same_device", "row_of", "rows_frame"]
 
 SCHEMA_VERSION = 1
 
@@ -158,13 +158,7 @@ class LatencyTable:
         Raises:
             TableError: it is of another, or of other settings.
         """
-        theirs, ours = self.metadata["device"], device.to_json()
-        for key in _SAME_DEVICE:
-            if theirs.get(key) != ours[key]:
-                raise TableError(
-                    f"a table must be of the device that it is used with, but the {key} of {self._called} is {theirs.get(key)!r} and of "
-                    f"device '{device.name}' {ours[key]!r}; name the table's device, or build a table of this one"
-                )
+        require_same_device(self.metadata["device"], device, self._called)
 
     def require_measured(self) -> None:
         """Check that the rows are times of blocks, which can be compared to new ones and added to.
@@ -231,6 +225,26 @@ class LatencyTable:
             ) from error
         metadata = _metadata_of(table, path)
         return cls(table.replace_schema_metadata(None).to_pandas(), metadata, os.fspath(path))
+
+
+def require_same_device(theirs: Mapping[str, Any], device: Device, called: str) -> None:
+    """Check that a table was measured on this very device, settings included.
+
+    Args:
+        theirs: the fields of the table's device.
+        device: the one that it is used with.
+        called: words for the table.
+
+    Raises:
+        TableError: it is of another, or of other settings.
+    """
+    ours = device.to_json()
+    for key in _SAME_DEVICE:
+        if theirs.get(key) != ours[key]:
+            raise TableError(
+                f"a table must be of the device that it is used with, but the {key} of {called} is {theirs.get(key)!r} and of "
+                f"device '{device.name}' {ours[key]!r}; name the table's device, or build a table of this one"
+            )
 
 
 def rows_frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from devices import Device, Timing, TimingPolicy, time_models
+from latency_tables.files import randomize
 from ofa.blocks import build_network
 from ofa.errors import SearchError
 from ofa.export.bundle import Bundle
@@ -22,7 +23,7 @@ from ofa.progress import Progress, silent
 from ofa.space import Space
 from search.front import Candidate
 
-__all__ = ["Promise", "Subject", "Verification", "subject_of_bundle", "subject_of_candidate", "verify"]
+__all__ = ["Promise", "Subject", "Verification", "part_of", "subject_of_bundle", "subject_of_candidate", "verify"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +163,7 @@ def verify(
         differences = [verify_outputs(subject.network, path, shape, generator=generator) for subject, (path, shape) in pairs]
         models = {subject.name: path for subject, (path, _) in pairs}
         runs = [
-            time_models(device, models, rng=rng, policy=policy, progress=_part_of(progress, number, processes))
+            time_models(device, models, rng=rng, policy=policy, progress=part_of(progress, number, processes))
             for number in range(processes)
         ]
     return tuple(
@@ -178,8 +179,14 @@ def verify(
     )
 
 
-def _part_of(progress: Progress, number: int, count: int) -> Progress:
-    """The progress of one of several measurements that are alike."""
+def part_of(progress: Progress, number: int, count: int) -> Progress:
+    """The progress of one of several measurements that are alike.
+
+    Args:
+        progress: of all of them.
+        number: of this one, from 0.
+        count: of all.
+    """
 
     def report(done: int, total: int, text: str = "") -> None:
         progress(number * total + done, count * total, text)
@@ -207,21 +214,28 @@ def subject_of_bundle(bundle: Bundle, device: Device, budget_ms: float | None = 
 
 
 def subject_of_candidate(
-    candidate: Candidate, space: Space, name: str, *, generator: torch.Generator, budget_ms: float | None = None
+    candidate: Candidate, space: Space, name: str, *, device: str, generator: torch.Generator, budget_ms: float | None = None
 ) -> Subject:
-    """A network of a front with random weights: its latency does not depend on them."""
+    """A network of a front with random weights: its latency does not depend on them.
+
+    Args:
+        candidate: the network, with what is promised of it.
+        space: of the network.
+        name: for the answer.
+        device: name of the one where it will be timed.
+        generator: of the weights.
+        budget_ms: the most that it may take there.
+    """
     lowered = lower(space, candidate.arch)
-    promise = Promise(
-        latency_ms=candidate.latency_ms,
-        latency_low_ms=candidate.latency_low_ms,
-        latency_high_ms=candidate.latency_high_ms,
-    )
+    network = build_network(lowered)
+    randomize(network, generator)
+    promised = candidate.latency_on(device)
     return Subject(
         name=name,
-        network=build_network(lowered, generator=generator),
+        network=network,
         channels=lowered[0].block.in_channels,
         resolution=candidate.arch.resolution,
-        promise=promise,
+        promise=None if promised is None else Promise(**vars(promised)),
         budget_ms=budget_ms,
     )
 

@@ -15,7 +15,7 @@ import pytest
 
 from devices import Device, TimingPolicy
 from latency_tables import Journal, LatencyTable, blocks_of_space, build_table
-from latency_tables.networks import _Files
+from latency_tables.files import ModelFiles
 from ofa.errors import DeviceError, TableError
 from ofa.progress import silent
 from ofa.space import Space
@@ -119,7 +119,7 @@ def test_two_builders_on_one_table_are_refused(tmp_path: Path) -> None:
 
 def file_of_a_block(space: Space, device: Device) -> str:
     """The name, which is its content's hash, under which a device gets one of the blocks."""
-    with _Files(device) as files:
+    with ModelFiles(device) as files:
         return files.write({"it": (blocks_of_space(space)[20],)}, silent)["it"].name
 
 

@@ -1,0 +1,84 @@
+"""Networks and blocks as files that a device can time: built, given weights, exported."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+import onnx
+import torch
+from torch import nn
+
+from devices.device import Device
+from latency_tables.table import block_key
+from ofa.blocks import Block, PlacedBlock, build_network
+from ofa.export.onnx import at_size, to_half, to_model
+from ofa.progress import Progress
+
+__all__ = ["ModelFiles", "randomize"]
+
+
+class ModelFiles:
+    """ONNX files in a folder that lasts as long as a measurement.
+
+    A network is exported once, a block once for all input sizes. Weights are random but follow from the blocks alone, so that a block
+    is the same file at every time, which a device that has it already need not be sent again.
+
+    Args:
+        device: whose batch and precision they have.
+    """
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._folder = tempfile.TemporaryDirectory(prefix="ofa-")
+        self._models: dict[Block, onnx.ModelProto] = {}
+        self._paths: dict[tuple[PlacedBlock, ...], Path] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._folder.cleanup()
+
+    def write(self, named: Mapping[str, Sequence[PlacedBlock]], progress: Progress) -> dict[str, Path]:
+        """The files of blocks and of networks, each by its name."""
+        paths = {}
+        for number, (name, lowered) in enumerate(named.items()):
+            if tuple(lowered) not in self._paths:
+                progress(number, len(named), f"exporting {name}")
+                self._paths[tuple(lowered)] = self._export(lowered)
+            paths[name] = self._paths[tuple(lowered)]
+        return paths
+
+    def _export(self, lowered: Sequence[PlacedBlock]) -> Path:
+        model = self._block(lowered[0]) if len(lowered) == 1 else self._model(build_network(lowered), *lowered)
+        content = (to_half(model) if self._device.precision == "fp16" else model).SerializeToString()
+        path = Path(self._folder.name) / f"{hashlib.sha256(content).hexdigest()}.onnx"
+        path.write_bytes(content)
+        return path
+
+    def _block(self, placed: PlacedBlock) -> onnx.ModelProto:
+        if placed.block not in self._models:
+            self._models[placed.block] = self._model(placed.block.build(), placed)
+        return at_size(self._models[placed.block], placed.input_size)
+
+    def _model(self, network: nn.Module, *lowered: PlacedBlock) -> onnx.ModelProto:
+        first = lowered[0]
+        key = "".join(block_key(placed.block) for placed in lowered)
+        randomize(network, torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(key.encode()).digest()[:7], "big")))
+        return to_model(network.eval(), (self._device.batch, first.block.in_channels, first.input_size, first.input_size))
+
+
+def randomize(network: nn.Module, generator: torch.Generator) -> None:
+    """Weights that keep activations of order one (He et al., ICCV 2015).
+
+    PyTorch's own initial weights shrink them at every layer, down to numbers so small that processors compute with them slowly.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
