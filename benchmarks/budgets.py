@@ -39,8 +39,8 @@ MIT_RESOLUTIONS = (160, 176, 192, 208, 224)
 MARKS_S = (0.2, 0.5, 1.0, 2.0)
 LATENCIES_MS = (15, 20, 25, 30, 35)
 MACS = 300e6
-BEST = Effort(trials=160, evaluations=300_000, islands=8)
-LONG = Effort(trials=320, evaluations=1_500_000, islands=16)
+BEST = Effort(trials=160, evaluations=250_000, islands=8)
+LONG = Effort(trials=320, evaluations=1_000_000, islands=16)
 SMALL = {"depth": [0], "kernel": [3, 7], "expand": [3, 6]}
 """Of the space that is enumerated: two blocks a stage, four choices each."""
 
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--tables", nargs="+", type=Path, required=True)
     parser.add_argument("--predictor", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--long-runs", type=int, default=4)
+    parser.add_argument("--long-runs", type=int, default=3)
     parser.add_argument("--fronts", type=int, default=3, help="searches of the whole front")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()

@@ -92,8 +92,9 @@ class Search:
         """
         last_look = round(_LAST_LOOK * self._effort.evaluations) if self._problem.costs else 0
         evolution = self._share.of(self._effort.evaluations - last_look)
-        if not self._learn():
-            self._steering.propose(self._ends()[self._share.index :: self._share.workers])
+        self._learn()
+        ends_NC = self._ends()[self._share.index :: self._share.workers]
+        self._steering.propose(ends_NC[self.archive.fresh(ends_NC)])
         islands = None if self._is_plain else self._found_islands(evolution)
         while (index_N := self._next_trials()) is not None:
             if islands is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,10 @@ __all__ = ["OpenStorage", "in_one_sentence", "open_storage", "without_password"]
 _GRPC = "grpc://"
 _ANSWER_S = 10
 """In which a server must answer for the first time."""
+_TRIES = 8
+_RETRY_S = 0.1
+_MADE_BY_ANOTHER = ("already exists", "unique", "duplicate", "locked")
+"""In what a database says when the same is made twice."""
 _TURN_S = 60
 """In which a SQLite file must come free for a worker while others write."""
 
@@ -79,7 +84,7 @@ def _proxy(text: str) -> OpenStorage:
 def _database(text: str) -> OpenStorage:
     url = make_url(text)
     try:
-        storage = RDBStorage(text, engine_kwargs=_engine_settings(url))
+        storage = _with_tables(lambda: RDBStorage(text, engine_kwargs=_engine_settings(url)))
     except ImportError as error:
         if url.get_backend_name() == "postgresql":
             raise MissingExtraError("a study in PostgreSQL", "postgresql") from error
@@ -88,6 +93,18 @@ def _database(text: str) -> OpenStorage:
         sqlalchemy.event.listen(storage.engine, "begin", _begin_alone)
     # Optuna wraps what it opens itself in a cache, without which each look at a study would read all of it again.
     return OpenStorage(get_storage(storage), storage.engine.dispose)
+
+
+def _with_tables(make: Callable[[], RDBStorage]) -> RDBStorage:
+    """Make a storage, again where another process was making the tables of a new database at the same moment."""
+    for attempt in range(1, _TRIES):
+        try:
+            return make()
+        except Exception as error:
+            if not any(sign in _reason(error).lower() for sign in _MADE_BY_ANOTHER):
+                raise
+        time.sleep(_RETRY_S * attempt)
+    return make()
 
 
 def _engine_settings(url: URL) -> dict[str, Any]:

@@ -49,7 +49,8 @@ def run_workers(
     """Search in several processes on one study, and return the front of everything that was evaluated.
 
     A worker that dies is not started again: the others take over its trials, and the front's metadata says how many died, and of what.
-    With one worker this is ``run_study``.
+    With one worker this is ``run_study``. Latencies that several workers measure on one device at the same time disturb each other:
+    have one worker for each device, or a table.
 
     Args:
         make_problem: makes what to search for, in this process and in each worker; it must be importable by name, so that a new Python

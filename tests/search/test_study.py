@@ -18,7 +18,7 @@ from search.front import Front, staircase
 from search.impossible import ImpossibleBudgetError
 from search.neighbourhood import improve, neighbours_of
 from search.study import SAMPLERS, Effort, run_study
-from tests.search.fakes import SMALL, SPACE, FakeAccuracy, FakeLatency, every_arch, fake_problem
+from tests.search.fakes import SMALL, SPACE, FakeAccuracy, FakeLatency, SlowAccuracy, every_arch, fake_problem
 from tests.search.killing import trials_of
 
 TINY = SPACE.restrict(resolution=SPACE.resolutions[:2], depth=[0])
@@ -168,6 +168,43 @@ def test_a_measured_study_is_resumed(storage: str) -> None:
     limits = half.networks[HIGH]
     budgets = [Budget({"latency_ms": limit}) for limit in limits]
     assert all(whole.query(budget)[0].accuracy >= half.query(budget)[0].accuracy for budget in budgets)
+
+
+class MeasuredLatency(FakeLatency):
+    """Says which networks it has to measure."""
+
+    is_measured = True
+
+    def __init__(self) -> None:
+        super().__init__(half_width=None)
+        self.measured: list[bytes] = []
+        self._known: dict[bytes, float] = {}
+
+    def recall(self, rows_NC: Rows, values_N: NDArray[np.float64], /) -> None:
+        self._known.update(zip((row_C.tobytes() for row_C in rows_NC), values_N.tolist(), strict=True))
+
+    def estimates_of_rows(self, rows_NC: Rows, /) -> tuple[NDArray[np.float64], ...]:
+        for row_C in rows_NC:
+            if row_C.tobytes() not in self._known:
+                self.measured.append(row_C.tobytes())
+                self._known[row_C.tobytes()] = float(super().estimates_of_rows(row_C[None])[0][0])
+        ms_N = np.array([self._known[row_C.tobytes()] for row_C in rows_NC])
+        return ms_N, np.full(len(ms_N), np.nan), np.full(len(ms_N), np.nan)
+
+
+def test_what_was_measured_is_not_measured_again_by_the_next_process(tmp_path: Path) -> None:
+    storage, log = str(tmp_path / "study.journal"), tmp_path / "log"
+    for number in range(2):
+        latency = MeasuredLatency()
+        problem = fake_problem(accuracy=SlowAccuracy(str(log), seconds=0), latencies=[latency])
+        front = run_study(problem, seed=0, effort=effort(12, 0), storage=storage)
+        # Looking for the least latency measures the smallest network, before any trial.
+        assert len(set(latency.measured)) == len(latency.measured) <= (13 if number == 0 else 1)
+        assert front.metadata["study"]["trials"] == 12
+    begun = [line for line in log.read_text().splitlines() if "begins" in line]
+    assert len(set(begun)) == len(begun) <= 12
+    trial = trials_of(storage, SMALL.name)[0]
+    assert trial.user_attrs["latency_ms@paper"] == trial.values[1]
 
 
 def test_a_study_of_arrays_is_resumed(storage: str) -> None:

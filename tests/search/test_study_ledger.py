@@ -79,6 +79,19 @@ def test_a_claim_is_there_whole_and_finished_with_its_constraints(storage: str) 
     assert [trial.number for trial in open_ledger(storage).look().fresh] == [0]
 
 
+def test_a_new_storage_may_be_opened_by_several_at_once(storage: str) -> None:
+    ready = threading.Barrier(4)
+
+    def open_new(run: int) -> Claim:
+        ready.wait()
+        with open_ledger(storage, worker_name(f"run{run}")) as ledger:
+            return claim_one(ledger)
+
+    with ThreadPoolExecutor(4) as pool:
+        claims = list(pool.map(open_new, range(4)))
+    assert sorted(claim.trial.number for claim in claims) == [0, 1, 2, 3]
+
+
 def test_no_more_trials_are_claimed_than_wanted(storage: str) -> None:
     open_ledger(storage)
     claims = all_at_once(4, storage, lambda ledger: ledger.claim([PROPOSED] * 3, 7))
