@@ -89,6 +89,10 @@ class MeasuredAccuracy:
         """The accuracies (0..1) of encoded archs; each network is measured once."""
         return self([self.space.decode(row) for row in rows_NC.tolist()])
 
+    def recall(self, rows_NC: Rows, values_N: Floats, /) -> None:
+        """Take accuracies that were measured before, by this supernet, as measured."""
+        self._known.update(zip(map(self.space.decode, rows_NC.tolist()), values_N.tolist(), strict=True))
+
     def interval_of_rows(self, rows_NC: Rows, /) -> tuple[Floats, Floats]:
         """How far an accuracy on so many images may be from that on all images like them, to 90 % (the normal approximation); [N] each."""
         accuracy_N = self.of_rows(rows_NC)

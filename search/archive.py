@@ -90,10 +90,11 @@ class Archive:
         """
         new = self.fresh(rows_NC)
         if len(new):
-            self._add(rows_NC[new], None if accuracies is None else accuracies[new])
+            self.extend(rows_NC[new], None if accuracies is None else accuracies[new])
         return np.array([self._index[key] for key in self._keys(rows_NC)], dtype=np.intp)
 
-    def _add(self, rows_NC: Rows, accuracies: Floats | None) -> None:
+    def extend(self, rows_NC: Rows, accuracies: Floats | None = None) -> Integers:
+        """Take in networks of which each is new (``fresh``); otherwise as ``evaluate``."""
         costs = self.problem.costs_of_rows(rows_NC)
         values_N = self.problem.accuracies(rows_NC) if accuracies is None else accuracies
         start, end = len(self), len(self) + len(rows_NC)
@@ -102,7 +103,8 @@ class Archive:
             self._numbers = np.concatenate([self._numbers, np.empty_like(self._numbers)])
         self._rows[start:end] = rows_NC
         self._numbers[start:end] = np.stack([values_N, *costs.values()], axis=1)
-        self._index.update({key: start + number for number, key in enumerate(self._keys(rows_NC))})
+        self._index.update(zip(self._keys(rows_NC), range(start, end), strict=True))
+        return np.arange(start, end)
 
     def _keys(self, rows_NC: Rows) -> list[int]:
         keys: list[int] = (rows_NC.astype(np.uint64) @ self._multipliers).tolist()

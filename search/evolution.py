@@ -29,6 +29,8 @@ _SHARE = 0.1
 """Of the first sample, which each island chooses its founders from, so that islands begin differently."""
 _PATIENCE = 40
 """Networks evaluated for each member of an island without a better best, after which it begins anew."""
+_SETTLED = 0.5
+"""Of those that begin anew, the share that others settle."""
 _FRUITLESS = 30
 """Generations without one network that is new, after which islands have nothing left to try."""
 
@@ -58,7 +60,7 @@ class Islands:
         self._founders = founders
         self._idle_I = np.zeros(len(targets_IK), dtype=np.intp)
         for island in range(len(targets_IK)):
-            self._found(island)
+            self._begin(island, self._founding())
 
     def __len__(self) -> int:
         return len(self._targets_IK)
@@ -96,22 +98,32 @@ class Islands:
             fruitless = 0 if len(new) else fruitless + 1
             if len(new):
                 before_I = self._best_scores()
-                self.settle(self._archive.evaluate(rows_NC[new]), island_N[new])
+                self.settle(self._archive.extend(rows_NC[new]), island_N[new])
                 self._idle_I += np.bincount(island_N[new], minlength=len(self))
                 self._idle_I[self._best_scores() > before_I] = 0
                 self._start_anew()
         return len(self._archive) - start
 
     def _start_anew(self) -> None:
-        """Let islands that have not found anything better for long begin again from other founders; their best is in the archive."""
+        """Let islands that have not found anything better for long begin again; their best is in the archive.
+
+        By turns of chance with founders, which may lead elsewhere, or with settlers from the other islands, which combine what those found.
+        """
         for island in np.flatnonzero(self._idle_I > _PATIENCE * self._members).tolist():
             stay = self._island != island
             self._pool, self._island, self._score = self._pool[stay], self._island[stay], self._score[stay]
-            self._found(island)
+            others = np.unique(self._pool)
+            if len(others) and self._rng.random() < _SETTLED:
+                self._begin(island, self._rng.choice(others, size=min(self._members, len(others)), replace=False))
+            else:
+                self._begin(island, self._founding())
 
-    def _found(self, island: int) -> None:
+    def _founding(self) -> Integers:
         share = max(1, round(_SHARE * len(self._founders)))
-        self.settle(self._rng.choice(self._founders, size=share, replace=False), np.full(share, island))
+        return np.asarray(self._rng.choice(self._founders, size=share, replace=False))
+
+    def _begin(self, island: int, settlers: Integers) -> None:
+        self.settle(settlers, np.full(len(settlers), island))
         self._idle_I[island] = 0
 
     def _children(self, count: int) -> tuple[Rows, Integers]:

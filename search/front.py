@@ -78,7 +78,7 @@ class Front:
     Attributes:
         networks: one row each, ascending in the first objective: ``accuracy`` with ``accuracy_low`` and ``accuracy_high`` (NaN where
             they are not known), the columns of ``search.budget.known_columns``, and ``arch`` as JSON text.
-        dominated: some of everything else that was evaluated, for pictures: ``accuracy``, and the costs that the search needed.
+        dominated: some of everything else that was evaluated, for pictures: ``accuracy`` and costs.
         metadata: JSON values: ``space``, ``devices``, ``objectives``, ``least`` (the least achievable cost by column), where accuracy and
             latency come from, the study.
     """

@@ -47,7 +47,9 @@ def front_of(archive: Archive, metadata: Mapping[str, Any]) -> Front:
     networks = frame_of(problem, archive.rows[best], archive.accuracies[best])
     others = np.setdiff1d(np.arange(len(archive)), best)
     shown = others[np.linspace(0, len(others) - 1, min(len(others), _MOST_DOMINATED)).astype(np.intp)]
-    dominated = pd.DataFrame({name: column[shown] for name, column in archive.columns.items()})
+    computed = [name for name in problem.column_names if name in problem.needed or not problem.is_measured(name)]
+    known = problem.costs_of_rows(archive.rows[shown], computed)
+    dominated = pd.DataFrame({"accuracy": archive.accuracies[shown], **known})
     about = {"num_classes": problem.space.num_classes, "resolutions": list(problem.space.resolutions), "least": least}
     return Front(networks, dominated, {**metadata, **about})
 

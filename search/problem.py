@@ -8,18 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from ofa.errors import SearchError, nearest
 from ofa.space import Rows, Space
 from search.accuracy import AccuracySource
-from search.budget import COUNTS, ENERGY, LATENCIES, Budget, Limit, at_device, known_columns
+from search.budget import COUNTS, ENERGY, LATENCIES, Budget, Columns, Limit, at_device, known_columns
 from search.costs import costs_of
 from search.pareto import Floats
 
-__all__ = ["LatencySource", "Problem"]
+__all__ = ["LatencySource", "Problem", "Remembering"]
 
 
 class LatencySource(Protocol):
@@ -50,6 +50,14 @@ class LatencySource(Protocol):
 
     def energies_of_rows(self, rows_NC: Rows, /) -> Floats:
         """Millijoules of one call [N], if ``has_energy``."""
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A source that measures, and can be told what was measured earlier or by another process."""
+
+    def recall(self, rows_NC: Rows, values_N: Floats, /) -> None:
+        """Answer these values for these encoded archs from now on; its accuracies, or its expected latencies in ms."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +133,20 @@ class Problem:
     def is_measured(self, name: str) -> bool:
         """Whether a cost is measured network by network, so that many of them cannot be asked for."""
         return any(name.endswith(f"@{source.device_name}") and source.is_measured for source in self.latencies)
+
+    @property
+    def measured_names(self) -> tuple[str, ...]:
+        """The costs that would have to be measured again, if they were forgotten."""
+        return tuple(at_device(LATENCIES[0], source.device_name) for source in self.latencies if source.is_measured)
+
+    def recall(self, rows_NC: Rows, columns: Columns) -> None:
+        """Let sources that measure know what was measured before: accuracies, and costs of ``measured_names``; NaN where unknown."""
+        told: list[tuple[str, AccuracySource | LatencySource]] = [("accuracy", self.accuracy)]
+        told += [(at_device(LATENCIES[0], source.device_name), source) for source in self.latencies]
+        for name, source in told:
+            if name in columns and isinstance(source, Remembering):
+                known = np.flatnonzero(~np.isnan(columns[name]))
+                source.recall(self.space.rows_in(source.space, rows_NC[known]), columns[name][known])
 
     def accuracies(self, rows_NC: Rows) -> Floats:
         """The accuracies (0..1) of encoded archs of the space [N].

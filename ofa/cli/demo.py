@@ -89,9 +89,13 @@ class _Road:
     def picture(self) -> Path:
         return self.output / "front.png"
 
+    @property
+    def report(self) -> Path:
+        return self.output / "report.html"
+
     def stale(self) -> list[Path]:
         """What an earlier demo left, which this one replaces."""
-        return [path for path in (self.run, self.table, self.predictor, self.front, self.picture) if path.exists()]
+        return [path for path in (self.run, self.table, self.predictor, self.front, self.picture, self.report) if path.exists()]
 
     def walk(self) -> dict[str, Any]:
         """All stages; returns the JSON object of ``ofa demo --json``."""
@@ -121,6 +125,8 @@ class _Road:
         with self._stage("verify"):
             answers = self._verify(bundles, budgets, device)
         self._draw(front, chosen, answers)
+        with self._stage("report"):
+            self._report(front, chosen, answers)
         return {
             "device": device.name,
             "stages_s": {name: round(seconds, 1) for name, seconds in self.seconds.items()},
@@ -129,7 +135,7 @@ class _Road:
             "predictor": {key: predicted[key] for key in ("networks", "kendall_tau", "rmse")},
             "front": {"networks": len(front), "evaluated": front.metadata["study"]["evaluated"]},
             "results": answers,
-            "files": {"folder": str(self.output), "picture": str(self.picture), "front": str(self.front)},
+            "files": {"folder": str(self.output), "picture": str(self.picture), "front": str(self.front), "report": str(self.report)},
         }
 
     @contextmanager
@@ -207,6 +213,19 @@ class _Road:
         picks = [Pick(label=f"at most {name}", candidate=candidate, measured_ms=measured[name]) for name, candidate in chosen.items()]
         save_front_picture(front, self.picture, picks=picks)
 
+    def _report(self, front: Front, chosen: dict[str, Candidate], answers: list[dict[str, Any]]) -> None:
+        """Note in the front what was measured of its networks, and write the page that shows it."""
+        from search.report import save_report
+
+        (device,) = front.device_names
+        measured = {answer["budget"]: answer["measured_ms"] for answer in answers}
+        front.metadata["verified"] = [
+            {"arch": candidate.arch.to_json(), "device": device, **vars(candidate.latencies[device]), "measured_ms": measured[name]}
+            for name, candidate in chosen.items()
+        ]
+        front.save(self.front)
+        save_report(front, self.report)
+
 
 def _budgets(front: Front) -> dict[str, float]:
     """Three latencies in ms that people could ask for on this device, by their names."""
@@ -253,7 +272,7 @@ def _render(report: dict[str, Any]) -> RenderableType:
     words = (
         f"Accuracy is that of the fine-tuned network on digits that nothing else saw. The front has {front['networks']} of "
         f"{front['evaluated']} networks; the predictor ranks networks it has not seen with Kendall tau {predictor['kendall_tau']:.2f}.\n"
-        f"{seconds}.\nFiles: {report['files']['folder']}/  Picture: {report['files']['picture']}\n"
+        f"{seconds}.\nFiles: {report['files']['folder']}/  Picture: {report['files']['picture']}  Page: {report['files']['report']}\n"
         f"Ask for another budget: ofa query {report['files']['front']} --latency {report['results'][1]['budget'].replace(' ', '')}"
     )
     return Group(table, words)

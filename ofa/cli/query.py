@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ofa.cli.budgets import Accuracy, Energies, ExpectedOption, Latencies, Macs, Memory, Params, Weights, budget_of
-from ofa.cli.console import JsonOption, emit, format_bytes, format_count, format_ms, format_percent
+from ofa.cli.console import JsonOption, emit, format_bytes, format_count, format_ms, format_percent, progress_bar
+from ofa.cli.devices import FoldersOption
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from search.budget import Budget
+    from search.front import Front
 
 __all__ = ["query", "register"]
 
@@ -37,12 +42,30 @@ def query(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="ARCH", help="Also write the best network's arch as JSON.")
     ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Time networks on the device, and answer with those that keep the budget there.")
+    ] = False,
+    device: Annotated[
+        str | None, typer.Option("--device", metavar="NAME", help="The device to verify on; the front's, where it has one.")
+    ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option("--table", metavar="TABLE", help="The device's latency table: what --verify learns is written into it."),
+    ] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=0.5, help="With --verify, the share of the budget left to a slower minute; 0.025 by default."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the inputs of --verify.")] = 0,
+    folders: FoldersOption = None,
     json: JsonOption = False,
 ) -> None:
-    """The most accurate networks that keep a budget."""
+    """The most accurate networks that keep a budget, on paper or on the device."""
     from search.front import Front
     from search.impossible import ImpossibleBudgetError
 
+    if not verify and (device is not None or table is not None or margin is not None):
+        raise typer.BadParameter("these belong to --verify; add it, or leave them out.", param_hint="--device, --table, --margin")
     budget = budget_of(
         latency=latency, energy=energy, macs=macs, params=params, weights=weights, memory=memory, accuracy=accuracy, expected=expected
     )
@@ -50,16 +73,65 @@ def query(
     devices = loaded.device_names
     answer: dict[str, Any] = {"device": next(iter(devices), None), "devices": list(devices), "budget": budget.to_json()}
     try:
-        found = loaded.query(budget, top)
+        if verify:
+            _verified(answer, loaded, front, budget, _Verification(device, table, margin, seed, tuple(folders or ())), top)
+        else:
+            answer["results"] = [candidate.to_json() for candidate in loaded.query(budget, top)]
     except ImpossibleBudgetError as error:
         if json:
             emit({**answer, "results": [], "least": error.binding, "nearest": error.nearest}, json=True, render=lambda: "")
         raise
-    answer["results"] = [candidate.to_json() for candidate in found]
     answer["not_searched"] = list(loaded.unsearched(budget))
     if output is not None:
-        found[0].arch.save(output)
+        from ofa.arch import Arch
+
+        Arch.from_json(answer["results"][0]["arch"]).save(output)
     emit(answer, json=json, render=lambda: _render(answer))
+
+
+@dataclass(frozen=True)
+class _Verification:
+    """What the options of --verify say."""
+
+    device: str | None
+    table: Path | None
+    margin: float | None
+    seed: int
+    folders: tuple[Path, ...]
+
+
+def _verified(answer: dict[str, Any], front: Front, path: Path, budget: Budget, options: _Verification, top: int) -> None:
+    """Time networks on the device, and put the answer and what was learned where they belong."""
+    import numpy as np
+
+    from devices import get_device
+    from latency_tables import LatencyTable
+    from ofa.families import get_space
+    from search.settle import MARGIN, query_verified
+
+    if options.device is None and len(front.device_names) != 1:
+        raise typer.BadParameter(
+            f"the front is of {len(front.device_names)} devices; name one of {', '.join(front.device_names) or 'none'}.",
+            param_hint="--device",
+        )
+    device = get_device(options.device or front.device_names[0], options.folders)
+    with progress_bar(f"timing on {device.name}") as progress:
+        found = query_verified(
+            front,
+            get_space(front.metadata["space"], front.metadata["num_classes"]),
+            budget,
+            device,
+            rng=np.random.default_rng(options.seed),
+            table=None if options.table is None else LatencyTable.load(options.table),
+            top=top,
+            margin=MARGIN if options.margin is None else options.margin,
+            progress=progress,
+        )
+    answer.update(found.to_json())
+    answer["learned"] = found.table is not None
+    if options.table is not None and found.table is not None:
+        found.table.save(options.table)
+    found.front.save(path)
 
 
 def _render(answer: dict[str, Any]) -> RenderableType:
@@ -69,23 +141,32 @@ def _render(answer: dict[str, Any]) -> RenderableType:
     devices = answer["devices"]
     title = f"{len(answer['results'])} best on {', '.join(devices)}" if devices else f"{len(answer['results'])} best"
     latencies = [f"latency on {device}" for device in devices]
-    table = Table("", "accuracy", *latencies, "MACs", "params", "weights", "activations", "network", title=title)
+    measured = ["measured"] if "dropped" in answer else []
+    table = Table("", "accuracy", *latencies, *measured, "MACs", "params", "weights", "activations", "network", title=title)
     for place, network in enumerate(answer["results"], start=1):
         table.add_row(
             str(place),
             _accuracy(network),
             *(_latency(network["devices"][device]) for device in devices),
+            *([_measured(network)] if measured else []),
             format_count(network["macs"]),
             format_count(network["params"]),
             format_bytes(network["weight_bytes"]),
             format_bytes(network["peak_activation_bytes"]),
             _in_words(network["arch"]),
         )
-    if not answer["not_searched"]:
-        return table
-    costs = ", ".join(answer["not_searched"])
-    words = f"The search did not trade accuracy against {costs}: the budget is kept, but a better network may exist."
-    return Group(table, words)
+    words = [f"Dropped: {format_percent(each['accuracy'])}, {each['reason']}" for each in answer.get("dropped", [])]
+    if answer.get("learned"):
+        words.append("The table's correction has learned from what was measured.")
+    if answer["not_searched"]:
+        costs = ", ".join(answer["not_searched"])
+        words.append(f"The search did not trade accuracy against {costs}: the budget is kept, but a better network may exist.")
+    return Group(table, *words)
+
+
+def _measured(network: dict[str, Any]) -> str:
+    used = "" if network["budget_used"] is None else f", {format_percent(network['budget_used'])} of the budget"
+    return format_ms(network["measured_ms"]) + used
 
 
 def _accuracy(network: dict[str, Any]) -> str:

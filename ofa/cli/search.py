@@ -29,7 +29,8 @@ _EXAMPLE = "Example: ofa search --space ofa-mbv3-tiny --predictor digits.predict
 
 _TRIALS = 160
 _EVALUATIONS = 200_000
-"""By default where accuracies and latencies are computed; networks that are measured are few."""
+_EFFORT_FOR_BEST = {"islands": 8}
+"""By default where accuracies and latencies are computed; networks that are measured are few. One budget needs fewer islands."""
 
 
 def register(app: typer.Typer) -> None:
@@ -68,6 +69,7 @@ def search(
     storage: Annotated[
         str | None, typer.Option(metavar="URL|FILE", help="Keep the study in a database or a journal file, to resume it.")
     ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes at one study; more machines join it by the same command.")] = 1,
     study: Annotated[str | None, typer.Option(metavar="NAME", help="Name of the study in the storage; the space's by default.")] = None,
     resolutions: ResolutionsOption = None,
     picture: Annotated[Path | None, typer.Option(metavar="PNG", help="Also draw the front.")] = None,
@@ -84,7 +86,7 @@ def search(
 ) -> None:
     """Find the best networks for every budget; limits given here are kept by all of them."""
     let_threads_sleep()
-    from search.study import Effort, run_study
+    from search.study import Effort, run_workers
 
     for path in (output, picture or output):
         check_folder(path)
@@ -107,12 +109,13 @@ def search(
         trades=() if best else trade,
         seed=seed,
     )
-    problem = files()
     if evaluations is None:
         evaluations = 0 if supernet is not None or device else _EVALUATIONS
-    effort = Effort(trials=trials, evaluations=evaluations, **({"islands": 8} if best else {}))
-    with progress_bar(f"networks of {problem.space.name}") as progress:
-        front = run_study(problem, seed=seed, effort=effort, sampler=sampler, storage=storage, name=study, progress=progress)
+    effort = Effort(trials=trials, evaluations=evaluations, **(_EFFORT_FOR_BEST if best else {}))
+    with progress_bar("networks") as progress:
+        front = run_workers(
+            files, workers=workers, seed=seed, effort=effort, sampler=sampler, storage=storage, name=study, progress=progress
+        )
     front.metadata["command"] = _command()
     front.save(output)
     if picture is not None:
@@ -152,5 +155,8 @@ def _render(report: dict[str, Any]) -> RenderableType:
         network = report[key]
         latencies = [format_ms(network["devices"][device]["latency_ms"]) for device in devices]
         table.add_row(key.replace("_", " "), format_percent(network["accuracy"]), *latencies, f"{network['macs'] / 1e6:.3g} M")
-    table.caption = f"of {study['evaluated']} networks evaluated in {study['seconds']:.1f} s, {study['trials']} of them proposed by Optuna"
+    died = f"; {study['died']} of {study['workers']} workers died" if study.get("died") else ""
+    table.caption = (
+        f"of {study['evaluated']} networks evaluated in {study['seconds']:.1f} s, {study['trials']} of them proposed by Optuna{died}"
+    )
     return table

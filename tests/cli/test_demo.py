@@ -32,3 +32,4 @@ def test_the_demo_walks_the_whole_road(tmp_path: Path) -> None:
         onnx.checker.check_model(str(bundle.onnx_path), full_check=True)
     assert len(Front.load(folder / "front.parquet")) == report["front"]["networks"]
     assert (folder / "front.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")

@@ -262,6 +262,23 @@ def test_an_impossible_search_says_so_at_once(predictor: Path, table: Path, fold
     assert not (folder / "none.parquet").exists()
 
 
+def test_a_query_can_be_verified_on_the_device(front: Path, table: Path, folder: Path) -> None:
+    copy, own = folder / "verified.parquet", folder / "own-table.parquet"
+    copy.write_bytes(front.read_bytes())
+    own.write_bytes(table.read_bytes())
+    answer = ofa("query", copy, "--latency", "1s", "--verify", "--table", own, "--top", 2)
+    assert len(answer["results"]) == 2
+    for network in answer["results"]:
+        assert network["measured_ms"] <= 1000
+        assert network["budget_used"] <= 1
+    assert len(Front.load(copy).metadata["verified"]) >= 2
+    people = invoke("query", copy, "--latency", "1s", "--verify")
+    assert "of the budget" in people.stdout
+    result = invoke("query", copy, "--latency", "1us", "--verify", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["results"] == []
+
+
 def test_a_storages_password_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["ofa", "search", "--storage", "postgresql://me:secret@host/db"])
     assert _command() == "ofa search --storage postgresql://me:***@host/db"
@@ -288,6 +305,9 @@ _SEARCH = ["--predictor", "{predictor}", "--table", "{table}", "-o", "{folder}/f
         (["query", "{two}", "--latency", "fake=2ms", "--latency", "fake=1ms"], 2, "must have one limit"),
         (["query", "{front}", "--latency", "3ms..2ms"], 2, "swap its ends"),
         (["query", "{front}", "--latency", "-3ms"], 2, "positive number with a unit"),
+        (["query", "{two}", "--latency", "fake=9ms", "--verify"], 2, "name one of fake, slow"),
+        (["query", "{front}", "--latency", "9ms", "--verify", "--device", "local-cpu"], 1, "it knows fake and not local-cpu"),
+        (["query", "{front}", "--latency", "9ms", "--device", "fake"], 2, "belong to --verify"),
         (["query", "{front}", "--accuracy", "0.7"], 2, "write for example 76%"),
         (["query", "{front}", "--energy", "3mJ"], 1, "energy_mj@fake is not among"),
         (["search", "--trade", "speed", *_SEARCH], 2, "cannot be traded"),

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import os
+import time
 import zlib
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -96,6 +99,41 @@ class FakeLatency:
 
 def fake_problem(space: Space = SMALL, **settings: Any) -> Problem:
     return Problem(space=space, **{"accuracy": FakeAccuracy(space), "latencies": [FakeLatency(space)], **settings})
+
+
+class SlowAccuracy(FakeAccuracy):
+    """Takes as long as a measurement, and writes down which process begins and ends one; picklable in parts, so that workers find it."""
+
+    def __init__(self, log: str, *, seconds: float = 0.05, nan: bool = False) -> None:
+        super().__init__(SMALL)
+        self._log = Path(log)
+        self._seconds = seconds
+        self._nan = nan
+        self._known: dict[bytes, float] = {}
+
+    def of_rows(self, rows_NC: Rows, /) -> NDArray[np.float64]:
+        return np.array([self._measured(row_C) for row_C in rows_NC])
+
+    def recall(self, rows_NC: Rows, values_N: NDArray[np.float64], /) -> None:
+        self._known.update(zip((row_C.tobytes() for row_C in rows_NC), values_N.tolist(), strict=True))
+
+    def _measured(self, row_C: Rows) -> float:
+        key = row_C.tobytes()
+        if key not in self._known:
+            self._write("begins", row_C)
+            time.sleep(self._seconds)
+            self._known[key] = float("nan") if self._nan else float(super().of_rows(row_C[None])[0])
+            self._write("ends", row_C)
+        return self._known[key]
+
+    def _write(self, what: str, row_C: Rows) -> None:
+        with self._log.open("a") as file:
+            file.write(f"{os.getpid()} {what} {''.join(map(str, row_C.tolist()))}\n")
+
+
+def slow_problem(log: str, seconds: float = 0.05, nan: bool = False) -> Problem:
+    """For several processes: ``functools.partial`` of it is what each makes its problem by."""
+    return fake_problem(accuracy=SlowAccuracy(log, seconds=seconds, nan=nan))
 
 
 def every_arch(space: Space) -> list[Arch]:

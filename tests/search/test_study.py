@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,121 +10,139 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
-from ofa.arch import Arch
 from ofa.errors import OfaError, SearchError
-from search.budget import COLUMNS, Budget
-from search.front import Front, ImpossibleBudgetError, staircase
-from search.neighbourhood import improve
-from search.problem import Archive
-from search.study import SAMPLERS, run_study
-from tests.search.fakes import SMALL, SPACE, FakeAccuracy, FakeLatency, every_arch, fake_problem
+from ofa.space import Rows, Space
+from search.archive import Archive
+from search.budget import Budget, excess_of
+from search.front import Front, staircase
+from search.impossible import ImpossibleBudgetError
+from search.neighbourhood import improve, neighbours_of
+from search.study import SAMPLERS, Effort, run_study
+from tests.search.fakes import SMALL, SPACE, FakeAccuracy, FakeLatency, SlowAccuracy, every_arch, fake_problem
+from tests.search.killing import trials_of
 
 TINY = SPACE.restrict(resolution=SPACE.resolutions[:2], depth=[0])
 """Small enough to know the truth."""
 
+HIGH = "latency_high_ms@paper"
 
-@pytest.fixture(scope="module")
-def truth() -> dict[str, NDArray[np.float64]]:
-    return fake_problem(TINY).evaluate(every_arch(TINY))
+
+def effort(trials: int, evaluations: int = 200, islands: int = 8) -> Effort:
+    return Effort(trials=trials, evaluations=evaluations, islands=islands)
+
+
+def archive_of(space: Space, rows_NC: Rows, **settings: Any) -> Archive:
+    archive = Archive(fake_problem(space, **settings))
+    archive.evaluate(rows_NC)
+    return archive
 
 
 def summary(front: Front) -> list[str]:
     return list(front.networks["arch"])
 
 
+@pytest.fixture(scope="module")
+def truth() -> dict[str, NDArray[np.float64]]:
+    return archive_of(TINY, TINY.encode_all(every_arch(TINY))).columns
+
+
 def test_the_front_is_that_of_an_exhaustive_search(truth: dict[str, NDArray[np.float64]]) -> None:
-    front = run_study(fake_problem(TINY), trials=100, seed=0, neighbours=400)
+    front = run_study(fake_problem(TINY), seed=0, effort=effort(48, 290))
     assert front.metadata["study"]["evaluated"] < 0.8 * TINY.size
-    for limit in np.quantile(truth["latency_high_ms"], np.linspace(0, 1, 40)):
-        best = truth["accuracy"][truth["latency_high_ms"] <= limit].max()
-        assert front.query(Budget(latency_ms=float(limit)))[0].accuracy == pytest.approx(best, abs=1e-12)
+    for limit in np.quantile(truth[HIGH], np.linspace(0, 1, 40)):
+        best = truth["accuracy"][truth[HIGH] <= limit].max()
+        assert front.query(Budget({"latency_ms": float(limit)}))[0].accuracy == pytest.approx(best, abs=1e-12)
 
 
 def test_the_sampler_beats_chance() -> None:
-    rng = np.random.default_rng(3)
-    drawn = fake_problem().evaluate([SMALL.sample(rng) for _ in range(200)])
-    limits = np.quantile(drawn["latency_high_ms"], np.linspace(0.05, 0.95, 19)).tolist()
+    drawn = archive_of(SMALL, SMALL.sample_rows(200, np.random.default_rng(3)))
+    limits = np.quantile(drawn.columns[HIGH], np.linspace(0.05, 0.95, 19)).tolist()
 
     def mean_accuracy(sampler: str) -> float:
-        front = run_study(fake_problem(), trials=400, seed=0, sampler=sampler)
-        return float(np.mean([front.query(Budget(latency_ms=limit))[0].accuracy for limit in limits]))
+        front = run_study(fake_problem(), seed=0, effort=effort(400, 0), sampler=sampler)
+        return float(np.mean([front.query(Budget({"latency_ms": limit}))[0].accuracy for limit in limits]))
 
     assert mean_accuracy("nsga2") > mean_accuracy("random")
 
 
 @pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name != "nsga3"])
 def test_the_seed_decides(sampler: str) -> None:
-    first, again, other = (run_study(fake_problem(), trials=30, seed=seed, sampler=sampler) for seed in (0, 0, 1))
+    few = effort(12 if sampler == "gp" else 30, 0)  # a Gaussian process begins after ten trials, and takes long
+    first, again, other = (run_study(fake_problem(), seed=seed, effort=few, sampler=sampler) for seed in (0, 0, 1))
     assert summary(first) == summary(again)
     assert summary(first) != summary(other)
-    assert first.metadata["study"]["trials"] == 30
+    assert first.metadata["study"]["trials"] == few.trials
+
+
+def test_the_seed_decides_what_evolves() -> None:
+    first, again, other = (run_study(fake_problem(), seed=seed, effort=effort(30)) for seed in (0, 0, 1))
+    assert summary(first) == summary(again)
+    assert summary(first) != summary(other)
 
 
 def test_optunas_word_on_an_experimental_sampler_reaches_the_user() -> None:
     with pytest.warns(optuna.exceptions.ExperimentalWarning, match="NSGAIIISampler"):
-        front = run_study(fake_problem(), trials=60, seed=0, sampler="nsga3")
+        front = run_study(fake_problem(), seed=0, effort=effort(60, 20), sampler="nsga3")
     assert len(front)
 
 
-def test_the_ends_of_the_space_are_looked_at() -> None:
-    problem = fake_problem()
-    front = run_study(problem, trials=5, seed=0)
-    ends = problem.evaluate([SMALL.smallest(), SMALL.largest()])
-    assert front.networks["latency_ms"].min() == ends["latency_ms"][0]
+@pytest.mark.parametrize("evaluations", [0, 50])
+def test_the_ends_of_the_space_are_looked_at(evaluations: int) -> None:
+    front = run_study(fake_problem(), seed=0, effort=effort(5, evaluations))
+    ends = archive_of(SMALL, SMALL.encode_all([SMALL.smallest(), SMALL.largest()])).columns
+    assert front.networks[HIGH].min() == ends[HIGH][0]
     assert front.query(Budget())[0].accuracy >= ends["accuracy"][1]
 
 
 def test_hard_limits_are_kept_by_the_whole_front_and_steer_the_search() -> None:
-    budget = Budget(latency_ms=0.35, params=50_000)
-    bound, free = (run_study(fake_problem(budget=limits), trials=200, seed=0) for limits in (budget, Budget()))
-    assert bound.networks["latency_high_ms"].max() <= 0.35
+    budget = Budget({"latency_ms": 0.35, "params": 50_000})
+    problem = fake_problem(budget=budget)
+    bound = run_study(problem, seed=0, effort=effort(200, 0))
+    free = run_study(fake_problem(objectives=(HIGH, "params")), seed=0, effort=effort(200, 0))
+    assert bound.networks[HIGH].max() <= 0.35
     assert bound.networks["params"].max() <= 50_000
 
     def share_within(front: Front) -> float:
         rows = pd.concat([front.networks, front.dominated])
-        return float(budget.allows({name: rows[name].to_numpy() for name in COLUMNS}).mean())
+        columns = {limit.column: rows[limit.column].to_numpy(dtype=np.float64) for limit in problem.limits}
+        return float((excess_of(problem.limits, columns, len(rows)) <= 0).mean())
 
     assert share_within(bound) > 1.5 * share_within(free)
 
 
 def test_other_costs_can_be_objectives() -> None:
-    front = run_study(fake_problem(objectives=("macs", "peak_activation_bytes")), trials=100, seed=0, neighbours=100)
-    assert front.metadata["objectives"] == ["accuracy", "macs", "peak_activation_bytes"]
+    front = run_study(fake_problem(objectives=("macs", "peak_activation_bytes")), seed=0, effort=effort(50))
+    assert front.metadata["objectives"] == ["macs", "peak_activation_bytes"]
 
 
-def test_an_impossible_budget_ends_with_the_least_that_was_found() -> None:
-    with pytest.raises(ImpossibleBudgetError, match="latency_ms") as caught:
-        run_study(fake_problem(budget=Budget(latency_ms=0.001)), trials=50, seed=0, neighbours=50)
-    least = fake_problem().evaluate([SMALL.smallest()])["latency_high_ms"][0]
-    assert caught.value.binding == {"latency_ms": least}
+def test_an_impossible_budget_ends_with_the_least_there_is() -> None:
+    with pytest.raises(ImpossibleBudgetError, match="latency_ms"):
+        run_study(fake_problem(budget=Budget({"latency_ms": 0.001})), seed=0, effort=effort(50))
 
 
 # -- neighbourhoods ----------------------------------------------------------------------------------------------------
 
 
 def test_improvement_ends_where_no_neighbour_is_better() -> None:
-    archive = Archive(fake_problem(TINY))
-    archive.evaluate([TINY.smallest(), TINY.largest()])
+    archive = archive_of(TINY, TINY.encode_all([TINY.smallest(), TINY.largest()]))
     improve(archive, limit=TINY.size)
-    columns = archive.columns()
-    for row in np.flatnonzero(staircase(columns, ("latency_ms",))):
-        assert all(neighbour in archive for neighbour in TINY.neighbours(archive.archs[row]))
+    best = np.flatnonzero(staircase(archive.columns, archive.problem.costs))
+    assert not len(archive.fresh(neighbours_of(TINY, archive.rows[best])))
     assert improve(archive, limit=1000) == 0
 
 
 def test_improvement_stays_within_its_limit() -> None:
-    archive = Archive(fake_problem())
-    archive.evaluate([SMALL.smallest()])
+    archive = archive_of(SMALL, SMALL.encode_all([SMALL.smallest()]))
     assert improve(archive, limit=37) == 37
     assert len(archive) == 38
 
 
 def test_improvement_finds_its_way_into_the_budget() -> None:
-    smallest = fake_problem().evaluate([SMALL.smallest()])
-    archive = Archive(fake_problem(budget=Budget(macs=1.3 * float(smallest["macs"][0]))))
-    archive.evaluate([SMALL.largest()])
+    smallest = archive_of(SMALL, SMALL.encode_all([SMALL.smallest()]), objectives=("macs",))
+    limit = 1.3 * float(smallest.columns["macs"][0])
+    archive = archive_of(SMALL, SMALL.encode_all([SMALL.largest()]), budget=Budget({"macs": limit}))
     improve(archive, limit=600)
-    assert archive.problem.budget.allows(archive.columns()).any()
+    assert archive.allowed.any()
 
 
 # -- storage -----------------------------------------------------------------------------------------------------------
@@ -136,36 +153,78 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/study.db" if request.param == "sqlite" else str(tmp_path / "study.journal")
 
 
-def test_a_study_is_resumed(storage: str) -> None:
+def test_a_measured_study_is_resumed(storage: str) -> None:
     accuracy = FakeAccuracy(SMALL)
-    half = run_study(fake_problem(accuracy=accuracy), trials=20, seed=0, storage=storage)
-    asked = len(accuracy.asked)
-    whole = run_study(fake_problem(accuracy=accuracy), trials=40, seed=0, storage=storage)
-    assert whole.metadata["study"]["trials"] == 40
-    assert 10 <= len(accuracy.asked) - asked <= 20
-    known = len(accuracy.asked)
-    again = run_study(fake_problem(accuracy=accuracy), trials=40, seed=0, storage=storage)
-    assert len(accuracy.asked) == known
+    half = run_study(fake_problem(accuracy=accuracy), seed=0, effort=effort(10, 0), storage=storage)
+    accuracy.asked.clear()
+    whole = run_study(fake_problem(accuracy=accuracy), seed=0, effort=effort(20, 0), storage=storage)
+    assert whole.metadata["study"]["trials"] == 20
+    found = len(whole)  # the intervals of the front are asked for, which a source that measures knows by then
+    assert 5 <= len(accuracy.asked) - found <= 10
+    accuracy.asked.clear()
+    again = run_study(fake_problem(accuracy=accuracy), seed=0, effort=effort(20, 0), storage=storage)
+    assert len(accuracy.asked) == found
     assert summary(again) == summary(whole)
-    limits = half.networks["latency_high_ms"]
-    assert all(whole.query(Budget(latency_ms=limit))[0].accuracy >= half.query(Budget(latency_ms=limit))[0].accuracy for limit in limits)
+    limits = half.networks[HIGH]
+    budgets = [Budget({"latency_ms": limit}) for limit in limits]
+    assert all(whole.query(budget)[0].accuracy >= half.query(budget)[0].accuracy for budget in budgets)
 
 
-def test_the_storage_holds_the_finished_trials_with_their_constraints(storage: str) -> None:
-    run_study(fake_problem(budget=Budget(latency_ms=0.5)), trials=20, seed=0, storage=storage, name="mine")
-    backend: Any = storage
-    if "://" not in storage:
-        backend = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(storage))
-    study = optuna.load_study(study_name="mine", storage=backend)
-    trials = study.get_trials()
-    assert [trial.state.name for trial in trials] == ["COMPLETE"] * 20
-    problem = fake_problem()
+class MeasuredLatency(FakeLatency):
+    """Says which networks it has to measure."""
+
+    is_measured = True
+
+    def __init__(self) -> None:
+        super().__init__(half_width=None)
+        self.measured: list[bytes] = []
+        self._known: dict[bytes, float] = {}
+
+    def recall(self, rows_NC: Rows, values_N: NDArray[np.float64], /) -> None:
+        self._known.update(zip((row_C.tobytes() for row_C in rows_NC), values_N.tolist(), strict=True))
+
+    def estimates_of_rows(self, rows_NC: Rows, /) -> tuple[NDArray[np.float64], ...]:
+        for row_C in rows_NC:
+            if row_C.tobytes() not in self._known:
+                self.measured.append(row_C.tobytes())
+                self._known[row_C.tobytes()] = float(super().estimates_of_rows(row_C[None])[0][0])
+        ms_N = np.array([self._known[row_C.tobytes()] for row_C in rows_NC])
+        return ms_N, np.full(len(ms_N), np.nan), np.full(len(ms_N), np.nan)
+
+
+def test_what_was_measured_is_not_measured_again_by_the_next_process(tmp_path: Path) -> None:
+    storage, log = str(tmp_path / "study.journal"), tmp_path / "log"
+    for number in range(2):
+        latency = MeasuredLatency()
+        problem = fake_problem(accuracy=SlowAccuracy(str(log), seconds=0), latencies=[latency])
+        front = run_study(problem, seed=0, effort=effort(12, 0), storage=storage)
+        # Looking for the least latency measures the smallest network, before any trial.
+        assert len(set(latency.measured)) == len(latency.measured) <= (13 if number == 0 else 1)
+        assert front.metadata["study"]["trials"] == 12
+    begun = [line for line in log.read_text().splitlines() if "begins" in line]
+    assert len(set(begun)) == len(begun) <= 12
+    trial = trials_of(storage, SMALL.name)[0]
+    assert trial.user_attrs["latency_ms@paper"] == trial.values[1]
+
+
+def test_a_study_of_arrays_is_resumed(storage: str) -> None:
+    run_study(fake_problem(), seed=0, effort=effort(16), storage=storage)
+    whole = run_study(fake_problem(), seed=0, effort=effort(24), storage=storage)
+    assert whole.metadata["study"]["trials"] == 24
+    assert [trial.state.name for trial in trials_of(storage, SMALL.name)] == ["COMPLETE"] * 24
+
+
+@pytest.mark.parametrize("evaluations", [0, 50])
+def test_the_storage_holds_the_finished_trials_with_their_constraints(storage: str, evaluations: int) -> None:
+    run_study(fake_problem(budget=Budget({"latency_ms": 0.5})), seed=0, effort=effort(10, evaluations), storage=storage, name="mine")
+    trials = trials_of(storage, "mine")
+    assert [trial.state.name for trial in trials] == ["COMPLETE"] * 10
     for trial in trials[::5]:
-        arch = SMALL.decode([trial.params.get(gene.name, 0) for gene in SMALL.columns])
-        columns = problem.evaluate([arch])
-        assert trial.values == pytest.approx([columns["accuracy"][0], columns["latency_ms"][0]])
-        assert trial.constraints == pytest.approx({"latency_ms": columns["latency_high_ms"][0] / 0.5 - 1})
-    assert study.best_trials
+        row_1C = SMALL.canonical(np.array([[trial.params.get(gene.name, 0) for gene in SMALL.columns]], dtype=np.int8))
+        columns = archive_of(SMALL, row_1C).columns
+        assert trial.values == pytest.approx([columns["accuracy"][0], columns[HIGH][0]])
+        assert trial.constraints == pytest.approx({"latency_ms <= 0.5": columns[HIGH][0] / 0.5 - 1})
+        assert trial.user_attrs["latency_ms <= 0.5"] == trial.constraints["latency_ms <= 0.5"]
 
 
 class Failing(FakeAccuracy):
@@ -176,46 +235,45 @@ class Failing(FakeAccuracy):
         self._failure = failure
         self._calls = calls
 
-    def __call__(self, archs: Sequence[Arch], /) -> NDArray[np.float64]:
-        values = super().__call__(archs)
+    def of_rows(self, rows_NC: Rows, /) -> NDArray[np.float64]:
+        values = super().of_rows(rows_NC)
         self._calls -= 1
         if self._calls < 0 and isinstance(self._failure, Exception):
             raise self._failure
-        return np.where(np.arange(len(values)) == 3, self._failure, values) if self._calls < 0 else values
+        return np.where(np.arange(len(values)) == len(values) // 2, self._failure, values) if self._calls < 0 else values
 
 
+@pytest.mark.parametrize("evaluations", [0, 100])
 @pytest.mark.parametrize(("failure", "words"), [(float("nan"), "answers nan"), (RuntimeError("no power"), "RuntimeError: no power")])
-def test_a_failing_accuracy_leaves_the_study_intact(failure: Exception | float, words: str, tmp_path: Path) -> None:
-    storage = str(tmp_path / "study.journal")
-    with pytest.raises(SearchError, match=words):
-        run_study(fake_problem(accuracy=Failing(failure, calls=1)), trials=100, seed=0, storage=storage)
-    accuracy = FakeAccuracy(SMALL)
-    front = run_study(fake_problem(accuracy=accuracy), trials=100, seed=0, storage=storage)
-    assert front.metadata["study"]["trials"] == 100
-    assert len(accuracy.asked) <= 50
+def test_a_failing_accuracy_leaves_the_study_intact(failure: Exception | float, words: str, evaluations: int, storage: str) -> None:
+    with pytest.raises(SearchError, match=words) as caught:
+        run_study(fake_problem(accuracy=Failing(failure, calls=3)), seed=0, effort=effort(20, evaluations), storage=storage)
+    assert "\n" not in str(caught.value)
+    states = [trial.state.name for trial in trials_of(storage, SMALL.name)]
+    assert set(states) <= {"COMPLETE", "FAIL"}
+    front = run_study(fake_problem(), seed=0, effort=effort(20, evaluations), storage=storage)
+    assert front.metadata["study"]["trials"] == 20
+    states = [trial.state.name for trial in trials_of(storage, SMALL.name)]
+    assert states.count("COMPLETE") == 20
+    assert states.count("RUNNING") == 0
 
 
 @pytest.mark.parametrize(
     ("other", "key"),
     [
-        ({"budget": Budget(macs=1e6)}, "budget"),
-        ({"latency": FakeLatency(half_width=0.1)}, "latency_digest"),
-        ({"objectives": ("latency_ms", "macs")}, "objectives"),
+        ({"budget": Budget({"macs": 1e6})}, "budget"),
+        ({"latencies": [FakeLatency(half_width=0.1)]}, "latency_digest"),
+        ({"objectives": (HIGH, "macs")}, "objectives"),
+        ({"space": SPACE}, "genes_digest"),
+        ({"latencies": [FakeLatency(device="other")]}, "devices"),
     ],
 )
 def test_a_study_of_another_problem_is_not_resumed(other: dict[str, Any], key: str, tmp_path: Path) -> None:
     storage = str(tmp_path / "study.journal")
-    run_study(fake_problem(), trials=10, seed=0, storage=storage)
+    run_study(fake_problem(), seed=0, effort=effort(10), storage=storage)
     with pytest.raises(SearchError, match=f"{key} of study '{SMALL.name}'"):
-        run_study(fake_problem(**other), trials=20, seed=0, storage=storage)
-    assert len(run_study(fake_problem(**other), trials=20, seed=0, storage=storage, name="another"))
-
-
-@pytest.mark.parametrize("storage", ["sqlite:////nowhere/at/all/study.db", "nonsense://", "/nowhere/study.journal"])
-def test_a_storage_that_cannot_be_used_is_one_sentence(storage: str) -> None:
-    with pytest.raises(SearchError, match="storage of a study") as caught:
-        run_study(fake_problem(), trials=10, seed=0, storage=storage)
-    assert "\n" not in str(caught.value)
+        run_study(fake_problem(**other), seed=0, effort=effort(20), storage=storage)
+    assert len(run_study(fake_problem(**other), seed=0, effort=effort(20), storage=storage, name="another"))
 
 
 # -- manners -----------------------------------------------------------------------------------------------------------
@@ -223,29 +281,30 @@ def test_a_storage_that_cannot_be_used_is_one_sentence(storage: str) -> None:
 
 def test_optuna_is_silent_and_its_verbosity_untouched(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     handler = optuna.logging.get_verbosity(), logging.getLogger("optuna").handlers[:]
-    run_study(fake_problem(), trials=20, seed=0)
-    run_study(fake_problem(), trials=20, seed=0, storage=str(tmp_path / "study.journal"))
-    run_study(fake_problem(), trials=30, seed=0, storage=str(tmp_path / "study.journal"))
+    run_study(fake_problem(), seed=0, effort=effort(20))
+    run_study(fake_problem(), seed=0, effort=effort(20), storage=str(tmp_path / "study.journal"))
+    run_study(fake_problem(), seed=0, effort=effort(30, 0), storage=str(tmp_path / "study.journal"))
+    run_study(fake_problem(), seed=0, effort=effort(5, 0), storage=f"sqlite:///{tmp_path}/study.db")
     assert capfd.readouterr() == ("", "")
     assert (optuna.logging.get_verbosity(), logging.getLogger("optuna").handlers) == handler
 
 
-def test_progress_ends_at_its_total() -> None:
+@pytest.mark.parametrize("evaluations", [0, 300])
+def test_progress_ends_at_its_total(evaluations: int) -> None:
     seen: list[tuple[int, int]] = []
-    run_study(fake_problem(), trials=70, seed=0, neighbours=50, progress=lambda done, total, text="": seen.append((done, total)))
-    assert {total for _, total in seen} == {120}
+    settings = effort(70, evaluations)
+    run_study(fake_problem(), seed=0, effort=settings, progress=lambda done, total, text="": seen.append((done, total)))
+    assert {total for _, total in seen} == {70 + evaluations}
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
-    assert seen[-1] == (120, 120)
+    assert seen[-1] == (70 + evaluations, 70 + evaluations)
 
 
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"trials": 0}, "at least 1 trial"),
-        ({"neighbours": -1}, "at least 1 trial and 0 neighbours"),
-        ({"sampler": "nsga"}, "did you mean 'nsga"),
-    ],
-)
-def test_wrong_settings_are_refused(settings: dict[str, Any], words: str) -> None:
-    with pytest.raises(OfaError, match=words):
-        run_study(fake_problem(), **{"trials": 10, "seed": 0, **settings})
+@pytest.mark.parametrize("wrong", [{"trials": 0}, {"evaluations": -1}, {"islands": 0}])
+def test_too_little_effort_is_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(OfaError, match="at least 1 trial, 0 evaluations and 1 island"):
+        Effort(**wrong)
+
+
+def test_an_unknown_sampler_is_refused() -> None:
+    with pytest.raises(SearchError, match="did you mean 'nsga"):
+        run_study(fake_problem(), seed=0, sampler="nsga")

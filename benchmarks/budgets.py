@@ -1,0 +1,260 @@
+"""How good networks are after so many seconds of search, on published tables and predictors.
+
+    python benchmarks/budgets.py --tables note10_lookup_tables/*.yaml --predictor ofa_acc_predictor.pth --out ..
+
+Needs MIT's lookup tables of the Samsung Note10 and MIT's accuracy predictor, which the project does not contain. Space: ofa-mbv3-w1.2
+at the resolutions of the tables, for MACs at the five that MIT searches. What is timed is ``run_study`` from its call on; before it,
+files are read and tables compiled, whose seconds are stated. "Best known" is the best of all runs here and of long ones.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `ofa search` does
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from machine import describe_machine, others_during
+
+from latency_tables import Estimator, LatencyTable
+from latency_tables.importing import import_mit_tables
+from ofa.families import get_space
+from ofa.interop.mit import MitPredictor, load_predictor
+from ofa.space import Rows, Space
+from search.budget import Budget
+from search.impossible import ImpossibleBudgetError
+from search.pareto import Floats, non_dominated
+from search.problem import Problem
+from search.study import Effort, run_study
+
+MIT_RESOLUTIONS = (160, 176, 192, 208, 224)
+MARKS_S = (0.2, 0.5, 1.0, 2.0)
+LATENCIES_MS = (15, 20, 25, 30, 35)
+MACS = 300e6
+BEST = Effort(trials=160, evaluations=250_000, islands=8)
+LONG = Effort(trials=320, evaluations=1_000_000, islands=16)
+SMALL = {"depth": [0], "kernel": [3, 7], "expand": [3, 6]}
+"""Of the space that is enumerated: two blocks a stage, four choices each."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tables", nargs="+", type=Path, required=True)
+    parser.add_argument("--predictor", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--long-runs", type=int, default=3)
+    parser.add_argument("--fronts", type=int, default=3, help="searches of the whole front")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    start = time.perf_counter()
+    full = get_space("ofa-mbv3-w1.2")
+    table = import_mit_tables(arguments.tables, full, device="note10")
+    space = full.restrict(resolution=table.metadata["spaces"][full.name])
+    predictor = load_predictor(arguments.predictor, full)
+    estimator = compiled(space, table)
+    prepared_s = round(time.perf_counter() - start, 2)
+    with others_during() as others:
+        figures = {
+            "prepared_s": prepared_s,
+            "predictor_networks_per_s": predictor_speed(predictor),
+            "within_a_budget": [
+                *(budgeted(space, predictor, [estimator], "latency_ms", ms, arguments) for ms in LATENCIES_MS),
+                budgeted(full.restrict(resolution=MIT_RESOLUTIONS), predictor, [], "macs", MACS, arguments),
+            ],
+            "enumerated": enumerated(space.restrict(**SMALL), predictor, table),
+        }
+        figures["fronts"] = fronts(space, predictor, estimator, arguments, figures["within_a_budget"])
+    value = {"machine": describe_machine(), "other_load_cores": others.cores, "figures": figures}
+    print(json.dumps(figures, indent=1))
+    if arguments.out:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(json.dumps(value, indent=1) + "\n")
+
+
+def compiled(space: Space, table: LatencyTable) -> Estimator:
+    estimator = Estimator(space, table)
+    estimator.latencies_of_rows(space.sample_rows(1, np.random.default_rng(0)))
+    return estimator
+
+
+class Watched:
+    """An accuracy source that notes the best within the budget, and when it was asked for."""
+
+    def __init__(self, source: MitPredictor, space: Space, allowed: Problem | None = None) -> None:
+        self._source = source
+        self.space = source.space
+        self._own = space
+        self.within: Problem | None = allowed
+        self.found: list[tuple[float, float]] = []
+        self.asked = 0
+        self.start = time.perf_counter()
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        return self._source.provenance
+
+    def of_rows(self, rows_NC: Rows, /) -> Floats:
+        accuracies = self._source.of_rows(rows_NC)
+        assert self.within is not None
+        columns = self.within.costs_of_rows(self.space.rows_in(self._own, rows_NC))
+        allowed = np.ones(len(rows_NC), dtype=bool)
+        for limit in self.within.limits:
+            allowed &= limit.excess(columns) <= 0
+        best = float(accuracies[allowed].max(initial=0))
+        self.asked += len(rows_NC)
+        if best > self.best_at(np.inf):
+            self.found.append((time.perf_counter() - self.start, best))
+        return accuracies
+
+    def interval_of_rows(self, rows_NC: Rows, /) -> tuple[Floats, Floats]:
+        return self._source.interval_of_rows(rows_NC)
+
+    def best_at(self, seconds: float) -> float:
+        return max((best for when, best in self.found if when <= seconds), default=0.0)
+
+
+def one_search(space: Space, predictor: MitPredictor, latencies: Sequence[Estimator], budget: Budget, seed: int, effort: Effort) -> Watched:
+    watched = Watched(predictor, space)
+    problem = Problem(space=space, accuracy=watched, latencies=latencies, budget=budget, objectives=())
+    problem.costs_of_rows(space.sample_rows(1, np.random.default_rng(0)))  # compiled
+    watched.within = problem
+    watched.start = time.perf_counter()
+    run_study(problem, seed=seed, effort=effort)
+    return watched
+
+
+def budgeted(
+    space: Space, predictor: MitPredictor, latencies: Sequence[Estimator], name: str, limit: float, arguments: argparse.Namespace
+) -> dict[str, Any]:
+    """The most accurate network within one budget, seed by seed."""
+    budget = Budget({name: limit})
+    runs = [one_search(space, predictor, latencies, budget, seed, BEST) for seed in range(arguments.seeds)]
+    long = [one_search(space, predictor, latencies, budget, 1000 + seed, LONG) for seed in range(arguments.long_runs)]
+    best = max(run.best_at(np.inf) for run in (*runs, *long))
+    medians = {str(mark): statistics.median(run.best_at(mark) for run in runs) for mark in MARKS_S}
+    found = {
+        "budget": {name: limit},
+        "best_known": best,
+        "median_after_s": {mark: round(value, 5) for mark, value in medians.items()},
+        "below_best_known_after_s": {mark: round(best - value, 5) for mark, value in medians.items()},
+        "worst_after_1_s": round(min(run.best_at(1.0) for run in runs), 5),
+        "median_when_all_done": round(statistics.median(run.best_at(np.inf) for run in runs), 5),
+        "asked": statistics.median(run.asked for run in runs),
+    }
+    print(json.dumps(found), flush=True)
+    return found
+
+
+def predictor_speed(predictor: MitPredictor) -> dict[str, int]:
+    """Networks a second, from encoded archs to accuracies."""
+    space = predictor.space.restrict(resolution=MIT_RESOLUTIONS)
+    found = {}
+    for count in (512, 50_000):
+        rows_NC = space.rows_in(predictor.space, space.sample_rows(count, np.random.default_rng(0)))
+        seconds = []
+        for _ in range(15 if count > 1000 else 200):
+            start = time.perf_counter()
+            predictor.of_rows(rows_NC)
+            seconds.append(time.perf_counter() - start)
+        found[f"{count}_at_a_time"] = round(count / statistics.median(seconds))
+    return found
+
+
+def enumerated(space: Space, predictor: MitPredictor, table: LatencyTable) -> dict[str, Any]:
+    """A search against the truth, where it is known."""
+    estimator = compiled(space, table)
+    problem = Problem(space=space, accuracy=predictor, latencies=[estimator])
+    rows_NC = space.canonical(np.indices(space.cardinalities).reshape(len(space.cardinalities), -1).T.astype(np.int8))
+    rows_NC = np.unique(rows_NC, axis=0) if len(rows_NC) != space.size else rows_NC
+    start = time.perf_counter()
+    accuracy_N = np.concatenate([problem.accuracies(part) for part in np.array_split(rows_NC, 100)])
+    latency_N = problem.costs_of_rows(rows_NC)["latency_high_ms@note10"]
+    truth_s = time.perf_counter() - start
+    start = time.perf_counter()
+    front = run_study(problem, seed=0, effort=Effort())
+    seconds = time.perf_counter() - start
+    limits = np.random.default_rng(1).uniform(latency_N.min(), latency_N.max(), size=100)
+    exact = 0
+    for limit in limits.tolist():
+        (found,) = front.query(Budget({"latency_ms": limit}))
+        exact += int(found.accuracy == accuracy_N[latency_N <= limit].max())
+    reference = (float(latency_N.max()), float(accuracy_N.min()))
+    true_volume = hypervolume(latency_N, accuracy_N, reference)
+    volume = hypervolume(front.columns["latency_high_ms@note10"], front.columns["accuracy"], reference)
+    true_front = non_dominated(np.stack([latency_N, -accuracy_N], axis=1))
+    return {
+        "networks": space.size,
+        "exhaustive_s": round(truth_s, 2),
+        "search_s": round(seconds, 2),
+        "evaluated": front.metadata["study"]["evaluated"],
+        "true_optimum_of_100_budgets": exact,
+        "hypervolume": round(volume / true_volume, 6),
+        "front": len(front),
+        "true_front": int(true_front.sum()),
+    }
+
+
+def hypervolume(cost_N: Floats, accuracy_N: Floats, reference: tuple[float, float]) -> float:
+    """The area that the networks dominate, above the reference's accuracy and below its cost."""
+    order = np.argsort(cost_N)
+    cost_N, best_N = cost_N[order], np.maximum.accumulate(accuracy_N[order])
+    widths_N = np.diff(np.append(cost_N, reference[0]))
+    return float((widths_N * (best_N - reference[1])).sum())
+
+
+def fronts(
+    space: Space, predictor: MitPredictor, estimator: Estimator, arguments: argparse.Namespace, budgeted: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """One search for every budget, what it costs to ask the front, and budgets that cannot be."""
+    problem = Problem(space=space, accuracy=predictor, latencies=[estimator])
+    found, seconds = [], []
+    for seed in range(arguments.fronts):
+        start = time.perf_counter()
+        found.append(run_study(problem, seed=seed, effort=Effort()))
+        seconds.append(time.perf_counter() - start)
+    gaps = {}
+    for each in budgeted:
+        if "latency_ms" in each["budget"]:
+            limit = each["budget"]["latency_ms"]
+            answers = [front.query(Budget({"latency_ms": limit}))[0].accuracy for front in found]
+            gaps[str(limit)] = round(each["best_known"] - statistics.median(answers), 5)
+    front = found[0]
+    limits = np.random.default_rng(0).uniform(10, 60, size=300).tolist()
+    query_ms = [1e3 * elapsed(lambda limit=limit: front.query(Budget({"latency_ms": limit}), top=3)) for limit in limits]
+    impossible = Problem(space=space, accuracy=predictor, latencies=[estimator], budget=Budget({"latency_ms": 1}))
+    return {
+        "seconds": [round(each, 2) for each in seconds],
+        "networks": [len(front) for front in found],
+        "evaluated": [front.metadata["study"]["evaluated"] for front in found],
+        "median_below_best_known": gaps,
+        "query_ms": {"median": round(statistics.median(query_ms), 3), "max": round(max(query_ms), 3)},
+        "impossible_query_ms": round(1e3 * refused(lambda: front.query(Budget({"latency_ms": 1}))), 2),
+        "impossible_search_s": round(refused(lambda: run_study(impossible, seed=0)), 3),
+    }
+
+
+def elapsed(call: Any) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def refused(call: Any) -> float:
+    start = time.perf_counter()
+    try:
+        call()
+    except ImpossibleBudgetError:
+        return time.perf_counter() - start
+    raise AssertionError("an impossible budget was answered")
+
+
+if __name__ == "__main__":
+    main()

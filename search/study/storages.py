@@ -1,0 +1,219 @@
+"""Where studies are kept: databases, journal files, gRPC proxies."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+from urllib.parse import quote, quote_plus, urlsplit
+
+import sqlalchemy
+from filelock import FileLock
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import BaseStorage, GrpcStorageProxy, JournalStorage, RDBStorage, get_storage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from ofa.errors import MissingExtraError, OfaError, SearchError
+
+__all__ = ["OpenStorage", "in_one_sentence", "open_storage", "without_password"]
+
+_GRPC = "grpc://"
+_ANSWER_S = 10
+"""In which a server must answer for the first time."""
+_TRIES = 8
+_RETRY_S = 0.1
+_MADE_BY_ANOTHER = ("already exists", "unique", "duplicate", "locked")
+"""In what a database says when the same is made twice."""
+_TURN_S = 60
+"""In which a SQLite file must come free for a worker while others write."""
+
+
+@dataclass(frozen=True)
+class OpenStorage:
+    """A storage that this process has open.
+
+    Attributes:
+        storage: Optuna's.
+        close: lets its connections go.
+    """
+
+    storage: BaseStorage
+    close: Callable[[], None]
+
+
+def open_storage(text: str) -> OpenStorage:
+    """The storage of a text.
+
+    Args:
+        text: a database's URL such as ``sqlite:///study.db`` or ``postgresql://user@host/name``; ``grpc://host:port`` of a server that
+            ``optuna.storages.run_grpc_proxy_server`` runs; or the path of a journal file.
+
+    Raises:
+        SearchError: it cannot be used.
+        MissingExtraError: its driver is not installed.
+    """
+    with in_one_sentence(text):
+        if text.startswith(_GRPC):
+            return _proxy(text)
+        if "://" in text:
+            return _database(text)
+        return OpenStorage(JournalStorage(JournalFileBackend(text, lock_obj=_SystemLock(text))), close=lambda: None)
+
+
+def _proxy(text: str) -> OpenStorage:
+    if find_spec("grpc") is None or find_spec("google.protobuf") is None:
+        raise MissingExtraError("a study behind a gRPC proxy", "grpc")
+    address = urlsplit(text)
+    if not address.hostname or not address.port:
+        raise ValueError("a proxy is written grpc://host:port")
+    proxy = GrpcStorageProxy(host=address.hostname, port=address.port)
+    try:
+        proxy.wait_server_ready(timeout=_ANSWER_S)
+    except ConnectionError:
+        proxy.close()
+        raise
+    return OpenStorage(proxy, proxy.close)
+
+
+def _database(text: str) -> OpenStorage:
+    url = make_url(text)
+    try:
+        storage = _with_tables(lambda: RDBStorage(text, engine_kwargs=_engine_settings(url)))
+    except ImportError as error:
+        if url.get_backend_name() == "postgresql":
+            raise MissingExtraError("a study in PostgreSQL", "postgresql") from error
+        raise
+    if url.get_backend_name() == "sqlite":
+        sqlalchemy.event.listen(storage.engine, "begin", _begin_alone)
+    # Optuna wraps what it opens itself in a cache, without which each look at a study would read all of it again.
+    return OpenStorage(get_storage(storage), storage.engine.dispose)
+
+
+def _with_tables(make: Callable[[], RDBStorage]) -> RDBStorage:
+    """Make a storage, again where another process was making the tables of a new database at the same moment."""
+    for attempt in range(1, _TRIES):
+        try:
+            return make()
+        except Exception as error:
+            if not any(sign in _reason(error).lower() for sign in _MADE_BY_ANOTHER):
+                raise
+        time.sleep(_RETRY_S * attempt)
+    return make()
+
+
+def _engine_settings(url: URL) -> dict[str, Any]:
+    if url.get_backend_name() == "sqlite":
+        return {"connect_args": {"timeout": _TURN_S}}
+    settings: dict[str, Any] = {"pool_pre_ping": True}  # a connection may be lost while a network is measured
+    if url.drivername in ("postgresql", "postgresql+psycopg", "postgresql+psycopg2") and "connect_timeout" not in url.query:
+        settings["connect_args"] = {"connect_timeout": _ANSWER_S}
+    return settings
+
+
+def _begin_alone(connection: sqlalchemy.Connection) -> None:
+    """Take SQLite's lock before a trial is read, not after.
+
+    SQLite does not know the ``SELECT ... FOR UPDATE`` by which Optuna lets only one worker change a trial from waiting to running, or
+    finish it: two could do so at a time.
+    """
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+class _SystemLock(JournalFileOpenLock):
+    """The lock of a journal file that goes when its holder is killed, and what a killed writer left half written with it.
+
+    Optuna's own locks are files, which a killed process leaves behind; the others would wait for half a minute.
+
+    Args:
+        path: the journal file.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self._path = path
+        self._system = FileLock(f"{path}.ofa-lock")
+
+    def acquire(self) -> bool:
+        self._system.acquire()
+        _cut_half_line(self._path)
+        return True
+
+    def release(self) -> None:
+        self._system.release()
+
+
+def _cut_half_line(path: str) -> None:
+    """Cut off what stands behind the last end of a line; whole entries of a journal end with one."""
+    with open(path, "r+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        if not end:
+            return
+        file.seek(end - 1)
+        if file.read(1) == b"\n":
+            return
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
+
+
+# -- what goes wrong ---------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def in_one_sentence(text: str) -> Iterator[None]:
+    """Say of any error of a storage what it means, without the password in its URL.
+
+    Raises:
+        SearchError: instead of the error.
+    """
+    try:
+        yield
+    except (OfaError, UpdateFinishedTrialError):
+        raise
+    except Exception as error:  # each driver has errors of its own
+        # Those carry the URL, or what they were asked to connect to, so none of them is shown as the cause where there is a secret.
+        raise SearchError(
+            "the storage of a study must be a database, a gRPC proxy or a journal file that can be used, but "
+            f"'{without_password(text)}' cannot be: {_hidden(_reason(error), text)}; check it, or search without one"
+        ) from (None if _secrets(text) else error)
+
+
+def without_password(text: str) -> str:
+    """A storage as it may be shown."""
+    return _hidden(text, text)
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of the innermost error that says something."""
+    inner = error
+    while inner.__cause__ is not None and str(inner.__cause__).strip():
+        inner = inner.__cause__
+    details = getattr(inner, "details", None)  # of gRPC, whose own text has many lines
+    told = str(details() if callable(details) else inner).strip()
+    return told.splitlines()[0] if told else type(error).__name__
+
+
+def _hidden(message: str, text: str) -> str:
+    for secret in sorted(_secrets(text), key=len, reverse=True):
+        message = message.replace(secret, "***")
+    return message
+
+
+def _secrets(text: str) -> set[str]:
+    """The password of a URL as it may come in messages."""
+    if "://" not in text:
+        return set()
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):
+        # What is no URL may still hold a password, between the first colon and the last @ of the address.
+        told = text.partition("://")[2].rpartition("@")[0].partition(":")[2]
+        return {told} - {""}
+    values = [url.password, *(value for key, value in url.query.items() if "pass" in key.lower() or "secret" in key.lower())]
+    plain = {each for value in values if value for each in ([value] if isinstance(value, str) else value)}
+    return {form for each in plain for form in (each, quote(each, safe=""), quote_plus(each), quote(each, safe=" +"))} - {""}
