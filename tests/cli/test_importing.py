@@ -127,7 +127,7 @@ def test_the_predictor_becomes_safetensors(tmp_path: Path) -> None:
     space = get_space("ofa-mbv3-w1.0")
     archs = [space.largest(224), space.smallest(128)]
     # Every input weighs the same here, so the output is the share of features that are set: 2 for each block, and the resolution.
-    np.testing.assert_allclose(mit.load_predictor(path).predict(archs), [41 / 128, 21 / 128], rtol=1e-6)
+    np.testing.assert_allclose(mit.load_predictor(path).predict(archs), [41 / 128, 21 / 128], rtol=1e-5)  # computed in float32
     with pytest.raises(FileError, match="add that ending"):
         importing.import_predictor(tmp_path / "acc_predictor.pth", tmp_path / "mit.pth", space="ofa-mbv3-w1.0")
 
