@@ -8,7 +8,8 @@ round, from which Optuna goes on: it carries what islands have found from one to
 The sampler steers a study in memory (``steering``), because a storage that is asked for every gene of every trial would cost a hundred
 times the sampler's own work. What counts is the ledger (``ledger``), the study in the storage: a trial is claimed there whole, in one
 write, and finished in another, so that several processes or machines share one study, and whoever opens it (a later run,
-optuna-dashboard) finds what is finished.
+optuna-dashboard) finds what is finished. Workers beside each other evolve islands of their own, and the process that watches over them
+ends the search with the look around the front of all of them.
 """
 
 from search.study.effort import SAMPLERS, Effort

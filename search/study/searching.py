@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 import numpy as np
 from optuna.trial import FrozenTrial, Trial
@@ -24,7 +24,7 @@ from search.study.effort import Counts, Effort, Share
 from search.study.ledger import Ledger
 from search.study.steering import Steering
 
-__all__ = ["Search", "recall"]
+__all__ = ["Search", "evaluating", "recall"]
 
 _BATCH = 16
 """Networks that Optuna proposes in a round."""
@@ -37,7 +37,7 @@ _IDLE_S = 0.3
 
 
 class Search:
-    """Trials as they come, and this worker's share of evolution and of the last look.
+    """Trials as they come, this worker's share of evolution, and of a worker without siblings the last look.
 
     Args:
         problem: what to search for.
@@ -103,8 +103,9 @@ class Search:
         if islands is not None:
             with self._one_sentence():
                 self._evolved += islands.evolve(evolution - self._evolved)
-                limit = self._share.of(self._effort.evaluations) - self._evolved
-                self._neighbours = improve(self.archive, limit=limit, progress=self._report_neighbours)
+                if self._share.workers == 1:  # else whoever puts the shares together looks, at all of the front
+                    limit = self._effort.evaluations - self._evolved
+                    self._neighbours = improve(self.archive, limit=limit, progress=self._report_neighbours)
         self._help()
         self._report()
 
@@ -115,17 +116,8 @@ class Search:
         self._neighbours = done
         self._report()
 
-    @contextmanager
-    def _one_sentence(self) -> Iterator[None]:
-        try:
-            yield
-        except OfaError:
-            raise
-        except Exception as error:  # accuracy and latency sources are the caller's, so anything may come
-            raise SearchError(
-                f"every network of a search must be evaluated, but {type(error).__name__}: {error} came after {self._trials} finished "
-                "trials, which a storage keeps; correct it and run the same search again"
-            ) from error
+    def _one_sentence(self) -> AbstractContextManager[None]:
+        return evaluating(self._trials)
 
     # -- evolution -----------------------------------------------------------------------------------------------------
 
@@ -244,6 +236,24 @@ class Search:
         limits = {f"{limit.name} {'<=' if limit.sign > 0 else '>='} {limit.limit:g}": limit for limit in self._problem.limits}
         excess = {name: limit.excess(columns) for name, limit in limits.items()}
         return [(values, {name: float(excess_N[i]) for name, excess_N in excess.items()}) for i, values in enumerate(values_NK)]
+
+
+@contextmanager
+def evaluating(trials: int) -> Iterator[None]:
+    """Say in one sentence what goes wrong in an evaluation after so many finished trials.
+
+    Raises:
+        SearchError: instead of any error that is not the project's own.
+    """
+    try:
+        yield
+    except OfaError:
+        raise
+    except Exception as error:  # accuracy and latency sources are the caller's, so anything may come
+        raise SearchError(
+            f"every network of a search must be evaluated, but {type(error).__name__}: {error} came after {trials} finished "
+            "trials, which a storage keeps; correct it and run the same search again"
+        ) from error
 
 
 def recall(archive: Archive, rows_NC: Rows, trials: Sequence[FrozenTrial]) -> None:

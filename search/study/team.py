@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -19,13 +20,14 @@ from ofa.space import Rows
 from search.archive import Archive
 from search.front import Front
 from search.harvest import check_possible, front_of
+from search.neighbourhood import improve
 from search.pareto import Floats
 from search.problem import Problem
 from search.study.effort import Counts, Effort, check_sampler
 from search.study.ledger import PATIENCE_S, Ledger
 from search.study.presence import new_group, worker_name
 from search.study.run import describe, front_metadata, run_study
-from search.study.searching import recall
+from search.study.searching import evaluating, recall
 from search.study.steering import Steering
 from search.study.worker import Task, work
 
@@ -93,20 +95,32 @@ def run_workers(
         archive = Archive(problem)
         look = ledger.look()
         recall(archive, Steering(problem.space, problem.costs, "random", seed).rows([t.params for t in look.fresh]), look.fresh)
+    about = {"sampler": sampler, "seed": seed, "workers": workers, **_deaths(members), "trials": look.finished}
+    with evaluating(look.finished):
+        about |= _put_together(archive, members, effort, progress)
+    progress(effort.total, effort.total, f"{len(archive)} different networks")
+    # A network that several workers came upon is counted for each of them.
+    about["evaluated"] = look.finished + about["evolved"] + about["neighbours"]
+    return front_of(archive, front_metadata(problem, description, {**about, "seconds": round(time.perf_counter() - start, 3)}))
+
+
+def _deaths(members: Sequence[_Member]) -> dict[str, Any]:
+    died = [f"worker {member.index + 1}: {member.reason}" for member in members if member.reason is not None]
+    return {"died": len(died), **({"deaths": died} if died else {})}
+
+
+def _put_together(archive: Archive, members: Sequence[_Member], effort: Effort, progress: Progress) -> dict[str, int]:
+    """Take in what each worker found, and look around the front of all of it."""
     for member in members:
         if member.found is not None:
             archive.evaluate(*member.found)
-    progress(effort.total, effort.total, f"{len(archive)} different networks")
-    about = {"sampler": sampler, "seed": seed, **_summary(members, look.finished), "seconds": round(time.perf_counter() - start, 3)}
-    return front_of(archive, front_metadata(problem, description, about))
+    evolved = sum(member.counts.evolved for member in members)
+    neighbours = improve(archive, limit=effort.evaluations - evolved, progress=partial(_report_look, progress, effort))
+    return {"evolved": evolved, "neighbours": neighbours}
 
 
-def _summary(members: Sequence[_Member], trials: int) -> dict[str, Any]:
-    """What was done; ``evaluated`` counts a network again for each worker that came upon it."""
-    evolved, neighbours = (sum(getattr(member.counts, name) for member in members) for name in ("evolved", "neighbours"))
-    died = [f"worker {member.index + 1}: {member.reason}" for member in members if member.reason is not None]
-    counts = {"trials": trials, "evolved": evolved, "neighbours": neighbours, "evaluated": trials + evolved + neighbours}
-    return {"workers": len(members), "died": len(died), **({"deaths": died} if died else {}), **counts}
+def _report_look(progress: Progress, effort: Effort, done: int, total: int, text: str = "") -> None:
+    progress(effort.total - total + done, effort.total, text)
 
 
 def _temporary_file(stack: ExitStack) -> str:
