@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from budgets import MARKS_S, Watched, compiled
+from budgets import MARKS_S, Watched, clocked_out, compiled
 from machine import describe_machine, others_during
 
 from latency_tables.importing import import_mit_tables
@@ -35,19 +35,6 @@ from search.study import Effort, run_study
 
 FOUNDERS = 3000
 MANY = 10**7
-
-
-class TimeIsUpError(Exception):
-    """Raised by the source when the last mark has passed."""
-
-
-class Clocked(Watched):
-    """An accuracy source that ends the search that asks it."""
-
-    def of_rows(self, rows_NC, /):
-        if time.perf_counter() - self.start > MARKS_S[-1]:
-            raise TimeIsUpError
-        return super().of_rows(rows_NC)
 
 
 def islands_alone(problem: Problem, seed: int, *, islands: int, members: int) -> None:
@@ -101,16 +88,16 @@ def main() -> None:
     figures = []
     with others_during() as others:
         for latency_ms in arguments.latencies:
-            runs: dict[str, list[Clocked]] = {name: [] for name in DESIGNS}
+            runs: dict[str, list[Watched]] = {name: [] for name in DESIGNS}
             for seed in range(arguments.seeds):
                 for name, design in DESIGNS.items():
-                    runs[name].append(watched := Clocked(predictor, space))
+                    runs[name].append(watched := Watched(predictor, space))
                     problem = Problem(
                         space=space, accuracy=watched, latencies=[estimator], budget=Budget({"latency_ms": latency_ms}), objectives=()
                     )
                     watched.within = problem
                     watched.start = time.perf_counter()
-                    clock_out(design, problem, seed)
+                    clocked_out(lambda design=design, problem=problem, seed=seed: design(problem, seed))
             for name, found in runs.items():
                 medians = {str(mark): round(statistics.median(run.best_at(mark) for run in found), 5) for mark in MARKS_S}
                 asked = statistics.median(run.asked for run in found)
@@ -120,17 +107,6 @@ def main() -> None:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         value = {"machine": describe_machine(), "other_load_cores": others.cores, "seeds": arguments.seeds, "figures": figures}
         arguments.out.write_text(json.dumps(value, indent=1) + "\n")
-
-
-def clock_out(design: Callable[[Problem, int], None], problem: Problem, seed: int) -> None:
-    """Run a design until it ends or the time is up; a study puts what a source raises into a sentence of its own."""
-    try:
-        design(problem, seed)
-    except TimeIsUpError:
-        return
-    except Exception as error:
-        if not isinstance(error.__cause__, TimeIsUpError):
-            raise
 
 
 if __name__ == "__main__":
