@@ -54,6 +54,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--long-runs", type=int, default=3)
     parser.add_argument("--fronts", type=int, default=3, help="searches of the whole front")
+    parser.add_argument("--only-speed", action="store_true", help="only how many networks a second the predictor evaluates")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     start = time.perf_counter()
@@ -64,21 +65,28 @@ def main() -> None:
     estimator = compiled(space, table)
     prepared_s = round(time.perf_counter() - start, 2)
     with others_during() as others:
-        figures = {
-            "prepared_s": prepared_s,
-            "predictor_networks_per_s": predictor_speed(predictor),
-            "within_a_budget": [
-                *(budgeted(space, predictor, [estimator], "latency_ms", ms, arguments) for ms in LATENCIES_MS),
-                budgeted(full.restrict(resolution=MIT_RESOLUTIONS), predictor, [], "macs", MACS, arguments),
-            ],
-            "enumerated": enumerated(space.restrict(**SMALL), predictor, table),
-        }
-        figures["fronts"] = fronts(space, predictor, estimator, arguments, figures["within_a_budget"])
+        figures: dict[str, Any] = {"prepared_s": prepared_s, "predictor_networks_per_s": predictor_speed(predictor)}
+        if not arguments.only_speed:
+            figures.update(searches(full, space, predictor, table, estimator, arguments))
     value = {"machine": describe_machine(), "other_load_cores": others.cores, "figures": figures}
     print(json.dumps(figures, indent=1))
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(json.dumps(value, indent=1) + "\n")
+
+
+def searches(
+    full: Space, space: Space, predictor: MitPredictor, table: LatencyTable, estimator: Estimator, arguments: argparse.Namespace
+) -> dict[str, Any]:
+    """All figures of searches."""
+    figures = {
+        "within_a_budget": [
+            *(budgeted(space, predictor, [estimator], "latency_ms", ms, arguments) for ms in LATENCIES_MS),
+            budgeted(full.restrict(resolution=MIT_RESOLUTIONS), predictor, [], "macs", MACS, arguments),
+        ],
+        "enumerated": enumerated(space.restrict(**SMALL), predictor, table),
+    }
+    return {**figures, "fronts": fronts(space, predictor, estimator, arguments, figures["within_a_budget"])}
 
 
 def compiled(space: Space, table: LatencyTable) -> Estimator:
