@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from hypothesis import settings
+from threadpoolctl import threadpool_limits
 
 # Times on shared machines say nothing about a test, and a run in CI must not find what the next one does not.
 settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=40, print_blob=True)
@@ -12,6 +15,8 @@ settings.load_profile("repeatable")
 
 
 @pytest.fixture(autouse=True, scope="session")
-def one_thread() -> None:
-    """Networks of tests are so small that torch's threads mostly wait for each other, for seconds on a busy machine."""
+def one_thread() -> Iterator[None]:
+    """Networks and matrices of tests are so small that threads mostly wait for each other, for seconds on a busy machine."""
     torch.set_num_threads(1)
+    with threadpool_limits(1):
+        yield
