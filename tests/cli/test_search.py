@@ -251,7 +251,7 @@ def test_networks_can_be_timed_instead_of_looked_up(run: Path, folder: Path) -> 
     front = Front.load(folder / "timed.parquet")
     assert report["study"]["evaluated"] <= 3
     assert front.metadata["latency"]["fake"]["source"] == "measured"
-    assert front.metadata["command"].startswith("ofa ")
+    assert front.metadata["command"].startswith("ofa")
 
 
 def test_an_impossible_search_says_so_at_once(predictor: Path, table: Path, folder: Path) -> None:
