@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
@@ -63,10 +64,9 @@ def work(task: Task, index: int, connection: Connection) -> None:
     try:
         with threadpool_limits(threads):
             _search(task, index, connection)
-    except OfaError as error:
-        connection.send(("reason", str(error)))
     except Exception as error:
-        connection.send(("reason", f"{type(error).__name__}: {error}"))
+        with suppress(OSError):  # of a pipe at whose other end nobody is any more
+            connection.send(("reason", str(error) if isinstance(error, OfaError) else f"{type(error).__name__}: {error}"))
 
 
 def _search(task: Task, index: int, connection: Connection) -> None:

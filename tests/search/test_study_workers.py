@@ -164,7 +164,8 @@ def test_a_trial_that_kills_whoever_tries_it_fails_in_the_end(tmp_path: Path) ->
     assert [trial.state.name for trial in trials_of(storage, SMALL.name)] == ["FAIL", "COMPLETE"]
 
 
-def test_an_interrupted_search_ends_its_workers_and_lets_their_trials_wait(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_workers_end_with_the_process_that_watches_over_them(how: signal.Signals, tmp_path: Path) -> None:
     log, storage = tmp_path / "log", str(tmp_path / "study.journal")
     code = (
         "from functools import partial; from tests.search.fakes import slow_problem; from search.study import *\n"
@@ -174,17 +175,22 @@ def test_an_interrupted_search_ends_its_workers_and_lets_their_trials_wait(tmp_p
     )
     script = tmp_path / "script.py"
     script.write_text(code)
-    process = subprocess.Popen([sys.executable, str(script)], env={**os.environ, "PYTHONPATH": os.getcwd()}, stderr=subprocess.DEVNULL)
+    errors = tmp_path / "errors"
+    with errors.open("w") as file:
+        process = subprocess.Popen([sys.executable, str(script)], env={**os.environ, "PYTHONPATH": os.getcwd()}, stderr=file)
     deadline = time.monotonic() + 120
     while len({process for process, _, _ in lines(log)}) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(how)
     assert process.wait(timeout=30) != 0
+    while any(exists(int(worker)) for worker, _, _ in lines(log)) and time.monotonic() < deadline:
+        time.sleep(0.05)
     begun = len(lines(log))
     assert {trial.state.name for trial in trials_of(storage, SMALL.name)} <= {"COMPLETE", "WAITING"}
     time.sleep(0.5)
     assert len(lines(log)) == begun
-    assert not any(exists(int(process)) for process, _, _ in lines(log))
+    assert not any(exists(int(worker)) for worker, _, _ in lines(log))
+    assert "Traceback" not in errors.read_text() or how == signal.SIGINT  # which Python itself tells of
 
 
 def exists(process: int) -> bool:
