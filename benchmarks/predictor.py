@@ -41,7 +41,7 @@ from search.features import features, log_macs
 from search.pareto import Floats
 from search.predictor import AccuracyPredictor, fit_ensemble
 from search.results import read_results
-from search.stratified import leaning_rows, sample_stratified
+from search.stratified import sample_stratified
 
 SPACE = get_space("ofa-mbv3-w1.0")
 FOLDS = 10
@@ -230,7 +230,7 @@ def of_rows(predictor: AccuracyPredictor, space: Space) -> Score:
 
 def best_rows(space: Space, score: Score, limits: Floats, rng: np.random.Generator, generations: int = 25) -> Rows:
     """The row of the highest score within each limit of log MACs, found by evolution; a row for each limit."""
-    rows_NC = np.concatenate([space.sample_rows(3000, rng), leaning_rows(space, 3000, rng), space.encode_all([space.smallest()])])
+    rows_NC = np.concatenate([space.sample_rows(3000, rng), space.sample_leaning_rows(3000, rng), space.encode_all([space.smallest()])])
     for generation in range(generations):
         rows_NC = np.unique(rows_NC, axis=0)
         size_N, score_N = log_macs(space, rows_NC), score(rows_NC)

@@ -139,21 +139,8 @@ class Space:
         return self.decode(rng.integers(self.cardinalities).tolist())
 
     def neighbours(self, arch: Arch) -> Iterator[Arch]:
-        """The archs that differ from ``arch`` in one gene, each once.
-
-        Where a stage grows, its new blocks have the smallest value of every gene, or the largest.
-        """
-        row = self.encode(arch)
-        active = self.active(np.array([row]))[0].tolist()
-        grown_large = [value if on else len(gene.values) - 1 for value, on, gene in zip(row, active, self.columns, strict=True)]
-        seen = {arch}
-        for column in (c for c, on in enumerate(active) if on):
-            for index in range(len(self.columns[column].values)):
-                for base in (row, grown_large):
-                    neighbour = self.decode([*base[:column], index, *base[column + 1 :]])
-                    if neighbour not in seen:
-                        seen.add(neighbour)
-                        yield neighbour
+        """The archs that differ from ``arch`` in one gene, each once, as of ``neighbour_rows``."""
+        yield from (found for found in map(self.decode, self.neighbour_rows(self.encode_all([arch])).tolist()) if found != arch)
 
     # -- rows of integers ---------------------------------------------------------------------------------------------
 
@@ -221,6 +208,30 @@ class Space:
     def sample_rows(self, count: int, rng: np.random.Generator) -> Rows:
         """Rows of archs drawn as ``sample`` draws them."""
         return self.canonical(rng.integers(self.cardinalities, size=(count, len(self.columns)), dtype=ROW_DTYPE))
+
+    def sample_leaning_rows(self, count: int, rng: np.random.Generator) -> Rows:
+        """Rows of archs of all sizes: in each, all genes lean to the small or the large side by one common amount.
+
+        Genes that are drawn independently give networks of middling size only.
+        """
+        lean_N1 = rng.random((count, 1))
+        return self.canonical(rng.binomial(self.cardinalities - 1, lean_N1).astype(ROW_DTYPE))
+
+    def neighbour_rows(self, rows_NC: Rows) -> Rows:
+        """Canonical rows of all archs that differ in one gene from one of ``rows_NC``, each once; the latter may be among them.
+
+        Where a stage grows, its new blocks have the smallest value of every gene, or the largest.
+        """
+        largest_C = (self.cardinalities - 1).astype(ROW_DTYPE)
+        bases = np.concatenate([rows_NC, np.where(self.active(rows_NC), rows_NC, largest_C)]).astype(ROW_DTYPE)
+        found = []
+        for column, count in enumerate(self.cardinalities.tolist()):
+            for value in range(count):
+                changed = bases[bases[:, column] != value].copy()
+                changed[:, column] = value
+                found.append(changed)
+        # A change in a block that is not there changes nothing.
+        return np.unique(self.canonical(np.concatenate(found)), axis=0)
 
     def active(self, rows_NC: Rows) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Whether each column of each row belongs to a block that is there; [N, C]."""

@@ -17,7 +17,7 @@ from search.features import log_macs
 from search.measured import LEAST_NETWORKS
 from search.pareto import Floats
 from search.predictor import AccuracyPredictor, fit_ensemble
-from search.stratified import leaning_rows, sample_stratified
+from search.stratified import sample_stratified
 
 __all__ = ["ROUNDS", "fit_actively"]
 
@@ -86,7 +86,7 @@ def _choose(space: Space, archs: Sequence[Arch], accuracies: Floats, count: int,
     measured_NC = space.encode_all(archs)
     # The sample makes sure that there are enough, in a space of few networks.
     enough = space.encode_all(sample_stratified(space, min(space.size, len(archs) + count), rng))
-    rows_NC = np.concatenate([enough, space.sample_rows(_CANDIDATES // 2, rng), leaning_rows(space, _CANDIDATES // 2, rng)])
+    rows_NC = np.concatenate([enough, space.sample_rows(_CANDIDATES // 2, rng), space.sample_leaning_rows(_CANDIDATES // 2, rng)])
     for generation in range(_GENERATIONS):
         rows_NC = _new(rows_NC, measured_NC)
         x_NF, size_N = known(space.rows_in(known.space, rows_NC)), log_macs(space, rows_NC)

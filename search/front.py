@@ -14,12 +14,12 @@ import pandas as pd
 
 from ofa.arch import Arch
 from ofa.errors import FileError, SearchError
-from search.budget import COUNTS, ENERGY, Budget, Columns, at_device, excess_of, known_columns
+from search.budget import COUNTS, ENERGY, Budget, at_device, excess_of, known_columns
 from search.impossible import impossible
-from search.pareto import Bools, Floats, non_dominated
+from search.pareto import Floats
 from search.store import read_table, write_table
 
-__all__ = ["Candidate", "Front", "Latency", "staircase"]
+__all__ = ["Candidate", "Front", "Latency"]
 
 _SCHEMA = 2
 _ACCURACIES = ("accuracy", "accuracy_low", "accuracy_high")
@@ -57,10 +57,6 @@ class Candidate:
     params: int
     weight_bytes: int
     peak_activation_bytes: int
-
-    def latency_on(self, device: str) -> Latency | None:
-        """What is promised on a device; None where nothing is."""
-        return self.latencies.get(device)
 
     def to_json(self) -> dict[str, Any]:
         """All of it, as JSON values; what is promised on the first device stands beside the other costs too."""
@@ -183,8 +179,3 @@ class Front:
         on_front = rows.pop("on_front").to_numpy(dtype=np.bool_)
         dominated = rows[~on_front].drop(columns="arch").dropna(axis="columns", how="all")
         return cls(rows[on_front], dominated, metadata)
-
-
-def staircase(columns: Columns, costs: tuple[str, ...]) -> Bools:
-    """Which networks no other beats in accuracy and these costs."""
-    return non_dominated(np.stack([-columns["accuracy"], *(columns[cost] for cost in costs)], axis=1))

@@ -17,7 +17,7 @@ from search.archive import Archive
 from search.budget import COUNTS
 from search.front import Candidate, Front
 from search.impossible import impossible
-from search.neighbourhood import best_of, neighbours_of
+from search.neighbourhood import best_of
 from search.pareto import Floats
 from search.problem import Problem
 
@@ -91,7 +91,7 @@ def extreme(problem: Problem, name: str, *, largest: bool = False) -> tuple[floa
     row_1C = space.encode_all([space.largest() if largest else space.smallest()])
     value = sign * float(problem.costs_of_rows(row_1C, [name])[name][0])
     while not problem.is_measured(name):
-        around_NC = neighbours_of(space, row_1C)
+        around_NC = space.neighbour_rows(row_1C)
         values_N = sign * problem.costs_of_rows(around_NC, [name])[name]
         best = int(np.argmin(values_N))
         if values_N[best] >= value:

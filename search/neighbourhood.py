@@ -3,7 +3,7 @@
 This is the Pareto local search of Paquete, Chiarandini and Stützle ("Pareto local optimum sets in the biobjective traveling
 salesman problem", 2004). Chance is good at finding the region, and wasteful at the last few genes; there whole neighbourhoods are cheap.
 
-Shape suffixes: N networks, C columns of an encoded arch.
+Shape suffixes: N networks, C columns of an encoded arch, K objectives.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from __future__ import annotations
 import numpy as np
 
 from ofa.progress import Progress, silent
-from ofa.space import ROW_DTYPE, Rows, Space
 from search.archive import Archive, Integers
 from search.pareto import non_dominated
 
-__all__ = ["best_of", "improve", "neighbours_of"]
+__all__ = ["best_of", "improve"]
 
 _MEMBERS_AT_ONCE = 16
 """Networks whose neighbours are evaluated before the front is looked at again: many enough for arrays, few enough that the
@@ -47,7 +46,7 @@ def improve(archive: Archive, *, limit: int, progress: Progress = silent) -> int
             break
         # Evenly along the front, so that a limit that is reached early has served all of it.
         chosen = [members[i] for i in np.linspace(0, len(members) - 1, min(len(members), _MEMBERS_AT_ONCE)).astype(int)]
-        rows_NC = neighbours_of(archive.problem.space, archive.rows[chosen])
+        rows_NC = archive.problem.space.neighbour_rows(archive.rows[chosen])
         explored.update(chosen)
         archive.evaluate(rows_NC[archive.fresh(rows_NC)][:left])
         progress(len(archive) - start, limit, f"{len(members) - len(chosen)} networks whose neighbours are unknown")
@@ -64,20 +63,3 @@ def best_of(archive: Archive) -> Integers:
     best = allowed[non_dominated(judged_NK)]
     order = np.argsort(archive.costs(problem.costs)[best, 0] if problem.costs else archive.accuracies[best], kind="stable")
     return np.asarray(best[order], dtype=np.intp)
-
-
-def neighbours_of(space: Space, rows_NC: Rows) -> Rows:
-    """Canonical rows of all networks that differ in one gene from one of ``rows_NC``, as of ``Space.neighbours``; some come twice.
-
-    Where a stage grows, its new blocks have the smallest value of every gene, or the largest.
-    """
-    largest_C = (space.cardinalities - 1).astype(ROW_DTYPE)
-    bases = np.concatenate([rows_NC, np.where(space.active(rows_NC), rows_NC, largest_C)]).astype(ROW_DTYPE)
-    found = []
-    for column, count in enumerate(space.cardinalities.tolist()):
-        for value in range(count):
-            changed = bases[bases[:, column] != value].copy()
-            changed[:, column] = value
-            found.append(changed)
-    # A change in a block that is not there changes nothing, or only where its stage grew; those that stay equal are known already.
-    return np.unique(space.canonical(np.concatenate(found)), axis=0)

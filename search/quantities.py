@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from search.pareto import Floats
+from search.pareto import Floats, non_dominated
 
 __all__ = ["Quantity", "best_along", "costs_of_front", "expected_column", "figures", "floats_of"]
 
@@ -94,11 +94,9 @@ def costs_of_front(networks: pd.DataFrame, metadata: Mapping[str, Any]) -> tuple
 
 def best_along(cost: Floats, accuracy: Floats) -> Indices:
     """The rows, by ascending cost, that are more accurate than every cheaper one: a staircase; as indices."""
-    order = np.lexsort((-accuracy, cost)).astype(np.int64)
-    order = order[np.isfinite(cost[order]) & np.isfinite(accuracy[order])]
-    before = np.maximum.accumulate(np.concatenate([[-np.inf], accuracy[order]]))[:-1]
-    kept: Indices = order[accuracy[order] > before]
-    return kept
+    known = np.flatnonzero(np.isfinite(cost) & np.isfinite(accuracy))
+    kept: Indices = known[non_dominated(np.stack([cost[known], -accuracy[known]], axis=1))]
+    return kept[np.argsort(cost[kept])]
 
 
 def _quantity(networks: pd.DataFrame, column: str) -> Quantity:

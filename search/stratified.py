@@ -9,10 +9,10 @@ import numpy as np
 
 from ofa.arch import Arch
 from ofa.errors import SearchError
-from ofa.space import ROW_DTYPE, Rows, Space
+from ofa.space import Rows, Space
 from search.features import log_macs
 
-__all__ = ["leaning_rows", "sample_stratified"]
+__all__ = ["sample_stratified"]
 
 _DRAWS_PER_NETWORK = 8
 """Networks drawn for each one kept: enough that nearly every stratum of MACs has one to offer."""
@@ -55,16 +55,10 @@ def sample_stratified(space: Space, n: int, rng: np.random.Generator) -> list[Ar
     return [space.decode(row) for row in rows_NC.tolist()]
 
 
-def leaning_rows(space: Space, count: int, rng: np.random.Generator) -> Rows:
-    """Rows of networks of all sizes: in each, all genes lean to the small or the large side by one common amount; [N, C]."""
-    lean_N1 = rng.random((count, 1))
-    return space.canonical(rng.binomial(space.cardinalities - 1, lean_N1).astype(ROW_DTYPE))
-
-
 def _candidates(space: Space, n: int, rng: np.random.Generator) -> Rows:
     """Different networks of all sizes, at least ``n`` and both ends of the space besides, where there are so many."""
     count = _DRAWS_PER_NETWORK * n // 2
-    drawn_NC = np.concatenate([space.sample_rows(count, rng), leaning_rows(space, count, rng)])
+    drawn_NC = np.concatenate([space.sample_rows(count, rng), space.sample_leaning_rows(count, rng)])
     different_NC = np.unique(drawn_NC, axis=0)
     return different_NC if len(different_NC) >= n else space.encode_all(_walk(space, n))
 

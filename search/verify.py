@@ -13,17 +13,12 @@ import torch
 from torch import nn
 
 from devices import Device, Timing, TimingPolicy, time_models
-from latency_tables.files import randomize
-from ofa.blocks import build_network
 from ofa.errors import SearchError
 from ofa.export.bundle import Bundle
 from ofa.export.onnx import export, verify_outputs
-from ofa.families import lower
 from ofa.progress import Progress, silent
-from ofa.space import Space
-from search.front import Candidate
 
-__all__ = ["Promise", "Subject", "Verification", "part_of", "subject_of_bundle", "subject_of_candidate", "verify"]
+__all__ = ["Promise", "Subject", "Verification", "part_of", "subject_of_bundle", "verify"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,33 +205,6 @@ def subject_of_bundle(bundle: Bundle, device: Device, budget_ms: float | None = 
         budget_ms=budget_ms,
         # A device that takes several images at once needs a file of that shape.
         onnx_path=bundle.onnx_path if device.batch == 1 else None,
-    )
-
-
-def subject_of_candidate(
-    candidate: Candidate, space: Space, name: str, *, device: str, generator: torch.Generator, budget_ms: float | None = None
-) -> Subject:
-    """A network of a front with random weights: its latency does not depend on them.
-
-    Args:
-        candidate: the network, with what is promised of it.
-        space: of the network.
-        name: for the answer.
-        device: name of the one where it will be timed.
-        generator: of the weights.
-        budget_ms: the most that it may take there.
-    """
-    lowered = lower(space, candidate.arch)
-    network = build_network(lowered)
-    randomize(network, generator)
-    promised = candidate.latency_on(device)
-    return Subject(
-        name=name,
-        network=network,
-        channels=lowered[0].block.in_channels,
-        resolution=candidate.arch.resolution,
-        promise=None if promised is None else Promise(**vars(promised)),
-        budget_ms=budget_ms,
     )
 
 

@@ -18,13 +18,14 @@ from latency_tables.table import SCHEMA_VERSION, row_of, rows_frame
 from ofa.arch import Arch
 from ofa.blocks import build_network
 from ofa.cli.main import build_app
-from ofa.cli.search import _command
+from ofa.cli.search import _EVALUATIONS, _TRIALS, _command
 from ofa.export.bundle import load_bundle, write_bundle
 from ofa.export.card import Card
 from ofa.families import get_space, lower
 from ofa.training import demo_recipe, save_run
 from search.budget import Budget
 from search.front import Front
+from search.study import Effort
 
 SPACE = get_space("ofa-mbv3-tiny")
 
@@ -277,6 +278,10 @@ def test_a_query_can_be_verified_on_the_device(front: Path, table: Path, folder:
     result = invoke("query", copy, "--latency", "1us", "--verify", "--json")
     assert result.exit_code == 1
     assert json.loads(result.stdout)["results"] == []
+
+
+def test_the_command_line_searches_as_much_as_the_library() -> None:
+    assert Effort(trials=_TRIALS, evaluations=_EVALUATIONS) == Effort()
 
 
 def test_a_storages_password_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,6 +92,23 @@ def test_neighbours_differ_in_one_choice(case: tuple[Space, Arch]) -> None:
         assert _choices_apart(arch, neighbour) == 1
 
 
+@given(archs_of(ALL_SPACES))
+def test_no_neighbour_is_missing(case: tuple[Space, Arch]) -> None:
+    space, arch = case
+    row = space.encode(arch)
+    filled = [
+        value if on else len(gene.values) - 1 for value, on, gene in zip(row, space.active(np.array([row]))[0], space.columns, strict=True)
+    ]
+    changed = [
+        space.decode([*base[:column], index, *base[column + 1 :]])
+        for base in (list(row), filled)
+        for column, gene in enumerate(space.columns)
+        for index in range(len(gene.values))
+        if index != base[column]
+    ]
+    assert set(space.neighbours(arch)) == set(changed) - {arch}
+
+
 def _choices_apart(one: Arch, other: Arch) -> int:
     apart = (one.resolution != other.resolution) + sum(one.network[name] != other.network[name] for name in one.network)
     for blocks, others in zip(one.stages, other.stages, strict=True):

@@ -28,6 +28,9 @@ SPACE = get_space("ofa-mbv3-tiny")
 SMALL = SPACE.restrict(resolution=SPACE.resolutions[:1], kernel=[3, 5], expand=[3, 4])
 """Small enough to look at every network."""
 
+TINY = SPACE.restrict(resolution=SPACE.resolutions[:2], depth=[0])
+"""Smaller still: for the truth to be known in no time."""
+
 
 class FakeAccuracy:
     """Saturating in MACs, with a preference of its own for each gene; counts what it is asked."""

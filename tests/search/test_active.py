@@ -12,7 +12,7 @@ from ofa.space import Space
 from search.active import fit_actively
 from search.features import log_macs
 from search.predictor import AccuracyPredictor
-from search.stratified import leaning_rows, sample_stratified
+from search.stratified import sample_stratified
 from tests.search.fakes import SMALL, SPACE, FakeAccuracy
 
 
@@ -54,7 +54,7 @@ def test_a_space_of_few_networks_can_be_measured_whole() -> None:
 def test_chosen_networks_are_better_than_others_of_their_size() -> None:
     _, measure = fitted(60, rounds=3)
     truth = FakeAccuracy()
-    chosen, others = measure.asked[24:], leaning_rows(SPACE, 2000, np.random.default_rng(5))
+    chosen, others = measure.asked[24:], SPACE.sample_leaning_rows(2000, np.random.default_rng(5))
     size_N, accuracy_N = log_macs(SPACE, others), truth([SPACE.decode(row) for row in others.tolist()])
     sizes, accuracies = log_macs(SPACE, SPACE.encode_all(chosen)), truth(chosen)
     better = [np.mean(accuracy_N[np.abs(size_N - size) < 0.1] < accuracy) for size, accuracy in zip(sizes, accuracies, strict=True)]

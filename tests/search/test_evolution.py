@@ -1,12 +1,10 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from search.archive import Archive
 from search.budget import Budget
 from search.evolution import Islands, sample_of_all_sizes, targets_along_front
-from search.neighbourhood import best_of, improve, neighbours_of
 from tests.search.fakes import SMALL, SPACE, FakeLatency, every_arch, fake_problem
 
 
@@ -94,28 +92,3 @@ def test_targets_of_several_costs_are_those_of_networks() -> None:
     founded(archive)
     targets_IK = targets_along_front(archive, 10, np.random.default_rng(0))
     assert all(any((row == costs).all() for costs in archive.costs(archive.problem.costs)) for row in targets_IK)
-
-
-@pytest.mark.parametrize("arch", ["smallest", "largest"])
-def test_neighbours_as_rows_are_those_of_the_space(arch: str) -> None:
-    chosen = getattr(SPACE, arch)()
-    found = {SPACE.decode(row) for row in neighbours_of(SPACE, SPACE.encode_all([chosen])).tolist()}
-    assert set(SPACE.neighbours(chosen)) == found - {chosen}
-
-
-def test_improving_ends_where_no_neighbour_is_better() -> None:
-    archive = Archive(fake_problem(SPACE))
-    founded(archive, 50)
-    improve(archive, limit=10**5)
-    best = best_of(archive)
-    before = len(archive)
-    archive.evaluate(neighbours_of(SPACE, archive.rows[best]))
-    assert len(archive) == before
-    assert improve(archive, limit=10) == 0
-
-
-def test_improving_keeps_its_limit() -> None:
-    archive = Archive(fake_problem(SPACE))
-    founded(archive, 50)
-    before = len(archive)
-    assert improve(archive, limit=37) == 37 == len(archive) - before

@@ -7,7 +7,7 @@ from ofa.errors import SearchError
 from ofa.families import get_space
 from ofa.space import Space
 from search.features import log_macs
-from search.stratified import leaning_rows, sample_stratified
+from search.stratified import sample_stratified
 from tests.search.fakes import SMALL, SPACE
 
 
@@ -44,8 +44,8 @@ def test_a_sample_that_cannot_be_is_refused(n: int) -> None:
 
 def test_leaning_networks_reach_nearer_to_both_ends_than_random_ones() -> None:
     rng = np.random.default_rng(0)
-    leaning_N, random_N = (log_macs(SPACE, rows) for rows in (leaning_rows(SPACE, 500, rng), SPACE.sample_rows(500, rng)))
+    leaning_N, random_N = (log_macs(SPACE, rows) for rows in (SPACE.sample_leaning_rows(500, rng), SPACE.sample_rows(500, rng)))
     assert np.quantile(leaning_N, 0.05) < np.quantile(random_N, 0.05)
     assert np.quantile(leaning_N, 0.95) > np.quantile(random_N, 0.95)
-    rows_NC = leaning_rows(SPACE, 50, rng)
+    rows_NC = SPACE.sample_leaning_rows(50, rng)
     assert np.array_equal(SPACE.canonical(rows_NC), rows_NC)

@@ -14,15 +14,11 @@ from ofa.errors import OfaError, SearchError
 from ofa.space import Rows, Space
 from search.archive import Archive
 from search.budget import Budget, excess_of
-from search.front import Front, staircase
+from search.front import Front
 from search.impossible import ImpossibleBudgetError
-from search.neighbourhood import improve, neighbours_of
 from search.study import SAMPLERS, Effort, run_study
-from tests.search.fakes import SMALL, SPACE, FakeAccuracy, FakeLatency, SlowAccuracy, every_arch, fake_problem
+from tests.search.fakes import SMALL, SPACE, TINY, FakeAccuracy, FakeLatency, SlowAccuracy, every_arch, fake_problem
 from tests.search.killing import trials_of
-
-TINY = SPACE.restrict(resolution=SPACE.resolutions[:2], depth=[0])
-"""Small enough to know the truth."""
 
 HIGH = "latency_high_ms@paper"
 
@@ -118,31 +114,6 @@ def test_other_costs_can_be_objectives() -> None:
 def test_an_impossible_budget_ends_with_the_least_there_is() -> None:
     with pytest.raises(ImpossibleBudgetError, match="latency_ms"):
         run_study(fake_problem(budget=Budget({"latency_ms": 0.001})), seed=0, effort=effort(50))
-
-
-# -- neighbourhoods ----------------------------------------------------------------------------------------------------
-
-
-def test_improvement_ends_where_no_neighbour_is_better() -> None:
-    archive = archive_of(TINY, TINY.encode_all([TINY.smallest(), TINY.largest()]))
-    improve(archive, limit=TINY.size)
-    best = np.flatnonzero(staircase(archive.columns, archive.problem.costs))
-    assert not len(archive.fresh(neighbours_of(TINY, archive.rows[best])))
-    assert improve(archive, limit=1000) == 0
-
-
-def test_improvement_stays_within_its_limit() -> None:
-    archive = archive_of(SMALL, SMALL.encode_all([SMALL.smallest()]))
-    assert improve(archive, limit=37) == 37
-    assert len(archive) == 38
-
-
-def test_improvement_finds_its_way_into_the_budget() -> None:
-    smallest = archive_of(SMALL, SMALL.encode_all([SMALL.smallest()]), objectives=("macs",))
-    limit = 1.3 * float(smallest.columns["macs"][0])
-    archive = archive_of(SMALL, SMALL.encode_all([SMALL.largest()]), budget=Budget({"macs": limit}))
-    improve(archive, limit=600)
-    assert archive.allowed.any()
 
 
 # -- storage -----------------------------------------------------------------------------------------------------------

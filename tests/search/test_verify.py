@@ -17,11 +17,8 @@ from ofa.export.bundle import Bundle, write_bundle
 from ofa.export.card import Card
 from ofa.export.onnx import export
 from ofa.families import lower
-from search.archive import Archive
-from search.budget import Budget
-from search.harvest import front_of
-from search.verify import Promise, Subject, Verification, subject_of_bundle, subject_of_candidate, verify
-from tests.search.fakes import SMALL, FakeLatency, fake_problem
+from search.verify import Promise, Subject, Verification, subject_of_bundle, verify
+from tests.search.fakes import SMALL
 
 FAKE = get_device("fake")
 ARCH = SMALL.smallest()
@@ -132,16 +129,3 @@ def test_the_middle_of_several_measurements_counts(tmp_path: Path, monkeypatch: 
     assert found.timing.median_ms == 2.0
     with pytest.raises(SearchError, match="at least 1 measurement"):
         verify([subject], FAKE, rng=np.random.default_rng(0), processes=0)
-
-
-def test_a_network_of_a_front_is_timed_without_training() -> None:
-    archive = Archive(fake_problem(latencies=[FakeLatency(device="fake")]))
-    archive.evaluate(SMALL.encode_all([ARCH, SMALL.largest()]))
-    candidate = front_of(archive, {"devices": ["fake"], "objectives": ["latency_high_ms@fake"]}).query(Budget())[0]
-    generator = torch.Generator().manual_seed(0)
-    asked = subject_of_candidate(candidate, SMALL, "best", device="fake", generator=generator, budget_ms=1e6)
-    (found,) = verify([asked], FAKE, rng=np.random.default_rng(0))
-    assert found.promise is not None
-    assert found.promise.latency_ms == candidate.latencies["fake"].latency_ms
-    assert found.within_budget
-    assert subject_of_candidate(candidate, SMALL, "best", device="another", generator=generator).promise is None
