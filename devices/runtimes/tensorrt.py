@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +40,10 @@ class TensorRt:
         """Build an engine from an ONNX file."""
         library = self._library()
         log = _log(library)
-        with as_device_error(f"{self.name} must be able to load '{path.name}'", "export it again, or check the GPU"):
+        with (
+            _without_collecting(),
+            as_device_error(f"{self.name} must be able to load '{path.name}'", "export it again, or check the GPU"),
+        ):
             builder = _start(library.Builder, log)
             network = _parse(library, builder, log, path)
             gpu = Gpu(self.name)
@@ -61,6 +66,22 @@ class TensorRtForRtx(TensorRt):
     name = "tensorrt-rtx"
     _modules = ("tensorrt_rtx", "tensorrt_rtx_bindings")
     _package = "tensorrt_rtx_cu13_bindings tensorrt_rtx_cu13_libs"
+
+
+@contextmanager
+def _without_collecting() -> Iterator[None]:
+    """No garbage is collected meanwhile.
+
+    TensorRT holds a lock while it calls a log. If that is when Python collects garbage, and objects of TensorRT are in it (an earlier
+    failure's traceback is enough), their destructors wait for the lock for ever.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _start(kind: Any, log: Any) -> Any:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from devices import Device
-from devices.runtimes import cuda, get_runtime
+from devices.runtimes import cuda, get_runtime, tensorrt
 from devices.runtimes.cuda import Gpu
 from ofa.errors import DeviceError
 from ofa.export.onnx import to_half
@@ -95,6 +95,33 @@ def test_an_engine_is_built_and_only_the_gpu_is_missed(tmp_path: Path, gpu_at_ha
     assert "\n" not in str(caught.value)
 
 
+@has_rtx
+@without_gpu
+def test_garbage_of_an_earlier_failure_does_not_stop_a_build(
+    tmp_path: Path, gpu_at_hand: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_log = tensorrt._log
+
+    def log_of_bad_luck(library: Any) -> Any:
+        class Log(type(make_log(library))):  # type: ignore[misc]
+            def log(self, severity: Any, msg: str) -> None:
+                if gc.isenabled():
+                    gc.collect()  # as any allocation may
+                super().log(severity, msg)
+
+        return Log()
+
+    monkeypatch.setattr(tensorrt, "_log", log_of_bad_luck)
+    path = save_conv(tmp_path / "a.onnx")
+    for _ in range(2):
+        with pytest.raises(DeviceError, match="deserialize") as caught:
+            get_runtime("tensorrt-rtx").load(path, RTX)
+        cycle = [caught.value]  # and with it the frames that hold the builder: only the collector frees them
+        cycle.append(cycle)  # type: ignore[arg-type]
+        del caught, cycle
+    assert gc.isenabled()
+
+
 # -- the driver -------------------------------------------------------------------------------------------------------
 
 
@@ -167,10 +194,8 @@ def engine() -> Engine:
 
 @pytest.fixture
 def session(gpu_at_hand: ctypes.CDLL, engine: Engine) -> Any:
-    from devices.runtimes.tensorrt import _Session
-
     library = SimpleNamespace(TensorIOMode=SimpleNamespace(INPUT="input"))
-    return _Session(library, None, engine, Gpu("tensorrt"))
+    return tensorrt._Session(library, None, engine, Gpu("tensorrt"))
 
 
 def test_a_session_gives_inputs_takes_outputs_and_times(session: Any, engine: Engine) -> None:
