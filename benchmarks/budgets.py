@@ -18,6 +18,7 @@ import json
 import statistics
 import time
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from ofa.errors import SearchError
 from ofa.families import get_space
 from ofa.interop.mit import MitPredictor, load_predictor
 from ofa.space import Rows, Space
-from search.budget import Budget
+from search.budget import Budget, excess_of
 from search.impossible import ImpossibleBudgetError
 from search.pareto import Floats, non_dominated
 from search.problem import Problem
@@ -100,7 +101,10 @@ class TimeIsUpError(Exception):
 
 
 class Watched:
-    """An accuracy source that notes the best within the budget and when it was asked for, and ends the search when its time is up."""
+    """An accuracy source that notes what it answers when, and ends the search when its time is up.
+
+    What was best within the budget is seen from the notes afterwards, so that looking takes nothing of the search's time.
+    """
 
     def __init__(self, source: MitPredictor, space: Space, seconds: float = MARKS_S[-1]) -> None:
         self._source = source
@@ -108,34 +112,40 @@ class Watched:
         self._own = space
         self.within: Problem | None = None
         self._seconds = seconds
-        self.found: list[tuple[float, float]] = []
-        self.asked = 0
+        self._notes: list[tuple[float, Rows, Floats]] = []
         self.start = time.perf_counter()
 
     @property
     def provenance(self) -> dict[str, Any]:
         return self._source.provenance
 
+    @property
+    def asked(self) -> int:
+        return sum(len(rows_NC) for _, rows_NC, _ in self._notes)
+
     def of_rows(self, rows_NC: Rows, /) -> Floats:
         if time.perf_counter() - self.start > self._seconds:
             raise TimeIsUpError
         accuracies = self._source.of_rows(rows_NC)
-        assert self.within is not None
-        columns = self.within.costs_of_rows(self.space.rows_in(self._own, rows_NC))
-        allowed = np.ones(len(rows_NC), dtype=bool)
-        for limit in self.within.limits:
-            allowed &= limit.excess(columns) <= 0
-        best = float(accuracies[allowed].max(initial=0))
-        self.asked += len(rows_NC)
-        if best > self.best_at(np.inf):
-            self.found.append((time.perf_counter() - self.start, best))
+        self._notes.append((time.perf_counter() - self.start, rows_NC, accuracies))
         return accuracies
 
     def interval_of_rows(self, rows_NC: Rows, /) -> tuple[Floats, Floats]:
         return self._source.interval_of_rows(rows_NC)
 
+    @cached_property
+    def _found(self) -> list[tuple[float, float]]:
+        """When which accuracy within the budget was found; asked for when the search has ended."""
+        assert self.within is not None
+        found = []
+        for when, rows_NC, accuracies in self._notes:
+            columns = self.within.costs_of_rows(self.space.rows_in(self._own, rows_NC))
+            allowed = excess_of(self.within.limits, columns, len(rows_NC)) <= 0
+            found.append((when, float(accuracies[allowed].max(initial=0))))
+        return found
+
     def best_at(self, seconds: float) -> float:
-        return max((best for when, best in self.found if when <= seconds), default=0.0)
+        return max((best for when, best in self._found if when <= seconds), default=0.0)
 
 
 def one_search(

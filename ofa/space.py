@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Self
 
 import numpy as np
@@ -276,19 +276,14 @@ class Space:
         Raises:
             ArchError: a column of ``other`` lacks a value that a row has.
         """
-        if self.columns == other.columns:
+        if self is other:
             return rows_NC
-        translated_NC = np.zeros((len(rows_NC), len(other.columns)), dtype=rows_NC.dtype)
-        own = {gene.name: column for column, gene in enumerate(self.columns)}
-        active_NC = self.active(rows_NC)
-        for column, gene in enumerate(other.columns):
-            source = own.get(gene.name)
-            if source is None:  # a block that no network of this space has
-                continue
-            index = {value: i for i, value in enumerate(gene.values)}
-            table = np.array([index.get(value, -1) for value in self.columns[source].values], dtype=rows_NC.dtype)
-            translated_NC[:, column] = np.where(active_NC[:, source], table[rows_NC[:, source]], 0)
-        strange = np.flatnonzero((translated_NC < 0).any(axis=1))
+        sources_C, tables = _translation(self, other)
+        translated_NC = np.where(sources_C >= 0, rows_NC[:, sources_C], ROW_DTYPE(0))
+        for column, table in tables.items():
+            translated_NC[:, column] = table[translated_NC[:, column]]
+        translated_NC = other.canonical(translated_NC)
+        strange = np.flatnonzero((translated_NC[:, list(tables)] < 0).any(axis=1))
         if len(strange):
             other.check(self.decode(rows_NC[strange[0]].tolist()))  # raises, and says what is wrong
         return translated_NC
@@ -353,6 +348,19 @@ class Space:
             return arch
         _check_value("resolution", resolution, self.resolutions, self.name)
         return replace(arch, resolution=resolution)
+
+
+@lru_cache(maxsize=64)
+def _translation(space: Space, other: Space) -> tuple[np.ndarray[Any, np.dtype[np.intp]], dict[int, Rows]]:
+    """From which column each of ``other`` comes, and what becomes of each index in those whose values differ; -1 for what is lacking."""
+    own = {gene.name: column for column, gene in enumerate(space.columns)}
+    sources_C = np.array([own.get(gene.name, -1) for gene in other.columns], dtype=np.intp)
+    tables = {}
+    for column, (gene, source) in enumerate(zip(other.columns, sources_C.tolist(), strict=True)):
+        if source >= 0 and space.columns[source].values != gene.values:
+            index = {value: i for i, value in enumerate(gene.values)}
+            tables[column] = np.array([index.get(value, -1) for value in space.columns[source].values], dtype=ROW_DTYPE)
+    return sources_C, tables
 
 
 def _check_value(what: str, value: Number, allowed: Sequence[Number], space: str) -> None:

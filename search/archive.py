@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from ofa.space import Rows
-from search.budget import excess_of
+from search.budget import Columns, excess_of
 from search.pareto import Bools, Floats
 from search.problem import Problem
 
@@ -93,16 +93,16 @@ class Archive:
             self.extend(rows_NC[new], None if accuracies is None else accuracies[new])
         return np.array([self._index[key] for key in self._keys(rows_NC)], dtype=np.intp)
 
-    def extend(self, rows_NC: Rows, accuracies: Floats | None = None) -> Integers:
-        """Take in networks of which each is new (``fresh``); otherwise as ``evaluate``."""
-        costs = self.problem.costs_of_rows(rows_NC)
+    def extend(self, rows_NC: Rows, accuracies: Floats | None = None, costs: Columns | None = None) -> Integers:
+        """Take in networks of which each is new (``fresh``), with their needed costs where they are known; otherwise as ``evaluate``."""
+        costs = self.problem.costs_of_rows(rows_NC) if costs is None else costs
         values_N = self.problem.accuracies(rows_NC) if accuracies is None else accuracies
         start, end = len(self), len(self) + len(rows_NC)
         while end > len(self._rows):
             self._rows = np.concatenate([self._rows, np.empty_like(self._rows)])
             self._numbers = np.concatenate([self._numbers, np.empty_like(self._numbers)])
         self._rows[start:end] = rows_NC
-        self._numbers[start:end] = np.stack([values_N, *costs.values()], axis=1)
+        self._numbers[start:end] = np.stack([values_N, *(costs[name] for name in self.problem.needed)], axis=1)
         self._index.update(zip(self._keys(rows_NC), range(start, end), strict=True))
         return np.arange(start, end)
 

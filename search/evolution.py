@@ -14,7 +14,7 @@ import numpy as np
 
 from ofa.space import ROW_DTYPE, Rows, Space
 from search.archive import Archive, Integers
-from search.budget import excess_of
+from search.budget import Columns, excess_of
 from search.pareto import Floats
 
 __all__ = ["Islands", "sample_of_all_sizes", "targets_along_front"]
@@ -93,12 +93,15 @@ class Islands:
         """
         start, fruitless = len(self._archive), 0
         while (left := evaluations - (len(self._archive) - start)) > 0 and fruitless < _FRUITLESS:
-            rows_NC, island_N = self._promising(*self._children(_GENERATION))
-            new = self._archive.fresh(rows_NC)[:left]
+            rows_NC, island_N = self._children(_GENERATION)
+            costs = self._archive.problem.costs_of_rows(rows_NC)
+            promising = self._promising(costs, island_N)
+            new = promising[self._archive.fresh(rows_NC[promising])[:left]]
             fruitless = 0 if len(new) else fruitless + 1
             if len(new):
                 before_I = self._best_scores()
-                self.settle(self._archive.extend(rows_NC[new]), island_N[new])
+                index_N = self._archive.extend(rows_NC[new], costs={name: column_N[new] for name, column_N in costs.items()})
+                self.settle(index_N, island_N[new])
                 self._idle_I += np.bincount(island_N[new], minlength=len(self))
                 self._idle_I[self._best_scores() > before_I] = 0
                 self._start_anew()
@@ -143,20 +146,18 @@ class Islands:
         rows_NC[who, column] = (self._rng.random(len(who)) * self._space.cardinalities[column]).astype(ROW_DTYPE)
         return self._space.canonical(rows_NC), island_N
 
-    def _promising(self, rows_NC: Rows, island_N: Integers) -> tuple[Rows, Integers]:
-        """Those whose costs do not forbid already that they become members."""
+    def _promising(self, columns: Columns, island_N: Integers) -> Integers:
+        """The indices of those whose costs do not forbid already that they become members."""
         problem = self._archive.problem
         if not problem.needed:
-            return rows_NC, island_N
-        columns = problem.costs_of_rows(rows_NC)
+            return np.arange(len(island_N))
         limits = [limit for limit in problem.limits if limit.column in columns]
         excess_N = self._excess(np.stack([columns[name] for name in problem.costs], axis=1) if problem.costs else None, island_N)
-        np.maximum(excess_N, excess_of(limits, columns, len(rows_NC)), out=excess_N)
+        np.maximum(excess_N, excess_of(limits, columns, len(island_N)), out=excess_N)
         worst_I = np.searchsorted(self._island, np.arange(len(self)), side="right") - 1
         full_I = np.bincount(self._island, minlength=len(self)) >= self._members
         bar_I = np.where(full_I, self._score[worst_I], -np.inf)
-        possible = (excess_N <= 0) | (-1 - excess_N > bar_I[island_N])
-        return rows_NC[possible], island_N[possible]
+        return np.flatnonzero((excess_N <= 0) | (-1 - excess_N > bar_I[island_N]))
 
     def _scores(self, index_N: Integers, island_N: Integers) -> Floats:
         """The accuracy of networks that keep their target and the budget; below that, all negative, how near others are to it."""

@@ -69,6 +69,8 @@ class MitPredictor:
             (torch.from_numpy(np.asarray(weight, np.float32)), torch.from_numpy(np.asarray(bias, np.float32))) for weight, bias in layers
         )
         self._inputs = _inputs(space)
+        known = [_FIRST_RESOLUTION + _RESOLUTIONS.index(each) if each in _RESOLUTIONS else -1 for each in space.resolutions]
+        self._resolution_features = np.array(known)
 
     @property
     def space_name(self) -> str:
@@ -131,11 +133,12 @@ class MitPredictor:
         Raises:
             SpaceError: a resolution that the predictor does not know.
         """
-        resolutions_N = np.array(self.space.resolutions)[rows_NC[:, 0]]
-        unknown = np.setdiff1d(resolutions_N, _RESOLUTIONS)
+        resolution_N = self._resolution_features[rows_NC[:, 0]]
+        unknown = np.flatnonzero(resolution_N < 0)
         if len(unknown):
             raise SpaceError(
-                f"MIT's predictor knows the resolutions {list(_RESOLUTIONS)}, but a network has {unknown[0]}; "
+                f"MIT's predictor knows the resolutions {list(_RESOLUTIONS)}, but a network has "
+                f"{self.space.resolutions[rows_NC[unknown[0], 0]]}; "
                 "restrict the space to them, for example space.restrict(resolution=[160, 176, 192, 208, 224])"
             )
         # A column behind the last takes what skipped blocks would set.
@@ -144,7 +147,7 @@ class MitPredictor:
         active_NS = self.space.active(rows_NC)[:, columns]
         set_NS = np.where(active_NS, features_SV[np.arange(len(columns)), rows_NC[:, columns]], _SIZES[0])
         x_NF[np.arange(len(rows_NC))[:, None], set_NS] = 1
-        x_NF[np.arange(len(rows_NC)), _FIRST_RESOLUTION + (resolutions_N - _RESOLUTIONS.start) // _RESOLUTIONS.step] = 1
+        x_NF[np.arange(len(rows_NC)), resolution_N] = 1
         return np.ascontiguousarray(x_NF[:, : _SIZES[0]])
 
     def save(self, path: str | os.PathLike[str]) -> None:
