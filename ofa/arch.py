@@ -76,6 +76,11 @@ class Arch:
         # String hashes differ between processes, so the cached hash must not travel.
         return Arch, (self.space, self.resolution, self.stages, self.network)
 
+    @property
+    def in_words(self) -> str:
+        """A network in short: its resolution and the depths of its stages, such as ``160 px, blocks 2-3-4``."""
+        return f"{self.resolution} px, blocks {'-'.join(str(len(stage)) for stage in self.stages)}"
+
     def to_json(self) -> dict[str, Any]:
         """The arch as JSON-ready values; the genes of the network are further keys at the top."""
         stages = [[dict(block) for block in stage] for stage in self.stages]

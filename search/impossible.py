@@ -51,7 +51,8 @@ def impossible(
     words = (" and " if alone else " or ").join(f"{limit.name} {_rounded(value, limit.sign):.12g}" for limit, value in binding.items())
     kind = "most" if all(limit.sign < 0 for limit in binding) else "least"
     how = f"the {kind} achievable is" if alone else f"with the other limits kept the {kind} achievable is"
-    message = f"a budget must be one that some network keeps, but none {among} has {wanted}: {how} {words}; change it to that"
+    near = "" if nearest is None else f" (the nearest network: {nearest.arch.in_words}, accuracy {nearest.accuracy:.3f})"
+    message = f"a budget must be one that some network keeps, but none {among} has {wanted}: {how} {words}; change it to that{near}"
     return ImpossibleBudgetError(message, {limit.name: value for limit, value in binding.items()}, nearest)
 
 

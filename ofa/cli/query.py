@@ -138,6 +138,8 @@ def _render(answer: dict[str, Any]) -> RenderableType:
     from rich.console import Group
     from rich.table import Table
 
+    from ofa.arch import Arch
+
     devices = answer["devices"]
     title = f"{len(answer['results'])} best on {', '.join(devices)}" if devices else f"{len(answer['results'])} best"
     latencies = [f"latency on {device}" for device in devices]
@@ -153,7 +155,7 @@ def _render(answer: dict[str, Any]) -> RenderableType:
             format_count(network["params"]),
             format_bytes(network["weight_bytes"]),
             format_bytes(network["peak_activation_bytes"]),
-            _in_words(network["arch"]),
+            Arch.from_json(network["arch"]).in_words,
         )
     words = [f"Dropped: {format_percent(each['accuracy'])}, {each['reason']}" for each in answer.get("dropped", [])]
     if answer.get("learned"):
@@ -180,8 +182,3 @@ def _latency(device: dict[str, Any]) -> str:
     interval = f" ({format_ms(low)} .. {format_ms(high)})" if low < high else ""
     energy = f", {device['energy_mj']:.3g} mJ" if "energy_mj" in device else ""
     return format_ms(device["latency_ms"]) + interval + energy
-
-
-def _in_words(arch: dict[str, Any]) -> str:
-    """A network in short: its resolution and the depths of its stages."""
-    return f"{arch['resolution']} px, blocks {'-'.join(str(len(stage)) for stage in arch['stages'])}"

@@ -15,7 +15,7 @@ from ofa.blocks import PlacedBlock
 from ofa.families import get_space, lower
 from search.pareto import Floats
 
-__all__ = ["Comparison", "Residuals", "calibration_of", "classes_of", "name_of", "residuals_of", "verified_of"]
+__all__ = ["Comparison", "Residuals", "calibration_of", "classes_of", "residuals_of", "verified_of"]
 
 Json = Mapping[str, Any]
 
@@ -113,13 +113,8 @@ def calibration_of(table: LatencyTable) -> Comparison | None:
         low_ms=np.array([estimate.low_ms for estimate in estimates]),
         high_ms=np.array([estimate.high_ms for estimate in estimates]),
         measured_ms=np.array([entry["measured_ms"] for entry in entries], dtype=np.float64),
-        names=tuple(map(name_of, archs)),
+        names=tuple(arch.in_words for arch in archs),
     )
-
-
-def name_of(arch: Arch) -> str:
-    """A network in short: its resolution and the depths of its stages."""
-    return f"{arch.resolution} px, blocks {'-'.join(str(len(stage)) for stage in arch.stages)}"
 
 
 def _verified(device: str, entries: Sequence[Json]) -> Comparison:
@@ -132,7 +127,7 @@ def _verified(device: str, entries: Sequence[Json]) -> Comparison:
         low_ms=column("latency_low_ms"),
         high_ms=column("latency_high_ms"),
         measured_ms=column("measured_ms"),
-        names=tuple(name_of(Arch.from_json(entry["arch"])) for entry in entries),
+        names=tuple(Arch.from_json(entry["arch"]).in_words for entry in entries),
     )
 
 

@@ -80,6 +80,7 @@ def test_an_impossible_limit_is_answered_with_the_least_that_can_be_and_the_near
     assert caught.value.binding == {"latency_ms@paper": least}
     assert caught.value.nearest is not None
     assert caught.value.nearest.latencies["paper"].latency_high_ms == least
+    assert f"(the nearest network: {caught.value.nearest.arch.in_words}, accuracy 0." in str(caught.value)
     stated = float(str(caught.value).partition("is latency_ms@paper ")[2].partition(";")[0])
     assert least <= stated < 1.001 * least
 
