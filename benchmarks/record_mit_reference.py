@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import importlib.util
 import json
 import random
 import sys
@@ -111,13 +112,15 @@ def from_tree(tree: dict[str, Any], prefix: str = "") -> dict[str, tuple[int, ..
 
 
 def stand_in_for_absent_packages() -> None:
-    """MIT's package imports torchvision, gdown and thop for data, downloads and counting; none of it is used here."""
+    """MIT's package imports torchvision, gdown and thop for data, downloads and counting; what is not installed is not used."""
 
     class Absent:
         def __init__(self, *_: Any, **__: Any) -> None:
             raise RuntimeError("this is only a stand-in")
 
-    for name in ("torchvision", "torchvision.datasets", "torchvision.transforms", "torchvision.transforms.functional", "gdown", "thop"):
+    names = ("torchvision", "torchvision.datasets", "torchvision.transforms", "torchvision.transforms.functional", "gdown", "thop")
+    absent = [name for name in names if importlib.util.find_spec(name.partition(".")[0]) is None]
+    for name in absent:
         module = types.ModuleType(name)
         module.__path__ = []  # type: ignore[attr-defined]
         module.__getattr__ = lambda attribute: Absent  # type: ignore[method-assign]

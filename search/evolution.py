@@ -3,7 +3,7 @@
 A genetic algorithm as OFA searches with (Cai et al., ICLR 2020, section 3.4: crossover and mutation of the best that keep the budget),
 with three differences: children are made, counted, and asked for their accuracy as arrays; what the archive has is not asked again; and
 instead of one population there are islands that do not mix (Whitley, Rana and Heckendorn, 1999), because the accuracy of a network has
-local optima that are a dozen genes apart, and one population ends in the first that it meets.
+local optima, and one population ends in the first that it meets.
 
 Shape suffixes: N networks, C columns of an encoded arch, I islands, K objectives, M members.
 """
