@@ -9,13 +9,14 @@ import torch
 from torch import nn
 
 from ofa.data import Augmentation, BatchPlan, Images, batch_indices, default_workers, load_batches
-from ofa.errors import RecipeError
+from ofa.errors import RecipeError, nearest
 from ofa.progress import Progress, silent
 from ofa.training.evaluation import device_of
 from ofa.training.losses import training_loss
 from ofa.training.phase import Phase
 from ofa.training.recipe import Recipe
 from ofa.training.schedule import scheduled_rate
+from ofa.training.step import PRECISIONS, Precision, gradient_scaler
 from ofa.training.tables import check_range
 
 __all__ = ["FineTuning", "train_network"]
@@ -34,6 +35,7 @@ class FineTuning:
         label_smoothing: share of a label that is spread over all classes.
         distillation_weight: of the teacher's soft targets; the labels weigh 1.
         augmentation: how training images are changed at random.
+        precision: of the arithmetic: ``float32``, ``bfloat16`` or ``float16`` (with scaled gradients); the weights stay float32.
 
     Raises:
         RecipeError: an impossible value.
@@ -47,6 +49,7 @@ class FineTuning:
     label_smoothing: float = 0.1
     distillation_weight: float = 1.0
     augmentation: Augmentation = field(default_factory=Augmentation)
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         check_range("batch_size", self.batch_size, 2)
@@ -54,10 +57,12 @@ class FineTuning:
             check_range(name, getattr(self, name), 0)
         for name in ("momentum", "label_smoothing"):
             check_range(name, getattr(self, name), 0, 0.999)
+        if self.precision not in PRECISIONS:
+            raise RecipeError(f"precision must be a known one, but is '{self.precision}'; {nearest(self.precision, PRECISIONS)}")
 
     @classmethod
     def like(cls, recipe: Recipe, *, learning_rate: float = 0.02) -> FineTuning:
-        """What a supernet's recipe says of batches, regularization and augmentation."""
+        """What a supernet's recipe says of batches, regularization, augmentation and precision."""
         return cls(
             learning_rate=learning_rate,
             batch_size=recipe.batch_size,
@@ -65,6 +70,7 @@ class FineTuning:
             weight_decay=recipe.weight_decay,
             label_smoothing=recipe.label_smoothing,
             augmentation=recipe.augmentation,
+            precision=recipe.precision,
         )
 
 
@@ -96,6 +102,7 @@ def train_network(
     """
     phase = Phase(name="network", epochs=epochs, learning_rate=settings.learning_rate, warmup_epochs=settings.warmup_epochs)
     optimizer = _optimizer(network, settings)
+    scaler = gradient_scaler(settings.precision, device_of(network))
     network.train()
     for epoch in range(epochs):
         indices = batch_indices(len(data), settings.batch_size, generator, drop_last=True)
@@ -106,7 +113,7 @@ def train_network(
         for number, batch in enumerate(loader):
             for group in optimizer.param_groups:
                 group["lr"] = scheduled_rate(phase, epoch * len(plans) + number, len(plans))
-            losses.append(_step(network, batch, optimizer, settings, teacher))
+            losses.append(_step(network, batch, optimizer, scaler, settings, teacher))
         mean = float(torch.stack(losses).mean())
         if not math.isfinite(mean):
             raise RecipeError(
@@ -130,23 +137,31 @@ def _step(
     network: nn.Module,
     batch: tuple[torch.Tensor, torch.Tensor],
     optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler | None,
     settings: FineTuning,
     teacher: nn.Module | None,
 ) -> torch.Tensor:
     """One step of the optimizer; returns its loss."""
     x_BCHW, y_B = batch
-    targets = None
-    if teacher is not None and settings.distillation_weight > 0:
-        with torch.no_grad():
-            targets = teacher(x_BCHW)
     optimizer.zero_grad()
+    with torch.autocast(x_BCHW.device.type, PRECISIONS[settings.precision], enabled=settings.precision != "float32"):
+        targets = None
+        if teacher is not None and settings.distillation_weight > 0:
+            with torch.no_grad():
+                targets = teacher(x_BCHW).float()
+        logits = network(x_BCHW).float()
     loss = training_loss(
-        network(x_BCHW),
+        logits,
         y_B,
         label_smoothing=settings.label_smoothing,
         teacher_logits=targets,
         distillation_weight=settings.distillation_weight,
     )
-    loss.backward()
-    optimizer.step()
+    if scaler is None:
+        loss.backward()
+        optimizer.step()
+    else:
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
     return loss.detach()

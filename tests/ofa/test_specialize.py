@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -70,9 +71,21 @@ def test_the_same_seed_gives_the_same_network(supernet: Supernet, splits: Splits
 
 
 def test_settings_follow_the_recipe(recipe: Recipe) -> None:
-    settings = FineTuning.like(replace(recipe, batch_size=16, weight_decay=0.1))
-    assert (settings.batch_size, settings.weight_decay) == (16, 0.1)
+    settings = FineTuning.like(replace(recipe, batch_size=16, weight_decay=0.1, precision="bfloat16"))
+    assert (settings.batch_size, settings.weight_decay, settings.precision) == (16, 0.1, "bfloat16")
     assert settings.augmentation == recipe.augmentation
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_a_network_learns_in_half_precision_and_keeps_float32_weights(
+    supernet: Supernet, splits: Splits, precision: Literal["bfloat16", "float16"]
+) -> None:
+    arch = supernet.space.smallest(16)
+    made = make(supernet, splits, arch, 3, FineTuning(precision=precision))
+    whole = make(supernet, splits, arch, 3)
+    assert made.metrics.accuracy > made.metrics.accuracy_before + 0.3
+    assert all(tensor.dtype == torch.float32 for tensor in made.network.parameters())
+    assert not torch.equal(next(made.network.parameters()), next(whole.network.parameters()))  # another arithmetic it is
 
 
 def test_a_rate_that_is_too_high_is_told(supernet: Supernet, splits: Splits) -> None:
@@ -88,4 +101,6 @@ def test_an_arch_of_another_space_is_refused(supernet: Supernet, splits: Splits)
 def test_impossible_settings_are_refused(splits: Splits) -> None:
     with pytest.raises(RecipeError, match="batch_size must be at least 2"):
         FineTuning(batch_size=1)
+    with pytest.raises(RecipeError, match="precision must be a known one, but is 'bfloat'"):
+        FineTuning(precision="bfloat")  # type: ignore[arg-type]
     assert isinstance(splits.train, ImageData)
