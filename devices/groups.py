@@ -60,7 +60,7 @@ def time_group(device: Device, networks: Mapping[str, str], *, policy: TimingPol
     timers = loader.load(networks)
     names = list(timers)
     samples_RN = loader.measure(timers, policy) if timers else np.empty((0, 0))
-    energies = _energies(timers, device, loader.steps)
+    energies = _energies(timers, device, loader.steps) if policy.count_energy else {}
     outcomes = {key: Outcome(error=error) for key, error in loader.errors.items()}
     for i, key in enumerate(names):
         timing = Timing.of(samples_RN[:, i], energy_mj=energies.get(key), peak_memory_bytes=loader.memory.get(key))
@@ -145,8 +145,8 @@ def _energies(timers: Mapping[str, Timer], device: Device, steps: _Steps) -> dic
     meter = find_energy_meter(device.runtime, dict(device.options))
     if meter is None:
         return {}
-    energies = {}
+    energies: dict[str, float | None] = {}
     for key, timer in timers.items():
         steps.network(2 * len(timers) - 1, "metering", key)
         energies[key] = energy_per_call_mj(timer, meter)
-    return energies
+    return {key: energy for key, energy in energies.items() if energy is not None}

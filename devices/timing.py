@@ -93,6 +93,7 @@ class TimingPolicy:
         time_limit_s: stop after so many seconds in one group, once there are ``min_rounds``.
         sample_ms: shortest sample; shorter calls are repeated within one.
         group_size: networks that are loaded at the same time, which bounds memory, and what is lost when a measurement is cut off.
+        count_energy: also count what each network takes, where the machine can tell; it adds some tenths of a second a network.
 
     Raises:
         DeviceError: values that cannot be.
@@ -104,6 +105,7 @@ class TimingPolicy:
     time_limit_s: float = 60.0
     sample_ms: float = 1.0
     group_size: int = 64
+    count_energy: bool = True
 
     def __post_init__(self) -> None:
         for key in ("tolerance", "sample_ms", "time_limit_s", "group_size"):
