@@ -122,9 +122,14 @@ def main() -> None:
         time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
+def own_settings(arguments: argparse.Namespace) -> Report:
+    """The arguments that decide the results."""
+    return {name: value for name, value in vars(arguments).items() if name not in NOT_SETTINGS}
+
+
 def settings_of(arguments: argparse.Namespace) -> Report:
     """The arguments that decide the results, kept in the folder: all its processes must have the same."""
-    own = {name: value for name, value in vars(arguments).items() if name not in NOT_SETTINGS}
+    own = own_settings(arguments)
     settings = arguments.work / SETTINGS
     arguments.work.mkdir(parents=True, exist_ok=True)
     with FileLock(arguments.work / f"{SETTINGS}.lock"):
@@ -145,7 +150,7 @@ def summary_of(work: Path) -> Report:
     """The summary of the results in a folder."""
     settings = json.loads((work / SETTINGS).read_text())
     tasks = Work(settings, work)
-    return summary(work, settings, tasks.recipe(0).get_space(10), tasks.archs())
+    return summary(work, settings, tasks.recipe(0).get_space(10), tasks.archs)
 
 
 class Work:
@@ -212,6 +217,7 @@ class Work:
         splits = kept_splits(self._work / SPLITS)
         return splits._replace(test=splits.test.subset(torch.arange(min(self._settings["test_images"], len(splits.test)))))
 
+    @cached_property
     def archs(self) -> list[Arch]:
         """Networks from the smallest to the largest by MACs, those between drawn from strata of it, all at the largest resolution."""
         recipe = self.recipe(0)
@@ -239,7 +245,7 @@ class Work:
             "method": method,
             "seed": seed,
             "duration_s": sum(epoch.duration_s for epoch in run.metrics),
-            "accuracy": [judge(run.supernet.extract(arch), arch, splits) for arch in self.archs()],
+            "accuracy": [judge(run.supernet.extract(arch), arch, splits) for arch in self.archs],
             "recipe": recipe.to_toml(),
             "images": len(splits.train),
             "test_images": len(splits.test),
@@ -247,13 +253,13 @@ class Work:
 
     def twin(self, number: int, seed: int, rate: str = "rate") -> tuple[nn.Module, FineTuning]:
         """A network that is not yet trained, and how it will be: as the supernet is, from its first warm-up on."""
-        recipe, arch = self.recipe(seed), self.archs()[number]
+        recipe, arch = self.recipe(seed), self.archs[number]
         network = build_network(lower(recipe.get_space(10), arch), generator=recipe.generator("weights")).to(self.device)
         settings = FineTuning.like(recipe, learning_rate=self._settings[rate])
         return network, replace(settings, warmup_epochs=recipe.phases[0].warmup_epochs)
 
     def alone(self, number: int, seed: int, rate: str = "rate") -> Report:
-        recipe, arch, splits = self.recipe(seed), self.archs()[number], self.splits
+        recipe, arch, splits = self.recipe(seed), self.archs[number], self.splits
         network, settings = self.twin(number, seed, rate)
         started = time.perf_counter()
         train_network(
@@ -273,7 +279,7 @@ class Work:
         folder = self._work / f"{BEST}-{seed}.run"
         if not (folder / WEIGHTS).exists():
             return None
-        run, arch, splits = load_run(folder), self.archs()[number], self.splits
+        run, arch, splits = load_run(folder), self.archs[number], self.splits
         settings = FineTuning.like(run.recipe, learning_rate=self._settings["fine_tuning_rate"])
         done = specialize(
             run.supernet.to(self.device),
@@ -337,7 +343,12 @@ def kept_splits(path: Path) -> Splits:
     kept = read_weights(path, kind="images")
     mean, std = (tuple(values) for values in json.loads(kept.metadata["normalization"]))
     names = tuple(json.loads(kept.metadata["classes"]))
-    return Splits(*(ImageData(kept.tensors[f"{part}.images"], kept.tensors[f"{part}.labels"], names, mean, std) for part in Splits._fields))
+
+    def part(name: str) -> ImageData:
+        images, labels = (kept.tensors[f"{name}.{what}"] for what in ("images", "labels"))
+        return ImageData(images=images, labels=labels, class_names=names, mean=mean, std=std)
+
+    return Splits(*map(part, Splits._fields))
 
 
 def run_once(work: Path, name: str, task: Callable[[], Report | None]) -> bool:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
-from subnet_accuracy import NETWORKS, NOT_SETTINGS, Work, arguments_of, judge
+from subnet_accuracy import NETWORKS, Work, arguments_of, judge, own_settings
 
 from ofa.data import ImageData, Splits
 from ofa.files import replacing
@@ -42,13 +42,13 @@ def main() -> None:
     arguments = arguments_of(rest)
     keep_freed_memory()
     torch.set_num_threads(arguments.threads)
-    tasks = Work({name: value for name, value in vars(arguments).items() if name not in NOT_SETTINGS}, arguments.work)
-    splits = noise(arguments.batch_size, tasks.archs()[-1].resolution, arguments.test_images)
+    tasks = Work(own_settings(arguments), arguments.work)
+    splits = noise(arguments.batch_size, tasks.archs[-1].resolution, arguments.test_images)
     step_s = (
         supernet_step_s(tasks, splits, own.seconds) if own.kind == "supernet" else alone_step_s(tasks, splits, own.network, own.seconds)
     )
     started = time.perf_counter()
-    judge(tasks.twin(NETWORKS - 1, 0)[0], tasks.archs()[-1], splits)
+    judge(tasks.twin(NETWORKS - 1, 0)[0], tasks.archs[-1], splits)
     with replacing(own.speed) as temporary:
         temporary.write_text(json.dumps({"kind": own.kind, "step_s": step_s, "judge_s": time.perf_counter() - started}) + "\n")
 
@@ -60,7 +60,7 @@ def noise(batch_size: int, size_px: int, test_images: int) -> Splits:
     parts = []
     for count in (STEPS * batch_size, 10, test_images):
         images = torch.randint(256, (count, 3, size_px, size_px), dtype=torch.uint8, generator=generator)
-        parts.append(ImageData(images, torch.arange(count) % 10, names))
+        parts.append(ImageData(images=images, labels=torch.arange(count) % 10, class_names=names))
     return Splits(*parts)
 
 
@@ -77,7 +77,7 @@ def alone_step_s(tasks: Work, splits: Splits, number: int, seconds: float) -> fl
     generator = torch.Generator().manual_seed(0)
 
     def run(progress: Progress) -> None:
-        size_px = tasks.archs()[number].resolution
+        size_px = tasks.archs[number].resolution
         train_network(network, splits.train, resolution=size_px, epochs=10**6, generator=generator, settings=settings, progress=progress)
 
     return time_of_one(run, seconds) / STEPS  # it tells of passes
