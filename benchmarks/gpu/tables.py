@@ -60,7 +60,7 @@ CASES = (
     Case("compiled-networks", 1, True, False, 60),
     Case("compiled-1", 1, True, True, 240),
 )
-DRY_CASES = ("eager-1", "eager-32")
+DRY_CASES = ("eager-1",)
 """A compiler for processors takes seconds a block, and a minute for all of the smallest space."""
 
 
