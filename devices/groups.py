@@ -60,7 +60,7 @@ def time_group(device: Device, networks: Mapping[str, str], *, policy: TimingPol
     timers = loader.load(networks)
     names = list(timers)
     samples_RN = loader.measure(timers, policy) if timers else np.empty((0, 0))
-    energies = _energies(timers, device, loader.steps) if policy.count_energy else {}
+    energies = _energies(timers, device, policy.energy_s, loader.steps)
     outcomes = {key: Outcome(error=error) for key, error in loader.errors.items()}
     for i, key in enumerate(names):
         timing = Timing.of(samples_RN[:, i], energy_mj=energies.get(key), peak_memory_bytes=loader.memory.get(key))
@@ -140,13 +140,13 @@ class _Loader:
         return measure_rounds(list(timers.values()), calls, policy=policy, rng=self._rng, on_round=on_round)
 
 
-def _energies(timers: Mapping[str, Timer], device: Device, steps: _Steps) -> dict[str, float]:
+def _energies(timers: Mapping[str, Timer], device: Device, least_s: float, steps: _Steps) -> dict[str, float]:
     """Millijoules of a call of each network, where the machine counts them."""
-    meter = find_energy_meter(device.runtime, dict(device.options))
+    meter = find_energy_meter(device.runtime, dict(device.options)) if least_s else None
     if meter is None:
         return {}
     energies: dict[str, float | None] = {}
     for key, timer in timers.items():
         steps.network(2 * len(timers) - 1, "metering", key)
-        energies[key] = energy_per_call_mj(timer, meter)
+        energies[key] = energy_per_call_mj(timer, meter, least_s=least_s)
     return {key: energy for key, energy in energies.items() if energy is not None}

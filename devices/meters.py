@@ -22,7 +22,6 @@ __all__ = ["EnergyMeter", "PeakMemory", "energy_per_call_mj", "find_energy_meter
 
 POWERCAP = Path("/sys/class/powercap")
 _PROC = Path("/proc/self")
-_METERED_S = 0.3  # RAPL counts in steps of a millisecond, NVML of some tens
 _BATCH_S, _LARGEST_BATCH = 0.002, 1024
 """What lies between two looks at the counter."""
 _STUCK_S = 2.0
@@ -69,7 +68,7 @@ def _place(options: Mapping[str, object] | None) -> str:
 
 
 def energy_per_call_mj(
-    timer: Timer, meter: EnergyMeter, *, least_s: float = _METERED_S, clock: Callable[[], float] = time.perf_counter
+    timer: Timer, meter: EnergyMeter, *, least_s: float = 0.3, clock: Callable[[], float] = time.perf_counter
 ) -> float | None:
     """Millijoules of a call, from one step of the counter to another, however coarse its steps; None if it stands still.
 

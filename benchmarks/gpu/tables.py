@@ -6,8 +6,10 @@ filled first by processes on all cores, because the process that measures would 
 
 from __future__ import annotations
 
+import argparse
 import os
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -28,8 +30,11 @@ SPACE, RESOLUTION_PX, NETS, CALIBRATION_NETS = "ofa-mbv3-w1.0", 224, 60, 20
 PROCESSES = 2
 """In which whole networks are timed. Each starts CUDA and loads all networks, which takes longer than to time them; two are the least
 that a noise floor can be told by."""
-FEW_NETS = 9
-"""The least that a calibration takes, where loading a network takes seconds."""
+ENERGY_S = 0.1
+"""Over which a block's energy is counted, and then to the next step of NVML's counter, of which some come in this time."""
+FEW_NETS, LEAST_NETS, MARGIN = 9, 20, 1.2
+"""The least that a calibration takes, where loading a network takes seconds; the least of a check, where the time is short; and by how
+much a case may take longer than the one before."""
 LEAST_MEMORY_BYTES = 8 * GIB
 WORKER_BYTES = 2 * GIB
 """Of the card, for a process that compiles."""
@@ -85,13 +90,25 @@ def main() -> None:
         sizes = sizes_of(arguments.dry)
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(report.work.resolve() / "inductor")
         wanted = arguments.cases or (DRY_CASES if arguments.dry else names)
-        for case in (case for case in CASES if case.name in wanted):
-            if report.left_s < case.least_s and not arguments.dry:
-                report.row(case.name, f"not begun: {report.left_s:.0f} s are left, and it needs {case.least_s:.0f} s")
-            elif case.table:
-                measure_table(case, sizes, arguments.device, report)
-            else:
-                compare_networks(case, sizes, arguments.device, report)
+        failed = [case.name for case in CASES if case.name in wanted and not measured(case, sizes, arguments, report)]
+        if failed:
+            raise RuntimeError(f"all cases must be measured, but {', '.join(failed)} failed; see above and the log")
+
+
+def measured(case: Case, sizes: Sizes, arguments: argparse.Namespace, report: Report) -> bool:
+    """Measure a case if there is time for it; whether nothing went wrong, as the others are worth having all the same."""
+    from ofa.errors import OfaError
+
+    if report.left_s < case.least_s and not arguments.dry:
+        report.row(case.name, f"not begun: {report.left_s:.0f} s are left, and it needs {case.least_s:.0f} s")
+        return True
+    try:
+        (measure_table if case.table else compare_networks)(case, sizes, arguments.device, report)
+    except OfaError as error:
+        report.row(case.name, f"failed: {error}")
+        traceback.print_exc()
+        return False
+    return True
 
 
 def sizes_of(dry: bool) -> Sizes:
@@ -100,7 +117,7 @@ def sizes_of(dry: bool) -> Sizes:
 
     if dry:
         return Sizes(get_space("ofa-mbv3-tiny"), 16, 4, FEW_NETS, TimingPolicy(min_rounds=4, max_rounds=4, sample_ms=0.2))
-    return Sizes(get_space(SPACE), RESOLUTION_PX, NETS, CALIBRATION_NETS, TimingPolicy(max_rounds=30))
+    return Sizes(get_space(SPACE), RESOLUTION_PX, NETS, CALIBRATION_NETS, TimingPolicy(max_rounds=30, energy_s=ENERGY_S))
 
 
 def device_of(case: Case, place: str) -> Device:
@@ -116,6 +133,12 @@ def measure_table(case: Case, sizes: Sizes, place: str, report: Report) -> None:
 
     device, figures = device_of(case, place), {}
     nets, calibration_nets = (FEW_NETS, FEW_NETS) if case.compiled else (sizes.nets, sizes.calibration_nets)
+    before = report.content["figures"].get(CASES[0].name)
+    if before and "check_s" in before and not case.compiled:
+        nets = nets_that_fit(before, report.left_s, nets)
+    if nets < min(LEAST_NETS, sizes.nets) and not case.compiled:
+        report.row(case.name, f"not begun: {report.left_s:.0f} s are left, too few going by {CASES[0].name}")
+        return
     table = report.work / f"{case.name}.parquet"
     table.unlink(missing_ok=True)
 
@@ -139,6 +162,12 @@ def measure_table(case: Case, sizes: Sizes, place: str, report: Report) -> None:
         processes=PROCESSES,
     )
     told({"energy": energy_of(table, sizes)})
+
+
+def nets_that_fit(before: dict[str, Any], left_s: float, most: int) -> int:
+    """Networks that there is time to check a table on, going by what another case of the same kind took."""
+    rest_s = left_s / MARGIN - before["build_s"] - before["calibrate_s"]
+    return max(0, min(most, int(rest_s / before["check_s"] * before["nets"])))
 
 
 def rows_of(figures: dict[str, Any]) -> Iterator[tuple[str, str]]:
