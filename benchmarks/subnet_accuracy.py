@@ -10,7 +10,7 @@ The work is cut into tasks whose results lie in a folder, so several processes c
     python benchmarks/subnet_accuracy.py --train train.parquet --test test.parquet --work WORK &
     python benchmarks/subnet_accuracy.py --work WORK --out benchmarks/results/subnet_accuracy.json    # when both have ended
 
-A supernet goes on from its last checkpoint, a network that is trained alone starts again.
+All training goes on from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -261,7 +261,14 @@ class Work:
     def alone(self, number: int, seed: int, rate: str = "rate") -> Report:
         recipe, arch, splits = self.recipe(seed), self.archs[number], self.splits
         network, settings = self.twin(number, seed, rate)
-        started = time.perf_counter()
+        last = self._work / f"alone-{number:02d}-{seed}-{rate}.safetensors"
+        started, state, earlier_s = time.perf_counter(), *read_state(last)
+
+        def keep(state: TrainingState) -> None:
+            values = {**state.values, "duration_s": earlier_s + time.perf_counter() - started}
+            header = {"kind": "checkpoint", "step": str(state.step), "values": json.dumps(values)}
+            write_weights(state.tensors, last, header)
+
         train_network(
             network,
             splits.train,
@@ -269,8 +276,10 @@ class Work:
             epochs=sum(phase.epochs for phase in recipe.phases),
             generator=recipe.generator("specialization"),
             settings=settings,
+            state=state,
+            on_state=keep,
         )
-        duration = time.perf_counter() - started
+        duration = earlier_s + time.perf_counter() - started
         accuracy = judge(network, arch, splits)
         return {"kind": "alone", "network": number, "seed": seed, "rate": rate, "duration_s": duration, "accuracy": accuracy}
 
@@ -321,6 +330,15 @@ def train_in(folder: Path, recipe: Recipe, data: ImageData, device: str) -> None
 
     later = train(supernet, recipe, data, state=state, on_metrics=lambda epoch: append_metrics(folder, epoch), on_state=keep)
     save_run(folder, supernet, recipe, [*earlier, *later])
+
+
+def read_state(path: Path) -> tuple[TrainingState | None, float]:
+    """Where the training of a network alone stands, and the seconds that it took until then."""
+    if not path.exists():
+        return None, 0.0
+    kept = read_weights(path, kind="checkpoint")
+    values = json.loads(kept.metadata["values"])
+    return TrainingState(int(kept.metadata["step"]), dict(kept.tensors), values), values["duration_s"]
 
 
 def judge(network: nn.Module, arch: Arch, splits: Splits) -> float:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 
 from ofa.data import Augmentation, BatchPlan, Images, batch_indices, default_workers, load_batches
-from ofa.errors import RecipeError, nearest
+from ofa.errors import RecipeError, WeightsError, nearest
 from ofa.progress import Progress, silent
 from ofa.training.evaluation import device_of
 from ofa.training.losses import training_loss
@@ -18,6 +19,7 @@ from ofa.training.recipe import Recipe
 from ofa.training.schedule import scheduled_rate
 from ofa.training.step import PRECISIONS, Precision, gradient_scaler
 from ofa.training.tables import check_range
+from ofa.training.trainer import TrainingState
 
 __all__ = ["FineTuning", "train_network"]
 
@@ -83,9 +85,11 @@ def train_network(
     generator: torch.Generator,
     settings: FineTuning,
     teacher: nn.Module | None = None,
+    state: TrainingState | None = None,
     progress: Progress = silent,
+    on_state: Callable[[TrainingState], None] | None = None,
 ) -> None:
-    """Train one network in place; it is left in training mode.
+    """Train one network in place; it is left in training mode. Going on from a state, it ends as if it had never stopped.
 
     Args:
         network: maps [B, C, resolution, resolution] to [B, classes]; trained where it lies.
@@ -95,16 +99,21 @@ def train_network(
         generator: order and augmentation of the images, on the CPU.
         settings: how the passes are made.
         teacher: in evaluation mode, gives soft targets; None trains on the labels alone.
+        state: where to go on, by the same arguments; None begins.
         progress: told of every epoch.
+        on_state: given the state after every epoch, to be kept by whoever may go on; its ``step`` counts epochs.
 
     Raises:
         RecipeError: an impossible value, or a loss that is no longer finite.
+        WeightsError: a state of another network or precision.
     """
     phase = Phase(name="network", epochs=epochs, learning_rate=settings.learning_rate, warmup_epochs=settings.warmup_epochs)
     optimizer = _optimizer(network, settings)
     scaler = gradient_scaler(settings.precision, device_of(network))
     network.train()
-    for epoch in range(epochs):
+    if state is not None:
+        _restore(state, network, optimizer, scaler, generator)
+    for epoch in range(0 if state is None else state.step, epochs):
         indices = batch_indices(len(data), settings.batch_size, generator, drop_last=True)
         seeds = torch.randint(2**63 - 1, (len(indices),), generator=generator).tolist()
         plans = [BatchPlan(index, resolution, seed) for index, seed in zip(indices, seeds, strict=True)]
@@ -120,7 +129,50 @@ def train_network(
                 f"the loss must stay finite, but became {mean} in epoch {epoch + 1} of {epochs} at learning rate "
                 f"{settings.learning_rate:.3g}; lower it"
             )
+        if on_state is not None:
+            on_state(_capture(epoch + 1, network, optimizer, scaler, generator))
         progress(epoch + 1, epochs, f"loss {mean:.3f}")
+
+
+def _capture(
+    epochs: int,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler | None,
+    generator: torch.Generator,
+) -> TrainingState:
+    """All that decides how the training goes on, a copy."""
+    tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+    for number, parameter in enumerate(network.parameters()):
+        momentum = optimizer.state[parameter].get("momentum_buffer")
+        if momentum is not None:
+            tensors[f"momentum.{number}"] = momentum
+    tensors["generator"] = generator.get_state()
+    values = {"scaler": scaler.state_dict() if scaler else None}
+    return TrainingState(epochs, {name: tensor.detach().clone() for name, tensor in tensors.items()}, values)
+
+
+def _restore(
+    state: TrainingState,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler | None,
+    generator: torch.Generator,
+) -> None:
+    weights = {name.removeprefix("network."): tensor for name, tensor in state.tensors.items() if name.startswith("network.")}
+    try:
+        network.load_state_dict(weights)
+        generator.set_state(state.tensors["generator"].cpu())
+        if scaler is not None:
+            scaler.load_state_dict(state.values["scaler"])
+    except (RuntimeError, KeyError, TypeError) as error:
+        raise WeightsError(
+            f"a state must be of its network and precision, but {' '.join(str(error).split())}; go on with the arguments that made it"
+        ) from error
+    for number, parameter in enumerate(network.parameters()):
+        momentum = state.tensors.get(f"momentum.{number}")
+        if momentum is not None:
+            optimizer.state[parameter]["momentum_buffer"] = momentum.to(parameter.device, copy=True)
 
 
 def _optimizer(network: nn.Module, settings: FineTuning) -> torch.optim.Optimizer:
