@@ -98,7 +98,7 @@ def test_without_a_gpu_a_part_is_skipped_with_a_sentence(tmp_path: Path) -> None
 def run_script(folder: Path, code: str, limit_s: float) -> dict[str, Any]:
     """A part of our own, run as run.py runs parts."""
     (folder / "own.py").write_text(code)
-    arguments = argparse.Namespace(out=folder, device="cpu", dry_run=True, data=None, kit=[])
+    arguments = argparse.Namespace(out=folder, device="cpu", dry_run=True, data=None, kit=[], work=None)
     content: dict[str, Any] = run.run_part(run.Part("own", str(folder / "own.py"), 1.0, 1.0), limit_s, 60.0, arguments, dict(os.environ))
     assert json.loads((folder / "own.json").read_text()) == content
     return content

@@ -86,6 +86,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--skip", nargs="+", metavar="PART", default=[])
     parser.add_argument("--kit", type=Path, action="append", default=[], help="folder that pack.py made; can be given several times")
     parser.add_argument("--data", type=Path, help="folder with CIFAR-10's train.parquet and test.parquet; the kit's by default")
+    parser.add_argument("--work", type=Path, help="folder for what parts need on disk, some hundred MiB; RESULTS/work by default")
     parser.add_argument("--device", default="cuda", help="cuda or cuda:1")
     parser.add_argument("--dry-run", action="store_true", help="on the processor, with tiny sizes")
     arguments = parser.parse_args()
@@ -142,7 +143,8 @@ def command_of(part: Part, out: Path, limit: float, arguments: argparse.Namespac
     for option, folder in (("--data", arguments.data or within(arguments.kit, "data")), ("--mit", within(arguments.kit, "mit"))):
         if folder is not None:
             command += [option, str(folder.resolve())]
-    return [*command, "--work", str(out.with_suffix("")), *(["--dry"] if arguments.dry_run else [])]
+    work = (arguments.work or arguments.out / "work").resolve() / part.name
+    return [*command, "--work", str(work), *(["--dry"] if arguments.dry_run else [])]
 
 
 def within(kits: Sequence[Path], name: str) -> Path | None:
