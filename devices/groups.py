@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from devices.meters import PeakMemory, energy_per_call_mj, find_energy_meter
+from devices.meters import PeakMemory, energy_per_call_mj, find_energy_meter, gpu_number
 from devices.runtimes import Runtime, Timer, get_runtime
 from devices.timing import Floats, Timing, TimingPolicy, halves_ratio, measure_rounds, warm_up
 from ofa.errors import OfaError
@@ -103,6 +103,8 @@ class _Loader:
         runtime = get_runtime(self._device.runtime)
         runtime.version()  # a runtime that is not installed is no fault of a network
         timers: dict[str, Timer] = {}
+        # What a network takes of a card, this process's memory does not tell.
+        on_card = gpu_number(self._device.runtime, dict(self._device.options)) is not None
         for number, (key, path) in enumerate(networks.items()):
             self.steps.network(number, "loading", key)
             try:
@@ -115,7 +117,7 @@ class _Loader:
                 continue
             timers[key] = timer
             rise = peak.rise_bytes()
-            if rise is not None:
+            if rise is not None and not on_card:
                 self.memory[key] = rise
         return timers
 

@@ -52,7 +52,8 @@ class Timing:
 
     Attributes:
         energy_mj: millijoules of a call, the machine's idle share included; None where it does not count them.
-        peak_memory_bytes: how far the process's memory rose while the network was loaded and run once; None where the system does not tell.
+        peak_memory_bytes: how far the process's memory rose while the network was loaded and run once; None where the system does not tell,
+            and for cards with a memory of their own.
     """
 
     median_ms: float

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 ROOT = Path(__file__).parents[1]
 RUN = ROOT / "benchmarks" / "gpu" / "run.py"
 NAMES = ("correct", "speed", "tables", "evidence", "tensorrt-rtx")
-MINUTES = 4.0
+MINUTES = 8.0
 
 
 def load(name: str) -> ModuleType:

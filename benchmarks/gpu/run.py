@@ -66,15 +66,15 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     chosen = [part for part in PARTS if part.name in (arguments.only or names()) and part.name not in arguments.skip]
     environment = environment_of(arguments.kit)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the part that runs is ended with this process
     end = time.monotonic() + 60 * arguments.minutes - MARGIN_S
-    contents = []
+    contents: list[Content] = []
     for number, part in enumerate(chosen):
         left_s = end - time.monotonic()
         contents.append(run_part(part, limit_s(part, chosen[number:], left_s, arguments.dry_run), left_s, arguments, environment))
         print(f"{part.name}: {contents[-1]['status']} after {contents[-1]['seconds']:.0f} s", file=sys.stderr, flush=True)
-    table = table_of(contents)
-    (arguments.out / "table.txt").write_text(table + "\n", encoding="utf-8")
-    print(table)
+        (arguments.out / "table.txt").write_text(table_of(contents) + "\n", encoding="utf-8")
+    print(table_of(contents))
     sys.exit(any(content["status"] == "failed" for content in contents))
 
 

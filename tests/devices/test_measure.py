@@ -223,6 +223,20 @@ def test_an_agent_that_cannot_be_started_is_a_sentence(tmp_path: Path) -> None:
         pass
 
 
+def test_the_memory_of_a_process_is_not_taken_for_that_of_a_card(models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = {key: str(path) for key, path in list(models.items())[:1]}
+
+    def memories() -> list[int | None]:
+        outcomes = groups.time_group(fake(), paths, policy=QUICK, seed=0, say=lambda note: None)
+        return [outcome.timing.peak_memory_bytes for outcome in outcomes.values() if outcome.timing]
+
+    here = memories()
+    monkeypatch.setattr(groups, "gpu_number", lambda runtime, options: 0)
+    monkeypatch.setattr(groups, "find_energy_meter", lambda runtime, options: None)
+    assert here != [None] or sys.platform != "linux"
+    assert memories() == [None]
+
+
 def test_energy_is_counted_for_as_long_as_the_policy_says(models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     class Meter:
         joules_so_far = 0.0
