@@ -86,7 +86,7 @@ def joined(device: str | None = None) -> Iterator[World]:
         missing = ", ".join(name for name in _VARIABLES if name not in found)
         raise DeviceError(f"a process of several must have {', '.join(_VARIABLES)} in its environment, but lacks {missing}; use torchrun")
     if place.type == "cuda":
-        place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        place = _device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
         torch.cuda.set_device(place)
     dist.init_process_group("nccl" if place.type == "cuda" else "gloo", device_id=place if place.type == "cuda" else None)
     try:
