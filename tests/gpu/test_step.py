@@ -6,6 +6,7 @@ How near they must be is a relation between errors: those of GPU and CPU are bot
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from tests.ofa.strategies import TINY_SPACES, images, randomized
 pytestmark = pytest.mark.gpu
 
 CPU = torch.device("cpu")
+BATCH = 8
 TIMES = {"float32": 8.0, "bfloat16": 3.0, "float16": 3.0}
 """How many times the CPU's error the GPU's may be; cuDNN's float32 convolutions sum in other orders, in part after transforms."""
 ROUNDING = 1e-6
@@ -52,24 +54,27 @@ def step(
     teacher = other.to(device, dtype).eval().extract(space.largest(resolution)).requires_grad_(False)
     within = space.restrict(resolution=(resolution,))
     archs = [space.largest(resolution), space.smallest(resolution), within.sample(rng), within.sample(rng)]
-    x_BCHW = images(archs[0], batch=16).to(device, dtype).contiguous(memory_format=torch.channels_last)
-    y_B = torch.randint(0, 10, (16,), generator=torch.Generator().manual_seed(3)).to(device)
+    x_BCHW = images(archs[0], batch=BATCH).to(device, dtype).contiguous(memory_format=torch.channels_last)
+    y_B = torch.randint(0, 10, (BATCH,), generator=torch.Generator().manual_seed(3)).to(device)
     optimizer = torch.optim.SGD(supernet.parameter_groups(1e-4), lr=0.05, momentum=0.9, nesterov=True)
     # So small a scale that float16's largest number is not met, and no step is left out.
     scaler = torch.amp.GradScaler(device.type, init_scale=256.0) if precision == "float16" else None
     objective = Objective(label_smoothing=0.1, teacher=teacher, distillation_weight=1.0)
-    result = training_step(
-        supernet, archs, (x_BCHW, y_B), optimizer, objective, precision=precision, scaler=scaler, clip_norm=clip_norm
-    )
+    result = training_step(supernet, archs, (x_BCHW, y_B), optimizer, objective, precision=precision, scaler=scaler, clip_norm=clip_norm)
     weights = torch.cat([supernet.decayed.detach(), supernet.undecayed.detach()])
     told = (result.losses, result.accuracy, supernet.flat_gradient, weights, supernet.statistics)
     return Outcome(*(tensor.detach().cpu().double() for tensor in told))
 
 
+@cache
+def exact_step(name: str) -> Outcome:
+    return step(name, CPU, dtype=torch.float64)
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("name", [*TINY_SPACES, "ofa-mbv3-32px"])
 def test_the_error_is_about_that_of_the_cpu(name: str, precision: Precision, device: torch.device) -> None:
-    exact = step(name, CPU, dtype=torch.float64)
+    exact = exact_step(name)
     here, there = step(name, device, precision), step(name, CPU, precision)
     for quantity in ("losses", "gradient", "weights", "statistics"):
         assert here.error(quantity, exact) <= TIMES[precision] * there.error(quantity, exact) + ROUNDING, quantity
@@ -79,7 +84,7 @@ def test_the_error_is_about_that_of_the_cpu(name: str, precision: Precision, dev
 
 @pytest.mark.parametrize("name", TINY_SPACES)
 def test_in_double_precision_the_steps_agree(name: str, device: torch.device) -> None:
-    exact, here = step(name, CPU, dtype=torch.float64), step(name, device, dtype=torch.float64)
+    exact, here = exact_step(name), step(name, device, dtype=torch.float64)
     # The loss itself is always computed in float32.
     for quantity in ("losses", "gradient", "weights", "statistics"):
         assert here.error(quantity, exact) < 1e-5, quantity
