@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from ofa import __version__
 from ofa.errors import FileError, WeightsError
 from ofa.families import get_space
 from ofa.files import replacing
@@ -70,7 +70,7 @@ def write_weights(tensors: Mapping[str, torch.Tensor], path: str | os.PathLike[s
     Raises:
         FileError: the folder cannot be written.
     """
-    header = {**metadata, "schema": str(SCHEMA), "ofa_version": version("ofa-nas"), "torch_version": torch.__version__}
+    header = {**metadata, "schema": str(SCHEMA), "ofa_version": __version__, "torch_version": torch.__version__}
     packed = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     # Tensors that view one storage are refused by safetensors unless each is copied out of it.
     packed = {name: tensor.clone() if tensor.untyped_storage().nbytes() != tensor.nbytes else tensor for name, tensor in packed.items()}
