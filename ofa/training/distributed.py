@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -80,7 +80,9 @@ def joined(device: str | None = None) -> Iterator[World]:
     place = _device(device)
     found = [name for name in _VARIABLES if name in os.environ]
     if not found:
-        yield World(0, 1, place)
+        # What takes the current GPU, such as page-locked memory, is to find this one.
+        with torch.cuda.device(place) if place.type == "cuda" else nullcontext():
+            yield World(0, 1, place)
         return
     if len(found) < len(_VARIABLES):
         missing = ", ".join(name for name in _VARIABLES if name not in found)

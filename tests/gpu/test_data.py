@@ -48,6 +48,8 @@ def test_page_locked_memory_is_fetched_from(device: torch.device) -> None:
         assert moved(there := tensor.to(device), device) is there
 
 
+# A process that uses a GPU has threads, which Python from 3.12 on warns of when workers are forked.
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_images_that_workers_read_arrive(device: torch.device, tmp_path: Path) -> None:
     for name, level in (("dark", 20), ("light", 200)):
         (tmp_path / name).mkdir()
