@@ -82,7 +82,7 @@ def outcome(folder: Path, size: int, rank: int = 0) -> dict[str, torch.Tensor]:
 
 def assert_near(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
     for name, tensor in expected.items():
-        assert (found[name] - tensor).abs().max() <= 5e-5 * tensor.abs().max(), name
+        assert (found[name] - tensor).abs().max() <= 1e-4 * tensor.abs().max(), name
 
 
 def test_a_process_that_joins_alone_takes_the_same_step(alone: dict[str, torch.Tensor], device: torch.device, tmp_path: Path) -> None:
