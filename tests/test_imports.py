@@ -13,6 +13,7 @@ LAYERS = (
     ("ofa.errors", "ofa.progress", "ofa.files"),
     ("ofa.arch",),
     ("ofa.space",),
+    ("ofa.kernels",),
     ("ofa.depthwise", "ofa.modes", "ofa.randomness", "ofa.synchronized"),
     ("ofa.blocks",),
     ("ofa.families",),
