@@ -293,11 +293,9 @@ class Supernet(nn.Module):
         """Build a block of leaves that view the store, and keep it for the next arch that has it."""
         self._attach_gradients()
         module = self._skeleton(placed.block)
-        for part in module.modules():
-            if isinstance(part, nn.BatchNorm2d):
-                # Nobody reads this count where there is a momentum, and on a GPU each step of it is a kernel to launch.
-                part.num_batches_tracked = None
-                if self._synchronized:
+        if self._synchronized:
+            for part in module.modules():
+                if isinstance(part, nn.BatchNorm2d):
                     part.__class__ = SynchronizedBatchNorm2d
         leaves: list[_Leaf] = []
         gradients = dict(self._views(placed, self._gradients | {"statistics": self.statistics}))

@@ -308,14 +308,3 @@ def test_dropout_acts_on_the_classifier_while_training_only() -> None:
     supernet = Supernet(get_space("ofa-mbv3-tiny"), dropout=0.4)
     parts = [module for module in supernet.subnet(supernet.space.smallest()).modules() if isinstance(module, nn.Dropout)]
     assert [part.p for part in parts] == [0.4]
-
-
-def test_batches_are_counted_by_extracted_networks_alone() -> None:
-    supernet = shared_supernet("ofa-mbv3-tiny")
-    arch = supernet.space.smallest()
-    counts = [
-        [n.num_batches_tracked for n in net.modules() if isinstance(n, nn.BatchNorm2d)]
-        for net in (supernet.subnet(arch), supernet.extract(arch))
-    ]
-    assert all(count is None for count in counts[0])
-    assert all(count == 0 for count in counts[1])
