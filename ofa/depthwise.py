@@ -41,7 +41,7 @@ class DepthwiseConv2d(nn.Conv2d):
         if input.is_cuda and torch.is_autocast_enabled("cuda"):
             input = input.to(torch.get_autocast_dtype("cuda"))
         if kernels.takes(input):
-            return kernels.depthwise(input, weight, self.stride[0])
+            return kernels.depthwise_conv(input, weight, self.stride[0])
         faster = (
             (weight.shape[-1] > _STRIP or self.stride[0] == 1)
             and weight.requires_grad

@@ -8,7 +8,7 @@ the same view of the store's gradient. Autograd then accumulates in place, and t
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -25,24 +25,45 @@ from ofa.space import Space
 from ofa.synchronized import SynchronizedBatchNorm2d
 from ofa.weights import read_weights, write_weights
 
-__all__ = ["Supernet"]
+__all__ = ["Leaf", "Piece", "Supernet"]
 
-_FORGOTTEN = ("_blocks", "_leaves", "_gradients", "_flat_gradient")
+_FORGOTTEN = ("_blocks", "_gradients", "_flat_gradient")
 """Attributes that view the flat tensors and are made anew when those are others."""
 
 
 @dataclass(frozen=True)
-class _Leaf:
-    """A parameter of a subnet whose gradient must be a view of the store's."""
+class Leaf:
+    """A parameter of a subnet.
+
+    Attributes:
+        parameter: views the store.
+        gradient: the same view of the store's gradient.
+    """
 
     parameter: nn.Parameter
     gradient: torch.Tensor
 
     def attach(self) -> None:
-        if self.parameter.grad is not self.gradient:
+        """Let autograd add to the store's gradient in place; one with gaps has a hook for that."""
+        if self.parameter.grad is not self.gradient and _is_dense(self.gradient):
             # Somebody set it to None, which means zero.
             self.gradient.zero_()
             self.parameter.grad = self.gradient
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A block of a subnet.
+
+    Attributes:
+        placed: the block and where it stands.
+        module: computes it, of views.
+        leaves: its parameters.
+    """
+
+    placed: PlacedBlock
+    module: nn.Module
+    leaves: tuple[Leaf, ...]
 
 
 class Supernet(nn.Module):
@@ -89,8 +110,7 @@ class Supernet(nn.Module):
 
     def _forget(self) -> None:
         """Drop all that views the flat tensors, because they are others now."""
-        self._blocks: dict[tuple[str, Block], nn.Module] = {}
-        self._leaves: dict[tuple[str, Block], list[_Leaf]] = {}
+        self._blocks: dict[tuple[str, Block], tuple[nn.Module, tuple[Leaf, ...]]] = {}
         self._gradients: dict[str, torch.Tensor] = {}
         self._flat_gradient: torch.Tensor | None = None
 
@@ -117,43 +137,41 @@ class Supernet(nn.Module):
         Raises:
             ArchError: ``arch`` is not a point of the space.
         """
-        pieces, attach = self._bound(arch)
-        network = assemble({placed.name: module for placed, module in pieces}, training=self.training)
-        network.register_forward_pre_hook(lambda *_: attach())
+        pieces = self._bound(arch)
+        network = assemble({piece.placed.name: piece.module for piece in pieces}, training=self.training)
+        network.register_forward_pre_hook(lambda *_: self._attach(pieces))
         return network
 
-    def pieces(self, arch: Arch) -> list[tuple[PlacedBlock, nn.Module]]:
-        """The blocks of ``subnet(arch)`` one by one, from the input to the logits, each with its module of views.
+    def pieces(self, arch: Arch) -> list[Piece]:
+        """The blocks of ``subnet(arch)`` one by one, from the input to the logits.
 
         Call it anew for every step: an optimizer may have detached the gradients since.
 
         Raises:
             ArchError: ``arch`` is not a point of the space.
         """
-        pieces, attach = self._bound(arch)
-        attach()
+        pieces = self._bound(arch)
+        self._attach(pieces)
         return pieces
 
-    def _bound(self, arch: Arch) -> tuple[list[tuple[PlacedBlock, nn.Module]], Callable[[], None]]:
-        """The modules of an arch's blocks, in the supernet's mode, and what attaches their gradients to the store's."""
-        pieces, leaves = [], []
+    def _bound(self, arch: Arch) -> list[Piece]:
+        """The blocks of an arch, in the supernet's mode."""
+        pieces = []
         for placed in lower(self.space, arch):
             key = (placed.name, placed.block)
-            module = self._blocks.get(key)
-            if module is None:
-                module = self._bind_block(placed)
+            if key not in self._blocks:
+                self._blocks[key] = self._bind_block(placed)
+            module, leaves = self._blocks[key]
             if module.training is not self.training:
                 module.train(self.training)
-            pieces.append((placed, module))
-            leaves.append(self._leaves[key])
+            pieces.append(Piece(placed, module, leaves))
+        return pieces
 
-        def attach() -> None:
-            self._attach_gradients()
-            for block in leaves:
-                for leaf in block:
-                    leaf.attach()
-
-        return pieces, attach
+    def _attach(self, pieces: Iterable[Piece]) -> None:
+        self._attach_gradients()
+        for piece in pieces:
+            for leaf in piece.leaves:
+                leaf.attach()
 
     def extract(self, arch: Arch) -> nn.Sequential:
         """The network of ``arch`` with storage of its own; the output equals the subnet's bit for bit.
@@ -289,15 +307,15 @@ class Supernet(nn.Module):
         steps = self._steps(placed, name)
         return [self._slot(self._tensors[sharing.transform_name(f"{placed.name}.{name}", *step)], flats) for step in steps]
 
-    def _bind_block(self, placed: PlacedBlock) -> nn.Module:
-        """Build a block of leaves that view the store, and keep it for the next arch that has it."""
+    def _bind_block(self, placed: PlacedBlock) -> tuple[nn.Module, tuple[Leaf, ...]]:
+        """Build a block of leaves that view the store."""
         self._attach_gradients()
         module = self._skeleton(placed.block)
         if self._synchronized:
             for part in module.modules():
                 if isinstance(part, nn.BatchNorm2d):
                     part.__class__ = SynchronizedBatchNorm2d
-        leaves: list[_Leaf] = []
+        leaves: list[Leaf] = []
         gradients = dict(self._views(placed, self._gradients | {"statistics": self.statistics}))
         for name, view in self._views(placed):
             if self._tensors[f"{placed.name}.{name}"].kind == "statistics":
@@ -310,9 +328,7 @@ class Supernet(nn.Module):
                 _parametrize(module, name, leaf, KernelTransform(_leaf(matrix, slot, leaves) for matrix, slot in slots))
             else:
                 _assign(module, name, leaf)
-        key = (placed.name, placed.block)
-        self._blocks[key], self._leaves[key] = module, leaves
-        return module
+        return module, tuple(leaves)
 
     # -- files --------------------------------------------------------------------------------------------------------
 
@@ -352,12 +368,12 @@ class Supernet(nn.Module):
         return supernet
 
 
-def _leaf(view: torch.Tensor, gradient: torch.Tensor, leaves: list[_Leaf]) -> nn.Parameter:
+def _leaf(view: torch.Tensor, gradient: torch.Tensor, leaves: list[Leaf]) -> nn.Parameter:
     """A parameter that views the store and adds its gradient to the store's."""
     parameter = nn.Parameter(view)
+    leaves.append(Leaf(parameter, gradient))
     if _is_dense(view):
         parameter.grad = gradient
-        leaves.append(_Leaf(parameter, gradient))
     else:
         # Autograd warns when it adds in place to a gradient with gaps, so here the sum is taken once it is known.
         parameter.register_post_accumulate_grad_hook(_Adder(gradient))

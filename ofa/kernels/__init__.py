@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["GROUP", "available", "depthwise", "norm_activation", "takes"]
+__all__ = ["GROUP", "available", "depthwise_conv", "norm_activation", "takes"]
 
 GROUP = 8
 """Channels that one thread reads at once, so their number must be a multiple."""
@@ -37,11 +37,11 @@ def takes(x_BCHW: torch.Tensor) -> bool:
     )
 
 
-def depthwise(x_BCHW: torch.Tensor, weight_C1KK: torch.Tensor, stride: int) -> torch.Tensor:
-    """``ofa.kernels.depthwise.depthwise``, which is imported only now."""
-    from ofa.kernels.depthwise import depthwise as kernel
+def depthwise_conv(x_BCHW: torch.Tensor, weight_C1KK: torch.Tensor, stride: int) -> torch.Tensor:
+    """``ofa.kernels.depthwise.depthwise``, imported only here."""
+    from ofa.kernels.depthwise import depthwise
 
-    return kernel(x_BCHW, weight_C1KK, stride)
+    return depthwise(x_BCHW, weight_C1KK, stride)
 
 
 def norm_activation(x_BCHW: torch.Tensor, norm: nn.BatchNorm2d, activation: nn.Module | None) -> torch.Tensor:

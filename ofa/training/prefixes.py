@@ -16,83 +16,90 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from ofa.blocks import PlacedBlock
+from ofa.supernet import Piece
 
-__all__ = ["Finish", "Pieces", "run_together"]
+__all__ = ["Finish", "Node", "moving", "run_together", "tree"]
 
-Pieces = Sequence[tuple[PlacedBlock, nn.Module]]
-"""The blocks of a network from the input to the logits, and their modules."""
 Finish = Callable[[int, nn.Module, Tensor], Tensor]
 """Given the number of a network, its last module and that one's input: the loss, a scalar that gradients are taken of."""
 
 
-def run_together(networks: Sequence[Pieces], x_BCHW: Tensor, finish: Finish) -> None:
+def run_together(networks: Sequence[Sequence[Piece]], x_BCHW: Tensor, finish: Finish) -> None:
     """Forward and backward through all networks, so that gradients add up in their parameters.
 
-    Running statistics move as in separate passes: a batch norm that serves k networks moves k times at once. The last block, the
-    classifier with its dropout, is never shared.
+    Running statistics move as in separate passes in this order: a batch norm that serves k networks moves k times at once. The last
+    block, the classifier with its dropout, is never shared.
 
     Args:
-        networks: in training mode; blocks that are equal, behind equal ones, must have one module.
+        networks: in training mode.
         x_BCHW: the images of all.
-        finish: called once a network, in an order that begins with the first.
+        finish: called once a network, in an order that begins with the first and puts those together that share blocks.
     """
-    root = _Node(nn.Identity())
-    for number, pieces in enumerate(networks):
-        node = root
-        for placed, module in pieces[:-1]:
-            node.numbers.append(number)
-            node = node.children.setdefault(placed, _Node(module))
-        node.numbers.append(number)
-        node.ends[number] = pieces[-1][1]
-    _run(root, x_BCHW, finish)
+    for child in tree(networks).children.values():
+        _run(child, x_BCHW, finish)
 
 
 @dataclass(eq=False)
-class _Node:
-    """A block in the tree.
+class Node:
+    """A block in the tree of several networks.
 
     Attributes:
-        module: what computes it.
+        piece: the block.
         numbers: of the networks that pass through it, the least first.
         children: the blocks behind it.
         ends: the last modules behind it, by the numbers of their networks.
     """
 
-    module: nn.Module
+    piece: Piece
     numbers: list[int] = field(default_factory=list)
-    children: dict[PlacedBlock, _Node] = field(default_factory=dict)
+    children: dict[PlacedBlock, Node] = field(default_factory=dict)
     ends: dict[int, nn.Module] = field(default_factory=dict)
 
+    def branches(self) -> list[tuple[int, Node | None]]:
+        """What follows, in the order of the networks: the number of one that ends here and None, or the first of a child and it."""
+        following: list[tuple[int, Node | None]] = [(number, None) for number in self.ends]
+        following += [(child.numbers[0], child) for child in self.children.values()]
+        return sorted(following, key=lambda branch: branch[0])
 
-def _run(node: _Node, x_BCHW: Tensor, finish: Finish) -> None:
+
+def tree(networks: Sequence[Sequence[Piece]]) -> Node:
+    """The root, which is no block itself, of the tree that the networks make but for their last blocks."""
+    root = Node(Piece(networks[0][0].placed, nn.Identity(), ()))
+    for number, pieces in enumerate(networks):
+        node = root
+        for piece in pieces[:-1]:
+            node = node.children.setdefault(piece.placed, Node(piece))
+            node.numbers.append(number)
+        node.ends[number] = pieces[-1].module
+    return root
+
+
+def _run(node: Node, x_BCHW: Tensor, finish: Finish) -> None:
     """Run a node and all behind it; autograd's graph is cut at forks alone."""
     x_BCHW = _forward(node, x_BCHW)
     while len(node.children) == 1 and not node.ends:
         (node,) = node.children.values()
         x_BCHW = _forward(node, x_BCHW)
-    if len(node.numbers) == 1:
-        (number,) = node.numbers
-        finish(number, node.ends[number], x_BCHW).backward()
-        return
-    cut_BCHW = x_BCHW.detach().requires_grad_(x_BCHW.requires_grad)
-    branches = {child.numbers[0]: child for child in node.children.values()}
-    for number in sorted([*branches, *node.ends]):
-        if number in branches:
-            _run(branches[number], cut_BCHW, finish)
+    branches = node.branches()
+    # Without a fork, autograd goes back through all of it at once.
+    fork_BCHW = x_BCHW if len(branches) == 1 else x_BCHW.detach().requires_grad_()
+    for number, child in branches:
+        if child is None:
+            finish(number, node.ends[number], fork_BCHW).backward()
         else:
-            finish(number, node.ends[number], cut_BCHW).backward()
-    if x_BCHW.requires_grad:
-        x_BCHW.backward(cut_BCHW.grad)
+            _run(child, fork_BCHW, finish)
+    if fork_BCHW is not x_BCHW:
+        x_BCHW.backward(fork_BCHW.grad)
 
 
-def _forward(node: _Node, x_BCHW: Tensor) -> Tensor:
-    with _moving(node.module, len(node.numbers)):
-        result: Tensor = node.module(x_BCHW)
+def _forward(node: Node, x_BCHW: Tensor) -> Tensor:
+    with moving(node.piece.module, len(node.numbers)):
+        result: Tensor = node.piece.module(x_BCHW)
     return result
 
 
 @contextmanager
-def _moving(module: nn.Module, times: int) -> Iterator[None]:
+def moving(module: nn.Module, times: int) -> Iterator[None]:
     """Let batch norms move their running statistics so far in one pass as ``times`` passes over the same images would."""
     norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)] if times > 1 else []
     momenta = [norm.momentum for norm in norms]

@@ -13,6 +13,7 @@ from ofa.errors import RecipeError
 from ofa.progress import Progress, silent
 from ofa.training.evaluation import device_of
 from ofa.training.losses import training_loss
+from ofa.training.optimizer import sgd
 from ofa.training.phase import Phase
 from ofa.training.recipe import Recipe
 from ofa.training.schedule import scheduled_rate
@@ -123,7 +124,7 @@ def _optimizer(network: nn.Module, settings: FineTuning) -> torch.optim.Optimize
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum, nesterov=settings.momentum > 0)
+    return sgd(groups, learning_rate=settings.learning_rate, momentum=settings.momentum)
 
 
 def _step(

@@ -17,6 +17,7 @@ from ofa.supernet import Supernet
 from ofa.training.distributed import ALONE, World
 from ofa.training.losses import Divergence, training_loss
 from ofa.training.prefixes import run_together
+from ofa.training.recorded import Recorder
 
 __all__ = ["PRECISIONS", "Objective", "Precision", "StepResult", "gradient_scaler", "training_step"]
 
@@ -74,6 +75,7 @@ def training_step(
     scaler: torch.amp.GradScaler | None = None,
     clip_norm: float = 0.0,
     world: World = ALONE,
+    recorder: Recorder | None = None,
 ) -> StepResult:
     """Take one step on the mean gradient of several subnets.
 
@@ -87,12 +89,13 @@ def training_step(
         scaler: keeps small gradients of float16 from vanishing; None scales nothing.
         clip_norm: largest norm of the whole gradient; longer ones are scaled down to it. 0 is no limit.
         world: the processes whose gradients are averaged; each has its share of the batch.
+        recorder: launches kernels from CUDA graphs; the same for all steps of a training.
     """
     x_BCHW, y_B = batch
     supernet.zero_grad()
     found: dict[int, tuple[Tensor, Tensor]] = {}
     with torch.autocast(x_BCHW.device.type, PRECISIONS[precision], enabled=precision != "float32"):
-        targets = _targets(objective, x_BCHW)
+        targets = _targets(objective, x_BCHW, recorder)
 
         def finish(number: int, classifier: nn.Module, features: Tensor) -> Tensor:
             nonlocal targets
@@ -105,7 +108,8 @@ def training_step(
             share = loss / len(archs)
             return share if scaler is None else scaler.scale(share)
 
-        run_together([supernet.pieces(arch) for arch in archs], x_BCHW, finish)
+        run = run_together if recorder is None else recorder.run_together
+        run([supernet.pieces(arch) for arch in archs], x_BCHW, finish)
     world.average_(supernet.flat_gradient)
     _update(supernet, optimizer, scaler, clip_norm)
     losses, hits = zip(*(found[number] for number in range(len(archs))), strict=True)
@@ -117,9 +121,11 @@ def gradient_scaler(precision: Precision, device: torch.device) -> torch.amp.Gra
     return torch.amp.GradScaler(device.type) if precision == "float16" else None
 
 
-def _targets(objective: Objective, x_BCHW: Tensor) -> Tensor | None:
+def _targets(objective: Objective, x_BCHW: Tensor, recorder: Recorder | None) -> Tensor | None:
     if objective.teacher is None or objective.distillation_weight == 0:
         return None
+    if recorder is not None:
+        return recorder.answer(objective.teacher, x_BCHW).float()
     with torch.no_grad():
         logits: Tensor = objective.teacher(x_BCHW)
     return logits.float()

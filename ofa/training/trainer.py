@@ -27,6 +27,7 @@ from ofa.training.distributed import World
 from ofa.training.evaluation import device_of
 from ofa.training.guard import Guard, Setback
 from ofa.training.metrics import EpochMetrics
+from ofa.training.optimizer import sgd
 from ofa.training.phase import Phase
 from ofa.training.recipe import Recipe
 from ofa.training.sampling import Sampler, make_sampler
@@ -269,12 +270,8 @@ class Trainer:
             self._teacher = self._largest()
         self._spaces = {resolution: space.restrict(resolution=(resolution,)) for resolution in space.resolutions}
         self._sampler = self.own_sampler or make_sampler(phase.sampling, whole, coupled_genes=phase.coupled)
-        self._optimizer = torch.optim.SGD(
-            self.supernet.parameter_groups(self.recipe.weight_decay),
-            lr=phase.learning_rate,
-            momentum=self.recipe.momentum,
-            nesterov=self.recipe.momentum > 0,
-        )
+        groups = self.supernet.parameter_groups(self.recipe.weight_decay)
+        self._optimizer = sgd(groups, learning_rate=phase.learning_rate, momentum=self.recipe.momentum)
         self._scaler = gradient_scaler(self.recipe.precision, self.device)
         self._average = WeightAverage(self.supernet, self.recipe.weight_averaging) if self.recipe.weight_averaging else None
         self._guard = Guard()
