@@ -20,7 +20,7 @@ FIND_PYTHON = for candidate in $(PYTHON); do \
 	    "install it or name it, for example: make PYTHON=/usr/local/bin/python3.12 $(MAKECMDGOALS)" >&2; exit 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint format constraints clean
+.PHONY: help demo test test-slow test-gpu lint format constraints clean
 
 help: ## show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -32,7 +32,10 @@ test: $(STAMP) ## the fast tests
 	@$(BIN)/python -m pytest
 
 test-slow: $(STAMP) ## the tests that take longer
-	@$(BIN)/python -m pytest -m slow
+	@$(BIN)/python -m pytest -m "slow and not gpu"
+
+test-gpu: $(STAMP) ## the tests that need a GPU
+	@$(BIN)/python -m pytest -m gpu
 
 lint: $(STAMP) ## style, formatting and types
 	@$(BIN)/ruff check .

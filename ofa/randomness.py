@@ -25,6 +25,13 @@ def borrowed_randomness(generator: torch.Generator, device: torch.device | str =
     with torch.random.fork_rng(devices=cuda):
         torch.set_rng_state(generator.get_state())
         for gpu in cuda:
-            # A GPU's state is of another kind; the seed is what the two have in common.
-            torch.cuda.default_generators[gpu.index or 0].manual_seed(generator.initial_seed())
+            # A GPU's state is of another kind, so it gets a seed that follows from where the generator stands now.
+            torch.cuda.default_generators[torch.cuda.current_device() if gpu.index is None else gpu.index].manual_seed(_seed(generator))
         yield
+
+
+def _seed(generator: torch.Generator) -> int:
+    """What the generator would draw next; it is not advanced."""
+    ahead = torch.Generator()
+    ahead.set_state(generator.get_state())
+    return int(torch.randint(2**63 - 1, (), generator=ahead))

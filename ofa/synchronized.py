@@ -39,7 +39,8 @@ class SynchronizedBatchNorm2d(nn.BatchNorm2d):
 class _Normalize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_BCHW: Tensor, weight_C: Tensor, bias_C: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        count = torch.tensor([x_BCHW.numel() // x_BCHW.shape[1]], dtype=torch.float64, device=x_BCHW.device)
+        # Filled on the device: a copy from the host would make every layer of a GPU wait.
+        count = torch.full((1,), x_BCHW.numel() // x_BCHW.shape[1], dtype=torch.float64, device=x_BCHW.device)
         precise = x_BCHW.float() if x_BCHW.dtype in (torch.float16, torch.bfloat16) else x_BCHW
         variance_C, mean_C = torch.var_mean(precise, dim=(0, 2, 3), correction=0)
         mean_C, variance_C, total = _joined(mean_C.double(), variance_C.double(), count)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ofa.data.transfer import moved
 from ofa.errors import DataError, MissingExtraError
 from ofa.randomness import borrowed_randomness
 
@@ -120,7 +121,7 @@ class Augmentation:
         matrix = torch.zeros(batch, 2, 3)
         matrix[:, 0, 0], matrix[:, 1, 1], matrix[:, :, 2] = torch.where(mirrored_B, -1.0, 1.0) * reach_B2[:, 0], reach_B2[:, 1], move_B2
         side = size or x_BCHW.shape[-1]
-        grid = F.affine_grid(matrix.to(x_BCHW.device), [batch, x_BCHW.shape[1], size or x_BCHW.shape[2], side], align_corners=False)
+        grid = F.affine_grid(moved(matrix, x_BCHW.device), [batch, x_BCHW.shape[1], size or x_BCHW.shape[2], side], align_corners=False)
         return F.grid_sample(x_BCHW, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
     # -- what is done to them -----------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from ofa.data.augmentation import Augmentation
 from ofa.data.encoded import EncodedImages
 from ofa.data.images import ImageData, Images, Normalization, Pixels
+from ofa.data.transfer import moved
 from ofa.errors import DataError
 
 __all__ = ["BatchPlan", "batch_indices", "batches", "default_workers", "load_batches", "make_batch", "measure_loader"]
@@ -66,7 +68,8 @@ def make_batch(
     Raises:
         DataError: a broken image where the data refuses such, or a batch of nothing else.
     """
-    return _finish(data, data.read(index, resolution, augmentation, generator), augmentation, generator, torch.device(device))
+    place = torch.device(device)
+    return _finish(data, _resident(data, place).read(index, resolution, augmentation, generator), augmentation, generator, place)
 
 
 def batches(
@@ -127,7 +130,8 @@ def load_batches(
         data: the set.
         plans: the batches.
         augmentation: how images are changed at random.
-        device: where the batches are to lie. Colours and labels are changed there, all else in the workers.
+        device: where the batches are to lie. Colours and labels are changed there, all else in the workers; a set in memory is copied
+            to a GPU once, and everything is done there.
         workers: processes that read images; 0 reads here.
         prefetch: batches that each worker is ahead.
 
@@ -135,7 +139,7 @@ def load_batches(
         as ``make_batch``.
     """
     place = torch.device(device)
-    reader = _Reader(data, plans, augmentation)
+    reader = _Reader(_resident(data, place), plans, augmentation)
     if workers == 0 or isinstance(data, ImageData):
         read: Iterator[_Read] = (reader[number] for number in range(len(plans)))
     else:
@@ -176,12 +180,25 @@ def measure_loader(
     workers: int = 0,
 ) -> float:
     """Images a second of the loader alone, its start-up not counted."""
-    loader = load_batches(data, plans, augmentation=augmentation, device=device, workers=workers)
+    place = torch.device(device)
+    loader = load_batches(data, plans, augmentation=augmentation, device=place, workers=workers)
     next(loader)
+    _wait(place)
     started, images = time.perf_counter(), 0
     for x_BCRR, _ in loader:
         images += len(x_BCRR)
+    _wait(place)
     return images / (time.perf_counter() - started)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _resident(data: Images, device: torch.device) -> Images:
+    """The set where its images are to be cut and resized: one in memory on the GPU that the batches are for."""
+    return data.on(device) if isinstance(data, ImageData) and device.type == "cuda" else data
 
 
 _Read = tuple[Pixels, Tensor | None, str | None]
@@ -217,7 +234,7 @@ def _finish(
         data.take_note(pixels.broken)
     if not len(pixels.labels_B):
         raise DataError(f"a batch must have an image that can be read, but none of these can: {', '.join(pixels.broken[:3])}; remove them")
-    x_BCHW, y_B = (part.to(device, non_blocking=True) for part in (pixels.x_BCHW, pixels.labels_B))
+    x_BCHW, y_B = moved(pixels.x_BCHW, device), moved(pixels.labels_B, device)
     if augmentation is not None and generator is not None:
         x_BCHW = augmentation.recolour(x_BCHW / 255, generator) * 255 if augmentation.recolours else x_BCHW
     x_BCHW = _normalize(x_BCHW, data.normalization).contiguous(memory_format=torch.channels_last)
@@ -227,5 +244,13 @@ def _finish(
 
 
 def _normalize(x_BCHW: Tensor, normalization: Normalization) -> Tensor:
-    mean, std = (255 * torch.tensor(values, device=x_BCHW.device).view(1, -1, 1, 1) for values in normalization)
+    mean, std = _levels(normalization, x_BCHW.device)
     return (x_BCHW - mean) / std
+
+
+@lru_cache(maxsize=16)
+def _levels(normalization: Normalization, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation on the scale 0..255, [1, C, 1, 1]; kept, because each copy to a GPU makes the host wait."""
+    with torch.inference_mode(False):  # of use to every later batch, whatever mode the first is made in
+        mean, std = (255 * torch.tensor(values, device=device).view(1, -1, 1, 1) for values in normalization)
+    return mean, std

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ofa.data.augmentation import Augmentation, Boxes
+from ofa.data.transfer import moved
 from ofa.errors import DataError
 
 __all__ = ["ImageData", "Images", "Normalization", "Pixels", "Splits", "check_labels", "split"]
@@ -164,10 +165,25 @@ class ImageData:
         mean, std = normalization or (None, None)
         return replace(self, mean=mean, std=std)
 
+    def on(self, device: torch.device) -> ImageData:
+        """The same images in the memory of ``device``, which ``read`` then works on; kept for the next call."""
+        place = torch.empty(0, device=device).device  # with its number, as the devices of tensors are compared
+        if place == self.images.device:
+            return self
+        if place not in self._copies:
+            mean, std = self.normalization
+            self._copies[place] = replace(self, images=self.images.to(place), labels=self.labels.to(place), mean=mean, std=std)
+        return self._copies[place]
+
+    @cached_property
+    def _copies(self) -> dict[torch.device, ImageData]:
+        return {}
+
     def read(
         self, index: Tensor, resolution: int, augmentation: Augmentation | None = None, generator: torch.Generator | None = None
     ) -> Pixels:
         """The images at ``index``; resized bilinearly, with antialiasing where they shrink, unless a crop is taken of them."""
+        index = moved(index, self.images.device)
         x = self.images[index].contiguous(memory_format=torch.channels_last).float()
         boxes: Boxes | None = None
         if augmentation is not None and generator is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -80,13 +80,15 @@ def joined(device: str | None = None) -> Iterator[World]:
     place = _device(device)
     found = [name for name in _VARIABLES if name in os.environ]
     if not found:
-        yield World(0, 1, place)
+        # What takes the current GPU, such as page-locked memory, is to find this one.
+        with torch.cuda.device(place) if place.type == "cuda" else nullcontext():
+            yield World(0, 1, place)
         return
     if len(found) < len(_VARIABLES):
         missing = ", ".join(name for name in _VARIABLES if name not in found)
         raise DeviceError(f"a process of several must have {', '.join(_VARIABLES)} in its environment, but lacks {missing}; use torchrun")
     if place.type == "cuda":
-        place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        place = _device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
         torch.cuda.set_device(place)
     dist.init_process_group("nccl" if place.type == "cuda" else "gloo", device_id=place if place.type == "cuda" else None)
     try:

@@ -20,8 +20,8 @@ from ofa.training.trainer import Trainer
 
 __all__ = ["PhaseEstimate", "estimate_phases", "loader_rate", "peak_memory"]
 
-_UNTIMED = 2
-"""Steps before the timed ones, in which memory is fetched and kernels are chosen."""
+_UNTIMED = {"cpu": 2, "cuda": 10}
+"""Steps before the timed ones, in which memory is fetched and kernels are chosen (on a GPU also loaded)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,16 +64,19 @@ def estimate_phases(supernet: Supernet, recipe: Recipe, data: Images, *, steps: 
 def _estimate(supernet: Supernet, recipe: Recipe, phase: Phase, data: Images, steps: int, world: World) -> PhaseEstimate:
     # Alone, the phase begins from the largest network. Its epoch never ends here, so nothing else of the recipe matters.
     alone = replace(recipe, phases=(replace(phase, reorder_channels=False),))
-    # On a GPU progress is told for several steps at once, so time is taken from one telling to another.
     told: list[tuple[int, float]] = []
     trainer = Trainer(supernet, alone, data, world, lambda done, *_: told.append((done, time.perf_counter())))
-    trainer.epoch(until=min(_UNTIMED + steps, trainer.schedule.steps_per_epoch))
-    (first, since), (last, until) = told[min(_UNTIMED, len(told)) - 1], told[-1]
-    if last == first:
+    available = trainer.schedule.steps_per_epoch
+    if available < 3:
         raise RecipeError(
-            f"an epoch must have at least {_UNTIMED + 1} steps to be timed, but {phase.name} has {trainer.schedule.steps_per_epoch} of "
-            f"{recipe.batch_size} images; lower batch_size"
+            f"an epoch must have at least 3 steps to be timed, but {phase.name} has {available} of {recipe.batch_size} images; lower "
+            "batch_size"
         )
+    untimed = min(_UNTIMED[trainer.device.type], available - 1)
+    # A step is known to be done only when progress is told, so time is taken from one telling to another.
+    trainer.steps_between_readings = untimed
+    trainer.epoch(until=min(untimed + steps, available))
+    (first, since), (last, until) = next(each for each in told if each[0] >= untimed), told[-1]
     step_s = (until - since) / (last - first)
     return PhaseEstimate(
         phase=phase,

@@ -22,11 +22,13 @@ def evaluate(network: nn.Module, data: Images, *, resolution: int, batch_size: i
         resolution: side of the square input in pixels.
         batch_size: images a forward pass.
     """
-    right = 0
+    device = device_of(network)
+    # Summed where the network lies and read once, because each reading makes a GPU wait.
+    right = torch.zeros((), dtype=torch.int64, device=device)
     with evaluating(network), torch.no_grad():
-        for x_BCHW, y_B in batches(data, batch_size=batch_size, resolution=resolution, device=device_of(network)):
-            right += int((network(x_BCHW).argmax(1) == y_B).sum())
-    return right / len(data)
+        for x_BCHW, y_B in batches(data, batch_size=batch_size, resolution=resolution, device=device):
+            right += (network(x_BCHW).argmax(1) == y_B).sum()
+    return int(right) / len(data)
 
 
 def device_of(network: nn.Module) -> torch.device:

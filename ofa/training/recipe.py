@@ -48,7 +48,8 @@ class Recipe:
         weight_decay: of convolution and linear weights.
         label_smoothing: share of a label that is spread over all classes.
         dropout: share of the classifier's inputs that are dropped in training.
-        precision: of the arithmetic: ``float32``, ``bfloat16`` or ``float16`` (with scaled gradients).
+        precision: of the arithmetic: ``float32``, ``bfloat16`` or ``float16`` (with scaled gradients). On a GPU torch computes the
+            convolutions of float32 in TF32, unless ``torch.backends.cudnn.allow_tf32`` is False.
         clip_norm: largest norm of a step's gradient; longer ones are scaled down. 0 is no limit.
         weight_averaging: decay a step of the weights' moving average, which each phase ends with; 0 averages nothing.
         checkpoint_steps: steps from one state that can be returned to, to the next; the end of each epoch is always one.

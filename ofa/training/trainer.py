@@ -39,7 +39,6 @@ __all__ = ["Trainer", "TrainingState"]
 _ORDER, _BATCH, _ARCHS, _DROPOUT = range(4)
 """What a stream of random numbers is for."""
 _STEPS_BETWEEN_READINGS_ON_GPU = 10
-"""Reading a loss makes a GPU wait, so there it is read for several steps at once."""
 _MOST_SETBACKS = 8
 _FACTOR_OF_A_SETBACK = 0.5
 
@@ -86,6 +85,8 @@ class Trainer:
         on_state: given the run's state now and then, always a good one; what it holds is not written to afterwards.
         on_setback: told when training went wrong and goes back.
         own_sampler: draws the subnets in place of what the phases say.
+        steps_between_readings: losses are read for so many steps at once. 0 stands for 1 on a CPU, and for 10 on a GPU, because each
+            reading makes it wait.
     """
 
     supernet: Supernet
@@ -96,6 +97,7 @@ class Trainer:
     on_state: Callable[[TrainingState], None] | None = None
     on_setback: Callable[[Setback], None] | None = None
     own_sampler: Sampler | None = None
+    steps_between_readings: int = 0
     step: int = 0
     rate_factor: float = 1.0
     setbacks: int = 0
@@ -111,6 +113,8 @@ class Trainer:
         self.schedule = Schedule(self.recipe.phases, max(1, len(self.data) // self.recipe.batch_size), self.recipe.cosine)
         self.device = device_of(self.supernet)
         self.workers = default_workers(self.data) if self.recipe.workers is None else self.recipe.workers
+        if not self.steps_between_readings:
+            self.steps_between_readings = 1 if self.device.type == "cpu" else _STEPS_BETWEEN_READINGS_ON_GPU
         self._good: TrainingState | None = None
 
     @property
@@ -134,7 +138,7 @@ class Trainer:
             if self._entered != place.number:
                 self._enter(place, fresh=place.step_in_phase == 0)
             self._steps(place, until)
-            self._read()
+            self._wait_for_steps()
         except _GoneWrongError as error:
             self._go_back(place, str(error))
             return None
@@ -160,10 +164,16 @@ class Trainer:
                 self._totals.waiting_s += loaded - started
                 self._totals.duration_s += time.perf_counter() - started
                 if self.step % self.recipe.checkpoint_steps == 0:
-                    self._read()
+                    self._wait_for_steps()
                     self._keep()
         finally:
             loader.close()
+
+    def _wait_for_steps(self) -> None:
+        """Read what is unread; a GPU ends its steps meanwhile, so that this is time of theirs."""
+        started = time.perf_counter()
+        self._read()
+        self._totals.duration_s += time.perf_counter() - started
 
     def _plans(self, place: Place) -> list[BatchPlan]:
         """The batches of an epoch: this process's share of the images, a resolution for all processes, a seed of its own."""
@@ -198,8 +208,7 @@ class Trainer:
             self._average.update()
         self.step += 1
         self._unread.append((place, archs, result))
-        every = 1 if self.device.type == "cpu" else _STEPS_BETWEEN_READINGS_ON_GPU
-        if self.step % every == 0:
+        if self.step % self.steps_between_readings == 0:
             self._read()
 
     @property

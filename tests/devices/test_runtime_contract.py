@@ -28,10 +28,23 @@ DEVICES = {
     "pytorch": Device(name="here", runtime="pytorch"),
     "pytorch, compiled": Device(name="here", runtime="pytorch", options=(("compiled", True),)),
     "pytorch, on a GPU": Device(name="here", runtime="pytorch", options=(("device", "cuda"),)),
+    "pytorch, compiled on a GPU": Device(name="here", runtime="pytorch", options=(("compiled", True), ("device", "cuda"))),
     "tensorrt": Device(name="here", runtime="tensorrt"),
     "tensorrt-rtx": Device(name="here", runtime="tensorrt-rtx"),
 }
-MARKS = {"pytorch, compiled": (pytest.mark.slow, pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning"))}
+# What torch's own compiler warns of: what it is built on, and on a GPU that float32 is not rounded to TF32, which is the purpose.
+COMPILED = (
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning:torch[.]_inductor"),
+)
+MARKS = {
+    "pytorch, compiled": COMPILED,
+    "pytorch, on a GPU": (pytest.mark.gpu,),
+    "pytorch, compiled on a GPU": (pytest.mark.gpu, *COMPILED),
+    "tensorrt": (pytest.mark.gpu,),
+    "tensorrt-rtx": (pytest.mark.gpu,),
+}
 NOT_HERE = re.compile("not installed|needs an NVIDIA GPU|must reach 'cuda'")
 
 

@@ -328,6 +328,16 @@ def test_a_file_of_another_network_is_found(tmp_path, generator):
         verify_outputs(network, path, SHAPE, generator=generator)
 
 
+def test_float32_is_verified_as_float32_and_not_as_tf32(tmp_path, generator):
+    network, seen = small_network(), []
+    export(network, SHAPE, tmp_path / "a.onnx")
+    network.register_forward_pre_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=True):
+        verify_outputs(network, tmp_path / "a.onnx", SHAPE, generator=generator)
+        assert torch.backends.cudnn.allow_tf32
+    assert seen == [False]
+
+
 def test_an_unwritable_place_is_one_sentence(tmp_path):
     with pytest.raises(FileError, match="must be writable"):
         export(small_network(), SHAPE, tmp_path / "absent" / "network.onnx")

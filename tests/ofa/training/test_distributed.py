@@ -119,3 +119,8 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("RANK", "0")
     with pytest.raises(DeviceError, match="lacks WORLD_SIZE"):
         enter("cpu")
+    for name, value in {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(DeviceError, match="'cuda:1' must be there, but torch sees 1 GPUs"):
+        enter("cuda")
