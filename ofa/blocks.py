@@ -19,6 +19,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import nn
 
+from ofa.conv_norm_act import ConvNormAct
 from ofa.depthwise import DepthwiseConv2d
 
 __all__ = [
@@ -507,12 +508,10 @@ def _conv_norm_act(layer: Layer, channels: Mapping[str, int], eps: float) -> nn.
         conv = DepthwiseConv2d(inputs, layer.kernel, layer.stride)
     else:
         conv = nn.Conv2d(inputs, outputs, layer.kernel, layer.stride, layer.kernel // 2, bias=layer.bias)
-    parts: dict[str, nn.Module] = {"conv": conv}
+    activation = None if layer.activation is None else _activation(layer.activation)
     if layer.norm:
-        parts["norm"] = nn.BatchNorm2d(outputs, eps=eps, momentum=BATCH_NORM_MOMENTUM)
-    if layer.activation is not None:
-        parts["activation"] = _activation(layer.activation)
-    return _sequential(parts)
+        return ConvNormAct(conv, nn.BatchNorm2d(outputs, eps=eps, momentum=BATCH_NORM_MOMENTUM), activation)
+    return _sequential({"conv": conv} if activation is None else {"conv": conv, "activation": activation})
 
 
 def _sequential(modules: Mapping[str, nn.Module]) -> nn.Sequential:
