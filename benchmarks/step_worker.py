@@ -24,6 +24,7 @@ SIDES = {
     "plain": "without keeping freed memory",
     "contiguous": "with contiguous instead of channels-last images",
     "dense-gradients": "with torch's own weight gradients of depthwise convolutions",
+    "unfolded": "with batch norms on their own",
     "huge-pages": "with huge pages besides",
     "mit": "MIT's package",
 }
@@ -124,6 +125,10 @@ def make_step(side: str, threads: int) -> Callable[[], None]:
         from ofa.depthwise import DepthwiseConv2d
 
         DepthwiseConv2d._conv_forward = torch.nn.Conv2d._conv_forward  # type: ignore[method-assign]
+    if side == "unfolded":
+        from ofa import folded
+
+        folded.is_faster = lambda *_: False
     torch.set_num_threads(threads)
     _, pick, teacher, zero_grad, groups = theirs() if side == "mit" else ours()
     optimizer = torch.optim.SGD(groups, 0.01, momentum=0.9, nesterov=True)
