@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from ofa import folded
+from ofa import folded, kernels
 
 __all__ = ["ConvNormAct"]
 
@@ -15,8 +15,9 @@ __all__ = ["ConvNormAct"]
 class ConvNormAct(nn.Sequential):
     """A convolution, its batch norm, and an activation or none: ``conv``, ``norm``, ``activation``.
 
-    It computes what the three give one after the other, up to the order of summation. In evaluation they are called one after the other; in
-    training the batch norm of an expanding 1x1 convolution on a CPU is folded into it where that is faster (``ofa.folded``).
+    It computes what the three give one after the other, up to the order of summation. In evaluation they are called one after the other. In
+    training the batch norm of an expanding 1x1 convolution on a CPU is folded into it where that is faster (``ofa.folded``), and on a GPU batch
+    norm and activation are one pass (``ofa.kernels``).
     """
 
     conv: nn.Conv2d
@@ -32,20 +33,21 @@ class ConvNormAct(nn.Sequential):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Map [B, C, H, W] to [B, outputs, H', W']."""
         y_BCHW: Tensor
-        if self._folds(x_BCHW):
+        if not self.norm.training:
+            y_BCHW = super().forward(x_BCHW)  # type: ignore[no-untyped-call]
+        elif self._folds(x_BCHW):
             y_BCHW = folded.conv_norm_act(x_BCHW, self.conv.weight, self.norm, self._activation())
         else:
-            y_BCHW = super().forward(x_BCHW)  # type: ignore[no-untyped-call]
+            y_BCHW = kernels.norm_activation(self.conv(x_BCHW), self.norm, self._modules.get("activation"))
         return y_BCHW
 
     def _activation(self) -> type[nn.Module]:
         return type(self._modules.get("activation", _NONE))
 
     def _folds(self, x_BCHW: Tensor) -> bool:
-        """Whether the batch norm is folded into the convolution: it can be, nobody watches the parts, and it is faster."""
+        """Whether the batch norm, in training, is folded into the convolution: it can be, nobody watches the parts, and it is faster."""
         return (
-            self.norm.training
-            and _is_pointwise(self.conv)
+            _is_pointwise(self.conv)
             and _has_batch_statistics(self.norm)
             and self._activation() in folded.ACTIVATIONS
             and not any(_is_watched(part) for part in self._modules.values())

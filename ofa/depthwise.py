@@ -19,6 +19,8 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
+from ofa import kernels
+
 __all__ = ["DepthwiseConv2d"]
 
 _STRIP = 3
@@ -27,14 +29,19 @@ _STRIP = 3
 class DepthwiseConv2d(nn.Conv2d):
     """``nn.Conv2d`` with one filter for each channel, an odd kernel, and padding that keeps the image size at stride 1.
 
-    Forward is torch's own, everywhere. While training in float32 on a CPU with channels-last images the gradients are computed
-    in other ways; the results are the same up to the order of summation.
+    On a GPU channels-last images are convolved by kernels of ours (ofa.kernels). Elsewhere forward is torch's own, and while training in
+    float32 on a CPU with channels-last images the gradients are computed in other ways. The results are the same up to the order of
+    summation.
     """
 
     def __init__(self, channels: int, kernel: int, stride: int) -> None:
         super().__init__(channels, channels, kernel, stride, kernel // 2, groups=channels, bias=False)
 
     def _conv_forward(self, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        if input.is_cuda and torch.is_autocast_enabled("cuda"):
+            input = input.to(torch.get_autocast_dtype("cuda"))
+        if kernels.takes(input):
+            return kernels.depthwise(input, weight, self.stride[0])
         faster = (
             (weight.shape[-1] > _STRIP or self.stride[0] == 1)
             and weight.requires_grad

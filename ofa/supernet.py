@@ -117,27 +117,43 @@ class Supernet(nn.Module):
         Raises:
             ArchError: ``arch`` is not a point of the space.
         """
-        lowered = lower(self.space, arch)
-        modules, leaves = {}, []
-        for placed in lowered:
+        pieces, attach = self._bound(arch)
+        network = assemble({placed.name: module for placed, module in pieces}, training=self.training)
+        network.register_forward_pre_hook(lambda *_: attach())
+        return network
+
+    def pieces(self, arch: Arch) -> list[tuple[PlacedBlock, nn.Module]]:
+        """The blocks of ``subnet(arch)`` one by one, from the input to the logits, each with its module of views.
+
+        Call it anew for every step: an optimizer may have detached the gradients since.
+
+        Raises:
+            ArchError: ``arch`` is not a point of the space.
+        """
+        pieces, attach = self._bound(arch)
+        attach()
+        return pieces
+
+    def _bound(self, arch: Arch) -> tuple[list[tuple[PlacedBlock, nn.Module]], Callable[[], None]]:
+        """The modules of an arch's blocks, in the supernet's mode, and what attaches their gradients to the store's."""
+        pieces, leaves = [], []
+        for placed in lower(self.space, arch):
             key = (placed.name, placed.block)
             module = self._blocks.get(key)
             if module is None:
                 module = self._bind_block(placed)
             if module.training is not self.training:
                 module.train(self.training)
-            modules[placed.name] = module
+            pieces.append((placed, module))
             leaves.append(self._leaves[key])
-        network = assemble(modules, training=self.training)
 
-        def attach(*_: object) -> None:
+        def attach() -> None:
             self._attach_gradients()
             for block in leaves:
                 for leaf in block:
                     leaf.attach()
 
-        network.register_forward_pre_hook(attach)
-        return network
+        return pieces, attach
 
     def extract(self, arch: Arch) -> nn.Sequential:
         """The network of ``arch`` with storage of its own; the output equals the subnet's bit for bit.

@@ -13,6 +13,7 @@ LAYERS = (
     ("ofa.errors", "ofa.progress", "ofa.files"),
     ("ofa.arch",),
     ("ofa.space",),
+    ("ofa.kernels",),
     ("ofa.depthwise", "ofa.folded", "ofa.modes", "ofa.randomness", "ofa.synchronized"),
     ("ofa.conv_norm_act",),
     ("ofa.blocks",),

@@ -16,6 +16,7 @@ from ofa.arch import Arch
 from ofa.supernet import Supernet
 from ofa.training.distributed import ALONE, World
 from ofa.training.losses import Divergence, training_loss
+from ofa.training.prefixes import run_together
 
 __all__ = ["PRECISIONS", "Objective", "Precision", "StepResult", "gradient_scaler", "training_step"]
 
@@ -89,22 +90,25 @@ def training_step(
     """
     x_BCHW, y_B = batch
     supernet.zero_grad()
-    losses, hits = [], []
+    found: dict[int, tuple[Tensor, Tensor]] = {}
     with torch.autocast(x_BCHW.device.type, PRECISIONS[precision], enabled=precision != "float32"):
         targets = _targets(objective, x_BCHW)
-        for number, arch in enumerate(archs):
-            network = supernet.subnet(arch)
-            _set_dropout(network, 0.0 if objective.dropout_first_only and number else supernet.dropout)
-            logits = network(x_BCHW)
+
+        def finish(number: int, classifier: nn.Module, features: Tensor) -> Tensor:
+            nonlocal targets
+            _set_dropout(classifier, 0.0 if objective.dropout_first_only and number else supernet.dropout)
+            logits = classifier(features)
             loss = _loss(logits.float(), y_B, objective, targets)
             if objective.in_place and number == 0:
                 targets = logits.detach().float()
+            found[number] = loss.detach(), _share_right(logits.detach(), y_B)
             share = loss / len(archs)
-            (share if scaler is None else scaler.scale(share)).backward()
-            losses.append(loss.detach())
-            hits.append(_share_right(logits.detach(), y_B))
+            return share if scaler is None else scaler.scale(share)
+
+        run_together([supernet.pieces(arch) for arch in archs], x_BCHW, finish)
     world.average_(supernet.flat_gradient)
     _update(supernet, optimizer, scaler, clip_norm)
+    losses, hits = zip(*(found[number] for number in range(len(archs))), strict=True)
     return StepResult(torch.stack(losses), torch.stack(hits).mean())
 
 
