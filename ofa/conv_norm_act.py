@@ -15,9 +15,9 @@ __all__ = ["ConvNormAct"]
 class ConvNormAct(nn.Sequential):
     """A convolution, its batch norm, and an activation or none: ``conv``, ``norm``, ``activation``.
 
-    It computes what the three give one after the other, up to the order of summation. In evaluation they are called one after the other. In
-    training the batch norm of an expanding 1x1 convolution on a CPU is folded into it where that is faster (``ofa.folded``), and on a GPU batch
-    norm and activation are one pass (``ofa.kernels``).
+    It computes what the three give one after the other, up to the order of summation. In evaluation they are called one after the
+    other. In training the batch norm of an expanding 1x1 convolution on a CPU is folded into it where that is faster (``ofa.folded``),
+    and on a GPU batch norm and activation are one pass (``ofa.kernels``).
     """
 
     conv: nn.Conv2d

@@ -16,6 +16,9 @@ is large. Let g be the gradient by y, G = sum g (x - m)' and b = sum g over all 
 Forward and backward go over the wide tensors once, in blocks that stay in the processor's cache: a block is activated before the next is
 computed, and the gradient of the activation, b, G and g diag(s) W of one block are taken before the next is read.
 
+That is faster where the wide output does not fit into the cache, and its channels are many beside the square of the input's, which the
+covariance costs; otherwise a batch norm's passes take hardly any time (``is_faster``; benchmarks/folded_norm.py).
+
 An absolute error of about 1e-7 |w|^2 |C| remains in v, where w is a row of W: it matters only for channels whose variance is a small
 part of what their weights could make of the input, and which eps does not outweigh.
 
