@@ -74,10 +74,20 @@ def settings(seed: int) -> dict[str, list[int]]:
     return {"d": depths, "ks": [rng.choice(KERNELS) for _ in range(20)], "e": [rng.choice(EXPANDS) for _ in range(20)]}
 
 
+def arch_of(space: Any, setting: dict[str, list[int]]) -> Any:
+    """The arch of a subnet in MIT's notation, at 224 pixels."""
+    from ofa.arch import Arch, Genes
+
+    stages = tuple(
+        tuple(Genes(kernel=setting["ks"][4 * s + b], expand=setting["e"][4 * s + b]) for b in range(depth))
+        for s, depth in enumerate(setting["d"])
+    )
+    return Arch(space.name, 224, stages)
+
+
 def ours(side: str, device: str) -> Callable[[Any, Any, str], None]:
     import torch
 
-    from ofa.arch import Arch, Genes
     from ofa.blocks import build_network
     from ofa.families import get_space, lower
     from ofa.supernet import Supernet
@@ -92,13 +102,7 @@ def ours(side: str, device: str) -> Callable[[Any, Any, str], None]:
         build_network(lower(space, space.largest()), generator=torch.Generator().manual_seed(1)).to(device).train().requires_grad_(False)
     )
     optimizer = sgd(supernet.parameter_groups(3e-5), learning_rate=0.01, momentum=0.9)
-    archs = []
-    for setting in map(settings, SEEDS):
-        stages = tuple(
-            tuple(Genes(kernel=setting["ks"][4 * s + b], expand=setting["e"][4 * s + b]) for b in range(depth))
-            for s, depth in enumerate(setting["d"])
-        )
-        archs.append(Arch(space.name, 224, stages))
+    archs = [arch_of(space, settings(seed)) for seed in SEEDS]
     alone = side.startswith("one")
     objective = Objective(label_smoothing=0.1) if alone else Objective(label_smoothing=0.1, teacher=teacher, distillation_weight=1.0)
     chosen = archs[:1] if alone else archs

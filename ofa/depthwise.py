@@ -29,9 +29,9 @@ _STRIP = 3
 class DepthwiseConv2d(nn.Conv2d):
     """``nn.Conv2d`` with one filter for each channel, an odd kernel, and padding that keeps the image size at stride 1.
 
-    On a GPU channels-last images of float32 are convolved by kernels of ours (ofa.kernels). Elsewhere forward is torch's own, and while training in
-    float32 on a CPU with channels-last images the gradients are computed in other ways. The results are the same up to the order of
-    summation.
+    On a GPU float32 images that lie channels last are convolved by kernels of ours (ofa.kernels). Elsewhere forward is torch's own, and
+    while training in float32 on a CPU with channels-last images the gradients are computed in other ways. The results are the same up to
+    the order of summation.
     """
 
     def __init__(self, channels: int, kernel: int, stride: int) -> None:

@@ -30,6 +30,7 @@ from ofa.training.metrics import EpochMetrics
 from ofa.training.optimizer import sgd
 from ofa.training.phase import Phase
 from ofa.training.recipe import Recipe
+from ofa.training.recorded import CudaGraphs, Recorder
 from ofa.training.sampling import Sampler, make_sampler
 from ofa.training.schedule import Place, Schedule
 from ofa.training.step import Objective, StepResult, gradient_scaler, training_step
@@ -116,6 +117,9 @@ class Trainer:
         if not self.steps_between_readings:
             self.steps_between_readings = 1 if self.device.type == "cpu" else _STEPS_BETWEEN_READINGS_ON_GPU
         self._good: TrainingState | None = None
+        # Processes that train together exchange sums within their batch norms, which is not recorded.
+        records = self.recipe.cuda_graphs and self.device.type == "cuda" and self.world.size == 1
+        self._recorder = Recorder(CudaGraphs()) if records else None
 
     @property
     def finished(self) -> bool:
@@ -203,6 +207,7 @@ class Trainer:
                 scaler=self._scaler,
                 clip_norm=self.recipe.clip_norm,
                 world=self.world,
+                recorder=self._recorder,
             )
         if self._average is not None:
             self._average.update()
