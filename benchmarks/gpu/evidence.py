@@ -66,21 +66,20 @@ def main() -> None:
     with Report("evidence", arguments) as report:
         require_card(arguments.device, LEAST_MEMORY_BYTES)
         settings = settings_of(arguments, report)
-        with_cores = processes_for(arguments)
-        report.figure("processes", with_cores)
-        epochs = DRY_EPOCHS if arguments.dry else None
-        speeds = time_steps(settings, with_cores, report, DRY_SECONDS if arguments.dry else SPEED_SECONDS)
-        fitting = epochs_that_fit(speeds, steps_an_epoch(settings), with_cores, report.left_s)
+        processes = processes_for(arguments)
+        report.figure("processes", processes)
+        speeds = time_steps(settings, processes, report, DRY_SECONDS if arguments.dry else SPEED_SECONDS)
+        fitting = epochs_that_fit(speeds, steps_an_epoch(settings), processes, report.left_s)
         report.figure("epochs_that_fit", fitting)
-        if epochs is None:
-            epochs = min(MOST_EPOCHS, fitting)
-            if epochs < LEAST_EPOCHS:
-                raise SkipError(
-                    f"this part needs time for {LEAST_EPOCHS} epochs, but only {epochs} fit into the {report.left_s:.0f} s that are left; "
-                    "allow more minutes"
-                )
+        if fitting < LEAST_EPOCHS and not arguments.dry:
+            raise SkipError(
+                f"this part needs time for {LEAST_EPOCHS} epochs, but only {fitting} fit into the {report.left_s:.0f} s that are left; "
+                "allow more minutes"
+            )
+        epochs = DRY_EPOCHS if arguments.dry else min(MOST_EPOCHS, fitting)
         report.figure("epochs", epochs)
-        train([*settings, "--epochs", str(epochs)], with_cores, report)
+        report.row("epochs", str(epochs))
+        train([*settings, "--epochs", str(epochs)], processes, report)
         summarize(report)
 
 
@@ -92,8 +91,10 @@ def settings_of(arguments: argparse.Namespace, report: Report) -> list[str]:
         chosen |= DRY
         data = report.work / "data"
         make_data(data, DRY["images"], DRY["test-images"])
+    if data is None:
+        raise SkipError("this part needs CIFAR-10, but no folder was given; pack it, or name its folder with --data")
     for purpose in ("train", "test"):
-        if data is None or not (data / f"{purpose}.parquet").is_file():
+        if not (data / f"{purpose}.parquet").is_file():
             raise SkipError(f"this part needs CIFAR-10, but '{data}' has no {purpose}.parquet; pack it, or name its folder with --data")
         chosen[purpose] = data / f"{purpose}.parquet"
     words = [word for name, value in chosen.items() for word in (f"--{name}", str(value))]
@@ -143,16 +144,12 @@ def steps_an_epoch(settings: list[str]) -> int:
 
 
 def time_steps(settings: list[str], processes: int, report: Report, seconds: float) -> list[dict[str, Any]]:
-    """What steps take with all processes side by side: the supernets' and those of twins across the sizes."""
+    """What steps take with all processes side by side."""
     folder = report.work / "speed"
     folder.mkdir(exist_ok=True)
-    kinds = [("supernet", 0)] * min(SUPERNETS, max(1, processes - 1)) + [
-        ("alone", round(i * (NETWORKS - 1) / max(1, processes - SUPERNETS - 1))) for i in range(max(0, processes - SUPERNETS))
-    ]
-    if processes <= SUPERNETS:
-        kinds = [("supernet", 0), ("alone", NETWORKS - 1)]
+    tasks = tasks_to_time(processes)
     commands = []
-    for number, (kind, network) in enumerate(kinds):
+    for number, (kind, network) in enumerate(tasks):
         out = folder / f"{number}.json"
         out.unlink(missing_ok=True)
         own = ["--kind", kind, "--network", str(network), "--seconds", str(seconds), "--speed", str(out)]
@@ -163,12 +160,19 @@ def time_steps(settings: list[str], processes: int, report: Report, seconds: flo
     codes = [process.wait() for process in running]
     if any(codes):
         raise RuntimeError(f"processes that time steps must end well, but ended with {codes}; see the log")
-    speeds = [json.loads((folder / f"{number}.json").read_text()) for number in range(len(kinds))]
+    speeds = [json.loads((folder / f"{number}.json").read_text()) for number in range(len(tasks))]
     report.figure("speeds", speeds)
     for kind in ("supernet", "alone"):
         slowest = max(speed["step_s"] for speed in speeds if speed["kind"] == kind)
-        report.row(f"step, {kind}, {len(kinds)} processes", f"{1e3 * slowest:.1f} ms")
+        report.row(f"step, {kind}, {len(tasks)} processes", f"{1e3 * slowest:.1f} ms")
     return speeds
+
+
+def tasks_to_time(processes: int) -> list[tuple[str, int]]:
+    """Kinds and networks: as many of the tasks as there are processes, but a supernet and a network alone in any case."""
+    twins = [round(i * (NETWORKS - 1) / (TWINS - 1)) for i in range(TWINS)]
+    tasks = [("supernet", 0), *(("alone", number) for number in reversed(twins)), *[("supernet", 0)] * (SUPERNETS - 1)]
+    return tasks[: max(2, processes)]
 
 
 def decode(settings: list[str]) -> None:

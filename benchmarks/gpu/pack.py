@@ -32,10 +32,10 @@ LIMIT_MIB = 60
 PACKED = (
     *("optuna", "alembic", "colorlog", "mako", "markupsafe", "sqlalchemy", "typing_extensions"),
     *("typer", "annotated-doc", "shellingham", "rich", "markdown-it-py", "mdurl", "pygments"),
+    *("pydantic", "pydantic_core", "annotated-types", "typing-inspection"),
     *("hypothesis", "sortedcontainers", "pytest", "iniconfig", "pluggy", "packaging"),
     *("filelock", "jinja2", "safetensors", "threadpoolctl", "tqdm", "pyyaml"),
-    *("kornia", "kornia_rs", "pydantic", "pydantic_core", "annotated-types", "typing-inspection"),
-    *("onnx", "ml_dtypes", "protobuf"),
+    *("kornia", "kornia_rs", "onnx", "ml_dtypes", "protobuf"),
 )
 MIT = "ofa==0.1.0.post202307202001"
 GLIBC_MINORS = (5, 12, 17, 24, 27, 28, 31, 34)
