@@ -13,6 +13,7 @@ import argparse
 import json
 import math
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,16 @@ import numpy as np
 from machine import describe_machine, others_during
 from scipy.stats import kendalltau
 
-from devices import get_device
+from devices import Device, get_device
+from devices.timing import TimingPolicy
 from latency_tables import LatencyTable, TableCheck, build_table, calibrate_table, check_table
+from latency_tables.networks import PROCESSES
 from latency_tables.plot import save_check_plot
 from ofa.families import get_space
+from ofa.space import Space
+
+ORIGIN = ("runtime_version", "processor", "gpu", "cores", "clock_policy", "load")
+"""What a table's figures say of where they come from."""
 
 
 def main() -> None:
@@ -42,29 +49,66 @@ def main() -> None:
     resolutions = [int(part) for part in arguments.resolutions.split(",")] if arguments.resolutions else None
     report: dict[str, Any] = {"machine": describe_machine(), "space": space.name, "device": device.to_json(), "resolutions": resolutions}
     with others_during() as others:
-        if not arguments.table.exists():
-            start = time.perf_counter()
-            build_table(space, device, resolutions=resolutions, rng=np.random.default_rng(0)).save(arguments.table)
-            report["build_s"] = round(time.perf_counter() - start, 1)
-        table = LatencyTable.load(arguments.table)
-        report["blocks"] = len(table)
-        if arguments.nets:
-            start = time.perf_counter()
-            nets = arguments.calibration_nets
-            table = calibrate_table(table, space, device, nets=nets, resolutions=resolutions, rng=np.random.default_rng(0))
-            report["calibrate_s"] = round(time.perf_counter() - start, 1)
-            report["calibration"] = {key: value for key, value in table.metadata["calibration"].items() if key != "residuals"}
-            table.save(arguments.table)
-            start = time.perf_counter()
-            check = check_table(table, space, device, nets=arguments.nets, resolutions=resolutions, rng=np.random.default_rng(1))
-            report["check_s"] = round(time.perf_counter() - start, 1)
-            report |= figures(check)
-            if arguments.picture:
-                save_check_plot(check, arguments.picture, title=f"{space.name} on {device.name}")
+        check = measure(
+            space,
+            device,
+            arguments.table,
+            resolutions=resolutions,
+            calibration_nets=arguments.calibration_nets,
+            nets=arguments.nets,
+            told=report.update,
+        )
+        if check is not None and arguments.picture:
+            save_check_plot(check, arguments.picture, title=f"{space.name} on {device.name}")
     report["others_cores"] = others.cores
     print(json.dumps({key: value for key, value in report.items() if key not in ("machine", "networks")}, indent=1))
     if arguments.out:
         arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def measure(
+    space: Space,
+    device: Device,
+    path: Path,
+    *,
+    resolutions: Sequence[int] | None,
+    calibration_nets: int,
+    nets: int,
+    told: Callable[[dict[str, Any]], None],
+    policy: TimingPolicy | None = None,
+    processes: int = PROCESSES,
+) -> TableCheck | None:
+    """Build a table unless it is there, calibrate it and check it.
+
+    Args:
+        space: of the networks.
+        device: what is measured.
+        path: of the table.
+        resolutions: in pixels; None is all.
+        calibration_nets: networks that it is calibrated by.
+        nets: networks that it is checked on; 0 ends with the blocks.
+        told: given each step's figures as soon as they are known.
+        policy: when a measurement is enough.
+        processes: in how many whole networks are timed.
+    """
+    if not path.exists():
+        start = time.perf_counter()
+        build_table(space, device, resolutions=resolutions, rng=np.random.default_rng(0), policy=policy).save(path)
+        told({"build_s": round(time.perf_counter() - start, 1)})
+    table = LatencyTable.load(path)
+    told({"blocks": len(table), "failed": table.metadata["failed"], "origin": {key: table.metadata.get(key) for key in ORIGIN}})
+    if not nets:
+        return None
+    start = time.perf_counter()
+    same = {"resolutions": resolutions, "policy": policy, "processes": processes}
+    table = calibrate_table(table, space, device, nets=calibration_nets, rng=np.random.default_rng(0), **same)
+    table.save(path)
+    calibration = {key: value for key, value in table.metadata["calibration"].items() if key != "residuals"}
+    told({"calibrate_s": round(time.perf_counter() - start, 1), "calibration": calibration})
+    start = time.perf_counter()
+    check = check_table(table, space, device, nets=nets, rng=np.random.default_rng(1), **same)
+    told({"check_s": round(time.perf_counter() - start, 1), **figures(check)})
+    return check
 
 
 def figures(check: TableCheck) -> dict[str, Any]:

@@ -28,11 +28,14 @@ SIDES = {
     "plain": "without keeping freed memory",
     "contiguous": "with contiguous instead of channels-last images, and so with torch's own kernels",
     "dense-gradients": "with torch's own weight gradients of depthwise convolutions",
+    "unfolded": "with batch norms on their own",
     "huge-pages": "with huge pages besides",
     "eager": "on a GPU, kernel by kernel instead of by CUDA graphs of blocks",
     "separate": "each subnet by itself (and eager), without sharing the blocks that they begin with",
     "torch-kernels": "on a GPU, with torch's kernels on channels-last images",
     "eager-torch-kernels": "both",
+    "own-depthwise": "on a GPU, with our kernels for depthwise convolutions in every precision",
+    "cudnn-depthwise": "on a GPU, with cuDNN's in every precision",
     "unfused-optimizer": "on a GPU, with torch's default implementation of SGD",
     "tuned": "with cuDNN choosing its algorithms by trying them",
     "graph": "the whole step as one CUDA graph, which only one fixed choice of subnets allows: how much launches cost",
@@ -196,16 +199,20 @@ def patch(side: str) -> None:
     """Put back what a variant leaves out."""
     import torch
 
-    from ofa import kernels
+    from ofa import folded, kernels
     from ofa.depthwise import DepthwiseConv2d
     from ofa.training import optimizer, step
 
     if side == "dense-gradients":
         DepthwiseConv2d._conv_forward = torch.nn.Conv2d._conv_forward  # type: ignore[method-assign]
+    elif side == "unfolded":
+        folded.is_faster = lambda *_: False
     elif side in ("contiguous", "torch-kernels", "eager-torch-kernels", "one-compiled"):
         kernels.available = lambda: False  # type: ignore[assignment]
     elif side in ("separate", "streams"):
         step.run_together = separately if side == "separate" else on_streams  # type: ignore[assignment]
+    elif side in ("own-depthwise", "cudnn-depthwise"):
+        kernels.takes_depthwise = kernels.takes if side == "own-depthwise" else lambda x_BCHW: False  # type: ignore[assignment]
     elif side == "unfused-optimizer":
         optimizer.has_fused_kernel = lambda groups: False  # type: ignore[assignment]
     if side == "one-compiled":

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from devices.meters import PeakMemory, energy_per_call_mj, find_energy_meter
+from devices.meters import PeakMemory, energy_per_call_mj, find_energy_meter, gpu_number
 from devices.runtimes import Runtime, Timer, get_runtime
 from devices.timing import Floats, Timing, TimingPolicy, halves_ratio, measure_rounds, warm_up
 from ofa.errors import OfaError
@@ -60,7 +60,7 @@ def time_group(device: Device, networks: Mapping[str, str], *, policy: TimingPol
     timers = loader.load(networks)
     names = list(timers)
     samples_RN = loader.measure(timers, policy) if timers else np.empty((0, 0))
-    energies = _energies(timers, device, loader.steps)
+    energies = _energies(timers, device, policy.energy_s, loader.steps)
     outcomes = {key: Outcome(error=error) for key, error in loader.errors.items()}
     for i, key in enumerate(names):
         timing = Timing.of(samples_RN[:, i], energy_mj=energies.get(key), peak_memory_bytes=loader.memory.get(key))
@@ -103,6 +103,8 @@ class _Loader:
         runtime = get_runtime(self._device.runtime)
         runtime.version()  # a runtime that is not installed is no fault of a network
         timers: dict[str, Timer] = {}
+        # What a network takes of a card, this process's memory does not tell.
+        on_card = gpu_number(self._device.runtime, dict(self._device.options)) is not None
         for number, (key, path) in enumerate(networks.items()):
             self.steps.network(number, "loading", key)
             try:
@@ -115,7 +117,7 @@ class _Loader:
                 continue
             timers[key] = timer
             rise = peak.rise_bytes()
-            if rise is not None:
+            if rise is not None and not on_card:
                 self.memory[key] = rise
         return timers
 
@@ -140,13 +142,13 @@ class _Loader:
         return measure_rounds(list(timers.values()), calls, policy=policy, rng=self._rng, on_round=on_round)
 
 
-def _energies(timers: Mapping[str, Timer], device: Device, steps: _Steps) -> dict[str, float]:
+def _energies(timers: Mapping[str, Timer], device: Device, least_s: float, steps: _Steps) -> dict[str, float]:
     """Millijoules of a call of each network, where the machine counts them."""
-    meter = find_energy_meter(device.runtime, dict(device.options))
+    meter = find_energy_meter(device.runtime, dict(device.options)) if least_s else None
     if meter is None:
         return {}
-    energies = {}
+    energies: dict[str, float | None] = {}
     for key, timer in timers.items():
         steps.network(2 * len(timers) - 1, "metering", key)
-        energies[key] = energy_per_call_mj(timer, meter)
-    return energies
+        energies[key] = energy_per_call_mj(timer, meter, least_s=least_s)
+    return {key: energy for key, energy in energies.items() if energy is not None}

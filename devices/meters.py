@@ -16,12 +16,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from devices.runtimes import Timer
+from devices.runtimes.cuda import gpu_facts
 
-__all__ = ["EnergyMeter", "PeakMemory", "energy_per_call_mj", "find_energy_meter"]
+__all__ = ["EnergyMeter", "PeakMemory", "energy_per_call_mj", "find_energy_meter", "gpu_number"]
 
 POWERCAP = Path("/sys/class/powercap")
 _PROC = Path("/proc/self")
-_METERED_S = 0.3  # RAPL counts in steps of a millisecond, NVML of some tens
+_BATCH_S, _LARGEST_BATCH = 0.002, 1024
+"""What lies between two looks at the counter."""
+_STUCK_S = 2.0
 _ON_NVIDIA = ("tensorrt", "tensorrt-rtx")
 _NVIDIA = ("cuda", "CUDAExecutionProvider", "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider")
 _PROCESSOR = ("", "cpu", "CPU", "CPUExecutionProvider")
@@ -38,7 +41,7 @@ class EnergyMeter(Protocol):
 
 
 def find_energy_meter(runtime: str, options: Mapping[str, object] | None = None, *, powercap: Path = POWERCAP) -> EnergyMeter | None:
-    """The counter of what executes, the processor or the first card of NVIDIA's; None where there is none that may be read.
+    """The counter of what executes, the processor or the card of NVIDIA's; None where there is none that may be read.
 
     Args:
         runtime: name of what executes.
@@ -46,16 +49,28 @@ def find_energy_meter(runtime: str, options: Mapping[str, object] | None = None,
             processor's counter would miss them.
         powercap: Linux' folder of power zones.
     """
-    place = str((options or {}).get("provider") or (options or {}).get("device") or "")
-    if runtime in _ON_NVIDIA or place.split(":")[0] in _NVIDIA:
-        return _nvml()
-    return _rapl(powercap) if place in _PROCESSOR else None
+    number = gpu_number(runtime, options)
+    if number is not None:
+        return _nvml(number)
+    return _rapl(powercap) if _place(options) in _PROCESSOR else None
+
+
+def gpu_number(runtime: str, options: Mapping[str, object] | None = None) -> int | None:
+    """The number of NVIDIA's card that executes, as CUDA counts them; None if something else does. Arguments as above."""
+    place, _, number = _place(options).partition(":")
+    if runtime not in _ON_NVIDIA and place not in _NVIDIA:
+        return None
+    return int(number) if number.isdecimal() else 0
+
+
+def _place(options: Mapping[str, object] | None) -> str:
+    return str((options or {}).get("provider") or (options or {}).get("device") or "")
 
 
 def energy_per_call_mj(
-    timer: Timer, meter: EnergyMeter, *, least_s: float = _METERED_S, clock: Callable[[], float] = time.perf_counter
-) -> float:
-    """Millijoules of a call.
+    timer: Timer, meter: EnergyMeter, *, least_s: float = 0.3, clock: Callable[[], float] = time.perf_counter
+) -> float | None:
+    """Millijoules of a call, from one step of the counter to another, however coarse its steps; None if it stands still.
 
     Args:
         timer: executes a network a number of times, as of ``devices.runtimes.Timer``.
@@ -63,13 +78,24 @@ def energy_per_call_mj(
         least_s: shortest time in seconds to count over.
         clock: in seconds.
     """
-    calls, batch = 0, 1
-    before, start = meter.joules(), clock()
-    while clock() - start < least_s:
+    batch, calls = 1, 0
+    while timer(batch) < _BATCH_S and batch < _LARGEST_BATCH:
+        batch *= 2
+    last, stepped = meter.joules(), clock()
+    begun: tuple[float, float] | None = None
+    while True:
         timer(batch)
         calls += batch
-        batch = min(2 * batch, 1024)
-    return 1e3 * (meter.joules() - before) / calls
+        joules, now = meter.joules(), clock()
+        if joules == last:
+            if now - stepped > _STUCK_S:
+                return None
+            continue
+        last, stepped = joules, now
+        if begun is None:
+            begun, calls = (joules, now), 0
+        elif now - begun[1] >= least_s:
+            return 1e3 * (joules - begun[0]) / calls
 
 
 class PeakMemory:
@@ -136,8 +162,8 @@ class _Rapl:
 
 
 class _Nvml:
-    def __init__(self, library: Any) -> None:
-        self._library, self._card = library, library.nvmlDeviceGetHandleByIndex(0)
+    def __init__(self, library: Any, bus_id: str) -> None:
+        self._library, self._card = library, library.nvmlDeviceGetHandleByPciBusId(bus_id)
 
     def joules(self) -> float:
         return 1e-3 * float(self._library.nvmlDeviceGetTotalEnergyConsumption(self._card))
@@ -150,11 +176,15 @@ def _rapl(powercap: Path) -> EnergyMeter | None:
     return _Rapl(readable) if readable else None
 
 
-def _nvml() -> EnergyMeter | None:
+def _nvml(number: int) -> EnergyMeter | None:
+    # NVML numbers the machine's cards in another order than CUDA numbers those that it shows to this process.
+    facts = gpu_facts(number)
+    if facts is None:
+        return None
     try:
         library = importlib.import_module("pynvml")
         library.nvmlInit()
-        meter = _Nvml(library)
+        meter = _Nvml(library, facts.bus_id)
         meter.joules()
     except Exception:  # not installed, no driver, no card, or one too old to count: nothing that the table can hold
         return None

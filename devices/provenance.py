@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from devices.device import Device
+from devices.meters import gpu_number
 from devices.runtimes import get_runtime
+from devices.runtimes.cuda import gpu_facts
 
 __all__ = ["provenance"]
 
@@ -22,9 +24,9 @@ def provenance(device: Device) -> dict[str, Any]:
     """What matters of this machine and of the device's runtime on it, as JSON values.
 
     Returns:
-        ``device`` (its file's fields), ``runtime_version``, ``processor``, ``cores`` (that this process may use), ``clock_policy`` and
-        ``load`` (processes that wanted the processor in the last minute; both None where the system does not tell), ``platform``,
-        ``python_version``, ``date`` (UTC, ISO 8601).
+        ``device`` (its file's fields), ``runtime_version``, ``processor``, ``gpu`` (the name of NVIDIA's card, if that is what
+        executes; otherwise None), ``cores`` (that this process may use), ``clock_policy`` and ``load`` (processes that wanted the
+        processor in the last minute; both None where the system does not tell), ``platform``, ``python_version``, ``date`` (UTC, ISO 8601).
 
     Raises:
         DeviceError: the runtime is not installed.
@@ -33,6 +35,7 @@ def provenance(device: Device) -> dict[str, Any]:
         "device": device.to_json(),
         "runtime_version": get_runtime(device.runtime).version(),
         "processor": _processor(),
+        "gpu": _gpu(device),
         "cores": _cores(),
         "clock_policy": _text(_GOVERNOR) or None,
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
@@ -45,6 +48,12 @@ def provenance(device: Device) -> dict[str, Any]:
 def _processor() -> str:
     names = [line.partition(":")[2].strip() for line in _text(_CPUINFO).splitlines() if line.lower().startswith("model name")]
     return (names or [_text(_BOARD), platform.processor(), platform.machine()])[0] or platform.machine() or "unknown"
+
+
+def _gpu(device: Device) -> str | None:
+    number = gpu_number(device.runtime, dict(device.options))
+    facts = None if number is None else gpu_facts(number)
+    return None if facts is None else facts.name
 
 
 def _cores() -> int:

@@ -52,7 +52,8 @@ class Timing:
 
     Attributes:
         energy_mj: millijoules of a call, the machine's idle share included; None where it does not count them.
-        peak_memory_bytes: how far the process's memory rose while the network was loaded and run once; None where the system does not tell.
+        peak_memory_bytes: how far the process's memory rose while the network was loaded and run once; None where the system does not tell,
+            and for cards with a memory of their own.
     """
 
     median_ms: float
@@ -93,6 +94,7 @@ class TimingPolicy:
         time_limit_s: stop after so many seconds in one group, once there are ``min_rounds``.
         sample_ms: shortest sample; shorter calls are repeated within one.
         group_size: networks that are loaded at the same time, which bounds memory, and what is lost when a measurement is cut off.
+        energy_s: shortest time in seconds over which the energy of each network is counted, where the machine can; 0 counts none.
 
     Raises:
         DeviceError: values that cannot be.
@@ -104,11 +106,14 @@ class TimingPolicy:
     time_limit_s: float = 60.0
     sample_ms: float = 1.0
     group_size: int = 64
+    energy_s: float = 0.3
 
     def __post_init__(self) -> None:
         for key in ("tolerance", "sample_ms", "time_limit_s", "group_size"):
             if not getattr(self, key) > 0:
                 raise DeviceError(f"'{key}' of a timing policy must be above 0, but is {getattr(self, key):g}; raise it")
+        if self.energy_s < 0:
+            raise DeviceError(f"'energy_s' of a timing policy must be at least 0, but is {self.energy_s:g}; raise it")
         if not 2 <= self.min_rounds <= self.max_rounds:
             raise DeviceError(
                 f"2 <= min_rounds <= max_rounds must hold in a timing policy, but they are {self.min_rounds} and {self.max_rounds}; "

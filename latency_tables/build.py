@@ -23,7 +23,7 @@ from ofa.space import Space
 
 __all__ = ["build_table"]
 
-_MUST_AGREE = ("runtime_version", "processor")
+_MUST_AGREE = ("runtime_version", "processor", "gpu")
 
 
 def build_table(
@@ -137,8 +137,8 @@ def _merged(spaces: Mapping[str, list[int]], name: str, resolutions: list[int]) 
 
 def _check_same_origin(there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
     for key in _MUST_AGREE:
-        if there[key] != here[key]:
+        if there.get(key) != here.get(key):  # earlier tables do not name a GPU, as none was measured on one
             raise TableError(
-                f"a table can only be continued where it was begun, but its {key.replace('_', ' ')} is {there[key]!r} "
-                f"and here it is {here[key]!r}; build a new table"
+                f"a table can only be continued where it was begun, but its {key.replace('_', ' ')} is {there.get(key)!r} "
+                f"and here it is {here.get(key)!r}; build a new table"
             )

@@ -10,7 +10,7 @@ from devices.device import Device
 from devices.timing import TimingPolicy
 from latency_tables.correction import check_enough, fit_correction
 from latency_tables.estimate import Estimator
-from latency_tables.networks import time_networks
+from latency_tables.networks import PROCESSES, time_networks
 from latency_tables.table import LatencyTable
 from ofa.arch import Arch
 from ofa.errors import TableError
@@ -33,6 +33,7 @@ def calibrate_table(
     rng: np.random.Generator,
     progress: Progress = silent,
     policy: TimingPolicy | None = None,
+    processes: int = PROCESSES,
 ) -> LatencyTable:
     """Time whole networks and store them, and the correction that they teach, in a copy of the table.
 
@@ -45,6 +46,7 @@ def calibrate_table(
         rng: networks, weights, inputs, order of measurement.
         progress: told how far it is.
         policy: when a measurement is enough; see ``devices.timing``.
+        processes: in how many the networks are timed, which share the policy's rounds; each has to load them all.
 
     Raises:
         TableError: too few networks, another device's table, or blocks that the table lacks.
@@ -55,7 +57,7 @@ def calibrate_table(
     allowed = space.restrict(resolution=table_resolutions(table, space, resolutions))
     estimator = Estimator(space, table)
     archs = sample_across_range(allowed, estimator, nets, rng)
-    times = time_networks(table, space, archs, device, rng=rng, progress=progress, policy=policy)
+    times = time_networks(table, space, archs, device, rng=rng, progress=progress, policy=policy, processes=processes)
     sums = [estimator.sums(arch) for arch in archs]
     # What is promised is what networks take at the machine's typical speed, and not at the one it had for the table's blocks.
     speed = times.typical_slowdown

@@ -14,7 +14,7 @@ from devices.device import Device
 from devices.timing import TimingPolicy
 from latency_tables.calibrate import table_resolutions
 from latency_tables.estimate import Estimator
-from latency_tables.networks import time_networks
+from latency_tables.networks import PROCESSES, time_networks
 from latency_tables.table import LatencyTable
 from ofa.errors import TableError
 from ofa.progress import Progress, silent
@@ -65,6 +65,7 @@ def check_table(
     rng: np.random.Generator,
     progress: Progress = silent,
     policy: TimingPolicy | None = None,
+    processes: int = PROCESSES,
 ) -> TableCheck:
     """Time uniformly random networks of a space and compare them to the table's estimates; arguments and errors as ``calibrate_table``."""
     if nets < 2:
@@ -74,7 +75,9 @@ def check_table(
     estimator = Estimator(space, table)
     archs = [allowed.sample(rng) for _ in range(nets)]
     estimates = [estimator(arch) for arch in archs]
-    times = time_networks(table, space, archs, device, rng=rng, progress=progress, policy=policy, since_calibration=True)
+    times = time_networks(
+        table, space, archs, device, rng=rng, progress=progress, policy=policy, processes=processes, since_calibration=True
+    )
     first_ms, second_ms = times.retimed_ms
     found = compare(
         pd.DataFrame(

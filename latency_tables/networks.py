@@ -245,7 +245,7 @@ def _part(progress: Progress, begin: int, end: int, parts: int) -> Progress:
 
 def _share_of(policy: TimingPolicy, processes: int) -> TimingPolicy:
     least, most = (max(2, math.ceil(rounds / processes)) for rounds in (policy.min_rounds, policy.max_rounds))
-    return replace(policy, min_rounds=least, max_rounds=most)
+    return replace(policy, min_rounds=least, max_rounds=most, energy_s=0.0)  # a table has the energy of blocks only
 
 
 def _middle(times_PN: Floats) -> Floats:

@@ -19,7 +19,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import nn
 
-from ofa import kernels
+from ofa.conv_norm_act import ConvNormAct
 from ofa.depthwise import DepthwiseConv2d
 
 __all__ = [
@@ -453,17 +453,6 @@ def initialize(network: nn.Module, generator: torch.Generator | None = None) -> 
 # -- modules ----------------------------------------------------------------------------------------------------------
 
 
-class _ConvNormAct(nn.Sequential):
-    """``conv``, and where a layer has them ``norm`` and ``activation``; in training on GPUs the two are one pass."""
-
-    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
-        norm = self._modules.get("norm")
-        if isinstance(norm, nn.BatchNorm2d) and norm.training:
-            return kernels.norm_activation(self[0](x_BCHW), norm, self._modules.get("activation"))
-        result: torch.Tensor = super().forward(x_BCHW)  # type: ignore[no-untyped-call]
-        return result
-
-
 class _Residual(nn.Sequential):
     """Adds the input to the output of the sequence."""
 
@@ -519,12 +508,10 @@ def _conv_norm_act(layer: Layer, channels: Mapping[str, int], eps: float) -> nn.
         conv = DepthwiseConv2d(inputs, layer.kernel, layer.stride)
     else:
         conv = nn.Conv2d(inputs, outputs, layer.kernel, layer.stride, layer.kernel // 2, bias=layer.bias)
-    parts: dict[str, nn.Module] = {"conv": conv}
+    activation = None if layer.activation is None else _activation(layer.activation)
     if layer.norm:
-        parts["norm"] = nn.BatchNorm2d(outputs, eps=eps, momentum=BATCH_NORM_MOMENTUM)
-    if layer.activation is not None:
-        parts["activation"] = _activation(layer.activation)
-    return _ConvNormAct(OrderedDict(parts))
+        return ConvNormAct(conv, nn.BatchNorm2d(outputs, eps=eps, momentum=BATCH_NORM_MOMENTUM), activation)
+    return _sequential({"conv": conv} if activation is None else {"conv": conv, "activation": activation})
 
 
 def _sequential(modules: Mapping[str, nn.Module]) -> nn.Sequential:

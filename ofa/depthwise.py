@@ -29,7 +29,7 @@ _STRIP = 3
 class DepthwiseConv2d(nn.Conv2d):
     """``nn.Conv2d`` with one filter for each channel, an odd kernel, and padding that keeps the image size at stride 1.
 
-    On a GPU channels-last images are convolved by kernels of ours (ofa.kernels). Elsewhere forward is torch's own, and while training in
+    On a GPU channels-last images of float32 are convolved by kernels of ours (ofa.kernels). Elsewhere forward is torch's own, and while training in
     float32 on a CPU with channels-last images the gradients are computed in other ways. The results are the same up to the order of
     summation.
     """
@@ -40,7 +40,7 @@ class DepthwiseConv2d(nn.Conv2d):
     def _conv_forward(self, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         if input.is_cuda and torch.is_autocast_enabled("cuda"):
             input = input.to(torch.get_autocast_dtype("cuda"))
-        if kernels.takes(input):
+        if kernels.takes_depthwise(input):
             return kernels.depthwise_conv(input, weight, self.stride[0])
         faster = (
             (weight.shape[-1] > _STRIP or self.stride[0] == 1)

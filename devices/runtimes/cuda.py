@@ -6,6 +6,7 @@ import ctypes
 import math
 import sys
 import weakref
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,43 @@ import numpy as np
 from devices.runtimes import Array
 from ofa.errors import DeviceError
 
-__all__ = ["Gpu"]
+__all__ = ["Gpu", "GpuFacts", "gpu_facts"]
 
 _LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 _BYTES_PER_VALUE = 4
+_LONGEST_TEXT = 256
 _Address = ctypes.c_uint64
+
+
+@dataclass(frozen=True)
+class GpuFacts:
+    """What the driver says of a GPU.
+
+    Attributes:
+        name: such as ``NVIDIA H100 80GB HBM3``.
+        bus_id: its address on the PCI bus, by which other libraries find the same one.
+    """
+
+    name: str
+    bus_id: str
+
+
+def gpu_facts(number: int) -> GpuFacts | None:
+    """The GPU that programs here get by a number, which CUDA_VISIBLE_DEVICES may have changed; None without a driver or such a GPU."""
+    try:
+        driver = ctypes.CDLL(_LIBRARY)
+    except OSError:
+        return None
+    device, name, bus_id = ctypes.c_int(), ctypes.create_string_buffer(_LONGEST_TEXT), ctypes.create_string_buffer(_LONGEST_TEXT)
+    length = ctypes.c_int(_LONGEST_TEXT)
+    if (
+        driver.cuInit(ctypes.c_uint(0))
+        or driver.cuDeviceGet(ctypes.byref(device), ctypes.c_int(number))
+        or driver.cuDeviceGetName(name, length, device)
+        or driver.cuDeviceGetPCIBusId(bus_id, length, device)
+    ):
+        return None
+    return GpuFacts(name.value.decode(errors="replace"), bus_id.value.decode())
 
 
 class Gpu:

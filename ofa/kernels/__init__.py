@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["GROUP", "available", "depthwise_conv", "norm_activation", "takes"]
+__all__ = ["GROUP", "available", "depthwise_conv", "norm_activation", "takes", "takes_depthwise"]
 
 GROUP = 8
 """Channels that one thread reads at once, so their number must be a multiple."""
@@ -35,6 +35,11 @@ def takes(x_BCHW: torch.Tensor) -> bool:
         and x_BCHW.is_contiguous(memory_format=torch.channels_last)
         and available()
     )
+
+
+def takes_depthwise(x_BCHW: torch.Tensor) -> bool:
+    """Whether a depthwise convolution of a tensor is faster by the kernel than by cuDNN, which is good at 16 bits."""
+    return x_BCHW.dtype == torch.float32 and takes(x_BCHW)
 
 
 def depthwise_conv(x_BCHW: torch.Tensor, weight_C1KK: torch.Tensor, stride: int) -> torch.Tensor:

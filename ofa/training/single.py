@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 
 from ofa.data import Augmentation, BatchPlan, Images, batch_indices, default_workers, load_batches
-from ofa.errors import RecipeError
+from ofa.errors import RecipeError, WeightsError, nearest
 from ofa.progress import Progress, silent
 from ofa.training.evaluation import device_of
 from ofa.training.losses import training_loss
@@ -17,7 +18,9 @@ from ofa.training.optimizer import sgd
 from ofa.training.phase import Phase
 from ofa.training.recipe import Recipe
 from ofa.training.schedule import scheduled_rate
+from ofa.training.step import PRECISIONS, Precision, gradient_scaler
 from ofa.training.tables import check_range
+from ofa.training.trainer import TrainingState
 
 __all__ = ["FineTuning", "train_network"]
 
@@ -35,6 +38,7 @@ class FineTuning:
         label_smoothing: share of a label that is spread over all classes.
         distillation_weight: of the teacher's soft targets; the labels weigh 1.
         augmentation: how training images are changed at random.
+        precision: of the arithmetic: ``float32``, ``bfloat16`` or ``float16`` (with scaled gradients); the weights stay float32.
 
     Raises:
         RecipeError: an impossible value.
@@ -48,6 +52,7 @@ class FineTuning:
     label_smoothing: float = 0.1
     distillation_weight: float = 1.0
     augmentation: Augmentation = field(default_factory=Augmentation)
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         check_range("batch_size", self.batch_size, 2)
@@ -55,10 +60,12 @@ class FineTuning:
             check_range(name, getattr(self, name), 0)
         for name in ("momentum", "label_smoothing"):
             check_range(name, getattr(self, name), 0, 0.999)
+        if self.precision not in PRECISIONS:
+            raise RecipeError(f"precision must be a known one, but is '{self.precision}'; {nearest(self.precision, PRECISIONS)}")
 
     @classmethod
     def like(cls, recipe: Recipe, *, learning_rate: float = 0.02) -> FineTuning:
-        """What a supernet's recipe says of batches, regularization and augmentation."""
+        """What a supernet's recipe says of batches, regularization, augmentation and precision."""
         return cls(
             learning_rate=learning_rate,
             batch_size=recipe.batch_size,
@@ -66,6 +73,7 @@ class FineTuning:
             weight_decay=recipe.weight_decay,
             label_smoothing=recipe.label_smoothing,
             augmentation=recipe.augmentation,
+            precision=recipe.precision,
         )
 
 
@@ -78,9 +86,11 @@ def train_network(
     generator: torch.Generator,
     settings: FineTuning,
     teacher: nn.Module | None = None,
+    state: TrainingState | None = None,
     progress: Progress = silent,
+    on_state: Callable[[TrainingState], None] | None = None,
 ) -> None:
-    """Train one network in place; it is left in training mode.
+    """Train one network in place; it is left in training mode. Going on from a state, it ends as if it had never stopped.
 
     Args:
         network: maps [B, C, resolution, resolution] to [B, classes]; trained where it lies.
@@ -90,15 +100,21 @@ def train_network(
         generator: order and augmentation of the images, on the CPU.
         settings: how the passes are made.
         teacher: in evaluation mode, gives soft targets; None trains on the labels alone.
+        state: where to go on, by the same arguments; None begins.
         progress: told of every epoch.
+        on_state: given the state after every epoch, to be kept by whoever may go on; its ``step`` counts epochs.
 
     Raises:
         RecipeError: an impossible value, or a loss that is no longer finite.
+        WeightsError: a state of another network or precision.
     """
     phase = Phase(name="network", epochs=epochs, learning_rate=settings.learning_rate, warmup_epochs=settings.warmup_epochs)
     optimizer = _optimizer(network, settings)
+    scaler = gradient_scaler(settings.precision, device_of(network))
     network.train()
-    for epoch in range(epochs):
+    if state is not None:
+        _restore(state, network, optimizer, scaler, generator)
+    for epoch in range(0 if state is None else state.step, epochs):
         indices = batch_indices(len(data), settings.batch_size, generator, drop_last=True)
         seeds = torch.randint(2**63 - 1, (len(indices),), generator=generator).tolist()
         plans = [BatchPlan(index, resolution, seed) for index, seed in zip(indices, seeds, strict=True)]
@@ -107,14 +123,57 @@ def train_network(
         for number, batch in enumerate(loader):
             for group in optimizer.param_groups:
                 group["lr"] = scheduled_rate(phase, epoch * len(plans) + number, len(plans))
-            losses.append(_step(network, batch, optimizer, settings, teacher))
+            losses.append(_step(network, batch, optimizer, scaler, settings, teacher))
         mean = float(torch.stack(losses).mean())
         if not math.isfinite(mean):
             raise RecipeError(
                 f"the loss must stay finite, but became {mean} in epoch {epoch + 1} of {epochs} at learning rate "
                 f"{settings.learning_rate:.3g}; lower it"
             )
+        if on_state is not None:
+            on_state(_capture(epoch + 1, network, optimizer, scaler, generator))
         progress(epoch + 1, epochs, f"loss {mean:.3f}")
+
+
+def _capture(
+    epochs: int,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler | None,
+    generator: torch.Generator,
+) -> TrainingState:
+    """All that decides how the training goes on, a copy."""
+    tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+    for number, parameter in enumerate(network.parameters()):
+        momentum = optimizer.state[parameter].get("momentum_buffer")
+        if momentum is not None:
+            tensors[f"momentum.{number}"] = momentum
+    tensors["generator"] = generator.get_state()
+    values = {"scaler": scaler.state_dict() if scaler else None}
+    return TrainingState(epochs, {name: tensor.detach().clone() for name, tensor in tensors.items()}, values)
+
+
+def _restore(
+    state: TrainingState,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler | None,
+    generator: torch.Generator,
+) -> None:
+    weights = {name.removeprefix("network."): tensor for name, tensor in state.tensors.items() if name.startswith("network.")}
+    try:
+        network.load_state_dict(weights)
+        generator.set_state(state.tensors["generator"].cpu())
+        if scaler is not None:
+            scaler.load_state_dict(state.values["scaler"])
+    except (RuntimeError, KeyError, TypeError) as error:
+        raise WeightsError(
+            f"a state must be of its network and precision, but {' '.join(str(error).split())}; go on with the arguments that made it"
+        ) from error
+    for number, parameter in enumerate(network.parameters()):
+        momentum = state.tensors.get(f"momentum.{number}")
+        if momentum is not None:
+            optimizer.state[parameter]["momentum_buffer"] = momentum.to(parameter.device, copy=True)
 
 
 def _optimizer(network: nn.Module, settings: FineTuning) -> torch.optim.Optimizer:
@@ -131,23 +190,31 @@ def _step(
     network: nn.Module,
     batch: tuple[torch.Tensor, torch.Tensor],
     optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler | None,
     settings: FineTuning,
     teacher: nn.Module | None,
 ) -> torch.Tensor:
     """One step of the optimizer; returns its loss."""
     x_BCHW, y_B = batch
-    targets = None
-    if teacher is not None and settings.distillation_weight > 0:
-        with torch.no_grad():
-            targets = teacher(x_BCHW)
     optimizer.zero_grad()
+    with torch.autocast(x_BCHW.device.type, PRECISIONS[settings.precision], enabled=settings.precision != "float32"):
+        targets = None
+        if teacher is not None and settings.distillation_weight > 0:
+            with torch.no_grad():
+                targets = teacher(x_BCHW).float()
+        logits = network(x_BCHW).float()
     loss = training_loss(
-        network(x_BCHW),
+        logits,
         y_B,
         label_smoothing=settings.label_smoothing,
         teacher_logits=targets,
         distillation_weight=settings.distillation_weight,
     )
-    loss.backward()
-    optimizer.step()
+    if scaler is None:
+        loss.backward()
+        optimizer.step()
+    else:
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
     return loss.detach()

@@ -8,6 +8,8 @@ int memories_held(void) { return held; }
 
 int cuInit(unsigned flags) { return flags != 0 || getenv("OFA_TEST_NO_GPU") ? 100 : 0; }
 int cuDeviceGet(int *device, int ordinal) { *device = 7; return ordinal; }
+int cuDeviceGetName(char *name, int length, int device) { strncpy(name, "Stand-in", length); return device != 7; }
+int cuDeviceGetPCIBusId(char *bus_id, int length, int device) { strncpy(bus_id, "0000:65:00.0", length); return device != 7; }
 int cuDevicePrimaryCtxRetain(void **context, int device) { *context = &held; return device != 7; }
 int cuCtxSetCurrent(void *context) { return context != &held; }
 int cuStreamCreate(void **stream, unsigned flags) { *stream = &held; return flags != 0; }

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from devices import Device, Timing, TimingPolicy, describe, get_device, time_models
+from devices import Device, Timing, TimingPolicy, describe, get_device, groups, time_models
 from devices.measure import Failure, measure
 from devices.runtimes import Option
 from devices.transports import Connection, ConnectionLostError
@@ -221,3 +221,37 @@ def test_an_answer_that_is_none_of_ours_is_a_sentence() -> None:
 def test_an_agent_that_cannot_be_started_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match=r"no such file"), Connection([str(tmp_path / "none")], place="the test"):
         pass
+
+
+def test_the_memory_of_a_process_is_not_taken_for_that_of_a_card(models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = {key: str(path) for key, path in list(models.items())[:1]}
+
+    def memories() -> list[int | None]:
+        outcomes = groups.time_group(fake(), paths, policy=QUICK, seed=0, say=lambda note: None)
+        return [outcome.timing.peak_memory_bytes for outcome in outcomes.values() if outcome.timing]
+
+    here = memories()
+    monkeypatch.setattr(groups, "gpu_number", lambda runtime, options: 0)
+    monkeypatch.setattr(groups, "find_energy_meter", lambda runtime, options: None)
+    assert here != [None] or sys.platform != "linux"
+    assert memories() == [None]
+
+
+def test_energy_is_counted_for_as_long_as_the_policy_says(models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Meter:
+        joules_so_far = 0.0
+
+        def joules(self) -> float:
+            self.joules_so_far += 1.0
+            return self.joules_so_far
+
+    monkeypatch.setattr(groups, "find_energy_meter", lambda runtime, options: Meter())
+    paths = {key: str(path) for key, path in list(models.items())[:2]}
+
+    def energies(energy_s: float) -> list[float | None]:
+        policy = dataclasses.replace(QUICK, energy_s=energy_s)
+        outcomes = groups.time_group(fake(), paths, policy=policy, seed=0, say=lambda note: None)
+        return [outcome.timing.energy_mj for outcome in outcomes.values() if outcome.timing]
+
+    assert energies(0.0) == [None, None]
+    assert all(energy is not None and energy > 0 for energy in energies(0.01))

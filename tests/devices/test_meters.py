@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from devices import meters
 from devices.meters import PeakMemory, energy_per_call_mj, find_energy_meter
+from devices.runtimes.cuda import GpuFacts
 
 
 def zone(folder: Path, name: str, kind: str, microjoules: int, most: int = 10**9) -> Path:
@@ -76,17 +78,52 @@ def test_energy_is_divided_by_the_calls() -> None:
     assert meter.now >= 0.3
 
 
+class SlowMeter:
+    """Shows what was used only every ``step_s`` seconds."""
+
+    def __init__(self, step_s: float) -> None:
+        self.step_s, self.now = step_s, 0.0
+
+    def joules(self) -> float:
+        return 50.0 * self.step_s * int(self.now / self.step_s)
+
+    def timer(self, calls: int) -> float:
+        self.now += 0.007 * calls
+        return 0.007 * calls
+
+
+def test_a_counter_of_coarse_steps_is_read_at_its_steps() -> None:
+    meter = SlowMeter(step_s=0.1)
+    energy = energy_per_call_mj(meter.timer, meter, clock=lambda: meter.now)
+    assert energy == pytest.approx(50.0 * 7.0, rel=0.04)  # 50 W for 7 ms; to a call at each end
+
+
+def test_a_counter_that_stands_still_gives_no_energy() -> None:
+    meter = SlowMeter(step_s=1e9)
+    assert energy_per_call_mj(meter.timer, meter, clock=lambda: meter.now) is None
+
+
 def test_a_card_counts_in_its_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     library = types.ModuleType("pynvml")
     library.nvmlInit = lambda: None  # type: ignore[attr-defined]
-    library.nvmlDeviceGetHandleByIndex = lambda index: index  # type: ignore[attr-defined]
-    library.nvmlDeviceGetTotalEnergyConsumption = lambda card: 4500  # type: ignore[attr-defined]
+    library.nvmlDeviceGetHandleByPciBusId = lambda bus_id: bus_id  # type: ignore[attr-defined]
+    library.nvmlDeviceGetTotalEnergyConsumption = {"first": 4500, "second": 7500}.__getitem__  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "pynvml", library)
+    monkeypatch.setattr(meters, "gpu_facts", [GpuFacts("A", "first"), GpuFacts("B", "second")].__getitem__)
     cuda = {"provider": "CUDAExecutionProvider"}
-    for runtime, options in (("tensorrt", {}), ("onnxruntime", cuda), ("pytorch", {"device": "cuda:0"})):
+    for runtime, options, joules in (
+        ("tensorrt", {}, 4.5),
+        ("onnxruntime", cuda, 4.5),
+        ("pytorch", {"device": "cuda"}, 4.5),
+        ("pytorch", {"device": "cuda:1"}, 7.5),
+    ):
         meter = find_energy_meter(runtime, options)
         assert meter is not None
-        assert meter.joules() == pytest.approx(4.5)
+        assert meter.joules() == pytest.approx(joules)
+    monkeypatch.setattr(meters, "gpu_facts", lambda number: None)
+    assert find_energy_meter("tensorrt") is None  # whose card would be counted, nobody can say
+    monkeypatch.undo()
+    monkeypatch.setattr(meters, "gpu_facts", lambda number: GpuFacts("A", "first"))
     monkeypatch.setitem(sys.modules, "pynvml", None)
     assert find_energy_meter("tensorrt") is None
 

@@ -8,6 +8,7 @@ import importlib.util
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,8 +17,9 @@ import numpy as np
 import pytest
 
 from devices import Device
+from devices.provenance import provenance
 from devices.runtimes import cuda, get_runtime, tensorrt
-from devices.runtimes.cuda import Gpu
+from devices.runtimes.cuda import Gpu, GpuFacts, gpu_facts
 from ofa.errors import DeviceError
 from ofa.export.onnx import to_half
 from tests.devices.models import conv_model, save_conv
@@ -206,6 +208,14 @@ def test_a_session_gives_inputs_takes_outputs_and_times(session: Any, engine: En
     assert timer(4) > 0
     assert engine.calls == 5
     np.testing.assert_array_equal(session.run({"left": twos, "right": twos})[0], 4)
+
+
+def test_a_measurement_names_the_card_and_finds_it_on_the_bus(gpu_at_hand: ctypes.CDLL) -> None:
+    assert gpu_facts(0) == GpuFacts("Stand-in", "0000:65:00.0")
+    assert gpu_facts(1) is None, "the driver has one"
+    on_card = Device(name="here", runtime="pytorch", options=(("device", "cuda"),))
+    assert provenance(on_card)["gpu"] == "Stand-in"
+    assert provenance(replace(on_card, options=()))["gpu"] is None
 
 
 def test_an_engine_that_refuses_is_a_sentence(session: Any) -> None:

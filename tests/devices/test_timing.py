@@ -138,7 +138,7 @@ def test_the_interval_of_the_median_is_honest() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"tolerance": 0.0}, {"min_rounds": 1}, {"min_rounds": 70}, {"group_size": 0}, {"sample_ms": float("nan")}]
+    "wrong", [{"tolerance": 0.0}, {"min_rounds": 1}, {"min_rounds": 70}, {"group_size": 0}, {"energy_s": -1.0}, {"sample_ms": float("nan")}]
 )
 def test_an_impossible_policy_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(DeviceError, match=r"(of|in) a timing policy"):

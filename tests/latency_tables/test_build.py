@@ -177,3 +177,10 @@ def test_killing_the_command_loses_only_the_group_in_hand(space: Space, tmp_path
         assert len(kept.rows) >= done - 1
         assert all(json.loads(row["block"]) for row in kept.rows)
     assert not path.exists()
+
+
+def test_a_table_is_not_continued_on_another_card(space: Space, device: Device) -> None:
+    table = build(space, device)
+    elsewhere = LatencyTable(table.rows, {**table.metadata, "gpu": "another card"})
+    with pytest.raises(TableError, match="its gpu is 'another card' and here it is None; build a new table"):
+        build(space, device, resume_from=elsewhere)

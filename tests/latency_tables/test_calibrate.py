@@ -111,6 +111,15 @@ def test_a_calibrated_table_predicts_networks_it_has_not_seen(
     assert table.correction is None, "calibrating makes a copy"
 
 
+def test_few_processes_are_enough_for_a_calibration_and_a_noise_floor(
+    table: LatencyTable, space: Space, device: Device, quick: TimingPolicy
+) -> None:
+    calibrated = calibrate_table(table, space, device, nets=9, rng=np.random.default_rng(1), policy=quick, processes=2)
+    check = check_table(calibrated, space, device, nets=3, rng=np.random.default_rng(5), policy=quick, processes=2)
+    assert calibrated.metadata["processes"] == 2
+    assert check.noise_floor >= 0
+
+
 def test_a_machine_that_became_slower_is_seen_and_divided_out(
     table: LatencyTable, space: Space, device: Device, quick: TimingPolicy
 ) -> None:

@@ -1,17 +1,22 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
 from torch import nn
 
 from ofa.arch import Arch
+from ofa.blocks import build_network
 from ofa.data import ImageData, Splits
-from ofa.errors import ArchError, RecipeError
+from ofa.errors import ArchError, RecipeError, WeightsError
+from ofa.families import lower
 from ofa.specialize import FineTuning, Specialized, specialize
 from ofa.supernet import Supernet
-from ofa.training import Phase, Recipe, evaluate, train
+from ofa.training import Phase, Recipe, TrainingState, evaluate, train
+from ofa.training.single import train_network
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +75,40 @@ def test_the_same_seed_gives_the_same_network(supernet: Supernet, splits: Splits
 
 
 def test_settings_follow_the_recipe(recipe: Recipe) -> None:
-    settings = FineTuning.like(replace(recipe, batch_size=16, weight_decay=0.1))
-    assert (settings.batch_size, settings.weight_decay) == (16, 0.1)
+    settings = FineTuning.like(replace(recipe, batch_size=16, weight_decay=0.1, precision="bfloat16"))
+    assert (settings.batch_size, settings.weight_decay, settings.precision) == (16, 0.1, "bfloat16")
     assert settings.augmentation == recipe.augmentation
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_a_network_learns_in_half_precision_and_keeps_float32_weights(
+    supernet: Supernet, splits: Splits, precision: Literal["bfloat16", "float16"]
+) -> None:
+    arch = supernet.space.smallest(16)
+    made = make(supernet, splits, arch, 3, FineTuning(precision=precision))
+    whole = make(supernet, splits, arch, 3)
+    assert made.metrics.accuracy > made.metrics.accuracy_before + 0.3
+    assert all(tensor.dtype == torch.float32 for tensor in made.network.parameters())
+    assert not torch.equal(next(made.network.parameters()), next(whole.network.parameters()))  # another arithmetic it is
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_a_network_goes_on_as_if_it_had_never_stopped(splits: Splits, recipe: Recipe, precision: Literal["float32", "float16"]) -> None:
+    few, space = splits.train.subset(torch.arange(100)), recipe.get_space(10)
+    settings = FineTuning(batch_size=32, warmup_epochs=0.5, precision=precision)
+    states: list[TrainingState] = []
+
+    def trained(state: TrainingState | None, on_state: Callable[[TrainingState], None] | None = None) -> nn.Module:
+        network = build_network(lower(space, space.smallest(16)), generator=torch.Generator().manual_seed(1))
+        generator = torch.Generator().manual_seed(0)
+        train_network(network, few, resolution=16, epochs=3, generator=generator, settings=settings, state=state, on_state=on_state)
+        return network
+
+    whole, resumed = trained(None, states.append), trained(states[0])
+    assert [state.step for state in states] == [1, 2, 3]
+    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True))
+    with pytest.raises(WeightsError, match="a state must be of its network and precision"):
+        trained(TrainingState(1, {"network.no": torch.zeros(1)}, {}))
 
 
 def test_a_rate_that_is_too_high_is_told(supernet: Supernet, splits: Splits) -> None:
@@ -88,4 +124,6 @@ def test_an_arch_of_another_space_is_refused(supernet: Supernet, splits: Splits)
 def test_impossible_settings_are_refused(splits: Splits) -> None:
     with pytest.raises(RecipeError, match="batch_size must be at least 2"):
         FineTuning(batch_size=1)
+    with pytest.raises(RecipeError, match="precision must be a known one, but is 'bfloat'"):
+        FineTuning(precision="bfloat")  # type: ignore[arg-type]
     assert isinstance(splits.train, ImageData)

@@ -1,0 +1,192 @@
+"""Batch norm folded into an expanding 1x1 convolution while training: its passes over the wide output are saved.
+
+Let m [I] and C [I, I] be mean and covariance of the input x over all N pixels of a batch, and W [O, I] the weights. The output W x has
+mean W m and variance v = diag(W C W'), so both follow from the narrow input. With s = weight / sqrt(v + eps) the normalized output is
+
+    y = (diag(s) W) (x - m) + bias,
+
+one convolution of the centred input. Centring comes first because a covariance that is taken from uncentred sums cancels where a mean
+is large. Let g be the gradient by y, G = sum g (x - m)' and b = sum g over all pixels. Then, through v as well:
+
+    by bias     b
+    by s        t = rowsum(G * W), so by weight t / sqrt(v + eps) and by v  u = -t weight / (2 (v + eps)^1.5)
+    by W        diag(s) G + 2 diag(u) W C
+    by x        g diag(s) W + (x - m) 2 W' diag(u) W / N - b diag(s) W / N
+
+Forward and backward go over the wide tensors once, in blocks that stay in the processor's cache: a block is activated before the next is
+computed, and the gradient of the activation, b, G and g diag(s) W of one block are taken before the next is read.
+
+That is faster where the wide output does not fit into the cache, and its channels are many beside the square of the input's, which the
+covariance costs; otherwise a batch norm's passes take hardly any time (``is_faster``; benchmarks/folded_norm.py).
+
+An absolute error of about 1e-7 |w|^2 |C| remains in v, where w is a row of W: it matters only for channels whose variance is a small
+part of what their weights could make of the input, and which eps does not outweigh.
+
+Shapes: B images, I input and O output channels, H W pixels of a side, N = B H W pixels in all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+__all__ = ["ACTIVATIONS", "conv_norm_act", "is_faster"]
+
+_BLOCK_VALUES = 3 * 2**18
+"""Values of the wide output that are worked on together in the backward pass: 3 MiB of float32."""
+
+_LEAST_VALUES = 2**20
+"""Below that many values of the wide output a batch norm finds them in the cache, and its passes take hardly any time."""
+
+_MOST_WORK = 10
+"""Multiplications for the covariance, [I, I] a pixel, beside each value of the wide output that is saved."""
+
+_aten = torch.ops.aten
+_ACTIVATION_GRADIENTS: dict[type[nn.Module], Callable[[Tensor, Tensor], Tensor]] = {
+    nn.ReLU: lambda gradient, output: _aten.threshold_backward(gradient, output, 0),
+    nn.ReLU6: lambda gradient, output: _aten.hardtanh_backward(gradient, output, 0, 6),
+    nn.Hardswish: lambda gradient, value: _aten.hardswish_backward(gradient, value),
+    nn.Identity: lambda gradient, _: gradient,
+}
+"""The gradient by an activation's input; it is taken from the input for h-swish, from the output for those that cut."""
+
+ACTIVATIONS = frozenset(_ACTIVATION_GRADIENTS)
+"""The activations that can follow."""
+
+
+def is_faster(x_BIHW: Tensor, out_channels: int) -> bool:
+    """Whether folding takes less time than the batch norm's own passes over an output of ``out_channels`` channels."""
+    batch, channels, height, width = x_BIHW.shape
+    return batch * height * width * out_channels >= _LEAST_VALUES and channels**2 <= _MOST_WORK * out_channels
+
+
+def conv_norm_act(x_BIHW: Tensor, weight_OI11: Tensor, norm: nn.BatchNorm2d, activation: type[nn.Module]) -> Tensor:
+    """What a 1x1 convolution without bias, ``norm`` in training mode and an activation give; running statistics are updated.
+
+    Args:
+        x_BIHW: channels-last images of at least two pixels in all.
+        weight_OI11: weights of the convolution.
+        norm: a batch norm with weight, bias, running statistics and a momentum.
+        activation: one of ``ACTIVATIONS``; ``nn.Identity`` is none.
+
+    Returns:
+        the activated output [B, O, H, W], channels-last.
+    """
+    y_BOHW: Tensor
+    y_BOHW, mean_O, variance_O = _FoldedNorm.apply(  # type: ignore[no-untyped-call]
+        x_BIHW, weight_OI11, norm.weight, norm.bias, norm.eps, activation
+    )
+    _update(norm, mean_O, variance_O, x_BIHW.numel() // x_BIHW.shape[1])
+    return y_BOHW
+
+
+@torch.no_grad()
+def _update(norm: nn.BatchNorm2d, mean_O: Tensor, variance_O: Tensor, count: int) -> None:
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert norm.num_batches_tracked is not None
+    assert norm.momentum is not None
+    # Torch's own batch norms keep their statistics for a backward pass that never reads them, and all may be views of one tensor:
+    # ``data`` lets autograd not count this, as it does not count what batch norms write themselves.
+    norm.running_mean.data.lerp_(mean_O, norm.momentum)
+    norm.running_var.data.lerp_(variance_O * (count / (count - 1)), norm.momentum)
+    norm.num_batches_tracked.add_(1)
+
+
+class _FoldedNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x_BIHW: Tensor, weight_OI11: Tensor, scale_O: Tensor, shift_O: Tensor, eps: float, activation: type[nn.Module]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        x_NI, weight_OI = _rows(x_BIHW), weight_OI11.flatten(1)
+        mean_I = x_NI.mean(0)
+        centred_NI = x_NI - mean_I
+        covariance_II = (centred_NI.t() @ centred_NI).div_(len(x_NI))
+        spread_OI = weight_OI @ covariance_II
+        # Rounding can make the variance of a channel that hardly varies negative.
+        variance_O = (spread_OI * weight_OI).sum(1).clamp_min_(0)
+        root_O = (variance_O + eps).rsqrt_()
+        folded_OI = weight_OI * (scale_O * root_O).unsqueeze(1)
+        y_BOHW = torch.empty((len(x_BIHW), len(weight_OI), *x_BIHW.shape[2:]), dtype=x_BIHW.dtype, memory_format=torch.channels_last)
+        before_BOHW = torch.empty_like(y_BOHW) if activation is nn.Hardswish else y_BOHW
+        y_NO, before_NO = _rows(y_BOHW), _rows(before_BOHW)
+        for block in _blocks(y_NO):
+            torch.addmm(shift_O, centred_NI[block], folded_OI.t(), out=before_NO[block])
+            _activate(before_NO[block], y_NO[block], activation)
+        ctx.save_for_backward(
+            centred_NI, weight_OI11, scale_O, root_O, spread_OI, folded_OI, None if activation is nn.Identity else before_BOHW
+        )
+        ctx.activation = activation
+        mean_O = weight_OI @ mean_I
+        ctx.mark_non_differentiable(mean_O, variance_O)
+        return y_BOHW, mean_O, variance_O
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient_BOHW: Tensor, *_: Any) -> tuple[Tensor | None, Tensor, Tensor, Tensor, None, None]:
+        centred_NI, weight_OI11, scale_O, root_O, spread_OI, folded_OI, kept_BOHW = ctx.saved_tensors
+        weight_OI = weight_OI11.flatten(1)
+        gradient_NO = _rows(gradient_BOHW.contiguous(memory_format=torch.channels_last))
+        kept_NO = gradient_NO if kept_BOHW is None else _rows(kept_BOHW)
+        x_gradient_NI = torch.empty_like(centred_NI) if ctx.needs_input_grad[0] else None
+        products_OI, sums_O = _sums(gradient_NO, kept_NO, centred_NI, folded_OI, _ACTIVATION_GRADIENTS[ctx.activation], x_gradient_NI)
+        by_factor_O = (products_OI * weight_OI).sum(1)
+        twice_by_variance_O = -by_factor_O * scale_O * root_O**3
+        by_weight_OI = torch.addcmul(products_OI * (scale_O * root_O).unsqueeze(1), spread_OI, twice_by_variance_O.unsqueeze(1))
+        by_x_BIHW = None
+        if x_gradient_NI is not None:
+            count = len(centred_NI)
+            tilt_II = weight_OI.t() @ (weight_OI * (twice_by_variance_O / count).unsqueeze(1))
+            x_gradient_NI.addmm_(centred_NI, tilt_II).sub_(sums_O @ folded_OI / count)
+            by_x_BIHW = _images(x_gradient_NI, gradient_BOHW)
+        return by_x_BIHW, by_weight_OI.view_as(weight_OI11), by_factor_O * root_O, sums_O, None, None
+
+
+def _sums(
+    gradient_NO: Tensor,
+    kept_NO: Tensor,
+    centred_NI: Tensor,
+    folded_OI: Tensor,
+    activation_gradient: Callable[[Tensor, Tensor], Tensor],
+    x_gradient_NI: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """G [O, I] and b [O] of the module's text; ``x_gradient_NI``, if there is one, is filled with g diag(s) W."""
+    products_OI, sums_O = torch.zeros_like(folded_OI), torch.zeros_like(folded_OI[:, 0])
+    for block in _blocks(gradient_NO):
+        before_NO = activation_gradient(gradient_NO[block], kept_NO[block])
+        sums_O += before_NO.sum(0)
+        products_OI.addmm_(before_NO.t(), centred_NI[block])
+        if x_gradient_NI is not None:
+            torch.mm(before_NO, folded_OI, out=x_gradient_NI[block])
+    return products_OI, sums_O
+
+
+def _activate(x_NC: Tensor, result_NC: Tensor, activation: type[nn.Module]) -> None:
+    """Write the activation of ``x_NC``; only that of h-swish is another tensor."""
+    if activation is nn.Hardswish:
+        _aten.hardswish.out(x_NC, out=result_NC)
+    elif activation is nn.ReLU:
+        x_NC.relu_()
+    elif activation is nn.ReLU6:
+        x_NC.clamp_(0, 6)
+
+
+def _blocks(x_NC: Tensor) -> Iterator[slice]:
+    """Slices of the rows that together are all, each of about ``_BLOCK_VALUES`` values."""
+    length = max(1, _BLOCK_VALUES // x_NC.shape[1])
+    return (slice(start, start + length) for start in range(0, len(x_NC), length))
+
+
+def _rows(x_BCHW: Tensor) -> Tensor:
+    """Channels-last images as [B H W, C], without a copy."""
+    return x_BCHW.permute(0, 2, 3, 1).reshape(-1, x_BCHW.shape[1])
+
+
+def _images(x_NC: Tensor, like_BCHW: Tensor) -> Tensor:
+    """Rows as channels-last images of as many images and pixels as ``like_BCHW`` has."""
+    batch, _, height, width = like_BCHW.shape
+    return x_NC.view(batch, height, width, -1).permute(0, 3, 1, 2)
