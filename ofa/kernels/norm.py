@@ -125,10 +125,11 @@ _NOT_SPECIALIZED = ["pixels", "groups", "tiles", "programs", "momentum", "eps"]
 
 @triton.jit
 def _activated(z, ACTIVATION: tl.constexpr):
+    # A processor's own maximum of NaN and 0 is 0: weights gone wrong would show in no loss.
     if ACTIVATION == "relu":
-        z = tl.maximum(z, 0.0)
+        z = tl.maximum(z, 0.0, propagate_nan=tl.PropagateNan.ALL)
     elif ACTIVATION == "relu6":
-        z = tl.minimum(tl.maximum(z, 0.0), 6.0)
+        z = tl.minimum(tl.maximum(z, 0.0, propagate_nan=tl.PropagateNan.ALL), 6.0, propagate_nan=tl.PropagateNan.ALL)
     elif ACTIVATION == "h_swish":
         z = z * tl.minimum(tl.maximum(z + 3.0, 0.0), 6.0) / 6.0
     return z

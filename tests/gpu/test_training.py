@@ -86,8 +86,13 @@ def test_stopped_and_resumed_equals_uninterrupted(
     whole, again = trained(recipe, pictures, device), trained(recipe, pictures, device)
     state = state_of_a_stopped_run(recipe, pictures, device, 8, tmp_path)
     resumed = trained(recipe, pictures, device, state=state)
-    # Bit for bit where the GPU's kernels give the same bits twice; where they do not, as near as two runs that were never stopped.
-    assert distance(resumed, whole) <= 3 * distance(again, whole)
+    apart = distance(resumed, whole)
+    print(f"{name}: resumed {apart:g}, a second run that was never stopped {distance(again, whole):g}")  # to be read with -rP
+    if device == CPU:
+        assert apart == 0
+    # A GPU's blocks are computed when they are first met and replayed later, and a resumed run meets them at other steps: libraries may
+    # choose other kernels for the one and the other, whose rounding then grows from step to step.
+    assert apart <= (1e-3 if name == "float32" else 0.1)
 
 
 @pytest.mark.parametrize("name", ["float32", "everything, bfloat16", "float16"])
