@@ -62,25 +62,35 @@ SLOWER_WITH_TEACHER = 1.5
 def main() -> None:
     parser = part_arguments(__doc__)
     parser.add_argument("--precision", default="bfloat16", help="of all training; float32 in a dry run")
+    parser.add_argument("--epochs", type=int, help="instead of as many as fit, for which steps are timed")
     arguments = parser.parse_args()
     with Report("evidence", arguments) as report:
         require_card(arguments.device, LEAST_MEMORY_BYTES)
         settings = settings_of(arguments, report)
         processes = processes_for(arguments)
         report.figure("processes", processes)
-        speeds = time_steps(settings, processes, report, DRY_SECONDS if arguments.dry else SPEED_SECONDS)
-        fitting = epochs_that_fit(speeds, steps_an_epoch(settings), processes, report.left_s)
-        report.figure("epochs_that_fit", fitting)
-        if fitting < LEAST_EPOCHS and not arguments.dry:
-            raise SkipError(
-                f"this part needs time for {LEAST_EPOCHS} epochs, but only {fitting} fit into the {report.left_s:.0f} s that are left; "
-                "allow more minutes"
-            )
-        epochs = DRY_EPOCHS if arguments.dry else min(MOST_EPOCHS, fitting)
+        epochs = arguments.epochs or fitting_epochs(settings, processes, report, dry=arguments.dry)
         report.figure("epochs", epochs)
         report.row("epochs", str(epochs))
         train([*settings, "--epochs", str(epochs)], processes, report)
         summarize(report)
+
+
+def fitting_epochs(settings: list[str], processes: int, report: Report, *, dry: bool) -> int:
+    """As many epochs as fit into the time, by the steps of all processes side by side.
+
+    Raises:
+        SkipError: they are too few.
+    """
+    speeds = time_steps(settings, processes, report, DRY_SECONDS if dry else SPEED_SECONDS)
+    fitting = epochs_that_fit(speeds, steps_an_epoch(settings), processes, report.left_s)
+    report.figure("epochs_that_fit", fitting)
+    if fitting < LEAST_EPOCHS and not dry:
+        raise SkipError(
+            f"this part needs time for {LEAST_EPOCHS} epochs, but only {fitting} fit into the {report.left_s:.0f} s that are left; "
+            "allow more minutes"
+        )
+    return DRY_EPOCHS if dry else min(MOST_EPOCHS, fitting)
 
 
 def settings_of(arguments: argparse.Namespace, report: Report) -> list[str]:

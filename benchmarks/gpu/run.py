@@ -88,6 +88,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="folder with CIFAR-10's train.parquet and test.parquet; the kit's by default")
     parser.add_argument("--work", type=Path, help="folder for what parts need on disk, some hundred MiB; RESULTS/work by default")
     parser.add_argument("--device", default="cuda", help="cuda or cuda:1")
+    parser.add_argument("--epochs", type=int, help="of the part evidence; as many as fit by default")
     parser.add_argument("--dry-run", action="store_true", help="on the processor, with tiny sizes")
     arguments = parser.parse_args()
     for name in (*(arguments.only or ()), *arguments.skip):
@@ -144,6 +145,8 @@ def command_of(part: Part, out: Path, limit: float, arguments: argparse.Namespac
         if folder is not None:
             command += [option, str(folder.resolve())]
     work = (arguments.work or arguments.out / "work").resolve() / part.name
+    if part.name == "evidence" and arguments.epochs:
+        command += ["--epochs", str(arguments.epochs)]
     return [*command, "--work", str(work), *(["--dry"] if arguments.dry_run else [])]
 
 

@@ -97,8 +97,14 @@ def main() -> None:
         if arguments.device != "cpu":
             report.figure("peak_tflops", {kind: matrix_tflops(kind, arguments.device) for kind in ("bfloat16", "float32")})
         failed = {name: error for name, side in sides.items() if (error := reason_of(side))}
-        report.figure("failed", failed)
         configurations = DRY if arguments.dry else CONFIGURATIONS
+        for precision in {configuration[0] for configuration in configurations}:
+            # A few images will do for the kernels to be compiled, by all sides at once.
+            warming = [side for name, side in sides.items() if name not in failed]
+            for side in warming:
+                side.ask({"steps": 0, "batch": 2, "resolution": 64, "precision": precision})
+            failed |= {side.name: error for side in warming if (error := reason_of(side))}
+        report.figure("failed", failed)
         main_sides = [sides[name] for name in (MAIN, PEER) if name in sides and name not in failed]
         others = [side for name, side in sides.items() if name not in failed and side not in main_sides]
         for configuration in configurations[:2]:
