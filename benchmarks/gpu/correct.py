@@ -25,7 +25,7 @@ def main() -> None:
         if not files:
             raise SkipError("there must be tests marked gpu, but no file under tests has one; take a whole source tree")
         code = pytest.main(
-            ["-m", "gpu", "-o", "addopts=", "--import-mode=importlib", "-p", "no:cacheprovider", "--tb=short", *files], [counts]
+            ["-m", "gpu and not slow", "-o", "addopts=", "--import-mode=importlib", "-p", "no:cacheprovider", "--tb=short", *files], [counts]
         )
         if not any(counts.counts.values()):
             raise RuntimeError(f"pytest must find tests marked gpu, but ended with status {int(code)} and ran none")
