@@ -18,6 +18,7 @@ def main() -> None:
     arguments = part_arguments(__doc__).parse_args()
     with Report("correct", arguments) as report:
         import pytest
+        import torch  # noqa: F401  # without it the tests could not even be collected
 
         counts = counter(report)
         # Only the files that have such tests: others may import what this machine does not have.
@@ -25,7 +26,8 @@ def main() -> None:
         if not files:
             raise SkipError("there must be tests marked gpu, but no file under tests has one; take a whole source tree")
         code = pytest.main(
-            ["-m", "gpu and not slow", "-o", "addopts=", "--import-mode=importlib", "-p", "no:cacheprovider", "--tb=short", *files], [counts]
+            ["-m", "gpu and not slow", "-o", "addopts=", "--import-mode=importlib", "-p", "no:cacheprovider", "--tb=short", *files],
+            [counts],
         )
         if not any(counts.counts.values()):
             raise RuntimeError(f"pytest must find tests marked gpu, but ended with status {int(code)} and ran none")
