@@ -37,7 +37,7 @@ from torch.autograd.function import once_differentiable
 __all__ = ["ACTIVATIONS", "conv_norm_act", "is_faster"]
 
 _BLOCK_VALUES = 3 * 2**18
-"""Values of the wide output that are worked on together in the backward pass: 3 MiB of float32."""
+"""Values of the wide output that are worked on together: 3 MiB of float32."""
 
 _LEAST_VALUES = 2**20
 """Below that many values of the wide output a batch norm finds them in the cache, and its passes take hardly any time."""
