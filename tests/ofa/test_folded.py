@@ -161,10 +161,10 @@ def test_float32_is_about_as_exact_as_one_after_the_other(case: str, most: float
 
 
 def test_it_is_folded_only_where_it_can_be_and_helps(monkeypatch: pytest.MonkeyPatch) -> None:
-    large, x_BCHW = layer(16, 96).float(), images(8, 16, 40, 40, torch.float32)
+    large, x_BCHW = layer(16, 96).float(), images(16, 16, 40, 40, torch.float32)
     assert folds(large(x_BCHW))
     assert not folds(large(x_BCHW[:1]))
-    assert not folds(layer(96, 16).float()(images(8, 96, 40, 40, torch.float32)))
+    assert not folds(layer(96, 16).float()(images(16, 96, 40, 40, torch.float32)))
     with always(monkeypatch):
         assert not folds(large(x_BCHW.contiguous()))
         with torch.autocast("cpu", torch.bfloat16):
