@@ -52,11 +52,11 @@ class Part:
 
 
 PARTS = (
-    Part("correct", "correct.py", 0.12, 30),
-    Part("speed", "speed.py", 0.24, 45),
-    Part("tables", "tables.py", 0.28, 60),
-    Part("evidence", "evidence.py", 0.32, 120),
-    Part("tensorrt-rtx", "rtx.py", 0.04, 20),
+    Part("correct", "correct.py", 0.16, 60),
+    Part("speed", "speed.py", 0.18, 60),
+    Part("tables", "tables.py", 0.30, 120),
+    Part("evidence", "evidence.py", 0.33, 150),
+    Part("tensorrt-rtx", "rtx.py", 0.03, 20),
 )
 DRY_LEAST_S = 1.0
 

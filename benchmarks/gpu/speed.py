@@ -1,7 +1,7 @@
 """The part `speed`: a training step beside MIT's package, in turns, and what makes it faster.
 
-Run by run.py. Each side is a process of its own (step_worker.py), and all take turns on the card, each turn a few steps; between turns a
-side gives its memory back. The step is that of training_step.py: a teacher and four subnets of `ofa-mbv3-w1.0`.
+Run by run.py. Each side is a process of its own (step_worker.py). Ours and MIT's take turns on the card, each turn a few steps; between
+turns a side gives its memory back. What helps is measured afterwards, each by itself, beside the median of MIT's turns. The step is that of training_step.py: a teacher and four subnets of `ofa-mbv3-w1.0`.
 """
 
 from __future__ import annotations
@@ -75,6 +75,8 @@ class Side:
         """
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
+        if line and json.loads(line) == {"ready": True}:
+            return self.answer()
         if not line:
             lines = self._errors.read_text().strip().splitlines()
             raise RuntimeError(f"side '{self.name}' ended: {lines[-1] if lines else 'it said nothing'}")
@@ -86,52 +88,41 @@ def main() -> None:
     arguments = part_arguments(__doc__).parse_args()
     with Report("speed", arguments) as report, ExitStack() as stack:
         require_card(arguments.device, LEAST_MEMORY_BYTES)
-        names = [MAIN, *([PEER] if arguments.mit else []), *(() if arguments.dry else WHAT_HELPS)]
+        names = [MAIN, *([PEER] if arguments.mit else [])]
         if not arguments.mit:
-            names = [name for name in names if not name.startswith(PEER)]
             report.row("MIT's package", "not packed (pack.py --mit), so there is nothing to compare with")
-        # All start at once, so that they compile their kernels side by side.
-        sides = {name: stack.enter_context(started(name, report, arguments.device, arguments.mit)) for name in names}
-        for side in sides.values():
-            side.ask({})
+        sides = [stack.enter_context(started(name, report, arguments.device, arguments.mit)) for name in names]
         if arguments.device != "cpu":
             report.figure("peak_tflops", {kind: matrix_tflops(kind, arguments.device) for kind in ("bfloat16", "float32")})
-        failed = {name: error for name, side in sides.items() if (error := reason_of(side))}
-        configurations = DRY if arguments.dry else CONFIGURATIONS
-        for precision in {configuration[0] for configuration in configurations}:
-            # A few images will do for the kernels to be compiled, by all sides at once.
-            warming = [side for name, side in sides.items() if name not in failed]
-            for side in warming:
-                side.ask({"steps": 0, "batch": 2, "resolution": 64, "precision": precision})
-            failed |= {side.name: error for side in warming if (error := reason_of(side))}
-        report.figure("failed", failed)
-        main_sides = [sides[name] for name in (MAIN, PEER) if name in sides and name not in failed]
-        others = [side for name, side in sides.items() if name not in failed and side not in main_sides]
-        for configuration in configurations[:2]:
-            compare(report, main_sides, configuration, TURNS, dry=arguments.dry)
-        for configuration in configurations[:2]:
-            compare(report, [*others], configuration, 1, dry=arguments.dry)
-        for configuration in configurations[2:]:
-            compare(report, main_sides, configuration, TURNS, dry=arguments.dry)
+        for configuration in DRY if arguments.dry else CONFIGURATIONS:
+            compare(report, sides, configuration, TURNS, dry=arguments.dry)
+        if not arguments.dry:
+            what_helps(report, arguments.device, arguments.mit)
+
+
+def what_helps(report: Report, device: str, mit: Path | None) -> None:
+    """Measure the other sides one after the other; the next starts while one is measured."""
+    names = [name for name in WHAT_HELPS if mit or not name.startswith(PEER)]
+    with ExitStack() as stack:
+        following = stack.enter_context(started(names[0], report, device, mit))
+        for number in range(len(names)):
+            side = following
+            if number + 1 < len(names):
+                following = stack.enter_context(started(names[number + 1], report, device, mit))
+            for configuration in CONFIGURATIONS[:2]:
+                compare(report, [side], configuration, 1, dry=False)
+            side.process.kill()
 
 
 @contextmanager
 def started(name: str, report: Report, device: str, mit: Path | None) -> Iterator[Side]:
     side = Side(name, report, device, mit)
     try:
+        side.ask({})
         yield side
     finally:
         side.process.kill()
         side.process.wait()
-
-
-def reason_of(side: Side) -> str | None:
-    """Why a side does not start; None if it does."""
-    try:
-        side.answer()
-    except RuntimeError as error:
-        return str(error)
-    return None
 
 
 def compare(report: Report, sides: Sequence[Side], configuration: tuple[str, int, int], turns: int, *, dry: bool) -> None:
@@ -166,7 +157,8 @@ def summarize(report: Report, key: str, batch: int) -> None:
         if not medians:
             continue
         mine["images_per_s"] = round(batch / statistics.median(medians), 1)
-        ratios = [theirs / ours for ours, theirs in zip(medians, peer, strict=False)]
+        beside = peer if len(medians) == len(peer) else [statistics.median(peer)] * bool(peer)
+        ratios = [theirs / ours for ours, theirs in zip(medians, beside, strict=False)]
         text = f"{mine['images_per_s']:,.0f} images/s, {mine['peak_mib'] / 1024:.1f} GiB"
         if ratios:
             mine["speed_against_mit"] = {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}

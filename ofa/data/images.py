@@ -141,7 +141,7 @@ class ImageData:
     def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each channel on the scale 0..1: as given, or of these images."""
         # A histogram is exact and needs no copy of the images as floats.
-        counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in self.images.unbind(1)]).double()
+        counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in self.images.unbind(1)]).double().cpu()
         share, level = counts / counts.sum(1, keepdim=True), torch.arange(256, dtype=torch.float64) / 255
         mean = share @ level
         variance = (share * (level - mean[:, None]) ** 2).sum(1)

@@ -11,7 +11,7 @@ __all__ = ["sgd"]
 
 
 def sgd(groups: Sequence[dict[str, Any]], *, learning_rate: float, momentum: float) -> torch.optim.SGD:
-    """SGD, on a GPU by torch's fused kernel: one pass over the weights in place of one for each term.
+    """SGD, on CPUs and NVIDIA's GPUs by torch's fused kernel: one pass over the weights in place of one for each term.
 
     Args:
         groups: parameter groups, each with its ``weight_decay``.
@@ -22,5 +22,5 @@ def sgd(groups: Sequence[dict[str, Any]], *, learning_rate: float, momentum: flo
 
 
 def has_fused_kernel(groups: Sequence[dict[str, Any]]) -> bool:
-    """Whether all parameters lie on GPUs."""
-    return all(parameter.is_cuda for group in groups for parameter in group["params"])
+    """Whether there is one for all parameters."""
+    return all(parameter.device.type in ("cpu", "cuda") for group in groups for parameter in group["params"])
