@@ -293,8 +293,9 @@ class Side:
         on_gpu = self.device != "cpu"
         wait = torch.cuda.synchronize if on_gpu else lambda: None
         once = self._ready(burst)
-        once()
-        wait()
+        if on_gpu:
+            once()  # fetches the memory that was given back
+            wait()
         seconds = []
         for _ in range(burst.steps):
             start = time.perf_counter()

@@ -12,42 +12,29 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from machine import describe_machine, others_during
+from step_process import StepProcess
 
-HERE = Path(__file__).parent
+BATCH = 32
 
 
-class Worker:
-    """A process that makes a step each time it is asked, and says how long it took."""
+class Side:
+    """A process that makes a step when it is its turn, and what its steps took."""
 
-    def __init__(self, name: str, command: list[str]) -> None:
+    def __init__(self, name: str, python: str, threads: int) -> None:
         self.name = name
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = StepProcess(name, python, ["--threads", str(threads)])
         self.seconds: list[float] = []
         self.peak_mib = 0.0
-        assert self._ask("ready")["ready"]
 
-    def step(self, count: bool) -> None:
-        answer = self._ask("step")
-        if count:
-            self.seconds.append(answer["seconds"])
+    def step(self) -> None:
+        answer = self.process.burst(batch=BATCH, resolution=128)
+        self.seconds += answer["seconds"]
         self.peak_mib = answer["peak_mib"]
-
-    def _ask(self, word: str) -> dict[str, Any]:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(word + "\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"the worker {self.name} ended with status {self.process.wait()}; see its message above")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
 
 
 def main() -> None:
@@ -60,17 +47,17 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    tail = ["--threads", str(arguments.threads)]
-    workers = [Worker(name, [sys.executable, str(HERE / "step_worker.py"), name, *tail]) for name in arguments.variants]
+    sides = [Side(name, sys.executable, arguments.threads) for name in arguments.variants]
     if arguments.peer_python:
-        workers.append(Worker("mit", [arguments.peer_python, str(HERE / "step_worker.py"), "mit", *tail]))
-    for worker in workers:
-        worker.step(count=False)
+        sides.append(Side("mit", arguments.peer_python, arguments.threads))
+    for side in sides:
+        side.step()
+        side.seconds.clear()
     with others_during() as others:
         for _ in range(arguments.repeats):
-            for worker in workers:
-                worker.step(count=True)
-    figures = {w.name: figures_of(w, workers[-1]) for w in workers}
+            for side in sides:
+                side.step()
+    figures = {side.name: figures_of(side, sides[-1]) for side in sides}
     for name, figure in figures.items():
         print(name, json.dumps(figure))
     if arguments.out:
@@ -85,16 +72,16 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"median": round(statistics.median(values), 3), "min": round(min(values), 3), "max": round(max(values), 3)}
 
 
-def figures_of(worker: Worker, reference: Worker) -> dict[str, Any]:
+def figures_of(side: Side, reference: Side) -> dict[str, Any]:
     """Images a second, peak memory, and how many times faster than the reference, pair by pair."""
-    ratios = [theirs / ours for ours, theirs in zip(worker.seconds, reference.seconds, strict=True)]
-    median = statistics.median(worker.seconds)
+    ratios = [theirs / ours for ours, theirs in zip(side.seconds, reference.seconds, strict=True)]
+    median = statistics.median(side.seconds)
     return {
-        "images_per_s": round(32 / median, 2),
-        "step_s": spread(worker.seconds),
+        "images_per_s": round(BATCH / median, 2),
+        "step_s": spread(side.seconds),
         f"speed_against_{reference.name}": spread(ratios),
-        "peak_mib": round(worker.peak_mib),
-        "repeats": len(worker.seconds),
+        "peak_mib": round(side.peak_mib),
+        "repeats": len(side.seconds),
     }
 
 

@@ -1,22 +1,21 @@
 """The part `speed`: a training step beside MIT's package, in turns, and what makes it faster.
 
 Run by run.py. Each side is a process of its own (step_worker.py). Ours and MIT's take turns on the card, each turn a few steps; between
-turns a side gives its memory back. What helps is measured afterwards, each by itself, beside the median of MIT's turns. The step is that of training_step.py: a teacher and four subnets of `ofa-mbv3-w1.0`.
+turns a side gives its memory back. What helps is measured afterwards, each by itself, beside the median of MIT's turns. The step is that
+of training_step.py: a teacher and four subnets of `ofa-mbv3-w1.0`.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
-import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from parts import GIB, ROOT, Report, part_arguments, require_card
+from step_process import StepProcess
 
 LEAST_MEMORY_BYTES = 12 * GIB
 CONFIGURATIONS = (("bfloat16", 128, 224), ("float32", 128, 224), ("bfloat16", 256, 128), ("float32", 256, 128))
@@ -45,45 +44,6 @@ MATRIX = 8192
 """Side of the matrices by whose product the card's peak is measured."""
 
 
-class Side:
-    """A process that makes steps when it is asked to."""
-
-    def __init__(self, name: str, report: Report, device: str, mit: Path | None) -> None:
-        self.name = name
-        self._errors = report.work / f"{name}.err"
-        # MIT's package and this project have one name; what comes first is imported.
-        paths = [str(mit) if name.startswith(PEER) else str(ROOT), os.environ.get("PYTHONPATH", "")]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-        command = [sys.executable, str(ROOT / "benchmarks" / "step_worker.py"), name, "--device", device]
-        with self._errors.open("w") as errors:
-            self.process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
-            )
-
-    def ask(self, burst: dict[str, Any]) -> None:
-        """Say what to do; ``answer`` waits for it, and tells if the process is gone."""
-        assert self.process.stdin is not None
-        with suppress(BrokenPipeError):
-            self.process.stdin.write(json.dumps(burst) + "\n")
-            self.process.stdin.flush()
-
-    def answer(self) -> dict[str, Any]:
-        """What it found.
-
-        Raises:
-            RuntimeError: it ended instead.
-        """
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if line and json.loads(line) == {"ready": True}:
-            return self.answer()
-        if not line:
-            lines = self._errors.read_text().strip().splitlines()
-            raise RuntimeError(f"side '{self.name}' ended: {lines[-1] if lines else 'it said nothing'}")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-
 def main() -> None:
     arguments = part_arguments(__doc__).parse_args()
     with Report("speed", arguments) as report, ExitStack() as stack:
@@ -103,29 +63,23 @@ def main() -> None:
 def what_helps(report: Report, device: str, mit: Path | None) -> None:
     """Measure the other sides one after the other; the next starts while one is measured."""
     names = [name for name in WHAT_HELPS if mit or not name.startswith(PEER)]
-    with ExitStack() as stack:
-        following = stack.enter_context(started(names[0], report, device, mit))
-        for number in range(len(names)):
-            side = following
-            if number + 1 < len(names):
-                following = stack.enter_context(started(names[number + 1], report, device, mit))
+    following: StepProcess | None = started(names[0], report, device, mit)
+    for number in range(len(names)):
+        assert following is not None
+        with following as side:
+            following = started(names[number + 1], report, device, mit) if number + 1 < len(names) else None
             for configuration in CONFIGURATIONS[:2]:
                 compare(report, [side], configuration, 1, dry=False)
-            side.process.kill()
 
 
-@contextmanager
-def started(name: str, report: Report, device: str, mit: Path | None) -> Iterator[Side]:
-    side = Side(name, report, device, mit)
-    try:
-        side.ask({})
-        yield side
-    finally:
-        side.process.kill()
-        side.process.wait()
+def started(name: str, report: Report, device: str, mit: Path | None) -> StepProcess:
+    # MIT's package and this project have one name; what comes first is imported.
+    paths = [str(mit) if name.startswith(PEER) else str(ROOT), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    return StepProcess(name, sys.executable, ["--device", device], environment=environment, errors=report.work / f"{name}.err")
 
 
-def compare(report: Report, sides: Sequence[Side], configuration: tuple[str, int, int], turns: int, *, dry: bool) -> None:
+def compare(report: Report, sides: Sequence[StepProcess], configuration: tuple[str, int, int], turns: int, *, dry: bool) -> None:
     """Let some sides take turns, and keep what they find after each turn."""
     precision, batch, resolution = configuration
     key = f"{precision}, {batch} x {resolution} px"
@@ -136,9 +90,8 @@ def compare(report: Report, sides: Sequence[Side], configuration: tuple[str, int
             if "failed" in mine or report.left_s < TURN_S:
                 continue
             burst = {"steps": 1 if dry else STEPS, "batch": batch, "resolution": resolution, "precision": precision}
-            side.ask({**burst, "profile": side.name in PROFILED and turn == 0 and not dry})
             try:
-                answer = side.answer()
+                answer = side.burst(**burst, profile=side.name in PROFILED and turn == 0 and not dry)
             except RuntimeError as error:
                 mine["failed"] = str(error)
                 continue
@@ -212,5 +165,4 @@ def matrix_tflops(precision: str, device: str) -> float:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT / "benchmarks"))
     main()
