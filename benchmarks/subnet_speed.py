@@ -10,21 +10,19 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
 import torch
 from subnet_accuracy import NETWORKS, Work, arguments_of, judge, own_settings
 
-from ofa.arch import Arch
 from ofa.data import ImageData, Splits
 from ofa.files import replacing
 from ofa.progress import Progress
-from ofa.space import Space
 from ofa.training import train
 from ofa.training.memory import keep_freed_memory
+from ofa.training.sampling import Repeated, make_sampler
 from ofa.training.single import train_network
 
 STEPS = 20
@@ -33,31 +31,6 @@ STEPS = 20
 
 class EnoughError(Exception):
     """The time is over."""
-
-
-class Same:
-    """Draws the same archs at every step of a resolution.
-
-    On a GPU a step takes longer when it meets a block for the first times, but in a whole training such steps are few.
-    """
-
-    def __init__(self) -> None:
-        self._drawn: dict[int, tuple[Arch, ...]] = {}
-
-    def draw(self, space: Space, count: int, rng: np.random.Generator) -> tuple[Arch, ...]:
-        resolution = space.resolutions[0]
-        if resolution not in self._drawn:
-            self._drawn[resolution] = tuple(space.sample(rng) for _ in range(count))
-        return self._drawn[resolution]
-
-    def observe(self, archs: Sequence[Arch], losses: Sequence[float]) -> None:
-        pass
-
-    def state(self) -> dict[str, np.ndarray]:
-        return {}
-
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        pass
 
 
 def main() -> None:
@@ -93,10 +66,14 @@ def noise(batch_size: int, size_px: int, test_images: int) -> Splits:
 
 
 def supernet_step_s(tasks: Work, splits: Splits, seconds: float) -> float:
-    """Seconds a step of all networks together, which no step of another phase exceeds."""
+    """Seconds a step of all networks together, which no step of another phase exceeds.
+
+    Subnets are drawn once and trained again and again: on a GPU a block takes longer the first two times, which are few in a training.
+    """
     recipe = tasks.supernet_recipe("joint", 0)
     supernet = recipe.build_supernet(10).to(tasks.device)
-    return time_of_one(lambda progress: train(supernet, recipe, splits.train, progress=progress, sampler=Same()), seconds)
+    sampler = Repeated(make_sampler(recipe.phases[0].sampling, supernet.space), draws=1)
+    return time_of_one(lambda progress: train(supernet, recipe, splits.train, progress=progress, sampler=sampler), seconds)
 
 
 def alone_step_s(tasks: Work, splits: Splits, number: int, seconds: float) -> float:

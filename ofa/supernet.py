@@ -14,41 +14,21 @@ from typing import Any, Self
 
 import torch
 from torch import nn
-from torch.nn.utils import parametrize
 
 from ofa import sharing
 from ofa.arch import Arch
 from ofa.blocks import Block, PlacedBlock, assemble, build_empty, initialize
 from ofa.families import lower
+from ofa.leaves import Leaf, assign, make_leaf, parametrize_weight
 from ofa.sharing import KernelTransform, StoredTensor
 from ofa.space import Space
 from ofa.synchronized import SynchronizedBatchNorm2d
 from ofa.weights import read_weights, write_weights
 
-__all__ = ["Leaf", "Piece", "Supernet"]
+__all__ = ["Piece", "Supernet"]
 
 _FORGOTTEN = ("_blocks", "_gradients", "_flat_gradient")
 """Attributes that view the flat tensors and are made anew when those are others."""
-
-
-@dataclass(frozen=True)
-class Leaf:
-    """A parameter of a subnet.
-
-    Attributes:
-        parameter: views the store.
-        gradient: the same view of the store's gradient.
-    """
-
-    parameter: nn.Parameter
-    gradient: torch.Tensor
-
-    def attach(self) -> None:
-        """Let autograd add to the store's gradient in place; one with gaps has a hook for that."""
-        if self.parameter.grad is not self.gradient and _is_dense(self.gradient):
-            # Somebody set it to None, which means zero.
-            self.gradient.zero_()
-            self.parameter.grad = self.gradient
 
 
 @dataclass(frozen=True)
@@ -287,7 +267,7 @@ class Supernet(nn.Module):
         for name, view in self._views(placed):
             matrices = self._matrices(placed, name)
             transformed = KernelTransform(nn.Parameter(matrix) for matrix in matrices)(view) if matrices else view
-            _assign(module, name, own(transformed))
+            assign(module, name, own(transformed))
         return module
 
     def _views(self, placed: PlacedBlock, flats: Mapping[str, torch.Tensor] | None = None) -> Iterator[tuple[str, torch.Tensor]]:
@@ -319,15 +299,15 @@ class Supernet(nn.Module):
         gradients = dict(self._views(placed, self._gradients | {"statistics": self.statistics}))
         for name, view in self._views(placed):
             if self._tensors[f"{placed.name}.{name}"].kind == "statistics":
-                _assign(module, name, view)
+                assign(module, name, view)
                 continue
-            leaf = _leaf(view, gradients[name], leaves)
+            leaf = make_leaf(view, gradients[name], leaves)
             matrices = self._matrices(placed, name)
             if matrices:
                 slots = zip(matrices, self._matrices(placed, name, self._gradients), strict=True)
-                _parametrize(module, name, leaf, KernelTransform(_leaf(matrix, slot, leaves) for matrix, slot in slots))
+                parametrize_weight(module, name, leaf, KernelTransform(make_leaf(matrix, slot, leaves) for matrix, slot in slots))
             else:
-                _assign(module, name, leaf)
+                assign(module, name, leaf)
         return module, tuple(leaves)
 
     # -- files --------------------------------------------------------------------------------------------------------
@@ -368,52 +348,5 @@ class Supernet(nn.Module):
         return supernet
 
 
-def _leaf(view: torch.Tensor, gradient: torch.Tensor, leaves: list[Leaf]) -> nn.Parameter:
-    """A parameter that views the store and adds its gradient to the store's."""
-    parameter = nn.Parameter(view)
-    leaves.append(Leaf(parameter, gradient))
-    if _is_dense(view):
-        parameter.grad = gradient
-    else:
-        # Autograd warns when it adds in place to a gradient with gaps, so here the sum is taken once it is known.
-        parameter.register_post_accumulate_grad_hook(_Adder(gradient))
-    return parameter
-
-
-@dataclass(frozen=True)
-class _Adder:
-    gradient: torch.Tensor
-
-    def __call__(self, parameter: torch.Tensor) -> None:
-        assert parameter.grad is not None
-        self.gradient.add_(parameter.grad)
-        parameter.grad = None
-
-
 def _copy(view: torch.Tensor) -> torch.Tensor:
     return view.clone(memory_format=torch.contiguous_format)
-
-
-def _is_dense(tensor: torch.Tensor) -> bool:
-    """Whether a view covers a stretch of memory without gaps, in the order of its axes."""
-    return tensor.is_contiguous()
-
-
-def _owner(module: nn.Module, name: str) -> tuple[nn.Module, str]:
-    path, _, leaf = name.rpartition(".")
-    return module.get_submodule(path), leaf
-
-
-def _assign(module: nn.Module, name: str, value: torch.Tensor) -> None:
-    owner, leaf = _owner(module, name)
-    if leaf in owner._buffers:
-        owner._buffers[leaf] = value
-    else:
-        owner._parameters[leaf] = value if isinstance(value, nn.Parameter) else nn.Parameter(value)
-
-
-def _parametrize(module: nn.Module, name: str, leaf: nn.Parameter, transform: KernelTransform) -> None:
-    """Let a weight be computed from ``leaf``; unsafe only in that the shape changes, which is the purpose."""
-    owner, weight = _owner(module, name)
-    owner._parameters[weight] = leaf
-    parametrize.register_parametrization(owner, weight, transform, unsafe=True)

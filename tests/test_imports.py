@@ -14,7 +14,7 @@ LAYERS = (
     ("ofa.arch",),
     ("ofa.space",),
     ("ofa.kernels",),
-    ("ofa.depthwise", "ofa.folded", "ofa.modes", "ofa.randomness", "ofa.synchronized"),
+    ("ofa.depthwise", "ofa.leaves", "ofa.folded", "ofa.modes", "ofa.randomness", "ofa.synchronized"),
     ("ofa.conv_norm_act",),
     ("ofa.blocks",),
     ("ofa.families",),

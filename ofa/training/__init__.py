@@ -11,7 +11,7 @@ from ofa.training.metrics import EpochMetrics
 from ofa.training.phase import Phase
 from ofa.training.presets import demo_recipe
 from ofa.training.recipe import Recipe
-from ofa.training.trainer import TrainingState
+from ofa.training.state import TrainingState
 
 __all__ = [
     "EpochMetrics",

@@ -18,8 +18,8 @@ from ofa.files import replacing
 from ofa.supernet import Supernet
 from ofa.training.metrics import EpochMetrics
 from ofa.training.recipe import Recipe
+from ofa.training.state import TrainingState
 from ofa.training.tables import build
-from ofa.training.trainer import TrainingState
 from ofa.weights import read_weights, write_weights
 
 __all__ = [

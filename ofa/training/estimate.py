@@ -14,14 +14,18 @@ from ofa.data import BatchPlan, Images, default_workers, measure_loader
 from ofa.errors import RecipeError
 from ofa.supernet import Supernet
 from ofa.training.distributed import ALONE, World
+from ofa.training.evaluation import device_of
 from ofa.training.phase import Phase
 from ofa.training.recipe import Recipe
+from ofa.training.sampling import Repeated, make_sampler
 from ofa.training.trainer import Trainer
 
 __all__ = ["PhaseEstimate", "estimate_phases", "loader_rate", "peak_memory"]
 
 _UNTIMED = {"cpu": 2, "cuda": 10}
 """Steps before the timed ones, in which memory is fetched and kernels are chosen (on a GPU also loaded)."""
+_DRAWS_ON_GPU = 3
+"""There a block takes longer the first two times, so all are met that often in the untimed steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +67,14 @@ def estimate_phases(supernet: Supernet, recipe: Recipe, data: Images, *, steps: 
 
 def _estimate(supernet: Supernet, recipe: Recipe, phase: Phase, data: Images, steps: int, world: World) -> PhaseEstimate:
     # Alone, the phase begins from the largest network. Its epoch never ends here, so nothing else of the recipe matters.
-    alone = replace(recipe, phases=(replace(phase, reorder_channels=False),))
+    phase_alone, sampler = replace(phase, reorder_channels=False), None
+    if device_of(supernet).type == "cuda":
+        resolutions = phase.restrict(supernet.space).resolutions
+        phase_alone = replace(phase_alone, resolutions=resolutions[len(resolutions) // 2 :][:1])
+        sampler = Repeated(make_sampler(phase.sampling, supernet.space, coupled_genes=phase.coupled), _DRAWS_ON_GPU)
     told: list[tuple[int, float]] = []
-    trainer = Trainer(supernet, alone, data, world, lambda done, *_: told.append((done, time.perf_counter())))
+    alone = replace(recipe, phases=(phase_alone,))
+    trainer = Trainer(supernet, alone, data, world, lambda done, *_: told.append((done, time.perf_counter())), own_sampler=sampler)
     available = trainer.schedule.steps_per_epoch
     if available < 3:
         raise RecipeError(

@@ -19,7 +19,8 @@ from ofa.training.guard import Setback
 from ofa.training.metrics import EpochMetrics
 from ofa.training.recipe import Recipe
 from ofa.training.sampling import Sampler
-from ofa.training.trainer import Trainer, TrainingState
+from ofa.training.state import TrainingState
+from ofa.training.trainer import Trainer
 
 __all__ = ["reference_archs", "train"]
 

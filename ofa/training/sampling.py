@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Protocol
@@ -15,7 +16,7 @@ from ofa.errors import RecipeError, nearest
 from ofa.families import lower
 from ofa.space import Space
 
-__all__ = ["SAMPLERS", "BestUp", "Sampler", "Strata", "Uniform", "coupled", "free", "make_sampler"]
+__all__ = ["SAMPLERS", "BestUp", "Repeated", "Sampler", "Strata", "Uniform", "coupled", "free", "make_sampler"]
 
 Candidates = Callable[[Space, np.random.Generator, float], Arch]
 """Draws one arch of a space; above 0 the last number makes large values of all genes likelier, below 0 small ones."""
@@ -62,6 +63,30 @@ class _Stateless:
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """There is none."""
+
+
+class Repeated(_Stateless):
+    """Draws a few times as another sampler does, and then the same again and again: every block is soon one that was met before.
+
+    Args:
+        sampler: draws.
+        draws: how often, for each resolution.
+    """
+
+    def __init__(self, sampler: Sampler, draws: int) -> None:
+        self._sampler, self._draws = sampler, draws
+        self._drawn: dict[int, list[tuple[Arch, ...]]] = {}
+        self._calls: Counter[int] = Counter()
+
+    def draw(self, space: Space, count: int, rng: np.random.Generator) -> tuple[Arch, ...]:
+        """``count`` archs of ``space``, always the same count."""
+        (resolution,) = space.resolutions
+        drawn = self._drawn.setdefault(resolution, [])
+        if len(drawn) < self._draws:
+            drawn.append(self._sampler.draw(space, count, rng))
+            return drawn[-1]
+        self._calls[resolution] += 1
+        return drawn[(self._calls[resolution] - 1) % self._draws]
 
 
 class Uniform(_Stateless):

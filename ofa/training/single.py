@@ -18,9 +18,9 @@ from ofa.training.optimizer import sgd
 from ofa.training.phase import Phase
 from ofa.training.recipe import Recipe
 from ofa.training.schedule import scheduled_rate
+from ofa.training.state import TrainingState
 from ofa.training.step import PRECISIONS, Precision, gradient_scaler
 from ofa.training.tables import check_range
-from ofa.training.trainer import TrainingState
 
 __all__ = ["FineTuning", "train_network"]
 

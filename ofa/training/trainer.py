@@ -33,40 +33,16 @@ from ofa.training.recipe import Recipe
 from ofa.training.recorded import CudaGraphs, Recorder
 from ofa.training.sampling import Sampler, make_sampler
 from ofa.training.schedule import Place, Schedule
+from ofa.training.state import Totals, TrainingState, part_of
 from ofa.training.step import Objective, StepResult, gradient_scaler, training_step
 
-__all__ = ["Trainer", "TrainingState"]
+__all__ = ["Trainer"]
 
 _ORDER, _BATCH, _ARCHS, _DROPOUT = range(4)
 """What a stream of random numbers is for."""
 _STEPS_BETWEEN_READINGS_ON_GPU = 10
 _MOST_SETBACKS = 8
 _FACTOR_OF_A_SETBACK = 0.5
-
-
-@dataclass(frozen=True, eq=False)
-class TrainingState:
-    """All that decides how a run goes on.
-
-    Attributes:
-        step: steps done.
-        tensors: weights, momentum, averages and teacher, by name.
-        values: counters, as JSON values.
-    """
-
-    step: int
-    tensors: dict[str, Tensor]
-    values: dict[str, Any]
-
-
-@dataclass(eq=False)
-class _Totals:
-    """Sums over the steps of an epoch so far."""
-
-    loss: float = 0.0
-    accuracy: float = 0.0
-    duration_s: float = 0.0
-    waiting_s: float = 0.0
 
 
 class _GoneWrongError(Exception):
@@ -106,7 +82,7 @@ class Trainer:
     """A few words that progress shows beside the loss."""
     _teacher: nn.Module | None = None
     _entered: int | None = None
-    _totals: _Totals = field(default_factory=_Totals)
+    _totals: Totals = field(default_factory=Totals)
     _unread: list[tuple[Place, tuple[Arch, ...], StepResult]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -294,7 +270,7 @@ class Trainer:
         return self.supernet.extract(self.supernet.space.largest()).eval().requires_grad_(False)
 
     def _end_of_epoch(self, place: Place) -> EpochMetrics:
-        totals, self._totals = self._totals, _Totals()
+        totals, self._totals = self._totals, Totals()
         steps = self.schedule.steps_per_epoch
         if place.epoch + 1 == place.phase.epochs:
             if self._average is not None:
@@ -356,7 +332,7 @@ class Trainer:
                 "the recipe and data that it was made with"
             )
         try:
-            self.supernet.load_state_dict(_part(state.tensors, "store"))
+            self.supernet.load_state_dict(part_of(state.tensors, "store"))
             self._restore_values(state)
         except (RuntimeError, KeyError, TypeError) as error:
             raise WeightsError(
@@ -365,9 +341,9 @@ class Trainer:
         self._good = state
 
     def _restore_values(self, state: TrainingState) -> None:
-        values, teacher = state.values, _part(state.tensors, "teacher")
+        values, teacher = state.values, part_of(state.tensors, "teacher")
         self.step, self.rate_factor, self.setbacks = state.step, values["rate_factor"], values["setbacks"]
-        self._totals, self._unread, self._entered = _Totals(**values["totals"]), [], None
+        self._totals, self._unread, self._entered = Totals(**values["totals"]), [], None
         self._teacher = None
         if teacher:
             self._teacher = self._largest()
@@ -376,11 +352,11 @@ class Trainer:
             return
         self._enter(self.schedule.place(self.step), fresh=False)
         self._guard = Guard(**values["guard"])
-        self._sampler.restore({name: tensor.cpu().numpy() for name, tensor in _part(state.tensors, "sampler").items()})
+        self._sampler.restore({name: tensor.cpu().numpy() for name, tensor in part_of(state.tensors, "sampler").items()})
         if self._scaler is not None:
             self._scaler.load_state_dict(values["scaler"])
         if self._average is not None:
-            self._average.restore(_part(state.tensors, "average"))
+            self._average.restore(part_of(state.tensors, "average"))
         for number, parameter in enumerate(self.supernet.parameters()):
             momentum = state.tensors.get(f"momentum.{number}")
             if momentum is not None:
@@ -405,8 +381,3 @@ class Trainer:
             self.on_setback(
                 Setback(phase=now.phase.name, epoch=now.epoch + 1, step=at, back_to=self._good.step, reason=reason, rate_factor=factor)
             )
-
-
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    start = prefix + "."
-    return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}

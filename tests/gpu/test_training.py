@@ -20,7 +20,7 @@ from ofa.supernet import Supernet
 from ofa.training import Recipe, begin_run, continue_run, evaluate, save_state, single_stage, train
 from ofa.training.distributed import World
 from ofa.training.estimate import estimate_phases, peak_memory
-from ofa.training.trainer import TrainingState
+from ofa.training.state import TrainingState
 
 pytestmark = pytest.mark.gpu
 
