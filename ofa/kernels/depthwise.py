@@ -171,6 +171,13 @@ _SIZES = ["batch", "groups", "height", "width", "out_height", "out_width"]
 
 
 @triton.jit
+def _columns(number, groups, BLOCK: tl.constexpr, GROUP: tl.constexpr):
+    """C, the channels of a block of them, and which of these there are."""
+    channel = number * BLOCK + tl.arange(0, BLOCK)
+    return groups * GROUP, channel, channel < groups * GROUP
+
+
+@triton.jit
 def _values(x, base, row, column, inside, height, width, channels, channel, real):
     """[TILE, BLOCK] values at (row, column) of each position's image, 0 beyond its edges."""
     there = inside & (row >= 0) & (row < height) & (column >= 0) & (column < width)
@@ -211,9 +218,7 @@ def _convolve_kernel(
     GROUP: tl.constexpr,
 ):
     """Four output rows of each position, a position being a column of a band of four rows of an image."""
-    channels = groups * GROUP
-    channel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    real = channel < channels
+    channels, channel, real = _columns(tl.program_id(1), groups, BLOCK, GROUP)
     position = tl.program_id(0) * TILE + tl.arange(0, TILE)
     of_image = (out_height + 3) // 4 * out_width
     image = position // of_image
@@ -259,9 +264,7 @@ def _spread_kernel(
     GROUP: tl.constexpr,
 ):
     """The input's gradient under stride 2, for pixels of one parity: every second tap of each side reaches them."""
-    channels = groups * GROUP
-    channel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    real = channel < channels
+    channels, channel, real = _columns(tl.program_id(1), groups, BLOCK, GROUP)
     position = tl.program_id(0) * TILE + tl.arange(0, TILE)
     columns = (width + 1) // 2
     of_image = (height + 1) // 2 * columns
@@ -302,9 +305,7 @@ def _weight_kernel(
     GROUP: tl.constexpr,
 ):
     """The weight's gradient for one row of taps, summed over ``tiles`` tiles of output pixels."""
-    channels = groups * GROUP
-    channel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    real = channel < channels
+    channels, channel, real = _columns(tl.program_id(1), groups, BLOCK, GROUP)
     i = tl.program_id(2)
     of_image = out_height * out_width
     sum_0 = tl.zeros([TILE, BLOCK], tl.float32)

@@ -150,6 +150,20 @@ def _slope(z, ACTIVATION: tl.constexpr):
 
 
 @triton.jit
+def _columns(number, groups, CHANNELS: tl.constexpr, GROUP: tl.constexpr):
+    """C, the channels of a block of them, and which of these there are."""
+    channel = number * CHANNELS + tl.arange(0, CHANNELS)
+    return groups * GROUP, channel, channel < groups * GROUP
+
+
+@triton.jit
+def _tile(number, pixels, channels, channel, real, PIXELS: tl.constexpr):
+    """Where the values of a tile lie, and which of them there are, both [PIXELS, CHANNELS]."""
+    pixel = number * PIXELS + tl.arange(0, PIXELS)
+    return pixel.to(tl.int64)[:, None] * channels + channel[None, :], (pixel < pixels)[:, None] & real[None, :]
+
+
+@triton.jit
 def _row(values, channel, real):
     """[1, CHANNELS] of a vector of C values."""
     return tl.load(values + channel, mask=real, other=0.0).to(tl.float32)[None, :]
@@ -158,16 +172,13 @@ def _row(values, channel, real):
 @triton.jit(do_not_specialize=_NOT_SPECIALIZED)
 def _moments_kernel(x, sums, pixels, groups, tiles, PIXELS: tl.constexpr, CHANNELS: tl.constexpr, GROUP: tl.constexpr):
     """Sums of each program's pixels and of their squares, less the channel's first value: a mean far from zero would cancel."""
-    channels = groups * GROUP
-    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
-    real = channel < channels
+    channels, channel, real = _columns(tl.program_id(1), groups, CHANNELS, GROUP)
     first = _row(x, channel, real)
     total = tl.zeros([PIXELS, CHANNELS], tl.float32)
     squares = tl.zeros([PIXELS, CHANNELS], tl.float32)
     for number in range(tiles):
-        pixel = (tl.program_id(0) * tiles + number) * PIXELS + tl.arange(0, PIXELS)
-        there = (pixel < pixels)[:, None] & real[None, :]
-        values = tl.load(x + pixel.to(tl.int64)[:, None] * channels + channel[None, :], mask=there, other=0.0).to(tl.float32)
+        at, there = _tile(tl.program_id(0) * tiles + number, pixels, channels, channel, real, PIXELS)
+        values = tl.load(x + at, mask=there, other=0.0).to(tl.float32)
         values = tl.where(there, values - first, 0.0)
         total += values
         squares += values * values
@@ -210,9 +221,7 @@ def _add_moments_kernel(
     GROUP: tl.constexpr,
 ):
     """Mean and inverse standard deviation from the programs' sums, and the running statistics moved towards them."""
-    channels = groups * GROUP
-    channel = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
-    real = channel < channels
+    channels, channel, real = _columns(tl.program_id(0), groups, CHANNELS, GROUP)
     total, squares = _column_sums(sums, programs, channels, channel, real, SUMMED, CHANNELS)
     shift = total / pixels
     variance = tl.maximum(squares / pixels - shift * shift, 0.0)
@@ -243,12 +252,8 @@ def _forward_kernel(
     CHANNELS: tl.constexpr,
     GROUP: tl.constexpr,
 ):
-    channels = groups * GROUP
-    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
-    real = channel < channels
-    pixel = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
-    there = (pixel < pixels)[:, None] & real[None, :]
-    at = pixel.to(tl.int64)[:, None] * channels + channel[None, :]
+    channels, channel, real = _columns(tl.program_id(1), groups, CHANNELS, GROUP)
+    at, there = _tile(tl.program_id(0), pixels, channels, channel, real, PIXELS)
     values = tl.load(x + at, mask=there, other=0.0).to(tl.float32)
     z = (values - _row(mean, channel, real)) * (_row(scale, channel, real) * _row(weight, channel, real)) + _row(bias, channel, real)
     tl.store(y + at, _activated(z, ACTIVATION).to(y.dtype.element_ty), mask=there)
@@ -272,17 +277,13 @@ def _slopes_kernel(
     GROUP: tl.constexpr,
 ):
     """Sums over each program's pixels of the norm's gradient times the normalized input, and of the gradient itself."""
-    channels = groups * GROUP
-    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
-    real = channel < channels
+    channels, channel, real = _columns(tl.program_id(1), groups, CHANNELS, GROUP)
     mean_C, scale_C = _row(mean, channel, real), _row(scale, channel, real)
     weight_C, bias_C = _row(weight, channel, real), _row(bias, channel, real)
     by_weight = tl.zeros([PIXELS, CHANNELS], tl.float32)
     by_bias = tl.zeros([PIXELS, CHANNELS], tl.float32)
     for number in range(tiles):
-        pixel = (tl.program_id(0) * tiles + number) * PIXELS + tl.arange(0, PIXELS)
-        there = (pixel < pixels)[:, None] & real[None, :]
-        at = pixel.to(tl.int64)[:, None] * channels + channel[None, :]
+        at, there = _tile(tl.program_id(0) * tiles + number, pixels, channels, channel, real, PIXELS)
         normal = (tl.load(x + at, mask=there, other=0.0).to(tl.float32) - mean_C) * scale_C
         slopes = tl.load(gradient + at, mask=there, other=0.0).to(tl.float32) * _slope(normal * weight_C + bias_C, ACTIVATION)
         by_weight += slopes * normal
@@ -304,9 +305,7 @@ def _add_slopes_kernel(
     CHANNELS: tl.constexpr,
     GROUP: tl.constexpr,
 ):
-    channels = groups * GROUP
-    channel = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
-    real = channel < channels
+    channels, channel, real = _columns(tl.program_id(0), groups, CHANNELS, GROUP)
     first, second = _column_sums(sums, programs, channels, channel, real, SUMMED, CHANNELS)
     tl.store(by_weight + channel, first, mask=real)
     tl.store(by_bias + channel, second, mask=real)
@@ -331,12 +330,8 @@ def _backward_kernel(
     GROUP: tl.constexpr,
 ):
     """The input's gradient: the norm's less what mean and variance take of it (Ioffe and Szegedy, ICML 2015, section 3)."""
-    channels = groups * GROUP
-    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
-    real = channel < channels
-    pixel = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
-    there = (pixel < pixels)[:, None] & real[None, :]
-    at = pixel.to(tl.int64)[:, None] * channels + channel[None, :]
+    channels, channel, real = _columns(tl.program_id(1), groups, CHANNELS, GROUP)
+    at, there = _tile(tl.program_id(0), pixels, channels, channel, real, PIXELS)
     scale_C, weight_C = _row(scale, channel, real), _row(weight, channel, real)
     normal = (tl.load(x + at, mask=there, other=0.0).to(tl.float32) - _row(mean, channel, real)) * scale_C
     slopes = tl.load(gradient + at, mask=there, other=0.0).to(tl.float32)
