@@ -45,7 +45,9 @@ def require_package() -> None:
         except (ImportError, OSError) as error:
             raise SkipError(f"TensorRT for RTX must load, but: {' '.join(str(error).split())}; install it again") from error
         return
-    raise SkipError("TensorRT for RTX must be installed, but it is not; pack it with: pack.py --with tensorrt_rtx_cu13_bindings ...")
+    raise SkipError(
+        "TensorRT for RTX must be installed, but it is not; install tensorrt_rtx_cu13_bindings and tensorrt_rtx_cu13_libs there, which no kit is large enough for"
+    )
 
 
 def require_generation(capability: str) -> None:

@@ -52,11 +52,11 @@ class Part:
 
 
 PARTS = (
-    Part("correct", "correct.py", 0.16, 60),
-    Part("speed", "speed.py", 0.18, 60),
-    Part("tables", "tables.py", 0.30, 120),
-    Part("evidence", "evidence.py", 0.33, 150),
-    Part("tensorrt-rtx", "rtx.py", 0.03, 20),
+    Part("correct", "correct.py", 0.14, 60),
+    Part("speed", "speed.py", 0.14, 60),
+    Part("tables", "tables.py", 0.36, 180),
+    Part("evidence", "evidence.py", 0.34, 150),
+    Part("tensorrt-rtx", "rtx.py", 0.02, 10),
 )
 DRY_LEAST_S = 1.0
 
