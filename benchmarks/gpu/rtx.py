@@ -46,7 +46,8 @@ def require_package() -> None:
             raise SkipError(f"TensorRT for RTX must load, but: {' '.join(str(error).split())}; install it again") from error
         return
     raise SkipError(
-        "TensorRT for RTX must be installed, but it is not; install tensorrt_rtx_cu13_bindings and tensorrt_rtx_cu13_libs there, which no kit is large enough for"
+        "TensorRT for RTX must be installed, but it is not; install tensorrt_rtx_cu13_bindings and tensorrt_rtx_cu13_libs there, for which "
+        "no kit is large enough"
     )
 
 
