@@ -15,8 +15,9 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from machine import describe_machine, others_during
-from step_worker import make_step
+from step_worker import Burst, Side
 from torch.utils._python_dispatch import TorchDispatchMode
 
 STEPS = 5
@@ -28,7 +29,8 @@ def main() -> None:
     parser.add_argument("--top", type=int, default=16)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    step = make_step("ofa", arguments.threads)
+    torch.set_num_threads(arguments.threads)
+    step = Side("ofa", "cpu").ready(Burst())
     for _ in range(6):  # until the memory that is kept has its size
         step()
     with others_during() as others:

@@ -292,7 +292,7 @@ class Side:
 
         on_gpu = self.device != "cpu"
         wait = torch.cuda.synchronize if on_gpu else lambda: None
-        once = self._ready(burst)
+        once = self.ready(burst)
         if on_gpu:
             once()  # fetches the memory that was given back
             wait()
@@ -311,7 +311,8 @@ class Side:
             answer["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         return answer
 
-    def _ready(self, burst: Burst) -> Callable[[], None]:
+    def ready(self, burst: Burst) -> Callable[[], None]:
+        """One step of a kind, warmed up."""
         import torch
 
         key = (burst.batch, burst.resolution, burst.precision)
