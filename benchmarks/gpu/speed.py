@@ -110,7 +110,7 @@ def summarize(report: Report, key: str, batch: int) -> None:
         if not medians:
             continue
         mine["images_per_s"] = round(batch / statistics.median(medians), 1)
-        beside = peer if len(medians) == len(peer) else [statistics.median(peer)] * bool(peer)
+        beside = peer if len(medians) == len(peer) else [statistics.median(peer)] if peer else []
         ratios = [theirs / ours for ours, theirs in zip(medians, beside, strict=False)]
         text = f"{mine['images_per_s']:,.0f} images/s, {mine['peak_mib'] / 1024:.1f} GiB"
         if ratios:
