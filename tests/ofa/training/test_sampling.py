@@ -10,7 +10,7 @@ from ofa.cost import macs
 from ofa.errors import RecipeError
 from ofa.families import get_space, lower
 from ofa.space import Space
-from ofa.training.sampling import SAMPLERS, coupled, make_sampler
+from ofa.training.sampling import SAMPLERS, Repeated, coupled, make_sampler
 
 FAMILIES = ("ofa-mbv3-tiny", "ofa-proxyless-tiny", "ofa-resnet50-tiny", "ofa-mbv3-32px")
 
@@ -94,3 +94,15 @@ def test_coupled_depth_and_width_go_together() -> None:
 def test_an_unknown_sampler_is_refused_with_the_nearest() -> None:
     with pytest.raises(RecipeError, match="did you mean 'strata'"):
         make_sampler("strat", get_space("ofa-mbv3-tiny"))
+
+
+def test_a_repeated_sampler_draws_some_times_and_then_the_same_again() -> None:
+    space = get_space("ofa-mbv3-tiny")
+    rng = np.random.default_rng(0)
+    sampler = Repeated(make_sampler("uniform", space), draws=2)
+    for resolution in space.resolutions[:2]:
+        cut = space.restrict(resolution=(resolution,))
+        drawn = [sampler.draw(cut, 3, rng) for _ in range(6)]
+        assert drawn[0] != drawn[1]
+        assert drawn == [drawn[0], drawn[1]] * 3
+        assert all(arch.resolution == resolution for archs in drawn for arch in archs)
