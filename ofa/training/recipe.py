@@ -51,7 +51,8 @@ class Recipe:
         precision: of the arithmetic: ``float32``, ``bfloat16`` or ``float16`` (with scaled gradients). On a GPU torch computes the
             convolutions of float32 in TF32, unless ``torch.backends.cudnn.allow_tf32`` is False.
         cuda_graphs: whether a GPU that trains alone records the work of each block as a CUDA graph when it is met, and replays it from
-            then on, which saves launching its kernels one by one. Blocks of one's own that wait for the GPU within their forward cannot be recorded.
+            then on, which saves launching its kernels one by one. Blocks of one's own that wait for the GPU within their forward cannot be
+            recorded.
         clip_norm: largest norm of a step's gradient; longer ones are scaled down. 0 is no limit.
         weight_averaging: decay a step of the weights' moving average, which each phase ends with; 0 averages nothing.
         checkpoint_steps: steps from one state that can be returned to, to the next; the end of each epoch is always one.
