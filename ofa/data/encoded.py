@@ -38,6 +38,9 @@ class Items(Protocol):
     def open(self, number: int) -> Image.Image:
         """One image, not necessarily decoded yet."""
 
+    def content(self, number: int) -> bytes:
+        """What an image's key is a digest of: its encoded bytes, or its pixels if it comes without any."""
+
     def name(self, number: int) -> str:
         """What a person would find it by."""
 
@@ -54,6 +57,10 @@ class FileItems:
     def open(self, number: int) -> Image.Image:
         """One image, its header read."""
         return Image.open(self.paths[number])
+
+    def content(self, number: int) -> bytes:
+        """The file."""
+        return self.paths[number].read_bytes()
 
     def name(self, number: int) -> str:
         """Its path."""
@@ -81,6 +88,10 @@ class ParquetItems:
         if value is None:
             raise OSError("the image has no bytes")
         return Image.open(io.BytesIO(value))
+
+    def content(self, number: int) -> bytes:
+        """The encoded bytes."""
+        return self.column[number].as_py() or b""
 
     def name(self, number: int) -> str:
         """The file and the row."""
@@ -112,6 +123,10 @@ class DatasetItems:
             )
         return Image.fromarray(array.squeeze(-1) if array.ndim == 3 and array.shape[-1] == 1 else array)
 
+    def content(self, number: int) -> bytes:
+        """The pixels."""
+        return np.asarray(self.open(number)).tobytes()
+
     def name(self, number: int) -> str:
         """The dataset and the index."""
         return f"{self.source}[{number}]"
@@ -128,6 +143,7 @@ class EncodedImages:
         rows: int64 [N], which of the items belong to this set.
         labels: int64 [N], indices into ``class_names``.
         class_names: one name a class, in the order of the logits.
+        keys: uint8 [N, 16], a digest of each image's content.
         unreadable: what is done with an image that turns out to be broken: ``refuse`` raises, ``skip`` leaves it out of its batch.
         given: mean and deviation of each channel on the scale 0..1; None measures them on up to 1,024 images of this set.
         skipped: names of images that were left out from the start.
@@ -141,6 +157,7 @@ class EncodedImages:
     rows: Tensor
     labels: Tensor
     class_names: tuple[str, ...]
+    keys: Tensor
     unreadable: Unreadable = "refuse"
     given: Normalization | None = None
     skipped: tuple[str, ...] = ()
@@ -174,7 +191,7 @@ class EncodedImages:
 
     def pick(self, index: Tensor) -> EncodedImages:
         """The images at ``index`` (int64), normalized by their own mean and deviation unless those were given."""
-        return replace(self, rows=self.rows[index], labels=self.labels[index])
+        return replace(self, rows=self.rows[index], labels=self.labels[index], keys=self.keys[index])
 
     def subset(self, index: Tensor) -> EncodedImages:
         """The images at ``index`` (int64), normalized as this set is."""

@@ -5,7 +5,8 @@ Shapes: N images of a set, B of a batch, C channels, H W height and width in pix
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -19,10 +20,13 @@ from ofa.data.augmentation import Augmentation, Boxes
 from ofa.data.transfer import moved
 from ofa.errors import DataError
 
-__all__ = ["ImageData", "Images", "Normalization", "Pixels", "Splits", "check_labels", "split"]
+__all__ = ["KEY_BYTES", "ImageData", "Images", "Normalization", "Pixels", "Splits", "check_labels", "keys_of", "split"]
 
 Normalization = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation of each channel on the scale 0..1."""
+
+KEY_BYTES = 16
+"""Of the digest of an image's content: among a billion images two differ in it but for a chance of 1 in 10^20."""
 
 
 class Pixels(NamedTuple):
@@ -57,6 +61,13 @@ class Images(Protocol):
     @property
     def normalization(self) -> Normalization:
         """Mean and standard deviation of each channel that batches are normalized by."""
+
+    @property
+    def keys(self) -> Tensor:
+        """uint8 [N, 16], a digest of each image's content: of its encoded bytes, or of its pixels if it came without any.
+
+        The same image has the same key under any name, in any folder and beside any others.
+        """
 
     @property
     def skipped(self) -> tuple[str, ...]:
@@ -98,6 +109,7 @@ class ImageData:
         mean: of each channel on the scale 0..1, subtracted from every batch; None takes it from ``images``.
         std: of each channel on the scale 0..1, every batch is divided by it; None takes it from ``images``.
         skipped: names of images that were left out because they cannot be read.
+        known_keys: uint8 [N, 16], the digests of the images' content; None takes them of the pixels.
 
     Raises:
         DataError: wrong types or shapes, no images, labels out of range, fewer than two classes present, or constant images.
@@ -109,6 +121,7 @@ class ImageData:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     skipped: tuple[str, ...] = ()
+    known_keys: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.ndim != 4:
@@ -138,6 +151,13 @@ class ImageData:
         return len(self.class_names)
 
     @cached_property
+    def keys(self) -> Tensor:
+        """uint8 [N, 16], a digest of each image's content."""
+        if self.known_keys is not None:
+            return self.known_keys
+        return keys_of(image.numpy().tobytes() for image in self.images.cpu())
+
+    @cached_property
     def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each channel on the scale 0..1: as given, or of these images."""
         # A histogram is exact and needs no copy of the images as floats.
@@ -154,7 +174,7 @@ class ImageData:
 
     def pick(self, index: Tensor) -> ImageData:
         """The images at ``index`` (int64), normalized by their own mean and deviation unless those were given."""
-        return replace(self, images=self.images[index], labels=self.labels[index])
+        return replace(self, images=self.images[index], labels=self.labels[index], known_keys=self.keys[index])
 
     def subset(self, index: Tensor) -> ImageData:
         """The images at ``index`` (int64), normalized as this set is."""
@@ -172,7 +192,8 @@ class ImageData:
             return self
         if place not in self._copies:
             mean, std = self.normalization
-            self._copies[place] = replace(self, images=self.images.to(place), labels=self.labels.to(place), mean=mean, std=std)
+            images, labels = self.images.to(place), self.labels.to(place)
+            self._copies[place] = replace(self, images=images, labels=labels, mean=mean, std=std, known_keys=self.keys)
         return self._copies[place]
 
     @cached_property
@@ -194,6 +215,12 @@ class ImageData:
             # A crop is taken from all the pixels there are, in the one resampling that also moves and mirrors.
             x = augmentation(x, generator, boxes, resolution)
         return Pixels(x, self.labels[index])
+
+
+def keys_of(contents: Iterable[bytes]) -> Tensor:
+    """uint8 [N, 16], a digest of each content (BLAKE2b, RFC 7693): the same for the same bytes on any machine."""
+    joined = b"".join(hashlib.blake2b(content, digest_size=KEY_BYTES).digest() for content in contents)
+    return torch.frombuffer(bytearray(joined), dtype=torch.uint8).view(-1, KEY_BYTES)
 
 
 def check_labels(labels: Tensor, class_names: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ofa.data.encoded import BROKEN, DatasetItems, EncodedImages, FileItems, Items, ParquetItems, Unreadable, pixels_of
-from ofa.data.images import ImageData, Images
+from ofa.data.images import ImageData, Images, keys_of
 from ofa.errors import DataError, nearest
 from ofa.progress import Progress, silent
 
@@ -108,10 +108,13 @@ def _loaded(items: Items, labels: Tensor, names: tuple[str, ...], unreadable: Un
         good = [number for number, size in enumerate(sizes) if size is not None]
     skipped = _skipped(items, good, unreadable)
     rows = torch.tensor(good, dtype=torch.int64)
+    keys = keys_of(items.content(number) for number in good)
     if decoded is None:
-        return EncodedImages(items=items, rows=rows, labels=labels[rows], class_names=names, unreadable=unreadable, skipped=skipped)
+        return EncodedImages(
+            items=items, rows=rows, labels=labels[rows], class_names=names, keys=keys, unreadable=unreadable, skipped=skipped
+        )
     images = torch.stack([pixels for pixels in decoded if pixels is not None])
-    return ImageData(images=images, labels=labels[rows], class_names=names, skipped=skipped)
+    return ImageData(images=images, labels=labels[rows], class_names=names, skipped=skipped, known_keys=keys)
 
 
 def _sizes(items: Items, progress: Progress) -> list[tuple[int, int] | None]:
