@@ -6,14 +6,22 @@ from ofa.data.augmentation import Augmentation
 from ofa.data.batches import BatchPlan, batch_indices, batches, default_workers, load_batches, make_batch, measure_loader
 from ofa.data.encoded import EncodedImages
 from ofa.data.images import ImageData, Images, Splits, split
-from ofa.data.sources import data_names, digits, load_data
+from ofa.data.left_out import LeftOut
+from ofa.data.rule import ImageRule
+from ofa.data.scan import ImageFacts
+from ofa.data.scanned import Scan
+from ofa.data.sources import data_names, digits, load_data, scan_data
 
 __all__ = [
     "Augmentation",
     "BatchPlan",
     "EncodedImages",
     "ImageData",
+    "ImageFacts",
+    "ImageRule",
     "Images",
+    "LeftOut",
+    "Scan",
     "Splits",
     "batch_indices",
     "batches",
@@ -24,5 +32,6 @@ __all__ = [
     "load_data",
     "make_batch",
     "measure_loader",
+    "scan_data",
     "split",
 ]

@@ -17,10 +17,25 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ofa.data.augmentation import Augmentation, Boxes
+from ofa.data.left_out import LeftOut
+from ofa.data.reading import middle_square
+from ofa.data.rule import ImageRule
 from ofa.data.transfer import moved
 from ofa.errors import DataError
 
-__all__ = ["KEY_BYTES", "ImageData", "Images", "Normalization", "Pixels", "Splits", "check_labels", "keys_of", "split"]
+__all__ = [
+    "KEY_BYTES",
+    "ImageData",
+    "Images",
+    "Normalization",
+    "Pixels",
+    "Splits",
+    "check_labels",
+    "keys_of",
+    "split",
+    "unreadable_names",
+    "varying",
+]
 
 Normalization = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation of each channel on the scale 0..1."""
@@ -70,6 +85,14 @@ class Images(Protocol):
         """
 
     @property
+    def rule(self) -> ImageRule:
+        """How the images are read."""
+
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """All that lies where the images lie and is not among them, with the reason."""
+
+    @property
     def skipped(self) -> tuple[str, ...]:
         """Names of the images that were left out because they cannot be read."""
 
@@ -108,11 +131,13 @@ class ImageData:
         class_names: one name a class, in the order of the logits.
         mean: of each channel on the scale 0..1, subtracted from every batch; None takes it from ``images``.
         std: of each channel on the scale 0..1, every batch is divided by it; None takes it from ``images``.
-        skipped: names of images that were left out because they cannot be read.
+        left_out: all that lies where the images lie and is not among them.
         known_keys: uint8 [N, 16], the digests of the images' content; None takes them of the pixels.
+        known_rule: how the images are read; None cuts the middle square of as many channels as ``images`` has.
+        least_classes: how many classes must be present; 1 for images to test on.
 
     Raises:
-        DataError: wrong types or shapes, no images, labels out of range, fewer than two classes present, or constant images.
+        DataError: wrong types or shapes, no images, labels out of range, too few classes present, or constant images.
     """
 
     images: Tensor
@@ -120,8 +145,10 @@ class ImageData:
     class_names: tuple[str, ...]
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
-    skipped: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
     known_keys: Tensor | None = None
+    known_rule: ImageRule | None = None
+    least_classes: int = 2
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.ndim != 4:
@@ -136,7 +163,11 @@ class ImageData:
             )
         if not self.images.numel():
             raise DataError(f"a data set must have images, but this one has shape {list(self.images.shape)}; check where it was read from")
-        check_labels(self.labels, self.class_names)
+        check_labels(self.labels, self.class_names, least=self.least_classes)
+        if self.rule.channels != self.images.shape[1]:
+            raise DataError(
+                f"images must have the channels of their rule ({self.rule.channels}), but have {self.images.shape[1]}; correct the rule"
+            )
         for name in ("mean", "std"):
             values = getattr(self, name)
             if values is not None and len(values) != self.images.shape[1]:
@@ -151,6 +182,16 @@ class ImageData:
         return len(self.class_names)
 
     @cached_property
+    def rule(self) -> ImageRule:
+        """How the images are read."""
+        return self.known_rule or ImageRule(channels=self.images.shape[1])
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """Names of the images that were left out because they cannot be read."""
+        return unreadable_names(self.left_out)
+
+    @cached_property
     def keys(self) -> Tensor:
         """uint8 [N, 16], a digest of each image's content."""
         if self.known_keys is not None:
@@ -161,16 +202,20 @@ class ImageData:
     def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each channel on the scale 0..1: as given, or of these images."""
         # A histogram is exact and needs no copy of the images as floats.
-        counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in self.images.unbind(1)]).double().cpu()
+        shown = self._squares(self.images)
+        counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in shown.unbind(1)]).double().cpu()
         share, level = counts / counts.sum(1, keepdim=True), torch.arange(256, dtype=torch.float64) / 255
         mean = share @ level
         variance = (share * (level - mean[:, None]) ** 2).sum(1)
-        std = self.std or tuple(variance.sqrt().tolist())
-        if min(std) <= 0:
-            raise DataError(
-                f"every channel of the images must vary, but their standard deviations are {list(std)}; remove the constant one"
-            )
-        return self.mean or tuple(mean.tolist()), std
+        return self.mean or tuple(mean.tolist()), varying(self.std or variance.sqrt().tolist(), self.rule)
+
+    def _squares(self, images: Tensor) -> Tensor:
+        """What networks see of [.., H, W], before it is resized."""
+        height, width = images.shape[-2:]
+        if height == width or self.rule.fit == "stretch":
+            return images
+        left, top, side = middle_square(width, height)
+        return images[..., top : top + side, left : left + side]
 
     def pick(self, index: Tensor) -> ImageData:
         """The images at ``index`` (int64), normalized by their own mean and deviation unless those were given."""
@@ -203,12 +248,13 @@ class ImageData:
     def read(
         self, index: Tensor, resolution: int, augmentation: Augmentation | None = None, generator: torch.Generator | None = None
     ) -> Pixels:
-        """The images at ``index``; resized bilinearly, with antialiasing where they shrink, unless a crop is taken of them."""
+        """The images at ``index``; cut and resized bilinearly, with antialiasing where they shrink, unless a crop is taken of them."""
         index = moved(index, self.images.device)
-        x = self.images[index].contiguous(memory_format=torch.channels_last).float()
         boxes: Boxes | None = None
         if augmentation is not None and generator is not None:
             boxes = augmentation.boxes(len(index), generator)
+        whole = self.images[index]
+        x = (whole if boxes else self._squares(whole)).contiguous(memory_format=torch.channels_last).float()
         if boxes is None and x.shape[2:] != (resolution, resolution):
             x = F.interpolate(x, (resolution, resolution), mode="bilinear", antialias=True, align_corners=False)
         if augmentation is not None and generator is not None:
@@ -223,12 +269,30 @@ def keys_of(contents: Iterable[bytes]) -> Tensor:
     return torch.frombuffer(bytearray(joined), dtype=torch.uint8).view(-1, KEY_BYTES)
 
 
-def check_labels(labels: Tensor, class_names: Sequence[str]) -> None:
-    """Raise DataError unless every label is a class and at least two classes are there.
+def unreadable_names(left_out: Iterable[LeftOut]) -> tuple[str, ...]:
+    """Of what is left out, the names of the images that cannot be read."""
+    return tuple(each.name for each in left_out if each.kind == "unreadable")
+
+
+def varying(std: Sequence[float], rule: ImageRule) -> tuple[float, ...]:
+    """The deviations by which channels are divided.
+
+    Raises:
+        DataError: a channel is constant, and is not the alpha of images that are all opaque.
+    """
+    divisors = [1.0 if rule.channels == 4 and channel == 3 and value == 0 else value for channel, value in enumerate(std)]
+    if min(divisors) <= 0:
+        raise DataError(f"every channel of the images must vary, but their standard deviations are {list(std)}; remove the constant one")
+    return tuple(divisors)
+
+
+def check_labels(labels: Tensor, class_names: Sequence[str], *, least: int = 2) -> None:
+    """Raise DataError unless every label is a class and enough classes are there.
 
     Args:
         labels: int64 [N].
         class_names: one name a class.
+        least: how many classes must be there.
     """
     wrong = torch.nonzero((labels < 0) | (labels >= len(class_names))).flatten()
     if len(wrong):
@@ -237,7 +301,7 @@ def check_labels(labels: Tensor, class_names: Sequence[str]) -> None:
             f"labels must lie in 0..{len(class_names) - 1} for {len(class_names)} classes, but {len(wrong)} do not, "
             f"first {int(labels[first])} at image {first}; name every class or correct the labels"
         )
-    if len(torch.unique(labels)) < 2:
+    if len(torch.unique(labels)) < least:
         only = class_names[int(labels[0])]
         raise DataError(f"a data set must show at least 2 classes, but all {len(labels)} images are of '{only}'; add another class")
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ofa.data import Augmentation, Splits, load_data, split
-from ofa.errors import DataError, FileError, RecipeError, SpaceError
+from ofa.errors import FileError, RecipeError, SpaceError
 from ofa.families import get_space
 from ofa.progress import Progress, silent
 from ofa.space import Space
@@ -134,13 +134,8 @@ class Recipe:
         data = load_data(self.data, unreadable=self.unreadable, progress=progress)
         if not self.test_data:
             return Splits(*split(data, self.fractions, self.generator("split")))
-        test = load_data(self.test_data, unreadable=self.unreadable, progress=progress)
+        test = load_data(self.test_data, unreadable=self.unreadable, rule=data.rule, classes=data.class_names, progress=progress)
         train, selection = split(data, self.fractions[:2], self.generator("split"))
-        if test.class_names != train.class_names:
-            raise DataError(
-                f"the test data must have the classes of the data, but '{self.test_data}' has {_words(test.class_names)} and '{self.data}' "
-                f"{_words(train.class_names)}; name the same classes in the same order"
-            )
         return Splits(train, selection, test.normalized(train.normalization))
 
     def build_supernet(self, num_classes: int) -> Supernet:
@@ -205,10 +200,6 @@ class Recipe:
             return cls.from_toml(text, overrides)
         except RecipeError as error:
             raise RecipeError(f"{path}: {error}") from error
-
-
-def _words(names: Sequence[str]) -> str:
-    return f"{len(names)} ({', '.join(names[:5])}{' ...' if len(names) > 5 else ''})"
 
 
 def _phases(table: dict[str, Any]) -> tuple[Phase, ...]:

@@ -1,0 +1,239 @@
+"""Where the images of a set come from, one at a time.
+
+Shapes: H W pixels, C channels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+from torch import Tensor
+
+from ofa.data.images import KEY_BYTES
+from ofa.data.reading import Array, Content, UnreadableError
+from ofa.errors import DataError
+
+__all__ = [
+    "IMAGE_NAMES",
+    "LABEL_NAMES",
+    "DatasetItems",
+    "FileItems",
+    "Items",
+    "ParquetItems",
+    "Unreadable",
+    "digest",
+    "file_bytes",
+    "regular_file",
+]
+
+Unreadable = Literal["refuse", "skip"]
+
+IMAGE_NAMES = ("image", "img", "pixel_values")
+LABEL_NAMES = ("label", "labels", "fine_label")
+"""What columns of Parquet files and keys of items are called, the first that is there."""
+
+
+class Items(Protocol):
+    """Images by number, as their source gives them. They can be sent to another process."""
+
+    @property
+    def parallel(self) -> bool:
+        """Whether several threads may read at once."""
+
+    def __len__(self) -> int:
+        """The number of images."""
+
+    def content(self, number: int) -> Content:
+        """One image: its encoded bytes, or its pixels if it comes without any.
+
+        Raises:
+            UnreadableError: there is none.
+        """
+
+    def name(self, number: int) -> str:
+        """What a person would find it by."""
+
+
+def digest(content: Content) -> bytes:
+    """The key of an image: a digest (BLAKE2b, RFC 7693) of its encoded bytes, or of its pixels if it comes without any."""
+    data = content if isinstance(content, bytes) else np.asarray(content).tobytes()
+    return hashlib.blake2b(data, digest_size=KEY_BYTES).digest()
+
+
+@dataclass(frozen=True)
+class FileItems:
+    """One file an image."""
+
+    paths: Sequence[Path]
+    parallel = True
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def content(self, number: int) -> bytes:
+        """The file."""
+        return file_bytes(self.paths[number])
+
+    def name(self, number: int) -> str:
+        """Its path."""
+        return str(self.paths[number])
+
+
+def file_bytes(path: Path) -> bytes:
+    """A file.
+
+    Raises:
+        UnreadableError: it cannot be read.
+    """
+    try:
+        return regular_file(path).read_bytes()
+    except OSError as error:
+        raise UnreadableError((error.strerror or str(error)).lower()) from error
+
+
+def regular_file(path: Path) -> Path:
+    """The path, if a file lies there: a pipe would wait for its other end.
+
+    Raises:
+        UnreadableError: none does.
+    """
+    try:
+        if path.is_file():
+            return path
+        if path.exists():
+            raise UnreadableError("is no regular file", unknown=True)
+    except OSError as error:
+        raise UnreadableError((error.strerror or str(error)).lower()) from error
+    raise UnreadableError("is a link to a file that does not exist" if path.is_symlink() else "does not exist")
+
+
+@dataclass(frozen=True)
+class ParquetItems:
+    """The images in a column of Parquet files.
+
+    The column lies in this process's memory, and is read anew from the files by a process that is not forked from it.
+
+    Attributes:
+        paths: the files, whose rows follow each other.
+        column: encoded bytes, paths relative to the file, or structs of ``bytes`` and ``path``.
+        source: what the files are called together.
+    """
+
+    paths: tuple[Path, ...]
+    column: str
+    source: str
+    parallel = True
+
+    def __len__(self) -> int:
+        return len(self._column)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"paths": self.paths, "column": self.column, "source": self.source}
+
+    @cached_property
+    def _column(self) -> pa.ChunkedArray:
+        try:
+            tables = [pq.read_table(path, columns=[self.column], memory_map=True) for path in self.paths]
+        except (pa.ArrowException, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise DataError(f"'{self.source}' must stay readable while it is used, but {reason}; put it back") from error
+        self.__dict__["_starts"] = np.cumsum([0, *map(len, tables)])
+        columns = [table.column(self.column) for table in tables]
+        return pa.chunked_array([chunk for column in columns for chunk in column.chunks], columns[0].type)
+
+    def content(self, number: int) -> bytes:
+        """The encoded bytes, of the row or of the file that it names."""
+        value: Any = self._column[number].as_py()
+        path = value if isinstance(value, str) else None
+        if isinstance(value, Mapping):
+            value, path = value.get("bytes"), value.get("path")
+        if isinstance(value, bytes):
+            return value
+        if not path:
+            raise UnreadableError("has no bytes")
+        starts = self.__dict__["_starts"]
+        file = self.paths[int(np.searchsorted(starts, number, side="right")) - 1]
+        return file_bytes(file.parent / path)
+
+    def name(self, number: int) -> str:
+        """The file and the row."""
+        return f"{self.source} row {number}"
+
+
+@dataclass(frozen=True)
+class DatasetItems:
+    """The images of a ``torch.utils.data.Dataset`` whose items are (image, label), or dictionaries of these."""
+
+    dataset: Any
+    source: str
+    parallel = False
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def content(self, number: int) -> Content:
+        """The image: a PIL image, encoded bytes, or an array."""
+        return self.labelled(number)[0]
+
+    def labelled(self, number: int) -> tuple[Content, Any]:
+        """The image and its label, whatever that is."""
+        try:
+            item = self.dataset[number]
+        except Exception as error:  # from code that is not ours
+            words = " ".join(str(error).split())[:160]
+            raise UnreadableError(f"the dataset raises {type(error).__name__}: {words}") from error
+        image, label = self._parts(item)
+        return self._content(image), label
+
+    def name(self, number: int) -> str:
+        """The dataset and the index."""
+        return f"{self.source}[{number}]"
+
+    def _parts(self, item: Any) -> tuple[Any, Any]:
+        if isinstance(item, Mapping):
+            image, label = (next((item[name] for name in names if name in item), None) for names in (IMAGE_NAMES, LABEL_NAMES))
+            if image is not None and label is not None:
+                return image, label
+        elif isinstance(item, tuple | list) and len(item) == 2:
+            return item[0], item[1]
+        raise DataError(
+            f"the items of '{self.source}' must be (image, label), or dictionaries with {' or '.join(IMAGE_NAMES)} and "
+            f"{' or '.join(LABEL_NAMES)}, but one is {_described(item)}; wrap the dataset so"
+        )
+
+    def _content(self, image: Any) -> Content:
+        if isinstance(image, Mapping) and isinstance(image.get("bytes"), bytes):
+            image = image["bytes"]
+        if isinstance(image, bytes | Image.Image):
+            return image
+        if isinstance(image, Tensor):
+            image = image.detach().cpu()
+            image = image.float() if image.is_floating_point() else image
+            array: Array = (image.permute(1, 2, 0) if image.ndim == 3 else image).numpy()
+            return array
+        if isinstance(image, np.ndarray):
+            return image
+        raise DataError(
+            f"the images of '{self.source}' must be PIL images, encoded bytes, tensors [C, H, W] or arrays [H, W] or [H, W, C], but one is "
+            f"{_described(image)}; convert them in the dataset"
+        )
+
+
+def _described(value: Any) -> str:
+    """What a value looks like, in few words."""
+    if isinstance(value, Mapping):
+        return f"a dictionary with {', '.join(map(str, list(value)[:6])) or 'no keys'}"
+    if isinstance(value, tuple | list):
+        inside = ", ".join(_described(entry) for entry in value[:4]) + (", ..." if len(value) > 4 else "")
+        return f"a {type(value).__name__} of {len(value)} ({inside})"
+    shape = getattr(value, "shape", None)
+    return type(value).__name__ + (f" {list(shape)}" if isinstance(shape, tuple) else "")

@@ -1,0 +1,173 @@
+"""Parquet files with a column of images and one of labels, in the layouts of Hugging Face."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from ofa.data.folders import is_hidden
+from ofa.data.items import IMAGE_NAMES, LABEL_NAMES, ParquetItems
+from ofa.data.source import PURPOSES, Source, by_name, some
+from ofa.errors import DataError
+
+__all__ = ["parquet_source", "shards_of"]
+
+_USUAL_FOLDERS = ("data", "default", "plain_text")
+
+
+def shards_of(folder: Path) -> list[Path]:
+    """The Parquet files of a folder, where Hugging Face's repositories have them; none if it is no such folder.
+
+    Raises:
+        DataError: they are parts of different purpose, which would train on test images, or of several configurations.
+    """
+    shards = _files(folder) or _files_of_parts(folder)
+    if not shards:
+        inside = [entry for entry in sorted(folder.iterdir()) if entry.is_dir() and not is_hidden(entry.name)]
+        found = {entry: _files(entry) or _files_of_parts(entry) for entry in inside if entry.name in _USUAL_FOLDERS or _only_parquet(entry)}
+        configurations = [entry for entry, files in found.items() if files]
+        if len(configurations) > 1:
+            raise DataError(
+                f"data must be of one configuration, but '{folder}' has {', '.join(entry.name for entry in configurations)}; name one of "
+                f"them, for example '{configurations[0]}'"
+            )
+        shards = found[configurations[0]] if configurations else []
+    _check_purposes(folder, shards)
+    return shards
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*.parquet") if not is_hidden(path.name))
+
+
+def _files_of_parts(folder: Path) -> list[Path]:
+    """Files in folders that are called by their purpose."""
+    return [path for entry in sorted(folder.iterdir()) if entry.is_dir() and _purpose(entry.name) for path in _files(entry)]
+
+
+def _only_parquet(folder: Path) -> bool:
+    files = [path for path in folder.glob("**/*") if path.is_file() and not is_hidden(path.name)]
+    return bool(files) and all(path.suffix == ".parquet" for path in files)
+
+
+def _purpose(name: str) -> str | None:
+    begun = re.split(r"[-_.]", name)[0].lower()
+    return begun if begun in PURPOSES else None
+
+
+def _check_purposes(folder: Path, shards: Sequence[Path]) -> None:
+    pattern_of: dict[str, Path] = {}
+    for shard in shards:
+        purpose = _purpose(shard.parent.name) if shard.parent != folder else None
+        if purpose:
+            pattern_of.setdefault(purpose, shard.parent)
+        elif purpose := _purpose(shard.name):
+            pattern_of.setdefault(purpose, shard.parent / f"{purpose}*.parquet")
+    purposes = [purpose for purpose in PURPOSES if purpose in pattern_of]
+    if len(purposes) > 1:
+        raise DataError(
+            f"data must not mix images to train and to test on, but '{folder}' has {', '.join(purposes)} files; name those to train on, "
+            f"for example '{pattern_of[purposes[0]]}', and others as test_data"
+        )
+
+
+def parquet_source(paths: Sequence[Path], spec: str) -> Source:
+    """The rows of Parquet files as images.
+
+    Raises:
+        DataError: they cannot be read, or have no such columns, or disagree about their classes.
+    """
+    schemas = [_schema(path, spec) for path in paths]
+    image, label = (_column(schemas[0], names, spec) for names in (IMAGE_NAMES, LABEL_NAMES))
+    _check_images(schemas[0], image, spec)
+    labels = [_read_labels(path, label, spec) for path in paths]
+    if not sum(map(len, labels)):
+        raise DataError(f"a data set must have images, but '{spec}' has no rows; check where it was written")
+    worded = {not pa.types.is_integer(column.type) for column in labels}
+    if len(worded) > 1:
+        raise DataError(f"the files of a set must hold numbers or words alike as {label}, but those of '{spec}' differ; write them anew")
+    if True in worded:
+        words = np.concatenate([column.to_numpy(zero_copy_only=False) for column in labels]).astype(str)
+        known, indices = np.unique(words, return_inverse=True)
+        return Source(items=ParquetItems(tuple(paths), image, spec), labels=torch.from_numpy(indices), class_names=tuple(known.tolist()))
+    names = [_class_names(schema.metadata or {}, label) for schema in schemas]
+    _check_names(paths, names)
+    first = names[0]
+    numbers = [torch.from_numpy(column.to_numpy(zero_copy_only=False).astype(np.int64)) for column in labels]
+    if first is not None:
+        numbers = [by_name(part, own or first, first, spec) for part, own in zip(numbers, names, strict=True)]
+    return Source(items=ParquetItems(tuple(paths), image, spec), labels=torch.cat(numbers), class_names=first)
+
+
+def _schema(path: Path, spec: str) -> pa.Schema:
+    try:
+        return pq.read_schema(path)
+    except (pa.ArrowException, OSError) as error:
+        raise _no_parquet(spec, error) from error
+
+
+def _no_parquet(spec: str, error: Exception) -> DataError:
+    return DataError(f"'{spec}' must be a Parquet file of images, but {str(error).splitlines()[0]}; give such a file or a folder")
+
+
+def _column(schema: pa.Schema, wanted: Sequence[str], spec: str) -> str:
+    for name in wanted:
+        if name in schema.names:
+            return name
+    raise DataError(f"'{spec}' must have a column {' or '.join(wanted)}, but has {', '.join(schema.names)}; rename one")
+
+
+def _check_images(schema: pa.Schema, image: str, spec: str) -> None:
+    kind = schema.field(image).type
+    if pa.types.is_struct(kind) and {field.name for field in kind} & {"bytes", "path"}:
+        return
+    tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_string, pa.types.is_large_string)
+    if not any(test(kind) for test in tests):
+        raise DataError(f"the column {image} of '{spec}' must hold encoded images or paths, but holds {kind}; write their bytes")
+
+
+def _read_labels(path: Path, label: str, spec: str) -> pa.ChunkedArray:
+    """A column of whole numbers or of words.
+
+    Raises:
+        DataError: it is missing, or holds anything else.
+    """
+    try:
+        column = pq.read_table(path, columns=[label]).column(label)
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise _no_parquet(spec, error) from error
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_boolean(column.type):
+        column = column.cast(pa.int8())
+    kinds = (pa.types.is_integer, pa.types.is_string, pa.types.is_large_string)
+    if column.null_count or not any(kind(column.type) for kind in kinds):
+        raise DataError(
+            f"the column {label} of '{spec}' must hold a whole number or a word in every row, but holds {column.type} with "
+            f"{column.null_count} missing; give each image its class"
+        )
+    return column
+
+
+def _check_names(paths: Sequence[Path], names: Sequence[tuple[str, ...] | None]) -> None:
+    """Raise DataError unless the files number the same classes, be it in another order."""
+    for path, own in zip(paths, names, strict=True):
+        if set(own or ()) != set(names[0] or ()):
+            shown = [f"'{each.name}' has {some(classes) if classes else 'none'}" for each, classes in ((paths[0], names[0]), (path, own))]
+            raise DataError(f"the files of a set must name the same classes, but {' and '.join(shown)}; write them with the same names")
+
+
+def _class_names(metadata: Mapping[bytes, bytes], label: str) -> tuple[str, ...] | None:
+    """The names that Hugging Face's datasets writes into the schema; None if there are none."""
+    try:
+        names = json.loads(metadata[b"huggingface"])["info"]["features"][label]["names"]
+    except (KeyError, TypeError, ValueError):
+        return None
+    return tuple(map(str, names))

@@ -1,0 +1,430 @@
+"""One image, from whatever form it comes in to the pixels that networks read. Every image of every set goes through these functions.
+
+Shapes: H W pixels, C channels.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from ofa.data.rule import ImageRule, largest_white
+from ofa.errors import DataError
+
+__all__ = [
+    "Array",
+    "Bytes",
+    "Content",
+    "Crop",
+    "Picture",
+    "UnreadableError",
+    "Values",
+    "check_channels",
+    "check_start",
+    "check_white",
+    "decoded",
+    "draws_smaller",
+    "has_white",
+    "is_image_name",
+    "middle_square",
+    "open_image",
+    "picture_from",
+    "picture_of",
+    "pixels_of",
+    "square_of",
+    "upright_size",
+    "values_of",
+]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Bytes = np.ndarray[Any, np.dtype[np.uint8]]
+
+Content = bytes | Image.Image | Array
+"""What a source gives for an image: an encoded file, a PIL image, or an array [H, W] or [H, W, C]."""
+
+Crop = tuple[float, float, float, float]
+"""Left, top, width and height of a part of an image."""
+
+Picture = tuple[Image.Image, ...]
+"""An upright image in 0..255: groups of channels of modes L and RGB, all of one size. Alpha is a group of its own, because PIL weighs
+colours by it when it resizes RGBA."""
+
+# Those that start another program or another library's reader, hold films or numbers, or open what lies inside them by any format.
+_NOT_OPENED = ("BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF")
+_PICTURES_NOT_OPENED = (".emf", ".eps", ".heic", ".heif", ".hif", ".jxl", ".ps", ".svg", ".wmf")
+_NO_PICTURES = (".bufr", ".grib", ".h5", ".hdf", ".iim", ".mpeg", ".mpg")
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_LYING = (5, 6, 7, 8)
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+_FIRST_TO = {"La": "LA", "RGBa": "RGBA", "LAB": "RGB"}
+"""Modes that PIL converts to some others only by way of these."""
+_DRAFTED = ("JPEG", "MPO")
+_DRAFT = 4
+"""A JPEG is decoded at a half, a quarter or an eighth of its size only if it stays this many times larger than what is made of it: then
+pixels differ from those of the whole image by less than one level of 255 on average."""
+
+
+class UnreadableError(Exception):
+    """An image that cannot be read; the message is the reason, half a sentence.
+
+    Attributes:
+        unknown: whether nothing in its content says that it is an image.
+    """
+
+    def __init__(self, reason: str, *, unknown: bool = False) -> None:
+        super().__init__(reason)
+        self.unknown = unknown
+
+
+# -- opening ----------------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1)
+def formats() -> tuple[str, ...]:
+    """The formats that are opened, surest signatures first: all that Pillow can, without those that are no still images by themselves."""
+    Image.init()
+    with suppress(ImportError):  # then the reason why HEIC files are left out says how to get it
+        importlib.import_module("pillow_heif").register_heif_opener()
+    opened = [name for name in Image.ID if name not in _NOT_OPENED]
+    return tuple(sorted(opened, key=lambda name: Image.OPEN[name][1] is None))
+
+
+@lru_cache(maxsize=1)
+def _endings() -> frozenset[str]:
+    formats()
+    return frozenset({*Image.registered_extensions(), *_PICTURES_NOT_OPENED} - {*_NO_PICTURES, ".pdf"})
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file is called as images are, so that it is damaged if it is none."""
+    return any(name.lower().endswith(ending) for ending in _endings())
+
+
+def open_image(data: bytes) -> Image.Image:
+    """The image in a file, its header read.
+
+    Raises:
+        UnreadableError: Pillow knows no such image.
+    """
+    try:
+        return Image.open(io.BytesIO(data), formats=formats())
+    except UnidentifiedImageError as error:
+        raise _unidentified(data[:16]) from error
+    except Exception as error:  # decoders of damaged files raise errors of any kind
+        raise UnreadableError(_reason(error)) from error
+
+
+def check_start(path: Path) -> None:
+    """Find out by a file's first bytes, and not by its name, whether it is an image.
+
+    Raises:
+        UnreadableError: it is none, or cannot be read.
+    """
+    try:
+        Image.open(path, formats=formats()).close()
+    except UnidentifiedImageError as error:
+        with path.open("rb") as file:
+            raise _unidentified(file.read(16)) from error
+    except Exception as error:  # as in open_image
+        raise UnreadableError(_reason(error)) from error
+
+
+def _unidentified(start: bytes) -> UnreadableError:
+    if start[4:8] == b"ftyp" and start[8:12] in _HEIC_BRANDS:
+        return UnreadableError("Pillow cannot read HEIC here: convert it, or install the extra 'heif'")
+    if start[:4] in (b"%!PS", b"\xc5\xd0\xd3\xc6"):
+        return UnreadableError("PostScript is not read, because another program would have to run it")
+    return UnreadableError("has no content of an image" if start else "is empty", unknown=True)
+
+
+def _reason(error: Exception) -> str:
+    words = " ".join(str(error).split())
+    return f"{words[:160]} ({type(error).__name__})" if words else type(error).__name__
+
+
+# -- values that no format fixes --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Values:
+    """The range of an image whose white no format fixes.
+
+    Attributes:
+        whole: whether they are whole numbers.
+        lowest, highest: the range.
+    """
+
+    whole: bool
+    lowest: float
+    highest: float
+
+
+def values_of(source: Image.Image | Array) -> Values | None:
+    """The range of a decoded image if its white is not fixed by its kind of pixels, else None.
+
+    Raises:
+        UnreadableError: values that are no levels of brightness.
+    """
+    array = _free_values(source)
+    if array is None:
+        return None
+    lowest, highest = float(array.min()), float(array.max())
+    whole = array.dtype.kind in "iu"
+    if not np.isfinite(lowest + highest):
+        raise UnreadableError("has values that are not finite")
+    if lowest < 0:
+        raise UnreadableError(f"has negative values, down to {lowest:g}")
+    if highest > largest_white(whole=whole):
+        raise UnreadableError(f"has values up to {highest:g}, above {largest_white(whole=whole):g}")
+    return Values(whole, lowest, highest)
+
+
+def has_white(source: Image.Image | Array, rule: ImageRule) -> bool:
+    """Whether the white of a decoded image is known, by its kind of pixels or by a rule."""
+    array = _free_values(source)
+    return array is None or (rule.integer_white if array.dtype.kind in "iu" else rule.float_white) is not None
+
+
+def _free_values(source: Image.Image | Array) -> Array | None:
+    if isinstance(source, np.ndarray):
+        return None if source.dtype in (np.bool_, np.uint8, np.uint16) else source
+    if source.mode == "F" or (source.mode == "I" and _fixed_white(source) is None):
+        return np.asarray(source)
+    return None
+
+
+def _fixed_white(image: Image.Image) -> int | None:
+    """White of an image in more than 8 bits, where its format says it."""
+    if image.mode == "I":
+        return 2**16 - 1 if image.format in ("PPM", "PNG") else None  # which Pillow scales to that, or which cannot hold more
+    if not image.mode.startswith("I;16"):
+        return None
+    bits = getattr(image, "tag_v2", {}).get(258, (16,))
+    return 2 ** int(bits[0]) - 1 if len(bits) == 1 and int(bits[0]) in range(9, 17) else 2**16 - 1
+
+
+def _levels(array: Array, rule: ImageRule) -> Bytes:
+    """The levels 0..255 of values of any kind."""
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8) * np.uint8(255)
+    if array.dtype == np.uint16:
+        return _scaled(array, 2**16 - 1)
+    values = values_of(array)
+    assert values is not None
+    check_white(values, rule)
+    white = rule.integer_white if values.whole else rule.float_white
+    if white is None:
+        raise UnreadableError(f"has {'32-bit integers' if values.whole else 'floats'}, whose white is not known")
+    return _scaled(array, white)
+
+
+def check_white(values: Values | None, rule: ImageRule) -> None:
+    """Raise UnreadableError if values go beyond the white of a rule."""
+    if values is not None:
+        white = rule.integer_white if values.whole else rule.float_white
+        if white is not None and values.highest > white:
+            raise UnreadableError(f"has values up to {values.highest:g}, but white is {white:g}")
+
+
+def _scaled(array: Array, white: float) -> Bytes:
+    return np.rint(array * (255 / white)).astype(np.uint8)
+
+
+# -- to an upright picture --------------------------------------------------------------------------------------------
+
+
+def picture_of(content: Content, rule: ImageRule, at_least: int = 0, share: tuple[float, float] = (1.0, 1.0)) -> Picture:
+    """An upright picture of the channels of a rule.
+
+    Args:
+        content: what a source gives.
+        rule: how it is read.
+        at_least: side in pixels of the square that is to be made of it, for which a JPEG need not be decoded at its whole size; 0 decodes
+            all of it.
+        share: of the upright width and height that the square is to be made of.
+
+    Raises:
+        UnreadableError: it cannot be read.
+        DataError: it has other channels than the rule, which cannot be converted.
+    """
+    return picture_from(decoded(content, at_least, share), rule)
+
+
+def picture_from(source: Image.Image | Array, rule: ImageRule) -> Picture:
+    """A picture of the channels of a rule, of what ``decoded`` gave; errors as of ``picture_of``."""
+    check_channels(source, rule)
+    try:
+        return _picture(source, rule)
+    except UnreadableError:
+        raise
+    except Exception as error:  # as in open_image
+        raise UnreadableError(_reason(error)) from error
+
+
+def check_channels(source: Image.Image | Array, rule: ImageRule) -> None:
+    """Raise DataError unless what was decoded has the channels of a rule, or some that are converted to them."""
+    if isinstance(source, Image.Image):
+        has, form = len(source.getbands()), f"{source.mode} image"
+    else:
+        has, form = source.shape[2] if source.ndim == 3 else 1, f"array {list(source.shape)}"
+    if (rule.channels in _MODES and has in _MODES) or (isinstance(source, Image.Image) and rule.channels in _MODES):
+        return
+    if has != rule.channels or isinstance(source, Image.Image):
+        raise DataError(
+            f"images must have the {rule.channels} channels that the networks read, but one has {has} (an {form}); give arrays "
+            f"[H, W, {rule.channels}], or choose a space of {has if has in _MODES or isinstance(source, np.ndarray) else 3} channels"
+        )
+
+
+def decoded(content: Content, at_least: int = 0, share: tuple[float, float] = (1.0, 1.0)) -> Image.Image | Array:
+    """An upright image or an array, of whatever pixels; arguments and errors as of ``picture_of``."""
+    if isinstance(content, np.ndarray):
+        if content.ndim not in (2, 3) or not content.size or content.dtype.kind not in "biuf":
+            raise UnreadableError(f"is an array {list(content.shape)} of {content.dtype}, not numbers [H, W] or [H, W, C]")
+        return content.astype(content.dtype.newbyteorder("="), copy=False)
+    image = open_image(content) if isinstance(content, bytes) else content
+    try:
+        if at_least:
+            _draft(image, at_least, share)
+        image.load()
+        turn = _TURNS.get(orientation(image))
+        return image if turn is None else _turned(image, turn)
+    except Exception as error:  # as in open_image
+        raise UnreadableError(_reason(error)) from error
+
+
+def _turned(image: Image.Image, turn: Image.Transpose) -> Image.Image:
+    upright = image.transpose(turn)
+    upright.format = image.format
+    return upright
+
+
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1..8; 1 where there is none or the block is damaged."""
+    try:
+        value = image.getexif().get(0x0112, 1)
+    except Exception:  # a damaged block, whose image may be whole
+        return 1
+    return value if isinstance(value, int) and value in _TURNS else 1
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height in pixels of a JPEG by its header."""
+    return image.size[::-1] if orientation(image) in _LYING else image.size
+
+
+def draws_smaller(image: Image.Image) -> bool:
+    """Whether an image can be decoded at a part of its size."""
+    return image.format in _DRAFTED
+
+
+def _draft(image: Image.Image, at_least: int, share: tuple[float, float]) -> None:
+    """Have a JPEG decoded smaller, where enough of it is left."""
+    wanted = [round(_DRAFT * at_least / part) for part in share]
+    image.draft("RGB", tuple(wanted[::-1] if upright_size(image) != image.size else wanted))  # type: ignore[arg-type]
+
+
+def _picture(source: Image.Image | Array, rule: ImageRule) -> Picture:
+    if isinstance(source, Image.Image):
+        white = _fixed_white(source)
+        if white is not None:
+            source = _scaled(np.asarray(source), white)
+        elif source.mode == "F" or source.mode == "I":
+            source = _levels(np.asarray(source), rule)
+    if isinstance(source, np.ndarray):
+        array = _levels(source, rule)
+        array = array[:, :, None] if array.ndim == 2 else array
+        if rule.channels not in _MODES:
+            return tuple(Image.fromarray(np.ascontiguousarray(array[:, :, channel])) for channel in range(rule.channels))
+        source = Image.fromarray(np.ascontiguousarray(array[:, :, 0] if array.shape[2] == 1 else array))
+    return _converted(source, _MODES[rule.channels])
+
+
+def _converted(image: Image.Image, mode: str) -> Picture:
+    if mode != "RGBA" and "transparency" in image.info:
+        # Pillow warns of a colour that stands for transparent where it cannot keep it; it is not to be kept.
+        image = image.copy()
+        del image.info["transparency"]
+    if image.mode != mode and image.mode in _FIRST_TO:
+        image = image.convert(_FIRST_TO[image.mode])
+    image = image if image.mode == mode else image.convert(mode)
+    if mode != "RGBA":
+        return (image,)
+    red, green, blue, alpha = image.split()
+    return Image.merge("RGB", (red, green, blue)), alpha
+
+
+def pixels_of(picture: Picture) -> Bytes:
+    """uint8 [H, W, C] of a whole picture."""
+    arrays = [np.asarray(group) for group in picture]
+    return np.concatenate([array if array.ndim == 3 else array[:, :, None] for array in arrays], axis=2)
+
+
+# -- to a square ------------------------------------------------------------------------------------------------------
+
+
+def middle_square(width: int, height: int) -> tuple[int, int, int]:
+    """The left, the top and the side in pixels of the middle square of an image."""
+    side = min(width, height)
+    return (width - side) // 2, (height - side) // 2, side
+
+
+def square_of(content: Content, rule: ImageRule, resolution: int, crop: Crop | None = None) -> Bytes:
+    """uint8 [resolution, resolution, C] of an image.
+
+    Args:
+        content: what a source gives.
+        rule: how it is read.
+        resolution: side in pixels.
+        crop: left, top, width and height of the part that is taken, as shares of the upright image; None takes what the rule's ``fit``
+            says.
+
+    Raises:
+        UnreadableError, DataError: as of ``picture_of``.
+    """
+    source = open_image(content) if isinstance(content, bytes) else content
+    if isinstance(content, bytes) and isinstance(source, Image.Image) and draws_smaller(source):
+        width, height = upright_size(source)
+        kept = _kept(width, height, rule, crop)
+        picture = picture_of(source, rule, resolution, (kept[2] / width, kept[3] / height))
+    else:
+        picture = picture_of(source, rule)
+        width, height = picture[0].size
+        kept = _kept(width, height, rule, crop)
+    across, down = picture[0].size[0] / width, picture[0].size[1] / height
+    box = (
+        max(0.0, kept[0] * across),
+        max(0.0, kept[1] * down),
+        min(float(picture[0].size[0]), (kept[0] + kept[2]) * across),
+        min(float(picture[0].size[1]), (kept[1] + kept[3]) * down),
+    )
+    return pixels_of(tuple(group.resize((resolution, resolution), Image.Resampling.BILINEAR, box=box) for group in picture))
+
+
+def _kept(width: int, height: int, rule: ImageRule, crop: Crop | None) -> Crop:
+    """Left, top, width and height in pixels of the part that becomes the square."""
+    if crop is not None:
+        return crop[0] * width, crop[1] * height, crop[2] * width, crop[3] * height
+    if rule.fit == "stretch":
+        return 0.0, 0.0, float(width), float(height)
+    left, top, side = middle_square(width, height)
+    return float(left), float(top), float(side), float(side)
