@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ofa.data import Images, make_batch
+from ofa.data import BatchPlan, Images, load_batches
 from ofa.errors import DataError
 
 __all__ = ["CALIBRATION_IMAGES", "calibrate"]
@@ -53,8 +53,8 @@ def calibrate(network: nn.Module, data: Images, *, resolution: int, images: int 
     device = norms[0].running_mean.device  # type: ignore[union-attr]
     totals = [_Moments() for _ in norms]
     with _one_batch_statistics(network, norms) as sizes, torch.no_grad():
-        for index in _spread(len(data), count, batch_size):
-            x_BCHW, _ = make_batch(data, index, resolution=resolution, device=device)
+        plans = [BatchPlan(index, resolution, None) for index in _spread(len(data), count, batch_size)]
+        for x_BCHW, _ in load_batches(data, plans, device=device):
             network(x_BCHW)
             for norm, total in zip(norms, totals, strict=True):
                 # A norm that this input did not reach has no size, and keeps its statistics.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ofa.data.augmentation import Augmentation
-from ofa.data.batches import BatchPlan, batch_indices, batches, default_workers, load_batches, make_batch, measure_loader
+from ofa.data.batches import BatchPlan, batch_indices, batches, default_workers, how_far_ahead, load_batches, make_batch, measure_loader
 from ofa.data.encoded import EncodedImages
 from ofa.data.images import ImageData, Images, Splits, split
 from ofa.data.left_out import LeftOut
@@ -28,6 +28,7 @@ __all__ = [
     "data_names",
     "default_workers",
     "digits",
+    "how_far_ahead",
     "load_batches",
     "load_data",
     "make_batch",

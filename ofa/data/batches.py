@@ -7,21 +7,31 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from ofa.data.augmentation import Augmentation
 from ofa.data.encoded import EncodedImages
 from ofa.data.images import ImageData, Images, Normalization, Pixels
 from ofa.data.transfer import moved
+from ofa.data.workers import Ahead, free_shared_memory, read_ahead, within_shared_memory
 from ofa.errors import DataError
 
-__all__ = ["BatchPlan", "batch_indices", "batches", "default_workers", "load_batches", "make_batch", "measure_loader"]
+__all__ = [
+    "BatchPlan",
+    "batch_indices",
+    "batches",
+    "default_workers",
+    "how_far_ahead",
+    "load_batches",
+    "make_batch",
+    "measure_loader",
+]
 
 _MOST_WORKERS = 8
 
@@ -69,7 +79,10 @@ def make_batch(
         DataError: a broken image where the data refuses such, or a batch of nothing else.
     """
     place = torch.device(device)
-    return _finish(data, _resident(data, place).read(index, resolution, augmentation, generator), augmentation, generator, place)
+    pixels = _read(_resident(data, place), index, resolution, augmentation, generator)
+    if not len(pixels.labels_B):
+        raise DataError(f"a batch must have an image that can be read, but none of these can: {', '.join(pixels.broken[:3])}; remove them")
+    return _finish(data, pixels, augmentation, generator, place)
 
 
 def batches(
@@ -87,15 +100,20 @@ def batches(
     Without a ``generator`` the images come in order and unaugmented, read by worker processes where that helps.
 
     Yields:
-        as ``make_batch``.
+        as ``make_batch``; nothing for a batch of images that are all skipped because they turn out to be broken.
     """
     indices = batch_indices(len(data), batch_size, generator, drop_last=drop_last)
     if generator is None:
         plans = [BatchPlan(index, resolution, None) for index in indices]
         yield from load_batches(data, plans, device=device, workers=default_workers(data))
         return
+    place = torch.device(device)
     for index in indices:
-        yield make_batch(data, index, resolution=resolution, augmentation=augmentation, generator=generator, device=device)
+        pixels = _read(_resident(data, place), index, resolution, augmentation, generator)
+        if len(pixels.labels_B):
+            yield _finish(data, pixels, augmentation, generator, place)
+        else:
+            _note_broken(data, pixels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,46 +139,60 @@ def load_batches(
     device: torch.device | str = "cpu",
     workers: int = 0,
     prefetch: int = 4,
+    start_method: str | None = None,
+    on_note: Callable[[str], None] | None = None,
 ) -> Generator[tuple[Tensor, Tensor], None, None]:
     """The batches of ``plans`` in their order, made ahead by worker processes.
 
     A batch depends on its plan alone, bit for bit, and not on the number of workers. Close the generator to end the workers early.
+    Where broken images are skipped and all of a plan turn out to be broken, training (a plan with a seed) has the next images of the set
+    instead, and a plan without a seed gives no batch.
 
     Args:
         data: the set.
         plans: the batches.
         augmentation: how images are changed at random.
-        device: where the batches are to lie. Colours and labels are changed there, all else in the workers; a set in memory is copied
-            to a GPU once, and everything is done there.
-        workers: processes that read images; 0 reads here.
+        device: where the batches are to lie. Workers decode, cut and resize; all else is done there. A set in memory is copied to a GPU
+            once, and everything is done there.
+        workers: processes that read images; 0 reads here. There are fewer where shared memory has no room for their batches.
         prefetch: batches that each worker is ahead.
+        start_method: how processes are started: ``fork``, ``spawn`` or ``forkserver``; None leaves it to Python.
+        on_note: told in a sentence if there are fewer workers, or they are less far ahead, than was asked for.
 
     Yields:
         as ``make_batch``.
+
+    Raises:
+        DataError: an image that is refused, or workers that cannot be started, end, or do not answer.
     """
     place = torch.device(device)
     reader = _Reader(_resident(data, place), plans, augmentation)
-    if workers == 0 or isinstance(data, ImageData):
-        read: Iterator[_Read] = (reader[number] for number in range(len(plans)))
+    ahead = how_far_ahead(data, plans, workers, prefetch)
+    if ahead.note and on_note is not None:
+        on_note(ahead.note)
+    if ahead.workers == 0:
+        read: Iterator[_Batch] = (reader[number] for number in range(len(plans)))
     else:
-        read = iter(
-            DataLoader(
-                reader,
-                batch_size=None,
-                num_workers=min(workers, len(plans)) or 1,
-                prefetch_factor=prefetch,
-                pin_memory=place.type == "cuda",
-                generator=torch.Generator(),  # which it would otherwise draw a seed from the global one for
-            )
-        )
+        read = read_ahead(reader, ahead, pin_memory=place.type == "cuda", start_method=start_method)
     for pixels, state, error in read:
         if error is not None:
             raise DataError(error)
+        if not len(pixels.labels_B):
+            _note_broken(data, pixels)
+            continue
         generator = None
         if state is not None:
             generator = torch.Generator()
             generator.set_state(state)
         yield _finish(data, Pixels(*pixels), augmentation, generator, place)
+
+
+def how_far_ahead(data: Images, plans: Sequence[BatchPlan], workers: int, prefetch: int = 4) -> Ahead:
+    """How many workers of those that are asked for read how far ahead, within the shared memory there is."""
+    if workers == 0 or not plans or isinstance(data, ImageData):
+        return Ahead(0, prefetch)
+    largest = max(len(plan.index) * data.rule.channels * plan.resolution**2 for plan in plans)
+    return within_shared_memory(largest, min(workers, len(plans)), prefetch, free_shared_memory())
 
 
 def default_workers(data: Images) -> int:
@@ -201,10 +233,18 @@ def _resident(data: Images, device: torch.device) -> Images:
     return data.on(device) if isinstance(data, ImageData) and device.type == "cuda" else data
 
 
-_Read = tuple[Pixels, Tensor | None, str | None]
+def _read(data: Images, index: Tensor, resolution: int, augmentation: Augmentation | None, generator: torch.Generator | None) -> Pixels:
+    """The images at ``index``, those of a set in memory already moved and mirrored."""
+    if not isinstance(data, EncodedImages):
+        return data.read(index, resolution, augmentation, generator)
+    boxes = augmentation.boxes(len(index), generator) if augmentation is not None and generator is not None else None
+    return data.squares(index, resolution, boxes)
 
 
-class _Reader(Dataset[_Read]):
+_Batch = tuple[Pixels, Tensor | None, str | None]
+
+
+class _Reader(Dataset[_Batch]):
     """Reads the images of a plan, and says where the randomness then stands.
 
     What is wrong is told and not raised: from another process an exception would arrive with a traceback for a message.
@@ -216,31 +256,48 @@ class _Reader(Dataset[_Read]):
     def __len__(self) -> int:
         return len(self._plans)
 
-    def __getitem__(self, number: int) -> _Read:
+    def __getitem__(self, number: int) -> _Batch:
         plan = self._plans[number]
-        generator = None if plan.seed is None else torch.Generator().manual_seed(plan.seed)
+        broken: tuple[str, ...] = ()
         try:
-            pixels = self._data.read(plan.index, plan.resolution, self._augmentation if generator else None, generator)
+            for index in self._tries(plan):
+                generator = None if plan.seed is None else torch.Generator().manual_seed(plan.seed)
+                pixels = _read(self._data, index, plan.resolution, self._augmentation if generator else None, generator)
+                broken += pixels.broken
+                if len(pixels.labels_B) or plan.seed is None:
+                    return pixels._replace(broken=broken), generator.get_state() if generator else None, None
         except DataError as error:
             return Pixels(torch.empty(0), torch.empty(0)), None, str(error)
-        return pixels, generator.get_state() if generator else None, None
+        words = f"a data set must have images that can be read, but none of its {len(self._data)} can be now; look where they lie"
+        return Pixels(torch.empty(0), torch.empty(0)), None, words
+
+    def _tries(self, plan: BatchPlan) -> Iterator[Tensor]:
+        """The images of a plan, and as many that follow them in the set, until all were tried."""
+        count = len(self._data)
+        for start in range(0, count, max(len(plan.index), 1)):
+            yield (plan.index + start) % count
 
 
 def _finish(
     data: Images, pixels: Pixels, augmentation: Augmentation | None, generator: torch.Generator | None, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Colours, normalization and mixed labels, on the device."""
-    if pixels.broken and isinstance(data, EncodedImages):
-        data.take_note(pixels.broken)
-    if not len(pixels.labels_B):
-        raise DataError(f"a batch must have an image that can be read, but none of these can: {', '.join(pixels.broken[:3])}; remove them")
+    """Geometry of what was only decoded, colours, normalization and mixed labels, on the device."""
+    _note_broken(data, pixels)
     x_BCHW, y_B = moved(pixels.x_BCHW, device), moved(pixels.labels_B, device)
+    if x_BCHW.dtype == torch.uint8:
+        x_BCHW = x_BCHW.float()
+        x_BCHW = augmentation(x_BCHW, generator) if augmentation is not None and generator is not None else x_BCHW
     if augmentation is not None and generator is not None:
         x_BCHW = augmentation.recolour(x_BCHW / 255, generator) * 255 if augmentation.recolours else x_BCHW
     x_BCHW = _normalize(x_BCHW, data.normalization).contiguous(memory_format=torch.channels_last)
     if augmentation is not None and generator is not None:
         return augmentation.mix(x_BCHW, y_B, data.num_classes, generator)
     return x_BCHW, y_B
+
+
+def _note_broken(data: Images, pixels: Pixels) -> None:
+    if pixels.broken and isinstance(data, EncodedImages):
+        data.take_note(pixels.broken)
 
 
 def _normalize(x_BCHW: Tensor, normalization: Normalization) -> Tensor:

@@ -48,7 +48,7 @@ class Pixels(NamedTuple):
     """Some images of a set, read.
 
     Attributes:
-        x_BCHW: float32 [B, C, resolution, resolution] on the scale 0..255.
+        x_BCHW: float32 or uint8 [B, C, resolution, resolution] on the scale 0..255.
         labels_B: int64 [B].
         broken: names of images that could not be read and are not among them.
     """

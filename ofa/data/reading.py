@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import math
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -328,7 +329,10 @@ def orientation(image: Image.Image) -> int:
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
-    """Width and height in pixels of a JPEG by its header."""
+    """Width and height in pixels of an image by its header."""
+    # The header of a TIFF tells them upright already; PNG may keep its block of EXIF at the end, and would be decoded to find it.
+    if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
+        return image.size
     return image.size[::-1] if orientation(image) in _LYING else image.size
 
 
@@ -417,7 +421,17 @@ def square_of(content: Content, rule: ImageRule, resolution: int, crop: Crop | N
         min(float(picture[0].size[0]), (kept[0] + kept[2]) * across),
         min(float(picture[0].size[1]), (kept[1] + kept[3]) * down),
     )
-    return pixels_of(tuple(group.resize((resolution, resolution), Image.Resampling.BILINEAR, box=box) for group in picture))
+    return pixels_of(tuple(_resized(group, resolution, box, alone=crop is None) for group in picture))
+
+
+def _resized(group: Image.Image, resolution: int, box: Crop, *, alone: bool) -> Image.Image:
+    """A part of a group of channels, resized; what lies around it has no part in its borders if it is cut out ``alone``."""
+    if alone:
+        left, top, right, bottom = math.floor(box[0]), math.floor(box[1]), math.ceil(box[2]), math.ceil(box[3])
+        if (left, top, right, bottom) != (0, 0, *group.size):
+            group = group.crop((left, top, right, bottom))
+        box = (box[0] - left, box[1] - top, box[2] - left, box[3] - top)
+    return group.resize((resolution, resolution), Image.Resampling.BILINEAR, box=box)
 
 
 def _kept(width: int, height: int, rule: ImageRule, crop: Crop | None) -> Crop:

@@ -63,9 +63,7 @@ class ImageRule:
         """
         known = {field.name for field in fields(cls)}
         if not isinstance(value, Mapping) or not set(value) <= known:
-            raise DataError(
-                f"a rule of reading images must be an object with keys of {', '.join(sorted(known))}, but is {value!r}; write it so"
-            )
+            raise DataError(f"a rule of reading images must have keys of {', '.join(sorted(known))}, but is {value!r}; write it so")
         return cls(**{str(key): entry for key, entry in value.items()})
 
     def __str__(self) -> str:

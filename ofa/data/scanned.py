@@ -220,7 +220,7 @@ class _Memory:
         self._count, self._rule, self._most = count, rule, most_bytes
         self._lock = threading.Lock()
         self._images: Tensor | None = None
-        self._alike = True
+        self._alike = count * rule.channels <= most_bytes  # a pixel each
         self._whole = True
 
     @property

@@ -6,13 +6,14 @@ import torch
 from torch import nn
 
 from ofa.data import Images, batches
+from ofa.errors import DataError
 from ofa.modes import evaluating
 
 __all__ = ["device_of", "evaluate"]
 
 
 def evaluate(network: nn.Module, data: Images, *, resolution: int, batch_size: int = 256) -> float:
-    """The share of ``data`` (0..1) whose class has the largest logit.
+    """The share of ``data`` (0..1) whose class has the largest logit; images that are skipped because they are broken do not count.
 
     The network is put in evaluation mode meanwhile, and afterwards in the mode it was in.
 
@@ -21,14 +22,20 @@ def evaluate(network: nn.Module, data: Images, *, resolution: int, batch_size: i
         data: images in order, unaugmented.
         resolution: side of the square input in pixels.
         batch_size: images a forward pass.
+
+    Raises:
+        DataError: no image can be read.
     """
     device = device_of(network)
     # Summed where the network lies and read once, because each reading makes a GPU wait.
-    right = torch.zeros((), dtype=torch.int64, device=device)
+    right, judged = torch.zeros((), dtype=torch.int64, device=device), 0
     with evaluating(network), torch.no_grad():
         for x_BCHW, y_B in batches(data, batch_size=batch_size, resolution=resolution, device=device):
             right += (network(x_BCHW).argmax(1) == y_B).sum()
-    return int(right) / len(data)
+            judged += len(y_B)
+    if not judged:
+        raise DataError(f"images to evaluate on must be readable, but none of the {len(data)} is; look where they lie")
+    return int(right) / judged
 
 
 def device_of(network: nn.Module) -> torch.device:
