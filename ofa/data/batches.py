@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -255,6 +256,14 @@ class _Reader(Dataset[_Batch]):
 
     def __len__(self) -> int:
         return len(self._plans)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Each tensor that is sent to a process takes a file handle; there may be thousands of plans.
+        return {**vars(self), "_plans": [(plan.index.numpy(), plan.resolution, plan.seed) for plan in self._plans]}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._plans = [BatchPlan(torch.from_numpy(index), resolution, seed) for index, resolution, seed in state["_plans"]]
 
     def __getitem__(self, number: int) -> _Batch:
         plan = self._plans[number]

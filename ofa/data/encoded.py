@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,6 +66,13 @@ class EncodedImages:
 
     def __post_init__(self) -> None:
         check_labels(self.labels, self.class_names, least=self.least_classes)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # As arrays: tensors would be sent to other processes through shared memory, which may be small.
+        return {name: value.numpy() if isinstance(value, Tensor) else value for name, value in vars(self).items()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update({name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value for name, value in state.items()})
 
     def __len__(self) -> int:
         return len(self.rows)

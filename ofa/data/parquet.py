@@ -53,8 +53,12 @@ def _files_of_parts(folder: Path) -> list[Path]:
 
 
 def _only_parquet(folder: Path) -> bool:
-    files = [path for path in folder.glob("**/*") if path.is_file() and not is_hidden(path.name)]
-    return bool(files) and all(path.suffix == ".parquet" for path in files)
+    found = False
+    for path in folder.glob("**/*"):
+        found = found or path.suffix == ".parquet"
+        if path.suffix != ".parquet" and not is_hidden(path.name) and path.is_file():
+            return False
+    return found
 
 
 def _purpose(name: str) -> str | None:

@@ -331,7 +331,7 @@ def orientation(image: Image.Image) -> int:
 def upright_size(image: Image.Image) -> tuple[int, int]:
     """Width and height in pixels of an image by its header."""
     # The header of a TIFF tells them upright already; PNG may keep its block of EXIF at the end, and would be decoded to find it.
-    if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
+    if image.format == "TIFF" or (image.format == "PNG" and not {"exif", "Raw profile type exif"} & set(image.info)):
         return image.size
     return image.size[::-1] if orientation(image) in _LYING else image.size
 

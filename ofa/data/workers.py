@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pickle
 import signal
@@ -9,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.reduction import ForkingPickler
 from typing import Any, TypeVar
 
 import torch
@@ -94,6 +96,8 @@ def read_ahead(
         DataError: workers cannot be started, end, or do not answer.
     """
     count = len(reader)  # type: ignore[arg-type]
+    if (start_method or multiprocessing.get_start_method()) != "fork":
+        _check_can_be_sent(reader)
     batches = _started(
         lambda: iter(
             DataLoader(
@@ -112,16 +116,21 @@ def read_ahead(
         yield _next(batches, most_seconds)
 
 
-def _started(start: Callable[[], Iterator[Batch]]) -> Iterator[Batch]:
+def _check_can_be_sent(reader: Dataset[Any]) -> None:
     try:
-        with _own_signals():
-            return start()
+        ForkingPickler.dumps(reader)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         words = " ".join(str(error).split())[:160]
         raise DataError(
             f"data that worker processes read must be such that Python can send it to them, but {words}; define its classes and functions "
             "at the top of a module, or set workers = 0"
         ) from error
+
+
+def _started(start: Callable[[], Iterator[Batch]]) -> Iterator[Batch]:
+    try:
+        with _own_signals():
+            return start()
     except OSError as error:
         raise DataError(f"worker processes must be startable, but {error}; set workers = 0") from error
 
