@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -134,25 +134,24 @@ class ParquetItems:
     parallel = True
 
     def __len__(self) -> int:
-        return len(self._column)
+        return int(self._rows.starts[-1])
 
     def __getstate__(self) -> dict[str, Any]:
         return {"paths": self.paths, "column": self.column, "source": self.source}
 
     @cached_property
-    def _column(self) -> pa.ChunkedArray:
+    def _rows(self) -> _Rows:
         try:
-            tables = [pq.read_table(path, columns=[self.column], memory_map=True) for path in self.paths]
-        except (pa.ArrowException, OSError) as error:
+            columns = tuple(_read_column(path, self.column) for path in self.paths)
+        except (pa.ArrowException, OSError, KeyError) as error:
             reason = str(error).splitlines()[0]
-            raise DataError(f"'{self.source}' must stay readable while it is used, but {reason}; put it back") from error
-        self.__dict__["_starts"] = np.cumsum([0, *map(len, tables)])
-        columns = [table.column(self.column) for table in tables]
-        return pa.chunked_array([chunk for column in columns for chunk in column.chunks], columns[0].type)
+            raise DataError(f"'{self.source}' must be readable Parquet files, but {reason}; write or fetch them anew") from error
+        return _Rows(columns, np.cumsum([0, *map(len, columns)]))
 
     def content(self, number: int) -> bytes:
         """The encoded bytes, of the row or of the file that it names."""
-        value: Any = self._column[number].as_py()
+        file = int(np.searchsorted(self._rows.starts, number, side="right")) - 1
+        value: Any = self._rows.columns[file][number - int(self._rows.starts[file])].as_py()
         path = value if isinstance(value, str) else None
         if isinstance(value, Mapping):
             value, path = value.get("bytes"), value.get("path")
@@ -160,13 +159,26 @@ class ParquetItems:
             return value
         if not path:
             raise UnreadableError("has no bytes")
-        starts = self.__dict__["_starts"]
-        file = self.paths[int(np.searchsorted(starts, number, side="right")) - 1]
-        return file_bytes(file.parent / path)
+        return file_bytes(self.paths[file].parent / path)
 
     def name(self, number: int) -> str:
         """The file and the row."""
         return f"{self.source} row {number}"
+
+
+class _Rows(NamedTuple):
+    """The columns of several files, and the number of the first row of each, and of all."""
+
+    columns: tuple[pa.ChunkedArray, ...]
+    starts: np.ndarray[Any, np.dtype[np.int64]]
+
+
+def _read_column(path: Path, column: str) -> pa.ChunkedArray:
+    """A column in memory; group by group, because the whole file would be held beside it otherwise."""
+    with pq.ParquetFile(path) as file:
+        kind = file.schema_arrow.field(column).type
+        groups = [file.read_row_group(number, columns=[column]).column(0) for number in range(file.num_row_groups)]
+        return pa.chunked_array([chunk for group in groups for chunk in group.chunks], kind)
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,8 @@ def parquet_source(paths: Sequence[Path], spec: str) -> Source:
     """
     schemas = [_schema(path, spec) for path in paths]
     image, label = (_column(schemas[0], names, spec) for names in (IMAGE_NAMES, LABEL_NAMES))
-    _check_images(schemas[0], image, spec)
+    for path, schema in zip(paths, schemas, strict=True):
+        _check_images(schema, _column(schema, (image,), str(path)), str(path) if len(paths) > 1 else spec)
     labels = [_read_labels(path, label, spec) for path in paths]
     if not sum(map(len, labels)):
         raise DataError(f"a data set must have images, but '{spec}' has no rows; check where it was written")
