@@ -6,7 +6,7 @@ Shapes: N images of a set, C channels, H W pixels.
 from __future__ import annotations
 
 import threading
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +21,7 @@ from ofa.data.left_out import LeftOut
 from ofa.data.reading import Array, has_white, picture_from, picture_of, pixels_of
 from ofa.data.rule import ImageRule
 from ofa.data.scan import ImageFacts, Looker, Seen, rule_for
-from ofa.data.source import Source, by_name, numbered, some
+from ofa.data.source import Source, by_name, numbered, some, whole_numbers
 from ofa.errors import DataError
 from ofa.progress import Progress
 
@@ -172,7 +172,7 @@ def _classes(
 ) -> tuple[Tensor, tuple[str, ...], tuple[LeftOut, ...]]:
     """The labels of the images that can be read, the names of the classes, and what is left out when both are known."""
     labels, names = source.labels, source.class_names
-    kept = _whole_numbers([seen[row].label for row in rows.tolist()], spec) if labels is None else labels[rows]
+    kept = whole_numbers((seen[row].label for row in rows.tolist()), f"the items of '{spec}'") if labels is None else labels[rows]
     if names is None:
         every = labels if labels is not None else kept
         names = numbered(every) if len(every) else ()
@@ -191,13 +191,6 @@ def _classes(
     if classes is None:
         return kept, names, left_out
     return by_name(kept, names, classes, spec), tuple(classes), left_out
-
-
-def _whole_numbers(labels: Iterable[object], spec: str) -> Tensor:
-    try:
-        return torch.tensor([int(label) for label in labels], dtype=torch.int64)  # type: ignore[call-overload]
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise DataError(f"the items of '{spec}' must be (image, label) with a class index, but {error}; wrap the dataset so") from error
 
 
 def _without_images(labels: Tensor, seen: Sequence[Seen], count: int) -> list[int]:

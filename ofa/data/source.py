@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from ofa.data.items import Items
 from ofa.data.left_out import LeftOut
 from ofa.errors import DataError
 
-__all__ = ["PURPOSES", "Source", "by_name", "numbered", "some"]
+__all__ = ["PURPOSES", "Source", "by_name", "numbered", "some", "whole_numbers"]
 
 PURPOSES = ("train", "training", "val", "valid", "validation", "dev", "test", "testing")
 """What files and folders are called whose images are not of one class but for one purpose."""
@@ -42,6 +43,25 @@ class Source:
 def numbered(labels: Tensor) -> tuple[str, ...]:
     """The names of classes that are known by number alone."""
     return tuple(str(number) for number in range(max(int(labels.max()) + 1, 1)))
+
+
+def whole_numbers(labels: Iterable[Any], of: str) -> Tensor:
+    """Labels that a dataset gives, as int64 [N].
+
+    Raises:
+        DataError: some are no whole numbers.
+    """
+    try:
+        return torch.tensor([_whole(label) for label in labels], dtype=torch.int64)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise DataError(f"{of} must be (image, label) with a class index, but {error}; give whole numbers") from error
+
+
+def _whole(label: Any) -> int:
+    number = int(label)
+    if number != label:
+        raise ValueError(f"one label is {label!r}")
+    return number
 
 
 def by_name(labels: Tensor, names: Sequence[str], classes: Sequence[str], spec: str) -> Tensor:

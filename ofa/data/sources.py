@@ -17,7 +17,7 @@ from ofa.data.items import LABEL_NAMES, DatasetItems, Unreadable
 from ofa.data.parquet import parquet_source, shards_of
 from ofa.data.rule import ImageRule
 from ofa.data.scanned import MEMORY, Scan, scan_source
-from ofa.data.source import Source
+from ofa.data.source import Source, whole_numbers
 from ofa.errors import DataError, nearest
 from ofa.progress import Progress, silent
 
@@ -114,7 +114,7 @@ def scan_data(
 
 def _source(spec: str) -> Source:
     path = Path(spec).expanduser()
-    if path.is_dir():
+    if spec and path.is_dir():
         shards = shards_of(path)
         return parquet_source(shards, spec) if shards else folder_source(path)
     if path.is_file():
@@ -150,10 +150,7 @@ def _targets(dataset: Any, count: int, spec: str) -> Tensor | None:
     targets = getattr(dataset, "targets", None)
     if targets is None or len(targets) != count:
         return None
-    try:
-        return torch.tensor([int(label) for label in targets], dtype=torch.int64)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"the targets of '{spec}' must be class indices, but {error}; give whole numbers") from error
+    return whole_numbers(targets, f"the items of '{spec}'")
 
 
 def _names(dataset: Any) -> tuple[str, ...] | None:

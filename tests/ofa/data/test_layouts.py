@@ -213,6 +213,7 @@ def test_items_may_be_dictionaries(keys: tuple[str, str], named: Any) -> None:
         ({"picture": ARRAY, "label": 0}, "one is a dictionary with picture, label"),
         (("a.png", 0), "images of .* must be PIL images, .* but one is str"),
         ((ARRAY, "cat"), r"must be \(image, label\) with a class index"),
+        ((ARRAY, 0.5), r"class index, but one label is 0\.5; give whole numbers"),
         ((ARRAY, None), r"must be \(image, label\) with a class index"),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from ofa.data import EncodedImages, ImageData, ImageRule, load_data
+from ofa.data import Augmentation, EncodedImages, ImageData, ImageRule, load_data
 from ofa.data.reading import Bytes, Content, UnreadableError, formats, open_image, picture_of, pixels_of, square_of
 from ofa.errors import DataError
 from tests.ofa.data.pictures import encoded, picture, write_classes
@@ -287,6 +287,27 @@ def test_images_in_memory_and_streamed_ones_read_the_same(fit: str, resolution: 
     difference = (here.read(index, resolution).x_BCHW - there.read(index, resolution).x_BCHW).abs()
     assert float(difference.max()) <= (0 if resolution == 18 and fit == "crop" else 1)
     assert torch.equal(here.keys, there.keys)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_alpha_is_resized_like_the_colours(channels: int, tmp_path: Path) -> None:
+    files = {"0.png": encoded(in_mode("RGBA")), "1.png": encoded(in_mode("LA"))}
+    here, there = (load_data(str(write_classes(tmp_path / str(m), files)), channels=channels, memory=m) for m in (2**30, 1))
+    difference = (here.read(torch.arange(4), 9).x_BCHW - there.read(torch.arange(4), 9).x_BCHW).abs()
+    assert float(difference.max()) <= 1
+
+
+@pytest.mark.parametrize("memory", [2**30, 1])
+def test_random_crops_are_shares_of_the_whole_upright_image(memory: int, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    ramp = Image.fromarray(np.tile(np.arange(240, dtype=np.uint8), (180, 1)))  # dark on the left, and so above when it is upright
+    data = load_data(str(write_classes(tmp_path, {"0.png": encoded(ramp, exif=exif)})), memory=memory)
+    augmentation = Augmentation(crop_scale=0.1)
+    boxes = augmentation.boxes(2, torch.Generator().manual_seed(5))
+    assert boxes is not None
+    x = data.read(torch.arange(2), 16, augmentation, torch.Generator().manual_seed(5)).x_BCHW
+    torch.testing.assert_close(x.mean((1, 2, 3)), boxes.centre_B2[:, 1] * 240 - 0.5, atol=1.5, rtol=0)
 
 
 @pytest.mark.parametrize("resolution", [20, 48])
