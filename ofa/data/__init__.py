@@ -6,7 +6,7 @@ from ofa.data.augmentation import Augmentation
 from ofa.data.batches import BatchPlan, batch_indices, batches, default_workers, how_far_ahead, load_batches, make_batch, measure_loader
 from ofa.data.encoded import EncodedImages
 from ofa.data.images import ImageData, Images, Splits, split
-from ofa.data.left_out import LeftOut
+from ofa.data.left_out import LeftOut, left_out_sentences
 from ofa.data.rule import ImageRule
 from ofa.data.scan import ImageFacts
 from ofa.data.scanned import Scan
@@ -29,6 +29,7 @@ __all__ = [
     "default_workers",
     "digits",
     "how_far_ahead",
+    "left_out_sentences",
     "load_batches",
     "load_data",
     "make_batch",

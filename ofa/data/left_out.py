@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-__all__ = ["LeftOut", "LeftOutKind"]
+__all__ = ["LeftOut", "LeftOutKind", "left_out_sentences"]
 
 LeftOutKind = Literal["unreadable", "no image", "no class", "hidden"]
 
@@ -22,3 +23,24 @@ class LeftOut(NamedTuple):
     name: str
     reason: str
     kind: LeftOutKind = "unreadable"
+
+
+_SAID: dict[LeftOutKind, tuple[str, str]] = {
+    "unreadable": ("1 image cannot be read and is skipped", "{} images cannot be read and are skipped"),
+    "no image": ("1 file is no image", "{} files are no images"),
+    "no class": ("1 image or folder belongs to no class", "{} images or folders belong to no class"),
+    "hidden": ("1 file is hidden", "{} files are hidden"),
+}
+
+
+def left_out_sentences(left_out: Sequence[LeftOut], *, names: int = 3) -> tuple[str, ...]:
+    """What a person is told of it: a sentence a kind, with the count and the first ``names`` of them."""
+    said = []
+    for kind, (one, many) in _SAID.items():
+        found = [each for each in left_out if each.kind == kind]
+        if found:
+            reasons = (f"{each.name} ({each.reason})" if kind in ("unreadable", "no class") else each.name for each in found[:names])
+            said.append(
+                f"{one if len(found) == 1 else many.format(len(found))}: {', '.join(reasons)}{' ...' if len(found) > names else ''}"
+            )
+    return tuple(said)

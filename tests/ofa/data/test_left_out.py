@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ofa.data import EncodedImages, ImageData, LeftOut, load_data, scan_data
+from ofa.data import EncodedImages, ImageData, LeftOut, left_out_sentences, load_data, scan_data
 from ofa.data.left_out import LeftOutKind
 from ofa.errors import DataError
 from tests.ofa.data.pictures import encoded, picture, write_classes
@@ -186,3 +186,12 @@ def test_a_set_to_train_on_needs_images_in_every_folder(tmp_path: Path) -> None:
     (root / "notes" / "a.txt").write_text("no image")
     with pytest.raises(DataError, match=r"each class must have images, but .* has none in notes; add some or remove the folder"):
         load_data(str(root))
+
+
+def test_what_is_left_out_is_said_by_kind() -> None:
+    left_out = [LeftOut("a.png", "is empty"), *(LeftOut(f"{number}.txt", "is no image", "no image") for number in range(4))]
+    assert left_out_sentences(left_out) == (
+        "1 image cannot be read and is skipped: a.png (is empty)",
+        "4 files are no images: 0.txt, 1.txt, 2.txt ...",
+    )
+    assert left_out_sentences(()) == ()
