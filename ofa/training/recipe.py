@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from ofa.data import Augmentation, Splits, load_data, split
+from ofa.data import Augmentation, Images, Splits, load_data, split
 from ofa.errors import FileError, RecipeError, SpaceError
 from ofa.families import get_space
 from ofa.progress import Progress, silent
@@ -131,12 +131,23 @@ class Recipe:
         Raises:
             DataError: the data cannot be used.
         """
-        data = load_data(self.data, unreadable=self.unreadable, progress=progress)
-        if not self.test_data:
+        data, test = self.load_sources(progress)
+        if test is None:
             return Splits(*split(data, self.fractions, self.generator("split")))
-        test = load_data(self.test_data, unreadable=self.unreadable, rule=data.rule, classes=data.class_names, progress=progress)
         train, selection = split(data, self.fractions[:2], self.generator("split"))
         return Splits(train, selection, test.normalized(train.normalization))
+
+    def load_sources(self, progress: Progress = silent) -> tuple[Images, Images | None]:
+        """All images of ``data``, and those of ``test_data`` if there are some.
+
+        Raises:
+            DataError: the data cannot be used.
+        """
+        data = load_data(self.data, unreadable=self.unreadable, progress=progress)
+        if not self.test_data:
+            return data, None
+        rule, names = data.rule, data.class_names
+        return data, load_data(self.test_data, unreadable=self.unreadable, rule=rule, classes=names, progress=progress)
 
     def build_supernet(self, num_classes: int) -> Supernet:
         """An untrained supernet; the same for the same seed."""
