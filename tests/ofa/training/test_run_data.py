@@ -355,7 +355,7 @@ def test_a_test_set_of_its_own_is_compared_too(recipe: Recipe, tmp_path: Path) -
     for name in NAMES:
         shutil.rmtree(tests / name)
     photos(tests, 4, first=600)
-    with pytest.raises(DataError, match="has 0 of its 12 images .* --test-data PATH"):
+    with pytest.raises(DataError, match=r"has 0 of its 12 images .* --test-data PATH"):
         again(begun, apart)
 
 
