@@ -11,7 +11,7 @@ from ofa.cli.console import console, progress_bar
 if TYPE_CHECKING:
     from ofa.training import DataChanges, Run, RunData
 
-__all__ = ["DataOption", "TestDataOption", "load_run_data", "say_changes"]
+__all__ = ["DataOption", "TestDataOption", "load_run_data", "say", "say_changes"]
 
 DataOption = Annotated[
     str | None,
@@ -37,4 +37,9 @@ def load_run_data(run: Run, *, data: str | None = None, test_data: str | None = 
 def say_changes(changes: DataChanges) -> None:
     """Say on stderr what a person should know of the data."""
     for sentence in changes.sentences():
-        console.print(f"ofa: {sentence}", markup=False, highlight=False, soft_wrap=True)
+        say(sentence)
+
+
+def say(sentence: str) -> None:
+    """Say something on stderr."""
+    console.print(f"ofa: {sentence}", markup=False, highlight=False, soft_wrap=True)
