@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -96,7 +97,8 @@ def data_of_run(
     check_places(now)
     if record is None:
         return RunData(splits=now.load_splits(progress), record=None, changes=DataChanges(recorded=False))
-    images, test = now.load_sources(progress)
+    facts = record.facts
+    images, test = now.load_sources(progress, rule=facts.rule, test_classes=facts.class_names, known=record.known)
     is_test_N = (record.parts == _TEST) & (test is not None)
     found = [Comparison(record, ~is_test_N, images, now.data)]
     if test is not None:
@@ -105,7 +107,7 @@ def data_of_run(
         for comparison in found:
             comparison.check_exact()
     parts = [part for part in PARTS if part != "unused"]
-    splits = Splits(*(_picked(found, part, record.facts, exact=exact) for part in parts))
+    splits = Splits(*(_picked(found, part, facts, exact=exact) for part in parts))
     return RunData(splits=splits, record=record, changes=_changes(found, splits, exact=exact))
 
 
@@ -121,7 +123,10 @@ def _picked(found: Sequence[Comparison], part: str, facts: Facts, *, exact: bool
             f"a run must have images in each part, but of '{source.line}' none of its images of the {part} part is left; put them back, or "
             "train a new run"
         )
-    return source.images.pick(index).normalized(facts.normalization)
+    images: Any = source.images  # every kind of images is a dataclass with this field
+    # Images may have gone since: a network that knows its classes can be judged on one of them, but not trained.
+    chosen: Images = replace(images, least_classes=2 if part == "train" else 1).pick(index)
+    return chosen.normalized(facts.normalization)
 
 
 def _changes(found: Sequence[Comparison], splits: Splits, *, exact: bool) -> DataChanges:
@@ -166,4 +171,5 @@ def _facts(recipe: Recipe, train: Images) -> Facts:
         test_data=test_data,
         fractions=recipe.fractions,
         seed=recipe.seed,
+        rule=train.rule,
     )

@@ -224,6 +224,17 @@ def test_images_that_are_gone_are_told(recipe: Recipe, folder: Path) -> None:
     assert sum(map(len, found.splits)) == 34
 
 
+def test_a_part_may_lose_all_images_of_a_class(recipe: Recipe, folder: Path) -> None:
+    begun = first_data(recipe)
+    tested = set(contents(begun.splits.test))
+    for path in [*folder.glob("ant/*"), *folder.glob("bee/*")]:
+        if contents_of(path) in tested:
+            path.unlink()
+    found = again(begun, recipe)
+    assert names_of(found.splits.test) == ["cat"] * 3
+    assert found.changes.removed == {"test": 6}
+
+
 def test_a_part_without_images_is_refused(recipe: Recipe, folder: Path) -> None:
     begun = first_data(recipe)
     tested = set(contents(begun.splits.test))
@@ -343,6 +354,20 @@ def test_names_that_changed_places_are_refused(recipe: Recipe, tmp_path: Path) -
             again(begun, apart)
 
 
+def test_a_test_set_may_lack_classes(recipe: Recipe, tmp_path: Path) -> None:
+    tests = photos(tmp_path / "others", 4, first=500)
+    apart = replace(recipe, test_data=str(tests), fractions=(0.75, 0.25, 0.0))
+    shutil.rmtree(tests / "ant")
+    begun = first_data(apart)
+    assert set(names_of(begun.splits.test)) == {"bee", "cat"}
+    assert same(begun.splits, again(begun, apart).splits)
+    shutil.rmtree(tests / "cat")
+    assert set(names_of(again(begun, apart).splits.test)) == {"bee"}
+    (tests / "bee").rename(tests / "dog")
+    with pytest.raises(DataError, match="dog"):
+        again(begun, apart)
+
+
 def test_a_test_set_of_its_own_is_compared_too(recipe: Recipe, tmp_path: Path) -> None:
     tests = photos(tmp_path / "others", 4, first=500)
     apart = replace(recipe, test_data=str(tests), fractions=(0.75, 0.25, 0.0))
@@ -382,6 +407,31 @@ def test_the_record_is_read_back_as_it_was(recipe: Recipe, tmp_path: Path) -> No
     for name in ("keys", "parts", "labels"):
         assert np.array_equal(getattr(loaded, name), getattr(record, name))
     assert DataRecord.load(tmp_path / "photos") is None
+
+
+def test_the_record_knows_its_keys(recipe: Recipe) -> None:
+    record = first_data(recipe).record
+    assert record is not None
+    keys = [key.tobytes() for key in record.keys]
+    assert all(key in record.known for key in keys)
+    assert not any(key in record.known for key in (bytes(16), bytes([255] * 16), keys[0][:-1], keys[0][:-1] + b"x", keys[0].hex()))
+
+
+def test_images_are_read_as_when_the_run_began(recipe: Recipe, folder: Path) -> None:
+    """A white that no format fixes stays what it was, whatever image comes later."""
+    for path in list(folder.glob("*/*")):
+        with Image.open(path) as image:
+            Image.fromarray(np.asarray(image)[..., 0].astype(np.int32) * 200).save(path.with_suffix(".tiff"))
+        path.unlink()
+    begun = first_data(recipe)
+    assert begun.record is not None
+    assert begun.record.facts.rule.integer_white == 65535
+    Image.fromarray(np.full((8, 8), 200_000, np.int32)).save(folder / "ant" / "brighter.tiff")
+    with pytest.raises(DataError, match=r"brighter\.tiff"):
+        again(begun, recipe)
+    found = again(begun, replace(recipe, unreadable="skip"))
+    assert same(begun.splits, found.splits)
+    assert found.splits.train.rule == begun.record.facts.rule
 
 
 def test_the_digest_is_of_contents_and_classes(recipe: Recipe, folder: Path) -> None:
