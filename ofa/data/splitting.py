@@ -16,7 +16,7 @@ from torch import Tensor
 from ofa.data.images import Images
 from ofa.errors import DataError
 
-__all__ = ["WholeKeys", "split", "split_indices", "whole_keys"]
+__all__ = ["split", "split_indices", "whole_keys"]
 
 AnyImages = TypeVar("AnyImages", bound=Images)
 WholeKeys = np.ndarray[Any, np.dtype[np.void]]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +21,6 @@ import pyarrow.parquet as pq
 from ofa import __version__
 from ofa.data import ImageRule
 from ofa.data.images import KEY_BYTES, Normalization
-from ofa.data.splitting import WholeKeys, whole_keys
 from ofa.errors import FileError, RecipeError
 from ofa.files import replacing
 from ofa.training.tables import build
@@ -106,9 +105,10 @@ class DataRecord:
         return dict(zip(PARTS, np.bincount(self.parts, minlength=len(PARTS)).tolist(), strict=True))
 
     @property
-    def known(self) -> Container[bytes]:
+    def known(self) -> frozenset[bytes]:
         """The keys, to be asked for one by one."""
-        return _Known(np.sort(whole_keys(self.keys)))
+        joined = self.keys.tobytes()
+        return frozenset(joined[start : start + KEY_BYTES] for start in range(0, len(joined), KEY_BYTES))
 
     @property
     def digest(self) -> str:
@@ -166,20 +166,6 @@ class DataRecord:
         if record.digest != metadata.get("digest") or record.counts != metadata.get("counts"):
             raise _damaged(path, "its images do not have the digest that it was written with")
         return record
-
-
-class _Known:
-    """Keys in their order; a set of a million of them would take ten times the memory."""
-
-    def __init__(self, rising: WholeKeys) -> None:
-        self._rising = rising
-
-    def __contains__(self, key: object) -> bool:
-        if not isinstance(key, bytes) or len(key) != KEY_BYTES or not len(self._rising):
-            return False
-        wanted = np.frombuffer(key, self._rising.dtype)[0]
-        place = int(np.searchsorted(self._rising, wanted))
-        return place < len(self._rising) and bool(self._rising[place] == wanted)
 
 
 def _check_stamp(path: Path, metadata: Any) -> None:
