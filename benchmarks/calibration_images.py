@@ -44,7 +44,7 @@ def main() -> None:
 def measure(path: Path, networks: int, test_images: int) -> list[dict[str, Any]]:
     """By number of images: the accuracy of each network, their mean, and how far any is from that with the most images."""
     run = load_run(path)
-    splits = run.recipe.load_splits()
+    splits = run.load_data().splits
     test = splits.test.subset(torch.arange(min(test_images, len(splits.test))))
     space = run.supernet.space
     drawn = make_sampler("strata", space).draw(space, networks - 2, np.random.default_rng(0))

@@ -13,7 +13,7 @@ from ofa.calibrate import calibrate
 from ofa.data import Images
 from ofa.progress import Progress, silent
 from ofa.supernet import Supernet
-from ofa.training.evaluation import evaluate
+from ofa.training.evaluation import check_classes, evaluate
 from ofa.training.single import FineTuning, train_network
 
 __all__ = ["FineTuning", "SpecializeMetrics", "Specialized", "specialize"]
@@ -74,8 +74,11 @@ def specialize(
 
     Raises:
         ArchError: ``arch`` is not a point of the space.
+        DataError: the supernet has another number of outputs than the data has classes.
         RecipeError: an impossible value, or a loss that is no longer finite.
     """
+    for data in (train_data, evaluation_data):
+        check_classes(supernet.space.num_classes, data.class_names)
     started = time.perf_counter()
     resolution = arch.resolution
     network, teacher = (_calibrated(supernet, choice, train_data) for choice in (arch, supernet.space.largest(resolution)))

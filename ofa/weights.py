@@ -17,7 +17,7 @@ from ofa.families import get_space
 from ofa.files import replacing
 from ofa.space import Space
 
-__all__ = ["SCHEMA", "Weights", "check_names", "read_weights", "write_weights"]
+__all__ = ["SCHEMA", "Weights", "check_finite", "check_names", "read_weights", "write_weights"]
 
 SCHEMA = 1
 
@@ -41,9 +41,10 @@ class Weights:
         """Copy every tensor into the one of its name; nothing is copied unless all names and shapes agree.
 
         Raises:
-            WeightsError: a tensor is missing, superfluous or of another shape.
+            WeightsError: a tensor is missing, superfluous, of another shape, or not finite.
         """
         check_names(str(self.path), {name: tensor.shape for name, tensor in self.tensors.items()}, targets)
+        check_finite(self.tensors, f"'{self.path}'")
         for name, target in targets.items():
             target.copy_(self.tensors[name])
 
@@ -62,6 +63,18 @@ def check_names(source: str, shapes: Mapping[str, torch.Size], targets: Mapping[
                 f"{source} must fit its space, but {name} has shape {list(shapes[name])} instead of {list(target.shape)}; "
                 "name the space and number of classes it is of"
             )
+
+
+def check_finite(tensors: Mapping[str, torch.Tensor], source: str) -> None:
+    """Raise WeightsError, naming the first tensor, where one holds NaN or infinity."""
+    wrong = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
+    if wrong:
+        values = tensors[wrong[0]].flatten()
+        first = float(values[~torch.isfinite(values)][0])
+        raise WeightsError(
+            f"{source} must hold finite weights, but {len(wrong)} of {len(tensors)} tensors do not, first {wrong[0]} with {first}; "
+            "take an earlier checkpoint, or train again with a lower learning rate"
+        )
 
 
 def write_weights(tensors: Mapping[str, torch.Tensor], path: str | os.PathLike[str], metadata: Mapping[str, str]) -> None:

@@ -17,7 +17,7 @@ from ofa.data import Images
 from ofa.progress import Progress, silent
 from ofa.space import Rows, Space
 from ofa.supernet import Supernet
-from ofa.training import evaluate
+from ofa.training import check_classes, evaluate
 from search.pareto import Floats
 
 __all__ = ["AccuracySource", "MeasuredAccuracy"]
@@ -52,6 +52,9 @@ class MeasuredAccuracy:
         calibration_data: images whose statistics the batch norms take, usually those of training.
         calibration_images: how many of them.
         progress: told how many of the networks asked for are measured.
+
+    Raises:
+        DataError: the supernet has another number of outputs than the data has classes.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class MeasuredAccuracy:
         calibration_images: int = CALIBRATION_IMAGES,
         progress: Progress = silent,
     ) -> None:
+        check_classes(supernet.space.num_classes, data.class_names)
         self._supernet = supernet
         self._data = data
         self._calibration_data = calibration_data
@@ -73,6 +77,8 @@ class MeasuredAccuracy:
         for tensor in supernet.state_dict().values():
             digest.update(tensor.cpu().numpy().tobytes())
         self._digest = digest.hexdigest()[:12]
+        contents = b"".join(images.keys.numpy().tobytes() for images in (data, calibration_data))
+        self._images_digest = hashlib.sha256(contents).hexdigest()[:12]
 
     @property
     def space(self) -> Space:
@@ -83,7 +89,7 @@ class MeasuredAccuracy:
     def provenance(self) -> dict[str, Any]:
         """What is measured, as JSON values."""
         images = {"images": len(self._data), "calibration_images": self._calibration_images}
-        return {"source": "measured", "supernet_digest": self._digest, **images}
+        return {"source": "measured", "supernet_digest": self._digest, "images_digest": self._images_digest, **images}
 
     def of_rows(self, rows_NC: Rows, /) -> Floats:
         """The accuracies (0..1) of encoded archs; each network is measured once."""

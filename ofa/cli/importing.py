@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ofa.cli.console import JsonOption, emit, format_bytes, format_count
+from ofa.cli.console import JsonOption, emit, format_bytes, format_count, progress_bar
+from ofa.cli.run_data import say
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from ofa.interop.checkpoints import Checkpoint
     from ofa.space import Space
-    from ofa.training import Recipe
+    from ofa.training import DataRecord, Recipe
 
 __all__ = ["import_arch", "import_predictor", "import_weights", "register"]
 
@@ -45,14 +47,19 @@ def weights(
         Path, typer.Option("--output", "-o", metavar="RUN", help="Folder to write as a run, or a file whose name ends in .safetensors.")
     ],
     classes: ClassesOption = None,
-    data: Annotated[str, typer.Option("--data", help="Data set that later commands shall use with the run.")] = _DATA,
+    data: Annotated[
+        str | None, typer.Option("--data", metavar="DATA", help="Images that later commands shall use with the run; they are recorded.")
+    ] = None,
+    ema: Annotated[bool, typer.Option("--ema", help="Take the moving average of the weights where the file has both.")] = False,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
     """Bring a trained supernet."""
     from ofa.families import get_space
 
-    report = import_weights(file, get_space(space, classes), output, data=data, overwrite=overwrite)
+    report = import_weights(file, get_space(space, classes), output, data=data, ema=ema, overwrite=overwrite)
+    for sentence in report["remarks"]:
+        say(sentence)
     emit(report, json=json, render=lambda: _lines(report))
 
 
@@ -79,7 +86,9 @@ def predictor(
     emit(report, json=json, render=lambda: _lines(report))
 
 
-def import_weights(file: Path, space: Space, output: Path, *, data: str = _DATA, overwrite: bool = False) -> dict[str, Any]:
+def import_weights(
+    file: Path, space: Space, output: Path, *, data: str | None = None, ema: bool = False, overwrite: bool = False
+) -> dict[str, Any]:
     """Read a supernet of MIT's package and write it as a run, or as one file.
 
     The run has no metrics, and its recipe's one phase leaves all genes free, as in the last phase of the original training.
@@ -88,7 +97,8 @@ def import_weights(file: Path, space: Space, output: Path, *, data: str = _DATA,
         file: what ``torch.save`` wrote.
         space: what it is of.
         output: folder of the run, or a file that ends in ``.safetensors``.
-        data: name of the data set in the run's recipe.
+        data: the images that later commands shall use with the run, which are read and recorded; None for some that are not at hand.
+        ema: whether to take the moving average of the weights where the file has both.
         overwrite: whether what is there may be replaced.
 
     Returns:
@@ -102,7 +112,8 @@ def import_weights(file: Path, space: Space, output: Path, *, data: str = _DATA,
     from ofa.errors import FileError
     from ofa.families import lower
     from ofa.interop import mit
-    from ofa.training import save_run
+    from ofa.interop.checkpoints import open_checkpoint
+    from ofa.training import begin_run, save_run
     from ofa.training.checkpoint import WEIGHTS
 
     single = output.suffix == ".safetensors"
@@ -110,17 +121,25 @@ def import_weights(file: Path, space: Space, output: Path, *, data: str = _DATA,
     check_folder(output)
     if target.exists() and not overwrite:
         raise FileError(f"'{output}' must not hold weights yet, but '{target}' is there; choose another name or add --overwrite")
-    supernet = mit.load_supernet(file, space)
+    found = open_checkpoint(file, ema=ema)
+    supernet = mit.load_supernet(found, space)
+    remarks = [_which(found)] if found.entry and found.others else []
     if single:
         supernet.save(target, metadata={"source": f"{file.name}, imported from MIT's once-for-all"})
     else:
-        save_run(output, supernet, _recipe(space, data), ())
+        recipe = _recipe(space, data or _DATA)
+        record, sentences = (None, []) if data is None else _record(recipe, space)
+        remarks += sentences
+        begin_run(output, recipe, record)
+        save_run(output, supernet, recipe, ())
     largest = costs(lower(space, space.largest()))
     return {
         "weights": str(target),
         "space": space.name,
         "num_classes": space.num_classes,
         "tensors": len(supernet.named_tensors()),
+        "entry": found.entry,
+        "remarks": remarks,
         "largest": {"resolution": space.resolutions[-1], **largest},
     }
 
@@ -174,6 +193,27 @@ def import_predictor(file: Path, output: Path, *, space: str) -> dict[str, Any]:
     return {"path": str(output), "space": loaded.space_name, **loaded.provenance}
 
 
+def _which(found: Checkpoint) -> str:
+    """Which of the weights of a file were taken."""
+    kind = "the moving average of the weights" if found.averaged else "the weights"
+    other = "leave out --ema" if found.averaged else "add --ema"
+    return f"{kind} in '{found.entry}' are taken, and those in {', '.join(found.others)} left; {other} to take the others"
+
+
+def _record(recipe: Recipe, space: Space) -> tuple[DataRecord | None, list[str]]:
+    """The record of an imported run's data; None, and the reason, where the data cannot be what it was trained on."""
+    from ofa.errors import DataError
+    from ofa.training import check_classes, first_data
+
+    try:
+        with progress_bar(f"reading {recipe.data}") as progress:
+            found = first_data(recipe, progress)
+        check_classes(space.num_classes, found.splits.train.class_names)
+    except DataError as error:
+        return None, [f"the run is written without a record of its data, and commands that need images will refuse these, because {error}"]
+    return found.record, list(found.changes.sentences())
+
+
 def _recipe(space: Space, data: str) -> Recipe:
     from dataclasses import replace
 
@@ -188,6 +228,8 @@ def _lines(report: dict[str, Any]) -> RenderableType:
 
     table = Table("", "", show_header=False)
     for key, value in report.items():
+        if key == "remarks" or value == "":
+            continue
         if key in ("macs", "params"):
             table.add_row(key, format_count(value))
         elif key.endswith("_bytes"):

@@ -9,6 +9,7 @@ import typer
 
 from ofa.cli.console import JsonOption, emit, progress_bar
 from ofa.cli.outputs import check_folder
+from ofa.cli.run_data import DataOption, TestDataOption, load_run_data
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from ofa.arch import Arch
+    from ofa.data import Splits
+    from ofa.training import Run
     from search.pareto import Floats
     from search.predictor import AccuracyPredictor
 
@@ -59,15 +62,28 @@ def fit(
     space: Annotated[str | None, typer.Option("--space", metavar="SPACE", help="Space of a CSV file without the column arch.")] = None,
     classes: Annotated[int | None, typer.Option(min=2, help="Classes, for a CSV file of a space with another number.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the networks and of the cross-validation.")] = 0,
+    data: DataOption = None,
+    test_data: TestDataOption = None,
     json: JsonOption = False,
 ) -> None:
     """Measure networks of a trained supernet, and learn to predict the accuracy of all others."""
-    report = fit_predictor(source, output, nets=nets, rounds=rounds, space=space, classes=classes, seed=seed)
+    report = fit_predictor(
+        source, output, nets=nets, rounds=rounds, space=space, classes=classes, seed=seed, data=data, test_data=test_data
+    )
     emit(report, json=json, render=lambda: _render(report))
 
 
 def fit_predictor(
-    source: Path, output: Path, *, nets: int, classes: int | None, seed: int, rounds: int = _ROUNDS, space: str | None = None
+    source: Path,
+    output: Path,
+    *,
+    nets: int,
+    classes: int | None,
+    seed: int,
+    rounds: int = _ROUNDS,
+    space: str | None = None,
+    data: str | None = None,
+    test_data: str | None = None,
 ) -> dict[str, Any]:
     """Fit a predictor to a run or to a CSV file, and write it.
 
@@ -79,6 +95,8 @@ def fit_predictor(
         seed: of networks and folds.
         rounds: in which networks of a run are chosen, as ``search.active.fit_actively``.
         space: name of the space of a CSV file's networks, where it does not name it.
+        data: where a run's images are now, if they moved.
+        test_data: where those to test on are now, if they moved.
 
     Returns:
         the JSON object of ``ofa predictor fit --json``.
@@ -88,13 +106,21 @@ def fit_predictor(
     """
     import numpy as np
 
+    from ofa.training import load_run
+
     check_folder(output)
     rng = np.random.default_rng(seed)
-    predictor = _from_csv(source, space, classes, rng) if source.is_file() else _from_run(source, nets, rounds, rng)
+    changes: dict[str, Any] = {}
+    if source.is_file():
+        predictor = _from_csv(source, space, classes, rng)
+    else:
+        run = load_run(source)
+        found = load_run_data(run, data=data, test_data=test_data)
+        predictor, changes = _from_run(run, found.splits, nets, rounds, rng), {"data_changes": found.changes.to_json()}
     predictor.save(output)
     low, high = predictor.span
     span = {"least_accuracy": low, "greatest_accuracy": high}
-    return {"space": predictor.space_name, **predictor.provenance, **span, "seed": seed, "predictor": str(output)}
+    return {"space": predictor.space_name, **predictor.provenance, **span, "seed": seed, "predictor": str(output), **changes}
 
 
 def _from_csv(path: Path, name: str | None, classes: int | None, rng: np.random.Generator) -> AccuracyPredictor:
@@ -106,13 +132,11 @@ def _from_csv(path: Path, name: str | None, classes: int | None, rng: np.random.
     return AccuracyPredictor.fit(get_space(archs[0].space, classes), archs, accuracies, rng)
 
 
-def _from_run(folder: Path, nets: int, rounds: int, rng: np.random.Generator) -> AccuracyPredictor:
-    from ofa.training import load_run
+def _from_run(run: Run, data: Splits, nets: int, rounds: int, rng: np.random.Generator) -> AccuracyPredictor:
     from search.accuracy import MeasuredAccuracy
     from search.active import fit_actively
 
-    run = load_run(folder)
-    data, space = run.recipe.load_splits(), run.supernet.space
+    space = run.supernet.space
     with progress_bar(f"networks of {space.name}") as progress:
         before = 0
 

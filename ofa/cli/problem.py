@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from ofa.cli.run_data import load_run_data
+
 if TYPE_CHECKING:
     from latency_tables import LatencyTable
     from ofa.space import Space
@@ -45,6 +47,8 @@ class ProblemOfFiles:
         trades: what to trade against accuracy, of ``TRADES``, perhaps with ``@DEVICE``; None for the problem's own
             choice, empty for nothing.
         seed: of measurements.
+        data: where the run's images are now, if they moved.
+        test_data: where those to test on are now, if they moved.
     """
 
     space: str | None
@@ -57,6 +61,8 @@ class ProblemOfFiles:
     budget: Budget
     trades: Sequence[str] | None = None
     seed: int = field(default=0)
+    data: str | None = None
+    test_data: str | None = None
 
     def __call__(self) -> Problem:
         """Read the files.
@@ -80,7 +86,7 @@ class ProblemOfFiles:
         wanted = None if self.space is None else get_space(self.space)
         if self.predictor is None:
             assert self.supernet is not None
-            space, measured = _measured_accuracy(self.supernet, wanted)
+            space, measured = self._measured_accuracy(self.supernet, wanted)
             return space, measured, space.resolutions
         if self.predictor.suffix == ".safetensors":
             from ofa.interop import mit
@@ -93,6 +99,23 @@ class ProblemOfFiles:
         if wanted is not None and wanted.name != loaded.space.name:  # its number of classes is its own, which a name does not tell
             AccuracyPredictor.load(self.predictor, wanted)  # raises, and says what is wrong
         return loaded.space, loaded, loaded.space.resolutions
+
+    def _measured_accuracy(self, folder: Path, wanted: Space | None) -> tuple[Space, AccuracySource]:
+        from multiprocessing import parent_process
+
+        from ofa.training import load_run
+        from search.accuracy import MeasuredAccuracy
+
+        run = load_run(folder)
+        # Workers read the same images anew, and what is to be said of them is said once.
+        if parent_process() is None:
+            found = load_run_data(run, data=self.data, test_data=self.test_data)
+        else:
+            found = run.load_data(data=self.data or "", test_data=self.test_data or "")
+        source = MeasuredAccuracy(run.supernet, found.splits.selection, found.splits.train)
+        space = wanted or run.supernet.space
+        # The run's own space has as many classes as its data.
+        return run.supernet.space if space.name == run.supernet.space.name else space, source
 
     def _common(self, space: Space, known: Sequence[int], tables: Sequence[LatencyTable]) -> list[int]:
         """The resolutions that are asked for, or else all that every source knows."""
@@ -145,14 +168,3 @@ class ProblemOfFiles:
             else:
                 found += [f"{column}@{each}" for each in ([device] if device else devices)]
         return tuple(dict.fromkeys(found))
-
-
-def _measured_accuracy(folder: Path, wanted: Space | None) -> tuple[Space, AccuracySource]:
-    from ofa.training import load_run
-    from search.accuracy import MeasuredAccuracy
-
-    run = load_run(folder)
-    data = run.recipe.load_splits()
-    source, space = MeasuredAccuracy(run.supernet, data.selection, data.train), wanted or run.supernet.space
-    # The run's own space has as many classes as its data.
-    return run.supernet.space if space.name == run.supernet.space.name else space, source

@@ -15,6 +15,7 @@ from ofa.cli.console import JsonOption, emit, format_ms, format_percent, progres
 from ofa.cli.devices import FoldersOption
 from ofa.cli.outputs import check_folder
 from ofa.cli.problem import TRADES, ProblemOfFiles
+from ofa.cli.run_data import DataOption, TestDataOption
 from ofa.cli.table import ResolutionsOption
 from ofa.cli.threads import let_threads_sleep
 
@@ -82,6 +83,8 @@ def search(
     accuracy: Accuracy = None,
     expected: ExpectedOption = False,
     folders: FoldersOption = None,
+    data: DataOption = None,
+    test_data: TestDataOption = None,
     json: JsonOption = False,
 ) -> None:
     """Find the best networks for every budget; limits given here are kept by all of them."""
@@ -108,6 +111,8 @@ def search(
         budget=budget,
         trades=() if best else trade,
         seed=seed,
+        data=data,
+        test_data=test_data,
     )
     if evaluations is None:
         evaluations = 0 if supernet is not None or device else _EVALUATIONS

@@ -10,12 +10,13 @@ import typer
 
 from ofa.cli.budgets import Accuracy, ExpectedOption, Latencies, Macs, Memory, Params, Weights, budget_of
 from ofa.cli.console import JsonOption, emit, format_bytes, format_count, format_percent, progress_bar
+from ofa.cli.run_data import DataOption, TestDataOption, load_run_data
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from ofa.arch import Arch
-    from ofa.training import Run
+    from ofa.training import Run, RunData
     from search.budget import Budget
     from search.front import Candidate
 
@@ -43,6 +44,8 @@ def specialize(
     expected: ExpectedOption = False,
     epochs: Annotated[int, typer.Option(min=0, help="Epochs of fine-tuning with the largest network as teacher; 0 only calibrates.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the order and the augmentation of the images.")] = 0,
+    data: DataOption = None,
+    test_data: TestDataOption = None,
     json: JsonOption = False,
 ) -> None:
     """Extract one network, calibrate it, fine-tune it and write it as a bundle."""
@@ -62,7 +65,18 @@ def specialize(
             raise typer.BadParameter("budgets need a front to ask; add --front, or leave them out.", param_hint="--arch")
         assert arch is not None
         promise, device, chosen = None, None, Arch.load(arch)
-    report = specialize_run(load_run(run), chosen, output, epochs=epochs, seed=seed, source=str(run), promise=promise, device=device)
+    report = specialize_run(
+        load_run(run),
+        chosen,
+        output,
+        epochs=epochs,
+        seed=seed,
+        source=str(run),
+        promise=promise,
+        device=device,
+        data=data,
+        test_data=test_data,
+    )
     emit(report, json=json, render=lambda: _render(report))
 
 
@@ -84,6 +98,8 @@ def specialize_run(
     source: str | None = None,
     promise: Candidate | None = None,
     device: str | None = None,
+    data: str | None = None,
+    test_data: str | None = None,
 ) -> dict[str, Any]:
     """Specialize a network of a trained supernet and write its bundle.
 
@@ -96,6 +112,8 @@ def specialize_run(
         source: what the bundle's card calls the run.
         promise: the answer of a front that the network is, whose latency goes on the card.
         device: name of the device that this latency is of.
+        data: where the run's images are now, if they moved.
+        test_data: where those to test on are now, if they moved.
 
     Returns:
         the JSON object of ``ofa specialize --json``; accuracies are shares (0..1) of the test part, which was used for nothing else.
@@ -113,7 +131,8 @@ def specialize_run(
 
     check_folder(output)
     run.supernet.space.check(arch)
-    splits = run.recipe.load_splits()
+    found = load_run_data(run, data=data, test_data=test_data)
+    splits = found.splits
     with progress_bar("fine-tuning") as progress:
         made = make(
             run.supernet,
@@ -127,8 +146,8 @@ def specialize_run(
         )
     mean, std = splits.train.normalization
     provenance = {
-        "data": run.recipe.data,
         "run": source,
+        **_known_of(found, run),
         "recipe_seed": run.recipe.seed,
         "seed": seed,
         "test_images": len(splits.test),
@@ -145,7 +164,27 @@ def specialize_run(
         generator=torch.Generator().manual_seed(seed),
     )
     counted = {name: getattr(bundle.card, name) for name in ("macs", "params", "weight_bytes", "peak_activation_bytes")}
-    return {"bundle": str(output), "arch": arch.to_json(), "test_images": len(splits.test), **asdict(made.metrics), **counted}
+    return {
+        "bundle": str(output),
+        "arch": arch.to_json(),
+        "test_images": len(splits.test),
+        **asdict(made.metrics),
+        **counted,
+        "data_changes": found.changes.to_json(),
+    }
+
+
+def _known_of(found: RunData, run: Run) -> dict[str, Any]:
+    """What the bundle's card says of the images: their name as it was typed, and whether they are what the run began with."""
+    if found.record is None:
+        return {"data": run.recipe.data}
+    record = found.record
+    return {
+        "data": record.facts.data.typed,
+        "data_digest": record.digest,
+        "data_images": record.counts,
+        "data_changed": found.changes.changed,
+    }
 
 
 def _promised(promise: Candidate | None, device: str | None) -> dict[str, Any]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ofa.cli.console import JsonOption, console, emit, format_count, format_percent, progress_bar
+from ofa.cli.run_data import DataOption, TestDataOption, say_changes
 from ofa.progress import silent
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
     from ofa.data import Splits
     from ofa.supernet import Supernet
-    from ofa.training import EpochMetrics, Recipe, Setback, TrainingState
+    from ofa.training import DataRecord, EpochMetrics, Recipe, Setback, TrainingState
     from ofa.training.distributed import World
 
 __all__ = ["register", "train", "train_recipe"]
@@ -47,6 +49,8 @@ def train(
     device: Annotated[str | None, typer.Option("--device", help="Where to train: cpu, cuda or cuda:1; a GPU if there is one.")] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write the metrics for TensorBoard, into RUN.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is already there.")] = False,
+    data: DataOption = None,
+    test_data: TestDataOption = None,
     json: JsonOption = False,
 ) -> None:
     """Train a supernet by a recipe, on one processor or, under torchrun, on several."""
@@ -59,12 +63,16 @@ def train(
     recipe = load_recipe(config, changes or ())
     if output is None and not dry_run:
         raise typer.BadParameter("name the folder to write, for example -o digits.run", param_hint="--output")
+    if (data or test_data) and not resume:
+        raise typer.BadParameter("it is for a run that goes on; name other images with --set data=PATH.", param_hint="--data")
     with joined(device) as world:
         if dry_run:
             report = dry_run_recipe(recipe, world)
         else:
             assert output is not None
-            report = train_recipe(recipe, output, overwrite=overwrite, resume=resume, tensorboard=tensorboard, world=world)
+            report = train_recipe(
+                recipe, output, overwrite=overwrite, resume=resume, tensorboard=tensorboard, world=world, data=data, test_data=test_data
+            )
         if world.is_first:
             emit(report, json=json, render=lambda: render_dry_run(report) if dry_run else _render(report))
 
@@ -77,6 +85,8 @@ def train_recipe(
     resume: bool = False,
     tensorboard: bool = False,
     world: World | None = None,
+    data: str | None = None,
+    test_data: str | None = None,
 ) -> dict[str, Any]:
     """Train a supernet and write its run.
 
@@ -87,6 +97,8 @@ def train_recipe(
         resume: go on with the run that is there.
         tensorboard: also write event files.
         world: the processes that train together; the first of them writes.
+        data: where the images of a run that goes on are now, if they moved.
+        test_data: where those to test on are now, if they moved.
 
     Returns:
         the JSON object of ``ofa train --json``. Its accuracies are those of calibrated networks on the selection part.
@@ -101,13 +113,21 @@ def train_recipe(
     world = world or ALONE
     check_folder(output)
     state, earlier = _stand(recipe, output, overwrite=overwrite, resume=resume, world=world)
+    own, record = _begun(recipe, output) if resume else (recipe, None)
+    own = replace(own, data=data or own.data, test_data=test_data or own.test_data)
     world.wait()  # none may see what the first begins to write
-    with _bar(f"reading {recipe.data}", world) as progress:
-        splits = recipe.load_splits(progress)
-    _say_skipped(splits)
+    with _bar(f"reading {own.data}", world) as progress:
+        if state is None and record is None:
+            found = training.first_data(own, progress)
+        else:
+            found = training.data_of_run(own, record, exact=True, progress=progress)
+    splits = found.splits
+    if world.is_first:
+        say_changes(found.changes)
+        _say_skipped(splits)
     supernet = recipe.build_supernet(splits.train.num_classes).to(world.device)
     if state is None and world.is_first:
-        training.begin_run(output, recipe)
+        training.begin_run(output, own, found.record)
     with ExitStack() as stack:
         writer = _Writer(output, recipe, world, stack, tensorboard=tensorboard)
         later = training.train(
@@ -124,7 +144,7 @@ def train_recipe(
         )
     metrics = [*earlier, *later]
     if world.is_first:
-        training.save_run(output, supernet, recipe, metrics)
+        training.save_run(output, supernet, own, metrics)
     return {
         "run": str(output),
         "space": recipe.space,
@@ -135,7 +155,18 @@ def train_recipe(
         "loss": metrics[-1].loss,
         "duration_s": sum(epoch.duration_s for epoch in metrics),
         "networks": list(_ends(supernet, splits)) if world.is_first else [],
+        "data_changes": found.changes.to_json(),
     }
+
+
+def _begun(recipe: Recipe, output: Path) -> tuple[Recipe, DataRecord | None]:
+    """The recipe of a run that goes on, which finds its images from any folder, and its record of them."""
+    import ofa.training as training
+    from ofa.training.checkpoint import CONFIG
+
+    if not (output / CONFIG).exists():
+        return recipe, None
+    return training.own_recipe(output, recipe), training.DataRecord.load(output)
 
 
 def _stand(

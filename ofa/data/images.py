@@ -1,4 +1,4 @@
-"""Labelled images: what every kind of them offers, those in memory, and how a set is split.
+"""Labelled images: what every kind of them offers, and those in memory.
 
 Shapes: N images of a set, B of a batch, C channels, H W height and width in pixels.
 """
@@ -9,8 +9,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import accumulate, pairwise
-from typing import NamedTuple, Protocol, Self, TypeVar
+from typing import NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -32,7 +31,6 @@ __all__ = [
     "Splits",
     "check_labels",
     "keys_of",
-    "split",
     "unreadable_names",
     "varying",
 ]
@@ -312,47 +310,3 @@ class Splits(NamedTuple):
     train: Images
     selection: Images
     test: Images
-
-
-AnyImages = TypeVar("AnyImages", bound=Images)
-
-
-def split(data: AnyImages, fractions: Sequence[float], generator: torch.Generator) -> tuple[AnyImages, ...]:
-    """Cut a data set at random into parts in which every class has its share.
-
-    Unless ``data`` was given its mean and std, all parts are normalized by those of the first, so that nothing of a test
-    part is known to a network that is trained on the first part.
-
-    Args:
-        data: the set to cut.
-        fractions: share of each part, each above 0, together at most 1.
-        generator: decides which image goes where.
-
-    Raises:
-        DataError: impossible fractions, or a class with fewer images than there are parts.
-    """
-    if not fractions or min(fractions) <= 0 or sum(fractions) > 1 + 1e-9:
-        raise DataError(f"the fractions of a split must be positive and sum to at most 1, but are {list(fractions)}; try 0.7, 0.15, 0.15")
-    chosen: list[list[Tensor]] = [[] for _ in fractions]
-    for label in torch.unique(data.labels).tolist():
-        members = torch.nonzero(data.labels == label).flatten()
-        if len(members) < len(fractions):
-            raise DataError(
-                f"each class must have an image for each of the {len(fractions)} parts, but '{data.class_names[label]}' has "
-                f"{len(members)} in all; add images or leave the class out"
-            )
-        members = members[torch.randperm(len(members), generator=generator)]
-        for part, (start, stop) in enumerate(pairwise(_cuts(len(members), fractions))):
-            chosen[part].append(members[start:stop])
-    mixed = [torch.cat(part)[torch.randperm(sum(map(len, part)), generator=generator)] for part in chosen]
-    normalization = data.pick(mixed[0]).normalization
-    return tuple(data.pick(index).normalized(normalization) for index in mixed)
-
-
-def _cuts(count: int, fractions: Sequence[float]) -> list[int]:
-    """Where ``count`` members are cut so that each part gets its share, to rounding, and at least one."""
-    cuts = [0]
-    for position, total in enumerate(accumulate(fractions)):
-        left = len(fractions) - 1 - position
-        cuts.append(max(cuts[-1] + 1, min(round(total * count), count - left)))
-    return cuts

@@ -31,7 +31,7 @@ from ofa.export.card import Card
 from ofa.export.onnx import export, verify_outputs
 from ofa.families import get_space, lower
 from ofa.files import write_json
-from ofa.weights import check_names, read_weights, write_weights
+from ofa.weights import check_finite, check_names, read_weights, write_weights
 
 __all__ = ["ENGINES", "Bundle", "load_bundle", "write_bundle"]
 
@@ -85,11 +85,12 @@ class Bundle:
         """The network with its weights, in evaluation mode, built anew from the arch.
 
         Raises:
-            WeightsError: the weights are damaged or are not those of the arch.
+            WeightsError: the weights are damaged, not finite, or not those of the arch.
         """
         weights = read_weights(self.folder / _WEIGHTS, kind=_KIND)
         network = _skeleton(lower(get_space(self.arch.space, len(self.class_names)), self.arch))
         _check_tensors(weights.tensors, network, f"'{weights.path}'")
+        check_finite(weights.tensors, f"'{weights.path}'")
         # Copies, because tensors lie in the file at any address, and oneDNN's kernels for unaligned weights round otherwise.
         network.load_state_dict({name: tensor.clone() for name, tensor in weights.tensors.items()}, assign=True)
         return network.eval()
@@ -141,7 +142,7 @@ def write_bundle(
         dynamic_batch: whether ``network.onnx`` leaves the batch open; otherwise it takes one image.
 
     Raises:
-        WeightsError: ``network`` is not the network of ``arch``.
+        WeightsError: ``network`` is not the network of ``arch``, or holds weights that are not finite.
         ExportError: it cannot be exported, ONNX Runtime computes something else, or ``mean`` or ``std`` do not fit its input.
         FileError: the folder cannot be written, or there is something else than a bundle.
     """
@@ -149,6 +150,7 @@ def write_bundle(
     _check_channels(lowered[0].block.in_channels, mean, std)
     tensors = network.state_dict()
     _check_tensors(tensors, _skeleton(lowered), f"the network of a bundle of {arch.space}")
+    check_finite(tensors, f"the network of a bundle of {arch.space}")
     counted: dict[str, Any] = dict(costs(lowered))
     card = replace(card, **counted)
     header = _header(arch, class_names, mean, std)

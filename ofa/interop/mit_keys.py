@@ -2,7 +2,7 @@
 
 The package's classes write the same tensor under several names: ``blocks.3.mobile_inverted_conv.depth_conv.conv.conv.weight`` in
 the published files, ``.conv.`` instead of ``.mobile_inverted_conv.`` since 2020, ``depth_conv.conv.weight`` where the network was
-not elastic, and a prefix ``module.`` where it was trained on several GPUs. ``plain_key`` gives them all one spelling.
+not elastic, and prefixes such as ``module.`` where it was trained on several GPUs. ``plain_key`` gives them all one spelling.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from itertools import groupby
 from ofa.blocks import Bottleneck, Classifier, ConvBlock, FeatureMix, InvertedResidual, ResidualConv
 from ofa.errors import SpaceError
 from ofa.families import MobileNetV3Space, ProxylessSpace, ResNetSpace, lower
+from ofa.interop.checkpoints import unwrapped_key
 from ofa.sharing import layout
 from ofa.space import Space
 
@@ -79,9 +80,7 @@ def mit_class(space: Space) -> str:
 
 def plain_key(key: str) -> str:
     """The one spelling of a key of MIT's package, in whichever of its spellings it was written."""
-    parts = key.replace("mobile_inverted_conv", "conv").split(".")
-    while len(parts) > 1 and parts[0] == "module":
-        parts = parts[1:]
+    parts = unwrapped_key(key).replace("mobile_inverted_conv", "conv").split(".")
     # An elastic layer wraps the plain one under the same name (`bn.bn.`, `linear.linear.`); no two tensors differ by that alone.
     return ".".join(part for part, _ in groupby(parts))
 

@@ -16,9 +16,9 @@ from torch.nn import functional
 from ofa.arch import Arch
 from ofa.errors import SpaceError, WeightsError
 from ofa.families import get_space
-from ofa.interop.mit_weights import read_state_dict
+from ofa.interop.checkpoints import open_checkpoint, unwrapped_key
 from ofa.space import Space
-from ofa.weights import read_weights, write_weights
+from ofa.weights import check_finite, read_weights, write_weights
 
 __all__ = ["MitPredictor", "load_predictor"]
 
@@ -180,7 +180,7 @@ def load_predictor(path: str | os.PathLike[str], space: Space | None = None) -> 
         weights = read_weights(path, kind=_KIND)
         named, tensors = weights.metadata["space"], dict(weights.tensors)
     else:
-        tensors = dict(read_state_dict(path))
+        tensors = {unwrapped_key(key): tensor for key, tensor in open_checkpoint(path).tensors.items()}
     return MitPredictor(space or get_space(named), _layers(tensors, path))
 
 
@@ -193,6 +193,7 @@ def _layers(tensors: Mapping[str, Any], path: str | os.PathLike[str]) -> list[tu
             f"'{path}' must hold the {len(wanted)} tensors 0.weight .. 6.bias of MIT's predictor, but holds {len(tensors)} entries "
             f"({found} ..); give the file acc_predictor.pth"
         )
+    check_finite(tensors, f"'{path}'")
     return [(tensors[weight].float().numpy(), tensors[bias].float().numpy()) for weight, bias in names]
 
 

@@ -3,58 +3,52 @@
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from ofa.errors import FileError, WeightsError
+from ofa.errors import WeightsError
 from ofa.families import get_space, space_names
+from ofa.interop.checkpoints import Checkpoint, open_checkpoint
 from ofa.interop.mit_keys import FAMILIES, family_of_keys, is_ignored, key_names, mit_class, plain_key
 from ofa.sharing import layout
 from ofa.space import Space
 from ofa.supernet import Supernet
+from ofa.weights import check_finite
 
-__all__ = ["load_supernet", "read_state_dict"]
+__all__ = ["load_supernet"]
 
-Source = Mapping[str, Any] | str | os.PathLike[str]
+Source = Mapping[str, Any] | str | os.PathLike[str] | Checkpoint
 
 _CLASSIFIER = "classifier.linear.weight"
 
-# MIT's run manager keeps its best accuracy as a scalar of NumPy, pickled under the module name of NumPy 1 or 2; these only make numbers.
-_SCALAR: Any = np.float64(0).__reduce__()[0]
-_NUMPY_SCALARS: list[Any] = [
-    np.dtype,
-    np.dtypes.Float64DType,
-    (_SCALAR, "numpy.core.multiarray.scalar"),
-    (_SCALAR, "numpy._core.multiarray.scalar"),
-]
 
-
-def load_supernet(source: Source, space: Space) -> Supernet:
+def load_supernet(source: Source, space: Space, *, ema: bool = False) -> Supernet:
     """The supernet of a state dict that MIT's package wrote (OFAMobileNetV3, OFAProxylessNASNets or OFAResNets).
 
-    Every spelling of keys that the package writes or accepts is understood, checkpoints that hold a ``state_dict`` are opened, and
-    batch-norm statistics and kernel matrices are taken along. Where no kernel matrix is there at all (a network trained with one
-    kernel, or with transforms switched off) the small kernels are the plain centres of the large, as they are in the package.
+    Every spelling of keys that the package writes or accepts is understood, also behind the prefixes of ``torch.compile`` and data
+    parallelism. Checkpoints that hold a state dict are opened (see ``ofa.interop.checkpoints``); batch-norm statistics and kernel
+    matrices are taken along. Where no kernel matrix is there at all (a network trained with one kernel, or with transforms switched
+    off) the small kernels are the plain centres of the large, as they are in the package.
 
     Args:
-        source: the state dict, or a file that ``torch.save`` wrote (read with ``weights_only=True``).
+        source: the state dict, a checkpoint that holds one, or a file that ``torch.save`` (read with ``weights_only=True``) or
+            safetensors wrote.
         space: the space that it is of; its number of classes must be the classifier's.
+        ema: whether to take the moving average of the weights where both are there.
 
     Raises:
         FileError: there is no such file.
-        WeightsError: the file is damaged or holds more than tensors and numbers, or the tensors do not fit the space.
+        WeightsError: the file is damaged or holds more than tensors and numbers, or the tensors do not fit the space or are not finite.
         SpaceError: MIT's package has no such family.
     """
-    state, label = (source, "the state dict") if isinstance(source, Mapping) else (read_state_dict(source), f"'{source}'")
+    checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(source, ema=ema)
     keys = key_names(space)
-    tensors = _plain_tensors(_unwrapped(state), label)
-    _check(tensors, space, label)
+    tensors = _plain_tensors(checkpoint.tensors, checkpoint.label)
+    _check(tensors, space, checkpoint.label)
+    check_finite(tensors, checkpoint.label)
     supernet = Supernet.empty(space)
     with torch.no_grad():
         for name, target in supernet.named_tensors().items():
@@ -62,41 +56,6 @@ def load_supernet(source: Source, space: Space) -> Supernet:
             # Only kernel matrices may be absent, and without them a small kernel is the centre as it stands.
             target.copy_(torch.eye(len(target)) if found is None else found.reshape(target.shape))
     return supernet
-
-
-def read_state_dict(path: str | os.PathLike[str]) -> Mapping[str, Any]:
-    """What ``torch.save`` wrote, unpickled only as far as tensors, containers and numbers go.
-
-    Raises:
-        FileError: there is no such file, or it cannot be read.
-        WeightsError: it is damaged, or holds objects that would have to be executed.
-    """
-    if not Path(path).is_file():
-        raise FileError(f"'{path}' must be a file of weights, but there is none; check the path")
-    try:
-        with torch.serialization.safe_globals(_NUMPY_SCALARS):
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise WeightsError(
-            f"'{path}' must hold only tensors and numbers, but is damaged or has other objects, which are never unpickled; "
-            "where you trust it, save its state dict alone with torch.save"
-        ) from error
-    except OSError as error:
-        raise FileError(f"'{path}' must be readable, but {(error.strerror or str(error)).lower()}; check its permissions") from error
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise WeightsError(
-            f"'{path}' must be a whole file of torch.save, but reading it met {type(error).__name__}; copy it again"
-        ) from error
-    if not isinstance(state, Mapping):
-        raise WeightsError(f"'{path}' must hold a state dict, but holds a {type(state).__name__}; save the network's state_dict()")
-    return state
-
-
-def _unwrapped(state: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The state dict within a checkpoint."""
-    while isinstance(inner := state.get("state_dict"), Mapping):
-        state = inner
-    return state
 
 
 def _plain_tensors(state: Mapping[str, Any], label: str) -> dict[str, torch.Tensor]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ofa.training.checkpoint import Run, append_metrics, begin_run, continue_run, load_run, save_run, save_state
-from ofa.training.evaluation import evaluate
+from ofa.training.changes import DataChanges
+from ofa.training.checkpoint import Run, append_metrics, begin_run, continue_run, load_run, own_recipe, save_run, save_state
+from ofa.training.evaluation import check_classes, evaluate
 from ofa.training.guard import Setback
 from ofa.training.loop import train
 from ofa.training.methods import compound, progressive_shrinking, single_stage
@@ -11,22 +12,31 @@ from ofa.training.metrics import EpochMetrics
 from ofa.training.phase import Phase
 from ofa.training.presets import demo_recipe
 from ofa.training.recipe import Recipe
+from ofa.training.record import DataRecord
+from ofa.training.run_data import RunData, data_of_run, first_data
 from ofa.training.state import TrainingState
 
 __all__ = [
+    "DataChanges",
+    "DataRecord",
     "EpochMetrics",
     "Phase",
     "Recipe",
     "Run",
+    "RunData",
     "Setback",
     "TrainingState",
     "append_metrics",
     "begin_run",
+    "check_classes",
     "compound",
     "continue_run",
+    "data_of_run",
     "demo_recipe",
     "evaluate",
+    "first_data",
     "load_run",
+    "own_recipe",
     "progressive_shrinking",
     "save_run",
     "save_state",

@@ -1,7 +1,8 @@
 """RUN: the folder of a training run.
 
-It holds ``config.toml``, ``metrics.jsonl``, the states of a run that goes on in ``checkpoints/``, and at the end
-``supernet.safetensors``. Every file is whole or absent: a full disk or a killed process leaves the last good state.
+It holds ``config.toml``, ``data.parquet`` (which image was in which part), ``metrics.jsonl``, the states of a run that goes on in
+``checkpoints/``, and at the end ``supernet.safetensors``. Every file is whole or absent: a full disk or a killed process leaves the last
+good state.
 """
 
 from __future__ import annotations
@@ -15,9 +16,14 @@ from pathlib import Path
 
 from ofa.errors import FileError, RecipeError, WeightsError
 from ofa.files import replacing
+from ofa.progress import Progress, silent
 from ofa.supernet import Supernet
+from ofa.training.evaluation import check_classes
 from ofa.training.metrics import EpochMetrics
+from ofa.training.places import anchored_recipe, as_in_run
 from ofa.training.recipe import Recipe
+from ofa.training.record import RECORD, DataRecord
+from ofa.training.run_data import RunData, data_of_run
 from ofa.training.state import TrainingState
 from ofa.training.tables import build
 from ofa.weights import read_weights, write_weights
@@ -32,6 +38,7 @@ __all__ = [
     "begin_run",
     "continue_run",
     "load_run",
+    "own_recipe",
     "save_run",
     "save_state",
 ]
@@ -47,27 +54,59 @@ class Run:
 
     Attributes:
         supernet: its weights.
-        recipe: how it was trained; ``recipe.load_splits()`` gives the same parts of the data again.
+        recipe: how it was trained.
         metrics: of every epoch.
+        folder: where it lies.
     """
 
     supernet: Supernet
     recipe: Recipe
     metrics: tuple[EpochMetrics, ...]
+    folder: Path
+
+    def load_data(self, *, data: str = "", test_data: str = "", progress: Progress = silent) -> RunData:
+        """The images of the run in the parts that they had when it began, and what has changed since.
+
+        Args:
+            data: where its images are now; empty for where the recipe says.
+            test_data: where those to test on are now; empty for where the recipe says.
+            progress: told of the images that were read.
+
+        Raises:
+            DataError: they are gone, of other classes than the run or its supernet has, another set, or leave a part empty.
+            FileError: the record of the data is damaged.
+        """
+        outputs = self.supernet.space.num_classes
+        record = DataRecord.load(self.folder)
+        if record is not None:
+            check_classes(outputs, record.facts.class_names)  # before a large set is read
+        found = data_of_run(self.recipe, record, data=data, test_data=test_data, progress=progress)
+        check_classes(outputs, found.splits.train.class_names)
+        return found
 
 
-def begin_run(folder: str | os.PathLike[str], recipe: Recipe) -> None:
-    """Make the folder of a run that has no weights, no states and no metrics yet.
+def begin_run(folder: str | os.PathLike[str], recipe: Recipe, record: DataRecord | None = None) -> None:
+    """Make the folder of a run that has no weights, no states and no metrics yet; those of an earlier run go.
 
     Called before training, it finds out that the folder cannot be written before hours were spent.
+
+    Args:
+        folder: of the run.
+        recipe: which is written so that it names the same images from any folder.
+        record: of its data, for later commands to compare; without one they say that they cannot.
 
     Raises:
         FileError: the folder cannot be made or written.
     """
     _make_folder(Path(folder))
-    _write_recipe(folder, recipe)
-    _write_metrics(folder, ())
     _forget_states(folder)
+    # The recipe goes first and comes last: a folder with one is a run, and must not have files of another.
+    for name in (CONFIG, WEIGHTS, RECORD):
+        _forget(Path(folder) / name)
+    if record is not None:
+        record.save(folder)
+    _write_metrics(folder, ())
+    _write_recipe(folder, recipe)
 
 
 def save_state(folder: str | os.PathLike[str], recipe: Recipe, state: TrainingState) -> None:
@@ -104,7 +143,7 @@ def continue_run(
     place = Path(folder)
     if not (place / CONFIG).is_file():
         raise FileError(f"a run that goes on must have {CONFIG}, but '{folder}' has none; begin one without --resume")
-    if Recipe.load(place / CONFIG) != recipe:
+    if own_recipe(folder, recipe) != Recipe.load(place / CONFIG):
         raise RecipeError(
             f"a run must go on with the recipe that it began with, but '{place / CONFIG}' is another; resume it without --set"
         )
@@ -116,6 +155,25 @@ def continue_run(
     if write:
         _write_metrics(folder, done)
     return state, done
+
+
+def own_recipe(folder: str | os.PathLike[str], recipe: Recipe) -> Recipe:
+    """A recipe with the run's own lines for its images where both mean the same, though the current folder may be another.
+
+    Raises:
+        FileError, RecipeError: the run's recipe or record cannot be read.
+    """
+    record = DataRecord.load(folder)
+    typed = None if record is None else (record.facts.data.typed, record.facts.test_data.typed)
+    return as_in_run(recipe, Recipe.load(Path(folder) / CONFIG), typed)
+
+
+def _forget(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise FileError(f"'{path}' of an earlier run must be a file that can be removed, but {reason}; choose another folder") from error
 
 
 def _make_folder(folder: Path) -> None:
@@ -196,12 +254,12 @@ def load_run(folder: str | os.PathLike[str]) -> Run:
             f"the weights of a run must be of its recipe's space, but '{place / WEIGHTS}' is of {supernet.space.name} and the recipe of "
             f"{recipe.space}; put the files of one run together"
         )
-    return Run(supernet, recipe, _read_metrics(place / METRICS))
+    return Run(supernet, recipe, _read_metrics(place / METRICS), place)
 
 
 def _write_recipe(folder: str | os.PathLike[str], recipe: Recipe) -> None:
     with replacing(Path(folder) / CONFIG) as temporary:
-        temporary.write_text(recipe.to_toml(), encoding="utf-8")
+        temporary.write_text(anchored_recipe(recipe).to_toml(), encoding="utf-8")
 
 
 def _write_metrics(folder: str | os.PathLike[str], metrics: Iterable[EpochMetrics]) -> None:

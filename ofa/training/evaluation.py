@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -9,7 +11,10 @@ from ofa.data import Images, batches
 from ofa.errors import DataError
 from ofa.modes import evaluating
 
-__all__ = ["device_of", "evaluate"]
+__all__ = ["check_classes", "device_of", "evaluate"]
+
+_NAMED = 5
+"""How many classes an error names."""
 
 
 def evaluate(network: nn.Module, data: Images, *, resolution: int, batch_size: int = 256) -> float:
@@ -24,18 +29,35 @@ def evaluate(network: nn.Module, data: Images, *, resolution: int, batch_size: i
         batch_size: images a forward pass.
 
     Raises:
-        DataError: no image can be read.
+        DataError: the network has another number of outputs than the data has classes, or no image can be read.
     """
     device = device_of(network)
     # Summed where the network lies and read once, because each reading makes a GPU wait.
     right, judged = torch.zeros((), dtype=torch.int64, device=device), 0
     with evaluating(network), torch.no_grad():
         for x_BCHW, y_B in batches(data, batch_size=batch_size, resolution=resolution, device=device):
-            right += (network(x_BCHW).argmax(1) == y_B).sum()
+            logits_BK = network(x_BCHW)
+            check_classes(logits_BK.shape[1], data.class_names)
+            right += (logits_BK.argmax(1) == y_B).sum()
             judged += len(y_B)
     if not judged:
         raise DataError(f"images to evaluate on must be readable, but none of the {len(data)} is; look where they lie")
     return int(right) / judged
+
+
+def check_classes(outputs: int, names: Sequence[str]) -> None:
+    """Raise DataError unless a network has one output a class.
+
+    Args:
+        outputs: length of its logits.
+        names: of the classes of the data that it is to be used on.
+    """
+    if outputs != len(names):
+        shown = f"{', '.join(names[:_NAMED])}{' ...' if len(names) > _NAMED else ''}"
+        raise DataError(
+            f"a network must have one output a class, but it has {outputs:,} and the data has {len(names):,} classes ({shown}); use data "
+            f"of {outputs:,} classes, or a network trained on these"
+        )
 
 
 def device_of(network: nn.Module) -> torch.device:

@@ -10,11 +10,10 @@ import torch
 from ofa.arch import Arch
 from ofa.calibrate import calibrate
 from ofa.data import Images
-from ofa.errors import DataError
 from ofa.progress import Progress, silent
 from ofa.supernet import Supernet
 from ofa.training.distributed import ALONE, World
-from ofa.training.evaluation import evaluate
+from ofa.training.evaluation import check_classes, evaluate
 from ofa.training.guard import Setback
 from ofa.training.metrics import EpochMetrics
 from ofa.training.recipe import Recipe
@@ -66,11 +65,7 @@ def train(
         RecipeError: a phase beyond the space, or training that goes wrong again and again.
         WeightsError: a state of another space or recipe.
     """
-    if data.num_classes != supernet.space.num_classes:
-        raise DataError(
-            f"the supernet must have one output a class, but it has {supernet.space.num_classes} and the data has "
-            f"{data.num_classes} classes; build it with the recipe's build_supernet({data.num_classes})"
-        )
+    check_classes(supernet.space.num_classes, data.class_names)
     was_training = supernet.training
     supernet.train().synchronize(world.size > 1)
     trainer = Trainer(supernet, recipe, data, world, progress, on_state, on_setback, sampler)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from ofa.data import Augmentation, Splits, load_data, split
+from ofa.data import Augmentation, ImageRule, Images, Splits, load_data, split
 from ofa.errors import FileError, RecipeError, SpaceError
 from ofa.families import get_space
 from ofa.progress import Progress, silent
@@ -131,12 +131,37 @@ class Recipe:
         Raises:
             DataError: the data cannot be used.
         """
-        data = load_data(self.data, unreadable=self.unreadable, progress=progress)
-        if not self.test_data:
+        data, test = self.load_sources(progress)
+        if test is None:
             return Splits(*split(data, self.fractions, self.generator("split")))
-        test = load_data(self.test_data, unreadable=self.unreadable, rule=data.rule, classes=data.class_names, progress=progress)
         train, selection = split(data, self.fractions[:2], self.generator("split"))
         return Splits(train, selection, test.normalized(train.normalization))
+
+    def load_sources(
+        self,
+        progress: Progress = silent,
+        *,
+        rule: ImageRule | None = None,
+        test_classes: Sequence[str] | None = None,
+        known: Container[bytes] = (),
+    ) -> tuple[Images, Images | None]:
+        """All images of ``data``, and those of ``test_data`` if there are some.
+
+        Args:
+            progress: told of the images that were looked at.
+            rule: how they are read, if that was found before.
+            test_classes: names of all classes that ``test_data`` may have; those of ``data`` if None.
+            known: keys of images that were decoded whole before.
+
+        Raises:
+            DataError: the data cannot be used.
+        """
+        data = load_data(self.data, unreadable=self.unreadable, rule=rule, known=known, progress=progress)
+        if not self.test_data:
+            return data, None
+        names = test_classes or data.class_names
+        test = load_data(self.test_data, unreadable=self.unreadable, rule=data.rule, classes=names, known=known, progress=progress)
+        return data, test
 
     def build_supernet(self, num_classes: int) -> Supernet:
         """An untrained supernet; the same for the same seed."""

@@ -98,6 +98,15 @@ def test_missing_and_misshapen_tensors_are_named(saved: Path) -> None:
         Supernet.load(rewritten(saved, {}, drop=name))
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_not_loaded(value: float, tmp_path: Path) -> None:
+    supernet = Supernet(get_space("ofa-mbv3-tiny"), generator=torch.Generator().manual_seed(0))
+    supernet.named_tensors()["classifier.linear.bias"][2] = value
+    supernet.save(tmp_path / "supernet.safetensors")
+    with pytest.raises(WeightsError, match=rf"first classifier.linear.bias with {value}; take an earlier checkpoint"):
+        Supernet.load(tmp_path / "supernet.safetensors")
+
+
 def test_a_misshapen_tensor_is_named(saved: Path) -> None:
     with pytest.raises(WeightsError, match=r"head\.expand\.conv\.conv\.weight has shape"):
         Supernet.load(rewritten(saved, {}, reshape="head.expand.conv.conv.weight"))

@@ -7,6 +7,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ofa.cost import costs
@@ -123,6 +125,22 @@ def test_a_network_that_is_not_the_archs(tmp_path):
     with pytest.raises(WeightsError, match="parametrizations"):  # views of a supernet, not yet extracted
         write(tmp_path / "bundle", supernet.subnet(smallest), smallest)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_do_not_ship(written, value):
+    network, arch = extracted("ofa-mbv3-tiny")
+    with torch.no_grad():
+        network.classifier.linear.bias[1] = value
+    with pytest.raises(WeightsError, match=rf"first classifier.linear.bias with {value}"):
+        write(written.parent / "other", network, arch)
+    tensors = load_file(written / "network.safetensors")
+    tensors["classifier.linear.bias"][1] = value
+    with safe_open(written / "network.safetensors", framework="pt") as file:
+        metadata = file.metadata()
+    save_file(tensors, written / "network.safetensors", metadata)
+    with pytest.raises(WeightsError, match=rf"first classifier.linear.bias with {value}"):
+        load_bundle(written).network()
 
 
 def test_places_that_are_no_bundle(tmp_path):

@@ -168,6 +168,10 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
     "static": without_elastic_wrappers,
     "published-static": lambda key: published(without_elastic_wrappers(key)),
     "parallel": lambda key: f"module.{key}",
+    "compiled": lambda key: f"_orig_mod.{key}",
+    "compiled-parallel": lambda key: f"_orig_mod.module.{key}",
+    "parallel-compiled-framework": lambda key: f"model.module._orig_mod.model.{key}",
+    "parts-compiled": lambda key: ".".join([*key.split(".")[:2], "_orig_mod", *key.split(".")[2:]]),
 }
 
 

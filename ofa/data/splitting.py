@@ -1,0 +1,100 @@
+"""How a set of images is split at random: every class has its share of every part, and images of equal content stay together.
+
+Shapes: N images of a set, G distinct ones of a class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ofa.data.images import Images
+from ofa.errors import DataError
+
+__all__ = ["split", "split_indices", "whole_keys"]
+
+AnyImages = TypeVar("AnyImages", bound=Images)
+WholeKeys = np.ndarray[Any, np.dtype[np.void]]
+
+
+def split(data: AnyImages, fractions: Sequence[float], generator: torch.Generator) -> tuple[AnyImages, ...]:
+    """Cut a data set at random into parts in which every class has its share.
+
+    Images of equal content go to one part, so that none is both trained and tested on. Unless ``data`` was given its mean and std,
+    all parts are normalized by those of the first, so that nothing of a test part is known to a network that is trained on the
+    first part.
+
+    Args:
+        data: the set to cut.
+        fractions: share of each part, each above 0, together at most 1.
+        generator: decides which image goes where.
+
+    Raises:
+        DataError: impossible fractions, or a class with fewer different images than there are parts.
+    """
+    chosen = split_indices(data, fractions, generator)
+    normalization = data.pick(chosen[0]).normalization
+    return tuple(data.pick(index).normalized(normalization) for index in chosen)
+
+
+def split_indices(data: Images, fractions: Sequence[float], generator: torch.Generator) -> tuple[Tensor, ...]:
+    """Which images ``split`` puts into each part, int64 each, in the order of the part; arguments and errors as of ``split``."""
+    if not fractions or min(fractions) <= 0 or sum(fractions) > 1 + 1e-9:
+        raise DataError(f"the fractions of a split must be positive and sum to at most 1, but are {list(fractions)}; try 0.7, 0.15, 0.15")
+    leaders = _leaders(data.keys)
+    chosen: list[list[Tensor]] = [[] for _ in fractions]
+    for label in torch.unique(data.labels).tolist():
+        members = torch.nonzero(data.labels == label).flatten()
+        groups = members[leaders[members] == members]
+        if len(groups) < len(fractions):
+            raise DataError(
+                f"each class must have an image for each of the {len(fractions)} parts, but '{data.class_names[label]}' has "
+                f"{_count(len(groups), len(members))}; add images or leave the class out"
+            )
+        groups = groups[torch.randperm(len(groups), generator=generator)]
+        sizes = torch.bincount(leaders[members], minlength=len(data))[groups]
+        for part, (start, stop) in enumerate(pairwise(_cuts(sizes, fractions))):
+            chosen[part].append(groups[start:stop])
+    part_N = torch.full((len(data),), -1)
+    for part, found in enumerate(chosen):
+        part_N[torch.cat(found)] = part
+    followers = torch.nonzero(leaders != torch.arange(len(data))).flatten()
+    for part, found in enumerate(chosen):
+        found.append(followers[part_N[leaders[followers]] == part])
+    return tuple(torch.cat(part)[torch.randperm(sum(map(len, part)), generator=generator)] for part in chosen)
+
+
+def whole_keys(keys: Tensor | np.ndarray[Any, np.dtype[np.uint8]]) -> WholeKeys:
+    """Keys of type void [N], 16 bytes each: each key as one value that NumPy can sort and compare.
+
+    Args:
+        keys: uint8 [N, 16].
+    """
+    array = np.ascontiguousarray(keys)
+    return array.view(f"V{array.shape[1]}").ravel()
+
+
+def _leaders(keys: Tensor) -> Tensor:
+    """int64 [N]: for each image the first one of equal content, which may be itself."""
+    _, first, inverse = np.unique(whole_keys(keys), return_index=True, return_inverse=True)
+    return torch.from_numpy(first[inverse])
+
+
+def _count(different: int, total: int) -> str:
+    return f"{total} in all" if different == total else f"{different} different ones among {total}"
+
+
+def _cuts(sizes_G: Tensor, fractions: Sequence[float]) -> list[int]:
+    """Where groups of images are cut so that each part gets its share of the images, to rounding, and at least one group."""
+    reached = sizes_G.cumsum(0)
+    total, cuts = int(reached[-1]), [0]
+    for position, share in enumerate(accumulate(fractions)):
+        left = len(fractions) - 1 - position
+        wanted = int(torch.searchsorted(reached, round(share * total), right=True))
+        cuts.append(max(cuts[-1] + 1, min(wanted, len(sizes_G) - left)))
+    return cuts

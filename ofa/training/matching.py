@@ -1,0 +1,107 @@
+"""Images that are there now against those that a run knows, by content alone; sorting, so that a million of them take seconds.
+
+Shapes: R recorded images, P present ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ofa.data.splitting import whole_keys
+from ofa.training.record import Bytes, Integers
+
+__all__ = ["Match", "match_images", "parts_of_new"]
+
+
+@dataclass(frozen=True, eq=False)
+class Match:
+    """Which recorded image is which present one.
+
+    Attributes:
+        present_R: int64 [R], the present image for each recorded one; -1 where it is gone.
+        relabelled_R: bool [R], whether it is there under another class.
+        known_P: int64 [P], the recorded image that a present one is or is a copy of; -1 where its content is new.
+        added_P: bool [P], whether no recorded image stands for it: new content, or one copy more than there was.
+    """
+
+    present_R: Integers
+    relabelled_R: np.ndarray[tuple[int], np.dtype[np.bool_]]
+    known_P: Integers
+    added_P: np.ndarray[tuple[int], np.dtype[np.bool_]]
+
+
+def match_images(keys_R: Bytes, labels_R: Integers, keys_P: Bytes, labels_P: Integers) -> Match:
+    """Match images one to one: first those of equal content and class, then those of equal content.
+
+    Args:
+        keys_R: uint8 [R, 16].
+        labels_R: int64 [R].
+        keys_P: uint8 [P, 16].
+        labels_P: int64 [P], in the recorded numbers of the classes; any others for classes that are not known.
+    """
+    _, contents = np.unique(whole_keys(np.concatenate([keys_R, keys_P])), return_inverse=True)
+    labels = np.concatenate([labels_R, labels_P])
+    _, pairs = np.unique(contents * (labels.max(initial=0) + 2) + labels, return_inverse=True)
+    count = len(keys_R)
+    present_R = _paired(pairs[:count], pairs[count:])
+    lost_R = np.flatnonzero(present_R < 0)
+    free_P = np.setdiff1d(np.arange(len(keys_P)), present_R)
+    found = _paired(contents[:count][lost_R], contents[count:][free_P])
+    moved_R = lost_R[found >= 0]
+    present_R[moved_R] = free_P[found[found >= 0]]
+    relabelled_R, added_P = np.zeros(count, bool), np.ones(len(keys_P), bool)
+    relabelled_R[moved_R] = True
+    added_P[present_R[present_R >= 0]] = False
+    return Match(present_R, relabelled_R, _first_of(contents[:count], contents[count:]), added_P)
+
+
+def parts_of_new(keys: Bytes, fractions: tuple[float, ...]) -> Integers:
+    """Which part each of some new images goes to, by its own content: the same on any machine and beside any other images.
+
+    Args:
+        keys: uint8 [N, 16]; a key is as good as a random number.
+        fractions: share of each part.
+
+    Returns:
+        int64 [N], in 0..len(fractions), where the last is what the fractions leave over.
+    """
+    share_N = np.ascontiguousarray(keys[:, :8]).view(">u8").ravel().astype(np.float64) / 2.0**64
+    total = np.cumsum(fractions)
+    if total[-1] > 1 - 1e-9:
+        total[-1] = np.inf
+    return np.searchsorted(total, share_N, side="right")
+
+
+def _paired(wanted: Integers, offered: Integers) -> Integers:
+    """For the k-th of each value in ``wanted`` the position of its k-th in ``offered``; -1 where there is none."""
+    both = np.concatenate([wanted, offered])
+    rank = np.concatenate([_ranks(wanted), _ranks(offered)])
+    tickets = both * (rank.max(initial=0) + 1) + rank
+    mine, theirs = tickets[: len(wanted)], tickets[len(wanted) :]
+    order = np.argsort(theirs)
+    return _looked_up(mine, theirs[order], order)
+
+
+def _first_of(wanted: Integers, searching: Integers) -> Integers:
+    """For each value in ``searching`` the position of one that equals it in ``wanted``; -1 where there is none."""
+    order = np.argsort(wanted, kind="stable")
+    return _looked_up(searching, wanted[order], order)
+
+
+def _looked_up(values: Integers, rising: Integers, positions: Integers) -> Integers:
+    if not len(rising):
+        return np.full(len(values), -1)
+    place = np.minimum(np.searchsorted(rising, values), len(rising) - 1)
+    return np.where(rising[place] == values, positions[place], -1)
+
+
+def _ranks(values: Integers) -> Integers:
+    """How many equal values stand before each."""
+    order = np.argsort(values, kind="stable")
+    rising = values[order]
+    starts = np.flatnonzero(np.r_[True, rising[1:] != rising[:-1]]) if len(values) else np.zeros(0, np.int64)
+    ranks = np.empty(len(values), np.int64)
+    ranks[order] = np.arange(len(values)) - np.repeat(starts, np.diff(np.r_[starts, len(values)]))
+    return ranks

@@ -1,0 +1,66 @@
+"""Where the lines of a recipe that name images lead, from any folder."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from ofa.data import data_names
+from ofa.errors import DataError
+from ofa.training.recipe import Recipe
+
+__all__ = ["anchored", "anchored_recipe", "as_in_run", "check_places"]
+
+
+def anchored(line: str) -> str:
+    """A line such as ``data`` of a recipe, made independent of the current folder.
+
+    The path of what is there, and a pattern that meets files, become absolute, with symbolic links kept. Names of sets,
+    ``module:attribute``, and paths of what is not there stay as they are.
+    """
+    if not line or line in data_names():
+        return line
+    path = Path(line).expanduser()
+    return os.path.abspath(path) if _is_there(path) else line
+
+
+def anchored_recipe(recipe: Recipe) -> Recipe:
+    """A recipe that names the same images from any folder."""
+    return replace(recipe, data=anchored(recipe.data), test_data=anchored(recipe.test_data))
+
+
+def as_in_run(recipe: Recipe, run: Recipe, typed: tuple[str, str] | None = None) -> Recipe:
+    """A recipe with the lines of a run for its images, where both mean the same.
+
+    Args:
+        recipe: as somebody gives it who goes on with the run, perhaps from another folder.
+        run: of the run, whose lines are absolute.
+        typed: ``data`` and ``test_data`` as the run was begun with.
+    """
+    data, test_data = typed or (run.data, run.test_data)
+    return replace(
+        recipe,
+        data=_line_of_run(recipe.data, run.data, data),
+        test_data=_line_of_run(recipe.test_data, run.test_data, test_data),
+    )
+
+
+def _line_of_run(given: str, own: str, typed: str) -> str:
+    """The run's own line where a given one means it: it leads there, or is what was typed then and leads nowhere from here."""
+    here = anchored(given)
+    return own if here == own or given == typed == here else given
+
+
+def check_places(recipe: Recipe) -> None:
+    """Raise DataError, naming the place and how to tell the new one, where images of a run are no longer where they were."""
+    for option, line in (("--data", recipe.data), ("--test-data", recipe.test_data)):
+        if Path(line).is_absolute() and not _is_there(Path(line)):
+            raise DataError(
+                f"the images of a run must be where it can find them, but there is no '{line}' any more; say where they are now with "
+                f"{option} PATH"
+            )
+
+
+def _is_there(path: Path) -> bool:
+    return path.exists() or ("*" in path.name and any(path.parent.glob(path.name)))

@@ -1,0 +1,190 @@
+"""What a run knows of its data: which image, by its content, was in which part, under which class; a file beside the recipe.
+
+Shapes: N images of all parts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ofa import __version__
+from ofa.data import ImageRule
+from ofa.data.images import KEY_BYTES, Normalization
+from ofa.errors import FileError, RecipeError
+from ofa.files import replacing
+from ofa.training.tables import build
+
+__all__ = ["PARTS", "RECORD", "DataRecord", "Facts", "Source"]
+
+RECORD = "data.parquet"
+PARTS = ("train", "selection", "test", "unused")
+"""Where an image can be; ``unused`` is what the fractions leave over."""
+
+_SCHEMA = 1
+_KIND = "data record"
+_KEY = b"ofa"
+_COLUMNS = {"key": pa.binary(KEY_BYTES), "part": pa.int8(), "label": pa.int32()}
+
+Bytes = np.ndarray[Any, np.dtype[np.uint8]]
+Integers = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A line of a recipe that names images.
+
+    Attributes:
+        path: the line that finds them from any folder.
+        typed: the line as it was given.
+    """
+
+    path: str
+    typed: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What is known of the data as a whole.
+
+    Attributes:
+        class_names: in the order of the logits.
+        mean: of each channel on the scale 0..1, subtracted from every batch.
+        std: of each channel on the scale 0..1, every batch is divided by it.
+        data: the images.
+        test_data: the images to test on; an empty line if they were cut from ``data``.
+        fractions: share of ``data`` to train on, to select on, and to test on.
+        seed: of the recipe, which decided the parts.
+        rule: how the images are read.
+    """
+
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    data: Source
+    test_data: Source
+    fractions: tuple[float, float, float]
+    seed: int
+    rule: ImageRule
+
+    @property
+    def normalization(self) -> Normalization:
+        """Mean and deviation."""
+        return self.mean, self.std
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DataRecord:
+    """Every image of a run, part by part, in the order that the part has.
+
+    Attributes:
+        facts: what is known of all of them.
+        keys: uint8 [N, 16], a digest of each image's content.
+        parts: int64 [N], indices into ``PARTS``.
+        labels: int64 [N], indices into the class names.
+    """
+
+    facts: Facts
+    keys: Bytes
+    parts: Integers
+    labels: Integers
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Images by part."""
+        return dict(zip(PARTS, np.bincount(self.parts, minlength=len(PARTS)).tolist(), strict=True))
+
+    @property
+    def known(self) -> frozenset[bytes]:
+        """The keys, to be asked for one by one."""
+        joined = self.keys.tobytes()
+        return frozenset(joined[start : start + KEY_BYTES] for start in range(0, len(joined), KEY_BYTES))
+
+    @property
+    def digest(self) -> str:
+        """32 hexadecimal digits of all contents and their classes by name; the same in any order and under any file names."""
+        names = np.array([_digest(name.encode()) for name in self.facts.class_names])
+        rows = np.concatenate([self.keys, names.view(np.uint8).reshape(-1, KEY_BYTES)[self.labels]], axis=1)
+        return _digest(np.sort(rows.view(f"V{2 * KEY_BYTES}").ravel()).tobytes()).hex()
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write it into the folder of a run, all or nothing.
+
+        Raises:
+            FileError: the folder cannot be written.
+        """
+        keys = pa.FixedSizeBinaryArray.from_buffers(_COLUMNS["key"], len(self.keys), [None, pa.py_buffer(np.ascontiguousarray(self.keys))])
+        columns = [keys, pa.array(self.parts, pa.int8()), pa.array(self.labels, pa.int32())]
+        stamp = {"kind": _KIND, "schema": _SCHEMA, "ofa": __version__, "date": datetime.now(UTC).isoformat(timespec="seconds")}
+        metadata = {**stamp, "digest": self.digest, "counts": self.counts, "facts": asdict(self.facts)}
+        schema = pa.schema(list(_COLUMNS.items()), metadata={_KEY: json.dumps(metadata).encode()})
+        with replacing(Path(folder) / RECORD) as temporary:
+            pq.write_table(pa.Table.from_arrays(columns, schema=schema), temporary, compression="zstd")
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> Self | None:
+        """Read that of a run; None if it has none, as runs of earlier versions.
+
+        Raises:
+            FileError: it is damaged, newer than this version, or something else.
+        """
+        path = Path(folder) / RECORD
+        if not path.exists():
+            return None
+        try:
+            table = pq.read_table(path)
+            metadata = json.loads((table.schema.metadata or {}).get(_KEY, b"{}"))
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise _damaged(path, " ".join(str(error).split())) from error
+        _check_stamp(path, metadata)
+        return cls._from_table(path, table, metadata)
+
+    @classmethod
+    def _from_table(cls, path: Path, table: pa.Table, metadata: Mapping[str, Any]) -> Self:
+        if {name: table.schema.field(name).type for name in table.column_names} != _COLUMNS:
+            raise _damaged(path, f"it has the columns {', '.join(table.column_names)}")
+        try:
+            facts = build(Facts, metadata["facts"], "facts")
+        except (RecipeError, KeyError, TypeError) as error:
+            raise _damaged(path, str(error)) from error
+        keys = np.frombuffer(b"".join(table.column("key").to_pylist()), np.uint8).reshape(-1, KEY_BYTES)
+        parts, labels = (table.column(name).to_numpy().astype(np.int64) for name in ("part", "label"))
+        for name, values, end in (("part", parts, len(PARTS)), ("label", labels, len(facts.class_names))):
+            if len(values) and not 0 <= values.min() <= values.max() < end:
+                raise _damaged(path, f"a {name} of it is not in 0..{end - 1}")
+        record = cls(facts=facts, keys=keys, parts=parts, labels=labels)
+        if record.digest != metadata.get("digest") or record.counts != metadata.get("counts"):
+            raise _damaged(path, "its images do not have the digest that it was written with")
+        return record
+
+
+def _check_stamp(path: Path, metadata: Any) -> None:
+    kind, schema = (metadata.get(name) if isinstance(metadata, dict) else None for name in ("kind", "schema"))
+    if kind != _KIND or not isinstance(schema, int):
+        raise FileError(
+            f"'{path}' must be the {_KIND} of a run, but is {f'a {kind}' if kind else 'another Parquet file'}; put back the file that "
+            "ofa train wrote"
+        )
+    if schema > _SCHEMA:
+        raise FileError(
+            f"'{path}' must have schema {_SCHEMA} or older, but has {schema} (written by ofa {metadata.get('ofa')}); "
+            "upgrade with: pip install -U ofa-nas"
+        )
+
+
+def _damaged(path: Path, reason: str) -> FileError:
+    return FileError(f"'{path}' must be a whole {_KIND}, but {reason}; put back the file that ofa train wrote, or train a new run")
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=KEY_BYTES).digest()
