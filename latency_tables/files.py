@@ -16,6 +16,7 @@ from devices.device import Device
 from latency_tables.table import block_key
 from ofa.blocks import Block, PlacedBlock, build_network
 from ofa.export.onnx import at_size, to_half, to_model
+from ofa.files import replacing
 from ofa.progress import Progress
 
 __all__ = ["ModelFiles", "randomize"]
@@ -57,7 +58,8 @@ class ModelFiles:
         model = self._block(lowered[0]) if len(lowered) == 1 else self._model(build_network(lowered), *lowered)
         content = (to_half(model) if self._device.precision == "fp16" else model).SerializeToString()
         path = Path(self._folder.name) / f"{hashlib.sha256(content).hexdigest()}.onnx"
-        path.write_bytes(content)
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
         return path
 
     def _block(self, placed: PlacedBlock) -> onnx.ModelProto:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -62,8 +63,10 @@ def save_front_picture(front: Front, path: str | os.PathLike[str], *, picks: Seq
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Write a figure as a PNG file of 150 dots an inch, or FileError."""
+    png = BytesIO()  # which no disk can fail, where the library would say no more than that it did
+    figure.savefig(png, format="png", dpi=_DOTS_PER_INCH)
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=_DOTS_PER_INCH)
+        temporary.write_bytes(png.getvalue())
 
 
 def draw_front(front: Front, *, picks: Sequence[Pick] = (), title: str | None = None, cost: str | None = None) -> Figure:

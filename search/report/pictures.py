@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from latency_tables import LatencyTable
-from ofa.errors import FileError
+from ofa.files import unwritable
 from search.plot import draw_costs, draw_front, save_figure
 from search.report.front_page import front_page
 from search.report.heat import HeatMap
@@ -42,13 +42,11 @@ def save_pictures(source: Front | LatencyTable | RunRecord, folder: Path) -> tup
     Raises:
         OfaError: as ``page_of``, or the folder cannot be written.
     """
-    figures = _figures(source)
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
-        raise FileError(
-            f"'{folder}' must be a folder that can be made, but {(error.strerror or str(error)).lower()}; choose another"
-        ) from error
+        raise unwritable(folder, error) from error
+    figures = _figures(source)
     for name, figure in figures.items():
         save_figure(figure, folder / f"{name}.png")
     return tuple(folder / f"{name}.png" for name in figures)
