@@ -18,6 +18,7 @@ from search.budget import COUNTS, ENERGY, Budget, at_device, excess_of, known_co
 from search.impossible import impossible
 from search.pareto import Floats
 from search.store import read_table, write_table
+from search.units import called
 
 __all__ = ["Candidate", "Front", "Latency"]
 
@@ -95,6 +96,12 @@ class Front:
         """The devices that its latencies are of."""
         return tuple(self.metadata["devices"])
 
+    @property
+    def accuracy_source(self) -> str | None:
+        """How its accuracies are known: ``predicted`` or ``measured``; None if that was not noted."""
+        about = self.metadata.get("accuracy")
+        return about.get("source") if isinstance(about, Mapping) else None
+
     @cached_property
     def columns(self) -> dict[str, Floats]:
         """All numbers of the networks, by name."""
@@ -117,8 +124,9 @@ class Front:
         limits = budget.limits(self.device_names)
         for limit in limits:
             if limit.column not in self.columns:
+                known = dict.fromkeys(called(name) for name in self.columns)
                 raise SearchError(
-                    f"a budget must limit a number that the front knows, but {limit.column} is not among {', '.join(self.columns)}; "
+                    f"a budget must limit a number that the front knows, but {called(limit.column)} is not among {', '.join(known)}; "
                     "search with a table that has it"
                 )
         excess_N = excess_of(limits, self.columns, len(self))

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ofa.cli.console import JsonOption, emit, format_bytes
-from ofa.cli.outputs import check_folder
+from ofa.cli.outputs import OverwriteOption, check_output, check_output_folder
+from ofa.cli.sheets import Name, facts
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -30,11 +31,13 @@ def report(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="HTML", help="Where to write the page.")],
     png: Annotated[Path | None, typer.Option("--png", metavar="FOLDER", help="Also write its charts as PNG files.")] = None,
     title: Annotated[str | None, typer.Option("--title", metavar="TEXT", help="Title of the page, if not what it is of.")] = None,
+    overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
     """Write one HTML page that shows everything, and works without a network."""
-    for path in (output, png or output):
-        check_folder(path)
+    check_output(output, overwrite=overwrite)
+    if png is not None:
+        check_output_folder(png, overwrite=overwrite)
     from search.report import read_source, save_report
 
     loaded = read_source(source)
@@ -49,11 +52,5 @@ def report(
 
 
 def _render(answer: dict[str, Any]) -> RenderableType:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(show_header=False)
-    table.add_row("page", Text(f"{answer['report']} ({format_bytes(answer['bytes'])}): open it in any browser"))
-    for path in answer["pictures"]:
-        table.add_row("picture", Text(path))
-    return table
+    rows = [("page", Name(answer["report"])), ("size", f"{format_bytes(answer['bytes'])}; open it in any browser")]
+    return facts([*rows, *(("picture", Name(path)) for path in answer["pictures"])])

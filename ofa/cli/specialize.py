@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ofa.cli.budgets import Accuracy, ExpectedOption, Latencies, Macs, Memory, Params, Weights, budget_of
-from ofa.cli.console import JsonOption, emit, format_bytes, format_count, format_percent, progress_bar
+from ofa.cli.console import JsonOption, emit, format_bytes, format_count, format_percent, progress_bar, warn
+from ofa.cli.outputs import OverwriteOption, check_output_folder
 from ofa.cli.run_data import DataOption, TestDataOption, load_run_data
+from ofa.cli.sheets import facts
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from collections.abc import Sequence
+
+    from rich.console import RenderableType
 
     from ofa.arch import Arch
     from ofa.training import Run, RunData
@@ -46,19 +50,24 @@ def specialize(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the order and the augmentation of the images.")] = 0,
     data: DataOption = None,
     test_data: TestDataOption = None,
+    overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
     """Extract one network, calibrate it, fine-tune it and write it as a bundle."""
     from ofa.arch import Arch
     from ofa.training import load_run
     from ofa.training.memory import keep_freed_memory
+    from search.advice import advice_on_accuracy
 
     keep_freed_memory()
     if (arch is None) == (front is None):
         raise typer.BadParameter("the network comes from one of --arch and --front; give one of them.", param_hint="--arch")
+    check_output_folder(output, overwrite=overwrite)
     budget = budget_of(latency=latency, macs=macs, params=params, weights=weights, memory=memory, accuracy=accuracy, expected=expected)
+    warnings = []
     if front is not None:
-        promise, device = _best_of(front, budget)
+        promise, device, advice = _best_of(front, budget)
+        warnings += warn(advice)  # before the work, which may be long
         chosen = promise.arch
     else:
         if budget:
@@ -76,16 +85,21 @@ def specialize(
         device=device,
         data=data,
         test_data=test_data,
+        overwrite=overwrite,
     )
-    emit(report, json=json, render=lambda: _render(report))
+    classes, images = report["classes"], report["test_images"]
+    warnings += warn(advice_on_accuracy(report["accuracy"], classes, what="the network", images=images))
+    emit(report, json=json, render=lambda: _render(report), warnings=warnings)
 
 
-def _best_of(path: Path, budget: Budget) -> tuple[Candidate, str | None]:
-    """The most accurate network of a front within the budget, and the first device that the front is of."""
+def _best_of(path: Path, budget: Budget) -> tuple[Candidate, str | None, Sequence[str]]:
+    """The most accurate network of a front within the budget, the first device that the front is of, and what warns of them."""
+    from search.advice import advice_on_budget, advice_on_front
     from search.front import Front
 
     front = Front.load(path)
-    return front.query(budget)[0], next(iter(front.device_names), None)
+    advice = (*advice_on_front(front), *advice_on_budget(budget, front.columns, front.device_names))
+    return front.query(budget)[0], next(iter(front.device_names), None), advice
 
 
 def specialize_run(
@@ -100,6 +114,7 @@ def specialize_run(
     device: str | None = None,
     data: str | None = None,
     test_data: str | None = None,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Specialize a network of a trained supernet and write its bundle.
 
@@ -114,6 +129,7 @@ def specialize_run(
         device: name of the device that this latency is of.
         data: where the run's images are now, if they moved.
         test_data: where those to test on are now, if they moved.
+        overwrite: whether a bundle that is there may be replaced.
 
     Returns:
         the JSON object of ``ofa specialize --json``; accuracies are shares (0..1) of the test part, which was used for nothing else.
@@ -123,13 +139,12 @@ def specialize_run(
     """
     import torch
 
-    from ofa.cli.outputs import check_folder
     from ofa.export.bundle import write_bundle
     from ofa.export.card import Card
     from ofa.specialize import FineTuning
     from ofa.specialize import specialize as make
 
-    check_folder(output)
+    check_output_folder(output, overwrite=overwrite)
     run.supernet.space.check(arch)
     found = load_run_data(run, data=data, test_data=test_data)
     splits = found.splits
@@ -168,6 +183,7 @@ def specialize_run(
         "bundle": str(output),
         "arch": arch.to_json(),
         "test_images": len(splits.test),
+        "classes": splits.test.num_classes,
         **asdict(made.metrics),
         **counted,
         "data_changes": found.changes.to_json(),
@@ -194,17 +210,16 @@ def _promised(promise: Candidate | None, device: str | None) -> dict[str, Any]:
     return {"device": device, **asdict(promise.latencies[device])}
 
 
-def _render(report: dict[str, Any]) -> Table:
-    from rich.table import Table
-
-    caption = f"accuracy on {report['test_images']} test images"
-    table = Table("what", "value", show_header=False, title=f"{report['bundle']}: {report['arch']['space']}", caption=caption)
-    table.add_row("input", f"{report['arch']['resolution']} px")
-    table.add_row("accuracy as extracted and calibrated", format_percent(report["accuracy_before"]))
-    table.add_row(f"accuracy after {report['epochs']} epochs", format_percent(report["accuracy"]))
-    table.add_row("accuracy of the teacher", format_percent(report["teacher_accuracy"]))
-    table.add_row("MACs", format_count(report["macs"]))
-    table.add_row("parameters", format_count(report["params"]))
-    table.add_row("weights", format_bytes(report["weight_bytes"]))
-    table.add_row("largest activations", format_bytes(report["peak_activation_bytes"]))
-    return table
+def _render(report: dict[str, Any]) -> RenderableType:
+    rows = (
+        ("input", f"{report['arch']['resolution']} px"),
+        ("accuracy as extracted and calibrated", format_percent(report["accuracy_before"])),
+        (f"accuracy after {report['epochs']} epochs", format_percent(report["accuracy"])),
+        ("accuracy of the teacher", format_percent(report["teacher_accuracy"])),
+        ("MACs", format_count(report["macs"])),
+        ("parameters", format_count(report["params"])),
+        ("weights", format_bytes(report["weight_bytes"])),
+        ("largest activations", format_bytes(report["peak_activation_bytes"])),
+    )
+    caption = f"accuracy measured on {report['test_images']} test images"
+    return facts(rows, title=f"{report['bundle']}: {report['arch']['space']}", caption=caption)
