@@ -109,7 +109,8 @@ def test_a_network_becomes_an_arch(tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert Arch.load(tmp_path / "arch.json") == arch
     assert json.loads(result.stdout)["arch"] == arch.to_json()
-    shown = run("mit-arch", tmp_path / "net.config", "--resolution", 192, "-o", tmp_path / "arch.json", "--space", "ofa-resnet50")
+    again = ("mit-arch", tmp_path / "net.config", "--resolution", 192, "-o", tmp_path / "arch.json", "--space", "ofa-resnet50")
+    shown = run(*again, "--overwrite")
     assert "ofa-resnet50 at 192 px, 18 blocks" in shown.stdout
 
 
