@@ -133,7 +133,8 @@ class Front:
         allowed = np.flatnonzero(excess_N <= 0)
         if not len(allowed):
             nearest = self.candidate(int(np.argmin(excess_N)))
-            raise impossible(limits, self.columns, self.metadata["least"], nearest=nearest, among="of the front")
+            least, source = self.metadata["least"], self.accuracy_source
+            raise impossible(limits, self.columns, least, nearest=nearest, among="of the front", source=source)
         costs = [self.columns[name][allowed] for name in reversed(self.metadata["objectives"])]
         order = np.lexsort([*costs, -self.columns["accuracy"][allowed]])
         return tuple(self.candidate(int(i)) for i in allowed[order[:top]])

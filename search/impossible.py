@@ -34,7 +34,13 @@ class ImpossibleBudgetError(BudgetError):
 
 
 def impossible(
-    limits: Sequence[Limit], columns: Columns, least: Mapping[str, float], *, nearest: Candidate | None, among: str
+    limits: Sequence[Limit],
+    columns: Columns,
+    least: Mapping[str, float],
+    *,
+    nearest: Candidate | None,
+    among: str,
+    source: str | None = None,
 ) -> ImpossibleBudgetError:
     """The error of a budget that none of some networks keeps.
 
@@ -44,6 +50,7 @@ def impossible(
         least: the least values that any network of the space is known to have, by column; may lack some.
         nearest: the network that comes nearest.
         among: words for the networks.
+        source: how accuracies are known, ``predicted`` or ``measured``.
     """
     achievable = {limit: _achievable(limit, columns, least) for limit in limits}
     alone = {limit: value for limit, value in achievable.items() if limit.sign * (value / limit.limit - 1) > 0}
@@ -56,7 +63,8 @@ def impossible(
     )
     kind = "most" if all(limit.sign < 0 for limit in binding) else "least"
     how = f"the {kind} achievable is" if alone else f"with the other limits kept the {kind} achievable is"
-    near = "" if nearest is None else f" (the nearest network: {nearest.arch.in_words}, accuracy {nearest.accuracy:.1%})"
+    accuracy = f"{source} accuracy" if source else "accuracy"
+    near = "" if nearest is None else f" (the nearest network: {nearest.arch.in_words}, {accuracy} {nearest.accuracy:.1%})"
     message = f"a budget must be one that some network keeps, but none {among} has {wanted}: {how} {words}; change it to that{near}"
     return ImpossibleBudgetError(message, {limit.name: value for limit, value in binding.items()}, nearest)
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from ofa.progress import Progress
@@ -63,7 +63,7 @@ def emit(value: Any, *, json: bool, render: Callable[[], RenderableType], warnin
     width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else _WIDTH_WITHOUT_TERMINAL
     screen = Console(width=width, markup=False, emoji=False, highlight=False)
     with screen.capture() as shown:
-        screen.print(render(), crop=False)
+        screen.print(Group(render()), crop=False)  # in a group, because a text alone would be wrapped anew
     # Names of files may hold bytes that are no text, which no terminal can show.
     encoding = sys.stdout.encoding or "utf-8"
     typer.echo(shown.get().encode(encoding, "replace").decode(encoding), nl=False)
