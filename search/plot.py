@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -20,7 +21,7 @@ from search.quantities import Quantity, best_along, costs_of_front, floats_of
 if TYPE_CHECKING:
     from search.front import Candidate, Front
 
-__all__ = ["Pick", "draw_costs", "draw_front", "save_figure", "save_front_picture"]
+__all__ = ["Pick", "draw_costs", "draw_front", "filled", "save_figure", "save_front_picture"]
 
 # Okabe and Ito's palette, which stays distinct under the common colour blindnesses; shapes differ as well.
 _GREY, _BLUE, _ORANGE, _VERMILION = "#999999", "#0072B2", "#E69F00", "#D55E00"
@@ -87,8 +88,8 @@ def draw_front(front: Front, *, picks: Sequence[Pick] = (), title: str | None = 
     axes = figure.add_subplot()
     _draw_networks(axes, front, drawn)
     _draw_picks(axes, sorted((_place(pick, drawn) for pick in picks), key=lambda place: place.value))
-    axes.set_title(_plain(title or _title(front)), loc="left")
-    axes.set_xlabel(_plain(drawn.label))
+    axes.set_title(filled(title or _title(front), 70), loc="left")
+    axes.set_xlabel(filled(drawn.label, 80))
     axes.legend(loc="lower right", frameon=False)
     return figure
 
@@ -107,8 +108,8 @@ def draw_costs(front: Front, *, title: str | None = None) -> Figure:
     for number, cost in enumerate(known, start=1):
         axes = figure.add_subplot(rows, columns, number)
         _draw_networks(axes, front, cost)
-        axes.set_xlabel(_plain(cost.label))
-    figure.suptitle(_plain(title or _title(front)), x=0.01, ha="left")
+        axes.set_xlabel(filled(cost.label, 40))
+    figure.suptitle(filled(title or _title(front), 45 * columns), x=0.01, ha="left")
     return figure
 
 
@@ -121,6 +122,11 @@ def _figure(width: float, height: float) -> Figure:
 def _title(front: Front) -> str:
     devices = ", ".join(map(str, front.metadata.get("devices", ())))
     return f"{front.metadata['space']} on {devices}" if devices else str(front.metadata["space"])
+
+
+def filled(text: str, most: int) -> str:
+    """A text over lines of so many characters, so that none of it is beyond the picture."""
+    return _plain("\n".join(textwrap.wrap(text, most)))
 
 
 def _plain(text: str) -> str:
@@ -137,7 +143,7 @@ def _draw_networks(axes: Axes, front: Front, cost: Quantity) -> None:
     # Steps, because between two networks a budget gets the one below it and nothing better.
     words = f"front ({len(best)})"
     axes.plot(values[best], 100 * accuracy[best], "o-", drawstyle="steps-post", color=_BLUE, markersize=3.5, linewidth=1.2, label=words)
-    axes.set_ylabel("accuracy, %")
+    axes.set_ylabel(f"accuracy ({front.accuracy_source}), %" if front.accuracy_source else "accuracy, %")
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

@@ -32,6 +32,8 @@ def read_source(path: str | os.PathLike[str]) -> Front | LatencyTable | RunRecor
     place = Path(path)
     if place.is_dir():
         return read_run(place)
+    if not place.exists():
+        raise FileError(f"a report must be of a file or folder that is there, but '{path}' is not; check the path")
     try:
         keys = read_keys(place)
     except NotParquetError as error:
