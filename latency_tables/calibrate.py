@@ -11,6 +11,7 @@ from devices.timing import TimingPolicy
 from latency_tables.correction import check_enough, fit_correction
 from latency_tables.estimate import Estimator
 from latency_tables.networks import PROCESSES, time_networks
+from latency_tables.spaces import check_same, require_space
 from latency_tables.table import LatencyTable
 from ofa.arch import Arch
 from ofa.errors import TableError
@@ -103,14 +104,10 @@ def table_resolutions(table: LatencyTable, space: Space, resolutions: Iterable[i
     """The resolutions asked for, or else those of the space that the table was built for.
 
     Raises:
-        TableError: it was built for another space.
+        TableError: it was built for another space, or another of the same name.
     """
     if resolutions is not None:
+        check_same(table.metadata, space, "the table")
         return sorted(set(resolutions))
-    spaces = table.metadata["spaces"]
-    if space.name not in spaces:
-        raise TableError(
-            f"a table must be of the space it is used for, but this one is of {', '.join(spaces)} and not of {space.name}; "
-            f"build one with: ofa table build --space {space.name} --device {table.device_name}"
-        )
-    return list(spaces[space.name])
+    require_space(table, space)
+    return list(table.metadata["spaces"][space.name])

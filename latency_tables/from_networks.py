@@ -18,6 +18,7 @@ from devices.timing import Timing
 from latency_tables.correction import COVERAGE, Correction
 from latency_tables.inventory import blocks_of_space
 from latency_tables.robust import fit_relative, jackknife_width
+from latency_tables.spaces import carried
 from latency_tables.table import SCHEMA_VERSION, LatencyTable, row_of, rows_frame
 from ofa import __version__
 from ofa.arch import Arch
@@ -115,7 +116,7 @@ def estimated_table(
         "schema_version": SCHEMA_VERSION,
         **origin,
         "ofa_version": __version__,
-        "spaces": {space.name: list(resolutions)},
+        **carried(space, resolutions),
         "failed": {},
         "calibration": correction.to_json(),
         "networks": [{"arch": arch.to_json(), "measured_ms": ms} for arch, ms in networks],

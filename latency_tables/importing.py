@@ -10,6 +10,7 @@ from typing import Any
 
 from devices.timing import Timing
 from latency_tables.inventory import blocks_of_space
+from latency_tables.spaces import carried
 from latency_tables.table import SCHEMA_VERSION, LatencyTable, describe_block, row_of, rows_frame
 from ofa import __version__
 from ofa.blocks import PlacedBlock
@@ -115,7 +116,7 @@ def _metadata(tables: Sequence[MitTable], space: Space, device: str, precision: 
         "processor": _UNKNOWN,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "ofa_version": __version__,
-        "spaces": {space.name: sorted(table.resolution for table in tables)},
+        **carried(space, [table.resolution for table in tables]),
         "failed": {},
         "calibration": None,
         "networks": [],

@@ -22,6 +22,7 @@ from latency_tables.correction import Correction, Estimate
 from ofa.blocks import Block, PlacedBlock
 from ofa.cost import weight_bytes
 from ofa.errors import TableError
+from ofa.families import space_argument
 from ofa.files import replacing
 from ofa.space import Space
 
@@ -66,8 +67,8 @@ class LatencyTable:
     Args:
         rows: the columns ``COLUMNS``, one row for each block and input size.
         metadata: JSON values: ``schema_version``, ``device`` (its file's fields), ``runtime_version``, ``processor``, ``date`` and the
-            rest of ``devices.provenance``, ``ofa_version``, ``spaces`` (resolutions in pixels by the name of the space), ``calibration``
-            (or None).
+            rest of ``devices.provenance``, ``ofa_version``, ``spaces`` (resolutions in pixels by the name of the space), ``definitions``
+            (the spaces themselves by name; not in tables of earlier versions), ``calibration`` (or None).
         source: the file that it was read from, for messages.
 
     Raises:
@@ -144,7 +145,7 @@ class LatencyTable:
             remedy = (
                 "it was measured by others, so take networks of its resolutions only"
                 if "sources" in self.metadata
-                else f"measure them with: ofa table build --space {space.name} --device {self.device_name} --resolutions "
+                else f"measure them with: ofa table build --space {space_argument(space)} --device {self.device_name} --resolutions "
                 f"{lowered[0].input_size} --classes {space.num_classes} --resume -o {self.source or 'TABLE.parquet'}"
             )
             raise TableError(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ofa.cli.console import JsonOption, emit, format_bytes, progress_bar
+from ofa.cli.spaces import OwnSpaceOption, check_named, named
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -44,12 +45,15 @@ def export(
     ] = None,
     half: Annotated[bool, typer.Option("--half", help="Compute in float16 (TensorRT).")] = False,
     dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Leave the batch open (ONNX).")] = False,
+    space: OwnSpaceOption = None,
     json: JsonOption = False,
 ) -> None:
     """Write a bundle's network for a runtime, and check what was written."""
     from ofa.export.bundle import load_bundle
 
+    wanted = named(space)
     source = load_bundle(bundle)
+    check_named(wanted, source.space, f"'{bundle}'")
     if to == "onnx":
         if gpu or half:
             raise typer.BadParameter("--gpu and --half are for TensorRT engines; use --to tensorrt-rtx.", param_hint="--to")

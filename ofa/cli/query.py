@@ -11,6 +11,7 @@ import typer
 from ofa.cli.budgets import Accuracy, Energies, ExpectedOption, Latencies, Macs, Memory, Params, Weights, budget_of
 from ofa.cli.console import JsonOption, emit, format_bytes, format_count, format_ms, format_percent, progress_bar
 from ofa.cli.devices import FoldersOption
+from ofa.cli.spaces import OwnSpaceOption, check_named, named
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -57,6 +58,7 @@ def query(
         typer.Option(min=0.0, max=0.5, help="With --verify, the share of the budget left to a slower minute; 0.025 by default."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the inputs of --verify.")] = 0,
+    space: OwnSpaceOption = None,
     folders: FoldersOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -69,7 +71,10 @@ def query(
     budget = budget_of(
         latency=latency, energy=energy, macs=macs, params=params, weights=weights, memory=memory, accuracy=accuracy, expected=expected
     )
+    wanted = named(space)
     loaded = Front.load(front)
+    if wanted is not None:
+        check_named(wanted, loaded.space, f"'{front}'")
     devices = loaded.device_names
     answer: dict[str, Any] = {"device": next(iter(devices), None), "devices": list(devices), "budget": budget.to_json()}
     try:
@@ -84,8 +89,9 @@ def query(
     answer["not_searched"] = list(loaded.unsearched(budget))
     if output is not None:
         from ofa.arch import Arch
+        from ofa.families import save_arch
 
-        Arch.from_json(answer["results"][0]["arch"]).save(output)
+        save_arch(Arch.from_json(answer["results"][0]["arch"]), loaded.space, output)
     emit(answer, json=json, render=lambda: _render(answer))
 
 
@@ -106,7 +112,6 @@ def _verified(answer: dict[str, Any], front: Front, path: Path, budget: Budget, 
 
     from devices import get_device
     from latency_tables import LatencyTable
-    from ofa.families import get_space
     from search.settle import MARGIN, query_verified
 
     if options.device is None and len(front.device_names) != 1:
@@ -118,7 +123,7 @@ def _verified(answer: dict[str, Any], front: Front, path: Path, budget: Budget, 
     with progress_bar(f"timing on {device.name}") as progress:
         found = query_verified(
             front,
-            get_space(front.metadata["space"], front.metadata["num_classes"]),
+            front.space,
             budget,
             device,
             rng=np.random.default_rng(options.seed),

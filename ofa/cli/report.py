@@ -9,6 +9,7 @@ import typer
 
 from ofa.cli.console import JsonOption, emit, format_bytes
 from ofa.cli.outputs import check_folder
+from ofa.cli.spaces import OwnSpaceOption, named
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -30,6 +31,7 @@ def report(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="HTML", help="Where to write the page.")],
     png: Annotated[Path | None, typer.Option("--png", metavar="FOLDER", help="Also write its charts as PNG files.")] = None,
     title: Annotated[str | None, typer.Option("--title", metavar="TEXT", help="Title of the page, if not what it is of.")] = None,
+    space: OwnSpaceOption = None,
     json: JsonOption = False,
 ) -> None:
     """Write one HTML page that shows everything, and works without a network."""
@@ -37,6 +39,7 @@ def report(
         check_folder(path)
     from search.report import read_source, save_report
 
+    named(space)  # a space of one's own class can be drawn once its class is known
     loaded = read_source(source)
     save_report(loaded, output, title=title)
     pictures: tuple[Path, ...] = ()

@@ -45,7 +45,9 @@ def search(
     device: Annotated[
         list[str] | None, typer.Option("--device", metavar="NAME", help="Time every network on this device, without a table (slow, exact).")
     ] = None,
-    space: Annotated[str | None, typer.Option(metavar="SPACE", help="Name of the space, which the accuracies must be of.")] = None,
+    space: Annotated[
+        str | None, typer.Option(metavar="SPACE", help="The space (a name, a file, or module:attribute), which the accuracies must be of.")
+    ] = None,
     predictor: Annotated[Path | None, typer.Option(metavar="PREDICTOR", help="Predict accuracies.")] = None,
     supernet: Annotated[Path | None, typer.Option(metavar="RUN", help="Measure each network of this run (slow, exact).")] = None,
     trade: Annotated[

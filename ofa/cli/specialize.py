@@ -11,11 +11,13 @@ import typer
 from ofa.cli.budgets import Accuracy, ExpectedOption, Latencies, Macs, Memory, Params, Weights, budget_of
 from ofa.cli.console import JsonOption, emit, format_bytes, format_count, format_percent, progress_bar
 from ofa.cli.run_data import DataOption, TestDataOption, load_run_data
+from ofa.cli.spaces import OwnSpaceOption, check_named, named
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from ofa.arch import Arch
+    from ofa.space import Space
     from ofa.training import Run, RunData
     from search.budget import Budget
     from search.front import Candidate
@@ -46,10 +48,11 @@ def specialize(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the order and the augmentation of the images.")] = 0,
     data: DataOption = None,
     test_data: TestDataOption = None,
+    space: OwnSpaceOption = None,
     json: JsonOption = False,
 ) -> None:
     """Extract one network, calibrate it, fine-tune it and write it as a bundle."""
-    from ofa.arch import Arch
+    from ofa.families import load_arch
     from ofa.training import load_run
     from ofa.training.memory import keep_freed_memory
 
@@ -57,16 +60,19 @@ def specialize(
     if (arch is None) == (front is None):
         raise typer.BadParameter("the network comes from one of --arch and --front; give one of them.", param_hint="--arch")
     budget = budget_of(latency=latency, macs=macs, params=params, weights=weights, memory=memory, accuracy=accuracy, expected=expected)
+    wanted = named(space)
+    loaded = load_run(run)
+    check_named(wanted, loaded.supernet.space, f"'{run}'")
     if front is not None:
-        promise, device = _best_of(front, budget)
+        promise, device = _best_of(front, budget, loaded.supernet.space)
         chosen = promise.arch
     else:
         if budget:
             raise typer.BadParameter("budgets need a front to ask; add --front, or leave them out.", param_hint="--arch")
         assert arch is not None
-        promise, device, chosen = None, None, Arch.load(arch)
+        promise, device, chosen = None, None, load_arch(arch, loaded.supernet.space)
     report = specialize_run(
-        load_run(run),
+        loaded,
         chosen,
         output,
         epochs=epochs,
@@ -80,11 +86,17 @@ def specialize(
     emit(report, json=json, render=lambda: _render(report))
 
 
-def _best_of(path: Path, budget: Budget) -> tuple[Candidate, str | None]:
+def _best_of(path: Path, budget: Budget, space: Space) -> tuple[Candidate, str | None]:
     """The most accurate network of a front within the budget, and the first device that the front is of."""
+    from ofa.errors import SpaceError
     from search.front import Front
 
     front = Front.load(path)
+    if not front.space.is_part_of(space, any_classes=True):
+        raise SpaceError(
+            f"a front must be of the run's space, but '{path}' is of {front.space.name} and the run of {space.name}, which are others; "
+            "take the front that was searched for this run"
+        )
     return front.query(budget)[0], next(iter(front.device_names), None)
 
 
@@ -158,6 +170,7 @@ def specialize_run(
         made.network,
         arch,
         Card(accuracy=made.metrics.accuracy, provenance=provenance, **_promised(promise, device)),
+        space=run.supernet.space,
         class_names=splits.train.class_names,
         mean=mean,
         std=std,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
-SpaceOption = Annotated[str, typer.Option("--space", metavar="SPACE", help="Name of the space.")]
+SpaceOption = Annotated[str, typer.Option("--space", metavar="SPACE", help="The space: a name, a space file, or module:attribute.")]
 ClassesOption = Annotated[int | None, typer.Option("--classes", min=2, help="Classes of your data, if not the space's own number.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of networks, weights and order.")]
 TableArgument = Annotated[Path, typer.Argument(metavar="TABLE", help="A latency table.")]
@@ -81,7 +81,7 @@ def build(
             f"a table must not replace one that is there, but '{output}' exists; add --resume to continue it, or name another file"
         )
     check_folder(output)
-    with Journal(output, resume=resume) as journal, progress_bar(f"blocks of {space}") as progress:
+    with Journal(output, resume=resume) as journal, progress_bar(f"blocks of {chosen.name}") as progress:
         rng = np.random.default_rng(seed)
         table = build_table(chosen, measured, resolutions=resolutions, rng=rng, progress=progress, resume_from=old, journal=journal)
         table.save(output)
@@ -116,12 +116,10 @@ def calibrate(
     from devices import get_device
     from latency_tables import LatencyTable, calibrate_table
 
-    loaded, measured = LatencyTable.load(table), get_device(device, folders or ())
-    with progress_bar(f"networks of {space}") as progress:
+    loaded, chosen, measured = LatencyTable.load(table), _space(space, classes), get_device(device, folders or ())
+    with progress_bar(f"networks of {chosen.name}") as progress:
         rng = np.random.default_rng(seed)
-        calibrated = calibrate_table(
-            loaded, _space(space, classes), measured, nets=nets, resolutions=resolutions, rng=rng, progress=progress
-        )
+        calibrated = calibrate_table(loaded, chosen, measured, nets=nets, resolutions=resolutions, rng=rng, progress=progress)
     calibrated.save(table)
     report = {**_summary(calibrated), "table": str(table)}
     emit(report, json=json, render=lambda: _render(report))
@@ -145,14 +143,14 @@ def check(
     from devices import get_device
     from latency_tables import LatencyTable, check_table
 
-    loaded, measured = LatencyTable.load(table), get_device(device, folders or ())
-    with progress_bar(f"networks of {space}") as progress:
+    loaded, chosen, measured = LatencyTable.load(table), _space(space, classes), get_device(device, folders or ())
+    with progress_bar(f"networks of {chosen.name}") as progress:
         rng = np.random.default_rng(seed)
-        found = check_table(loaded, _space(space, classes), measured, nets=nets, resolutions=resolutions, rng=rng, progress=progress)
+        found = check_table(loaded, chosen, measured, nets=nets, resolutions=resolutions, rng=rng, progress=progress)
     if plot is not None:
         from latency_tables.plot import save_check_plot
 
-        save_check_plot(found, plot, title=f"{space} on {measured.name}")
+        save_check_plot(found, plot, title=f"{chosen.name} on {measured.name}")
     report = {**_figures(found), "table": str(table), "device": measured.name, "networks": _networks(found)}
     emit(report, json=json, render=lambda: _render_check(report))
 

@@ -27,7 +27,10 @@ def import_group() -> typer.Typer:
 
 def mit_yaml(
     files: Annotated[list[Path], typer.Argument(metavar="FILES", help="Lookup tables as MIT publishes them, one for each image size.")],
-    space: Annotated[str, typer.Option("--space", metavar="SPACE", help="Name of the space that they were measured for.")],
+    space: Annotated[
+        str,
+        typer.Option("--space", metavar="SPACE", help="The space that they were measured for: a name, a space file, or module:attribute."),
+    ],
     device: Annotated[str, typer.Option("--device", metavar="NAME", help="Any name for what they were measured on.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="TABLE", help="Where to write the table.")],
     precision: Annotated[str, typer.Option(help="Number format that their publisher says; the files do not.")] = "fp32",

@@ -25,7 +25,9 @@ __all__ = ["transfer"]
 
 def transfer(
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A latency table of another device.")],
-    space: Annotated[str, typer.Option("--space", metavar="SPACE", help="Name of the space that it was built for.")],
+    space: Annotated[
+        str, typer.Option("--space", metavar="SPACE", help="The space that it was built for: a name, a space file, or module:attribute.")
+    ],
     device: DeviceOption,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="TABLE", help="Where to write the new device's table.")],
     nets: Annotated[int, typer.Option(help="Whole networks to time on the new device.")] = 10,

@@ -10,6 +10,7 @@ import typer
 from ofa.cli.budgets import LatencyOption
 from ofa.cli.console import JsonOption, emit, format_ms, progress_bar
 from ofa.cli.devices import DeviceOption, FoldersOption
+from ofa.cli.spaces import OwnSpaceOption, check_named, named
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -29,6 +30,7 @@ def verify(
     device: DeviceOption,
     latency: LatencyOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the inputs.")] = 0,
+    space: OwnSpaceOption = None,
     folders: FoldersOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -45,7 +47,9 @@ def verify(
     from search.verify import verify as run
 
     measured = get_device(device, folders or ())
+    wanted = named(space)
     loaded = load_bundle(bundle)
+    check_named(wanted, loaded.space, f"'{bundle}'")
     subject = subject_of_bundle(loaded, measured, latency)
     with progress_bar(f"timing on {measured.name}") as progress:
         (found,) = run([subject], measured, rng=np.random.default_rng(seed), progress=progress)
