@@ -339,8 +339,8 @@ class Supernet(nn.Module):
         carried = weights.space() if space is None or SPACE_KEY in weights.metadata else space
         if space not in (None, carried):
             raise WeightsError(
-                f"weights must be of the space that they are read for, but '{path}' is of {carried.name} with {carried.num_classes} classes "
-                f"as it was then, not of {space.name} with {space.num_classes} classes as it is given; leave the space out, or train one of it"
+                f"weights must be of the space that they are read for, but '{path}' carries {carried.name} with "
+                f"{carried.num_classes} classes, which is not the space that is given; leave that out, or train a supernet of it"
             )
         supernet = cls.empty(carried, dropout=float(weights.metadata.get("dropout", "0")))
         weights.copy_to(supernet.named_tensors())

@@ -9,12 +9,20 @@ import typer
 if TYPE_CHECKING:
     from ofa.space import Space
 
-__all__ = ["OwnSpaceOption", "check_named", "named"]
+__all__ = ["OwnSpaceOption", "check_named", "named", "parse_resolutions"]
 
 OwnSpaceOption = Annotated[
     str | None,
     typer.Option("--space", metavar="SPACE", help="Its space again, needed only where the class is your own: module:attribute."),
 ]
+
+
+def parse_resolutions(text: str) -> list[int]:
+    """The sizes of an option such as ``24,32``, in pixels."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise typer.BadParameter(f"resolutions must be pixels with commas between, but got '{text}'; write for example 24,32.") from error
 
 
 def named(text: str | None) -> Space | None:

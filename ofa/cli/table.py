@@ -11,6 +11,7 @@ import typer
 from ofa.cli.console import JsonOption, console, emit, format_ms, format_percent, progress_bar
 from ofa.cli.devices import DeviceOption, FoldersOption
 from ofa.cli.outputs import check_folder
+from ofa.cli.spaces import parse_resolutions
 from ofa.cli.table_import import import_group
 from ofa.cli.table_transfer import transfer
 
@@ -28,16 +29,9 @@ SeedOption = Annotated[int, typer.Option(min=0, help="Seed of networks, weights 
 TableArgument = Annotated[Path, typer.Argument(metavar="TABLE", help="A latency table.")]
 
 
-def _parse_resolutions(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise typer.BadParameter(f"resolutions must be pixels with commas between, but got '{text}'; write for example 24,32.") from error
-
-
 ResolutionsOption = Annotated[
     Any,
-    typer.Option("--resolutions", parser=_parse_resolutions, metavar="LIST", help="Input sizes in pixels, such as 24,32; all by default."),
+    typer.Option("--resolutions", parser=parse_resolutions, metavar="LIST", help="Input sizes in pixels, such as 24,32; all by default."),
 ]
 
 

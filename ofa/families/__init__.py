@@ -18,6 +18,7 @@ from ofa.arch import SPACE_KEY, Arch
 from ofa.blocks import PlacedBlock
 from ofa.errors import ArchError, SpaceError, nearest
 from ofa.families import mobilenet_v3, proxyless, resnet
+from ofa.families.deriving import derive
 from ofa.families.importing import import_space
 from ofa.families.mobilenet_v3 import MobileNetV3Space
 from ofa.families.proxyless import ProxylessSpace
@@ -30,6 +31,8 @@ __all__ = [
     "ProxylessSpace",
     "ResNetSpace",
     "Space",
+    "check_name",
+    "derive",
     "get_space",
     "is_space_file",
     "load_arch",
@@ -68,10 +71,10 @@ def get_space(text: str, num_classes: int | None = None) -> Space:
         space = _SPACES[text]
     elif is_space_file(text):
         space = Space.load(text)
-        _check_name(space, f"'{text}'")
+        check_name(space, f"'{text}'")
     elif _ATTRIBUTE.fullmatch(text):
         space = import_space(text)
-        _check_name(space, f"'{text}'")
+        check_name(space, f"'{text}'")
     else:
         raise SpaceError(
             f"'{text}' must be the name of a space, the path of a space file (.json) or module:attribute; {nearest(text, _SPACES)}"
@@ -175,9 +178,14 @@ def _with_classes(space: Space, num_classes: int | None) -> Space:
     return space if num_classes is None or num_classes == space.num_classes else replace(space, num_classes=num_classes)
 
 
-def _check_name(space: Space, source: str) -> None:
-    """Archs, tables and weights say a space's name, so one of ofa's must not be given to other networks."""
-    if space.name in _SPACES and not space.is_part_of(_SPACES[space.name], any_classes=True):
+def check_name(space: Space, source: str) -> None:
+    """Raise SpaceError if a space has the name of one of ofa's and other networks: archs, tables and weights say the name.
+
+    Args:
+        space: a space of one's own.
+        source: words for where it comes from.
+    """
+    if space.name in _SPACES and _with_classes(space, _SPACES[space.name].num_classes) != _SPACES[space.name]:
         raise SpaceError(
             f"a space of one's own must have a name of its own, but {source} has other networks than {space.name} and is called so too; "
             "rename it"
