@@ -127,7 +127,7 @@ class Recipe:
         return get_space(self.space, num_classes)
 
     def load_splits(self, progress: Progress = silent) -> Splits:
-        """The three parts of the data; the same for the same seed.
+        """The three parts of the data, read with the channels of the space; the same for the same seed.
 
         Raises:
             DataError: the data cannot be used.
@@ -157,7 +157,8 @@ class Recipe:
         Raises:
             DataError: the data cannot be used.
         """
-        data = load_data(self.data, unreadable=self.unreadable, rule=rule, known=known, progress=progress)
+        channels = self.get_space().in_channels
+        data = load_data(self.data, unreadable=self.unreadable, channels=channels, rule=rule, known=known, progress=progress)
         if not self.test_data:
             return data, None
         names = test_classes or data.class_names

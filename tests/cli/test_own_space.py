@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from ofa.arch import Arch
 from ofa.blocks import Classifier, ConvBlock, PlacedBlock
 from ofa.cli.main import build_app
+from ofa.export.bundle import load_bundle
 from ofa.families import get_space
 from ofa.families.placing import Placer
 from ofa.space import Gene, Space, Stage
@@ -103,7 +104,22 @@ def own_class(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def own_file(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("file")
     path = folder / "small.space.json"
-    ofa("space", "ofa-mbv3-tiny", "--resolutions", "12,20", "--keep", "kernel=3", "--keep", "depth=1", "-o", path, "--samples", 2)
+    ofa(
+        "space",
+        "ofa-mbv3-tiny",
+        "--resolutions",
+        "12,20",
+        "--keep",
+        "kernel=3",
+        "--keep",
+        "depth=1",
+        "--channels",
+        1,
+        "-o",
+        path,
+        "--samples",
+        2,
+    )
     return {"space": path, **road(folder, str(path), "{expand = [3, 4, 6]}")}
 
 
@@ -114,9 +130,10 @@ def test_a_class_of_ones_own_walks_the_whole_road(own_class: dict[str, Path]) ->
     assert run.recipe.space.endswith("space.json")
 
 
-def test_a_space_file_walks_the_whole_road_at_resolutions_below_the_named_ones(own_file: dict[str, Path]) -> None:
+def test_a_grey_space_file_walks_the_whole_road_at_resolutions_below_the_named_ones(own_file: dict[str, Path]) -> None:
     space = get_space(str(own_file["space"]))
-    assert (space.name, space.resolutions) == ("small", (12, 20))
+    assert (space.name, space.resolutions, space.in_channels) == ("small", (12, 20), 1)
+    assert load_bundle(own_file["bundle"]).input_shape[1] == 1
     assert load_run(own_file["run"]).supernet.space == Front.load(own_file["front"]).space == space
     # Nothing needs the file any more.
     own_file["space"].rename(own_file["space"].with_suffix(".away"))
