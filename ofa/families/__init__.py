@@ -90,7 +90,10 @@ def is_space_file(text: str) -> bool:
 def named_space(name: str, num_classes: int | None = None) -> Space:
     """The space of that name alone, for names that come from files: nothing is imported, no file is read; errors as ``get_space``."""
     if name not in _SPACES:
-        raise SpaceError(f"'{name}' must be the name of a space that comes with ofa; {nearest(name, _SPACES)}")
+        raise SpaceError(
+            f"'{name}' must be the name of a space that comes with ofa, because the file does not carry the space itself; give it "
+            f"with --space, or correct the name: {nearest(name, _SPACES)}"
+        )
     return _with_classes(_SPACES[name], num_classes)
 
 

@@ -15,11 +15,13 @@ from typer.testing import CliRunner
 from ofa.arch import Arch
 from ofa.blocks import Classifier, ConvBlock, PlacedBlock
 from ofa.cli.main import build_app
+from ofa.errors import DataError
 from ofa.export.bundle import load_bundle
-from ofa.families import get_space
+from ofa.families import derive, get_space
 from ofa.families.placing import Placer
 from ofa.space import Gene, Space, Stage
-from ofa.training import load_run
+from ofa.supernet import Supernet
+from ofa.training import Phase, Recipe, load_run, train
 from search.front import Front
 from search.predictor import AccuracyPredictor
 
@@ -150,3 +152,61 @@ def test_what_a_file_says_is_not_imported(own_class: dict[str, Path], tmp_path: 
     assert "name the space again with --space module:attribute" in refused.stderr
     named = subprocess.run([*command, "--epochs", "0", "--space", PLAIN], cwd=ROOT, capture_output=True, text=True, check=False)
     assert named.returncode == 0, named.stderr
+
+
+def refused(*arguments: object) -> str:
+    result = run(*arguments, "--samples", 1)
+    assert result.exit_code in (1, 2), result.output
+    return " ".join(result.stderr.split())
+
+
+def test_a_space_file_is_written_once_and_under_a_name_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "small.space.json"
+    made = ("space", "ofa-mbv3-tiny", "--resolutions", "20", "-o", path)
+    assert ofa(*made, "--samples", 1)["space"] == get_space(str(path)).name == "small"
+    assert "add --overwrite" in refused(*made)
+    assert ofa(*made, "--name", "other", "--overwrite", "--samples", 1)["space"] == "other"
+    assert "must have another name" in refused(*made, "--name", "ofa-mbv3-tiny", "--overwrite")
+    assert "is called so too" in refused(*made, "--name", "ofa-mbv3-32px", "--overwrite")
+    assert "must end in .json" in refused("space", "ofa-mbv3-tiny", "-o", tmp_path / "small")
+    assert get_space(str(path)).name == "other"
+
+
+def test_an_unchanged_space_is_written_as_it_is(tmp_path: Path) -> None:
+    ofa("space", "ofa-mbv3-tiny", "--classes", 3, "-o", tmp_path / "tiny.json", "--samples", 1)
+    assert get_space(str(tmp_path / "tiny.json")) == get_space("ofa-mbv3-tiny", 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("--resolutions", "0,16"), "whole numbers of pixels from 1 on"),
+        (("--resolutions", "16.5"), "pixels with commas between"),
+        (("--keep", "kernel"), "gene=values"),
+        (("--keep", "kernel=big"), "must be numbers with commas between"),
+        (("--keep", "kernel=9"), "kernel must keep some of [3, 5]"),
+        (("--keep", "width=9"), "must be a gene of ofa-mbv3-tiny"),
+    ],
+)
+def test_a_change_that_cannot_be_is_refused(change: tuple[str, str], words: str) -> None:
+    assert words in refused("space", "ofa-mbv3-tiny", *change).replace("│ ", "")
+
+
+def test_without_a_file_the_changed_space_is_looked_at() -> None:
+    assert ofa("space", "ofa-mbv3-tiny", "--resolutions", "12", "--samples", 1)["resolutions"] == [12]
+
+
+def test_a_front_of_another_space_of_the_name_is_refused(own_file: dict[str, Path], tmp_path: Path) -> None:
+    other = tmp_path / "small.space.json"
+    ofa("space", "ofa-mbv3-tiny", "--resolutions", "12,24", "--keep", "kernel=3", "--keep", "depth=1", "-o", other, "--samples", 1)
+    result = run("search", "--space", other, "--predictor", own_file["predictor"], "-o", tmp_path / "front", *EFFORT)
+    assert "which is another of the name small" in " ".join(result.stderr.split())
+    result = run("table", "calibrate", own_file["table.parquet"], "--space", other, "--device", "fake", "--nets", 9)
+    assert "of another space that is called small too" in " ".join(result.stderr.split())
+
+
+def test_a_space_of_other_channels_than_the_data_is_refused() -> None:
+    supernet = Supernet(derive(get_space("ofa-mbv3-tiny"), "grey", in_channels=1))
+    recipe = Recipe(space="ofa-mbv3-tiny", data="digits", phases=(Phase(name="all", epochs=1, learning_rate=0.1),))
+    with pytest.raises(DataError, match="grey has 1 and the data 3"):
+        train(supernet, recipe, recipe.load_splits().train)
