@@ -128,7 +128,7 @@ def import_weights(
     if single:
         supernet.save(target, metadata={"source": f"{file.name}, imported from MIT's once-for-all"})
     else:
-        recipe = _recipe(space, data or _DATA, named or space.name)
+        recipe = _recipe(space, data or _DATA, named)
         record, sentences = (None, []) if data is None else _record(recipe, space)
         remarks += sentences
         begin_run(output, recipe, record)
@@ -217,13 +217,13 @@ def _record(recipe: Recipe, space: Space) -> tuple[DataRecord | None, list[str]]
     return found.record, list(found.changes.sentences())
 
 
-def _recipe(space: Space, data: str, named: str) -> Recipe:
+def _recipe(space: Space, data: str, named: str = "") -> Recipe:
     from dataclasses import replace
 
     from ofa.training import Recipe, progressive_shrinking
 
     last = progressive_shrinking(space, epochs=10)[-1]
-    return Recipe(space=named, data=data, phases=(replace(last, name="all", epochs=1, reorder_channels=False),))
+    return Recipe(space=named or space.name, data=data, phases=(replace(last, name="all", epochs=1, reorder_channels=False),))
 
 
 def _lines(report: dict[str, Any]) -> RenderableType:
