@@ -26,8 +26,8 @@ __all__ = [
     "Session",
     "Timer",
     "as_device_error",
+    "bound_shape",
     "check_inputs",
-    "fixed_shape",
     "get_runtime",
     "load_library",
     "runtime_names",
@@ -47,7 +47,7 @@ class Session(Protocol):
     """A loaded network."""
 
     def input_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of every input, by name."""
+        """Shape of every input, by name; an open batch is the device's."""
         ...
 
     def run(self, inputs: Mapping[str, Array]) -> list[Array]:
@@ -59,7 +59,10 @@ class Session(Protocol):
         ...
 
     def timer(self, inputs: Mapping[str, Array]) -> Timer:
-        """A function that executes the network on these inputs and says how long it took, without the cost of moving them."""
+        """A function that executes the network on these inputs and says how long it took, without the cost of moving them.
+
+        It owns everything that it touches, so nothing else need be kept.
+        """
         ...
 
 
@@ -93,7 +96,7 @@ class Runtime(Protocol):
         """Load an ONNX file under the device's settings.
 
         Raises:
-            DeviceError: the library is not installed, or the file is absent, damaged or of inputs without fixed shape.
+            DeviceError: the library is not installed, or the file is absent, damaged or of inputs that are open but for the batch.
         """
         ...
 
@@ -180,25 +183,31 @@ def _reason(error: Exception) -> str:
     return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]} ..."
 
 
-def fixed_shape(name: str, shape: Sequence[object], number_format: str, path: Path) -> tuple[int, ...]:
-    """The shape of an input, in whole numbers.
+def bound_shape(name: str, shape: Sequence[object], number_format: str, path: Path, *, batch: int) -> tuple[int, ...]:
+    """The shape that an input is timed with, in whole numbers.
 
     Args:
         name: of the input.
         shape: as the runtime gives it; open sizes are no whole numbers above 0.
         number_format: as the runtime calls it.
         path: of the file.
+        batch: what an open first size becomes.
 
     Raises:
-        DeviceError: it is open somewhere, or not of float32.
+        DeviceError: it is open somewhere else, or not of float32.
     """
-    sizes = tuple(size for size in shape if isinstance(size, int) and size > 0)
+    bound = tuple(batch if not place and not _is_size(size) else size for place, size in enumerate(shape))
+    sizes = tuple(size for size in bound if isinstance(size, int) and _is_size(size))
     if len(sizes) < len(shape) or number_format not in _FLOAT32:
         raise DeviceError(
-            f"inputs must be float32 of fixed shape to be timed, but '{name}' of '{path.name}' is {number_format} {list(shape)}; "
-            f"export it with the device's batch and resolution"
+            f"inputs must be float32 of a shape that is fixed but for the batch to be timed, but '{name}' of '{path.name}' is "
+            f"{number_format} {list(shape)}; export it with the device's resolution"
         )
     return sizes
+
+
+def _is_size(size: object) -> bool:
+    return isinstance(size, int) and size > 0
 
 
 def check_inputs(inputs: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]) -> None:
