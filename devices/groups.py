@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Outcome", "Say", "pinned", "time_group"]
 
+_LOADING_S = 0.1
+"""Of a typical network, for estimates of the time that is left."""
+
 Say = Callable[[Mapping[str, Any]], None]
 """Told what is about to be done, so that whoever waits knows what did not return."""
 
@@ -56,7 +59,7 @@ def time_group(device: Device, networks: Mapping[str, str], *, policy: TimingPol
         DeviceError: the runtime is not installed.
     """
     pinned(device)
-    loader = _Loader(device, np.random.default_rng(seed), _Steps(say, len(networks)))
+    loader = _Loader(device, np.random.default_rng(seed), _Steps(say, len(networks), _timing_per_loading(device, policy)))
     timers = loader.load(networks)
     names = list(timers)
     samples_RN = loader.measure(timers, policy) if timers else np.empty((0, 0))
@@ -74,20 +77,33 @@ def pinned(device: Device) -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-device.threads :])
 
 
-class _Steps:
-    """Notes with the share of the group that is done: a half for loading, a half for the rounds."""
+def _timing_per_loading(device: Device, policy: TimingPolicy) -> int:
+    """How many times as long a network is timed as it is loaded, roughly; pauses are most of it where there are some."""
+    return 1 + round(1e-3 * device.pause_ms * policy.min_rounds / _LOADING_S)
 
-    def __init__(self, say: Say, count: int) -> None:
+
+class _Steps:
+    """Notes with the share of the group that is done: one step a network for loading, and some for the rounds."""
+
+    def __init__(self, say: Say, count: int, timing: int = 1) -> None:
         self._say = say
-        self._count = count
+        self._count, self._timing = count, timing * count
 
     def network(self, number: int, doing: str, key: str) -> None:
-        self._say({"doing": f"{doing} {key}", "network": key, "step": number, "steps": 2 * self._count})
+        """One of the networks before they are timed together."""
+        self._tell(number, f"{doing} {key}", network=key)
 
     def rounds(self, done: int, most: int) -> None:
-        step = self._count + self._count * min(done, most) // (most + 1)
-        doing = f"timing {self._count} networks, round {done + 1} of at most {most + 1}"
-        self._say({"doing": doing, "step": step, "steps": 2 * self._count})
+        """Before a round of all networks."""
+        step = self._count + self._timing * min(done, most) // (most + 1)
+        self._tell(step, f"timing {self._count} networks, round {done + 1} of at most {most}")
+
+    def after_rounds(self, doing: str, key: str) -> None:
+        """One of the networks once all are timed."""
+        self._tell(self._count + self._timing - 1, f"{doing} {key}", network=key)
+
+    def _tell(self, step: int, doing: str, **more: str) -> None:
+        self._say({"doing": doing, **more, "step": step, "steps": self._count + self._timing})
 
 
 class _Loader:
@@ -136,19 +152,18 @@ class _Loader:
             self.steps.network(len(timers), "warming up", key)
             calls.append(warm_up(timer, policy))
 
-        def on_round(rounds: int) -> None:
-            self.steps.rounds(rounds, policy.max_rounds)
-
-        return measure_rounds(list(timers.values()), calls, policy=policy, rng=self._rng, on_round=on_round)
+        pause_s = 1e-3 * self._device.pause_ms
+        return measure_rounds(list(timers.values()), calls, policy=policy, rng=self._rng, on_round=self.steps.rounds, pause_s=pause_s)
 
 
 def _energies(timers: Mapping[str, Timer], device: Device, least_s: float, steps: _Steps) -> dict[str, float]:
     """Millijoules of a call of each network, where the machine counts them."""
-    meter = find_energy_meter(device.runtime, dict(device.options)) if least_s else None
+    # With pauses, most of what is counted would be the machine's idle power.
+    meter = find_energy_meter(device.runtime, dict(device.options)) if least_s and not device.pause_ms else None
     if meter is None:
         return {}
     energies: dict[str, float | None] = {}
     for key, timer in timers.items():
-        steps.network(2 * len(timers) - 1, "metering", key)
+        steps.after_rounds("metering", key)
         energies[key] = energy_per_call_mj(timer, meter, least_s=least_s)
     return {key: energy for key, energy in energies.items() if energy is not None}

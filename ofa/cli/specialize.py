@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ofa.cli.budgets import Accuracy, ExpectedOption, Latencies, Macs, Memory, Params, Weights, budget_of
-from ofa.cli.console import JsonOption, emit, format_bytes, format_count, format_percent, progress_bar
+from ofa.cli.console import JsonOption, emit, format_bytes, format_conditions, format_count, format_ms, format_percent, progress_bar
 from ofa.cli.run_data import DataOption, TestDataOption, load_run_data
+from ofa.opsets import OPSET
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from devices import Conditions
     from ofa.arch import Arch
     from ofa.training import Run, RunData
     from search.budget import Budget
@@ -57,14 +59,15 @@ def specialize(
     if (arch is None) == (front is None):
         raise typer.BadParameter("the network comes from one of --arch and --front; give one of them.", param_hint="--arch")
     budget = budget_of(latency=latency, macs=macs, params=params, weights=weights, memory=memory, accuracy=accuracy, expected=expected)
+    promise, device, conditions, opset = None, None, None, OPSET
     if front is not None:
-        promise, device = _best_of(front, budget)
+        promise, device, conditions, opset = _best_of(front, budget)
         chosen = promise.arch
     else:
         if budget:
             raise typer.BadParameter("budgets need a front to ask; add --front, or leave them out.", param_hint="--arch")
         assert arch is not None
-        promise, device, chosen = None, None, Arch.load(arch)
+        chosen = Arch.load(arch)
     report = specialize_run(
         load_run(run),
         chosen,
@@ -76,16 +79,20 @@ def specialize(
         device=device,
         data=data,
         test_data=test_data,
+        conditions=conditions,
+        opset=opset,
     )
     emit(report, json=json, render=lambda: _render(report))
 
 
-def _best_of(path: Path, budget: Budget) -> tuple[Candidate, str | None]:
-    """The most accurate network of a front within the budget, and the first device that the front is of."""
+def _best_of(path: Path, budget: Budget) -> tuple[Candidate, str | None, Conditions | None, int]:
+    """The most accurate network of a front within the budget, the first device that the front is of, and how files are timed there."""
     from search.front import Front
 
     front = Front.load(path)
-    return front.query(budget)[0], next(iter(front.device_names), None)
+    device = next(iter(front.device_names), None)
+    settings = (front.metadata.get("latency") or {}).get(device, {}).get("device") or {}
+    return front.query(budget)[0], device, front.conditions.get(device or ""), settings.get("opset", OPSET)
 
 
 def specialize_run(
@@ -100,6 +107,8 @@ def specialize_run(
     device: str | None = None,
     data: str | None = None,
     test_data: str | None = None,
+    conditions: Conditions | None = None,
+    opset: int = OPSET,
 ) -> dict[str, Any]:
     """Specialize a network of a trained supernet and write its bundle.
 
@@ -114,6 +123,8 @@ def specialize_run(
         device: name of the device that this latency is of.
         data: where the run's images are now, if they moved.
         test_data: where those to test on are now, if they moved.
+        conditions: what it holds under.
+        opset: version of the operators of the bundle's ONNX file: what ships is what is timed.
 
     Returns:
         the JSON object of ``ofa specialize --json``; accuracies are shares (0..1) of the test part, which was used for nothing else.
@@ -157,21 +168,17 @@ def specialize_run(
         output,
         made.network,
         arch,
-        Card(accuracy=made.metrics.accuracy, provenance=provenance, **_promised(promise, device)),
+        Card(accuracy=made.metrics.accuracy, provenance=provenance, **_promised(promise, device, conditions)),
         class_names=splits.train.class_names,
         mean=mean,
         std=std,
         generator=torch.Generator().manual_seed(seed),
+        opset=opset,
     )
     counted = {name: getattr(bundle.card, name) for name in ("macs", "params", "weight_bytes", "peak_activation_bytes")}
-    return {
-        "bundle": str(output),
-        "arch": arch.to_json(),
-        "test_images": len(splits.test),
-        **asdict(made.metrics),
-        **counted,
-        "data_changes": found.changes.to_json(),
-    }
+    latency = {name: getattr(bundle.card, name) for name in ("device", "latency_ms", "conditions")}
+    about = {"bundle": str(output), "arch": arch.to_json(), "test_images": len(splits.test)}
+    return {**about, **asdict(made.metrics), **counted, **latency, "data_changes": found.changes.to_json()}
 
 
 def _known_of(found: RunData, run: Run) -> dict[str, Any]:
@@ -187,11 +194,11 @@ def _known_of(found: RunData, run: Run) -> dict[str, Any]:
     }
 
 
-def _promised(promise: Candidate | None, device: str | None) -> dict[str, Any]:
+def _promised(promise: Candidate | None, device: str | None, conditions: Conditions | None) -> dict[str, Any]:
     """The fields of a card that say what a front promised."""
     if promise is None or device is None:
         return {}
-    return {"device": device, **asdict(promise.latencies[device])}
+    return {"device": device, "conditions": None if conditions is None else conditions.to_json(), **asdict(promise.latencies[device])}
 
 
 def _render(report: dict[str, Any]) -> Table:
@@ -203,6 +210,9 @@ def _render(report: dict[str, Any]) -> Table:
     table.add_row("accuracy as extracted and calibrated", format_percent(report["accuracy_before"]))
     table.add_row(f"accuracy after {report['epochs']} epochs", format_percent(report["accuracy"]))
     table.add_row("accuracy of the teacher", format_percent(report["teacher_accuracy"]))
+    if report["latency_ms"] is not None:
+        table.add_row(f"latency on {report['device']}", f"{format_ms(report['latency_ms'])}, predicted")
+        table.add_row("timed as", format_conditions(report["conditions"]))
     table.add_row("MACs", format_count(report["macs"]))
     table.add_row("parameters", format_count(report["params"]))
     table.add_row("weights", format_bytes(report["weight_bytes"]))

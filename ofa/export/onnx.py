@@ -31,7 +31,7 @@ from ofa.files import replacing
 from ofa.modes import evaluating
 from ofa.opsets import IR_VERSION, NEWEST_OPSET, OLDEST_OPSET, OPSET, ir_version_for
 
-__all__ = ["INPUT", "IR_VERSION", "OPSET", "at_size", "export", "to_half", "to_model", "verify_outputs"]
+__all__ = ["INPUT", "IR_VERSION", "OPSET", "at_size", "batch_of", "export", "to_half", "to_model", "verify_outputs"]
 
 _BATCH = "batch"
 
@@ -147,6 +147,20 @@ def verify_outputs(
             f"but differs by {difference:.3g}; export this network again"
         )
     return difference
+
+
+def batch_of(path: str | os.PathLike[str]) -> int | None:
+    """Images in one call of a network's file; None if that is left open.
+
+    Raises:
+        ExportError: the file cannot be read, or is none of a network of images.
+    """
+    try:
+        model = onnx.load(os.fspath(path), load_external_data=False)
+        return model.graph.input[0].type.tensor_type.shape.dim[0].dim_value or None
+    except Exception as error:  # those of protobuf, onnx and the system have no common base
+        reason = " ".join(str(error).split()) or "it is damaged"
+        raise ExportError(f"'{path}' must be an ONNX file of a network, but cannot be read: {reason}; export the network again") from error
 
 
 def at_size(model: onnx.ModelProto, size: int) -> onnx.ModelProto:

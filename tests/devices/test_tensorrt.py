@@ -90,9 +90,7 @@ def test_inputs_of_open_pixels_are_refused(tmp_path: Path) -> None:
 @without_gpu
 @pytest.mark.parametrize("batch", [1, "batch"])
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_an_engine_is_built_and_only_the_gpu_is_missed(
-    tmp_path: Path, gpu_at_hand: ctypes.CDLL, precision: str, batch: int | str
-) -> None:
+def test_an_engine_is_built_and_only_the_gpu_is_missed(tmp_path: Path, gpu_at_hand: ctypes.CDLL, precision: str, batch: int | str) -> None:
     path = tmp_path / "a.onnx"
     model = conv_model(batch=batch)
     path.write_bytes((model if precision == "fp32" else to_half(model)).SerializeToString())

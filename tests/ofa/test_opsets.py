@@ -18,7 +18,16 @@ def test_what_is_known_is_what_onnx_says() -> None:
 
 @pytest.mark.parametrize(
     ("opset", "ir_version", "least"),
-    [(14, 7, "1.8"), (17, 8, "1.12"), (18, 8, "1.14"), (18, 10, "1.18"), (19, 9, "1.15"), (20, 9, "1.17"), (21, 10, "1.18"), (14, 6, "1.8")],
+    [
+        (14, 7, "1.8"),
+        (17, 8, "1.12"),
+        (18, 8, "1.14"),
+        (18, 10, "1.18"),
+        (19, 9, "1.15"),
+        (20, 9, "1.17"),
+        (21, 10, "1.18"),
+        (14, 6, "1.8"),
+    ],
 )
 def test_the_first_release_of_onnx_runtime_that_reads_both(opset: int, ir_version: int, least: str) -> None:
     release = least_release(opset, ir_version)
