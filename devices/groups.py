@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from devices.meters import PeakMemory, energy_per_call_mj, find_energy_meter, gpu_number
+from devices.reasons import reason_of
 from devices.runtimes import Runtime, Timer, get_runtime
 from devices.timing import Floats, Timing, TimingPolicy, halves_ratio, measure_rounds, warm_up
-from ofa.errors import OfaError
+from ofa.errors import DeviceError, OfaError
 
 if TYPE_CHECKING:
     from devices.device import Device
@@ -61,8 +62,8 @@ def time_group(device: Device, networks: Mapping[str, str], *, policy: TimingPol
     pinned(device)
     loader = _Loader(device, np.random.default_rng(seed), _Steps(say, len(networks), _timing_per_loading(device, policy)))
     timers = loader.load(networks)
+    samples_RN = loader.measure(timers, policy)
     names = list(timers)
-    samples_RN = loader.measure(timers, policy) if timers else np.empty((0, 0))
     energies = _energies(timers, device, policy.energy_s, loader.steps)
     outcomes = {key: Outcome(error=error) for key, error in loader.errors.items()}
     for i, key in enumerate(names):
@@ -131,7 +132,10 @@ class _Loader:
             except OfaError as error:
                 self.errors[key] = str(error)
                 continue
-            timers[key] = timer
+            except Exception as error:  # inputs that no memory holds, for instance
+                self.errors[key] = f"a network must be loaded and run once to be timed, but: {reason_of(error)}; leave it out"
+                continue
+            timers[key] = _named(key, timer)
             rise = peak.rise_bytes()
             if rise is not None and not on_card:
                 self.memory[key] = rise
@@ -146,14 +150,47 @@ class _Loader:
         timer(1)
         return timer
 
-    def measure(self, timers: Mapping[str, Timer], policy: TimingPolicy) -> Floats:
+    def measure(self, timers: dict[str, Timer], policy: TimingPolicy) -> Floats:
+        """Times [R, N] of the networks that can be timed; those that fail are taken out of ``timers``, and the others begin anew."""
+        while timers:
+            try:
+                return self._rounds(timers, policy)
+            except _NetworkError as failed:
+                self.errors[failed.key] = str(failed)
+                del timers[failed.key]
+        return np.empty((0, 0))
+
+    def _rounds(self, timers: Mapping[str, Timer], policy: TimingPolicy) -> Floats:
         calls = []
         for key, timer in timers.items():
             self.steps.network(len(timers), "warming up", key)
             calls.append(warm_up(timer, policy))
-
         pause_s = 1e-3 * self._device.pause_ms
         return measure_rounds(list(timers.values()), calls, policy=policy, rng=self._rng, on_round=self.steps.rounds, pause_s=pause_s)
+
+
+class _NetworkError(DeviceError):
+    """A network that was loaded cannot be timed.
+
+    Attributes:
+        key: its name.
+    """
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+def _named(key: str, timer: Timer) -> Timer:
+    """The same timer, whose errors tell the network."""
+
+    def timed(calls: int) -> float:
+        try:
+            return timer(calls)
+        except OfaError as error:
+            raise _NetworkError(key, str(error)) from error
+
+    return timed
 
 
 def _energies(timers: Mapping[str, Timer], device: Device, least_s: float, steps: _Steps) -> dict[str, float]:

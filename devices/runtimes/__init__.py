@@ -6,7 +6,6 @@ A runtime's library is imported only when it loads a file, so that naming one co
 from __future__ import annotations
 
 import importlib
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from devices.reasons import reason_of
 from ofa.errors import DeviceError, nearest
 
 if TYPE_CHECKING:
@@ -112,7 +112,6 @@ _RUNTIMES = {
 """By name the module and the class."""
 
 _FLOAT32 = ("float", "float32", "tensor(float)")
-_LONGEST_REASON = 400
 
 
 def runtime_names() -> tuple[str, ...]:
@@ -152,7 +151,8 @@ def load_library(runtime: str, modules: Sequence[str], package: str, extra: str 
             continue
         except (ImportError, OSError) as error:
             raise DeviceError(
-                f"runtime '{runtime}' must be able to load {module} on the device, but: {_reason(error)}; install it again for that system"
+                f"runtime '{runtime}' must be able to load {module} on the device, but: {reason_of(error)}; "
+                "install it again for that system"
             ) from error
     remedy = f"pip install 'ofa-nas[{extra}]' (or there, without ofa: pip install {package})" if extra else f"pip install {package}"
     raise DeviceError(f"runtime '{runtime}' needs {modules[0]} on the device, which is not installed; install it with: {remedy}")
@@ -174,13 +174,7 @@ def as_device_error(rule: str, remedy: str) -> Iterator[None]:
     except DeviceError:
         raise
     except Exception as error:
-        raise DeviceError(f"{rule}, but: {_reason(error)}; {remedy}") from error
-
-
-def _reason(error: Exception) -> str:
-    """What an exception says, in one line; OpenVINO's begin with the places in its source that it passed."""
-    text = " ".join(re.sub(r"Exception from \S+:\d+:", "", str(error)).split()) or type(error).__name__
-    return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]} ..."
+        raise DeviceError(f"{rule}, but: {reason_of(error)}; {remedy}") from error
 
 
 def bound_shape(name: str, shape: Sequence[object], number_format: str, path: Path, *, batch: int) -> tuple[int, ...]:

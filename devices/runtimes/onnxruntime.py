@@ -51,7 +51,8 @@ class OnnxRuntime:
         provider = str(device.option("provider"))
         _check_available(provider, library.get_available_providers(), device)
         providers = dict.fromkeys([provider, _CPU])
-        with as_device_error(f"ONNX Runtime must be able to load '{path.name}'", "export it again"):
+        remedy = "export it again, with an older opset if this release is too old for it"
+        with as_device_error(f"ONNX Runtime {library.__version__} must be able to load '{path.name}'", remedy):
             session = library.InferenceSession(
                 str(path),
                 _settings(library, device),

@@ -153,8 +153,7 @@ def check(
     if plot is not None:
         from latency_tables.plot import save_check_plot
 
-        conditions = "" if found.conditions is None else f"\n{found.conditions.words}"
-        save_check_plot(found, plot, title=f"{space} on {measured.name}{conditions}")
+        save_check_plot(found, plot, title=f"{space} on {measured.name}")
     conditions = None if found.conditions is None else found.conditions.to_json()
     _remark_version(loaded, conditions["runtime_version"] if conditions else None)
     report = {**_figures(found), "table": str(table), "device": measured.name, "conditions": conditions, "networks": _networks(found)}
@@ -197,13 +196,8 @@ def _summary(table: LatencyTable) -> dict[str, Any]:
     """A table's metadata with the number of its blocks."""
     rest = {key: value for key, value in table.metadata.items() if key != "networks"}
     calibration = table.metadata.get("calibration")
-    return {
-        **rest,
-        "conditions": table.conditions.to_json(),
-        "calibration": calibration,
-        "blocks": len(table),
-        "kinds": table.rows["kind"].value_counts().to_dict(),
-    }
+    about = {"conditions": table.conditions.to_json(), "calibration": calibration}
+    return {**rest, **about, "blocks": len(table), "kinds": table.rows["kind"].value_counts().to_dict()}
 
 
 def _figures(found: TableCheck) -> dict[str, Any]:

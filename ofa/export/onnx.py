@@ -46,9 +46,7 @@ class _Versions:
     @classmethod
     def of(cls, opset: int, ir_version: int | None) -> _Versions:
         if not OLDEST_OPSET <= opset <= NEWEST_OPSET:
-            raise ExportError(
-                f"an opset must be within {OLDEST_OPSET} and {NEWEST_OPSET}, but is {opset}; leave it out for {OPSET}, which most runtimes read"
-            )
+            raise ExportError(f"an opset must be within {OLDEST_OPSET} and {NEWEST_OPSET}, but is {opset}; leave it out for {OPSET}")
         oldest = ir_version_for(opset)
         if ir_version is not None and not oldest <= ir_version <= onnx.IR_VERSION:
             raise ExportError(

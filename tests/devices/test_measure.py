@@ -203,7 +203,7 @@ def speak(program: str, *, silence_limit_s: float = 20.0) -> object:
 
 
 def test_a_connection_gives_the_result_after_notes() -> None:
-    assert speak('input(); print(\'{"doing": "this"}\'); print(\'{"result": [1]}\')') == [1]
+    assert speak('input(); print(\'{"doing": "this", "step": 1, "steps": 2}\'); print(\'{"result": [1]}\')') == [1]
 
 
 def test_a_death_is_reported_with_its_last_words() -> None:
