@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from devices.device import Device
+from devices.measure import describe
 from devices.timing import TimingPolicy
 from latency_tables.correction import check_enough, fit_correction
 from latency_tables.estimate import Estimator
@@ -38,6 +39,8 @@ def calibrate_table(
 ) -> LatencyTable:
     """Time whole networks and store them, and the correction that they teach, in a copy of the table.
 
+    The copy's metadata has as ``calibrated_with`` the version of the runtime; another than the blocks' is for the caller to tell.
+
     Args:
         table: measured on ``device``, with the blocks of ``space``.
         space: where the networks are drawn from, spread over its range of latencies.
@@ -65,7 +68,8 @@ def calibrate_table(
     measured_ms = (speed * times.at_first_speed_ms).tolist()
     correction = fit_correction([ms for ms, _ in sums], [size for _, size in sums], measured_ms, speed=speed, speed_spread=times.spread)
     networks = [{"arch": arch.to_json(), "measured_ms": ms} for arch, ms in zip(archs, measured_ms, strict=True)]
-    return table.with_metadata(calibration=correction.to_json(), networks=networks, processes=len(times.slowdowns))
+    version = describe(device)["runtime_version"]
+    return table.with_metadata(calibration=correction.to_json(), networks=networks, processes=len(times.slowdowns), calibrated_with=version)
 
 
 def sample_across_range(space: Space, estimator: Estimator, count: int, rng: np.random.Generator) -> list[Arch]:

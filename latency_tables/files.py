@@ -16,6 +16,7 @@ from devices.device import Device
 from latency_tables.table import block_key
 from ofa.blocks import Block, PlacedBlock, build_network
 from ofa.export.onnx import at_size, to_half, to_model
+from ofa.files import replacing
 from ofa.progress import Progress
 
 __all__ = ["ModelFiles", "randomize"]
@@ -28,7 +29,7 @@ class ModelFiles:
     is the same file at every time, which a device that has it already need not be sent again.
 
     Args:
-        device: whose batch and precision they have.
+        device: whose batch, precision and opset they have.
     """
 
     def __init__(self, device: Device) -> None:
@@ -57,7 +58,8 @@ class ModelFiles:
         model = self._block(lowered[0]) if len(lowered) == 1 else self._model(build_network(lowered), *lowered)
         content = (to_half(model) if self._device.precision == "fp16" else model).SerializeToString()
         path = Path(self._folder.name) / f"{hashlib.sha256(content).hexdigest()}.onnx"
-        path.write_bytes(content)
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
         return path
 
     def _block(self, placed: PlacedBlock) -> onnx.ModelProto:
@@ -69,7 +71,8 @@ class ModelFiles:
         first = lowered[0]
         key = "".join(block_key(placed.block) for placed in lowered)
         randomize(network, torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(key.encode()).digest()[:7], "big")))
-        return to_model(network.eval(), (self._device.batch, first.block.in_channels, first.input_size, first.input_size))
+        shape = (self._device.batch, first.block.in_channels, first.input_size, first.input_size)
+        return to_model(network.eval(), shape, opset=self._device.opset)
 
 
 def randomize(network: nn.Module, generator: torch.Generator) -> None:

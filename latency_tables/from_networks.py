@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import nnls
 
+from devices.conditions import Conditions
 from devices.timing import Timing
 from latency_tables.correction import COVERAGE, Correction
 from latency_tables.inventory import blocks_of_space
@@ -115,6 +116,7 @@ def estimated_table(
     metadata = {
         "schema_version": SCHEMA_VERSION,
         **origin,
+        "conditions": Conditions.of_fields(device, runtime_version=origin.get("runtime_version")).to_json(),
         "ofa_version": __version__,
         **carried(space, resolutions),
         "failed": {},

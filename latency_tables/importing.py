@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from devices.conditions import Conditions
 from devices.timing import Timing
 from latency_tables.inventory import blocks_of_space
 from latency_tables.spaces import carried
@@ -109,10 +110,13 @@ def _timing(measured: Measurement) -> Timing:
 
 def _metadata(tables: Sequence[MitTable], space: Space, device: str, precision: str, batch: int) -> Mapping[str, Any]:
     """As of a table that was built, as far as others tell."""
+    fields = {"name": device, "runtime": IMPORTED, "precision": precision, "batch": batch, "clocks": _UNKNOWN}
+    fields |= dict.fromkeys(("threads", "pause_ms"))
     return {
         "schema_version": SCHEMA_VERSION,
-        "device": {"name": device, "runtime": IMPORTED, "threads": None, "precision": precision, "batch": batch, "clocks": _UNKNOWN},
+        "device": fields,
         "runtime_version": _UNKNOWN,
+        "conditions": Conditions.of_fields(fields, runtime_version=_UNKNOWN).to_json(),
         "processor": _UNKNOWN,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "ofa_version": __version__,

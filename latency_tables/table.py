@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from devices.conditions import Conditions
 from devices.device import Device
 from devices.timing import Timing
 from latency_tables.correction import Correction, Estimate
@@ -38,7 +39,10 @@ COLUMNS = (
 """Of a table's rows; ``block`` is the block's fields as canonical JSON. Energy and memory are empty where the device did not tell."""
 
 _METADATA_KEY = b"ofa_latency_table"
-_SAME_DEVICE = ("name", "runtime", "threads", "pin", "precision", "batch", "options")
+_SAME_DEVICE = ("name", "runtime", "threads", "pin", "precision", "batch", "pause_ms", "options")
+_BEFORE_PAUSES = {"pause_ms": 0.0}
+"""What files say of a device that were written before it could have pauses."""
+
 _REQUIRED = ("schema_version", "device", "runtime_version", "processor", "spaces")
 
 
@@ -66,9 +70,9 @@ class LatencyTable:
 
     Args:
         rows: the columns ``COLUMNS``, one row for each block and input size.
-        metadata: JSON values: ``schema_version``, ``device`` (its file's fields), ``runtime_version``, ``processor``, ``date`` and the
-            rest of ``devices.provenance``, ``ofa_version``, ``spaces`` (resolutions in pixels by the name of the space), ``definitions``
-            (the spaces themselves by name; not in tables of earlier versions), ``calibration`` (or None).
+        metadata: JSON values: ``schema_version``, ``device`` (its file's fields), ``runtime_version``, ``conditions``, ``processor``,
+            ``date`` and the rest of ``devices.provenance``, ``ofa_version``, ``spaces`` (resolutions in pixels by the name of the
+            space), ``definitions`` (the spaces themselves by name; not in tables of earlier versions), ``calibration`` (or None).
         source: the file that it was read from, for messages.
 
     Raises:
@@ -95,6 +99,11 @@ class LatencyTable:
     def device_name(self) -> str:
         """Name of the device that it was measured on."""
         return str(self.metadata["device"]["name"])
+
+    @property
+    def conditions(self) -> Conditions:
+        """What its latencies hold under."""
+        return Conditions.of_fields(self.metadata["device"], runtime_version=self.metadata.get("runtime_version"))
 
     @cached_property
     def correction(self) -> Correction | None:
@@ -239,11 +248,11 @@ def require_same_device(theirs: Mapping[str, Any], device: Device, called: str) 
     Raises:
         TableError: it is of another, or of other settings.
     """
-    ours = device.to_json()
+    ours, known = device.to_json(), {**_BEFORE_PAUSES, **theirs}
     for key in _SAME_DEVICE:
-        if theirs.get(key) != ours[key]:
+        if known.get(key) != ours[key]:
             raise TableError(
-                f"a table must be of the device that it is used with, but the {key} of {called} is {theirs.get(key)!r} and of "
+                f"a table must be of the device that it is used with, but the {key} of {called} is {known.get(key)!r} and of "
                 f"device '{device.name}' {ours[key]!r}; name the table's device, or build a table of this one"
             )
 

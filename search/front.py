@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
+from devices import Conditions
 from ofa.arch import Arch
 from ofa.errors import FileError, SearchError
 from ofa.families import stored_space, whole_of
@@ -106,6 +107,13 @@ class Front:
     def device_names(self) -> tuple[str, ...]:
         """The devices that its latencies are of."""
         return tuple(self.metadata["devices"])
+
+    @property
+    def conditions(self) -> dict[str, Conditions]:
+        """What the latencies hold under, by device; devices of which the front does not tell are left out."""
+        latency = self.metadata.get("latency") or {}
+        found = {name: Conditions.of_metadata(latency.get(name) or {}) for name in self.device_names}
+        return {name: conditions for name, conditions in found.items() if conditions is not None}
 
     @cached_property
     def columns(self) -> dict[str, Floats]:

@@ -85,7 +85,7 @@ def draw_front(front: Front, *, picks: Sequence[Pick] = (), title: str | None = 
     _draw_networks(axes, front, drawn)
     _draw_picks(axes, sorted((_place(pick, drawn) for pick in picks), key=lambda place: place.value))
     axes.set_title(_plain(title or _title(front)), loc="left")
-    axes.set_xlabel(_plain(drawn.label))
+    axes.set_xlabel(_plain("\n".join([drawn.label, *_conditions(front, [drawn])])))
     axes.legend(loc="lower right", frameon=False)
     return figure
 
@@ -105,8 +105,14 @@ def draw_costs(front: Front, *, title: str | None = None) -> Figure:
         axes = figure.add_subplot(rows, columns, number)
         _draw_networks(axes, front, cost)
         axes.set_xlabel(_plain(cost.label))
-    figure.suptitle(_plain(title or _title(front)), x=0.01, ha="left")
+    figure.suptitle(_plain("\n".join([title or _title(front), *_conditions(front, known)])), x=0.01, ha="left")
     return figure
+
+
+def _conditions(front: Front, costs: Sequence[Quantity]) -> list[str]:
+    """What the latencies and energies among costs hold under, a line a device."""
+    devices = dict.fromkeys(cost.device for cost in costs if cost.device in front.conditions)
+    return [f"{device}: {front.conditions[device].words}" for device in devices if device is not None]
 
 
 def _figure(width: float, height: float) -> Figure:

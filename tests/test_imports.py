@@ -10,7 +10,7 @@ import pytest
 from tests.sources import PACKAGES, Source, source_of, sources
 
 LAYERS = (
-    ("ofa.errors", "ofa.progress", "ofa.files"),
+    ("ofa.errors", "ofa.progress", "ofa.files", "ofa.opsets"),
     ("ofa.arch", "ofa.choices"),
     ("ofa.encoding",),
     ("ofa.space", "ofa.space_json"),
@@ -38,12 +38,12 @@ LAYERS = (
 )
 """A module imports only from its own layer or from one above it in this list."""
 
-DEVICES_MAY_IMPORT = ("devices", "ofa.errors", "ofa.progress", "ofa.files")
+DEVICES_MAY_IMPORT = ("devices", "ofa.errors", "ofa.progress", "ofa.files", "ofa.opsets")
 ONLY_PACKAGE_WITH_OPTUNA = "search.study"
 RUNS_ALONE = "devices.agent"
 """A process of its own on the device: it speaks through its stdin and stdout."""
 WITHOUT_TORCH = (
-    *("ofa.errors", "ofa.progress", "ofa.files", "ofa.arch", "ofa.choices"),
+    *("ofa.errors", "ofa.progress", "ofa.files", "ofa.opsets", "ofa.arch", "ofa.choices"),
     *("ofa.encoding", "ofa.space", "ofa.space_json"),
 )
 

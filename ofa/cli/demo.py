@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ofa.cli.console import JsonOption, console, emit, format_bytes, format_ms, format_percent, progress_bar
+from ofa.cli.console import JsonOption, console, emit, format_bytes, format_conditions, format_ms, format_percent, progress_bar
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -121,7 +121,7 @@ class _Road:
         budgets = _budgets(front)
         chosen = _choose(front, budgets)
         with self._stage("specialize"):
-            bundles = self._specialize(chosen, device)
+            bundles = self._specialize(front, chosen, device)
         with self._stage("verify"):
             answers = self._verify(bundles, budgets, device)
         self._draw(front, chosen, answers)
@@ -129,6 +129,7 @@ class _Road:
             self._report(front, chosen, answers)
         return {
             "device": device.name,
+            "conditions": table.conditions.to_json(),
             "stages_s": {name: round(seconds, 1) for name, seconds in self.seconds.items()},
             "training": {key: trained[key] for key in ("space", "epochs", "networks")},
             "table": {"blocks": len(table), "networks_for_correction": _NETS_FOR_TABLE},
@@ -173,7 +174,7 @@ class _Road:
         front.save(self.front)
         return front
 
-    def _specialize(self, chosen: dict[str, Candidate], device: Device) -> dict[str, Path]:
+    def _specialize(self, front: Front, chosen: dict[str, Candidate], device: Device) -> dict[str, Path]:
         from ofa.cli.specialize import specialize_run
         from ofa.training import load_run
 
@@ -183,7 +184,14 @@ class _Road:
         for number, (name, candidate) in enumerate(chosen.items(), start=1):
             bundles[name] = self.output / f"network-{number}"
             specialize_run(
-                run, candidate.arch, bundles[name], epochs=_FINE_TUNING_EPOCHS, seed=self.seed, promise=candidate, device=device.name
+                run,
+                candidate.arch,
+                bundles[name],
+                epochs=_FINE_TUNING_EPOCHS,
+                seed=self.seed,
+                promise=candidate,
+                device=device.name,
+                conditions=front.conditions.get(device.name),
             )
         return bundles
 
@@ -200,7 +208,7 @@ class _Road:
             found = verify(subjects, device, rng=np.random.default_rng(self.seed), progress=progress)
         answers = []
         for (name, bundle), verification in zip(loaded.items(), found, strict=True):
-            card = bundle.note_measurement(device.name, verification.timing.median_ms).card
+            card = bundle.note_measurement(device.name, verification.timing.median_ms, verification.to_json()["conditions"]).card
             answers.append(
                 {"budget": name, "bundle": str(bundle.folder), **card.to_json(), **verification.to_json(), "arch": bundle.arch.to_json()}
             )
@@ -250,7 +258,7 @@ def _render(report: dict[str, Any]) -> RenderableType:
     from rich.console import Group
     from rich.table import Table
 
-    title = f"Best networks for three budgets on {report['device']}"
+    title = f"Best networks for three budgets on {report['device']}: {format_conditions(report['conditions'])}"
     table = Table(
         "budget", "input", "blocks", "accuracy", "promised", "measured", "budget kept", "weights", "ONNX = PyTorch to", title=title
     )

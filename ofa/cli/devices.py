@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ofa.cli.console import JsonOption, console, emit, format_ms
+from ofa.cli.console import JsonOption, console, emit, format_conditions, format_ms
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -65,7 +65,8 @@ def _flat(answer: dict[str, Any]) -> dict[str, Any]:
     """The answer for people: its name instead of its file, one time instead of statistics."""
     timing, device = answer["probe"], answer["device"]
     rest = {key: value for key, value in answer.items() if key not in ("probe", "device") and value is not None}
-    return {"device": device["name"], "runtime": device["runtime"], **rest, "one convolution takes": format_ms(timing["median_ms"])}
+    time = f"{format_ms(timing['median_ms'])} ({format_conditions(rest.pop('conditions'))})"
+    return {"device": device["name"], "runtime": device["runtime"], **rest, "one convolution takes": time}
 
 
 def _render_list(known: list[dict[str, Any]]) -> RenderableType:

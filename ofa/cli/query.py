@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ofa.cli.budgets import Accuracy, Energies, ExpectedOption, Latencies, Macs, Memory, Params, Weights, budget_of
-from ofa.cli.console import JsonOption, emit, format_bytes, format_count, format_ms, format_percent, progress_bar
+from ofa.cli.console import JsonOption, emit, format_bytes, format_conditions, format_count, format_ms, format_percent, progress_bar
 from ofa.cli.devices import FoldersOption
 from ofa.cli.spaces import OwnSpaceOption, check_named, named
 
@@ -77,6 +77,7 @@ def query(
         check_named(wanted, loaded.space, f"'{front}'")
     devices = loaded.device_names
     answer: dict[str, Any] = {"device": next(iter(devices), None), "devices": list(devices), "budget": budget.to_json()}
+    answer["conditions"] = {name: each.to_json() for name, each in loaded.conditions.items()}
     try:
         if verify:
             _verified(answer, loaded, front, budget, _Verification(device, table, margin, seed, tuple(folders or ())), top)
@@ -132,7 +133,8 @@ def _verified(answer: dict[str, Any], front: Front, path: Path, budget: Budget, 
             margin=MARGIN if options.margin is None else options.margin,
             progress=progress,
         )
-    answer.update(found.to_json())
+    measured = found.to_json()
+    answer.update({**measured, "conditions": {**answer["conditions"], **measured["conditions"]}})
     answer["learned"] = found.table is not None
     if options.table is not None and found.table is not None:
         found.table.save(options.table)
@@ -162,7 +164,8 @@ def _render(answer: dict[str, Any]) -> RenderableType:
             format_bytes(network["peak_activation_bytes"]),
             Arch.from_json(network["arch"]).in_words,
         )
-    words = [f"Dropped: {format_percent(each['accuracy'])}, {each['reason']}" for each in answer.get("dropped", [])]
+    words = [f"Latency on {name}: {format_conditions(each)}." for name, each in answer["conditions"].items()]
+    words += [f"Dropped: {format_percent(each['accuracy'])}, {each['reason']}" for each in answer.get("dropped", [])]
     if answer.get("learned"):
         words.append("The table's correction has learned from what was measured.")
     if answer["not_searched"]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ofa.cli.budgets import Accuracy, Energies, ExpectedOption, Latencies, Macs, Memory, Params, Weights, budget_of
-from ofa.cli.console import JsonOption, emit, format_ms, format_percent, progress_bar
+from ofa.cli.console import JsonOption, emit, format_conditions, format_ms, format_percent, progress_bar
 from ofa.cli.devices import FoldersOption
 from ofa.cli.outputs import check_folder
 from ofa.cli.problem import TRADES, ProblemOfFiles
@@ -147,6 +147,7 @@ def _report(front: Front, output: Path) -> dict[str, Any]:
         "front": str(output),
         "networks": len(front),
         **{key: front.metadata[key] for key in ("space", "devices", "objectives", "budget", "study")},
+        "conditions": {name: each.to_json() for name, each in front.conditions.items()},
         "cheapest": front.candidate(0).to_json(),
         "most_accurate": best.to_json(),
     }
@@ -166,4 +167,5 @@ def _render(report: dict[str, Any]) -> RenderableType:
     table.caption = (
         f"of {study['evaluated']} networks evaluated in {study['seconds']:.1f} s, {study['trials']} of them proposed by Optuna{died}"
     )
+    table.caption += "".join(f"\nlatency on {name}: {format_conditions(each)}" for name, each in report["conditions"].items())
     return table

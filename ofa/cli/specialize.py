@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ofa.cli.budgets import Accuracy, ExpectedOption, Latencies, Macs, Memory, Params, Weights, budget_of
-from ofa.cli.console import JsonOption, emit, format_bytes, format_count, format_percent, progress_bar
+from ofa.cli.console import JsonOption, emit, format_bytes, format_conditions, format_count, format_ms, format_percent, progress_bar
 from ofa.cli.run_data import DataOption, TestDataOption, load_run_data
 from ofa.cli.spaces import OwnSpaceOption, check_named, named
+from ofa.opsets import OPSET
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from devices import Conditions
     from ofa.arch import Arch
     from ofa.space import Space
     from ofa.training import Run, RunData
@@ -63,14 +65,15 @@ def specialize(
     wanted = named(space)
     loaded = load_run(run)
     check_named(wanted, loaded.supernet.space, f"'{run}'")
+    promise, device, conditions, opset = None, None, None, OPSET
     if front is not None:
-        promise, device = _best_of(front, budget, loaded.supernet.space)
+        promise, device, conditions, opset = _best_of(front, budget, loaded.supernet.space)
         chosen = promise.arch
     else:
         if budget:
             raise typer.BadParameter("budgets need a front to ask; add --front, or leave them out.", param_hint="--arch")
         assert arch is not None
-        promise, device, chosen = None, None, load_arch(arch, loaded.supernet.space)
+        chosen = load_arch(arch, loaded.supernet.space)
     report = specialize_run(
         loaded,
         chosen,
@@ -82,12 +85,14 @@ def specialize(
         device=device,
         data=data,
         test_data=test_data,
+        conditions=conditions,
+        opset=opset,
     )
     emit(report, json=json, render=lambda: _render(report))
 
 
-def _best_of(path: Path, budget: Budget, space: Space) -> tuple[Candidate, str | None]:
-    """The most accurate network of a front within the budget, and the first device that the front is of."""
+def _best_of(path: Path, budget: Budget, space: Space) -> tuple[Candidate, str | None, Conditions | None, int]:
+    """The most accurate network of a front within the budget, the first device that the front is of, and how files are timed there."""
     from ofa.errors import SpaceError
     from search.front import Front
 
@@ -97,7 +102,9 @@ def _best_of(path: Path, budget: Budget, space: Space) -> tuple[Candidate, str |
             f"a front must be of the run's space, but '{path}' is of {front.space.name} and the run of {space.name}, which are others; "
             "take the front that was searched for this run"
         )
-    return front.query(budget)[0], next(iter(front.device_names), None)
+    device = next(iter(front.device_names), None)
+    settings = (front.metadata.get("latency") or {}).get(device, {}).get("device") or {}
+    return front.query(budget)[0], device, front.conditions.get(device or ""), settings.get("opset", OPSET)
 
 
 def specialize_run(
@@ -112,6 +119,8 @@ def specialize_run(
     device: str | None = None,
     data: str | None = None,
     test_data: str | None = None,
+    conditions: Conditions | None = None,
+    opset: int = OPSET,
 ) -> dict[str, Any]:
     """Specialize a network of a trained supernet and write its bundle.
 
@@ -126,6 +135,8 @@ def specialize_run(
         device: name of the device that this latency is of.
         data: where the run's images are now, if they moved.
         test_data: where those to test on are now, if they moved.
+        conditions: what it holds under.
+        opset: version of the operators of the bundle's ONNX file: what ships is what is timed.
 
     Returns:
         the JSON object of ``ofa specialize --json``; accuracies are shares (0..1) of the test part, which was used for nothing else.
@@ -169,22 +180,18 @@ def specialize_run(
         output,
         made.network,
         arch,
-        Card(accuracy=made.metrics.accuracy, provenance=provenance, **_promised(promise, device)),
+        Card(accuracy=made.metrics.accuracy, provenance=provenance, **_promised(promise, device, conditions)),
         space=run.supernet.space,
         class_names=splits.train.class_names,
         mean=mean,
         std=std,
         generator=torch.Generator().manual_seed(seed),
+        opset=opset,
     )
     counted = {name: getattr(bundle.card, name) for name in ("macs", "params", "weight_bytes", "peak_activation_bytes")}
-    return {
-        "bundle": str(output),
-        "arch": arch.to_json(),
-        "test_images": len(splits.test),
-        **asdict(made.metrics),
-        **counted,
-        "data_changes": found.changes.to_json(),
-    }
+    latency = {name: getattr(bundle.card, name) for name in ("device", "latency_ms", "conditions")}
+    about = {"bundle": str(output), "arch": arch.to_json(), "test_images": len(splits.test)}
+    return {**about, **asdict(made.metrics), **counted, **latency, "data_changes": found.changes.to_json()}
 
 
 def _known_of(found: RunData, run: Run) -> dict[str, Any]:
@@ -200,11 +207,11 @@ def _known_of(found: RunData, run: Run) -> dict[str, Any]:
     }
 
 
-def _promised(promise: Candidate | None, device: str | None) -> dict[str, Any]:
+def _promised(promise: Candidate | None, device: str | None, conditions: Conditions | None) -> dict[str, Any]:
     """The fields of a card that say what a front promised."""
     if promise is None or device is None:
         return {}
-    return {"device": device, **asdict(promise.latencies[device])}
+    return {"device": device, "conditions": None if conditions is None else conditions.to_json(), **asdict(promise.latencies[device])}
 
 
 def _render(report: dict[str, Any]) -> Table:
@@ -216,6 +223,9 @@ def _render(report: dict[str, Any]) -> Table:
     table.add_row("accuracy as extracted and calibrated", format_percent(report["accuracy_before"]))
     table.add_row(f"accuracy after {report['epochs']} epochs", format_percent(report["accuracy"]))
     table.add_row("accuracy of the teacher", format_percent(report["teacher_accuracy"]))
+    if report["latency_ms"] is not None:
+        table.add_row(f"latency on {report['device']}", f"{format_ms(report['latency_ms'])}, predicted")
+        table.add_row("timed as", format_conditions(report["conditions"]))
     table.add_row("MACs", format_count(report["macs"]))
     table.add_row("parameters", format_count(report["params"]))
     table.add_row("weights", format_bytes(report["weight_bytes"]))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ofa.cli.console import JsonOption, console, emit, format_ms, format_percent, progress_bar
+from ofa.cli.console import JsonOption, console, emit, format_conditions, format_ms, format_percent, progress_bar
 from ofa.cli.devices import DeviceOption, FoldersOption
 from ofa.cli.outputs import check_folder
 from ofa.cli.spaces import parse_resolutions
@@ -115,6 +115,7 @@ def calibrate(
         rng = np.random.default_rng(seed)
         calibrated = calibrate_table(loaded, chosen, measured, nets=nets, resolutions=resolutions, rng=rng, progress=progress)
     calibrated.save(table)
+    _remark_version(loaded, calibrated.metadata["calibrated_with"])
     report = {**_summary(calibrated), "table": str(table)}
     emit(report, json=json, render=lambda: _render(report))
 
@@ -145,7 +146,9 @@ def check(
         from latency_tables.plot import save_check_plot
 
         save_check_plot(found, plot, title=f"{chosen.name} on {measured.name}")
-    report = {**_figures(found), "table": str(table), "device": measured.name, "networks": _networks(found)}
+    conditions = None if found.conditions is None else found.conditions.to_json()
+    _remark_version(loaded, conditions["runtime_version"] if conditions else None)
+    report = {**_figures(found), "table": str(table), "device": measured.name, "conditions": conditions, "networks": _networks(found)}
     emit(report, json=json, render=lambda: _render_check(report))
 
 
@@ -170,11 +173,23 @@ def _space(name: str, classes: int | None) -> Space:
     return get_space(name, classes)
 
 
+def _remark_version(table: LatencyTable, now: str | None) -> None:
+    """Say so if the blocks of a table were timed by another version of the runtime than networks are now."""
+    then = table.conditions.runtime_version
+    if now is not None and then is not None and then != now:
+        console.print(
+            f"The table's blocks were timed with {table.conditions.runtime} {then}, and networks now with {now}: what a block costs may "
+            "have changed; build the table anew if the check's error is large.",
+            highlight=False,
+        )
+
+
 def _summary(table: LatencyTable) -> dict[str, Any]:
     """A table's metadata with the number of its blocks."""
     rest = {key: value for key, value in table.metadata.items() if key != "networks"}
     calibration = table.metadata.get("calibration")
-    return {**rest, "calibration": calibration, "blocks": len(table), "kinds": table.rows["kind"].value_counts().to_dict()}
+    about = {"conditions": table.conditions.to_json(), "calibration": calibration}
+    return {**rest, **about, "blocks": len(table), "kinds": table.rows["kind"].value_counts().to_dict()}
 
 
 def _figures(found: TableCheck) -> dict[str, Any]:
@@ -203,6 +218,7 @@ def _render(report: dict[str, Any]) -> RenderableType:
     lines = {
         "table": report["table"],
         "device": _device(device, report["runtime_version"]),
+        "latencies are of": format_conditions(report["conditions"]),
         "processor": report["processor"],
         "date": report["date"],
         "blocks": f"{report['blocks']} ({kinds})",
@@ -246,6 +262,7 @@ def _render_check(report: dict[str, Any]) -> RenderableType:
     table = Table(show_header=False, title=f"{report['table']} against {report['nets']} random networks on {report['device']}")
     for key in ("mean_error", "noise_floor", "bias", "within_5_percent", "within_10_percent", "inside_interval"):
         table.add_row(key.replace("_", " "), "-" if report[key] is None else format_percent(report[key]))
+    table.caption = format_conditions(report["conditions"])
     for key in ("spearman", "kendall"):
         table.add_row(f"{key} rank correlation", "-" if report[key] is None else f"{report[key]:.3f}")
     table.add_row("machine slower than promised for by", format_percent(report["slowdown"] - 1))

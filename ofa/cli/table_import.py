@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ofa.cli.console import JsonOption, emit
+from ofa.cli.console import JsonOption, emit, format_conditions
 from ofa.cli.outputs import check_folder
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def _render(report: dict[str, Any]) -> RenderableType:
     lines = {
         "table": report["table"],
         "device": f"{device['name']}, measured by others: {device['precision']}, batch {device['batch']}",
+        "latencies are of": format_conditions(report["conditions"]),
         "blocks": f"{report['blocks']} ({kinds})",
         **{f"resolutions of {space}": ", ".join(map(str, sizes)) for space, sizes in report["spaces"].items()},
         **{source["name"]: f"sha256 {source['sha256']}" for source in report["sources"]},

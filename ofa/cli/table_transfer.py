@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ofa.cli.console import JsonOption, emit, format_ms, format_percent, progress_bar
+from ofa.cli.console import JsonOption, emit, format_conditions, format_ms, format_percent, progress_bar
 from ofa.cli.devices import DeviceOption, FoldersOption
 from ofa.cli.outputs import check_folder
 
@@ -91,6 +91,7 @@ def _render(report: dict[str, Any]) -> RenderableType:
     lines = {
         "table": report["table"],
         "device": report["device"]["name"],
+        "latencies are of": format_conditions(report["conditions"]),
         "estimated from": f"{estimated['nets']} networks and the table of {estimated['source']['device']['name']}",
         "blocks": str(report["blocks"]),
         **{f"resolutions of {space}": ", ".join(map(str, sizes)) for space, sizes in report["spaces"].items()},

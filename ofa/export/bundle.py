@@ -28,7 +28,7 @@ from ofa.blocks import PlacedBlock, assemble, build_empty
 from ofa.cost import costs
 from ofa.errors import ExportError, FileError, WeightsError
 from ofa.export.card import Card
-from ofa.export.onnx import export, verify_outputs
+from ofa.export.onnx import OPSET, export, verify_outputs
 from ofa.families import lower, named_space, save_arch
 from ofa.files import write_json
 from ofa.space import Space
@@ -98,12 +98,13 @@ class Bundle:
         network.load_state_dict({name: tensor.clone() for name, tensor in weights.tensors.items()}, assign=True)
         return network.eval()
 
-    def note_measurement(self, device: str, measured_ms: float) -> Bundle:
+    def note_measurement(self, device: str, measured_ms: float, conditions: Mapping[str, Any] | None = None) -> Bundle:
         """Write a measured latency to the card and return the bundle with it.
 
         Args:
             device: name of the device; it must be the one that the card's promise is of, if there is one.
             measured_ms: latency of one call.
+            conditions: what it holds under, as JSON values.
 
         Raises:
             ExportError: the card promises a latency on another device.
@@ -114,7 +115,7 @@ class Bundle:
                 f"a card must be of one device, but '{self.folder / _CARD}' is of {self.card.device} and the measurement of {device}; "
                 "specialize a bundle for that device"
             )
-        card = replace(self.card, device=device, measured_ms=measured_ms)
+        card = replace(self.card, device=device, measured_ms=measured_ms, measured_conditions=conditions)
         write_json(card.to_json(), self.folder / _CARD)
         return replace(self, card=card)
 
@@ -131,6 +132,7 @@ def write_bundle(
     std: Sequence[float],
     generator: torch.Generator,
     dynamic_batch: bool = False,
+    opset: int = OPSET,
 ) -> Bundle:
     """Write a bundle, all or nothing; a bundle that is already there is replaced, with its engines.
 
@@ -145,6 +147,7 @@ def write_bundle(
         std: of each colour channel on the scale 0..1, the images are divided by it.
         generator: where the random input comes from by which ``network.onnx`` is checked against ``network``.
         dynamic_batch: whether ``network.onnx`` leaves the batch open; otherwise it takes one image.
+        opset: version of its operators.
 
     Raises:
         WeightsError: ``network`` is not the network of ``arch``, or holds weights that are not finite.
@@ -166,7 +169,7 @@ def write_bundle(
         save_arch(arch, space, temporary / _ARCH)
         write_json(card.to_json(), temporary / _CARD)
         write_weights(tensors, temporary / _WEIGHTS, header)
-        export(network, bundle.input_shape, bundle.onnx_path, metadata=header, dynamic_batch=dynamic_batch)
+        export(network, bundle.input_shape, bundle.onnx_path, metadata=header, dynamic_batch=dynamic_batch, opset=opset)
         verify_outputs(network, bundle.onnx_path, bundle.input_shape, generator=generator)
         bundle.engines.mkdir()
     return replace(bundle, folder=Path(folder))

@@ -121,6 +121,7 @@ def _facts(front: Front, costs: Sequence[Quantity]) -> tuple[tuple[str, str], ..
     for cost in costs[:3]:
         values = floats_of(networks, cost.key) / cost.scale
         facts.append((cost.words, f"{figures(np.nanmin(values))} .. {figures(np.nanmax(values))} {cost.unit}".rstrip()))
+    facts += [(f"conditions on {name}", each.words) for name, each in front.conditions.items()]
     facts.append(("searched", str(metadata.get("date", ""))[:10]))
     return tuple((name, text) for name, text in facts if text)
 

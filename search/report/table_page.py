@@ -103,6 +103,7 @@ def _facts(table: LatencyTable, blocks: Sequence[_Block]) -> tuple[tuple[str, st
     facts = (
         ("blocks", f"{len(blocks):,}"),
         ("a block takes", f"{figures(min(latencies))} .. {figures(max(latencies))} ms" if latencies else ""),
+        ("conditions", table.conditions.words),
         ("resolutions", f"{sizes[0]} .. {sizes[-1]} px" if len(sizes) > 1 else f"{sizes[0]} px" if sizes else ""),
         ("interval", interval),
         ("measured" if "sources" not in metadata else "imported", str(metadata.get("date", ""))[:10]),
