@@ -12,7 +12,9 @@ from ofa.cli.console import JsonOption, console, emit, format_conditions, format
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["DeviceOption", "FoldersOption", "register"]
+    from devices import Conditions
+
+__all__ = ["DeviceOption", "FoldersOption", "register", "remark_version"]
 
 DeviceOption = Annotated[str, typer.Option("--device", metavar="NAME", help="A device's name, or the path of its TOML file.")]
 FoldersOption = Annotated[list[Path] | None, typer.Option("--devices-dir", help="A folder with TOML files of your own devices.")]
@@ -59,6 +61,24 @@ def probe(name: _NameArgument, folders: FoldersOption = None, json: JsonOption =
     with console.status(f"asking {device.name}"):
         answer = probe_device(device)
     emit(answer, json=json, render=lambda: _render_fields(_flat(answer)))
+
+
+def remark_version(then: Conditions | None, now: str | None, what: str) -> None:
+    """Say so on stderr if latencies were measured with another version of the runtime than is on the device now.
+
+    Args:
+        then: what the latencies hold under.
+        now: the version on the device; None if nothing was measured.
+        what: begins the sentence, such as ``The table's blocks were``.
+    """
+    known = None if then is None else then.runtime_version
+    if then is None or known in (None, "unknown") or now in (None, known):
+        return
+    console.print(
+        f"{what} timed with {then.runtime} {known}, and networks now with {now}: what they take may have changed; build the table anew if "
+        "it predicts badly.",
+        highlight=False,
+    )
 
 
 def _flat(answer: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import typer
 
 from ofa.cli.budgets import Accuracy, Energies, ExpectedOption, Latencies, Macs, Memory, Params, Weights, budget_of
 from ofa.cli.console import JsonOption, emit, format_bytes, format_conditions, format_count, format_ms, format_percent, progress_bar
-from ofa.cli.devices import FoldersOption
+from ofa.cli.devices import FoldersOption, remark_version
 from ofa.cli.spaces import OwnSpaceOption, check_named, named
 
 if TYPE_CHECKING:
@@ -133,6 +133,7 @@ def _verified(answer: dict[str, Any], front: Front, path: Path, budget: Budget, 
             margin=MARGIN if options.margin is None else options.margin,
             progress=progress,
         )
+    remark_version(front.conditions.get(device.name), found.conditions.runtime_version, "The front's latencies were")
     measured = found.to_json()
     answer.update({**measured, "conditions": {**answer["conditions"], **measured["conditions"]}})
     answer["learned"] = found.table is not None

@@ -7,12 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ofa.cli.console import JsonOption, emit, format_bytes
+from ofa.cli.console import JsonOption, emit, format_bytes, format_conditions
 from ofa.cli.outputs import check_folder
 from ofa.cli.spaces import OwnSpaceOption, named
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from devices import Conditions
+    from latency_tables import LatencyTable
+    from search.front import Front
+    from search.report.training import RunRecord
 
 __all__ = ["register", "report"]
 
@@ -48,7 +53,18 @@ def report(
 
         pictures = save_pictures(loaded, png)
     answer = {"report": str(output), "bytes": output.stat().st_size, "pictures": [str(path) for path in pictures]}
+    answer["conditions"] = {name: each.to_json() for name, each in _conditions(loaded).items()}
     emit(answer, json=json, render=lambda: _render(answer))
+
+
+def _conditions(loaded: Front | LatencyTable | RunRecord) -> dict[str, Conditions]:
+    """What the latencies of a page hold under, by device."""
+    from latency_tables import LatencyTable
+    from search.front import Front
+
+    if isinstance(loaded, LatencyTable):
+        return {loaded.device_name: loaded.conditions}
+    return loaded.conditions if isinstance(loaded, Front) else {}
 
 
 def _render(answer: dict[str, Any]) -> RenderableType:
@@ -56,6 +72,8 @@ def _render(answer: dict[str, Any]) -> RenderableType:
     from rich.text import Text
 
     table = Table(show_header=False)
+    for device, conditions in answer["conditions"].items():
+        table.add_row(f"latency on {device}", Text(format_conditions(conditions)))
     table.add_row("page", Text(f"{answer['report']} ({format_bytes(answer['bytes'])}): open it in any browser"))
     for path in answer["pictures"]:
         table.add_row("picture", Text(path))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ofa.cli.budgets import LatencyOption, MacsOption, MemoryOption, ParamsOption, WeightsOption, given
-from ofa.cli.console import JsonOption, emit, format_bytes, format_count, format_ms, format_percent, progress_bar
+from ofa.cli.console import JsonOption, emit, format_bytes, format_conditions, format_count, format_ms, format_percent, progress_bar
 from ofa.cli.deriving import (
     Changes,
     ChannelsOption,
@@ -151,6 +151,7 @@ def examine(
         "num_classes": examined.num_classes,
         "samples": samples,
         "seed": seed,
+        "conditions": None if latencies is None else latencies.conditions.to_json(),
         "costs": {cost: _summary([network[cost] for network in drawn], smallest[cost], largest[cost]) for cost in smallest},
         "budget": _answer(limits, drawn, smallest) if limits else None,
     }
@@ -243,6 +244,8 @@ def _render_report(report: dict[str, Any]) -> RenderableType:
     title = f"{report['space']}: {format_count(report['size'])} networks of {_pixels(report['resolutions'])}"
     columns = ("smallest", "min", "median", "max", "largest")
     table = Table("", *columns, title=title, caption=f"min, median, max over {report['samples']} random networks, seed {report['seed']}")
+    if report["conditions"] is not None:
+        table.caption = f"{table.caption}\nlatency: {format_conditions(report['conditions'])}"
     for cost, summary in report["costs"].items():
         table.add_row(cost, *(_FORMATS[cost](summary[column]) for column in columns))
     return Group(table, *_words(report))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ofa.cli.console import JsonOption, console, emit, format_conditions, format_ms, format_percent, progress_bar
-from ofa.cli.devices import DeviceOption, FoldersOption
+from ofa.cli.devices import DeviceOption, FoldersOption, remark_version
 from ofa.cli.outputs import check_folder
 from ofa.cli.spaces import parse_resolutions
 from ofa.cli.table_import import import_group
@@ -115,7 +115,7 @@ def calibrate(
         rng = np.random.default_rng(seed)
         calibrated = calibrate_table(loaded, chosen, measured, nets=nets, resolutions=resolutions, rng=rng, progress=progress)
     calibrated.save(table)
-    _remark_version(loaded, calibrated.metadata["calibrated_with"])
+    remark_version(loaded.conditions, calibrated.metadata["calibrated_with"], "The table's blocks were")
     report = {**_summary(calibrated), "table": str(table)}
     emit(report, json=json, render=lambda: _render(report))
 
@@ -147,7 +147,7 @@ def check(
 
         save_check_plot(found, plot, title=f"{chosen.name} on {measured.name}")
     conditions = None if found.conditions is None else found.conditions.to_json()
-    _remark_version(loaded, conditions["runtime_version"] if conditions else None)
+    remark_version(loaded.conditions, conditions["runtime_version"] if conditions else None, "The table's blocks were")
     report = {**_figures(found), "table": str(table), "device": measured.name, "conditions": conditions, "networks": _networks(found)}
     emit(report, json=json, render=lambda: _render_check(report))
 
@@ -171,17 +171,6 @@ def _space(name: str, classes: int | None) -> Space:
     from ofa.families import get_space
 
     return get_space(name, classes)
-
-
-def _remark_version(table: LatencyTable, now: str | None) -> None:
-    """Say so if the blocks of a table were timed by another version of the runtime than networks are now."""
-    then = table.conditions.runtime_version
-    if now is not None and then is not None and then != now:
-        console.print(
-            f"The table's blocks were timed with {table.conditions.runtime} {then}, and networks now with {now}: what a block costs may "
-            "have changed; build the table anew if the check's error is large.",
-            highlight=False,
-        )
 
 
 def _summary(table: LatencyTable) -> dict[str, Any]:

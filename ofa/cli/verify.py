@@ -9,11 +9,15 @@ import typer
 
 from ofa.cli.budgets import LatencyOption
 from ofa.cli.console import JsonOption, console, emit, format_conditions, format_ms, progress_bar
-from ofa.cli.devices import DeviceOption, FoldersOption
+from ofa.cli.devices import DeviceOption, FoldersOption, remark_version
 from ofa.cli.spaces import OwnSpaceOption, check_named, named
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from devices import Device
+    from ofa.export.card import Card
+    from search.verify import Verification
 
 __all__ = ["register", "verify"]
 
@@ -43,7 +47,7 @@ def verify(
     from devices import get_device
     from ofa.errors import BudgetError
     from ofa.export.bundle import load_bundle
-    from search.verify import other_settings, subject_of_bundle
+    from search.verify import subject_of_bundle
     from search.verify import verify as run
 
     measured = get_device(device, folders or ())
@@ -54,13 +58,7 @@ def verify(
     with progress_bar(f"timing on {measured.name}") as progress:
         (found,) = run([subject], measured, rng=np.random.default_rng(seed), progress=progress)
     report = {**found.to_json(), "promised_under": loaded.card.conditions}
-    other = other_settings(loaded.card, measured)
-    if other is not None:
-        console.print(
-            f"The card's promise of {format_ms(loaded.card.latency_ms or 0)} is not compared: it is of {other.words}; "
-            "specialize from a front of these settings, or verify with those.",
-            highlight=False,
-        )
+    _remark(loaded.card, found, measured)
     if loaded.card.device in (None, measured.name):
         loaded.note_measurement(measured.name, found.timing.median_ms, report["conditions"])
     emit(report, json=json, render=lambda: _render(report))
@@ -69,6 +67,23 @@ def verify(
             f"'{bundle}' must take at most {format_ms(report['budget_ms'])} on {measured.name}, but takes "
             f"{format_ms(report['measured_ms'])}; query the front for a smaller budget, or calibrate the table again"
         )
+
+
+def _remark(card: Card, found: Verification, device: Device) -> None:
+    """Say on stderr in what the promise of a card and a measurement are of different conditions."""
+    from devices import Conditions
+    from search.verify import other_settings
+
+    other = other_settings(card, device)
+    if other is not None:
+        console.print(
+            f"The card's promise of {format_ms(card.latency_ms or 0)} is not compared: it is of {other.words}; "
+            "specialize from a front of these settings, or verify with those.",
+            highlight=False,
+        )
+    elif found.promise is not None and found.conditions is not None and card.conditions is not None:
+        promised = Conditions.from_json(card.conditions)
+        remark_version(promised, found.conditions.runtime_version, "The blocks behind the card's promise were")
 
 
 def _render(report: dict[str, Any]) -> RenderableType:
