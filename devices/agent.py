@@ -29,6 +29,7 @@ from typing import IO, Any
 from devices.device import Device
 from devices.groups import time_group
 from devices.provenance import provenance
+from devices.reasons import reason_of
 from devices.timing import TimingPolicy
 from ofa.errors import DeviceError, OfaError
 
@@ -66,6 +67,8 @@ def _put(request: Mapping[str, Any]) -> None:
         if request["last"]:
             part.replace(name)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
         reason = (error.strerror or str(error)).lower()
         raise DeviceError(f"the device must be able to keep networks in '{Path.cwd()}', but: {reason}; free it or name another") from error
 
@@ -76,9 +79,16 @@ def main() -> None:
     out = os.fdopen(os.dup(_STDOUT), "w", encoding="utf-8")
     os.dup2(_STDERR, _STDOUT)
 
+    doing = "starting"
+
     def say(message: Mapping[str, Any]) -> None:
-        out.write(json.dumps(message) + "\n")
-        out.flush()
+        nonlocal doing
+        doing = message.get("doing", doing)
+        try:
+            out.write(json.dumps(message) + "\n")
+            out.flush()
+        except OSError:  # nobody reads any more
+            os._exit(_CUT_OFF)
 
     _raise_priority()
     gc.disable()  # a collection in the middle of a sample is noise; this process makes no cycles worth collecting
@@ -89,6 +99,9 @@ def main() -> None:
             say({"result": answer(json.loads(lines.get()), say)})
         except OfaError as error:
             say({"error": str(error)})
+        except Exception as error:  # of any library there
+            reason = reason_of(error)
+            say({"error": f"a device must be able to finish {doing}, but: {reason}; free memory and disk there, or leave this network out"})
 
 
 def _listen(source: IO[str], take: Callable[[str], None]) -> None:

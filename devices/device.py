@@ -13,6 +13,7 @@ from typing import Any
 from devices.runtimes import Option, get_runtime, runtime_names
 from devices.transports import transport_names
 from ofa.errors import DeviceError, nearest
+from ofa.opsets import NEWEST_OPSET, OLDEST_OPSET, OPSET
 
 __all__ = ["CATALOG", "Device", "Ssh", "device_names", "get_device", "load_device"]
 
@@ -22,9 +23,15 @@ CATALOG = Path(__file__).parent / "catalog"
 _CLOCKS = ("fixed", "governed", "shared", "unknown")
 _STATUSES = ("measured", "template")
 _TEXTS = ("name", "runtime", "description", "precision", "transport", "clocks", "status")
-_TYPES: dict[str, type] = {**dict.fromkeys(_TEXTS, str), "threads": int, "batch": int, "pin": bool}
+_TYPES: dict[str, type] = {
+    **dict.fromkeys(_TEXTS, str),
+    **dict.fromkeys(("threads", "batch", "opset"), int),
+    "pause_ms": float,
+    "pin": bool,
+}
 _SSH_TYPES: dict[str, type] = {**dict.fromkeys(("host", "user", "identity", "config", "python", "folder"), str), "port": int}
 _LAST_PORT = 65535
+_LONGEST_PAUSE_MS = 60_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -74,6 +81,9 @@ class Device:
         threads: threads that compute one call.
         precision: number format of weights and activations, one of the runtime's (``fp32``, ``fp16``).
         batch: images in one call.
+        pause_ms: milliseconds without work before each call that is timed, as an application has them between images; 0 for calls in a
+            row. After a pause caches are cold, clocks are low and threads asleep: a call takes longer, often by half.
+        opset: version of ONNX's operators in the files that are written for it; the default is the oldest that has all of them.
         pin: keep the process on as many processors as there are threads, as a deployed network must be then.
         clocks: what may be assumed of them: ``fixed`` (locked by the owner), ``governed`` (they follow load and heat), ``shared`` (other
             programs or machines are on the same processor), ``unknown``. Written beside every number, and believed by nothing.
@@ -92,6 +102,8 @@ class Device:
     threads: int = 1
     precision: str = "fp32"
     batch: int = 1
+    pause_ms: float = 0.0
+    opset: int = OPSET
     pin: bool = False
     clocks: str = "unknown"
     transport: str = "local"
@@ -100,6 +112,8 @@ class Device:
     options: tuple[tuple[str, Option], ...] = ()
 
     def __post_init__(self) -> None:
+        if type(self.pause_ms) is int:  # TOML tells 20 from 20.0, people do not
+            object.__setattr__(self, "pause_ms", float(self.pause_ms))
         _check_types(self, _TYPES, f"device '{self.name}'")
         if not _NAME.fullmatch(self.name):
             raise DeviceError(f"a device's name must be letters, digits, '.', '_' and '-', but got '{self.name}'; rename it")
@@ -115,6 +129,8 @@ class Device:
         for key in ("threads", "batch"):
             if getattr(self, key) < 1:
                 raise DeviceError(f"'{key}' of device '{self.name}' must be at least 1, but is {getattr(self, key)}; correct it")
+        _check_range(self, "pause_ms", 0, _LONGEST_PAUSE_MS)
+        _check_range(self, "opset", OLDEST_OPSET, NEWEST_OPSET)
         object.__setattr__(self, "options", _complete_options(self))
 
     def option(self, name: str) -> Option:
@@ -234,6 +250,12 @@ def _check_choice(device: Device, key: str, choices: Iterable[str]) -> None:
     value = getattr(device, key)
     if value not in choices:
         raise DeviceError(f"'{key}' of device '{device.name}' must be a known one, but is '{value}'; {nearest(value, choices)}")
+
+
+def _check_range(device: Device, key: str, least: int, most: int) -> None:
+    value = getattr(device, key)
+    if not least <= value <= most:  # also true for NaN
+        raise DeviceError(f"'{key}' of device '{device.name}' must be within {least} and {most}, but is {value:g}; correct it")
 
 
 def _complete_options(device: Device) -> tuple[tuple[str, Option], ...]:

@@ -14,14 +14,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from devices.meters import PeakMemory, energy_per_call_mj, find_energy_meter, gpu_number
+from devices.reasons import reason_of
 from devices.runtimes import Runtime, Timer, get_runtime
 from devices.timing import Floats, Timing, TimingPolicy, halves_ratio, measure_rounds, warm_up
-from ofa.errors import OfaError
+from ofa.errors import DeviceError, OfaError
 
 if TYPE_CHECKING:
     from devices.device import Device
 
 __all__ = ["Outcome", "Say", "pinned", "time_group"]
+
+_LOADING_S = 0.1
+"""Of a typical network, for estimates of the time that is left."""
 
 Say = Callable[[Mapping[str, Any]], None]
 """Told what is about to be done, so that whoever waits knows what did not return."""
@@ -56,10 +60,10 @@ def time_group(device: Device, networks: Mapping[str, str], *, policy: TimingPol
         DeviceError: the runtime is not installed.
     """
     pinned(device)
-    loader = _Loader(device, np.random.default_rng(seed), _Steps(say, len(networks)))
+    loader = _Loader(device, np.random.default_rng(seed), _Steps(say, len(networks), _timing_per_loading(device, policy)))
     timers = loader.load(networks)
+    samples_RN = loader.measure(timers, policy)
     names = list(timers)
-    samples_RN = loader.measure(timers, policy) if timers else np.empty((0, 0))
     energies = _energies(timers, device, policy.energy_s, loader.steps)
     outcomes = {key: Outcome(error=error) for key, error in loader.errors.items()}
     for i, key in enumerate(names):
@@ -74,20 +78,33 @@ def pinned(device: Device) -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-device.threads :])
 
 
-class _Steps:
-    """Notes with the share of the group that is done: a half for loading, a half for the rounds."""
+def _timing_per_loading(device: Device, policy: TimingPolicy) -> int:
+    """How many times as long a network is timed as it is loaded, roughly; pauses are most of it where there are some."""
+    return 1 + round(1e-3 * device.pause_ms * policy.min_rounds / _LOADING_S)
 
-    def __init__(self, say: Say, count: int) -> None:
+
+class _Steps:
+    """Notes with the share of the group that is done: one step a network for loading, and some for the rounds."""
+
+    def __init__(self, say: Say, count: int, timing: int = 1) -> None:
         self._say = say
-        self._count = count
+        self._count, self._timing = count, timing * count
 
     def network(self, number: int, doing: str, key: str) -> None:
-        self._say({"doing": f"{doing} {key}", "network": key, "step": number, "steps": 2 * self._count})
+        """One of the networks before they are timed together."""
+        self._tell(number, f"{doing} {key}", network=key)
 
     def rounds(self, done: int, most: int) -> None:
-        step = self._count + self._count * min(done, most) // (most + 1)
-        doing = f"timing {self._count} networks, round {done + 1} of at most {most + 1}"
-        self._say({"doing": doing, "step": step, "steps": 2 * self._count})
+        """Before a round of all networks."""
+        step = self._count + self._timing * min(done, most) // (most + 1)
+        self._tell(step, f"timing {self._count} networks, round {done + 1} of at most {most}")
+
+    def after_rounds(self, doing: str, key: str) -> None:
+        """One of the networks once all are timed."""
+        self._tell(self._count + self._timing - 1, f"{doing} {key}", network=key)
+
+    def _tell(self, step: int, doing: str, **more: str) -> None:
+        self._say({"doing": doing, **more, "step": step, "steps": self._count + self._timing})
 
 
 class _Loader:
@@ -115,7 +132,10 @@ class _Loader:
             except OfaError as error:
                 self.errors[key] = str(error)
                 continue
-            timers[key] = timer
+            except Exception as error:  # inputs that no memory holds, for instance
+                self.errors[key] = f"a network must be loaded and run once to be timed, but: {reason_of(error)}; leave it out"
+                continue
+            timers[key] = _named(key, timer)
             rise = peak.rise_bytes()
             if rise is not None and not on_card:
                 self.memory[key] = rise
@@ -130,25 +150,57 @@ class _Loader:
         timer(1)
         return timer
 
-    def measure(self, timers: Mapping[str, Timer], policy: TimingPolicy) -> Floats:
+    def measure(self, timers: dict[str, Timer], policy: TimingPolicy) -> Floats:
+        """Times [R, N] of the networks that can be timed; those that fail are taken out of ``timers``, and the others begin anew."""
+        while timers:
+            try:
+                return self._rounds(timers, policy)
+            except _NetworkError as failed:
+                self.errors[failed.key] = str(failed)
+                del timers[failed.key]
+        return np.empty((0, 0))
+
+    def _rounds(self, timers: Mapping[str, Timer], policy: TimingPolicy) -> Floats:
         calls = []
         for key, timer in timers.items():
             self.steps.network(len(timers), "warming up", key)
             calls.append(warm_up(timer, policy))
+        pause_s = 1e-3 * self._device.pause_ms
+        return measure_rounds(list(timers.values()), calls, policy=policy, rng=self._rng, on_round=self.steps.rounds, pause_s=pause_s)
 
-        def on_round(rounds: int) -> None:
-            self.steps.rounds(rounds, policy.max_rounds)
 
-        return measure_rounds(list(timers.values()), calls, policy=policy, rng=self._rng, on_round=on_round)
+class _NetworkError(DeviceError):
+    """A network that was loaded cannot be timed.
+
+    Attributes:
+        key: its name.
+    """
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+def _named(key: str, timer: Timer) -> Timer:
+    """The same timer, whose errors tell the network."""
+
+    def timed(calls: int) -> float:
+        try:
+            return timer(calls)
+        except OfaError as error:
+            raise _NetworkError(key, str(error)) from error
+
+    return timed
 
 
 def _energies(timers: Mapping[str, Timer], device: Device, least_s: float, steps: _Steps) -> dict[str, float]:
     """Millijoules of a call of each network, where the machine counts them."""
-    meter = find_energy_meter(device.runtime, dict(device.options)) if least_s else None
+    # With pauses, most of what is counted would be the machine's idle power.
+    meter = find_energy_meter(device.runtime, dict(device.options)) if least_s and not device.pause_ms else None
     if meter is None:
         return {}
     energies: dict[str, float | None] = {}
     for key, timer in timers.items():
-        steps.network(2 * len(timers) - 1, "metering", key)
+        steps.after_rounds("metering", key)
         energies[key] = energy_per_call_mj(timer, meter, least_s=least_s)
     return {key: energy for key, energy in energies.items() if energy is not None}

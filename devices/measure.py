@@ -8,6 +8,7 @@ import os
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -65,7 +66,7 @@ def time_models(
     timings: dict[str, Timing] = {}
     for key, outcome in measure(device, models, rng=rng, progress=progress, policy=policy, silence_limit_s=silence_limit_s):
         if isinstance(outcome, Failure):
-            raise DeviceError(outcome.reason)
+            raise DeviceError(outcome.reason if key in outcome.reason else f"'{key}' cannot be timed: {outcome.reason}")
         timings[key] = outcome
     return {key: timings[key] for key in models}
 
@@ -108,7 +109,7 @@ def measure(
 
 
 def describe(device: Device, *, silence_limit_s: float = SILENCE_LIMIT_S) -> dict[str, Any]:
-    """What the device says of itself; see ``devices.provenance``.
+    """What the device says of itself; see ``devices.provenance``. The date is by the clock of this machine.
 
     Raises:
         DeviceError: it is unreachable, or its runtime is not installed.
@@ -116,7 +117,8 @@ def describe(device: Device, *, silence_limit_s: float = SILENCE_LIMIT_S) -> dic
     with get_transport(device).start() as agent:
         request = {"op": "describe", "device": device.to_json()}
         description: dict[str, Any] = agent.request(request, on_note=lambda note: None, silence_limit_s=silence_limit_s)
-    return description
+    # Boards without a battery for their clock live in 1970.
+    return {**description, "date": datetime.now(timezone.utc).isoformat(timespec="seconds")}
 
 
 class _Measurement:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,39 +14,75 @@ import numpy as np
 from devices.device import Device
 from devices.measure import describe, time_models
 from devices.timing import TimingPolicy
+from ofa.errors import DeviceError
+from ofa.files import replacing
+from ofa.opsets import ir_version_for, least_release
 
 __all__ = ["probe"]
 
 _CHANNELS, _SIDE = 16, 32
 _POLICY = TimingPolicy(min_rounds=5, max_rounds=5)
-_OPSET, _IR_VERSION = 17, 8  # old enough for every runtime
+_RUNTIME = "onnxruntime"
+_HARD_SWISH_SINCE = 14
 
 
 def probe(device: Device) -> dict[str, Any]:
     """What the device says of itself, and the time it takes for one convolution.
 
+    The file is of the versions that networks and blocks for this device are exported with, so that a device which passes can read those.
+
     Returns:
         the keys of ``devices.provenance``, and ``probe``: the timing of a 3x3 convolution of 16 channels at 32 pixels.
 
     Raises:
-        DeviceError: it is unreachable, or its runtime is not installed or cannot run this.
+        DeviceError: it is unreachable, or its runtime is not installed, is too old for the files, or cannot run this.
     """
     description = describe(device)
     with tempfile.TemporaryDirectory(prefix="ofa-") as folder:
         path = Path(folder) / "probe.onnx"
-        path.write_bytes(_convolution(device.batch))
-        timing = time_models(device, {"the probe": path}, rng=np.random.default_rng(0), policy=_POLICY)["the probe"]
+        with replacing(path) as temporary:
+            temporary.write_bytes(_convolution(device))
+        try:
+            timing = time_models(device, {"the probe": path}, rng=np.random.default_rng(0), policy=_POLICY)["the probe"]
+        except DeviceError as error:
+            known = _too_old(device, description)
+            if known is None:
+                raise
+            raise known from error
     return {**description, "probe": dataclasses.asdict(timing)}
 
 
-def _convolution(batch: int) -> bytes:
+def _too_old(device: Device, description: Mapping[str, Any]) -> DeviceError | None:
+    """What to say of a runtime that is older than the files for its device; None if that is not the reason."""
+    ir_version = ir_version_for(device.opset)
+    release, installed = least_release(device.opset, ir_version), str(description["runtime_version"])
+    if device.runtime != _RUNTIME or release is None or _numbers(installed) >= _numbers(release.onnxruntime):
+        return None
+    return DeviceError(
+        f"ONNX Runtime on device '{device.name}' must be at least {release.onnxruntime} to read files of opset {device.opset} and "
+        f"IR version {ir_version}, but is {installed}; upgrade it there, or give the device an older 'opset'"
+    )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The first two numbers of a version."""
+    return tuple(map(int, re.findall(r"\d+", version)[:2]))
+
+
+def _convolution(device: Device) -> bytes:
     from onnx import TensorProto, helper, numpy_helper
 
-    shape = [batch, _CHANNELS, _SIDE, _SIDE]
+    shape = [device.batch, _CHANNELS, _SIDE, _SIDE]
     images, output = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("images", "output"))
     weight = numpy_helper.from_array(np.full((_CHANNELS, _CHANNELS, 3, 3), 1 / (9 * _CHANNELS), np.float32), "weight")
-    node = helper.make_node("Conv", ["images", "weight"], ["output"], pads=[1, 1, 1, 1])
-    graph = helper.make_graph([node], "probe", [images], [output], [weight])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR_VERSION)
+    # The activation is the newest operator that networks have.
+    activation = "HardSwish" if device.opset >= _HARD_SWISH_SINCE else "Relu"
+    nodes = [
+        helper.make_node("Conv", ["images", "weight"], ["sum"], pads=[1, 1, 1, 1]),
+        helper.make_node(activation, ["sum"], ["output"]),
+    ]
+    graph = helper.make_graph(nodes, "probe", [images], [output], [weight])
+    opsets = [helper.make_opsetid("", device.opset)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=ir_version_for(device.opset))
     content: bytes = model.SerializeToString()
     return content

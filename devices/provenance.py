@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from devices.conditions import Conditions
 from devices.device import Device
 from devices.meters import gpu_number
 from devices.runtimes import get_runtime
@@ -24,16 +25,19 @@ def provenance(device: Device) -> dict[str, Any]:
     """What matters of this machine and of the device's runtime on it, as JSON values.
 
     Returns:
-        ``device`` (its file's fields), ``runtime_version``, ``processor``, ``gpu`` (the name of NVIDIA's card, if that is what
-        executes; otherwise None), ``cores`` (that this process may use), ``clock_policy`` and ``load`` (processes that wanted the
-        processor in the last minute; both None where the system does not tell), ``platform``, ``python_version``, ``date`` (UTC, ISO 8601).
+        ``device`` (its file's fields), ``runtime_version``, ``conditions`` (``devices.Conditions``), ``processor``, ``gpu`` (the name of
+        NVIDIA's card, if that is what executes; otherwise None), ``cores`` (that this process may use), ``clock_policy`` and ``load``
+        (processes that wanted the processor in the last minute; both None where the system does not tell), ``platform``,
+        ``python_version``, ``date`` (UTC, ISO 8601).
 
     Raises:
         DeviceError: the runtime is not installed.
     """
+    version = get_runtime(device.runtime).version()
     return {
         "device": device.to_json(),
-        "runtime_version": get_runtime(device.runtime).version(),
+        "runtime_version": version,
+        "conditions": Conditions.of(device, runtime_version=version).to_json(),
         "processor": _processor(),
         "gpu": _gpu(device),
         "cores": _cores(),

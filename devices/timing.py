@@ -12,6 +12,9 @@ What noise is made of, and what is done about each part:
 * single samples are disturbed in other ways: the median over rounds is taken;
 * the clock is coarse beside a short call: a sample is as many calls as last about a millisecond, after one that is not timed, so that a
   network finds its own data in the caches and not another's.
+
+With pauses the cold start is what is asked for: a sample is one call after a pause, and nothing is done before it. As each sample takes
+as long as its pause, fewer rounds must do where they would take longer than the policy allows.
 """
 
 from __future__ import annotations
@@ -43,15 +46,19 @@ _WARMUP_SAMPLES = 30
 _ATTEMPTS = 4
 _ENOUGH_TO_KNOW_THE_SPEED = 5
 _TIGHT_SHARE = 0.9
+_ATTEMPTS_WITH_PAUSES = 2
+_FEWEST_ROUNDS_WITH_PAUSES = 5
+_LONGEST_SILENCE_S = 5.0
 _NORMAL_95 = 1.96
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """Time of one call in milliseconds, over ``repeats`` samples (a sample is the mean of a few calls in a row).
+    """Time of one call in milliseconds, over ``repeats`` samples (a sample is the mean of a few calls in a row, or one after a pause).
 
     Attributes:
-        energy_mj: millijoules of a call, the machine's idle share included; None where it does not count them.
+        energy_mj: millijoules of a call, the machine's idle share included; None where it does not count them, and with pauses, of which
+            most would be idle.
         peak_memory_bytes: how far the process's memory rose while the network was loaded and run once; None where the system does not tell,
             and for cards with a memory of their own.
     """
@@ -89,7 +96,7 @@ class TimingPolicy:
 
     Args:
         tolerance: stop when the median's 95 % confidence interval is at most this share of it to either side, for nine in ten networks.
-        min_rounds: never stop before so many samples of each network.
+        min_rounds: never stop before so many samples of each network; pauses that take longer than ``time_limit_s`` in all make it 5.
         max_rounds: always stop after so many.
         time_limit_s: stop after so many seconds in one group, once there are ``min_rounds``.
         sample_ms: shortest sample; shorter calls are repeated within one.
@@ -136,34 +143,72 @@ def warm_up(timer: Timer, policy: TimingPolicy) -> int:
 
 
 def measure_rounds(
-    timers: Sequence[Timer], calls: Sequence[int], *, policy: TimingPolicy, rng: np.random.Generator, on_round: Callable[[int], None]
+    timers: Sequence[Timer],
+    calls: Sequence[int],
+    *,
+    policy: TimingPolicy,
+    rng: np.random.Generator,
+    on_round: Callable[[int, int], None],
+    pause_s: float = 0.0,
 ) -> Floats:
     """Time networks in interleaved rounds until the medians are tight, or a limit is reached.
 
     Args:
         timers: one a network, warmed up.
-        calls: calls in a sample, one a network.
+        calls: calls in a sample, one a network; with pauses a sample is one call.
         policy: when it is enough.
         rng: order within the rounds.
-        on_round: called before each round with the number of rounds done.
+        on_round: called before each round, and every few seconds within long ones, with the number of rounds done and of those expected.
+        pause_s: seconds without work before each sample.
 
     Returns:
         Times of a call in ms, [R, N], the rounds' own speeds divided out, without the first round.
+
+    Raises:
+        DeviceError: the clock stands still or goes back.
     """
     rounds: list[Floats] = []
-    end = time.monotonic() + policy.time_limit_s
+    pace = _Pace(policy, len(timers), pause_s, on_round)
     while True:
-        on_round(len(rounds))
+        pace.tell(len(rounds), at_once=True)
         times_N = np.empty(len(timers))
         for i in rng.permutation(len(timers)):
-            times_N[i] = _sample_ms(timers[i], calls[i])
+            pace.tell(len(rounds))
+            times_N[i] = _sample_ms(timers[i], calls[i], pause_s)
         rounds.append(times_N)
         kept = len(rounds) - 1
-        if kept >= policy.min_rounds:
+        if kept >= pace.least:
             samples_RN = _without_speed_of_rounds(np.stack(rounds[1:]))
             tight = float(np.quantile(median_half_width(samples_RN), _TIGHT_SHARE)) <= policy.tolerance
-            if tight or kept >= policy.max_rounds or time.monotonic() >= end:
+            if tight or kept >= policy.max_rounds or pace.is_over:
                 return samples_RN
+
+
+class _Pace:
+    """How many rounds are made in the time that there is, and telling how far they are."""
+
+    def __init__(self, policy: TimingPolicy, networks: int, pause_s: float, on_round: Callable[[int, int], None]) -> None:
+        self._policy, self._on_round = policy, on_round
+        self._round_s = networks * pause_s  # at least
+        affordable = int(policy.time_limit_s / self._round_s) if self._round_s else policy.min_rounds
+        self.least = min(policy.min_rounds, max(_FEWEST_ROUNDS_WITH_PAUSES, affordable))
+        self._start = self._told = time.monotonic()
+
+    @property
+    def is_over(self) -> bool:
+        return time.monotonic() - self._start >= self._policy.time_limit_s
+
+    def tell(self, done: int, *, at_once: bool = False) -> None:
+        now = time.monotonic()
+        if at_once or now - self._told >= _LONGEST_SILENCE_S:
+            self._told = now
+            self._on_round(done, self._expected(done, now))
+
+    def _expected(self, done: int, now: float) -> int:
+        """Rounds until the time is over, the one that is discarded included."""
+        round_s = max(self._round_s, (now - self._start) / done if done else 0.0)
+        in_time = math.ceil(self._policy.time_limit_s / round_s) if round_s else self._policy.max_rounds
+        return 1 + min(self._policy.max_rounds, max(self.least, in_time))
 
 
 def median_half_width(samples_RN: Floats) -> Floats:
@@ -184,15 +229,23 @@ def halves_ratio(samples_R: Floats) -> float:
     return float(np.median(samples_R[half:]) / np.median(samples_R[:half]))
 
 
-def _sample_ms(timer: Timer, calls: int) -> float:
+def _sample_ms(timer: Timer, calls: int, pause_s: float) -> float:
     """Mean time of a call over one sample, if possible one in which this process kept the processor."""
-    timer(1)  # brings the network's data back into the caches
+    if not pause_s:
+        timer(1)  # brings the network's data back into the caches
+    calls = 1 if pause_s else calls
     sample_s = math.inf
-    for _ in range(_ATTEMPTS):
+    for _ in range(_ATTEMPTS_WITH_PAUSES if pause_s else _ATTEMPTS):
+        if pause_s:
+            time.sleep(pause_s)
         before = _preemptions()
         sample_s = min(sample_s, timer(calls))
         if _preemptions() == before:
             break
+    if not sample_s > 0:
+        raise DeviceError(
+            f"a device's clock must go on while a network runs, but showed {sample_s:g} s for {calls} calls; see that nothing sets it back"
+        )
     return 1e3 * sample_s / calls
 
 

@@ -14,6 +14,7 @@ from devices.timing import TimingPolicy
 from latency_tables.inventory import blocks_of_space
 from latency_tables.journal import Journal
 from latency_tables.networks import measure_blocks
+from latency_tables.spaces import carried
 from latency_tables.table import SCHEMA_VERSION, LatencyTable, describe_block, row_of, rows_frame
 from ofa import __version__
 from ofa.blocks import PlacedBlock
@@ -55,12 +56,13 @@ def build_table(
     Raises:
         SpaceError: a resolution that the space does not have.
         DeviceError: the device is unreachable, or its runtime is not installed.
-        TableError: ``resume_from`` or ``journal`` is of another device, runtime version or processor.
+        TableError: ``resume_from`` or ``journal`` is of another device, runtime version or processor, or of another space of this name.
     """
     wanted = sorted(set(space.resolutions if resolutions is None else resolutions))
     blocks = blocks_of_space(space, wanted)
     origin = describe(device)
     known = _known(resume_from, journal, device, origin)
+    described = carried(space, wanted, known.metadata)
     new = [placed for placed in blocks if placed not in known]
     rows, failed = _measure(new, _anchors(known, blocks, rng), device, journal, rng=rng, progress=progress, policy=policy)
     old = known.metadata
@@ -68,7 +70,7 @@ def build_table(
         "schema_version": SCHEMA_VERSION,
         **origin,
         "ofa_version": __version__,
-        "spaces": _merged(old.get("spaces", {}), space.name, wanted),
+        **described,
         "failed": failed,
         "calibration": None if rows else old.get("calibration"),
         "networks": [] if rows else old.get("networks", []),
@@ -129,10 +131,6 @@ def _measure(
         if journal is not None:
             journal.add(rows[-1])
     return rows, failed
-
-
-def _merged(spaces: Mapping[str, list[int]], name: str, resolutions: list[int]) -> dict[str, list[int]]:
-    return {**spaces, name: sorted({*spaces.get(name, []), *resolutions})}
 
 
 def _check_same_origin(there: Mapping[str, Any], here: Mapping[str, Any]) -> None:

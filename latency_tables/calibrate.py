@@ -7,10 +7,12 @@ from collections.abc import Iterable
 import numpy as np
 
 from devices.device import Device
+from devices.measure import describe
 from devices.timing import TimingPolicy
 from latency_tables.correction import check_enough, fit_correction
 from latency_tables.estimate import Estimator
 from latency_tables.networks import PROCESSES, time_networks
+from latency_tables.spaces import check_same, require_space
 from latency_tables.table import LatencyTable
 from ofa.arch import Arch
 from ofa.errors import TableError
@@ -36,6 +38,8 @@ def calibrate_table(
     processes: int = PROCESSES,
 ) -> LatencyTable:
     """Time whole networks and store them, and the correction that they teach, in a copy of the table.
+
+    The copy's metadata has as ``calibrated_with`` the version of the runtime; another than the blocks' is for the caller to tell.
 
     Args:
         table: measured on ``device``, with the blocks of ``space``.
@@ -64,7 +68,8 @@ def calibrate_table(
     measured_ms = (speed * times.at_first_speed_ms).tolist()
     correction = fit_correction([ms for ms, _ in sums], [size for _, size in sums], measured_ms, speed=speed, speed_spread=times.spread)
     networks = [{"arch": arch.to_json(), "measured_ms": ms} for arch, ms in zip(archs, measured_ms, strict=True)]
-    return table.with_metadata(calibration=correction.to_json(), networks=networks, processes=len(times.slowdowns))
+    version = describe(device)["runtime_version"]
+    return table.with_metadata(calibration=correction.to_json(), networks=networks, processes=len(times.slowdowns), calibrated_with=version)
 
 
 def sample_across_range(space: Space, estimator: Estimator, count: int, rng: np.random.Generator) -> list[Arch]:
@@ -103,14 +108,10 @@ def table_resolutions(table: LatencyTable, space: Space, resolutions: Iterable[i
     """The resolutions asked for, or else those of the space that the table was built for.
 
     Raises:
-        TableError: it was built for another space.
+        TableError: it was built for another space, or another of the same name.
     """
     if resolutions is not None:
+        check_same(table.metadata, space, "the table")
         return sorted(set(resolutions))
-    spaces = table.metadata["spaces"]
-    if space.name not in spaces:
-        raise TableError(
-            f"a table must be of the space it is used for, but this one is of {', '.join(spaces)} and not of {space.name}; "
-            f"build one with: ofa table build --space {space.name} --device {table.device_name}"
-        )
-    return list(spaces[space.name])
+    require_space(table, space)
+    return list(table.metadata["spaces"][space.name])

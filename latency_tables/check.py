@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import kendalltau, spearmanr
 
+from devices.conditions import Conditions
 from devices.device import Device
+from devices.measure import describe
 from devices.timing import TimingPolicy
 from latency_tables.calibrate import table_resolutions
 from latency_tables.estimate import Estimator
@@ -38,6 +40,7 @@ class TableCheck:
             they were timed once. No estimate can be better than that.
         slowdown: how much slower the machine is now than what the table promises for, going by networks of its calibration (blocks, if
             it has none) timed again in between; divided out of what was measured.
+        conditions: what was measured under, the runtime's version as it is now; None where nothing was.
         networks: one row a network: ``arch`` (JSON), ``latency_ms``, ``latency_low_ms``, ``latency_high_ms``, ``measured_ms``, and the two
             times that it was timed, ``first_ms`` and ``second_ms``.
     """
@@ -52,6 +55,7 @@ class TableCheck:
     kendall: float
     noise_floor: float = float("nan")
     slowdown: float = 1.0
+    conditions: Conditions | None = None
     networks: pd.DataFrame = field(repr=False, compare=False)
 
 
@@ -92,7 +96,8 @@ def check_table(
             }
         )
     )
-    return replace(found, slowdown=times.typical_slowdown)
+    now = Conditions.of(device, runtime_version=describe(device)["runtime_version"])
+    return replace(found, slowdown=times.typical_slowdown, conditions=now)
 
 
 def compare(networks: pd.DataFrame) -> TableCheck:

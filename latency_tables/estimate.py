@@ -14,6 +14,7 @@ import numpy as np
 from latency_tables.additive import AdditiveTable
 from latency_tables.correction import Estimate
 from latency_tables.inventory import inventory_of
+from latency_tables.spaces import check_same
 from latency_tables.table import LatencyTable
 from ofa.arch import Arch
 from ofa.blocks import Block
@@ -37,9 +38,13 @@ class Estimator:
     Args:
         space: where the archs are from.
         table: must hold their blocks.
+
+    Raises:
+        TableError: the table is of another space of this name.
     """
 
     def __init__(self, space: Space, table: LatencyTable) -> None:
+        check_same(table.metadata, space, f"table '{table.source}'" if table.source else "the table")
         self.space = space
         self.table = table
         self._known: dict[tuple[Block, int], tuple[float, int]] = {}

@@ -29,7 +29,7 @@ class ModelFiles:
     is the same file at every time, which a device that has it already need not be sent again.
 
     Args:
-        device: whose batch and precision they have.
+        device: whose batch, precision and opset they have.
     """
 
     def __init__(self, device: Device) -> None:
@@ -71,7 +71,8 @@ class ModelFiles:
         first = lowered[0]
         key = "".join(block_key(placed.block) for placed in lowered)
         randomize(network, torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(key.encode()).digest()[:7], "big")))
-        return to_model(network.eval(), (self._device.batch, first.block.in_channels, first.input_size, first.input_size))
+        shape = (self._device.batch, first.block.in_channels, first.input_size, first.input_size)
+        return to_model(network.eval(), shape, opset=self._device.opset)
 
 
 def randomize(network: nn.Module, generator: torch.Generator) -> None:

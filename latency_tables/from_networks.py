@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 from scipy.optimize import nnls
 
+from devices.conditions import Conditions
 from devices.timing import Timing
 from latency_tables.correction import COVERAGE, Correction
 from latency_tables.inventory import blocks_of_space
 from latency_tables.robust import fit_relative, jackknife_width
+from latency_tables.spaces import carried
 from latency_tables.table import SCHEMA_VERSION, LatencyTable, row_of, rows_frame
 from ofa import __version__
 from ofa.arch import Arch
@@ -114,8 +116,9 @@ def estimated_table(
     metadata = {
         "schema_version": SCHEMA_VERSION,
         **origin,
+        "conditions": Conditions.of_fields(device, runtime_version=origin.get("runtime_version")).to_json(),
         "ofa_version": __version__,
-        "spaces": {space.name: list(resolutions)},
+        **carried(space, resolutions),
         "failed": {},
         "calibration": correction.to_json(),
         "networks": [{"arch": arch.to_json(), "measured_ms": ms} for arch, ms in networks],

@@ -8,8 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from devices.conditions import Conditions
 from devices.timing import Timing
 from latency_tables.inventory import blocks_of_space
+from latency_tables.spaces import carried
 from latency_tables.table import SCHEMA_VERSION, LatencyTable, describe_block, row_of, rows_frame
 from ofa import __version__
 from ofa.blocks import PlacedBlock
@@ -108,14 +110,17 @@ def _timing(measured: Measurement) -> Timing:
 
 def _metadata(tables: Sequence[MitTable], space: Space, device: str, precision: str, batch: int) -> Mapping[str, Any]:
     """As of a table that was built, as far as others tell."""
+    fields = {"name": device, "runtime": IMPORTED, "precision": precision, "batch": batch, "clocks": _UNKNOWN}
+    fields |= dict.fromkeys(("threads", "pause_ms"))
     return {
         "schema_version": SCHEMA_VERSION,
-        "device": {"name": device, "runtime": IMPORTED, "threads": None, "precision": precision, "batch": batch, "clocks": _UNKNOWN},
+        "device": fields,
         "runtime_version": _UNKNOWN,
+        "conditions": Conditions.of_fields(fields, runtime_version=_UNKNOWN).to_json(),
         "processor": _UNKNOWN,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "ofa_version": __version__,
-        "spaces": {space.name: sorted(table.resolution for table in tables)},
+        **carried(space, [table.resolution for table in tables]),
         "failed": {},
         "calibration": None,
         "networks": [],

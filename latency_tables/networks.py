@@ -33,6 +33,7 @@ Lowered = Sequence[PlacedBlock]
 Known = Mapping[str, tuple[Lowered, float]]
 """Blocks or networks by any names, with the ms that they took before: how they do now tells how fast the machine is."""
 
+_EXPORTED_WITHIN_MS = 2.0  # of a round's pause: exporting takes some 30 ms, and there are 15 rounds at least
 _BLOCKS_AGAIN, _ANCHOR_SEED = 40, 0
 _NETWORKS_AGAIN = 8
 PROCESSES = 6
@@ -49,9 +50,10 @@ def measure_blocks(
     policy: TimingPolicy | None = None,
 ) -> Iterator[tuple[str, Timing | Failure]]:
     """Time single blocks on a device, by any names; arguments, results and errors as ``devices.measure.measure``."""
+    parts = 1 + 2 * _measuring_share(device)
     with ModelFiles(device) as files:
-        paths = files.write({name: (placed,) for name, placed in blocks.items()}, _part(progress, 0, 1, 3))
-        yield from measure(device, paths, rng=rng, progress=_part(progress, 1, 3, 3), policy=policy, anchors=anchors)
+        paths = files.write({name: (placed,) for name, placed in blocks.items()}, _part(progress, 0, 1, parts))
+        yield from measure(device, paths, rng=rng, progress=_part(progress, 1, parts, parts), policy=policy, anchors=anchors)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,11 +229,18 @@ def _time(
     share = _share_of(policy or TimingPolicy(), processes)
     # All in one group, so that each is compared with each in the same rounds.
     share = replace(share, group_size=max(share.group_size, len(named)))
-    paths = files.write(named, _part(progress, 0, 1, processes + 1))
+    steps = _measuring_share(device)
+    parts = 1 + processes * steps
+    paths = files.write(named, _part(progress, 0, 1, parts))
     return [
-        time_models(device, paths, rng=rng, policy=share, progress=_part(progress, number + 1, number + 2, processes + 1))
+        time_models(device, paths, rng=rng, policy=share, progress=_part(progress, 1 + number * steps, 1 + (number + 1) * steps, parts))
         for number in range(processes)
     ]
+
+
+def _measuring_share(device: Device) -> int:
+    """How many times as long networks are measured as exported, roughly; pauses are most of it where there are some."""
+    return 1 + round(device.pause_ms / _EXPORTED_WITHIN_MS)
 
 
 def _part(progress: Progress, begin: int, end: int, parts: int) -> Progress:

@@ -57,7 +57,8 @@ def draw_check(check: TableCheck, *, title: str) -> Figure:
     words = f"{check.nets} networks"
     axes.plot(measured, estimated, "o", color=_BLUE, markersize=5.5, markeredgecolor="white", markeredgewidth=0.5, label=words)
     axes.set(xlim=ends, ylim=ends, xlabel="measured, ms", ylabel="estimated, ms", aspect="equal")
-    axes.set_title(f"{title}\n{_figures(check)}", loc="left", fontsize=11)
+    conditions = "" if check.conditions is None else f"{check.conditions.words}\n"
+    axes.set_title(f"{title}\n{conditions}{_figures(check)}", loc="left", fontsize=11)
     axes.legend(loc="upper left", frameon=False)
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.set_axisbelow(True)

@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from devices.conditions import Conditions
 from devices.device import Device
 from devices.timing import Timing
 from latency_tables.correction import Correction, Estimate
@@ -22,6 +23,7 @@ from latency_tables.parquet import NotParquetError, json_of, read_parquet, write
 from ofa.blocks import Block, PlacedBlock
 from ofa.cost import weight_bytes
 from ofa.errors import FileError, TableError
+from ofa.families import space_argument
 from ofa.files import reason_of, replacing
 from ofa.space import Space
 
@@ -48,7 +50,10 @@ COLUMNS = (
 
 METADATA_KEY = b"ofa_latency_table"
 """Under which a table carries where it came from, as JSON."""
-_SAME_DEVICE = ("name", "runtime", "threads", "pin", "precision", "batch", "options")
+_SAME_DEVICE = ("name", "runtime", "threads", "pin", "precision", "batch", "pause_ms", "options")
+_BEFORE_PAUSES = {"pause_ms": 0.0}
+"""What files say of a device that were written before it could have pauses."""
+
 _REQUIRED = ("schema_version", "device", "runtime_version", "processor", "spaces")
 
 
@@ -76,9 +81,9 @@ class LatencyTable:
 
     Args:
         rows: the columns ``COLUMNS``, one row for each block and input size.
-        metadata: JSON values: ``schema_version``, ``device`` (its file's fields), ``runtime_version``, ``processor``, ``date`` and the
-            rest of ``devices.provenance``, ``ofa_version``, ``spaces`` (resolutions in pixels by the name of the space), ``calibration``
-            (or None).
+        metadata: JSON values: ``schema_version``, ``device`` (its file's fields), ``runtime_version``, ``conditions``, ``processor``,
+            ``date`` and the rest of ``devices.provenance``, ``ofa_version``, ``spaces`` (resolutions in pixels by the name of the
+            space), ``definitions`` (the spaces themselves by name; not in tables of earlier versions), ``calibration`` (or None).
         source: the file that it was read from, for messages.
 
     Raises:
@@ -105,6 +110,11 @@ class LatencyTable:
     def device_name(self) -> str:
         """Name of the device that it was measured on."""
         return str(self.metadata["device"]["name"])
+
+    @property
+    def conditions(self) -> Conditions:
+        """What its latencies hold under."""
+        return Conditions.of_fields(self.metadata["device"], runtime_version=self.metadata.get("runtime_version"))
 
     @cached_property
     def correction(self) -> Correction | None:
@@ -155,7 +165,7 @@ class LatencyTable:
             remedy = (
                 "it was measured by others, so take networks of its resolutions only"
                 if "sources" in self.metadata
-                else f"measure them with: ofa table build --space {space.name} --device {self.device_name} --resolutions "
+                else f"measure them with: ofa table build --space {space_argument(space)} --device {self.device_name} --resolutions "
                 f"{lowered[0].input_size} --classes {space.num_classes} --resume -o {self.source or 'TABLE.parquet'}"
             )
             raise TableError(
@@ -248,11 +258,11 @@ def require_same_device(theirs: Mapping[str, Any], device: Device, called: str) 
     Raises:
         TableError: it is of another, or of other settings.
     """
-    ours = device.to_json()
+    ours, known = device.to_json(), {**_BEFORE_PAUSES, **theirs}
     for key in _SAME_DEVICE:
-        if theirs.get(key) != ours[key]:
+        if known.get(key) != ours[key]:
             raise TableError(
-                f"a table must be of the device that it is used with, but the {key} of {called} is {theirs.get(key)!r} and of "
+                f"a table must be of the device that it is used with, but the {key} of {called} is {known.get(key)!r} and of "
                 f"device '{device.name}' {ours[key]!r}; name the table's device, or build a table of this one"
             )
 

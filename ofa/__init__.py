@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ofa.arch import Arch
     from ofa.errors import OfaError
-    from ofa.families import get_space, lower, space_names
-    from ofa.space import Space
+    from ofa.families import Space, get_space, lower, space_names
 
     __version__: str
 
@@ -21,7 +20,7 @@ __all__ = ["Arch", "OfaError", "Space", "__version__", "get_space", "lower", "sp
 _HOMES = {
     "Arch": "ofa.arch",
     "OfaError": "ofa.errors",
-    "Space": "ofa.space",
+    "Space": "ofa.families",  # where families are, so that a file of theirs can be read
     "get_space": "ofa.families",
     "lower": "ofa.families",
     "space_names": "ofa.families",

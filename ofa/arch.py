@@ -10,9 +10,12 @@ from typing import Any
 from ofa.errors import ArchError
 from ofa.files import read_json, write_json
 
-__all__ = ["Arch", "Genes"]
+__all__ = ["SPACE_KEY", "Arch", "Genes"]
 
 _OWN_KEYS = ("space", "resolution", "stages")
+
+SPACE_KEY = "space_json"
+"""Where a file of an arch carries the whole space, if it does (``ofa.families.save_arch``)."""
 
 
 class Genes(Mapping[str, "int | float"]):
@@ -95,7 +98,7 @@ class Arch:
         """
         try:
             space, resolution, stages = (value[key] for key in _OWN_KEYS)
-            network = Genes({key: _number(value[key]) for key in value if key not in _OWN_KEYS})
+            network = Genes({key: _number(value[key]) for key in value if key not in (*_OWN_KEYS, SPACE_KEY)})
             built = tuple(tuple(Genes({key: _number(gene) for key, gene in block.items()}) for block in stage) for stage in stages)
             return cls(str(space), int(_number(resolution)), built, network)
         except (KeyError, TypeError, AttributeError, ValueError) as error:

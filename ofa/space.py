@@ -1,59 +1,32 @@
-"""Space: the choices. It knows its size, samples, enumerates neighbours, and encodes archs as rows of integers."""
+"""Space: the choices, and what each of its archs is built of. It knows its size, samples, enumerates neighbours, and travels as JSON."""
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
 
 from ofa.arch import Arch, Genes
+from ofa.choices import ROW_DTYPE, Gene, Number, Stage
+from ofa.encoding import Encoding, Rows
 from ofa.errors import ArchError, SpaceError, nearest
+from ofa.files import read_json, write_json
+from ofa.space_json import space_from_json, space_to_json
 
-__all__ = ["ROW_DTYPE", "Gene", "Rows", "Space", "Stage"]
-
-Number = int | float
-
-ROW_DTYPE = np.int8
-"""Of encoded archs by the million; no gene has more values than it holds."""
-
-Rows = np.ndarray[Any, np.dtype[Any]]
-"""Encoded archs, [N, C]: integers of any kind."""
-
-
-@dataclass(frozen=True)
-class Gene:
-    """A named choice among ``values``, in ascending order."""
-
-    name: str
-    values: tuple[Number, ...]
-
-    def __post_init__(self) -> None:
-        if not self.values or list(self.values) != sorted(set(self.values)):
-            raise SpaceError(
-                f"the values of a gene must ascend without repeats, but {self.name} has {list(self.values)}; sort them and drop repeats"
-            )
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A run of blocks: how many there may be, and the genes that each block chooses by itself."""
-
-    depths: tuple[int, ...]
-    genes: tuple[Gene, ...]
-
-    def __post_init__(self) -> None:
-        Gene("depth", self.depths)
+__all__ = ["ROW_DTYPE", "Gene", "Number", "Rows", "Space", "Stage"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Space:
+class Space(Encoding):
     """All networks that one supernet contains.
 
-    A family derives from this class and adds what all of its networks share (widths, strides, activations).
+    A family derives from this class, adds what all of its networks share (widths, strides, activations) as fields, and says in
+    ``lower`` what an arch is built of. It may be defined anywhere: in ``ofa.families``, or in a module of one's own.
 
     Attributes:
         name: the name that archs, tables and weights refer to.
@@ -61,6 +34,7 @@ class Space:
         stages: the elastic stages, from the input to the output.
         network: genes that belong to no single block, such as a stage's width.
         num_classes: length of the logits.
+        in_channels: channels of the images: 3 of colour, 1 of grey, or any other number.
     """
 
     name: str
@@ -68,31 +42,55 @@ class Space:
     stages: tuple[Stage, ...]
     network: tuple[Gene, ...] = ()
     num_classes: int = 1000
+    in_channels: int = 3
+
+    def __init_subclass__(cls) -> None:
+        # A space is a key of caches that every training step asks, and hashing all of its fields would cost more than the answer. A
+        # dataclass writes a hash of its own unless its class has one.
+        if "__hash__" not in cls.__dict__:
+            cls.__hash__ = Space.__hash__  # type: ignore[method-assign]
 
     def __post_init__(self) -> None:
         Gene("resolution", self.resolutions)
+        wrong = [size for size in self.resolutions if not isinstance(size, int) or size < 1]
+        if wrong:
+            raise SpaceError(
+                f"resolutions must be whole numbers of pixels from 1 on, but {self.name} has {', '.join(map(str, wrong))}; any such will do"
+            )
         if self.num_classes < 2:
             raise SpaceError(f"a classifier needs at least 2 classes, but num_classes is {self.num_classes}; count the labels of your data")
+        if self.in_channels < 1:
+            raise SpaceError(f"images must have at least 1 channel, but in_channels is {self.in_channels}; 1 is grey, 3 is colour")
 
-    # A space is a key of caches that every training step asks, and hashing all of its fields would cost more than the answer. The
-    # families take this hash over by name, because a dataclass otherwise writes one of its own.
     @cached_property
     def _hash(self) -> int:
-        return hash((self.name, self.resolutions, self.stages, self.network, self.num_classes))
+        return hash((self.name, self.resolutions, self.stages, self.network, self.num_classes, self.in_channels))
 
     def __hash__(self) -> int:
         return self._hash
 
-    # -- what there is ------------------------------------------------------------------------------------------------
+    def __getstate__(self) -> dict[str, Any]:
+        # String hashes differ between processes, so nothing that was computed travels.
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
-    @cached_property
-    def columns(self) -> tuple[Gene, ...]:
-        """The genes in the order of an encoded row: resolution, network genes, then stage by stage depth and blocks."""
-        columns = [Gene("resolution", self.resolutions), *self.network]
-        for s, stage in enumerate(self.stages):
-            columns.append(Gene(f"stages.{s}.depth", stage.depths))
-            columns += [Gene(f"stages.{s}.{b}.{gene.name}", gene.values) for b in range(stage.depths[-1]) for gene in stage.genes]
-        return tuple(columns)
+    # -- what is built ------------------------------------------------------------------------------------------------
+
+    def lower(self, arch: Arch) -> tuple[Any, ...]:
+        """The blocks that ``arch`` is built of (``ofa.blocks.PlacedBlock``), from the image to the logits.
+
+        Each family defines it. ``ofa.families.lower`` asks for it, checks what it answers, and remembers it. What stands at
+        ``stages.S.B`` belongs to block B of stage S; all other places may have any names.
+
+        Raises:
+            ArchError: ``arch`` is not a point of the space.
+            SpaceError: the class does not say what an arch is built of.
+        """
+        raise SpaceError(
+            f"a space must say what its archs are built of, but {self.name} is a {type(self).__name__}; take a space of a family, or "
+            "derive a class and define lower(self, arch)"
+        )
+
+    # -- what there is ------------------------------------------------------------------------------------------------
 
     @cached_property
     def size(self) -> int:
@@ -142,152 +140,6 @@ class Space:
         """The archs that differ from ``arch`` in one gene, each once, as of ``neighbour_rows``."""
         yield from (found for found in map(self.decode, self.neighbour_rows(self.encode_all([arch])).tolist()) if found != arch)
 
-    # -- rows of integers ---------------------------------------------------------------------------------------------
-
-    def encode(self, arch: Arch) -> tuple[int, ...]:
-        """The index of each column's value; 0 for the genes of skipped blocks.
-
-        Raises:
-            ArchError: ``arch`` is not a point of this space.
-        """
-        self.check(arch)
-        row = [self.resolutions.index(arch.resolution), *(gene.values.index(arch.network[gene.name]) for gene in self.network)]
-        for stage, blocks in zip(self.stages, arch.stages, strict=True):
-            row.append(stage.depths.index(len(blocks)))
-            row += [gene.values.index(block[gene.name]) for block in blocks for gene in stage.genes]
-            row += [0] * ((stage.depths[-1] - len(blocks)) * len(stage.genes))
-        return tuple(row)
-
-    def decode(self, row: Sequence[int]) -> Arch:
-        """The arch of a row; the columns of skipped blocks are ignored.
-
-        Raises:
-            ArchError: the row has another length, or an index beyond its gene's values.
-        """
-        if len(row) != len(self.columns) or any(not 0 <= i < n for i, n in zip(row, self.cardinalities, strict=False)):
-            raise ArchError(
-                f"a row of {self.name} must have {len(self.columns)} indices below {self.cardinalities.tolist()}, "
-                f"but got {list(row)}; make rows with Space.encode"
-            )
-        values = iter(row)
-        resolution = self.resolutions[next(values)]
-        network = Genes({gene.name: gene.values[next(values)] for gene in self.network})
-        stages = []
-        for stage, table in zip(self.stages, self._genes_by_index, strict=True):
-            depth, width = stage.depths[next(values)], len(stage.genes)
-            slots = [table[tuple(next(values) for _ in range(width))] for _ in range(stage.depths[-1])]
-            stages.append(tuple(slots[:depth]))
-        return Arch(self.name, resolution, tuple(stages), network)
-
-    @cached_property
-    def _genes_by_index(self) -> tuple[dict[tuple[int, ...], Genes], ...]:
-        """Per stage the genes of a block by their indices, so that decoding makes no new objects."""
-        return tuple(
-            {
-                index: Genes({gene.name: gene.values[i] for gene, i in zip(stage.genes, index, strict=True)})
-                for index in np.ndindex(*(len(gene.values) for gene in stage.genes))
-            }
-            for stage in self.stages
-        )
-
-    @cached_property
-    def _known_genes(self) -> tuple[frozenset[Genes], ...]:
-        return tuple(frozenset(table.values()) for table in self._genes_by_index)
-
-    @cached_property
-    def cardinalities(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        """How many values each column has."""
-        return np.array([len(gene.values) for gene in self.columns], dtype=np.int64)
-
-    # -- many archs as one array, [N, C]: a row an arch, a column a gene ------------------------------------------------
-
-    def encode_all(self, archs: Sequence[Arch]) -> Rows:
-        """The rows of archs; errors as ``encode``."""
-        return np.array([self.encode(arch) for arch in archs], dtype=ROW_DTYPE).reshape(len(archs), len(self.columns))
-
-    def sample_rows(self, count: int, rng: np.random.Generator) -> Rows:
-        """Rows of archs drawn as ``sample`` draws them."""
-        return self.canonical(rng.integers(self.cardinalities, size=(count, len(self.columns)), dtype=ROW_DTYPE))
-
-    def sample_leaning_rows(self, count: int, rng: np.random.Generator) -> Rows:
-        """Rows of archs of all sizes: in each, all genes lean to the small or the large side by one common amount.
-
-        Genes that are drawn independently give networks of middling size only.
-        """
-        lean_N1 = rng.random((count, 1))
-        return self.canonical(rng.binomial(self.cardinalities - 1, lean_N1).astype(ROW_DTYPE))
-
-    def neighbour_rows(self, rows_NC: Rows) -> Rows:
-        """Canonical rows of all archs that differ in one gene from one of ``rows_NC``, each once; the latter may be among them.
-
-        Where a stage grows, its new blocks have the smallest value of every gene, or the largest.
-        """
-        largest_C = (self.cardinalities - 1).astype(ROW_DTYPE)
-        bases = np.concatenate([rows_NC, np.where(self.active(rows_NC), rows_NC, largest_C)]).astype(ROW_DTYPE)
-        found = []
-        for column, count in enumerate(self.cardinalities.tolist()):
-            for value in range(count):
-                changed = bases[bases[:, column] != value].copy()
-                changed[:, column] = value
-                found.append(changed)
-        # A change in a block that is not there changes nothing.
-        return np.unique(self.canonical(np.concatenate(found)), axis=0)
-
-    def active(self, rows_NC: Rows) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Whether each column of each row belongs to a block that is there; [N, C]."""
-        if not self._block_columns.size:
-            return np.ones(rows_NC.shape, dtype=np.bool_)
-        active_NC = np.ones(rows_NC.shape, dtype=np.bool_)
-        active_NC[:, self._block_columns] = rows_NC[:, self._depth_columns] >= self._least_depths
-        return active_NC
-
-    def canonical(self, rows_NC: Rows) -> Rows:
-        """The rows as ``encode`` gives them: 0 in the columns of skipped blocks, so that equal networks are equal rows."""
-        return np.where(self.active(rows_NC), rows_NC, 0).astype(rows_NC.dtype, copy=False)
-
-    @cached_property
-    def _blocks(self) -> tuple[tuple[int, int, int], ...]:
-        """Of each column that belongs to a block: itself, the column of its stage's depth, and the least index there at which it counts."""
-        found, column = [], 1 + len(self.network)
-        for stage in self.stages:
-            depth_column = column
-            column += 1
-            for slot in range(stage.depths[-1]):
-                least = next(index for index, depth in enumerate(stage.depths) if depth > slot)
-                found += [(column + gene, depth_column, least) for gene in range(len(stage.genes))]
-                column += len(stage.genes)
-        return tuple(found)
-
-    @cached_property
-    def _block_columns(self) -> np.ndarray[Any, np.dtype[np.intp]]:
-        return np.array([column for column, _, _ in self._blocks], dtype=np.intp)
-
-    @cached_property
-    def _depth_columns(self) -> np.ndarray[Any, np.dtype[np.intp]]:
-        return np.array([depth for _, depth, _ in self._blocks], dtype=np.intp)
-
-    @cached_property
-    def _least_depths(self) -> Rows:
-        return np.array([least for _, _, least in self._blocks], dtype=ROW_DTYPE)
-
-    def rows_in(self, other: Space, rows_NC: Rows) -> Rows:
-        """The rows of the same archs in another space of the same name, of which this one is a part (``restrict``) or which it contains.
-
-        Raises:
-            ArchError: a column of ``other`` lacks a value that a row has.
-        """
-        if self is other:
-            return rows_NC
-        sources_C, tables = _translation(self, other)
-        translated_NC = np.where(sources_C >= 0, rows_NC[:, sources_C], ROW_DTYPE(0))
-        for column, table in tables.items():
-            translated_NC[:, column] = table[translated_NC[:, column]]
-        translated_NC = other.canonical(translated_NC)
-        strange = np.flatnonzero((translated_NC[:, list(tables)] < 0).any(axis=1))
-        if len(strange):
-            other.check(self.decode(rows_NC[strange[0]].tolist()))  # raises, and says what is wrong
-        return translated_NC
-
     # -- validity -----------------------------------------------------------------------------------------------------
 
     def check(self, arch: Arch) -> None:
@@ -303,6 +155,27 @@ class Space:
             for b, block in enumerate(blocks):
                 if block not in known:
                     _check_genes(f"stages.{s}.{b}", block, stage.genes, self.name)
+
+    def is_part_of(self, other: Space, *, any_classes: bool = False) -> bool:
+        """Whether all networks of this space are networks of ``other``, built alike: it is ``other``, perhaps with fewer choices.
+
+        Args:
+            other: a space.
+            any_classes: whether the numbers of classes may differ.
+        """
+        classes = other.num_classes if any_classes else self.num_classes
+        if type(self) is not type(other):
+            return False
+        whole = replace(self, num_classes=classes, resolutions=other.resolutions, stages=other.stages, network=other.network)
+        if whole != other:
+            return False
+        return (
+            set(self.resolutions) <= set(other.resolutions)
+            and len(self.stages) == len(other.stages)
+            and all(set(own.depths) <= set(all_.depths) for own, all_ in zip(self.stages, other.stages, strict=True))
+            and all(_are_among(own.genes, all_.genes) for own, all_ in zip(self.stages, other.stages, strict=True))
+            and _are_among(self.network, other.network)
+        )
 
     def __contains__(self, arch: Arch) -> bool:
         try:
@@ -343,24 +216,48 @@ class Space:
         stages, network = tuple(map(shortened, self.stages)), tuple(map(kept, self.network))
         return replace(self, resolutions=resolutions, stages=stages, network=network)
 
+    # -- files --------------------------------------------------------------------------------------------------------
+
+    def to_json(self) -> dict[str, Any]:
+        """The space as JSON values: its family, choices and fields.
+
+        Raises:
+            SpaceError: a field of the family is no number, text, tuple or dataclass of these.
+        """
+        return space_to_json(self)
+
+    @staticmethod
+    def from_json(value: Any, source: str = "a space") -> Space:
+        """Read what ``to_json`` gave; nothing is imported because a value says so.
+
+        Args:
+            value: JSON values.
+            source: words for where they come from.
+
+        Raises:
+            SpaceError: they are no whole space, or one of a newer version, or of a class that has not been imported.
+        """
+        return space_from_json(value, Space, source)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the space as a JSON file.
+
+        Raises:
+            FileError: the folder cannot be written.
+            SpaceError: as of ``to_json``.
+        """
+        write_json(self.to_json(), path)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Space:
+        """Read the space of a JSON file; errors as of ``from_json``, or FileError."""
+        return space_from_json(read_json(path), Space, f"'{path}'")
+
     def _at(self, arch: Arch, resolution: int | None) -> Arch:
         if resolution is None:
             return arch
         _check_value("resolution", resolution, self.resolutions, self.name)
         return replace(arch, resolution=resolution)
-
-
-@lru_cache(maxsize=64)
-def _translation(space: Space, other: Space) -> tuple[np.ndarray[Any, np.dtype[np.intp]], dict[int, Rows]]:
-    """From which column each of ``other`` comes, and what becomes of each index in those whose values differ; -1 for what is lacking."""
-    own = {gene.name: column for column, gene in enumerate(space.columns)}
-    sources_C = np.array([own.get(gene.name, -1) for gene in other.columns], dtype=np.intp)
-    tables = {}
-    for column, (gene, source) in enumerate(zip(other.columns, sources_C.tolist(), strict=True)):
-        if source >= 0 and space.columns[source].values != gene.values:
-            index = {value: i for i, value in enumerate(gene.values)}
-            tables[column] = np.array([index.get(value, -1) for value in space.columns[source].values], dtype=ROW_DTYPE)
-    return sources_C, tables
 
 
 def _check_value(what: str, value: Number, allowed: Sequence[Number], space: str) -> None:
@@ -375,6 +272,13 @@ def _check_genes(where: str, genes: Genes, expected: Sequence[Gene], space: str)
         )
     for gene in expected:
         _check_value(f"{where}.{gene.name}", genes[gene.name], gene.values, space)
+
+
+def _are_among(genes: Sequence[Gene], others: Sequence[Gene]) -> bool:
+    """Whether genes have the names of others, and no values beyond theirs."""
+    return [gene.name for gene in genes] == [gene.name for gene in others] and all(
+        set(gene.values) <= set(other.values) for gene, other in zip(genes, others, strict=True)
+    )
 
 
 def _subset(name: str, wanted: Iterable[Number] | None, values: Sequence[Number], space: str) -> tuple[Number, ...]:

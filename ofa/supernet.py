@@ -18,12 +18,13 @@ from torch import nn
 from ofa import sharing
 from ofa.arch import Arch
 from ofa.blocks import Block, PlacedBlock, assemble, build_empty, initialize
+from ofa.errors import WeightsError
 from ofa.families import lower
 from ofa.leaves import Leaf, assign, make_leaf, parametrize_weight
 from ofa.sharing import KernelTransform, StoredTensor
 from ofa.space import Space
 from ofa.synchronized import SynchronizedBatchNorm2d
-from ofa.weights import read_weights, write_weights
+from ofa.weights import SPACE_KEY, read_weights, space_header, write_weights
 
 __all__ = ["Piece", "Supernet"]
 
@@ -109,7 +110,7 @@ class Supernet(nn.Module):
     # -- subnets ------------------------------------------------------------------------------------------------------
 
     def subnet(self, arch: Arch) -> nn.Sequential:
-        """The network of ``arch`` as views into the store; [B, 3, R, R] to logits [B, classes].
+        """The network of ``arch`` as views into the store; [B, C, R, R] to logits [B, classes].
 
         Subnets share the modules of their blocks, so they are all in the mode (training or evaluation) that the supernet was
         in when the last one was picked.
@@ -319,7 +320,7 @@ class Supernet(nn.Module):
             path: the file to write; it is replaced only when all is written.
             metadata: further text for the header, such as the recipe.
         """
-        header = {"kind": "supernet", "space": self.space.name, "num_classes": str(self.space.num_classes), "dropout": str(self.dropout)}
+        header = {"kind": "supernet", **space_header(self.space), "dropout": str(self.dropout)}
         write_weights(self.named_tensors(), path, {**(metadata or {}), **header})
 
     @classmethod
@@ -328,14 +329,20 @@ class Supernet(nn.Module):
 
         Args:
             path: the file.
-            space: the space, if it is none of the named ones.
+            space: the space, where the file does not carry it; by default what the file says.
 
         Raises:
             FileError, WeightsError: the file cannot be read, is damaged, or holds other weights.
-            SpaceError: the space that it names is unknown.
+            SpaceError: its space is unknown, or of a class of one's own that has not been imported.
         """
         weights = read_weights(path, kind="supernet")
-        supernet = cls.empty(space or weights.space(), dropout=float(weights.metadata.get("dropout", "0")))
+        carried = weights.space() if space is None or SPACE_KEY in weights.metadata else space
+        if space not in (None, carried):
+            raise WeightsError(
+                f"weights must be of the space that they are read for, but '{path}' carries {carried.name} with "
+                f"{carried.num_classes} classes, which is not the space that is given; leave that out, or train a supernet of it"
+            )
+        supernet = cls.empty(carried, dropout=float(weights.metadata.get("dropout", "0")))
         weights.copy_to(supernet.named_tensors())
         return supernet
 

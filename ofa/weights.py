@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -13,13 +15,16 @@ from safetensors.torch import save_file
 
 from ofa import __version__
 from ofa.errors import FileError, WeightsError
-from ofa.families import get_space
+from ofa.families import stored_space
 from ofa.files import replacing
 from ofa.space import Space
 
-__all__ = ["SCHEMA", "Weights", "check_finite", "check_names", "read_weights", "write_weights"]
+__all__ = ["SCHEMA", "SPACE_KEY", "Weights", "check_finite", "check_names", "read_weights", "space_header", "write_weights"]
 
 SCHEMA = 1
+
+SPACE_KEY = "space_json"
+"""Where a header carries the whole space, beside its name in ``space``."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +36,20 @@ class Weights:
     metadata: Mapping[str, str]
 
     def space(self) -> Space:
-        """The space that the header names."""
+        """The space that the header carries, or in files of earlier versions names.
+
+        Raises:
+            SpaceError: it is unknown here, or of a class that has not been imported.
+            WeightsError: the header is damaged.
+        """
         if "space" not in self.metadata:
             raise WeightsError(f"'{self.path}' must name its space in the header, but does not; give the space")
-        return get_space(self.metadata["space"], _count(self.path, self.metadata, "num_classes"))
+        return stored_space(
+            _json_of(self.path, self.metadata, SPACE_KEY),
+            self.metadata["space"],
+            _count(self.path, self.metadata, "num_classes"),
+            f"'{self.path}'",
+        )
 
     @torch.no_grad()
     def copy_to(self, targets: Mapping[str, torch.Tensor]) -> None:
@@ -47,6 +62,11 @@ class Weights:
         check_finite(self.tensors, f"'{self.path}'")
         for name, target in targets.items():
             target.copy_(self.tensors[name])
+
+
+def space_header(space: Space) -> dict[str, str]:
+    """What a header says of a space: its name, its number of classes, and all of it as JSON."""
+    return {"space": space.name, "num_classes": str(space.num_classes), SPACE_KEY: json.dumps(space.to_json())}
 
 
 def check_names(source: str, shapes: Mapping[str, torch.Size], targets: Mapping[str, torch.Tensor]) -> None:
@@ -126,3 +146,12 @@ def _count(path: Path, metadata: Mapping[str, str], key: str) -> int:
     if not text.isdecimal():
         raise WeightsError(f"'{path}' must have a whole header, but {key} is '{text}' and no number; copy or write the file again")
     return int(text)
+
+
+def _json_of(path: Path, metadata: Mapping[str, str], key: str) -> Any:
+    if key not in metadata:
+        return None
+    try:
+        return json.loads(metadata[key])
+    except ValueError as error:
+        raise WeightsError(f"'{path}' must have a whole header, but {key} is no JSON: {error}; copy or write the file again") from error

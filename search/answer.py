@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from devices import Conditions
 from latency_tables import LatencyTable
 from search.front import Candidate, Front
 
@@ -69,10 +70,10 @@ class TimedCandidate:
             **({"reason": self.reason} if self.reason else {}),
         }
 
-    def noted(self) -> dict[str, Any]:
-        """What a front keeps of it in its metadata, as JSON values: the promise and the measurement."""
+    def noted(self, conditions: Conditions) -> dict[str, Any]:
+        """What a front keeps of it in its metadata, as JSON values: the promise, the measurement, and what that was made under."""
         promised = {"arch": self.candidate.arch.to_json(), "device": self.device, **vars(self.candidate.latencies[self.device])}
-        return {**promised, "measured_ms": self.measured_ms, "typical_ms": self.typical_ms}
+        return {**promised, "measured_ms": self.measured_ms, "typical_ms": self.typical_ms, "conditions": conditions.to_json()}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -87,6 +88,7 @@ class VerifiedAnswer:
         dropped: networks that were timed and do not keep it, best first.
         slowdown: how much slower the machine was than typical; None where nothing tells.
         rounds: of measurements.
+        conditions: what was measured under.
         table: the table with what was learned; None where nothing could be.
         front: the front with what was measured in its metadata (``verified``), and estimates of ``table`` if there is one.
     """
@@ -98,6 +100,7 @@ class VerifiedAnswer:
     dropped: tuple[TimedCandidate, ...]
     slowdown: float | None
     rounds: int
+    conditions: Conditions
     table: LatencyTable | None
     front: Front
 
@@ -109,6 +112,7 @@ class VerifiedAnswer:
             "margin": self.margin,
             "slowdown": self.slowdown,
             "rounds": self.rounds,
+            "conditions": {self.device: self.conditions.to_json()},
             "results": [found.to_json() for found in self.kept],
             "dropped": [found.to_json() for found in self.dropped],
         }

@@ -12,8 +12,11 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
+from devices import Conditions
 from ofa.arch import Arch
 from ofa.errors import FileError, SearchError
+from ofa.families import stored_space, whole_of
+from ofa.space import Space
 from search.budget import COUNTS, ENERGY, Budget, at_device, excess_of, known_columns
 from search.impossible import impossible
 from search.pareto import Floats
@@ -76,8 +79,8 @@ class Front:
         networks: one row each, ascending in the first objective: ``accuracy`` with ``accuracy_low`` and ``accuracy_high`` (NaN where
             they are not known), the columns of ``search.budget.known_columns``, and ``arch`` as JSON text.
         dominated: some of everything else that was evaluated, for pictures: ``accuracy`` and costs.
-        metadata: JSON values: ``space``, ``devices``, ``objectives``, ``least`` (the least achievable cost by column), where accuracy and
-            latency come from, the study.
+        metadata: JSON values: ``space`` (its name), ``space_json`` (all of it), ``devices``, ``objectives``, ``least`` (the least
+            achievable cost by column), where accuracy and latency come from, the study.
     """
 
     def __init__(self, networks: pd.DataFrame, dominated: pd.DataFrame, metadata: Mapping[str, Any]) -> None:
@@ -92,6 +95,16 @@ class Front:
         return len(self.networks)
 
     @property
+    def space(self) -> Space:
+        """The space of its networks: as the front carries it, or in fronts of earlier versions the one of ofa; nothing is imported.
+
+        Raises:
+            SpaceError: it is unknown here, or of a class that has not been imported.
+        """
+        known = self.metadata
+        return whole_of(stored_space(known.get("space_json"), str(known["space"]), known.get("num_classes"), "a front"))
+
+    @property
     def device_names(self) -> tuple[str, ...]:
         """The devices that its latencies are of."""
         return tuple(self.metadata["devices"])
@@ -101,6 +114,13 @@ class Front:
         """How its accuracies are known: ``predicted`` or ``measured``; None if that was not noted."""
         about = self.metadata.get("accuracy")
         return about.get("source") if isinstance(about, Mapping) else None
+
+    @property
+    def conditions(self) -> dict[str, Conditions]:
+        """What the latencies hold under, by device; devices of which the front does not tell are left out."""
+        latency = self.metadata.get("latency") or {}
+        found = {name: Conditions.of_metadata(latency.get(name) or {}) for name in self.device_names}
+        return {name: conditions for name, conditions in found.items() if conditions is not None}
 
     @cached_property
     def columns(self) -> dict[str, Floats]:

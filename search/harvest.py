@@ -51,7 +51,12 @@ def front_of(archive: Archive, metadata: Mapping[str, Any]) -> Front:
     computed = [name for name in problem.column_names if name in problem.needed or not problem.is_measured(name)]
     known = problem.costs_of_rows(archive.rows[shown], computed)
     dominated = pd.DataFrame({"accuracy": archive.accuracies[shown], **known})
-    about = {"num_classes": problem.space.num_classes, "resolutions": list(problem.space.resolutions), "least": least}
+    about = {
+        "num_classes": problem.space.num_classes,
+        "space_json": problem.of_whole.to_json(),
+        "resolutions": list(problem.space.resolutions),
+        "least": least,
+    }
     return Front(networks, dominated, {**metadata, **about})
 
 

@@ -6,11 +6,12 @@ Shape suffixes: N networks, C columns of an encoded arch.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from devices import Device, TimingPolicy
+from devices import Conditions, Device, TimingPolicy, describe
 from latency_tables.networks import time_archs
 from ofa.arch import Arch
 from ofa.progress import Progress, silent
@@ -60,7 +61,13 @@ class MeasuredLatency:
     @property
     def metadata(self) -> dict[str, Any]:
         """What measures, as JSON values."""
-        return {"source": "measured", "device": self._device.to_json(), "processes": self._processes}
+        conditions = Conditions.of(self._device, runtime_version=self._version)
+        about = {"source": "measured", "device": self._device.to_json(), "processes": self._processes}
+        return {**about, "runtime_version": self._version, "conditions": conditions.to_json()}
+
+    @cached_property
+    def _version(self) -> str:
+        return str(describe(self._device)["runtime_version"])
 
     @property
     def is_measured(self) -> bool:

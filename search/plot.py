@@ -89,7 +89,7 @@ def draw_front(front: Front, *, picks: Sequence[Pick] = (), title: str | None = 
     _draw_networks(axes, front, drawn)
     _draw_picks(axes, sorted((_place(pick, drawn) for pick in picks), key=lambda place: place.value))
     axes.set_title(filled(title or _title(front), 70), loc="left")
-    axes.set_xlabel(filled(drawn.label, 80))
+    axes.set_xlabel("\n".join(filled(text, 80) for text in [drawn.label, *_conditions(front, [drawn])]))
     axes.legend(loc="lower right", frameon=False)
     return figure
 
@@ -109,8 +109,15 @@ def draw_costs(front: Front, *, title: str | None = None) -> Figure:
         axes = figure.add_subplot(rows, columns, number)
         _draw_networks(axes, front, cost)
         axes.set_xlabel(filled(cost.label, 40))
-    figure.suptitle(filled(title or _title(front), 45 * columns), x=0.01, ha="left")
+    above = [title or _title(front), *_conditions(front, known)]
+    figure.suptitle("\n".join(filled(text, 45 * columns) for text in above), x=0.01, ha="left")
     return figure
+
+
+def _conditions(front: Front, costs: Sequence[Quantity]) -> list[str]:
+    """What the latencies and energies among costs hold under, a line a device."""
+    devices = dict.fromkeys(cost.device for cost in costs if cost.device in front.conditions)
+    return [f"{device}: {front.conditions[device].words}" for device in devices if device is not None]
 
 
 def _figure(width: float, height: float) -> Figure:

@@ -16,7 +16,7 @@ import pandas as pd
 
 from ofa.arch import Arch
 from ofa.errors import FileError, SpaceError
-from ofa.families import get_space, space_names
+from ofa.families import stored_space, whole_of
 from ofa.space import Rows, Space
 from search.ensemble import Ensemble, cross_validate
 from search.features import FeatureMap, feature_map
@@ -41,6 +41,7 @@ class AccuracyPredictor:
     Attributes:
         space: its networks: all of the space of that name but those with resolutions below or above all that it is fitted to, for
             nothing is known of them.
+        whole: the space with all of its resolutions.
         trust: how good it is, going by all networks it is fitted to, each predicted from others.
         fair_trust: the same by the fair sample among them alone, where others were chosen; else None.
     """
@@ -50,6 +51,7 @@ class AccuracyPredictor:
         self.trust = Trust(**metadata["trust"])
         self.fair_trust = None if metadata["fair_trust"] is None else Trust(**metadata["fair_trust"])
         self._width = float(metadata["width"])
+        self.whole = whole_of(space)
         self._map, x_MF = _seen(space, archs)
         self.space = self._map.space
         # The costly part was to find the parameters. The rest is done again, so no fitted object has to be stored or trusted.
@@ -163,6 +165,7 @@ class AccuracyPredictor:
         metadata = {
             "space": self.space.name,
             "num_classes": self.space.num_classes,
+            "space_json": self.whole.to_json(),
             "parameters": self._ensemble.parameters,
             "width": self._width,
             "trust": asdict(self.trust),
@@ -188,11 +191,17 @@ class AccuracyPredictor:
         if space is not None:
             _check_wanted(path, metadata, space)
         try:
-            own = get_space(metadata["space"], metadata["num_classes"])
+            own = stored_space(metadata.get("space_json"), metadata["space"], metadata["num_classes"], f"'{path}'")
             archs = [Arch.from_json(json.loads(text)) for text in rows["arch"]]
-            return cls(own, archs, rows["accuracy"].to_numpy(dtype=np.float64), metadata)
+            loaded = cls(own, archs, rows["accuracy"].to_numpy(dtype=np.float64), metadata)
         except (KeyError, TypeError, ValueError) as error:
             raise FileError(f"'{path}' must be a whole predictor, but reading it met: {error}; make it again with: {_MADE_BY}") from error
+        if space is not None and not space.is_part_of(loaded.whole):
+            raise SpaceError(
+                f"a predictor knows the networks of one space, but '{path}' is of another that is called {space.name} too; fit one with: "
+                f"{_MADE_BY}"
+            )
+        return loaded
 
     def _encoded(self, archs: Sequence[Arch]) -> Rows:
         for arch in archs:
@@ -226,8 +235,7 @@ def _seen(space: Space, archs: Sequence[Arch]) -> tuple[FeatureMap, Floats]:
     Where one resolution was measured, MACs do not tell what another would do. Of a space with fewer choices of its own the whole
     one is taken, which is what a file can name.
     """
-    if space.name in space_names():
-        space = get_space(space.name, space.num_classes)
+    space = whole_of(space)
     rows_MC = space.encode_all(archs)
     known = space.restrict(resolution=space.resolutions[rows_MC[:, 0].min() : rows_MC[:, 0].max() + 1])
     of_known = feature_map(known)

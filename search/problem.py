@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from ofa.errors import SearchError, nearest
+from ofa.families import whole_of
 from ofa.space import Rows, Space
 from search.accuracy import AccuracySource
 from search.budget import COUNTS, ENERGY, LATENCIES, Budget, Columns, Limit, at_device, known_columns
@@ -67,6 +68,7 @@ class Problem:
 
     Attributes:
         space: the networks among which to search.
+        whole: the space of which these are a part, which the front carries; None for the named space of which they are, or themselves.
         accuracy: tells the accuracy of a network (to be made large).
         latencies: tell the latency of a network, one source a device.
         budget: hard limits that every answer keeps.
@@ -82,14 +84,16 @@ class Problem:
     latencies: Sequence[LatencySource] = ()
     budget: Budget = field(default_factory=Budget)
     objectives: tuple[str, ...] | None = None
+    whole: Space | None = None
 
     def __post_init__(self) -> None:
         spaces = [("accuracies", self.accuracy.space), *(("latencies", source.space) for source in self.latencies)]
         for what, known in spaces:
-            if known.name != self.space.name or known.num_classes != self.space.num_classes:
+            if not (self.space.is_part_of(known) or known.is_part_of(self.space)):
                 named = [f"{space.name} with {space.num_classes} classes" for space in (self.space, known)]
+                others = " with other networks" if named[0] == named[1] else ""
                 raise SearchError(
-                    f"{what} must be of the space that is searched, but the space is {named[0]} and they are of {named[1]}; "
+                    f"{what} must be of the space that is searched, but the space is {named[0]} and they are of {named[1]}{others}; "
                     f"fit, train or measure for {self.space.name}"
                 )
         if len(set(self.devices)) < len(self.devices):
@@ -103,6 +107,11 @@ class Problem:
                 words = f"{called(name)}; known: {costs}" if is_known(name) else f"'{name}'; {nearest(name, self.column_names)}"
                 raise SearchError(f"an objective must be a cost that is known here, but got {words}")
         _ = self.limits
+
+    @property
+    def of_whole(self) -> Space:
+        """The space of which the searched one is a part."""
+        return whole_of(self.space) if self.whole is None else self.whole
 
     @property
     def devices(self) -> tuple[str, ...]:

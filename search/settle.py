@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from devices import Device, TimingPolicy
+from devices import Conditions, Device, TimingPolicy, describe
 from latency_tables import Estimator, LatencyTable
 from latency_tables.feedback import learn_from
 from latency_tables.files import ModelFiles
@@ -94,7 +94,8 @@ def query_verified(
             evidence.add(chosen, times)
             number += 1
     progress(1, 1, f"timed {len(evidence.timed)} networks")
-    kept, dropped, entries = rounds.kept(), rounds.dropped(), [found.noted() for found in rounds.found()]
+    conditions = Conditions.of(device, runtime_version=describe(device)["runtime_version"])
+    kept, dropped, entries = rounds.kept(), rounds.dropped(), [found.noted(conditions) for found in rounds.found()]
     learned = None
     if table is not None and known:
         typical_ms = {pool[i].arch: evidence.typical_ms(i) for i in evidence.timed}
@@ -108,6 +109,7 @@ def query_verified(
         dropped=dropped,
         slowdown=evidence.slowdown if known else None,
         rounds=number,
+        conditions=conditions,
         table=learned,
         front=front,
     )

@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from devices import Device, Timing, TimingPolicy, time_models
+from devices import Conditions, Device, Timing, TimingPolicy, describe, time_models
 from ofa.errors import SearchError
 from ofa.export.bundle import Bundle
-from ofa.export.onnx import export, verify_outputs
+from ofa.export.card import Card
+from ofa.export.onnx import batch_of, export, verify_outputs
 from ofa.progress import Progress, silent
 
-__all__ = ["Promise", "Subject", "Verification", "part_of", "subject_of_bundle", "verify"]
+__all__ = ["Promise", "Subject", "Verification", "other_settings", "part_of", "subject_of_bundle", "verify"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +74,7 @@ class Verification:
         budget_ms: the most that it may take.
         timing: what was measured.
         difference: largest one between the ONNX file's output and PyTorch's, as a share of the output's scale.
+        conditions: what was measured under; None is not known.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Verification:
     budget_ms: float | None
     timing: Timing
     difference: float
+    conditions: Conditions | None = None
 
     @property
     def within_interval(self) -> bool | None:
@@ -113,6 +116,7 @@ class Verification:
             "within_interval": self.within_interval,
             "within_budget": self.within_budget,
             "difference": self.difference,
+            "conditions": None if self.conditions is None else self.conditions.to_json(),
         }
 
 
@@ -132,7 +136,7 @@ def verify(
 
     Args:
         subjects: the networks.
-        device: where they are timed, with the device's batch.
+        device: where they are timed, with the device's batch; an open batch of a file becomes that.
         rng: random inputs, and the order of measurement.
         policy: when a measurement is enough; the device room's default if None.
         processes: how many measurements.
@@ -161,6 +165,7 @@ def verify(
             time_models(device, models, rng=rng, policy=policy, progress=part_of(progress, number, processes))
             for number in range(processes)
         ]
+    version = describe(device)["runtime_version"]
     return tuple(
         Verification(
             name=each.name,
@@ -169,8 +174,9 @@ def verify(
             budget_ms=each.budget_ms,
             timing=sorted((run[each.name] for run in runs), key=lambda timing: timing.median_ms)[processes // 2],
             difference=difference,
+            conditions=Conditions.of(device, runtime_version=version, input_shape=shape),
         )
-        for each, difference in zip(subjects, differences, strict=True)
+        for (each, (_, shape)), difference in zip(pairs, differences, strict=True)
     )
 
 
@@ -190,9 +196,9 @@ def part_of(progress: Progress, number: int, count: int) -> Progress:
 
 
 def subject_of_bundle(bundle: Bundle, device: Device, budget_ms: float | None = None) -> Subject:
-    """A bundle's network and ONNX file, with what its card promises, if that is of this device."""
+    """A bundle's network and ONNX file, with what its card promises, if that is of this device and its settings."""
     card, promise = bundle.card, None
-    if card.device == device.name and card.latency_ms is not None:
+    if card.device == device.name and card.latency_ms is not None and other_settings(card, device) is None:
         low, high = card.latency_low_ms, card.latency_high_ms
         ends = (card.latency_ms, card.latency_ms) if low is None or high is None else (low, high)
         promise = Promise(latency_ms=card.latency_ms, latency_low_ms=ends[0], latency_high_ms=ends[1])
@@ -203,14 +209,22 @@ def subject_of_bundle(bundle: Bundle, device: Device, budget_ms: float | None = 
         resolution=bundle.arch.resolution,
         promise=promise,
         budget_ms=budget_ms,
-        # A device that takes several images at once needs a file of that shape.
-        onnx_path=bundle.onnx_path if device.batch == 1 else None,
+        # What ships is what is timed, unless the device takes another number of images at once than the file.
+        onnx_path=bundle.onnx_path if batch_of(bundle.onnx_path) in (None, device.batch) else None,
     )
+
+
+def other_settings(card: Card, device: Device) -> Conditions | None:
+    """The settings that a card's promise is of, if a device of the same name has others now; otherwise None."""
+    if card.conditions is None or card.device != device.name:
+        return None
+    promised = Conditions.from_json(card.conditions)
+    return None if promised.has_settings_of(Conditions.of(device)) else promised
 
 
 def _file(subject: Subject, device: Device, path: Path) -> tuple[Path, tuple[int, int, int, int]]:
     shape = (device.batch, subject.channels, subject.resolution, subject.resolution)
     if subject.onnx_path is not None:
         return subject.onnx_path, shape
-    export(subject.network, shape, path)
+    export(subject.network, shape, path, opset=device.opset)
     return path, shape

@@ -10,9 +10,10 @@ import pytest
 from tests.sources import PACKAGES, Source, source_of, sources
 
 LAYERS = (
-    ("ofa.errors", "ofa.progress", "ofa.files"),
-    ("ofa.arch",),
-    ("ofa.space",),
+    ("ofa.errors", "ofa.progress", "ofa.files", "ofa.opsets"),
+    ("ofa.arch", "ofa.choices"),
+    ("ofa.encoding",),
+    ("ofa.space", "ofa.space_json"),
     ("ofa.kernels",),
     ("ofa.depthwise", "ofa.leaves", "ofa.folded", "ofa.modes", "ofa.randomness", "ofa.synchronized"),
     ("ofa.conv_norm_act",),
@@ -37,11 +38,14 @@ LAYERS = (
 )
 """A module imports only from its own layer or from one above it in this list."""
 
-DEVICES_MAY_IMPORT = ("devices", "ofa.errors", "ofa.progress", "ofa.files")
+DEVICES_MAY_IMPORT = ("devices", "ofa.errors", "ofa.progress", "ofa.files", "ofa.opsets")
 ONLY_PACKAGE_WITH_OPTUNA = "search.study"
 RUNS_ALONE = "devices.agent"
 """A process of its own on the device: it speaks through its stdin and stdout."""
-WITHOUT_TORCH = ("ofa.errors", "ofa.progress", "ofa.files", "ofa.arch", "ofa.space")
+WITHOUT_TORCH = (
+    *("ofa.errors", "ofa.progress", "ofa.files", "ofa.opsets", "ofa.arch", "ofa.choices"),
+    *("ofa.encoding", "ofa.space", "ofa.space_json"),
+)
 
 FORBIDDEN = {
     "print": "only the command line prints",

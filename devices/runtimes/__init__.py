@@ -6,7 +6,6 @@ A runtime's library is imported only when it loads a file, so that naming one co
 from __future__ import annotations
 
 import importlib
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from devices.reasons import reason_of
 from ofa.errors import DeviceError, nearest
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ __all__ = [
     "Session",
     "Timer",
     "as_device_error",
+    "bound_shape",
     "check_inputs",
-    "fixed_shape",
     "get_runtime",
     "load_library",
     "runtime_names",
@@ -47,7 +47,7 @@ class Session(Protocol):
     """A loaded network."""
 
     def input_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of every input, by name."""
+        """Shape of every input, by name; an open batch is the device's."""
         ...
 
     def run(self, inputs: Mapping[str, Array]) -> list[Array]:
@@ -59,7 +59,10 @@ class Session(Protocol):
         ...
 
     def timer(self, inputs: Mapping[str, Array]) -> Timer:
-        """A function that executes the network on these inputs and says how long it took, without the cost of moving them."""
+        """A function that executes the network on these inputs and says how long it took, without the cost of moving them.
+
+        It owns everything that it touches, so nothing else need be kept.
+        """
         ...
 
 
@@ -93,7 +96,7 @@ class Runtime(Protocol):
         """Load an ONNX file under the device's settings.
 
         Raises:
-            DeviceError: the library is not installed, or the file is absent, damaged or of inputs without fixed shape.
+            DeviceError: the library is not installed, or the file is absent, damaged or of inputs that are open but for the batch.
         """
         ...
 
@@ -109,7 +112,6 @@ _RUNTIMES = {
 """By name the module and the class."""
 
 _FLOAT32 = ("float", "float32", "tensor(float)")
-_LONGEST_REASON = 400
 
 
 def runtime_names() -> tuple[str, ...]:
@@ -149,7 +151,8 @@ def load_library(runtime: str, modules: Sequence[str], package: str, extra: str 
             continue
         except (ImportError, OSError) as error:
             raise DeviceError(
-                f"runtime '{runtime}' must be able to load {module} on the device, but: {_reason(error)}; install it again for that system"
+                f"runtime '{runtime}' must be able to load {module} on the device, but: {reason_of(error)}; "
+                "install it again for that system"
             ) from error
     remedy = f"pip install 'ofa-nas[{extra}]' (or there, without ofa: pip install {package})" if extra else f"pip install {package}"
     raise DeviceError(f"runtime '{runtime}' needs {modules[0]} on the device, which is not installed; install it with: {remedy}")
@@ -171,34 +174,34 @@ def as_device_error(rule: str, remedy: str) -> Iterator[None]:
     except DeviceError:
         raise
     except Exception as error:
-        raise DeviceError(f"{rule}, but: {_reason(error)}; {remedy}") from error
+        raise DeviceError(f"{rule}, but: {reason_of(error)}; {remedy}") from error
 
 
-def _reason(error: Exception) -> str:
-    """What an exception says, in one line; OpenVINO's begin with the places in its source that it passed."""
-    text = " ".join(re.sub(r"Exception from \S+:\d+:", "", str(error)).split()) or type(error).__name__
-    return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]} ..."
-
-
-def fixed_shape(name: str, shape: Sequence[object], number_format: str, path: Path) -> tuple[int, ...]:
-    """The shape of an input, in whole numbers.
+def bound_shape(name: str, shape: Sequence[object], number_format: str, path: Path, *, batch: int) -> tuple[int, ...]:
+    """The shape that an input is timed with, in whole numbers.
 
     Args:
         name: of the input.
         shape: as the runtime gives it; open sizes are no whole numbers above 0.
         number_format: as the runtime calls it.
         path: of the file.
+        batch: what an open first size becomes.
 
     Raises:
-        DeviceError: it is open somewhere, or not of float32.
+        DeviceError: it is open somewhere else, or not of float32.
     """
-    sizes = tuple(size for size in shape if isinstance(size, int) and size > 0)
+    bound = tuple(batch if not place and not _is_size(size) else size for place, size in enumerate(shape))
+    sizes = tuple(size for size in bound if isinstance(size, int) and _is_size(size))
     if len(sizes) < len(shape) or number_format not in _FLOAT32:
         raise DeviceError(
-            f"inputs must be float32 of fixed shape to be timed, but '{name}' of '{path.name}' is {number_format} {list(shape)}; "
-            f"export it with the device's batch and resolution"
+            f"inputs must be float32 of a shape that is fixed but for the batch to be timed, but '{name}' of '{path.name}' is "
+            f"{number_format} {list(shape)}; export it with the device's resolution"
         )
     return sizes
+
+
+def _is_size(size: object) -> bool:
+    return isinstance(size, int) and size > 0
 
 
 def check_inputs(inputs: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]) -> None:

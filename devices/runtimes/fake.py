@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from devices.runtimes import Array, Option, Timer, check_inputs
+from devices.runtimes import Array, Option, Timer, bound_shape, check_inputs
 from ofa.errors import DeviceError
 
 if TYPE_CHECKING:
@@ -56,13 +56,17 @@ class FakeRuntime:
             content = path.read_bytes()
             if not content:  # protobuf reads nothing as an empty message
                 raise ValueError("it is empty")
-            model = _onnx().shape_inference.infer_shapes(_onnx().load_from_string(content), strict_mode=True, data_prop=True)
+            read = _onnx().load_from_string(content)
+            shapes = _bind(read, path, device.batch)
+            model = _onnx().shape_inference.infer_shapes(read, strict_mode=True, data_prop=True)
+        except DeviceError:
+            raise
         except Exception as error:  # onnx raises errors of its own, of protobuf's and of the system
             reason = " ".join(str(error).split())
             raise DeviceError(f"an ONNX file must be readable, but '{path.name}' is not: {reason}; export it again") from error
         # Noise differs between networks, whatever the order in which they are loaded.
         digest = int.from_bytes(hashlib.sha256(content).digest()[:8], "big")
-        return _Session(model, path, float(device.option("noise")), np.random.default_rng([int(device.option("seed")), digest]))
+        return _Session(model, shapes, float(device.option("noise")), np.random.default_rng([int(device.option("seed")), digest]))
 
 
 def _fail(failure: str, path: Path) -> None:
@@ -75,9 +79,8 @@ def _fail(failure: str, path: Path) -> None:
 
 
 class _Session:
-    def __init__(self, model: Any, path: Path, noise: float, rng: np.random.Generator) -> None:
-        self._model = model
-        self._shapes = {argument.name: _fixed_shape(argument, path) for argument in model.graph.input}
+    def __init__(self, model: Any, shapes: dict[str, tuple[int, ...]], noise: float, rng: np.random.Generator) -> None:
+        self._model, self._shapes = model, shapes
         self._call_s = _call_ms(model) / 1e3
         self._noise = noise
         self._rng = rng
@@ -114,15 +117,19 @@ def _onnx() -> ModuleType:
     return module
 
 
-def _fixed_shape(argument: Any, path: Path) -> tuple[int, ...]:
-    kind = argument.type.tensor_type
-    shape = tuple(size.dim_value for size in kind.shape.dim)
-    if kind.elem_type != _onnx().TensorProto.FLOAT or 0 in shape:
-        raise DeviceError(
-            f"inputs must be float32 of fixed shape to be timed, but '{argument.name}' of '{path.name}' is not; "
-            f"export it with the device's batch and resolution"
-        )
-    return shape
+def _bind(model: Any, path: Path, batch: int) -> dict[str, tuple[int, ...]]:
+    """Give an open batch the size that is timed; returns the shapes of the inputs."""
+    shapes = {}
+    for argument in model.graph.input:
+        kind = argument.type.tensor_type
+        sizes = [size.dim_value or size.dim_param for size in kind.shape.dim]
+        number_format = _onnx().TensorProto.DataType.Name(kind.elem_type).lower()
+        shapes[argument.name] = bound_shape(argument.name, sizes, number_format, path, batch=batch)
+        if kind.shape.dim and not kind.shape.dim[0].dim_value:
+            kind.shape.dim[0].dim_value = batch
+            for each in model.graph.output:  # what the file says of them is of any batch; it is inferred anew
+                each.type.tensor_type.ClearField("shape")
+    return shapes
 
 
 def _call_ms(model: Any) -> float:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from devices.runtimes import Array, Option, Timer, as_device_error, check_inputs, fixed_shape, load_library
+from devices.runtimes import Array, Option, Timer, as_device_error, bound_shape, check_inputs, load_library
 from ofa.errors import DeviceError
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ class OnnxRuntime:
         provider = str(device.option("provider"))
         _check_available(provider, library.get_available_providers(), device)
         providers = dict.fromkeys([provider, _CPU])
-        with as_device_error(f"ONNX Runtime must be able to load '{path.name}'", "export it again"):
+        remedy = "export it again, with an older opset if this release is too old for it"
+        with as_device_error(f"ONNX Runtime {library.__version__} must be able to load '{path.name}'", remedy):
             session = library.InferenceSession(
                 str(path),
                 _settings(library, device),
@@ -60,7 +61,7 @@ class OnnxRuntime:
                 enable_fallback=0,  # it would print, and time the processor under the provider's name
             )
         _check_takes_part(provider, session, path, device)
-        return _Session(session, path, _PLACES.get(provider, "cpu"))
+        return _Session(session, path, _PLACES.get(provider, "cpu"), device.batch)
 
 
 def _settings(library: Any, device: Device) -> Any:
@@ -102,9 +103,9 @@ def _check_takes_part(provider: str, session: Any, path: Path, device: Device) -
 
 
 class _Session:
-    def __init__(self, session: Any, path: Path, place: str) -> None:
+    def __init__(self, session: Any, path: Path, place: str, batch: int = 1) -> None:
         self._session, self._place = session, place
-        self._shapes = {each.name: fixed_shape(each.name, each.shape, each.type, path) for each in session.get_inputs()}
+        self._shapes = {each.name: bound_shape(each.name, each.shape, each.type, path, batch=batch) for each in session.get_inputs()}
 
     def input_shapes(self) -> dict[str, tuple[int, ...]]:
         return dict(self._shapes)
@@ -117,29 +118,35 @@ class _Session:
     def timer(self, inputs: Mapping[str, Array]) -> Timer:
         outputs = self.run(inputs)
         with _running():
-            binding = self._bind(inputs, outputs)
-        run, wait, clock = self._session.run_with_iobinding, binding.synchronize_outputs, time.perf_counter
+            return _Timed(self._session, self._place, inputs, outputs)
 
-        def timed(calls: int) -> float:
-            with _running():
-                start = clock()
-                for _ in range(calls):
-                    run(binding)
-                wait()
-                return clock() - start
 
-        return timed
+class _Timed:
+    """Runs a session with all of its inputs and outputs bound.
 
-    def _bind(self, inputs: Mapping[str, Array], outputs: list[Array]) -> Any:
-        value = _library().OrtValue.ortvalue_from_numpy
-        binding = self._session.io_binding()
-        for name, array in inputs.items():
-            binding.bind_ortvalue_input(name, value(array, self._place, 0))
+    A binding holds addresses only: the arrays behind them, and the values that wrap the arrays, live as long as this does.
+    """
+
+    def __init__(self, session: Any, place: str, inputs: Mapping[str, Array], outputs: list[Array]) -> None:
         # Outputs are written into the same memory at every call: a fresh one would be mapped by the system page by page at every call.
-        for argument, array in zip(self._session.get_outputs(), outputs, strict=True):
-            binding.bind_ortvalue_output(argument.name, value(np.ascontiguousarray(array), self._place, 0))
-        binding.synchronize_inputs()
-        return binding
+        names = [argument.name for argument in session.get_outputs()]
+        self._arrays = [np.array(array, order="C") for array in (*inputs.values(), *outputs)]
+        self._values = [_library().OrtValue.ortvalue_from_numpy(array, place, 0) for array in self._arrays]
+        self._session, self._binding = session, session.io_binding()
+        for name, value in zip(inputs, self._values, strict=False):
+            self._binding.bind_ortvalue_input(name, value)
+        for name, value in zip(names, self._values[len(inputs) :], strict=True):
+            self._binding.bind_ortvalue_output(name, value)
+        self._binding.synchronize_inputs()
+
+    def __call__(self, calls: int) -> float:
+        run, binding, clock = self._session.run_with_iobinding, self._binding, time.perf_counter
+        with _running():
+            start = clock()
+            for _ in range(calls):
+                run(binding)
+            binding.synchronize_outputs()
+            return clock() - start
 
 
 def _running() -> Any:

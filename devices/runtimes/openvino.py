@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from devices.runtimes import Array, Option, Timer, as_device_error, check_inputs, fixed_shape, load_library
+from devices.runtimes import Array, Option, Timer, as_device_error, bound_shape, check_inputs, load_library
 from ofa.errors import DeviceError
 
 if TYPE_CHECKING:
@@ -48,7 +48,9 @@ class OpenVino:
         _check_available(place, core.available_devices, device)
         with as_device_error(f"OpenVINO must be able to load '{path.name}' on {place}", "export it again"):
             model = core.read_model(str(path))
-            shapes = {port.get_any_name(): _shape(port, path) for port in model.inputs}
+            shapes = {port.get_any_name(): _shape(port, path, device.batch) for port in model.inputs}
+            if any(port.get_partial_shape().is_dynamic for port in model.inputs):
+                model.reshape(shapes)
             return _Session(core.compile_model(model, place, _properties(core, place, device)), shapes)
 
 
@@ -106,9 +108,9 @@ class _Session:
         return request
 
 
-def _shape(port: Any, path: Path) -> tuple[int, ...]:
+def _shape(port: Any, path: Path, batch: int) -> tuple[int, ...]:
     sizes = [size.get_length() if size.is_static else str(size) for size in port.get_partial_shape()]
-    return fixed_shape(port.get_any_name(), sizes, str(port.element_type.to_dtype()), path)
+    return bound_shape(port.get_any_name(), sizes, str(port.element_type.to_dtype()), path, batch=batch)
 
 
 def _running() -> Any:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from devices.runtimes import Array, Option, Timer, as_device_error, check_inputs, fixed_shape, load_library
+from devices.runtimes import Array, Option, Timer, as_device_error, bound_shape, check_inputs, load_library
 from devices.runtimes.torch_graph import read_graph
 from ofa.errors import DeviceError
 
@@ -51,7 +51,7 @@ class PyTorch:
         _check_available(torch, place, device)
         torch.set_num_threads(device.threads)
         model = _read(path)
-        shapes = {each.name: _shape(each, path) for each in model.graph.input}
+        shapes = {each.name: _shape(each, path, device.batch) for each in model.graph.input}
         layout = torch.channels_last if device.option("channels_last") else torch.contiguous_format
         network = read_graph(torch, model, path.name).to(place)
         for constant in network.buffers():
@@ -144,10 +144,10 @@ def _read(path: Path) -> Any:
     return model
 
 
-def _shape(argument: Any, path: Path) -> tuple[int, ...]:
+def _shape(argument: Any, path: Path, batch: int) -> tuple[int, ...]:
     kind = argument.type.tensor_type
     sizes = [size.dim_value or size.dim_param for size in kind.shape.dim]
-    return fixed_shape(argument.name, sizes, _onnx().TensorProto.DataType.Name(kind.elem_type).lower(), path)
+    return bound_shape(argument.name, sizes, _onnx().TensorProto.DataType.Name(kind.elem_type).lower(), path, batch=batch)
 
 
 def _onnx() -> Any:

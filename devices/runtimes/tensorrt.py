@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from devices.runtimes import Array, Option, Timer, as_device_error, check_inputs, fixed_shape, load_library
+from devices.runtimes import Array, Option, Timer, as_device_error, bound_shape, check_inputs, load_library
 from devices.runtimes.cuda import Gpu
 from ofa.errors import DeviceError
 
@@ -45,7 +45,7 @@ class TensorRt:
             as_device_error(f"{self.name} must be able to load '{path.name}'", "export it again, or check the GPU"),
         ):
             builder = _start(library.Builder, log)
-            network = _parse(library, builder, log, path)
+            network = _parse(library, builder, log, path, device.batch)
             gpu = Gpu(self.name)
             config = builder.create_builder_config()
             config.clear_flag(library.BuilderFlag.TF32)
@@ -54,7 +54,7 @@ class TensorRt:
             engine = runtime.deserialize_cuda_engine(plan) if plan else None
             if engine is None:
                 raise RuntimeError(log.summary())
-            return _Session(library, runtime, engine, gpu)
+            return _Session(library, (log, runtime, engine), engine, gpu)
 
     def _library(self) -> Any:
         return load_library(self.name, self._modules, self._package, self.name)
@@ -93,7 +93,7 @@ def _start(kind: Any, log: Any) -> Any:
         ) from error
 
 
-def _parse(library: Any, builder: Any, log: Any, path: Path) -> Any:
+def _parse(library: Any, builder: Any, log: Any, path: Path, batch: int) -> Any:
     # The one mode that TensorRT for RTX has needs no flag there.
     typed = getattr(library.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     network = builder.create_network(0 if typed is None else 1 << int(typed))
@@ -101,16 +101,18 @@ def _parse(library: Any, builder: Any, log: Any, path: Path) -> Any:
     if not parser.parse(path.read_bytes()) or not network.num_outputs:  # it takes what it cannot read for an empty network
         reasons = [parser.get_error(index).desc() for index in range(parser.num_errors)]
         raise ValueError("; ".join(reasons) or "it holds no network")
-    for index in range(network.num_inputs):
-        tensor = network.get_input(index)
-        fixed_shape(tensor.name, [int(size) for size in tensor.shape], tensor.dtype.name.lower(), path)
+    for tensor in map(network.get_input, range(network.num_inputs)):
+        declared = tuple(int(size) for size in tensor.shape)
+        bound = bound_shape(tensor.name, declared, tensor.dtype.name.lower(), path, batch=batch)
+        if bound != declared:
+            tensor.shape = bound  # the engine is of this batch alone, as fast as one of a file that is not open
     return network
 
 
 class _Session:
-    def __init__(self, library: Any, runtime: Any, engine: Any, gpu: Gpu) -> None:
+    def __init__(self, library: Any, owners: tuple[Any, ...], engine: Any, gpu: Gpu) -> None:
         self._gpu = gpu
-        self._owners = runtime, engine  # must outlive the context
+        self._owners = owners  # must outlive the context
         self._context = engine.create_execution_context()
         self._inputs: dict[str, tuple[int, ...]] = {}
         self._outputs: dict[str, tuple[int, ...]] = {}

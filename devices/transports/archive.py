@@ -10,9 +10,22 @@ from pathlib import Path
 __all__ = ["agent_archive"]
 
 _ROOT = Path(__file__).resolve().parents[2]
-_OF_OFA = ("errors.py", "files.py", "progress.py")
+_OF_OFA = ("errors.py", "files.py", "opsets.py", "progress.py")
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # no time, so that equal contents are equal files
-_MAIN = "from devices.agent import main\n\nmain()\n"
+_MAIN = """
+import json
+import sys
+
+try:
+    from devices.agent import main
+except ImportError as error:
+    reason = " ".join(str(error).split())[:300]
+    remedy = "install it there with: " + sys.executable + " -m pip install numpy"
+    sentence = "the agent needs numpy on the device, but " + sys.executable + " cannot import it: " + reason + "; " + remedy
+    sys.stdout.write(json.dumps({"error": sentence}) + "\\n")
+    sys.exit(1)
+main()
+"""
 _PACKAGE = '"""The part of ofa that devices need."""\n'
 
 

@@ -14,12 +14,19 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import IO, Any
 
+from devices.reasons import plain_words
 from ofa.errors import DeviceError
 
 __all__ = ["Connection", "ConnectionLostError"]
 
 _ENDED = None
 _LAST_LINES = 20
+_NO_SUCH_COMMAND, _KILLED = 127, -9
+_REMEDIES = {
+    _NO_SUCH_COMMAND: "check 'python' under [ssh]",
+    _KILLED: "a system that runs out of memory does that: free some, or leave this network out",
+}
+"""Where the exit status tells what to do."""
 
 
 class ConnectionLostError(DeviceError):
@@ -48,6 +55,7 @@ class Connection:
         self, command: Sequence[str], *, environment: Mapping[str, str] | None = None, place: str, greeting: str | None = None
     ) -> None:
         self.place = place
+        self._answered = False
         try:
             self._process = subprocess.Popen(
                 command,
@@ -57,6 +65,7 @@ class Connection:
                 env=environment,
                 text=True,
                 encoding="utf-8",
+                errors="replace",  # whatever else prints over there is shown, not stumbled over
                 # A priority of its own; and an interruption from the keyboard is ours to handle, not the agent's.
                 start_new_session=True,
             )
@@ -95,19 +104,21 @@ class Connection:
         """
         note: dict[str, Any] = {}
         self._send(json.dumps(message))
+        doing = f"answering '{message.get('op')}'" if self._answered else "starting"
         while True:
             try:
                 line = self._lines.get(timeout=silence_limit_s)
             except queue.Empty:
                 self.close()
                 raise ConnectionLostError(
-                    f"a device must answer within {silence_limit_s:g} s, but {self.place} was silent while {_doing(note)}; "
+                    f"a device must answer within {silence_limit_s:g} s, but {self.place} was silent while {note.get('doing', doing)}; "
                     f"leave this network out, or allow more time",
                     note,
                 ) from None
             if line is _ENDED:
-                raise ConnectionLostError(self._obituary(note), note)
+                raise ConnectionLostError(self._obituary(note.get("doing", doing)), note)
             reply = self._understood(line)
+            self._answered = True
             if "error" in reply:
                 raise DeviceError(reply["error"])
             if "result" in reply:
@@ -140,7 +151,7 @@ class Connection:
             reply = json.loads(line)
         except ValueError:
             reply = None
-        if not isinstance(reply, dict):
+        if not isinstance(reply, dict) or not ("result" in reply or isinstance(reply.get("error"), str) or _is_note(reply)):
             self.close()
             raise DeviceError(
                 f"an agent must answer in JSON, but {self.place} said '{line.strip()[:80]}'; "
@@ -148,19 +159,17 @@ class Connection:
             )
         return reply
 
-    def _obituary(self, note: Mapping[str, Any]) -> str:
+    def _obituary(self, doing: str) -> str:
         status = self._process.wait()
         for reader in self._readers:
             reader.join()
-        how = f"by signal {-status}" if status < 0 else f"with status {status}"
-        said = next((line.strip() for line in reversed(self._complaints) if line.strip()), "")
+        said = next((words for line in reversed(self._complaints) if (words := plain_words(line))), "")
         last_words = f" ('{said}')" if said else ""
-        if not note:
-            return f"the agent must start on {self.place}, but it died {how} while starting{last_words}; check that the device answers"
-        return (
-            f"the runtime must survive every network, but on {self.place} it died {how} while {_doing(note)}{last_words}; "
-            "leave this network out"
-        )
+        if not self._answered:
+            remedy = _REMEDIES.get(status, "check that the device answers")
+            return f"the agent must start on {self.place}, but it died {_manner(status)} while starting{last_words}; {remedy}"
+        remedy = _REMEDIES.get(status, "leave this network out")
+        return f"the runtime must survive every network, but on {self.place} it died {_manner(status)} while {doing}{last_words}; {remedy}"
 
     def _read(self, pipe: IO[str], take: Callable[[str | None], None], tell_end: bool) -> None:
         for line in pipe:
@@ -169,8 +178,15 @@ class Connection:
             take(_ENDED)
 
 
-def _doing(note: Mapping[str, Any]) -> str:
-    return str(note.get("doing", "starting"))
+def _is_note(reply: Mapping[str, Any]) -> bool:
+    return isinstance(reply.get("doing"), str) and all(isinstance(reply.get(key), int) for key in ("step", "steps"))
+
+
+def _manner(status: int) -> str:
+    if status >= 0:
+        return f"with status {status}"
+    words = signal.strsignal(-status)
+    return f"by signal {-status}" + (f", {words.lower()}," if words else "")
 
 
 def _close_quietly(pipe: IO[str]) -> None:

@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from devices.reasons import reason_of
 from devices.transports.archive import agent_archive
 from devices.transports.connection import Connection
+from ofa.errors import DeviceError
 
 if TYPE_CHECKING:
     from devices.device import Device, Ssh
@@ -24,23 +26,32 @@ _CONNECT_LIMIT_S = 15
 
 _BOOTSTRAP = """
 import base64, hashlib, json, os, sys
+def end(sentence):
+    sys.stdout.write(json.dumps({"error": sentence}) + "\\n")
+    sys.stdout.flush()
+    sys.exit(1)
+version = sys.version.split()[0]
+if sys.version_info < (3, 10):
+    end("the agent needs Python 3.10 or newer, but '" + sys.executable + "' is " + version + "; name another as 'python' under [ssh]")
 source = os.fdopen(0, "rb", buffering=0, closefd=False)  # unbuffered: what comes after this line is the agent's
+head = json.loads(source.readline())
+folder = os.path.join(os.path.expanduser("~"), head["folder"])
+part = ""
 try:
-    if sys.version_info < (3, 10):
-        raise RuntimeError("the agent needs Python 3.10 or newer, but this is " + sys.version.split()[0] + "; name another in [ssh]")
-    head = json.loads(source.readline())
-    folder = os.path.join(os.path.expanduser("~"), head["folder"])
     os.makedirs(folder, exist_ok=True)
     os.chdir(folder)
     content = base64.b64decode(head["archive"])
     path = os.path.abspath("agent-" + hashlib.sha256(content).hexdigest()[:16] + ".pyz")
     if not os.path.exists(path):
-        with open(path + "." + str(os.getpid()), "wb") as file:
+        part = path + "." + str(os.getpid())
+        with open(part, "wb") as file:
             file.write(content)
-        os.replace(path + "." + str(os.getpid()), path)
-except Exception as error:
-    sys.stderr.write(str(error) + "\\n")
-    sys.exit(1)
+        os.replace(part, path)
+except OSError as error:
+    if part and os.path.exists(part):
+        os.unlink(part)
+    reason = (error.strerror or str(error)).lower()
+    end("the device must be able to keep the agent in '" + folder + "', but: " + reason + "; free it, or name another 'folder' under [ssh]")
 os.execv(sys.executable, [sys.executable, path])
 """
 """What the interpreter over there is started with: it takes the agent from its input, keeps it by its content, and becomes it."""
@@ -64,7 +75,7 @@ class SshTransport:
 
     def bring(self, agent: Connection, paths: Mapping[str, Path]) -> dict[str, str]:
         """Send the files that are not there."""
-        contents = {key: path.read_bytes() for key, path in paths.items()}
+        contents = {key: _content(path) for key, path in paths.items()}
         there = {key: f"{hashlib.sha256(content).hexdigest()}.onnx" for key, content in contents.items()}
         missing = set(_ask(agent, {"op": "missing", "files": sorted(set(there.values()))}))
         for key, name in there.items():
@@ -72,6 +83,15 @@ class SshTransport:
                 _send(agent, name, contents[key])
                 missing.remove(name)
         return there
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DeviceError(
+            f"a network's file must be readable to be sent, but '{path}' is not: {reason_of(error)}; check the path"
+        ) from error
 
 
 def _command(ssh: Ssh) -> list[str]:

@@ -6,7 +6,7 @@ import json as json_format
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -21,6 +21,7 @@ __all__ = [
     "console",
     "emit",
     "format_bytes",
+    "format_conditions",
     "format_count",
     "format_ms",
     "format_percent",
@@ -129,6 +130,17 @@ class _Lines:
 def format_ms(milliseconds: float) -> str:
     """A time, such as ``12.3 ms``."""
     return f"{_three_digits(milliseconds)} ms"
+
+
+def format_conditions(fields: Mapping[str, Any] | None) -> str:
+    """What a latency holds under, such as ``batch 1, fp32, 1 thread, calls in a row, onnxruntime 1.20.0``.
+
+    Args:
+        fields: JSON values of ``devices.Conditions``; None where nothing is known.
+    """
+    from devices import Conditions
+
+    return "unknown" if fields is None else Conditions.from_json(fields).words
 
 
 def format_bytes(size: float) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ofa.cli.console import JsonOption, emit, format_bytes, format_ms, format_percent, progress_bar
+from ofa.cli.console import JsonOption, emit, format_bytes, format_conditions, format_ms, format_percent, progress_bar
 from ofa.cli.outputs import OverwriteOption, check_output_folder
 from ofa.cli.sheets import Name, facts, line, records, words
 
@@ -121,7 +121,7 @@ class _Road:
         budgets = _budgets(front)
         chosen = _choose(front, budgets)
         with self._stage("specialize"):
-            bundles = self._specialize(chosen, device)
+            bundles = self._specialize(front, chosen, device)
         with self._stage("verify"):
             answers = self._verify(bundles, budgets, device)
         self._draw(front, chosen, answers)
@@ -129,6 +129,7 @@ class _Road:
             self._report(front, chosen, answers)
         return {
             "device": device.name,
+            "conditions": table.conditions.to_json(),
             "stages_s": {name: round(seconds, 1) for name, seconds in self.seconds.items()},
             "training": {key: trained[key] for key in ("space", "epochs", "networks")},
             "table": {"blocks": len(table), "networks_for_correction": _NETS_FOR_TABLE},
@@ -173,7 +174,7 @@ class _Road:
         front.save(self.front)
         return front
 
-    def _specialize(self, chosen: dict[str, Candidate], device: Device) -> dict[str, Path]:
+    def _specialize(self, front: Front, chosen: dict[str, Candidate], device: Device) -> dict[str, Path]:
         from ofa.cli.specialize import specialize_run
         from ofa.training import load_run
 
@@ -191,6 +192,7 @@ class _Road:
                 promise=candidate,
                 device=device.name,
                 overwrite=True,
+                conditions=front.conditions.get(device.name),
             )
         return bundles
 
@@ -207,7 +209,7 @@ class _Road:
             found = verify(subjects, device, rng=np.random.default_rng(self.seed), progress=progress)
         answers = []
         for (name, bundle), verification in zip(loaded.items(), found, strict=True):
-            card = bundle.note_measurement(device.name, verification.timing.median_ms).card
+            card = bundle.note_measurement(device.name, verification.timing.median_ms, verification.to_json()["conditions"]).card
             answers.append(
                 {"budget": name, "bundle": str(bundle.folder), **card.to_json(), **verification.to_json(), "arch": bundle.arch.to_json()}
             )
@@ -256,7 +258,7 @@ def _choose(front: Front, budgets: dict[str, float]) -> dict[str, Candidate]:
 def _render(report: dict[str, Any]) -> RenderableType:
     from rich.console import Group
 
-    title = f"Best networks for three budgets on {report['device']}"
+    title = f"Best networks for three budgets on {report['device']}: {format_conditions(report['conditions'])}"
     columns = ("budget", "input", "blocks", "accuracy", "promised", "measured", "budget kept", "weights", "ONNX = PyTorch to")
     rows = []
     for row in report["results"]:

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ofa.cli.console import JsonOption, console, emit, format_ms
+from ofa.cli.console import JsonOption, console, emit, format_conditions, format_ms
 from ofa.cli.sheets import Name, facts, line, records
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["DeviceOption", "FoldersOption", "register"]
+    from devices import Conditions
+
+__all__ = ["DeviceOption", "FoldersOption", "register", "remark_version"]
 
 DeviceOption = Annotated[str, typer.Option("--device", metavar="NAME", help="A device's name, or the path of its TOML file.")]
 FoldersOption = Annotated[list[Path] | None, typer.Option("--devices-dir", help="A folder with TOML files of your own devices.")]
@@ -62,11 +64,30 @@ def probe(name: _NameArgument, folders: FoldersOption = None, json: JsonOption =
     emit(answer, json=json, render=lambda: _render_fields(_flat(answer)))
 
 
+def remark_version(then: Conditions | None, now: str | None, what: str) -> None:
+    """Say so on stderr if latencies were measured with another version of the runtime than is on the device now.
+
+    Args:
+        then: what the latencies hold under.
+        now: the version on the device; None if nothing was measured.
+        what: begins the sentence, such as ``The table's blocks were``.
+    """
+    known = None if then is None else then.runtime_version
+    if then is None or known in (None, "unknown") or now in (None, known):
+        return
+    console.print(
+        f"{what} timed with {then.runtime} {known}, and networks now with {now}: what they take may have changed; build the table anew if "
+        "it predicts badly.",
+        highlight=False,
+    )
+
+
 def _flat(answer: dict[str, Any]) -> dict[str, Any]:
     """The answer for people: its name instead of its file, one time instead of statistics."""
     timing, device = answer["probe"], answer["device"]
     rest = {key: value for key, value in answer.items() if key not in ("probe", "device") and value is not None}
-    return {"device": device["name"], "runtime": device["runtime"], **rest, "one convolution takes": format_ms(timing["median_ms"])}
+    time = f"{format_ms(timing['median_ms'])} ({format_conditions(rest.pop('conditions'))})"
+    return {"device": device["name"], "runtime": device["runtime"], **rest, "one convolution takes": time}
 
 
 def _render_list(known: list[dict[str, Any]]) -> RenderableType:

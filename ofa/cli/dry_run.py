@@ -47,7 +47,7 @@ def dry_run_recipe(recipe: Recipe, world: World) -> dict[str, Any]:
                 }
             )
     return {
-        "space": recipe.space,
+        "space": supernet.space.name,
         "networks": supernet.space.size,
         "data": recipe.data,
         "train_images": len(splits.train),

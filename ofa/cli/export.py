@@ -10,6 +10,8 @@ import typer
 from ofa.cli.console import JsonOption, emit, format_bytes, progress_bar
 from ofa.cli.outputs import OverwriteOption, check_output
 from ofa.cli.sheets import facts
+from ofa.cli.spaces import OwnSpaceOption, check_named, named
+from ofa.opsets import OPSET, ir_version_for, least_release
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -53,35 +55,49 @@ def export(
     ] = None,
     half: Annotated[bool, typer.Option("--half", help="Compute in float16 (TensorRT).")] = False,
     dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Leave the batch open (ONNX).")] = False,
+    space: OwnSpaceOption = None,
+    opset: Annotated[
+        int | None,
+        typer.Option(
+            "--opset",
+            metavar="N",
+            help=f"Version of the operators (ONNX); {OPSET} by default: old runtimes read it.",
+            show_default=False,
+        ),
+    ] = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
     """Write a bundle's network for a runtime, and check what was written."""
     from ofa.export.bundle import load_bundle
 
+    wanted = named(space)
     source = load_bundle(bundle)
+    check_named(wanted, source.space, f"'{bundle}'")
     if to == "onnx":
         if gpu or half:
             raise typer.BadParameter("--gpu and --half are for TensorRT engines; use --to tensorrt-rtx.", param_hint="--to")
+        chosen = OPSET if opset is None else opset
         # The bundle's own file stays as it was verified.
         path = output or (source.folder / _OPEN_BATCH if dynamic_batch else source.onnx_path)
         check_output(path, overwrite=overwrite)
-        result = export_onnx(source, path, dynamic_batch=dynamic_batch)
+        result = export_onnx(source, path, dynamic_batch=dynamic_batch, opset=chosen)
     else:
-        if dynamic_batch:
-            raise typer.BadParameter("--dynamic-batch is for ONNX files; use --to onnx.", param_hint="--to")
+        if dynamic_batch or opset is not None:
+            raise typer.BadParameter("--dynamic-batch and --opset are for ONNX files; use --to onnx.", param_hint="--to")
         gpus = [name.strip() for names in gpu or () for name in names.split(",") if name.strip()]
         result = export_engine(source, output, flavour=to, gpus=gpus, half=half, overwrite=overwrite)
     emit(result, json=json, render=lambda: _table(result))
 
 
-def export_onnx(bundle: Bundle, path: Path, *, dynamic_batch: bool) -> dict[str, Any]:
+def export_onnx(bundle: Bundle, path: Path, *, dynamic_batch: bool, opset: int = OPSET) -> dict[str, Any]:
     """Export a bundle's weights anew and run the file against PyTorch.
 
     Args:
         bundle: whose network.
         path: the file.
         dynamic_batch: whether the file leaves the batch open.
+        opset: version of its operators.
 
     Returns:
         the JSON object of ``ofa export --json``; ``difference`` is the largest one of the outputs, as a share of their scale.
@@ -96,10 +112,17 @@ def export_onnx(bundle: Bundle, path: Path, *, dynamic_batch: bool) -> dict[str,
 
     network = bundle.network()
     with replacing(path) as temporary:  # what computes something else does not take the place of a file that does not
-        export(network, bundle.input_shape, temporary, metadata=bundle.metadata, dynamic_batch=dynamic_batch)
+        export(network, bundle.input_shape, temporary, metadata=bundle.metadata, dynamic_batch=dynamic_batch, opset=opset)
         difference = verify_outputs(network, temporary, bundle.input_shape, generator=torch.Generator().manual_seed(0))
     shape = ["batch" if dynamic_batch else 1, *bundle.input_shape[1:]]
-    return {"format": "onnx", "path": str(path), "file_bytes": path.stat().st_size, "input_shape": shape, "difference": difference}
+    about = {"format": "onnx", "path": str(path), "file_bytes": path.stat().st_size, "input_shape": shape}
+    return {**about, "opset": opset, "ir_version": ir_version_for(opset), "difference": difference}
+
+
+def _readers(result: dict[str, Any]) -> str:
+    """Who reads a file of these versions."""
+    release = least_release(result["opset"], result["ir_version"])
+    return "" if release is None else f": ONNX Runtime {release.onnxruntime} and newer read it"
 
 
 def export_engine(
@@ -138,6 +161,7 @@ def _table(result: dict[str, Any]) -> RenderableType:
     if result["format"] == "onnx":
         rows.append(("size", format_bytes(result["file_bytes"])))
         rows.append(("input", " x ".join(str(size) for size in result["input_shape"])))
+        rows.append(("opset, IR version", f"{result['opset']}, {result['ir_version']}{_readers(result)}"))
         rows.append(("difference from PyTorch", f"{result['difference']:.1e} of the output's scale"))
         return facts(rows, title=result["path"])
     rows.append(("version", result["version"]))

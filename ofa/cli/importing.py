@@ -58,7 +58,7 @@ def weights(
     """Bring a trained supernet."""
     from ofa.families import get_space
 
-    report = import_weights(file, get_space(space, classes), output, data=data, ema=ema, overwrite=overwrite)
+    report = import_weights(file, get_space(space, classes), output, data=data, ema=ema, overwrite=overwrite, named=space)
     for sentence in report["remarks"]:
         say(sentence)
     emit(report, json=json, render=lambda: _lines(report))
@@ -90,7 +90,7 @@ def predictor(
 
 
 def import_weights(
-    file: Path, space: Space, output: Path, *, data: str | None = None, ema: bool = False, overwrite: bool = False
+    file: Path, space: Space, output: Path, *, data: str | None = None, ema: bool = False, overwrite: bool = False, named: str = ""
 ) -> dict[str, Any]:
     """Read a supernet of MIT's package and write it as a run, or as one file.
 
@@ -103,6 +103,7 @@ def import_weights(
         data: the images that later commands shall use with the run, which are read and recorded; None for some that are not at hand.
         ema: whether to take the moving average of the weights where the file has both.
         overwrite: whether what is there may be replaced.
+        named: how the user named the space; its name by default, which is enough for those of ofa.
 
     Returns:
         the JSON object of ``ofa import mit-weights --json``.
@@ -126,7 +127,7 @@ def import_weights(
     if single:
         supernet.save(target, metadata={"source": f"{file.name}, imported from MIT's once-for-all"})
     else:
-        recipe = _recipe(space, data or _DATA)
+        recipe = _recipe(space, data or _DATA, named)
         record, sentences = (None, []) if data is None else _record(recipe, space)
         remarks += sentences
         begin_run(output, recipe, record)
@@ -160,13 +161,15 @@ def import_arch(file: Path, resolution: int, output: Path, *, space: str | None 
         OfaError: no space contains the network, or a file cannot be read or written.
     """
     from ofa.cost import costs
-    from ofa.families import get_space, lower
+    from ofa.families import get_space, lower, save_arch
     from ofa.interop import mit
 
     check_output(output, overwrite=overwrite)
-    found = mit.arch_from_net_config(file, resolution, None if space is None else get_space(space))
-    found.save(output)
-    return {"path": str(output), "arch": found.to_json(), **costs(lower(get_space(found.space), found))}
+    given = None if space is None else get_space(space)
+    found = mit.arch_from_net_config(file, resolution, given)
+    of = given or get_space(found.space)
+    save_arch(found, of, output)
+    return {"path": str(output), "arch": found.to_json(), **costs(lower(of, found))}
 
 
 def import_predictor(file: Path, output: Path, *, space: str, overwrite: bool = False) -> dict[str, Any]:
@@ -217,13 +220,13 @@ def _record(recipe: Recipe, space: Space) -> tuple[DataRecord | None, list[str]]
     return found.record, list(found.changes.sentences())
 
 
-def _recipe(space: Space, data: str) -> Recipe:
+def _recipe(space: Space, data: str, named: str = "") -> Recipe:
     from dataclasses import replace
 
     from ofa.training import Recipe, progressive_shrinking
 
     last = progressive_shrinking(space, epochs=10)[-1]
-    return Recipe(space=space.name, data=data, phases=(replace(last, name="all", epochs=1, reorder_channels=False),))
+    return Recipe(space=named or space.name, data=data, phases=(replace(last, name="all", epochs=1, reorder_channels=False),))
 
 
 def _lines(report: dict[str, Any]) -> RenderableType:

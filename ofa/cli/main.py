@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -57,8 +59,16 @@ def _options(
     """Options of ``ofa`` itself; the callback of each does its work."""
 
 
+def _find_modules_of_the_user() -> None:
+    """Let ``module:attribute`` name modules in the working folder too, after everything that is installed, so that nothing is shadowed."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+
+
 def run() -> None:
     """Run ``ofa`` with the arguments of this process, and exit."""
     with ending_well():
         check_siblings()
+        _find_modules_of_the_user()
         build_app()(prog_name="ofa")

@@ -11,6 +11,7 @@ from ofa.cli.console import JsonOption, emit, progress_bar, warn
 from ofa.cli.outputs import OverwriteOption, check_output
 from ofa.cli.run_data import DataOption, TestDataOption, load_run_data
 from ofa.cli.sheets import facts
+from ofa.cli.spaces import check_named, named
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,7 +61,14 @@ def fit(
             min=0, help="Rounds in which networks are chosen near the front or where the predictor is unsure; 0 takes all evenly over MACs."
         ),
     ] = _ROUNDS,
-    space: Annotated[str | None, typer.Option("--space", metavar="SPACE", help="Space of a CSV file without the column arch.")] = None,
+    space: Annotated[
+        str | None,
+        typer.Option(
+            "--space",
+            metavar="SPACE",
+            help="Space of a CSV file, needed without the column arch; of a run only where its class is your own.",
+        ),
+    ] = None,
     classes: Annotated[int | None, typer.Option(min=2, help="Classes, for a CSV file of a space with another number.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the networks and of the cross-validation.")] = 0,
     data: DataOption = None,
@@ -106,7 +114,7 @@ def fit_predictor(
         classes: number of classes of a CSV file's networks; None for their space's own.
         seed: of networks and folds.
         rounds: in which networks of a run are chosen, as ``search.active.fit_actively``.
-        space: name of the space of a CSV file's networks, where it does not name it.
+        space: what the user calls the space: of a CSV file's networks, where it does not name it; of a run, where its class is the user's.
         data: where a run's images are now, if they moved.
         test_data: where those to test on are now, if they moved.
         overwrite: whether a file that is there may be replaced.
@@ -129,7 +137,9 @@ def fit_predictor(
     if source.is_file():
         predictor = _from_csv(source, space, classes, rng)
     else:
+        wanted = named(space)
         run = load_run(source)
+        check_named(wanted, run.supernet.space, f"'{source}'")
         found = load_run_data(run, data=data, test_data=test_data)
         predictor, changes = _from_run(run, found.splits, nets, rounds, rng), {"data_changes": found.changes.to_json()}
         images = len(found.splits.selection)
@@ -143,12 +153,13 @@ def fit_predictor(
 
 
 def _from_csv(path: Path, name: str | None, classes: int | None, rng: np.random.Generator) -> AccuracyPredictor:
-    from ofa.families import get_space
+    from ofa.families import get_space, named_space
     from search.predictor import AccuracyPredictor
     from search.results import read_results
 
-    archs, accuracies = read_results(path, None if name is None else get_space(name, classes))
-    return AccuracyPredictor.fit(get_space(archs[0].space, classes), archs, accuracies, rng)
+    space = None if name is None else get_space(name, classes)
+    archs, accuracies = read_results(path, space)
+    return AccuracyPredictor.fit(space or named_space(archs[0].space, classes), archs, accuracies, rng)
 
 
 def _from_run(run: Run, data: Splits, nets: int, rounds: int, rng: np.random.Generator) -> AccuracyPredictor:

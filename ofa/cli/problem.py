@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from ofa.cli.run_data import load_run_data
+from ofa.cli.spaces import check_named, named
 
 if TYPE_CHECKING:
     from latency_tables import LatencyTable
@@ -36,7 +37,7 @@ class ProblemOfFiles:
     """Where everything of a search lies; calling it reads the files.
 
     Attributes:
-        space: name of the space; None for that of the accuracies.
+        space: what the user calls the space; None for that of the accuracies.
         predictor: file of a predictor, ours or MIT's; None with ``supernet``.
         supernet: folder of a run whose networks are measured; None with ``predictor``.
         tables: files of latency tables.
@@ -73,32 +74,38 @@ class ProblemOfFiles:
         from latency_tables import LatencyTable
         from search.problem import Problem
 
-        space, accuracy, known = self._accuracies()
+        space, accuracy, known, whole = self._accuracies()
         tables = [LatencyTable.load(path) for path in self.tables]
         searched = space.restrict(resolution=self._common(space, known, tables))
         latencies = [*self._estimators(searched, tables), *self._measured(searched)]
-        return Problem(space=searched, accuracy=accuracy, latencies=latencies, budget=self.budget, objectives=self._objectives(latencies))
+        return Problem(
+            space=searched,
+            accuracy=accuracy,
+            latencies=latencies,
+            budget=self.budget,
+            objectives=self._objectives(latencies),
+            whole=whole,
+        )
 
-    def _accuracies(self) -> tuple[Space, AccuracySource, Sequence[int]]:
-        """The space, what tells its networks' accuracies, and at which resolutions."""
-        from ofa.families import get_space
-
-        wanted = None if self.space is None else get_space(self.space)
+    def _accuracies(self) -> tuple[Space, AccuracySource, Sequence[int], Space]:
+        """The space, what tells its networks' accuracies, at which resolutions, and the space with all of its resolutions."""
+        wanted = named(self.space)
         if self.predictor is None:
             assert self.supernet is not None
             space, measured = self._measured_accuracy(self.supernet, wanted)
-            return space, measured, space.resolutions
+            return space, measured, space.resolutions, space
         if self.predictor.suffix == ".safetensors":
             from ofa.interop import mit
 
             imported = mit.load_predictor(self.predictor, wanted)
-            return imported.space, imported, imported.resolutions
+            return imported.space, imported, imported.resolutions, imported.space
         from search.predictor import AccuracyPredictor
 
         loaded = AccuracyPredictor.load(self.predictor)
         if wanted is not None and wanted.name != loaded.space.name:  # its number of classes is its own, which a name does not tell
             AccuracyPredictor.load(self.predictor, wanted)  # raises, and says what is wrong
-        return loaded.space, loaded, loaded.space.resolutions
+        check_named(wanted, loaded.whole, f"'{self.predictor}'")
+        return loaded.space, loaded, loaded.space.resolutions, loaded.whole
 
     def _measured_accuracy(self, folder: Path, wanted: Space | None) -> tuple[Space, AccuracySource]:
         from multiprocessing import parent_process
@@ -113,9 +120,11 @@ class ProblemOfFiles:
         else:
             found = run.load_data(data=self.data or "", test_data=self.test_data or "")
         source = MeasuredAccuracy(run.supernet, found.splits.selection, found.splits.train)
-        space = wanted or run.supernet.space
+        if wanted is not None and wanted.name != run.supernet.space.name:
+            return wanted, source
         # The run's own space has as many classes as its data.
-        return run.supernet.space if space.name == run.supernet.space.name else space, source
+        check_named(wanted, run.supernet.space, f"'{folder}'")
+        return run.supernet.space, source
 
     def _common(self, space: Space, known: Sequence[int], tables: Sequence[LatencyTable]) -> list[int]:
         """The resolutions that are asked for, or else all that every source knows."""

@@ -9,10 +9,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ofa.cli.budgets import Accuracy, Energies, ExpectedOption, Latencies, Macs, Memory, Params, Weights, budget_of
-from ofa.cli.console import JsonOption, emit, format_bytes, format_count, format_ms, format_percent, progress_bar, warn
-from ofa.cli.devices import FoldersOption
+from ofa.cli.console import (
+    JsonOption,
+    emit,
+    format_bytes,
+    format_conditions,
+    format_count,
+    format_ms,
+    format_percent,
+    progress_bar,
+    warn,
+)
+from ofa.cli.devices import FoldersOption, remark_version
 from ofa.cli.outputs import OverwriteOption, check_output
 from ofa.cli.sheets import line, records, words
+from ofa.cli.spaces import OwnSpaceOption, check_named, named
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -62,6 +73,7 @@ def query(
         typer.Option(min=0.0, max=0.5, help="With --verify, the share of the budget left to a slower minute; 0.025 by default."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the inputs of --verify.")] = 0,
+    space: OwnSpaceOption = None,
     folders: FoldersOption = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
@@ -81,10 +93,14 @@ def query(
     budget = budget_of(
         latency=latency, energy=energy, macs=macs, params=params, weights=weights, memory=memory, accuracy=accuracy, expected=expected
     )
+    wanted = named(space)
     loaded = Front.load(front)
+    if wanted is not None:
+        check_named(wanted, loaded.space, f"'{front}'")
     devices = loaded.device_names
     answer: dict[str, Any] = {"device": next(iter(devices), None), "devices": list(devices), "budget": budget.to_json()}
     answer["accuracy_source"] = loaded.accuracy_source
+    answer["conditions"] = {name: each.to_json() for name, each in loaded.conditions.items()}
     try:
         if verify:
             _verified(answer, loaded, front, budget, _Verification(device, table, update, margin, seed, tuple(folders or ())), top)
@@ -98,8 +114,9 @@ def query(
     warnings = warn([*advice_on_front(loaded), *advice_on_budget(budget, loaded.columns, devices)])
     if output is not None:
         from ofa.arch import Arch
+        from ofa.families import save_arch
 
-        Arch.from_json(answer["results"][0]["arch"]).save(output)
+        save_arch(Arch.from_json(answer["results"][0]["arch"]), loaded.space, output)
     emit(answer, json=json, render=lambda: _render(answer), warnings=warnings)
 
 
@@ -121,7 +138,6 @@ def _verified(answer: dict[str, Any], front: Front, path: Path, budget: Budget, 
 
     from devices import get_device
     from latency_tables import LatencyTable
-    from ofa.families import get_space
     from search.settle import MARGIN, query_verified
 
     if options.device is None and len(front.device_names) != 1:
@@ -133,7 +149,7 @@ def _verified(answer: dict[str, Any], front: Front, path: Path, budget: Budget, 
     with progress_bar(f"timing on {device.name}") as progress:
         found = query_verified(
             front,
-            get_space(front.metadata["space"], front.metadata["num_classes"]),
+            front.space,
             budget,
             device,
             rng=np.random.default_rng(options.seed),
@@ -142,7 +158,9 @@ def _verified(answer: dict[str, Any], front: Front, path: Path, budget: Budget, 
             margin=MARGIN if options.margin is None else options.margin,
             progress=progress,
         )
-    answer.update(found.to_json())
+    remark_version(front.conditions.get(device.name), found.conditions.runtime_version, "The front's latencies were")
+    measured = found.to_json()
+    answer.update({**measured, "conditions": {**answer["conditions"], **measured["conditions"]}})
     answer["learned"] = found.table is not None
     answer["updated"] = []
     if options.update:
@@ -185,7 +203,8 @@ def _sentences(answer: dict[str, Any]) -> list[str]:
     """What is said below the networks."""
     from search.units import called
 
-    said = [f"Dropped: {format_percent(each['accuracy'])}, {each['reason']}" for each in answer.get("dropped", [])]
+    said = [f"Latency on {name}: {format_conditions(each)}." for name, each in answer["conditions"].items()]
+    said += [f"Dropped: {format_percent(each['accuracy'])}, {each['reason']}" for each in answer.get("dropped", [])]
     if answer["not_searched"]:
         costs = ", ".join(map(called, answer["not_searched"]))
         said.append(f"The search did not trade accuracy against {costs}: the budget is kept, but a better network may exist.")

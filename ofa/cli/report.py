@@ -7,12 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ofa.cli.console import JsonOption, emit, format_bytes
+from ofa.cli.console import JsonOption, emit, format_bytes, format_conditions
 from ofa.cli.outputs import OverwriteOption, check_output, check_output_folder
 from ofa.cli.sheets import Name, facts
+from ofa.cli.spaces import OwnSpaceOption, named
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from devices import Conditions
+    from latency_tables import LatencyTable
+    from search.front import Front
+    from search.report.training import RunRecord
 
 __all__ = ["register", "report"]
 
@@ -31,6 +37,7 @@ def report(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="HTML", help="Where to write the page.")],
     png: Annotated[Path | None, typer.Option("--png", metavar="FOLDER", help="Also write its charts as PNG files.")] = None,
     title: Annotated[str | None, typer.Option("--title", metavar="TEXT", help="Title of the page, if not what it is of.")] = None,
+    space: OwnSpaceOption = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -40,6 +47,7 @@ def report(
         check_output_folder(png, overwrite=overwrite)
     from search.report import read_source, save_report
 
+    named(space)  # a space of one's own class can be drawn once its class is known
     loaded = read_source(source)
     save_report(loaded, output, title=title)
     pictures: tuple[Path, ...] = ()
@@ -48,9 +56,21 @@ def report(
 
         pictures = save_pictures(loaded, png)
     answer = {"report": str(output), "bytes": output.stat().st_size, "pictures": [str(path) for path in pictures]}
+    answer["conditions"] = {name: each.to_json() for name, each in _conditions(loaded).items()}
     emit(answer, json=json, render=lambda: _render(answer))
 
 
+def _conditions(loaded: Front | LatencyTable | RunRecord) -> dict[str, Conditions]:
+    """What the latencies of a page hold under, by device."""
+    from latency_tables import LatencyTable
+    from search.front import Front
+
+    if isinstance(loaded, LatencyTable):
+        return {loaded.device_name: loaded.conditions}
+    return loaded.conditions if isinstance(loaded, Front) else {}
+
+
 def _render(answer: dict[str, Any]) -> RenderableType:
-    rows = [("page", Name(answer["report"])), ("size", f"{format_bytes(answer['bytes'])}; open it in any browser")]
+    rows = [(f"latency on {device}", format_conditions(conditions)) for device, conditions in answer["conditions"].items()]
+    rows += [("page", Name(answer["report"])), ("size", f"{format_bytes(answer['bytes'])}; open it in any browser")]
     return facts([*rows, *(("picture", Name(path)) for path in answer["pictures"])])

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ofa.cli.budgets import Accuracy, Energies, ExpectedOption, Latencies, Macs, Memory, Params, Weights, budget_of
-from ofa.cli.console import JsonOption, emit, format_ms, format_percent, progress_bar, warn
+from ofa.cli.console import JsonOption, emit, format_conditions, format_ms, format_percent, progress_bar, warn
 from ofa.cli.devices import FoldersOption
 from ofa.cli.outputs import OverwriteOption, check_output
 from ofa.cli.problem import TRADES, ProblemOfFiles
 from ofa.cli.run_data import DataOption, TestDataOption
-from ofa.cli.sheets import records
+from ofa.cli.sheets import records, words
 from ofa.cli.table import ResolutionsOption
 from ofa.cli.threads import let_threads_sleep
 
@@ -46,7 +46,9 @@ def search(
     device: Annotated[
         list[str] | None, typer.Option("--device", metavar="NAME", help="Time every network on this device, without a table (slow, exact).")
     ] = None,
-    space: Annotated[str | None, typer.Option(metavar="SPACE", help="Name of the space, which the accuracies must be of.")] = None,
+    space: Annotated[
+        str | None, typer.Option(metavar="SPACE", help="The space (a name, a file, or module:attribute), which the accuracies must be of.")
+    ] = None,
     predictor: Annotated[Path | None, typer.Option(metavar="PREDICTOR", help="Predict accuracies.")] = None,
     supernet: Annotated[Path | None, typer.Option(metavar="RUN", help="Measure each network of this run (slow, exact).")] = None,
     trade: Annotated[
@@ -181,12 +183,15 @@ def _report(front: Front, output: Path) -> dict[str, Any]:
         "networks": len(front),
         **{key: front.metadata[key] for key in ("space", "devices", "objectives", "budget", "study")},
         "accuracy_source": front.accuracy_source,
+        "conditions": {name: each.to_json() for name, each in front.conditions.items()},
         "cheapest": front.candidate(0).to_json(),
         "most_accurate": best.to_json(),
     }
 
 
 def _render(report: dict[str, Any]) -> RenderableType:
+    from rich.console import Group
+
     devices, study, rows = report["devices"], report["study"], []
     title = f"{report['front']}: {report['networks']} networks" + (f" on {', '.join(devices)}" if devices else "")
     accuracy = f"accuracy, {report['accuracy_source']}" if report["accuracy_source"] else "accuracy"
@@ -195,5 +200,7 @@ def _render(report: dict[str, Any]) -> RenderableType:
         latencies = [format_ms(network["devices"][device]["latency_ms"]) for device in devices]
         rows.append((key.replace("_", " "), format_percent(network["accuracy"]), *latencies, f"{network['macs'] / 1e6:.3g} M"))
     died = f"; {study['died']} of {study['workers']} workers died" if study.get("died") else ""
-    caption = f"of {study['evaluated']} networks evaluated in {study['seconds']:.1f} s, {study['trials']} of them proposed by Optuna{died}"
-    return records(("", accuracy, *(f"latency on {device}" for device in devices), "MACs"), rows, title=title, caption=caption)
+    about = [f"of {study['evaluated']} networks evaluated in {study['seconds']:.1f} s, {study['trials']} of them proposed by Optuna{died}"]
+    about += [f"latency on {name}: {format_conditions(each)}" for name, each in report["conditions"].items()]
+    columns = ("", accuracy, *(f"latency on {device}" for device in devices), "MACs")
+    return Group(records(columns, rows, title=title), *map(words, about))

@@ -10,7 +10,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ofa.cli.budgets import LatencyOption, MacsOption, MemoryOption, ParamsOption, WeightsOption, given
-from ofa.cli.console import JsonOption, emit, format_bytes, format_count, format_ms, format_percent, progress_bar, warn
+from ofa.cli.console import (
+    JsonOption,
+    emit,
+    format_bytes,
+    format_conditions,
+    format_count,
+    format_ms,
+    format_percent,
+    progress_bar,
+    warn,
+)
+from ofa.cli.deriving import (
+    Changes,
+    ChannelsOption,
+    ClassesOption,
+    KeepOption,
+    NameOption,
+    OutputOption,
+    ResolutionsOption,
+    write_space,
+)
 from ofa.cli.sheets import records, words
 
 if TYPE_CHECKING:
@@ -33,7 +53,10 @@ def register(app: typer.Typer) -> None:
 
 
 def space(
-    name: Annotated[str | None, typer.Argument(metavar="[SPACE]", help="Name of a space; without it, all spaces are listed.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[SPACE]", help="A space: its name, its file, or module:attribute; without it, all names are listed."),
+    ] = None,
     resolution: Annotated[int | None, typer.Option(help="Only networks of this input size, in pixels.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="How many random networks to look at.")] = 500,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random networks.")] = 0,
@@ -43,24 +66,46 @@ def space(
     params: ParamsOption = None,
     weights: WeightsOption = None,
     memory: MemoryOption = None,
+    resolutions: ResolutionsOption = None,
+    keep: KeepOption = None,
+    channels: ChannelsOption = None,
+    classes: ClassesOption = None,
+    called: NameOption = None,
+    output: OutputOption = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a space file that is already there.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Size of a space, the costs of its networks, and whether a budget can be met; fails if it cannot."""
+    """Size of a space, the costs of its networks, and whether a budget can be met; and spaces of one's own from it.
+
+    Fails if the budget cannot be met.
+    """
     limits = given(latency_ms=latency, macs=macs, params=params, weight_bytes=weights, peak_activation_bytes=memory)
     if latency is not None and table is None:
         raise typer.BadParameter("a latency needs the table of a device; build one with `ofa table build`.", param_hint="--table")
+    changes = Changes(resolutions=resolutions, keep=keep, channels=channels, classes=classes, name=called)
     if name is None:
-        if limits or table is not None or resolution is not None:
+        if limits or table is not None or resolution is not None or changes.any or output is not None:
             raise typer.BadParameter("these options need a space; run `ofa space` for the names.", param_hint="SPACE")
         spaces = list_spaces()
         emit(spaces, json=json, render=lambda: _render_spaces(spaces))
         return
     from ofa.errors import BudgetError
 
-    report = examine(name, resolution=resolution, samples=samples, seed=seed, table=table, limits=limits)
+    examined = _named(name, changes, output, overwrite)
+    report = examine(examined, resolution=resolution, samples=samples, seed=seed, table=table, limits=limits)
     emit(report, json=json, render=lambda: _render_report(report), warnings=warn(report.pop("warnings")))
     if report["budget"] is not None and not report["budget"]["satisfiable"]:
         raise BudgetError(_impossible(report))
+
+
+def _named(name: str, changes: Changes, output: Path | None, overwrite: bool) -> Space:
+    """The space that is named, changed as the options say, and written where they say."""
+    from ofa.families import get_space
+
+    found = changes.of(get_space(name), output)
+    if output is not None:
+        write_space(found, output, overwrite=overwrite)
+    return found
 
 
 def list_spaces() -> list[dict[str, Any]]:
@@ -81,12 +126,12 @@ def list_spaces() -> list[dict[str, Any]]:
 
 
 def examine(
-    name: str, *, resolution: int | None, samples: int, seed: int, table: Path | None, limits: Mapping[str, float]
+    examined: Space, *, resolution: int | None, samples: int, seed: int, table: Path | None, limits: Mapping[str, float]
 ) -> dict[str, Any]:
     """What random networks of a space cost, and which share of them keeps the limits.
 
     Args:
-        name: name of the space.
+        examined: the space.
         resolution: look only at networks of this input size in pixels; None for all, or all that the table was built for.
         samples: number of random networks.
         seed: seed of their choice.
@@ -98,15 +143,15 @@ def examine(
         satisfiable if a sampled network or the smallest one keeps it.
 
     Raises:
-        SpaceError: there is no such space, or it has no such resolution.
+        SpaceError: it has no such resolution.
         TableError: the table is unreadable, or lacks blocks of the networks.
     """
     import numpy as np
 
-    from ofa.families import get_space, lower
+    from ofa.families import lower
 
-    examined = get_space(name)
-    latencies = _load_table(table)
+    name = examined.name
+    latencies = _load_table(table, examined)
     if resolution is not None:
         examined = examined.restrict(resolution=[resolution])
     elif latencies is not None:
@@ -123,8 +168,11 @@ def examine(
         "space": name,
         "size": examined.size,
         "resolutions": list(examined.resolutions),
+        "in_channels": examined.in_channels,
+        "num_classes": examined.num_classes,
         "samples": samples,
         "seed": seed,
+        "conditions": None if latencies is None else latencies.conditions.to_json(),
         "costs": {cost: _summary([network[cost] for network in drawn], smallest[cost], largest[cost]) for cost in smallest},
         "budget": _answer(limits, drawn, smallest) if limits else None,
         "warnings": [*_advice_on(latencies), *_unused(limits, largest)],
@@ -151,13 +199,16 @@ def _unused(limits: Mapping[str, float], largest: Mapping[str, float]) -> Sequen
     )
 
 
-def _load_table(path: Path | None) -> LatencyTable | None:
+def _load_table(path: Path | None, space: Space) -> LatencyTable | None:
     if path is None:
         return None
 
     from latency_tables import LatencyTable
+    from latency_tables.spaces import check_same
 
-    return LatencyTable.load(path)
+    table = LatencyTable.load(path)
+    check_same(table.metadata, space, f"table '{path}'")
+    return table
 
 
 def _costs(examined: Space, latencies: LatencyTable | None) -> Callable[[tuple[PlacedBlock, ...]], dict[str, float]]:
@@ -239,7 +290,8 @@ def _render_report(report: dict[str, Any]) -> RenderableType:
         (ends.get(cost, called(cost)), *(_FORMATS[cost](summary[column]) for column in columns))
         for cost, summary in report["costs"].items()
     ]
-    return Group(records(("", *columns), rows, title=title, caption=caption), *map(words, _words(report)))
+    timed = [] if report["conditions"] is None else [f"latency: {format_conditions(report['conditions'])}"]
+    return Group(records(("", *columns), rows, title=title, caption=caption), *map(words, [*timed, *_words(report)]))
 
 
 def _words(report: dict[str, Any]) -> list[str]:

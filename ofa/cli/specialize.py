@@ -9,20 +9,34 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ofa.cli.budgets import Accuracy, ExpectedOption, Latencies, Macs, Memory, Params, Weights, budget_of
-from ofa.cli.console import JsonOption, emit, format_bytes, format_count, format_percent, progress_bar, warn
+from ofa.cli.console import (
+    JsonOption,
+    emit,
+    format_bytes,
+    format_conditions,
+    format_count,
+    format_ms,
+    format_percent,
+    progress_bar,
+    warn,
+)
 from ofa.cli.outputs import OverwriteOption, check_output_folder
 from ofa.cli.run_data import DataOption, TestDataOption, load_run_data
 from ofa.cli.sheets import facts
+from ofa.cli.spaces import OwnSpaceOption, check_named, named
+from ofa.opsets import OPSET
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rich.console import RenderableType
 
+    from devices import Conditions
     from ofa.arch import Arch
+    from ofa.space import Space
     from ofa.training import Run, RunData
     from search.budget import Budget
-    from search.front import Candidate
+    from search.front import Candidate, Front
 
 __all__ = ["register", "specialize", "specialize_run"]
 
@@ -50,11 +64,12 @@ def specialize(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the order and the augmentation of the images.")] = 0,
     data: DataOption = None,
     test_data: TestDataOption = None,
+    space: OwnSpaceOption = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
     """Extract one network, calibrate it, fine-tune it and write it as a bundle."""
-    from ofa.arch import Arch
+    from ofa.families import load_arch
     from ofa.training import load_run
     from ofa.training.memory import keep_freed_memory
     from search.advice import advice_on_accuracy
@@ -64,18 +79,22 @@ def specialize(
         raise typer.BadParameter("the network comes from one of --arch and --front; give one of them.", param_hint="--arch")
     check_output_folder(output, overwrite=overwrite)
     budget = budget_of(latency=latency, macs=macs, params=params, weights=weights, memory=memory, accuracy=accuracy, expected=expected)
-    warnings = []
+    wanted, warnings = named(space), list[str]()
+    loaded = load_run(run)
+    check_named(wanted, loaded.supernet.space, f"'{run}'")
+    promise, device, conditions, opset = None, None, None, OPSET
     if front is not None:
-        promise, device, advice = _best_of(front, budget)
-        warnings += warn(advice)  # before the work, which may be long
+        asked = _front_of(front, loaded.supernet.space)
+        warnings += warn(_advice(asked, budget))  # before the work, which may be long
+        promise, device, conditions, opset = _best_of(asked, budget)
         chosen = promise.arch
     else:
         if budget:
             raise typer.BadParameter("budgets need a front to ask; add --front, or leave them out.", param_hint="--arch")
         assert arch is not None
-        promise, device, chosen = None, None, Arch.load(arch)
+        chosen = load_arch(arch, loaded.supernet.space)
     report = specialize_run(
-        load_run(run),
+        loaded,
         chosen,
         output,
         epochs=epochs,
@@ -86,20 +105,39 @@ def specialize(
         data=data,
         test_data=test_data,
         overwrite=overwrite,
+        conditions=conditions,
+        opset=opset,
     )
     classes, images = report["classes"], report["test_images"]
     warnings += warn(advice_on_accuracy(report["accuracy"], classes, what="the network", images=images))
     emit(report, json=json, render=lambda: _render(report), warnings=warnings)
 
 
-def _best_of(path: Path, budget: Budget) -> tuple[Candidate, str | None, Sequence[str]]:
-    """The most accurate network of a front within the budget, the first device that the front is of, and what warns of them."""
-    from search.advice import advice_on_budget, advice_on_front
+def _front_of(path: Path, space: Space) -> Front:
+    """The front of a file, if it is of the run's space."""
+    from ofa.errors import SpaceError
     from search.front import Front
 
     front = Front.load(path)
-    advice = (*advice_on_front(front), *advice_on_budget(budget, front.columns, front.device_names))
-    return front.query(budget)[0], next(iter(front.device_names), None), advice
+    if not front.space.is_part_of(space, any_classes=True):
+        raise SpaceError(
+            f"a front must be of the run's space, but '{path}' is of {front.space.name} and the run of {space.name}, which are others; "
+            "take the front that was searched for this run"
+        )
+    return front
+
+
+def _advice(front: Front, budget: Budget) -> Sequence[str]:
+    from search.advice import advice_on_budget, advice_on_front
+
+    return (*advice_on_front(front), *advice_on_budget(budget, front.columns, front.device_names))
+
+
+def _best_of(front: Front, budget: Budget) -> tuple[Candidate, str | None, Conditions | None, int]:
+    """The most accurate network of a front within the budget, the first device that the front is of, and how files are timed there."""
+    device = next(iter(front.device_names), None)
+    settings = (front.metadata.get("latency") or {}).get(device, {}).get("device") or {}
+    return front.query(budget)[0], device, front.conditions.get(device or ""), settings.get("opset", OPSET)
 
 
 def specialize_run(
@@ -114,6 +152,8 @@ def specialize_run(
     device: str | None = None,
     data: str | None = None,
     test_data: str | None = None,
+    conditions: Conditions | None = None,
+    opset: int = OPSET,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Specialize a network of a trained supernet and write its bundle.
@@ -129,6 +169,8 @@ def specialize_run(
         device: name of the device that this latency is of.
         data: where the run's images are now, if they moved.
         test_data: where those to test on are now, if they moved.
+        conditions: what it holds under.
+        opset: version of the operators of the bundle's ONNX file: what ships is what is timed.
         overwrite: whether a bundle that is there may be replaced.
 
     Returns:
@@ -172,22 +214,18 @@ def specialize_run(
         output,
         made.network,
         arch,
-        Card(accuracy=made.metrics.accuracy, provenance=provenance, **_promised(promise, device)),
+        Card(accuracy=made.metrics.accuracy, provenance=provenance, **_promised(promise, device, conditions)),
+        space=run.supernet.space,
         class_names=splits.train.class_names,
         mean=mean,
         std=std,
         generator=torch.Generator().manual_seed(seed),
+        opset=opset,
     )
     counted = {name: getattr(bundle.card, name) for name in ("macs", "params", "weight_bytes", "peak_activation_bytes")}
-    return {
-        "bundle": str(output),
-        "arch": arch.to_json(),
-        "test_images": len(splits.test),
-        "classes": splits.test.num_classes,
-        **asdict(made.metrics),
-        **counted,
-        "data_changes": found.changes.to_json(),
-    }
+    latency = {name: getattr(bundle.card, name) for name in ("device", "latency_ms", "conditions")}
+    about = {"bundle": str(output), "arch": arch.to_json(), "test_images": len(splits.test), "classes": splits.test.num_classes}
+    return {**about, **asdict(made.metrics), **counted, **latency, "data_changes": found.changes.to_json()}
 
 
 def _known_of(found: RunData, run: Run) -> dict[str, Any]:
@@ -203,23 +241,28 @@ def _known_of(found: RunData, run: Run) -> dict[str, Any]:
     }
 
 
-def _promised(promise: Candidate | None, device: str | None) -> dict[str, Any]:
+def _promised(promise: Candidate | None, device: str | None, conditions: Conditions | None) -> dict[str, Any]:
     """The fields of a card that say what a front promised."""
     if promise is None or device is None:
         return {}
-    return {"device": device, **asdict(promise.latencies[device])}
+    return {"device": device, "conditions": None if conditions is None else conditions.to_json(), **asdict(promise.latencies[device])}
 
 
 def _render(report: dict[str, Any]) -> RenderableType:
-    rows = (
+    rows = [
         ("input", f"{report['arch']['resolution']} px"),
         ("accuracy as extracted and calibrated", format_percent(report["accuracy_before"])),
         (f"accuracy after {report['epochs']} epochs", format_percent(report["accuracy"])),
         ("accuracy of the teacher", format_percent(report["teacher_accuracy"])),
+    ]
+    if report["latency_ms"] is not None:
+        rows.append((f"latency on {report['device']}", f"{format_ms(report['latency_ms'])}, predicted"))
+        rows.append(("timed as", format_conditions(report["conditions"])))
+    rows += [
         ("MACs", format_count(report["macs"])),
         ("parameters", format_count(report["params"])),
         ("weights", format_bytes(report["weight_bytes"])),
         ("largest activations", format_bytes(report["peak_activation_bytes"])),
-    )
+    ]
     caption = f"accuracy measured on {report['test_images']} test images"
     return facts(rows, title=f"{report['bundle']}: {report['arch']['space']}", caption=caption)

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ofa.cli.console import JsonOption, console, emit, format_ms, format_percent, progress_bar, warn
-from ofa.cli.devices import DeviceOption, FoldersOption
+from ofa.cli.console import JsonOption, console, emit, format_conditions, format_ms, format_percent, progress_bar, warn
+from ofa.cli.devices import DeviceOption, FoldersOption, remark_version
 from ofa.cli.outputs import REMEDY, OverwriteOption, check_output
 from ofa.cli.sheets import Name, facts
+from ofa.cli.spaces import parse_resolutions
 from ofa.cli.table_import import import_group
 from ofa.cli.table_transfer import transfer
 
@@ -23,22 +24,15 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
-SpaceOption = Annotated[str, typer.Option("--space", metavar="SPACE", help="Name of the space.")]
+SpaceOption = Annotated[str, typer.Option("--space", metavar="SPACE", help="The space: a name, a space file, or module:attribute.")]
 ClassesOption = Annotated[int | None, typer.Option("--classes", min=2, help="Classes of your data, if not the space's own number.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of networks, weights and order.")]
 TableArgument = Annotated[Path, typer.Argument(metavar="TABLE", help="A latency table.")]
 
 
-def _parse_resolutions(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise typer.BadParameter(f"resolutions must be pixels with commas between, but got '{text}'; write for example 24,32.") from error
-
-
 ResolutionsOption = Annotated[
     Any,
-    typer.Option("--resolutions", parser=_parse_resolutions, metavar="LIST", help="Input sizes in pixels, such as 24,32; all by default."),
+    typer.Option("--resolutions", parser=parse_resolutions, metavar="LIST", help="Input sizes in pixels, such as 24,32; all by default."),
 ]
 
 
@@ -79,7 +73,7 @@ def build(
     chosen, measured = _space(space, classes), get_device(device, folders or ())
     check_output(output, overwrite=overwrite or resume, remedy="add --resume to continue it, name another file, or add --overwrite")
     old = LatencyTable.load(output) if resume and output.exists() else None
-    with Journal(output, resume=resume) as journal, progress_bar(f"blocks of {space}") as progress:
+    with Journal(output, resume=resume) as journal, progress_bar(f"blocks of {chosen.name}") as progress:
         rng = np.random.default_rng(seed)
         table = build_table(chosen, measured, resolutions=resolutions, rng=rng, progress=progress, resume_from=old, journal=journal)
         table.save(output)
@@ -122,19 +116,18 @@ def calibrate(
     from latency_tables import LatencyTable, calibrate_table
     from latency_tables.advice import advice_on_table
 
-    loaded, measured = LatencyTable.load(table), get_device(device, folders or ())
+    loaded, chosen, measured = LatencyTable.load(table), _space(space, classes), get_device(device, folders or ())
     target = table if output is None else output
     check_output(
         target,
         overwrite=overwrite or (output is None and loaded.correction is None),
         remedy="it is calibrated already: name another file with -o, or add --overwrite" if output is None else REMEDY,
     )
-    with progress_bar(f"networks of {space}") as progress:
+    with progress_bar(f"networks of {chosen.name}") as progress:
         rng = np.random.default_rng(seed)
-        calibrated = calibrate_table(
-            loaded, _space(space, classes), measured, nets=nets, resolutions=resolutions, rng=rng, progress=progress
-        )
+        calibrated = calibrate_table(loaded, chosen, measured, nets=nets, resolutions=resolutions, rng=rng, progress=progress)
     calibrated.save(target)
+    remark_version(loaded.conditions, calibrated.metadata["calibrated_with"], "The table's blocks were")
     report = {**_summary(calibrated), "table": str(target)}
     emit(report, json=json, render=lambda: _render(report), warnings=warn(advice_on_table(calibrated.metadata)))
 
@@ -161,15 +154,17 @@ def check(
 
     if plot is not None:
         check_output(plot, overwrite=overwrite)
-    loaded, measured = LatencyTable.load(table), get_device(device, folders or ())
-    with progress_bar(f"networks of {space}") as progress:
+    loaded, chosen, measured = LatencyTable.load(table), _space(space, classes), get_device(device, folders or ())
+    with progress_bar(f"networks of {chosen.name}") as progress:
         rng = np.random.default_rng(seed)
-        found = check_table(loaded, _space(space, classes), measured, nets=nets, resolutions=resolutions, rng=rng, progress=progress)
+        found = check_table(loaded, chosen, measured, nets=nets, resolutions=resolutions, rng=rng, progress=progress)
     if plot is not None:
         from latency_tables.plot import save_check_plot
 
-        save_check_plot(found, plot, title=f"{space} on {measured.name}")
-    report = {**_figures(found), "table": str(table), "device": measured.name, "networks": _networks(found)}
+        save_check_plot(found, plot, title=f"{chosen.name} on {measured.name}")
+    conditions = None if found.conditions is None else found.conditions.to_json()
+    remark_version(loaded.conditions, conditions["runtime_version"] if conditions else None, "The table's blocks were")
+    report = {**_figures(found), "table": str(table), "device": measured.name, "conditions": conditions, "networks": _networks(found)}
     emit(report, json=json, render=lambda: _render_check(report), warnings=warn(advice_on_check(found)))
 
 
@@ -203,7 +198,8 @@ def _summary(table: LatencyTable) -> dict[str, Any]:
     """A table's metadata with the number of its blocks."""
     rest = {key: value for key, value in table.metadata.items() if key != "networks"}
     calibration = table.metadata.get("calibration")
-    return {**rest, "calibration": calibration, "blocks": len(table), "kinds": table.rows["kind"].value_counts().to_dict()}
+    about = {"conditions": table.conditions.to_json(), "calibration": calibration}
+    return {**rest, **about, "blocks": len(table), "kinds": table.rows["kind"].value_counts().to_dict()}
 
 
 def _figures(found: TableCheck) -> dict[str, Any]:
@@ -229,6 +225,7 @@ def _render(report: dict[str, Any]) -> RenderableType:
     lines = {
         "table": Name(report["table"]),
         "device": _device(device, report["runtime_version"]),
+        "latencies are of": format_conditions(report["conditions"]),
         "processor": report["processor"],
         "date": report["date"],
         "blocks": f"{report['blocks']} ({kinds})",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ofa.cli.console import JsonOption, emit, warn
+from ofa.cli.console import JsonOption, emit, format_conditions, warn
 from ofa.cli.outputs import OverwriteOption, check_output
 from ofa.cli.sheets import Name, facts
 
@@ -28,7 +28,10 @@ def import_group() -> typer.Typer:
 
 def mit_yaml(
     files: Annotated[list[Path], typer.Argument(metavar="FILES", help="Lookup tables as MIT publishes them, one for each image size.")],
-    space: Annotated[str, typer.Option("--space", metavar="SPACE", help="Name of the space that they were measured for.")],
+    space: Annotated[
+        str,
+        typer.Option("--space", metavar="SPACE", help="The space that they were measured for: a name, a space file, or module:attribute."),
+    ],
     device: Annotated[str, typer.Option("--device", metavar="NAME", help="Any name for what they were measured on.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="TABLE", help="Where to write the table.")],
     precision: Annotated[str, typer.Option(help="Number format that their publisher says; the files do not.")] = "fp32",
@@ -56,6 +59,7 @@ def _render(report: dict[str, Any]) -> RenderableType:
     lines = {
         "table": Name(report["table"]),
         "device": f"{device['name']}, measured by others: {device['precision']}, batch {device['batch']}",
+        "latencies are of": format_conditions(report["conditions"]),
         "blocks": f"{report['blocks']} ({kinds})",
         **{f"resolutions of {space}": ", ".join(map(str, sizes)) for space, sizes in report["spaces"].items()},
         **{source["name"]: f"sha256 {source['sha256']}" for source in report["sources"]},

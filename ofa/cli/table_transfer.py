@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ofa.cli.console import JsonOption, emit, format_ms, format_percent, progress_bar, warn
+from ofa.cli.console import JsonOption, emit, format_conditions, format_ms, format_percent, progress_bar, warn
 from ofa.cli.devices import DeviceOption, FoldersOption
 from ofa.cli.outputs import OverwriteOption, check_output
 from ofa.cli.sheets import Name, facts
@@ -26,7 +26,9 @@ __all__ = ["transfer"]
 
 def transfer(
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A latency table of another device.")],
-    space: Annotated[str, typer.Option("--space", metavar="SPACE", help="Name of the space that it was built for.")],
+    space: Annotated[
+        str, typer.Option("--space", metavar="SPACE", help="The space that it was built for: a name, a space file, or module:attribute.")
+    ],
     device: DeviceOption,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="TABLE", help="Where to write the new device's table.")],
     nets: Annotated[int, typer.Option(help="Whole networks to time on the new device.")] = 10,
@@ -85,6 +87,7 @@ def _render(report: dict[str, Any]) -> RenderableType:
     lines = {
         "table": Name(report["table"]),
         "device": report["device"]["name"],
+        "latencies are of": format_conditions(report["conditions"]),
         "estimated from": f"{estimated['nets']} networks and the table of {estimated['source']['device']['name']}",
         "blocks": str(report["blocks"]),
         **{f"resolutions of {space}": ", ".join(map(str, sizes)) for space, sizes in report["spaces"].items()},

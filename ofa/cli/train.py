@@ -137,7 +137,7 @@ def train_recipe(
             selection=splits.selection,
             world=world,
             state=state,
-            progress=stack.enter_context(_bar(f"training {recipe.space}", world)),
+            progress=stack.enter_context(_bar(f"training {supernet.space.name}", world)),
             on_metrics=writer.on_metrics,
             on_state=writer.on_state,
             on_setback=writer.on_setback,
@@ -147,7 +147,7 @@ def train_recipe(
         training.save_run(output, supernet, own, metrics)
     return {
         "run": str(output),
-        "space": recipe.space,
+        "space": supernet.space.name,
         "data": recipe.data,
         "train_images": len(splits.train),
         "selection_images": len(splits.selection),

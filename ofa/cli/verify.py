@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ofa.cli.budgets import LatencyOption
-from ofa.cli.console import JsonOption, console, emit, format_ms, progress_bar
-from ofa.cli.devices import DeviceOption, FoldersOption
+from ofa.cli.console import JsonOption, console, emit, format_conditions, format_ms, progress_bar
+from ofa.cli.devices import DeviceOption, FoldersOption, remark_version
 from ofa.cli.sheets import facts
+from ofa.cli.spaces import OwnSpaceOption, check_named, named
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from devices import Device
+    from ofa.export.card import Card
+    from search.verify import Verification
 
 __all__ = ["register", "verify"]
 
@@ -30,6 +35,7 @@ def verify(
     device: DeviceOption,
     latency: LatencyOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the inputs.")] = 0,
+    space: OwnSpaceOption = None,
     folders: FoldersOption = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a measurement that is on the bundle's card already.")] = False,
     json: JsonOption = False,
@@ -47,15 +53,18 @@ def verify(
     from search.verify import verify as run
 
     measured = get_device(device, folders or ())
+    wanted = named(space)
     loaded = load_bundle(bundle)
+    check_named(wanted, loaded.space, f"'{bundle}'")
     subject = subject_of_bundle(loaded, measured, latency)
     with progress_bar(f"timing on {measured.name}") as progress:
         (found,) = run([subject], measured, rng=np.random.default_rng(seed), progress=progress)
     earlier = loaded.card.measured_ms
     noted = loaded.card.device in (None, measured.name) and (earlier is None or overwrite)
+    report = {**found.to_json(), "promised_under": loaded.card.conditions, "noted": noted}
+    _remark(loaded.card, found, measured)
     if noted:
-        loaded.note_measurement(measured.name, found.timing.median_ms)
-    report = {**found.to_json(), "noted": noted}
+        loaded.note_measurement(measured.name, found.timing.median_ms, report["conditions"])
     emit(report, json=json, render=lambda: _render(report))
     if not noted and earlier is not None:
         console.print(f"ofa: the card keeps its earlier {format_ms(earlier)}; add --overwrite to note this measurement", soft_wrap=True)
@@ -66,6 +75,23 @@ def verify(
         )
 
 
+def _remark(card: Card, found: Verification, device: Device) -> None:
+    """Say on stderr in what the promise of a card and a measurement are of different conditions."""
+    from devices import Conditions
+    from search.verify import other_settings
+
+    other = other_settings(card, device)
+    if other is not None:
+        console.print(
+            f"The card's promise of {format_ms(card.latency_ms or 0)} is not compared: it is of {other.words}; "
+            "specialize from a front of these settings, or verify with those.",
+            highlight=False,
+        )
+    elif found.promise is not None and found.conditions is not None and card.conditions is not None:
+        promised = Conditions.from_json(card.conditions)
+        remark_version(promised, found.conditions.runtime_version, "The blocks behind the card's promise were")
+
+
 def _render(report: dict[str, Any]) -> RenderableType:
     rows = []
     if report["latency_ms"] is not None:
@@ -74,6 +100,7 @@ def _render(report: dict[str, Any]) -> RenderableType:
             words = "holds" if report["within_interval"] else "does not hold"
             rows.append(("interval", f"{format_ms(report['latency_low_ms'])} .. {format_ms(report['latency_high_ms'])}, {words}"))
     rows.append(("measured", f"{format_ms(report['measured_ms'])} (median of {report['timing']['repeats']})"))
+    rows.append(("timed as", format_conditions(report["conditions"])))
     if report["error"] is not None:
         rows.append(("measured against promised", f"{100 * report['error']:+.1f} %"))
     if report["within_budget"] is not None:

@@ -28,10 +28,11 @@ from ofa.blocks import PlacedBlock, assemble, build_empty
 from ofa.cost import costs
 from ofa.errors import ExportError, FileError, WeightsError
 from ofa.export.card import Card
-from ofa.export.onnx import export, verify_outputs
-from ofa.families import get_space, lower
+from ofa.export.onnx import OPSET, export, verify_outputs
+from ofa.families import lower, named_space, save_arch
 from ofa.files import unwritable, write_json
-from ofa.weights import check_finite, check_names, read_weights, write_weights
+from ofa.space import Space
+from ofa.weights import check_finite, check_names, read_weights, space_header, write_weights
 
 __all__ = ["ENGINES", "Bundle", "load_bundle", "write_bundle"]
 
@@ -48,6 +49,7 @@ class Bundle:
 
     Attributes:
         folder: where it is.
+        space: what the network is of, for as many classes.
         arch: the network.
         card: what is known of it.
         class_names: one name a class, in the order of the logits.
@@ -55,6 +57,7 @@ class Bundle:
     """
 
     folder: Path
+    space: Space
     arch: Arch
     card: Card
     class_names: tuple[str, ...]
@@ -74,7 +77,7 @@ class Bundle:
     @property
     def metadata(self) -> dict[str, str]:
         """What the files of the network carry: arch, classes and normalization, as text."""
-        return _header(self.arch, self.class_names, self.mean, self.std)
+        return _header(self.space, self.arch, self.class_names, self.mean, self.std)
 
     @property
     def input_shape(self) -> tuple[int, int, int, int]:
@@ -88,19 +91,20 @@ class Bundle:
             WeightsError: the weights are damaged, not finite, or not those of the arch.
         """
         weights = read_weights(self.folder / _WEIGHTS, kind=_KIND)
-        network = _skeleton(lower(get_space(self.arch.space, len(self.class_names)), self.arch))
+        network = _skeleton(lower(self.space, self.arch))
         _check_tensors(weights.tensors, network, f"'{weights.path}'")
         check_finite(weights.tensors, f"'{weights.path}'")
         # Copies, because tensors lie in the file at any address, and oneDNN's kernels for unaligned weights round otherwise.
         network.load_state_dict({name: tensor.clone() for name, tensor in weights.tensors.items()}, assign=True)
         return network.eval()
 
-    def note_measurement(self, device: str, measured_ms: float) -> Bundle:
+    def note_measurement(self, device: str, measured_ms: float, conditions: Mapping[str, Any] | None = None) -> Bundle:
         """Write a measured latency to the card and return the bundle with it.
 
         Args:
             device: name of the device; it must be the one that the card's promise is of, if there is one.
             measured_ms: latency of one call.
+            conditions: what it holds under, as JSON values.
 
         Raises:
             ExportError: the card promises a latency on another device.
@@ -111,7 +115,7 @@ class Bundle:
                 f"a card must be of one device, but '{self.folder / _CARD}' is of {self.card.device} and the measurement of {device}; "
                 "specialize a bundle for that device"
             )
-        card = replace(self.card, device=device, measured_ms=measured_ms)
+        card = replace(self.card, device=device, measured_ms=measured_ms, measured_conditions=conditions)
         write_json(card.to_json(), self.folder / _CARD)
         return replace(self, card=card)
 
@@ -122,11 +126,13 @@ def write_bundle(
     arch: Arch,
     card: Card,
     *,
+    space: Space | None = None,
     class_names: Sequence[str],
     mean: Sequence[float],
     std: Sequence[float],
     generator: torch.Generator,
     dynamic_batch: bool = False,
+    opset: int = OPSET,
 ) -> Bundle:
     """Write a bundle, all or nothing; a bundle that is already there is replaced, with its engines.
 
@@ -135,31 +141,35 @@ def write_bundle(
         network: of ``arch``, with storage of its own (``Supernet.extract``); left as it is.
         arch: the network's arch.
         card: what was measured; the four costs are counted here and need not be given.
+        space: what ``arch`` is of; None for the one of ofa that it names, for as many classes.
         class_names: one name a class, in the order of the logits.
         mean: of each colour channel on the scale 0..1, subtracted from the images.
         std: of each colour channel on the scale 0..1, the images are divided by it.
         generator: where the random input comes from by which ``network.onnx`` is checked against ``network``.
         dynamic_batch: whether ``network.onnx`` leaves the batch open; otherwise it takes one image.
+        opset: version of its operators.
 
     Raises:
         WeightsError: ``network`` is not the network of ``arch``, or holds weights that are not finite.
         ExportError: it cannot be exported, ONNX Runtime computes something else, or ``mean`` or ``std`` do not fit its input.
         FileError: the folder cannot be written, or there is something else than a bundle.
     """
-    lowered = lower(get_space(arch.space, len(class_names)), arch)
+    space = named_space(arch.space, len(class_names)) if space is None else space
+    lowered = lower(space, arch)
+    _check_classes(space, class_names)
     _check_channels(lowered[0].block.in_channels, mean, std)
     tensors = network.state_dict()
     _check_tensors(tensors, _skeleton(lowered), f"the network of a bundle of {arch.space}")
     check_finite(tensors, f"the network of a bundle of {arch.space}")
     counted: dict[str, Any] = dict(costs(lowered))
     card = replace(card, **counted)
-    header = _header(arch, class_names, mean, std)
+    header = _header(space, arch, class_names, mean, std)
     with _replacing_bundle(Path(folder)) as temporary:
-        bundle = _bundle(temporary, arch, card, header)
-        arch.save(temporary / _ARCH)
+        bundle = _bundle(temporary, space, arch, card, header)
+        save_arch(arch, space, temporary / _ARCH)
         write_json(card.to_json(), temporary / _CARD)
         write_weights(tensors, temporary / _WEIGHTS, header)
-        export(network, bundle.input_shape, bundle.onnx_path, metadata=header, dynamic_batch=dynamic_batch)
+        export(network, bundle.input_shape, bundle.onnx_path, metadata=header, dynamic_batch=dynamic_batch, opset=opset)
         verify_outputs(network, bundle.onnx_path, bundle.input_shape, generator=generator)
         bundle.engines.mkdir()
     return replace(bundle, folder=Path(folder))
@@ -177,9 +187,10 @@ def load_bundle(folder: str | os.PathLike[str]) -> Bundle:
     if missing:
         raise FileError(f"'{source}' must be a bundle, but has no {', '.join(missing)}; write one with: ofa specialize")
     arch, card = Arch.load(source / _ARCH), Card.load(source / _CARD)
-    header = read_weights(source / _WEIGHTS, kind=_KIND).metadata
+    weights = read_weights(source / _WEIGHTS, kind=_KIND)
+    header = weights.metadata
     try:
-        bundle = _bundle(source, arch, card, header)
+        bundle = _bundle(source, weights.space(), arch, card, header)
         written_for = Arch.from_json(json.loads(header["arch"]))
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(
@@ -193,12 +204,11 @@ def load_bundle(folder: str | os.PathLike[str]) -> Bundle:
     return bundle
 
 
-def _header(arch: Arch, class_names: Sequence[str], mean: Sequence[float], std: Sequence[float]) -> dict[str, str]:
+def _header(space: Space, arch: Arch, class_names: Sequence[str], mean: Sequence[float], std: Sequence[float]) -> dict[str, str]:
     """What both files of the network carry, as text."""
     return {
         "kind": _KIND,
-        "space": arch.space,
-        "num_classes": str(len(class_names)),
+        **space_header(space),
         "resolution": str(arch.resolution),
         "arch": json.dumps(arch.to_json()),
         "class_names": json.dumps(list(class_names)),
@@ -207,9 +217,9 @@ def _header(arch: Arch, class_names: Sequence[str], mean: Sequence[float], std: 
     }
 
 
-def _bundle(folder: Path, arch: Arch, card: Card, header: Mapping[str, str]) -> Bundle:
+def _bundle(folder: Path, space: Space, arch: Arch, card: Card, header: Mapping[str, str]) -> Bundle:
     class_names, mean, std = (tuple(json.loads(header[key])) for key in ("class_names", "mean", "std"))
-    return Bundle(folder=folder, arch=arch, card=card, class_names=class_names, mean=mean, std=std)
+    return Bundle(folder=folder, space=space, arch=arch, card=card, class_names=class_names, mean=mean, std=std)
 
 
 def _skeleton(lowered: tuple[PlacedBlock, ...]) -> nn.Sequential:
@@ -219,6 +229,14 @@ def _skeleton(lowered: tuple[PlacedBlock, ...]) -> nn.Sequential:
 
 def _check_tensors(tensors: Mapping[str, torch.Tensor], network: nn.Module, source: str) -> None:
     check_names(source, {name: tensor.shape for name, tensor in tensors.items()}, network.state_dict())
+
+
+def _check_classes(space: Space, class_names: Sequence[str]) -> None:
+    if len(class_names) != space.num_classes:
+        raise ExportError(
+            f"each of the network's {space.num_classes} classes must have a name, but class_names has {len(class_names)}; give those "
+            "of its data"
+        )
 
 
 def _check_channels(channels: int, mean: Sequence[float], std: Sequence[float]) -> None:

@@ -12,7 +12,9 @@ from ofa.files import read_json
 
 __all__ = ["SCHEMA", "Card"]
 
-SCHEMA = 1
+SCHEMA = 2
+
+_NO_NUMBERS = ("device", "conditions", "measured_conditions", "provenance")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +26,8 @@ class Card:
         latency_ms: promised latency of one image, with the interval from ``latency_low_ms`` to ``latency_high_ms``.
         measured_ms: measured latency.
         device: name of the device of the latencies.
+        conditions: what the promised latency holds under, as JSON values of ``devices.Conditions``.
+        measured_conditions: what ``measured_ms`` holds under, likewise.
         macs: multiply-accumulates for one image.
         params: learned parameters.
         weight_bytes: bytes of its weights as they ship.
@@ -40,6 +44,8 @@ class Card:
     latency_high_ms: float | None = None
     measured_ms: float | None = None
     device: str | None = None
+    conditions: Mapping[str, Any] | None = None
+    measured_conditions: Mapping[str, Any] | None = None
     macs: int | None = None
     params: int | None = None
     weight_bytes: int | None = None
@@ -48,7 +54,7 @@ class Card:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if name in ("device", "provenance") or value is None:
+            if name in _NO_NUMBERS or value is None:
                 continue
             if (
                 isinstance(value, bool)

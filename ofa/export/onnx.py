@@ -12,6 +12,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +30,31 @@ from ofa.export.operators import GraphWriter
 from ofa.export.tracing import FEATURES, INPUT, LOGITS, write_calls
 from ofa.files import replacing
 from ofa.modes import evaluating
+from ofa.opsets import IR_VERSION, NEWEST_OPSET, OLDEST_OPSET, OPSET, ir_version_for
 
-__all__ = ["INPUT", "IR_VERSION", "OPSET", "at_size", "export", "to_half", "to_model", "verify_outputs"]
-
-OPSET = 18
-"""Version of the ONNX operators: holds all that the networks need, and runtimes since 2023 read it."""
-
-IR_VERSION = 10
-"""Version of the ONNX file format: the newest that every runtime of this project reads, TensorRT 10.9 included."""
+__all__ = ["INPUT", "IR_VERSION", "OPSET", "at_size", "batch_of", "export", "to_half", "to_model", "verify_outputs"]
 
 _BATCH = "batch"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Versions:
+    """Of the operators and of the file format."""
+
+    opset: int
+    ir_version: int
+
+    @classmethod
+    def of(cls, opset: int, ir_version: int | None) -> _Versions:
+        if not OLDEST_OPSET <= opset <= NEWEST_OPSET:
+            raise ExportError(f"an opset must be within {OLDEST_OPSET} and {NEWEST_OPSET}, but is {opset}; leave it out for {OPSET}")
+        oldest = ir_version_for(opset)
+        if ir_version is not None and not oldest <= ir_version <= onnx.IR_VERSION:
+            raise ExportError(
+                f"the IR version of a file of opset {opset} must be within {oldest} and {onnx.IR_VERSION}, but is {ir_version}; "
+                "leave it out for the oldest"
+            )
+        return cls(opset=opset, ir_version=oldest if ir_version is None else ir_version)
 
 
 def to_model(
@@ -46,6 +63,8 @@ def to_model(
     *,
     metadata: Mapping[str, str] | None = None,
     dynamic_batch: bool = False,
+    opset: int = OPSET,
+    ir_version: int | None = None,
 ) -> onnx.ModelProto:
     """The ONNX model of a network or block in evaluation mode.
 
@@ -56,11 +75,14 @@ def to_model(
             ``output`` if it still has pixels.
         metadata: keys and values that the file carries (``metadata_props``).
         dynamic_batch: whether B is left open in the file.
+        opset: version of the ONNX operators; the default is the oldest that has all of them, so that old runtimes read the file.
+        ir_version: version of the file format; None for the oldest that goes with ``opset``.
 
     Raises:
-        ExportError: the network has an operation without a handler, cannot be traced, or does not fit ``input_shape``.
+        ExportError: the network has an operation without a handler, cannot be traced, or does not fit ``input_shape``; or a version
+            is none that can be written, or older than an operator of the network.
     """
-    model = _build_model(network, input_shape, metadata or {}, dynamic_batch)
+    model = _build_model(network, input_shape, metadata or {}, dynamic_batch, _Versions.of(opset, ir_version))
     _check(model)
     return model
 
@@ -72,9 +94,12 @@ def export(
     *,
     metadata: Mapping[str, str] | None = None,
     dynamic_batch: bool = False,
+    opset: int = OPSET,
+    ir_version: int | None = None,
 ) -> None:
     """Write the network or block as an ONNX file, all or nothing; arguments and errors as ``to_model``, or FileError."""
-    data = _build_model(network, input_shape, metadata or {}, dynamic_batch).SerializeToString()
+    versions = _Versions.of(opset, ir_version)
+    data = _build_model(network, input_shape, metadata or {}, dynamic_batch, versions).SerializeToString()
     _check(data)  # the bytes, because serializing 30 MB twice takes longer than tracing the network
     with replacing(path) as temporary:
         temporary.write_bytes(data)
@@ -123,6 +148,20 @@ def verify_outputs(
     return difference
 
 
+def batch_of(path: str | os.PathLike[str]) -> int | None:
+    """Images in one call of a network's file; None if that is left open.
+
+    Raises:
+        ExportError: the file cannot be read, or is none of a network of images.
+    """
+    try:
+        model = onnx.load(os.fspath(path), load_external_data=False)
+        return model.graph.input[0].type.tensor_type.shape.dim[0].dim_value or None
+    except Exception as error:  # those of protobuf, onnx and the system have no common base
+        reason = " ".join(str(error).split()) or "it is damaged"
+        raise ExportError(f"'{path}' must be an ONNX file of a network, but cannot be read: {reason}; export the network again") from error
+
+
 def at_size(model: onnx.ModelProto, size: int) -> onnx.ModelProto:
     """A copy of an exported model whose input has another size in pixels; a model without pixels in its input is copied as it is.
 
@@ -139,7 +178,7 @@ def at_size(model: onnx.ModelProto, size: int) -> onnx.ModelProto:
         return resized
     for each in pixels:
         each.dim_value = size
-    output = _infer_output(graph, graph.output[0].name)
+    output = _infer_output(graph, graph.output[0].name, _versions_of(model))
     del graph.output[:]
     graph.output.append(output)
     return resized
@@ -176,37 +215,64 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
 # -- from nodes to a model --------------------------------------------------------------------------------------------
 
 
-def _build_model(network: nn.Module, input_shape: tuple[int, ...], metadata: Mapping[str, str], dynamic_batch: bool) -> onnx.ModelProto:
+def _build_model(
+    network: nn.Module, input_shape: tuple[int, ...], metadata: Mapping[str, str], dynamic_batch: bool, versions: _Versions
+) -> onnx.ModelProto:
     shape: list[int | str] = [_BATCH if dynamic_batch else input_shape[0], *input_shape[1:]]
-    model = _empty_model(type(network).__name__)
+    model = _empty_model(type(network).__name__, versions)
     helper.set_model_props(model, dict(metadata))
     graph = model.graph
     graph.input.append(helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, shape))
     result = write_calls(GraphWriter(graph), network)
-    output = _infer_output(graph, result)
+    _check_operators(graph, versions.opset)
+    output = _infer_output(graph, result, versions)
     output.name = LOGITS if len(output.type.tensor_type.shape.dim) == 2 else FEATURES
     _rename_output(graph, result, output.name)
     graph.output.append(output)
     return model
 
 
-def _empty_model(name: str) -> onnx.ModelProto:
+def _empty_model(name: str, versions: _Versions) -> onnx.ModelProto:
     return helper.make_model(
         onnx.GraphProto(name=name),
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=IR_VERSION,
+        opset_imports=[helper.make_opsetid("", versions.opset)],
+        ir_version=versions.ir_version,
         producer_name="ofa",
         producer_version=__version__,
     )
 
 
-def _infer_output(graph: onnx.GraphProto, result: str) -> onnx.ValueInfoProto:
+def _versions_of(model: onnx.ModelProto) -> _Versions:
+    return _Versions(opset=model.opset_import[0].version, ir_version=model.ir_version)
+
+
+def _check_operators(graph: onnx.GraphProto, opset: int) -> None:
+    first = _first_opsets()
+    for node in graph.node:
+        if first[node.op_type] > opset:
+            raise ExportError(
+                f"all operators of a network must be in the opset of its file, but {node.op_type} came with opset {first[node.op_type]} "
+                f"and opset {opset} is asked for; ask for {first[node.op_type]} or a newer one"
+            )
+
+
+@lru_cache(maxsize=1)
+def _first_opsets() -> dict[str, int]:
+    """By operator the opset that it came with."""
+    first: dict[str, int] = {}
+    for schema in onnx.defs.get_all_schemas_with_history():
+        if not schema.domain:
+            first[schema.name] = min(schema.since_version, first.get(schema.name, schema.since_version))
+    return first
+
+
+def _infer_output(graph: onnx.GraphProto, result: str, versions: _Versions) -> onnx.ValueInfoProto:
     """Type and shape of ``result``, inferred on a model whose constants are inputs, so that no weights are copied for it."""
     output = onnx.ValueInfoProto()
     if result == INPUT:
         output.CopyFrom(graph.input[0])
         return output
-    model = _empty_model("shapes")
+    model = _empty_model("shapes", versions)
     model.graph.node.extend(graph.node)
     model.graph.input.extend(graph.input)
     model.graph.input.extend(helper.make_tensor_value_info(each.name, each.data_type, list(each.dims)) for each in graph.initializer)

@@ -1,33 +1,52 @@
-"""The families of networks, the named spaces, and the lowering of an arch to the blocks it is built of.
+"""The families of networks, the named spaces, finding a space by what somebody typed, and the blocks that an arch is built of.
 
-A new family is one file with a space class, a function ``lower(space, arch)`` and its named spaces, entered below.
+A new family is one file with a space class, whose ``lower`` says what an arch is built of, and its named spaces, entered below. A
+class of one's own needs no entry: it is named as ``module:attribute``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import re
 from dataclasses import replace
 from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
-from ofa.arch import Arch
+from ofa.arch import SPACE_KEY, Arch
 from ofa.blocks import PlacedBlock
-from ofa.errors import SpaceError, nearest
+from ofa.errors import ArchError, SpaceError, nearest
 from ofa.families import mobilenet_v3, proxyless, resnet
+from ofa.families.deriving import derive
+from ofa.families.importing import import_space
 from ofa.families.mobilenet_v3 import MobileNetV3Space
 from ofa.families.proxyless import ProxylessSpace
 from ofa.families.resnet import ResNetSpace
+from ofa.files import read_json, write_json
 from ofa.space import Space
 
-__all__ = ["MobileNetV3Space", "ProxylessSpace", "ResNetSpace", "get_space", "lower", "space_names"]
-
-_LOWERINGS: dict[type[Space], Callable[[Any, Arch], tuple[PlacedBlock, ...]]] = {
-    MobileNetV3Space: mobilenet_v3.lower,
-    ProxylessSpace: proxyless.lower,
-    ResNetSpace: resnet.lower,
-}
+__all__ = [
+    "MobileNetV3Space",
+    "ProxylessSpace",
+    "ResNetSpace",
+    "Space",
+    "check_name",
+    "derive",
+    "get_space",
+    "is_space_file",
+    "load_arch",
+    "lower",
+    "named_space",
+    "save_arch",
+    "space_argument",
+    "space_names",
+    "stored_space",
+    "whole_of",
+]
 
 _SPACES: dict[str, Space] = {space.name: space for module in (mobilenet_v3, proxyless, resnet) for space in module.SPACES}
+_ATTRIBUTE = re.compile(r"[\w.]+:[\w.]+")
 
 
 def space_names() -> tuple[str, ...]:
@@ -35,16 +54,113 @@ def space_names() -> tuple[str, ...]:
     return tuple(_SPACES)
 
 
-def get_space(name: str, num_classes: int | None = None) -> Space:
-    """The space of that name, for ``num_classes`` classes (its own number by default).
+def get_space(text: str, num_classes: int | None = None) -> Space:
+    """The space that somebody names, for ``num_classes`` classes (its own number by default).
+
+    Args:
+        text: a name of ``space_names``, the path of a space file (``Space.save``, ``ofa space -o``), or ``module:attribute``, which is
+            imported: a space, or a function without arguments that makes one. Give only what the user typed, never what a file says:
+            for that there is ``stored_space``.
+        num_classes: length of the logits.
 
     Raises:
-        SpaceError: there is no such space; the message suggests the nearest.
+        SpaceError: there is no such space; the message suggests the nearest. Or what is there is none.
+        FileError: the file cannot be read.
     """
+    if text in _SPACES:
+        space = _SPACES[text]
+    elif is_space_file(text):
+        space = Space.load(text)
+        check_name(space, f"'{text}'")
+    elif _ATTRIBUTE.fullmatch(text):
+        space = import_space(text)
+        check_name(space, f"'{text}'")
+    else:
+        raise SpaceError(
+            f"'{text}' must be the name of a space, the path of a space file (.json) or module:attribute; {nearest(text, _SPACES)}"
+        )
+    return _with_classes(space, num_classes)
+
+
+def is_space_file(text: str) -> bool:
+    """Whether a text that names a space is taken as the path of a file."""
+    return text not in _SPACES and (text.endswith(".json") or Path(text).is_file())
+
+
+def named_space(name: str, num_classes: int | None = None) -> Space:
+    """The space of that name alone, for names that come from files: nothing is imported, no file is read; errors as ``get_space``."""
     if name not in _SPACES:
-        raise SpaceError(f"'{name}' must be the name of a space; {nearest(name, _SPACES)}")
-    space = _SPACES[name]
-    return space if num_classes is None else replace(space, num_classes=num_classes)
+        raise SpaceError(
+            f"'{name}' must be the name of a space that comes with ofa, because the file does not carry the space itself; give it "
+            f"with --space, or correct the name: {nearest(name, _SPACES)}"
+        )
+    return _with_classes(_SPACES[name], num_classes)
+
+
+def stored_space(carried: Any, name: str, num_classes: int | None, source: str) -> Space:
+    """The space of what a file holds; nothing is imported.
+
+    Args:
+        carried: the space that the file carries (``Space.to_json``); None for files of earlier versions, which only name it.
+        name: the space's name as the file says it.
+        num_classes: of what the file holds; None for the space's own number.
+        source: words for the file.
+
+    Raises:
+        SpaceError: it carries none and the name is unknown, or carries another space than it names, or one that cannot be read here.
+    """
+    if carried is None:
+        return named_space(name, num_classes)
+    space = Space.from_json(carried, source)
+    if space.name != name:
+        raise SpaceError(f"{source} must carry the space that it names, but names {name} and carries {space.name}; write it anew")
+    return _with_classes(space, num_classes)
+
+
+def whole_of(space: Space) -> Space:
+    """The named space that a space is a part of, for as many classes; else the space itself."""
+    named = _SPACES.get(space.name)
+    if named is None or not space.is_part_of(named, any_classes=True):
+        return space
+    return replace(named, num_classes=space.num_classes)
+
+
+def space_argument(space: Space) -> str:
+    """What to type for a space in a command: its name, or for one of one's own a place to put the path of its file."""
+    return space.name if space.name in _SPACES else f"{space.name}.space.json"
+
+
+def save_arch(arch: Arch, space: Space, path: str | os.PathLike[str]) -> None:
+    """Write an arch as a JSON file that carries its space, unless the name tells it.
+
+    Raises:
+        FileError: the folder cannot be written.
+    """
+    named = whole_of(space).name in _SPACES
+    write_json(arch.to_json() if named else {**arch.to_json(), SPACE_KEY: space.to_json()}, path)
+
+
+def load_arch(path: str | os.PathLike[str], space: Space) -> Arch:
+    """Read an arch for a space.
+
+    Raises:
+        FileError: the file cannot be read.
+        ArchError: it is no arch, or one of another space.
+    """
+    value = read_json(path)
+    arch = Arch.from_json(value)
+    if SPACE_KEY in value and arch.space == space.name:
+        _check_carried(value[SPACE_KEY], space, f"'{path}'")
+    space.check(arch)
+    return arch
+
+
+def _check_carried(value: Any, space: Space, source: str) -> None:
+    if not Space.from_json(value, source).is_part_of(space, any_classes=True):
+        raise ArchError(
+            f"an arch must be of the space that it is used in, but the one of {source} is of another that is called {space.name} too; take "
+            "an arch of this space, and give spaces names of their own"
+        )
 
 
 @lru_cache(maxsize=4096)
@@ -53,12 +169,54 @@ def lower(space: Space, arch: Arch) -> tuple[PlacedBlock, ...]:
 
     Raises:
         ArchError: ``arch`` is not a point of ``space``.
-        SpaceError: the space is of no known family.
+        SpaceError: the space does not say what its archs are built of, or its blocks do not fit each other.
     """
     space.check(arch)
-    lowering = _LOWERINGS.get(type(space))
-    if lowering is None:
+    placed = tuple(space.lower(arch))
+    _check_chain(space, arch, placed)
+    return placed
+
+
+def _with_classes(space: Space, num_classes: int | None) -> Space:
+    return space if num_classes is None or num_classes == space.num_classes else replace(space, num_classes=num_classes)
+
+
+def check_name(space: Space, source: str) -> None:
+    """Raise SpaceError if a space has the name of one of ofa's and other networks: archs, tables and weights say the name.
+
+    Args:
+        space: a space of one's own.
+        source: words for where it comes from.
+    """
+    if space.name in _SPACES and _with_classes(space, _SPACES[space.name].num_classes) != _SPACES[space.name]:
         raise SpaceError(
-            f"a space must be of a known family, but {space.name} is a {type(space).__name__}; enter its lowering in ofa.families"
+            f"a space of one's own must have a name of its own, but {source} has other networks than {space.name} and is called so too; "
+            "rename it"
         )
-    return lowering(space, arch)
+
+
+def _check_chain(space: Space, arch: Arch, placed: tuple[PlacedBlock, ...]) -> None:
+    """Whether every block fits the one before, which for a class of one's own is not certain."""
+    wrong = next((each for each in placed if not isinstance(each, PlacedBlock)), None)
+    if wrong is not None or not placed:
+        raise _unfit(space, "a tuple of PlacedBlock", "got nothing" if wrong is None else f"got {type(wrong).__name__}")
+    first, last = placed[0], placed[-1]
+    ends = {
+        "begin with the image's channels": (first.block.in_channels, space.in_channels),
+        "begin with the arch's resolution": (first.input_size, arch.resolution),
+        "end with a logit a class": (last.block.out_channels, space.num_classes),
+        "be at places of different names": (len({each.name for each in placed}), len(placed)),
+    }
+    for rule, (found, wanted) in ends.items():
+        if found != wanted:
+            raise _unfit(space, f"blocks that {rule}", f"there are {found} where {wanted} must be")
+    for before, after in pairwise(placed):
+        given = (before.block.out_channels, before.block.output_size(before.input_size))
+        taken = (after.block.in_channels, after.input_size)
+        if given != taken:
+            sizes = [f"{channels} channels of {size} px" for channels, size in (given, taken)]
+            raise _unfit(space, "blocks that fit each other", f"{before.name} gives {sizes[0]} and {after.name} takes {sizes[1]}")
+
+
+def _unfit(space: Space, rule: str, found: str) -> SpaceError:
+    return SpaceError(f"what {space.name} is built of must be {rule}, but {found}; correct {type(space).__name__}.lower")

@@ -14,7 +14,7 @@ from ofa.families.inverted_residuals import StagePlan, place_inverted_residuals
 from ofa.families.placing import Placer
 from ofa.space import Gene, Space, Stage
 
-__all__ = ["SPACES", "MobileNetV3Space", "lower", "make_space"]
+__all__ = ["SPACES", "MobileNetV3Space", "make_space"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,22 +33,22 @@ class MobileNetV3Space(Space):
     plans: tuple[StagePlan, ...]
     head_widths: tuple[int, int]
 
-    __hash__ = Space.__hash__
-
-
-def lower(space: MobileNetV3Space, arch: Arch) -> tuple[PlacedBlock, ...]:
-    """The blocks of ``arch``, from the image to the logits."""
-    placer = Placer(arch.resolution)
-    stem = space.stem_width
-    placer.place("stem.conv", ConvBlock(in_channels=3, out_channels=stem, kernel=3, stride=space.stem_stride, activation="h_swish"))
-    first = InvertedResidual(in_channels=stem, mid_channels=stem, out_channels=stem, kernel=3, expand=False, residual=True)
-    placer.place("stem.block", first)
-    channels = place_inverted_residuals(placer, stem, space.plans, arch)
-    expanded, mixed = space.head_widths
-    placer.place("head.expand", ConvBlock(in_channels=channels, out_channels=expanded, activation="h_swish"))
-    placer.place("head.mix", FeatureMix(in_channels=expanded, out_channels=mixed))
-    placer.place("classifier", Classifier(in_channels=mixed, out_channels=space.num_classes))
-    return placer.placed
+    def lower(self, arch: Arch) -> tuple[PlacedBlock, ...]:
+        """The blocks of ``arch``, from the image to the logits."""
+        self.check(arch)
+        placer = Placer(arch.resolution)
+        stem = self.stem_width
+        placer.place(
+            "stem.conv", ConvBlock(in_channels=self.in_channels, out_channels=stem, kernel=3, stride=self.stem_stride, activation="h_swish")
+        )
+        first = InvertedResidual(in_channels=stem, mid_channels=stem, out_channels=stem, kernel=3, expand=False, residual=True)
+        placer.place("stem.block", first)
+        channels = place_inverted_residuals(placer, stem, self.plans, arch)
+        expanded, mixed = self.head_widths
+        placer.place("head.expand", ConvBlock(in_channels=channels, out_channels=expanded, activation="h_swish"))
+        placer.place("head.mix", FeatureMix(in_channels=expanded, out_channels=mixed))
+        placer.place("classifier", Classifier(in_channels=mixed, out_channels=self.num_classes))
+        return placer.placed
 
 
 def make_space(
@@ -64,6 +64,7 @@ def make_space(
     expands: tuple[int, ...] = (3, 4, 6),
     depths: tuple[int, ...] = (2, 3, 4),
     num_classes: int = 1000,
+    in_channels: int = 3,
 ) -> MobileNetV3Space:
     """A MobileNetV3 space; the defaults are those of MIT's supernet of width 1.
 
@@ -79,6 +80,7 @@ def make_space(
         expands: ratios of depthwise to input channels to choose from.
         depths: numbers of blocks of a stage to choose from.
         num_classes: length of the logits.
+        in_channels: channels of the images.
     """
     activations: tuple[Activation, ...] = ("relu", "relu", "h_swish", "h_swish", "h_swish")
     squeeze_excite = (False, True, False, True, True)
@@ -92,6 +94,7 @@ def make_space(
         resolutions=resolutions,
         stages=(Stage(depths, genes),) * len(plans),
         num_classes=num_classes,
+        in_channels=in_channels,
         stem_width=make_divisible(stem[0] * width),
         stem_stride=stem[1],
         plans=plans,

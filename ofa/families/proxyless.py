@@ -10,7 +10,7 @@ from ofa.families.inverted_residuals import StagePlan, place_inverted_residuals
 from ofa.families.placing import Placer
 from ofa.space import Gene, Space, Stage
 
-__all__ = ["SPACES", "ProxylessSpace", "lower", "make_space"]
+__all__ = ["SPACES", "ProxylessSpace", "make_space"]
 
 _EPS = 1e-3
 
@@ -29,22 +29,22 @@ class ProxylessSpace(Space):
     plans: tuple[StagePlan, ...]
     head_width: int
 
-    __hash__ = Space.__hash__
-
-
-def lower(space: ProxylessSpace, arch: Arch) -> tuple[PlacedBlock, ...]:
-    """The blocks of ``arch``, from the image to the logits."""
-    placer = Placer(arch.resolution)
-    stem, first = space.stem_widths
-    placer.place("stem.conv", ConvBlock(in_channels=3, out_channels=stem, kernel=3, stride=2, activation="relu6", norm_eps=_EPS))
-    block = InvertedResidual(
-        in_channels=stem, mid_channels=stem, out_channels=first, kernel=3, activation="relu6", expand=False, norm_eps=_EPS
-    )
-    placer.place("stem.block", block)
-    channels = place_inverted_residuals(placer, first, space.plans, arch, norm_eps=_EPS)
-    placer.place("head.mix", ConvBlock(in_channels=channels, out_channels=space.head_width, activation="relu6", norm_eps=_EPS))
-    placer.place("classifier", Classifier(in_channels=space.head_width, out_channels=space.num_classes, pool=True))
-    return placer.placed
+    def lower(self, arch: Arch) -> tuple[PlacedBlock, ...]:
+        """The blocks of ``arch``, from the image to the logits."""
+        self.check(arch)
+        placer = Placer(arch.resolution)
+        stem, first = self.stem_widths
+        placer.place(
+            "stem.conv", ConvBlock(in_channels=self.in_channels, out_channels=stem, kernel=3, stride=2, activation="relu6", norm_eps=_EPS)
+        )
+        block = InvertedResidual(
+            in_channels=stem, mid_channels=stem, out_channels=first, kernel=3, activation="relu6", expand=False, norm_eps=_EPS
+        )
+        placer.place("stem.block", block)
+        channels = place_inverted_residuals(placer, first, self.plans, arch, norm_eps=_EPS)
+        placer.place("head.mix", ConvBlock(in_channels=channels, out_channels=self.head_width, activation="relu6", norm_eps=_EPS))
+        placer.place("classifier", Classifier(in_channels=self.head_width, out_channels=self.num_classes, pool=True))
+        return placer.placed
 
 
 def make_space(
@@ -59,6 +59,7 @@ def make_space(
     kernels: tuple[int, ...] = (3, 5, 7),
     depths: tuple[int, ...] = (2, 3, 4),
     num_classes: int = 1000,
+    in_channels: int = 3,
 ) -> ProxylessSpace:
     """A ProxylessNAS space; the defaults are those of MIT's supernet at multiplier 1.
 
@@ -73,6 +74,7 @@ def make_space(
         kernels: sizes of depthwise kernels to choose from.
         depths: numbers of blocks of a stage to choose from.
         num_classes: length of the logits.
+        in_channels: channels of the images.
     """
     genes = (Gene("kernel", kernels), Gene("expand", (3, 4, 6)))
     # The last stage is always one block deep.
@@ -82,6 +84,7 @@ def make_space(
         resolutions=resolutions,
         stages=stages,
         num_classes=num_classes,
+        in_channels=in_channels,
         stem_widths=(make_divisible(stem[0] * width), make_divisible(stem[1] * width)),
         plans=tuple(StagePlan(make_divisible(w * width), s, "relu6") for w, s in zip(widths, strides, strict=True)),
         head_width=make_divisible(head * width),

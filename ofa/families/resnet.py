@@ -9,7 +9,7 @@ from ofa.blocks import Bottleneck, Classifier, ConvBlock, MaxPool, PlacedBlock, 
 from ofa.families.placing import Placer
 from ofa.space import Gene, Space, Stage
 
-__all__ = ["SPACES", "ResNetSpace", "lower", "make_space"]
+__all__ = ["SPACES", "ResNetSpace", "make_space"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,34 +32,32 @@ class ResNetSpace(Space):
     stage_channels: tuple[int, ...]
     strides: tuple[int, ...]
 
-    __hash__ = Space.__hash__
-
-
-def lower(space: ResNetSpace, arch: Arch) -> tuple[PlacedBlock, ...]:
-    """The blocks of ``arch``, from the image to the logits."""
-    placer = Placer(arch.resolution)
-    channels = _place_stem(placer, space, arch)
-    for s, (base, stride, genes) in enumerate(zip(space.stage_channels, space.strides, arch.stages, strict=True)):
-        width = make_divisible(base * arch.network[f"stage_{s + 1}_width"])
-        for b, gene in enumerate(genes):
-            block = Bottleneck(
-                in_channels=channels,
-                mid_channels=make_divisible(round(width * gene["expand"])),
-                out_channels=width,
-                stride=stride if b == 0 else 1,
-                downsample=b == 0,
-            )
-            placer.place(f"stages.{s}.{b}", block)
-            channels = width
-    placer.place("classifier", Classifier(in_channels=channels, out_channels=space.num_classes, pool=True))
-    return placer.placed
+    def lower(self, arch: Arch) -> tuple[PlacedBlock, ...]:
+        """The blocks of ``arch``, from the image to the logits."""
+        self.check(arch)
+        placer = Placer(arch.resolution)
+        channels = _place_stem(placer, self, arch)
+        for s, (base, stride, genes) in enumerate(zip(self.stage_channels, self.strides, arch.stages, strict=True)):
+            width = make_divisible(base * arch.network[f"stage_{s + 1}_width"])
+            for b, gene in enumerate(genes):
+                block = Bottleneck(
+                    in_channels=channels,
+                    mid_channels=make_divisible(round(width * gene["expand"])),
+                    out_channels=width,
+                    stride=stride if b == 0 else 1,
+                    downsample=b == 0,
+                )
+                placer.place(f"stages.{s}.{b}", block)
+                channels = width
+        placer.place("classifier", Classifier(in_channels=channels, out_channels=self.num_classes, pool=True))
+        return placer.placed
 
 
 def _place_stem(placer: Placer, space: ResNetSpace, arch: Arch) -> int:
     """Two convolutions, a third in between with a shortcut if the stem is deep, and max pooling; returns the channels after it."""
     inner = _inner_channels(space.stem_channels * arch.network["stem_inner_width"])
     width = make_divisible(space.stem_channels * arch.network["stem_width"])
-    placer.place("stem.first", ConvBlock(in_channels=3, out_channels=inner, kernel=3, stride=2))
+    placer.place("stem.first", ConvBlock(in_channels=space.in_channels, out_channels=inner, kernel=3, stride=2))
     if arch.network["stem_depth"] == 3:
         placer.place("stem.middle", ResidualConv(in_channels=inner, out_channels=inner))
     placer.place("stem.last", ConvBlock(in_channels=inner, out_channels=width, kernel=3))
@@ -88,6 +86,7 @@ def make_space(
     multipliers: tuple[float, ...] = (0.65, 0.8, 1.0),
     strides: tuple[int, ...] = (1, 2, 2, 2),
     num_classes: int = 1000,
+    in_channels: int = 3,
 ) -> ResNetSpace:
     """A ResNet-D space; the defaults are those of MIT's supernet.
 
@@ -101,6 +100,7 @@ def make_space(
         multipliers: of the width of the stem and of each stage, to choose from.
         strides: stride of each stage's first block.
         num_classes: length of the logits.
+        in_channels: channels of the images.
     """
     widths = [
         _width_gene("stem_inner_width", {m: _inner_channels(stem_channels * m) for m in multipliers}),
@@ -116,6 +116,7 @@ def make_space(
         stages=tuple(Stage(depth, (Gene("expand", expands),)) for depth in depths),
         network=(Gene("stem_depth", (2, 3)), *widths),
         num_classes=num_classes,
+        in_channels=in_channels,
         multipliers=multipliers,
         stem_channels=stem_channels,
         stage_channels=stage_channels,

@@ -15,10 +15,10 @@ from torch.nn import functional
 
 from ofa.arch import Arch
 from ofa.errors import SpaceError, WeightsError
-from ofa.families import get_space
+from ofa.families import named_space
 from ofa.interop.checkpoints import open_checkpoint, unwrapped_key
 from ofa.space import Space
-from ofa.weights import check_finite, read_weights, write_weights
+from ofa.weights import SPACE_KEY, check_finite, read_weights, space_header, write_weights
 
 __all__ = ["MitPredictor", "load_predictor"]
 
@@ -159,7 +159,7 @@ class MitPredictor:
         tensors = {}
         for index, (weight, bias) in enumerate(self._layers):
             tensors[f"{2 * index}.weight"], tensors[f"{2 * index}.bias"] = weight, bias
-        write_weights(tensors, path, {"kind": _KIND, "space": self.space.name})
+        write_weights(tensors, path, {"kind": _KIND, **space_header(self.space)})
 
 
 def load_predictor(path: str | os.PathLike[str], space: Space | None = None) -> MitPredictor:
@@ -175,13 +175,13 @@ def load_predictor(path: str | os.PathLike[str], space: Space | None = None) -> 
         WeightsError: the file is damaged or holds something else.
         SpaceError: the space has other choices than those that the predictor knows.
     """
-    named, tensors = _SPACE, {}
     if Path(path).suffix == ".safetensors":
         weights = read_weights(path, kind=_KIND)
-        named, tensors = weights.metadata["space"], dict(weights.tensors)
-    else:
-        tensors = {unwrapped_key(key): tensor for key, tensor in open_checkpoint(path).tensors.items()}
-    return MitPredictor(space or get_space(named), _layers(tensors, path))
+        # Files of earlier versions say a name alone.
+        stored = weights.space() if SPACE_KEY in weights.metadata else named_space(weights.metadata["space"])
+        return MitPredictor(space or stored, _layers(weights.tensors, path))
+    tensors = {unwrapped_key(key): tensor for key, tensor in open_checkpoint(path).tensors.items()}
+    return MitPredictor(space or named_space(_SPACE), _layers(tensors, path))
 
 
 def _layers(tensors: Mapping[str, Any], path: str | os.PathLike[str]) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:

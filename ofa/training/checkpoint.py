@@ -1,8 +1,8 @@
 """RUN: the folder of a training run.
 
-It holds ``config.toml``, ``data.parquet`` (which image was in which part), ``metrics.jsonl``, the states of a run that goes on in
-``checkpoints/``, and at the end ``supernet.safetensors``. Every file is whole or absent: a full disk or a killed process leaves the last
-good state.
+It holds ``config.toml``, ``space.json`` where the space is none of ofa's, ``data.parquet`` (which image was in which part),
+``metrics.jsonl``, the states of a run that goes on in ``checkpoints/``, and at the end ``supernet.safetensors``. Every file is whole or
+absent: a full disk or a killed process leaves the last good state.
 """
 
 from __future__ import annotations
@@ -11,27 +11,29 @@ import json
 import os
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ofa.errors import FileError, RecipeError, WeightsError
+from ofa.families import space_names
 from ofa.files import replacing
 from ofa.progress import Progress, silent
 from ofa.supernet import Supernet
 from ofa.training.evaluation import check_classes
 from ofa.training.metrics import EpochMetrics
 from ofa.training.places import anchored_recipe, as_in_run
-from ofa.training.recipe import Recipe
+from ofa.training.recipe import SPACE, Recipe
 from ofa.training.record import RECORD, DataRecord
 from ofa.training.run_data import RunData, data_of_run
 from ofa.training.state import TrainingState
 from ofa.training.tables import build
-from ofa.weights import read_weights, write_weights
+from ofa.weights import SPACE_KEY, Weights, read_weights, space_header, write_weights
 
 __all__ = [
     "CHECKPOINTS",
     "CONFIG",
     "METRICS",
+    "SPACE",
     "WEIGHTS",
     "Run",
     "append_metrics",
@@ -117,7 +119,7 @@ def save_state(folder: str | os.PathLike[str], recipe: Recipe, state: TrainingSt
     """
     place = Path(folder) / CHECKPOINTS
     _make_folder(place)
-    header = {"kind": "checkpoint", "space": recipe.space, "step": str(state.step), "values": json.dumps(state.values)}
+    header = {"kind": "checkpoint", **space_header(recipe.get_space()), "step": str(state.step), "values": json.dumps(state.values)}
     write_weights(state.tensors, place / f"{state.step:09d}.safetensors", {**header, "recipe": recipe.to_toml()})
     for old in _states(folder)[:-_KEPT]:
         old.unlink(missing_ok=True)
@@ -143,7 +145,7 @@ def continue_run(
     place = Path(folder)
     if not (place / CONFIG).is_file():
         raise FileError(f"a run that goes on must have {CONFIG}, but '{folder}' has none; begin one without --resume")
-    if own_recipe(folder, recipe) != Recipe.load(place / CONFIG):
+    if own_recipe(folder, recipe) != Recipe.load(place / CONFIG, imports=False):
         raise RecipeError(
             f"a run must go on with the recipe that it began with, but '{place / CONFIG}' is another; resume it without --set"
         )
@@ -158,14 +160,16 @@ def continue_run(
 
 
 def own_recipe(folder: str | os.PathLike[str], recipe: Recipe) -> Recipe:
-    """A recipe with the run's own lines for its images where both mean the same, though the current folder may be another.
+    """A recipe with the run's own lines for its images and its space where both mean the same, though the current folder may be another.
 
     Raises:
         FileError, RecipeError: the run's recipe or record cannot be read.
     """
     record = DataRecord.load(folder)
     typed = None if record is None else (record.facts.data.typed, record.facts.test_data.typed)
-    return as_in_run(recipe, Recipe.load(Path(folder) / CONFIG), typed)
+    own = Recipe.load(Path(folder) / CONFIG, imports=False)
+    recipe = as_in_run(recipe, own, typed)
+    return replace(recipe, space=own.space) if recipe.get_space() == own.get_space() else recipe
 
 
 def _forget(path: Path) -> None:
@@ -199,10 +203,10 @@ def _states(folder: str | os.PathLike[str]) -> list[Path]:
 def _read_state(path: Path, recipe: Recipe) -> TrainingState:
     weights = read_weights(path, kind="checkpoint")
     metadata = weights.metadata
-    if metadata.get("space") != recipe.space:
+    if not _is_of(weights, recipe):
         raise WeightsError(
-            f"a checkpoint must be of its recipe's space, but '{path}' is of {metadata.get('space')} and the recipe of {recipe.space}; "
-            "resume the run that made it"
+            f"a checkpoint must be of its recipe's space, but '{path}' is of {metadata.get('space')} and the recipe of "
+            f"{recipe.get_space().name}, which are others; resume the run that made it"
         )
     try:
         return TrainingState(int(metadata["step"]), dict(weights.tensors), json.loads(metadata["values"]))
@@ -247,19 +251,31 @@ def load_run(folder: str | os.PathLike[str]) -> Run:
         raise FileError(
             f"a run must have {WEIGHTS}, {CONFIG} and {METRICS}, but '{folder}' lacks {', '.join(missing)}; make one with: ofa train"
         )
-    recipe = Recipe.load(place / CONFIG)
+    recipe = Recipe.load(place / CONFIG, imports=False)
     supernet = Supernet.load(place / WEIGHTS)
-    if supernet.space.name != recipe.space:
+    if supernet.space != recipe.get_space(supernet.space.num_classes):
         raise WeightsError(
             f"the weights of a run must be of its recipe's space, but '{place / WEIGHTS}' is of {supernet.space.name} and the recipe of "
-            f"{recipe.space}; put the files of one run together"
+            f"{recipe.get_space().name}, which are others; put the files of one run together"
         )
     return Run(supernet, recipe, _read_metrics(place / METRICS), place)
 
 
+def _is_of(weights: Weights, recipe: Recipe) -> bool:
+    """Whether a state is of a recipe's space; one of an earlier version only says a name."""
+    space = recipe.get_space()
+    return weights.space() == space if SPACE_KEY in weights.metadata else weights.metadata.get("space") == space.name
+
+
 def _write_recipe(folder: str | os.PathLike[str], recipe: Recipe) -> None:
+    """Write the recipe, and the space where no name tells it: the run must be readable without what made the space."""
+    carried = Path(folder) / SPACE
+    if recipe.space in space_names():
+        carried.unlink(missing_ok=True)
+    else:
+        recipe.get_space().save(carried)
     with replacing(Path(folder) / CONFIG) as temporary:
-        temporary.write_text(anchored_recipe(recipe).to_toml(), encoding="utf-8")
+        temporary.write_text(anchored_recipe(recipe).to_toml(None if recipe.space in space_names() else SPACE), encoding="utf-8")
 
 
 def _write_metrics(folder: str | os.PathLike[str], metrics: Iterable[EpochMetrics]) -> None:

@@ -10,6 +10,8 @@ import torch
 from ofa.arch import Arch
 from ofa.calibrate import calibrate
 from ofa.data import Images
+from ofa.errors import DataError
+from ofa.families import space_argument
 from ofa.progress import Progress, silent
 from ofa.supernet import Supernet
 from ofa.training.distributed import ALONE, World
@@ -61,11 +63,12 @@ def train(
         The metrics of every epoch that was trained here.
 
     Raises:
-        DataError: the data has another number of classes than the supernet.
+        DataError: the data has another number of classes or of channels than the supernet.
         RecipeError: a phase beyond the space, or training that goes wrong again and again.
         WeightsError: a state of another space or recipe.
     """
     check_classes(supernet.space.num_classes, data.class_names)
+    _check_channels(supernet, data)
     was_training = supernet.training
     supernet.train().synchronize(world.size > 1)
     trainer = Trainer(supernet, recipe, data, world, progress, on_state, on_setback, sampler)
@@ -120,3 +123,12 @@ def _evaluated(trainer: Trainer, epoch: EpochMetrics, data: Images, selection: I
         middle_accuracy=accuracies["middle"],
         largest_accuracy=accuracies["largest"],
     )
+
+
+def _check_channels(supernet: Supernet, data: Images) -> None:
+    channels = len(data.normalization[0])
+    if channels != supernet.space.in_channels:
+        raise DataError(
+            f"images must have the channels of the space, but {supernet.space.name} has {supernet.space.in_channels} and the data "
+            f"{channels}; make a space of {channels} with: ofa space {space_argument(supernet.space)} --channels {channels} -o FILE.json"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
 from collections.abc import Container, Mapping, Sequence
@@ -13,8 +14,8 @@ import numpy as np
 import torch
 
 from ofa.data import Augmentation, ImageRule, Images, Splits, load_data, split
-from ofa.errors import FileError, RecipeError, SpaceError
-from ofa.families import get_space
+from ofa.errors import FileError, OfaError, RecipeError
+from ofa.families import get_space, is_space_file, space_names
 from ofa.progress import Progress, silent
 from ofa.space import Space
 from ofa.supernet import Supernet
@@ -24,7 +25,10 @@ from ofa.training.schedule import Span
 from ofa.training.step import Precision
 from ofa.training.tables import build, check_range, line_of, toml_lines
 
-__all__ = ["Phase", "Recipe"]
+__all__ = ["SPACE", "Phase", "Recipe"]
+
+SPACE = "space.json"
+"""The file in the folder of a run that carries its space, where that is none of ofa's."""
 
 Purpose = Literal["split", "weights", "training", "specialization"]
 _PURPOSES: tuple[Purpose, ...] = ("split", "weights", "training", "specialization")
@@ -35,7 +39,7 @@ class Recipe:
     """All that decides how a supernet is trained.
 
     Attributes:
-        space: name of the space.
+        space: the space: a name, the path of a space file, or ``module:attribute`` (see ``ofa.families.get_space``).
         data: the images: the name of a data set, a Parquet file, a folder, or ``module:attribute`` (see ``ofa.data.load_data``).
         phases: one after the other, each from the weights that the one before left.
         test_data: further images like ``data`` to test on; empty cuts the test part from ``data``.
@@ -107,10 +111,7 @@ class Recipe:
         for name in names:
             if names.count(name) > 1:
                 raise RecipeError(f"each phase must have a name of its own, but {names.count(name)} are called '{name}'; rename them")
-        try:
-            space = get_space(self.space)
-        except SpaceError as error:
-            raise RecipeError(f"space: {error}") from error
+        space = _known_space(self.space)
         for phase in self.phases:
             phase.restrict(space)
         if bool(self.test_data) == (self.fractions[2] > 0):
@@ -121,12 +122,12 @@ class Recipe:
 
     # -- what it makes ------------------------------------------------------------------------------------------------
 
-    def get_space(self, num_classes: int) -> Space:
-        """The space for as many classes as the data has."""
+    def get_space(self, num_classes: int | None = None) -> Space:
+        """The space, for as many classes as the data has."""
         return get_space(self.space, num_classes)
 
     def load_splits(self, progress: Progress = silent) -> Splits:
-        """The three parts of the data; the same for the same seed.
+        """The three parts of the data, read with the channels of the space; the same for the same seed.
 
         Raises:
             DataError: the data cannot be used.
@@ -156,7 +157,8 @@ class Recipe:
         Raises:
             DataError: the data cannot be used.
         """
-        data = load_data(self.data, unreadable=self.unreadable, rule=rule, known=known, progress=progress)
+        channels = self.get_space().in_channels
+        data = load_data(self.data, unreadable=self.unreadable, channels=channels, rule=rule, known=known, progress=progress)
         if not self.test_data:
             return data, None
         names = test_classes or data.class_names
@@ -180,21 +182,26 @@ class Recipe:
 
     # -- TOML ---------------------------------------------------------------------------------------------------------
 
-    def to_toml(self) -> str:
-        """The recipe as TOML that ``from_toml`` reads back."""
+    def to_toml(self, space: str | None = None) -> str:
+        """The recipe as TOML that ``from_toml`` reads back; ``space`` is said in place of its own, where that was put elsewhere."""
         lines = toml_lines(self, leave_out="phases")
+        if space is not None:
+            lines = [f"space = {json.dumps(space)}" if line.startswith("space = ") else line for line in lines]
         for phase in self.phases:
             lines += ["", "[[phases]]", *toml_lines(phase)]
         return "\n".join(lines) + "\n"
 
     @classmethod
-    def from_toml(cls, text: str, overrides: Sequence[str] = ()) -> Recipe:
+    def from_toml(cls, text: str, overrides: Sequence[str] = (), *, folder: Path | None = None, imports: bool = True) -> Recipe:
         """Read a recipe whose phases are listed as ``[[phases]]``, or made by the table of a method.
 
         Args:
             text: TOML with the attributes of a recipe; a table such as ``progressive_shrinking`` holds the arguments of that method.
             overrides: changes of the form ``key=value``; a dot leads into a table (``augmentation.shift=0.1``), and into a
                 phase by its name (``phases.kernel.epochs=3``).
+            folder: where a space file is looked for first; None for the working folder.
+            imports: whether a space ``module:attribute`` may be imported, because the user wrote the recipe. Otherwise ``space.json`` in
+                ``folder`` stands for it.
 
         Raises:
             RecipeError: not TOML, unknown or missing keys, impossible values.
@@ -205,6 +212,8 @@ class Recipe:
             raise RecipeError(f"a recipe must be TOML, but {error}; correct that line") from error
         for override in overrides:
             _override(table, override)
+        if isinstance(table.get("space"), str):
+            table["space"] = _place_of_space(table["space"], folder or Path(), imports)
         try:
             return build(cls, table, "the recipe", phases=_phases(table))
         except RecipeError as error:
@@ -214,15 +223,15 @@ class Recipe:
             raise RecipeError(f"line {line}: {error}") from error
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
-        """Read a TOML file; arguments and errors as of ``from_toml``, or FileError."""
+    def load(cls, path: str | os.PathLike[str], overrides: Sequence[str] = (), *, imports: bool = True) -> Recipe:
+        """Read a TOML file, whose folder may hold its space file; arguments and errors as of ``from_toml``, or FileError."""
         try:
             text = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             reason = (getattr(error, "strerror", None) or str(error)).lower()
             raise FileError(f"'{path}' must be a readable text file, but {reason}; check the path") from error
         try:
-            return cls.from_toml(text, overrides)
+            return cls.from_toml(text, overrides, folder=Path(path).parent, imports=imports)
         except RecipeError as error:
             raise RecipeError(f"{path}: {error}") from error
 
@@ -247,10 +256,28 @@ def _phases(table: dict[str, Any]) -> tuple[Phase, ...]:
 
 
 def _space_of(table: Mapping[str, Any]) -> Space:
+    return _known_space(str(table.get("space", "")))
+
+
+def _known_space(text: str) -> Space:
     try:
-        return get_space(str(table.get("space", "")))
-    except SpaceError as error:
+        return get_space(text)
+    except OfaError as error:
         raise RecipeError(f"space: {error}") from error
+
+
+def _place_of_space(text: str, folder: Path, imports: bool) -> str:
+    """The text by which a recipe's space is found from any folder."""
+    carried = (folder / SPACE).absolute()
+    if not imports and text not in space_names():
+        if carried.is_file():
+            return str(carried)
+        raise RecipeError(
+            f"the recipe of a run must say a space of ofa, or have {SPACE} beside it, but its space is '{text}', and nothing is imported "
+            "because a file says so; put the files of one run together"
+        )
+    beside = (folder / text).absolute()
+    return str(beside) if is_space_file(text) and beside.is_file() else text
 
 
 def _is_overridden(path: tuple[str | int, ...], overrides: Sequence[str]) -> bool:

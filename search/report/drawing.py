@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -11,6 +12,9 @@ from ofa.families import lower
 from ofa.space import Space
 
 __all__ = ["drawings"]
+
+_ELASTIC = re.compile(r"stages\.(\d+)\.(\d+)")
+"""The place of a block that has genes of its own."""
 
 _WORDS = {"squeeze_excite": "squeeze-excite", "residual": "residual", "downsample": "downsampling shortcut"}
 
@@ -50,9 +54,8 @@ def drawings(space: Space, archs: Sequence[Arch]) -> dict[str, Any]:
 
 def _with_genes(lowered: Iterable[PlacedBlock], arch: Arch) -> Iterable[tuple[PlacedBlock, dict[str, float]]]:
     for placed in lowered:
-        parts = placed.name.split(".")
-        elastic = parts[0] == "stages"
-        yield placed, dict(arch.stages[int(parts[1])][int(parts[2])]) if elastic else {}
+        elastic = _ELASTIC.fullmatch(placed.name)
+        yield placed, dict(arch.stages[int(elastic[1])][int(elastic[2])]) if elastic else {}
 
 
 def _described(placed: PlacedBlock, genes: dict[str, float]) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ofa.arch import Arch
-from ofa.families import get_space
 from ofa.space import Space
 from search.pareto import Floats
 from search.quantities import Quantity, best_along, costs_of_front, figures, floats_of
@@ -51,11 +50,11 @@ def front_page(front: Front, *, title: str | None = None) -> Page:
         title: by default the space and its devices.
 
     Raises:
-        SpaceError: the space of the front is not known here.
+        SpaceError: the space of the front is unknown here, or of a class that has not been imported.
         ArchError: a network is not of that space.
     """
     networks, metadata = front.networks, front.metadata
-    space = get_space(str(metadata["space"]), metadata.get("num_classes"))
+    space = front.space
     archs = [Arch.from_json(json.loads(text)) for text in networks["arch"]]
     costs = costs_of_front(networks, metadata)
     devices = [str(name) for name in metadata.get("devices", ())]
@@ -127,6 +126,7 @@ def _facts(front: Front, costs: Sequence[Quantity]) -> tuple[tuple[str, str], ..
     for cost in costs[:3]:
         values = floats_of(networks, cost.key) / cost.scale
         facts.append((cost.words, f"{figures(np.nanmin(values))} .. {figures(np.nanmax(values))} {cost.unit}".rstrip()))
+    facts += [(f"conditions on {name}", each.words) for name, each in front.conditions.items()]
     facts.append(("searched", str(metadata.get("date", ""))[:10]))
     return tuple((name, text) for name, text in facts if text)
 
@@ -145,14 +145,14 @@ def _residuals(metadata: Mapping[str, Any]) -> tuple[Residuals, ...]:
 
 def effects_of(front: Front, column: str) -> Effects | None:
     """Main effects of the genes of a front's networks on one of its columns; None if there are too few networks."""
-    space = get_space(str(front.metadata["space"]), front.metadata.get("num_classes"))
+    space = front.space
     archs = [Arch.from_json(json.loads(text)) for text in front.networks["arch"]]
     return main_effects(space, space.encode_all(archs), floats_of(front.networks, column))
 
 
 def heat_maps(front: Front) -> tuple[HeatMap, ...]:
     """The effects of genes on accuracy and on the first cost; none if there are too few networks."""
-    space = get_space(str(front.metadata["space"]), front.metadata.get("num_classes"))
+    space = front.space
     first = costs_of_front(front.networks, front.metadata)[0]
     found = []
     for column, words, unit, scale in (("accuracy", "accuracy", "points", 0.01), (first.key, first.words, first.unit, first.scale)):

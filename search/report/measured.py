@@ -10,9 +10,10 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from latency_tables import LatencyTable
+from latency_tables.spaces import space_of
 from ofa.arch import Arch
-from ofa.blocks import PlacedBlock
-from ofa.families import get_space, lower
+from ofa.families import lower
+from ofa.space import Space
 from search.pareto import Floats
 
 __all__ = ["Comparison", "Residuals", "calibration_of", "classes_of", "residuals_of", "verified_of"]
@@ -106,7 +107,7 @@ def calibration_of(table: LatencyTable) -> Comparison | None:
     if table.correction is None or not entries:
         return None
     archs = [Arch.from_json(entry["arch"]) for entry in entries]
-    estimates = [table.estimate(get_space(arch.space, classes_of(table)), _lowered(table, arch)) for arch in archs]
+    estimates = [table.estimate(_space(table, arch), lower(_space(table, arch), arch)) for arch in archs]
     return Comparison(
         device=table.device_name,
         predicted_ms=np.array([estimate.latency_ms for estimate in estimates]),
@@ -131,8 +132,8 @@ def _verified(device: str, entries: Sequence[Json]) -> Comparison:
     )
 
 
-def _lowered(table: LatencyTable, arch: Arch) -> tuple[PlacedBlock, ...]:
-    return lower(get_space(arch.space, classes_of(table)), arch)
+def _space(table: LatencyTable, arch: Arch) -> Space:
+    return space_of(table.metadata, arch.space, classes_of(table))
 
 
 def classes_of(table: LatencyTable) -> int | None:

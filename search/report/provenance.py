@@ -15,7 +15,7 @@ Group = tuple[str, list[tuple[str, str]]]
 
 _LONGEST = 12
 _MOST_OBJECTS = 4
-_HIDDEN = ("kind", "residuals", "command")
+_HIDDEN = ("kind", "residuals", "command", "definitions", "space_json")
 
 
 def groups_of(metadata: Mapping[str, Any], title: str) -> list[Group]:

@@ -12,8 +12,9 @@ import numpy as np
 
 from latency_tables import LatencyTable
 from latency_tables.inventory import NOTHING, inventory_of
+from latency_tables.spaces import space_of
 from latency_tables.table import block_key
-from ofa.families import get_space, space_names
+from ofa.errors import SpaceError
 from search.quantities import figures
 from search.report.charts import axis, chart, layer
 from search.report.measured import calibration_of, classes_of, residuals_of
@@ -102,6 +103,7 @@ def _facts(table: LatencyTable, blocks: Sequence[_Block]) -> tuple[tuple[str, st
     facts = (
         ("blocks", f"{len(blocks):,}"),
         ("a block takes", f"{figures(min(latencies))} .. {figures(max(latencies))} ms" if latencies else ""),
+        ("conditions", table.conditions.words),
         ("resolutions", f"{sizes[0]} .. {sizes[-1]} px" if len(sizes) > 1 else f"{sizes[0]} px" if sizes else ""),
         ("interval", interval),
         ("measured" if "sources" not in metadata else "imported", str(metadata.get("date", ""))[:10]),
@@ -132,9 +134,13 @@ def _place_charts(table: LatencyTable, blocks: Sequence[_Block]) -> dict[str, Js
     known = dict(zip(zip(table.rows["block"], table.rows["input_size_px"], strict=True), blocks, strict=True))
     charts = {}
     for number, (name, resolutions) in enumerate(table.metadata["spaces"].items()):
-        if name not in space_names() or not resolutions:
+        try:
+            space = space_of(table.metadata, name, classes_of(table))
+        except SpaceError:  # of a class that nobody named, so that its places are not known
             continue
-        inventory = inventory_of(get_space(name, classes_of(table)).restrict(resolution=[max(resolutions)]))
+        if not resolutions:
+            continue
+        inventory = inventory_of(space.restrict(resolution=[max(resolutions)]))
         placed = []
         for at, place in enumerate(inventory.places):
             options = [inventory.blocks[i] for i in np.unique(place.blocks).tolist() if i != NOTHING]

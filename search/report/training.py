@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ofa.errors import FileError, RecipeError
-from ofa.training.checkpoint import CONFIG, METRICS, WEIGHTS
+from ofa.files import read_json
+from ofa.training.checkpoint import CONFIG, METRICS, SPACE, WEIGHTS
 from ofa.training.metrics import EpochMetrics
 from ofa.training.tables import build
 
@@ -49,6 +50,8 @@ def read_run(folder: Path) -> RunRecord:
         recipe = tomllib.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise FileError(f"'{folder / CONFIG}' must be a recipe in TOML, but {error}; write it again") from error
+    if (folder / SPACE).is_file():
+        recipe["space"] = read_json(folder / SPACE).get("name", SPACE)
     return RunRecord(folder, recipe, _epochs(folder / METRICS), (folder / WEIGHTS).is_file())
 
 

@@ -9,6 +9,7 @@ import zlib
 from contextlib import nullcontext
 from typing import Any
 
+from ofa.families import space_names
 from ofa.progress import Progress, silent
 from search.front import Front
 from search.harvest import check_possible, front_of
@@ -98,8 +99,12 @@ def describe(problem: Problem) -> dict[str, Any]:
     """What two searches must share to be one study."""
     latency = json.dumps([dict(source.metadata) for source in problem.latencies], sort_keys=True, default=str)
     genes = json.dumps([[gene.name, list(gene.values)] for gene in problem.space.columns], default=str)
+    whole = problem.of_whole
+    # The name of a space of ofa tells all of it, and studies of earlier versions have nothing else.
+    own = {} if whole.name in space_names() else {"space_digest": _digest(json.dumps(whole.to_json(), sort_keys=True))}
     return {
         "space": problem.space.name,
+        **own,
         "genes_digest": _digest(genes),
         "devices": list(problem.devices),
         "objectives": list(problem.costs),

@@ -58,7 +58,7 @@ _FAKE = "--space ofa-mbv3-tiny --device fake"
 _DEVICE = {"device": "{device}"}
 
 COMMANDS = (
-    Command("space", "ofa-mbv3-tiny --samples 2 --table {table}", {"table": "{table}"}),
+    Command("space", "ofa-mbv3-tiny --samples 2 --table {table}", {"table": "{table}"}, _OUT),
     Command("train", "{recipe}", {"config": "{recipe}"}, _OUT, slow=True),
     Command("devices list", "--devices-dir {devices}", {"folders": "{devices}"}),
     Command("devices show", "{device}", {"name": "{device}"}),

@@ -37,6 +37,8 @@ def test_a_probe_reaches_the_runtime() -> None:
     answer = ofa("probe", "local-cpu")
     assert answer["device"]["name"] == "local-cpu"
     assert answer["probe"]["median_ms"] > 0
+    assert answer["conditions"]["pause_ms"] == 0.0
+    assert "calls in a row" in run("probe", "fake").stdout
 
 
 @pytest.mark.parametrize("arguments", [(), ("show", "fake"), ("probe", "fake")])

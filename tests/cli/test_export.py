@@ -47,6 +47,14 @@ def test_an_onnx_file_is_written_and_checked(bundle, tmp_path):
     assert {each.key for each in model.metadata_props} >= {"arch", "class_names", "mean", "std"}
 
 
+@pytest.mark.parametrize(("options", "versions"), [((), (14, 7)), (("--opset", 20), (20, 9))])
+def test_versions_are_a_setting(bundle, tmp_path, options, versions):
+    answer = json.loads(run(bundle.folder, "--to", "onnx", *options, "-o", tmp_path / "n.onnx", "--json").stdout)
+    model = onnx.load(tmp_path / "n.onnx")
+    assert (answer["opset"], answer["ir_version"]) == (model.opset_import[0].version, model.ir_version) == versions
+    assert "ONNX Runtime 1." in run(bundle.folder, "--to", "onnx", *options, "-o", tmp_path / "n.onnx").stdout
+
+
 @pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx_bindings") is None, reason="needs the extra 'tensorrt-rtx'")
 def test_an_engine_is_built_into_the_bundle_and_read_back(bundle):
     result = run(bundle.folder, "--to", "tensorrt-rtx", "--gpu", "ampere,ada", "--half", "--json")
@@ -61,7 +69,10 @@ def test_an_engine_is_built_into_the_bundle_and_read_back(bundle):
     assert "read back" in table.stdout
 
 
-@pytest.mark.parametrize("options", [("onnx", "--gpu", "ada"), ("onnx", "--half"), ("tensorrt-rtx", "--dynamic-batch"), ("openvino",)])
+@pytest.mark.parametrize(
+    "options",
+    [("onnx", "--gpu", "ada"), ("onnx", "--half"), ("tensorrt-rtx", "--dynamic-batch"), ("tensorrt", "--opset", "17"), ("openvino",)],
+)
 def test_options_that_do_not_go_together_are_wrong_usage(bundle, options):
     assert run(bundle.folder, "--to", *options).exit_code == 2
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from devices import Timing, describe, get_device
+from devices import Conditions, Timing, describe, get_device
 from latency_tables import Correction, LatencyTable, blocks_of_space
 from latency_tables.table import SCHEMA_VERSION, row_of, rows_frame
 from ofa.arch import Arch
@@ -23,6 +25,7 @@ from ofa.cli.search import _EVALUATIONS, _TRIALS, _command
 from ofa.export.bundle import load_bundle, write_bundle
 from ofa.export.card import Card
 from ofa.families import get_space, lower
+from ofa.files import write_json
 from ofa.training import demo_recipe, save_run
 from search.budget import Budget
 from search.front import Front
@@ -96,6 +99,7 @@ def front(folder: Path, predictor: Path, table: Path) -> Path:
     arguments = ("--trials", 48, "--evaluations", 3000, "--picture", folder / "front.png", "-o", output)
     report = ofa("search", "--space", SPACE.name, "--predictor", predictor, "--table", table, *arguments)
     assert report["devices"] == ["fake"]
+    assert report["conditions"]["fake"]["pause_ms"] == 0.0
     assert report["study"]["trials"] == 48
     assert report["cheapest"]["latency_ms"] < report["most_accurate"]["latency_ms"]
     assert (folder / "front.png").read_bytes().startswith(b"\x89PNG")
@@ -125,7 +129,7 @@ def test_a_budget_given_to_the_search_is_kept_by_all(predictor: Path, table: Pat
 
 def test_a_query_is_answered_best_first(front: Path, folder: Path) -> None:
     answer = ofa("query", front, "--latency", "1ms", "--params", "1M", "--top", 3, "-o", folder / "arch.json")
-    assert set(answer) == {"device", "devices", "budget", "accuracy_source", "results", "not_searched", "warnings"}
+    assert set(answer) == {"device", "devices", "budget", "conditions", "accuracy_source", "results", "not_searched", "warnings"}
     assert answer["accuracy_source"] == "predicted"
     assert answer["not_searched"] == ["params"]
     assert (answer["device"], answer["budget"]) == ("fake", {"latency_ms": 1.0, "params": 1_000_000})
@@ -154,6 +158,7 @@ def test_people_see_tables(front: Path) -> None:
     result = invoke("query", front, "--latency", "1ms", "--top", 2)
     assert result.exit_code == 0
     assert "2 best on fake" in result.stdout
+    assert "Latency on fake: batch 1, fp32, 1 thread, calls in a row, fake 1." in result.stdout
     assert " .. " in result.stdout
 
 
@@ -175,6 +180,23 @@ def test_a_bundle_is_verified(bundle: Path) -> None:
     table = invoke("verify", bundle, "--device", "fake").stdout
     assert "promised" in table
     assert "measured" in table
+    assert "1 x 3 x" in table
+    assert "1 thread, calls in a row, fake 1" in table
+    assert load_bundle(bundle).card.measured_conditions == report["conditions"]
+
+
+def test_a_promise_of_other_settings_is_not_compared_and_that_is_said(bundle: Path, folder: Path) -> None:
+    pausing, copy = folder / "fake.toml", folder / "of-calls-in-a-row"
+    pausing.write_text('name = "fake"\nruntime = "fake"\npause_ms = 1\n')
+    shutil.copytree(bundle, copy)
+    promised = Conditions.of(get_device("fake"), runtime_version="1")
+    write_json(replace(load_bundle(copy).card, conditions=promised.to_json()).to_json(), copy / "card.json")
+    result = invoke("verify", copy, "--device", pausing, "--json")
+    report = json.loads(result.stdout)
+    assert (report["latency_ms"], report["error"], report["promised_under"]["pause_ms"]) == (None, None, 0.0)
+    assert report["conditions"]["pause_ms"] == 1.0
+    assert "is not compared: it is of batch 1, fp32, 1 thread, calls in a row, fake 1" in " ".join(result.stderr.split())
+    assert load_bundle(copy).card.measured_conditions["pause_ms"] == 1.0
 
 
 def test_a_front_answers_what_to_specialize_and_the_card_keeps_promise_and_measurement(run: Path, front: Path, folder: Path) -> None:
@@ -184,6 +206,7 @@ def test_a_front_answers_what_to_specialize_and_the_card_keeps_promise_and_measu
     assert report["arch"] == best.arch.to_json()
     card = load_bundle(made).card
     assert (card.device, card.latency_ms, card.measured_ms) == ("fake", best.latencies["fake"].latency_ms, None)
+    assert card.conditions == report["conditions"] == Conditions.of(get_device("fake"), runtime_version="1").to_json()
     found = ofa("verify", made, "--device", "fake")
     assert load_bundle(made).card.measured_ms == found["measured_ms"]
 
@@ -275,6 +298,7 @@ def test_a_query_can_be_verified_on_the_device(front: Path, table: Path, folder:
     answer = ofa(*asked, "--update")
     assert answer["updated"] == [*[str(own)] * answer["learned"], str(copy)]
     assert len(answer["results"]) == 2
+    assert answer["conditions"]["fake"] == Conditions.of(get_device("fake"), runtime_version="1").to_json()
     for network in answer["results"]:
         assert network["measured_ms"] <= 1000
         assert network["budget_used"] <= 1

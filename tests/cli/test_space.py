@@ -91,6 +91,9 @@ def test_a_table_adds_latency_at_its_resolutions(table: Path) -> None:
     summary = report["costs"]["latency_ms"]
     assert (summary["smallest"], summary["largest"]) == (blocks["smallest"], blocks["largest"])
     assert report["budget"]["least"] == {"latency_ms": blocks["smallest"]}
+    assert report["conditions"] == LatencyTable.load(table).conditions.to_json()
+    people = CliRunner().invoke(build_app(), ["space", "ofa-mbv3-tiny", "--samples", "4", "--table", str(table)])
+    assert "1 thread, calls in a row" in people.stdout
 
 
 def test_a_calibrated_table_is_held_to_the_upper_end_of_its_interval(table: Path) -> None:

@@ -43,6 +43,7 @@ def table(built: Path, tmp_path: Path) -> Path:
 def test_the_road_from_blocks_to_a_checked_table(table: Path) -> None:
     calibrated = ofa("calibrate", table, *ON_FAKE, "--nets", 12)
     assert calibrated["calibration"]["nets"] == 12
+    assert calibrated["calibrated_with"] == "1"
     report = ofa("check", table, *ON_FAKE, "--nets", 10)
     assert report["nets"] == len(report["networks"]) == 10
     assert report["mean_error"] < 0.03
@@ -81,6 +82,15 @@ def test_people_get_tables(table: Path) -> None:
         result = run(*arguments)
         assert result.exit_code == 0, result.stderr
         assert "fake" in result.stdout
+        assert "batch 1, fp32, 1 thread, calls in a row, fake 1" in result.stdout
+        assert result.stderr.count("timed with") == 0
+
+
+def test_a_runtime_that_is_another_by_now_is_said(table: Path) -> None:
+    LatencyTable.load(table).with_metadata(runtime_version="0").save(table)
+    result = run("check", table, *ON_FAKE, "--nets", 2, "--json")
+    assert "blocks were timed with fake 0, and networks now with 1: what they take may have changed" in " ".join(result.stderr.split())
+    assert json.loads(result.stdout)["conditions"]["runtime_version"] == "1"
 
 
 @pytest.mark.parametrize(

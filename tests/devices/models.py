@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 __all__ = ["conv_model", "save_conv"]
 
 
-def conv_model(*, channels: int = 4, side: int = 8, layers: int = 1, batch: int | str = 1) -> onnx.ModelProto:
+def conv_model(*, channels: int = 4, side: int | str = 8, layers: int = 1, batch: int | str = 1) -> onnx.ModelProto:
     """Pointwise convolutions, each with a ReLU; weights of 1 / channels, so that constant inputs keep their value."""
     nodes, weights, last = [], [], "images"
     for i in range(layers):
@@ -24,6 +24,6 @@ def conv_model(*, channels: int = 4, side: int = 8, layers: int = 1, batch: int 
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def save_conv(path: Path, *, channels: int = 4, side: int = 8, layers: int = 1, batch: int | str = 1) -> Path:
+def save_conv(path: Path, *, channels: int = 4, side: int | str = 8, layers: int = 1, batch: int | str = 1) -> Path:
     onnx.save(conv_model(channels=channels, side=side, layers=layers, batch=batch), path)
     return path

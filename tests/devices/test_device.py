@@ -30,6 +30,12 @@ def test_equal_settings_are_equal_values() -> None:
     assert hash(written) == hash(default)
 
 
+def test_a_pause_may_be_written_without_its_point() -> None:
+    whole: Any = 20
+    assert Device(name="a", runtime="fake", pause_ms=whole) == Device(name="a", runtime="fake", pause_ms=20.0)
+    assert get_device("local-cpu").pause_ms == 0.0
+
+
 def write(path: Path, text: str) -> Path:
     path.write_text(text, encoding="utf-8")
     return path
@@ -72,6 +78,11 @@ def test_an_unknown_name_names_the_nearest() -> None:
         ('name = "x"\nruntime = "fake"\nssh = "a"', "must be a table, but is 'a'"),
         ('name = "x"\nruntime = "fake"\nclocks = "fast"', "known: fixed, governed, shared, unknown"),
         ('name = "x"\nruntime = "fake"\npin = 1', "true or false, but is 1"),
+        ('name = "x"\nruntime = "fake"\npause_ms = -1', "within 0 and 60000, but is -1"),
+        ('name = "x"\nruntime = "fake"\npause_ms = nan', "within 0 and 60000, but is nan"),
+        ('name = "x"\nruntime = "fake"\npause_ms = true', "a number with a decimal point, but is True"),
+        ('name = "x"\nruntime = "fake"\npause = 20', "did you mean 'pause_ms'"),
+        ('name = "x"\nruntime = "fake"\nopset = 99', "within 11 and 21, but is 99"),
         ('name = "../x"\nruntime = "fake"', "letters, digits"),
         ("name = ", "must be TOML"),
         ("name = 3\nruntime = 'fake'", "a text, but is 3"),

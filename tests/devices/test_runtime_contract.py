@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import re
 import sys
+import weakref
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -166,9 +168,31 @@ def test_a_damaged_or_absent_file_is_one_sentence(runtime: Runtime, device: Devi
     assert "\n" not in str(caught.value)
 
 
-def test_inputs_without_fixed_shape_are_refused(runtime: Runtime, device: Device, tmp_path: Path) -> None:
-    with pytest.raises(DeviceError, match="fixed shape"):
-        runtime.load(save_conv(tmp_path / "a.onnx", batch="batch"), device)
+def test_inputs_of_open_pixels_are_refused(runtime: Runtime, device: Device, tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match="fixed but for the batch to be timed"):
+        runtime.load(save_conv(tmp_path / "a.onnx", batch="batch", side="pixels"), device)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_an_open_batch_is_the_devices(runtime: Runtime, device: Device, tmp_path: Path, batch: int) -> None:
+    session = runtime.load(save_conv(tmp_path / "a.onnx", batch="N", layers=2), dataclasses.replace(device, batch=batch))
+    inputs = images(batch, 4, 8, 8)
+    assert session.input_shapes() == {"images": (batch, 4, 8, 8)}
+    fixed = runtime.load(save_conv(tmp_path / "b.onnx", batch=batch, layers=2), device)
+    np.testing.assert_array_equal(session.run(inputs)[0], fixed.run(inputs)[0])
+    assert session.timer(inputs)(3) > 0
+
+
+def test_a_timer_owns_what_it_touches(runtime: Runtime, device: Device, tmp_path: Path) -> None:
+    session = runtime.load(save_conv(tmp_path / "a.onnx"), device)
+    inputs = images(1, 4, 8, 8)
+    timer = session.timer(inputs)
+    inputs["images"].fill(np.nan)
+    given = weakref.ref(inputs.pop("images"))
+    del session
+    gc.collect()
+    assert given() is None, "a timer has copies of its own"
+    assert timer(3) > 0
 
 
 def test_wrong_inputs_are_refused(runtime: Runtime, device: Device, tmp_path: Path) -> None:

@@ -81,17 +81,19 @@ def test_a_damaged_or_absent_file_is_one_sentence(tmp_path: Path, content: bytes
 
 
 @has_rtx
-def test_inputs_without_fixed_shape_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DeviceError, match=r"fixed shape to be timed, but 'images' of 'a\.onnx' is float \[-1, 4, 8, 8\]"):
-        get_runtime("tensorrt-rtx").load(save_conv(tmp_path / "a.onnx", batch="batch"), RTX)
+def test_inputs_of_open_pixels_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match=r"to be timed, but 'images' of 'a\.onnx' is float \[-1, 4, -1, -1\]"):
+        get_runtime("tensorrt-rtx").load(save_conv(tmp_path / "a.onnx", batch="batch", side="pixels"), RTX)
 
 
 @has_rtx
 @without_gpu
+@pytest.mark.parametrize("batch", [1, "batch"])
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_an_engine_is_built_and_only_the_gpu_is_missed(tmp_path: Path, gpu_at_hand: ctypes.CDLL, precision: str) -> None:
+def test_an_engine_is_built_and_only_the_gpu_is_missed(tmp_path: Path, gpu_at_hand: ctypes.CDLL, precision: str, batch: int | str) -> None:
     path = tmp_path / "a.onnx"
-    path.write_bytes((conv_model() if precision == "fp32" else to_half(conv_model())).SerializeToString())
+    model = conv_model(batch=batch)
+    path.write_bytes((model if precision == "fp32" else to_half(model)).SerializeToString())
     with pytest.raises(DeviceError, match=r"load 'a\.onnx', but: .*deserialize.* driver .*; export it again, or check the GPU") as caught:
         get_runtime("tensorrt-rtx").load(path, RTX)
     assert "\n" not in str(caught.value)
@@ -197,7 +199,7 @@ def engine() -> Engine:
 @pytest.fixture
 def session(gpu_at_hand: ctypes.CDLL, engine: Engine) -> Any:
     library = SimpleNamespace(TensorIOMode=SimpleNamespace(INPUT="input"))
-    return tensorrt._Session(library, None, engine, Gpu("tensorrt"))
+    return tensorrt._Session(library, (), engine, Gpu("tensorrt"))
 
 
 def test_a_session_gives_inputs_takes_outputs_and_times(session: Any, engine: Engine) -> None:

@@ -11,6 +11,11 @@ from devices.runtimes import Timer
 from devices.timing import Timing, TimingPolicy, halves_ratio, measure_rounds, median_half_width, warm_up
 from ofa.errors import DeviceError
 
+
+def nobody(done: int, most: int) -> None:
+    """Is told of rounds."""
+
+
 POLICY = TimingPolicy(min_rounds=20, max_rounds=40)
 
 
@@ -36,7 +41,7 @@ class Machine:
 def samples(machine: Machine, costs: dict[str, float], policy: TimingPolicy = POLICY) -> dict[str, Timing]:
     timers = [machine.timer(cost) for cost in costs.values()]
     calls = [warm_up(timer, policy) for timer in timers]
-    samples_RN = measure_rounds(timers, calls, policy=policy, rng=np.random.default_rng(1), on_round=lambda rounds: None)
+    samples_RN = measure_rounds(timers, calls, policy=policy, rng=np.random.default_rng(1), on_round=nobody)
     return {key: Timing.of(samples_RN[:, i]) for i, key in enumerate(costs)}
 
 
@@ -78,16 +83,14 @@ def test_a_timing_is_brought_to_another_speed() -> None:
 
 def test_few_networks_keep_their_own_noise() -> None:
     # Divided by its own round's speed, a single network would look as if it had none.
-    samples_RN = measure_rounds(
-        [Machine(noise=0.1).timer(1.0)], [1], policy=POLICY, rng=np.random.default_rng(0), on_round=lambda rounds: None
-    )
+    samples_RN = measure_rounds([Machine(noise=0.1).timer(1.0)], [1], policy=POLICY, rng=np.random.default_rng(0), on_round=nobody)
     assert samples_RN.std() > 0.05
 
 
 def test_it_stops_when_medians_are_tight_and_goes_on_to_the_limit_when_not() -> None:
     def rounds(noise: float) -> int:
         timers = [Machine(noise=noise, seed=i).timer(1.0) for i in range(6)]
-        return len(measure_rounds(timers, [1] * 6, policy=POLICY, rng=np.random.default_rng(0), on_round=lambda done: None))
+        return len(measure_rounds(timers, [1] * 6, policy=POLICY, rng=np.random.default_rng(0), on_round=nobody))
 
     assert rounds(0.0) == POLICY.min_rounds
     assert rounds(0.3) == POLICY.max_rounds
@@ -96,7 +99,7 @@ def test_it_stops_when_medians_are_tight_and_goes_on_to_the_limit_when_not() -> 
 def test_the_time_limit_counts_after_the_least_rounds() -> None:
     policy = TimingPolicy(min_rounds=3, max_rounds=1000, time_limit_s=1e-9)
     timers = [Machine(noise=1.0).timer(1.0) for _ in range(6)]
-    assert len(measure_rounds(timers, [1] * 6, policy=policy, rng=np.random.default_rng(0), on_round=lambda done: None)) == 3
+    assert len(measure_rounds(timers, [1] * 6, policy=policy, rng=np.random.default_rng(0), on_round=nobody)) == 3
 
 
 def test_the_first_round_is_discarded() -> None:
@@ -105,7 +108,7 @@ def test_the_first_round_is_discarded() -> None:
         [1],
         policy=POLICY,
         rng=np.random.default_rng(0),
-        on_round=lambda rounds: None,
+        on_round=nobody,
     )
     assert samples_RN.max() == pytest.approx(1.0)
 
@@ -113,7 +116,11 @@ def test_the_first_round_is_discarded() -> None:
 def test_rounds_are_in_another_order_each_time() -> None:
     machine = Machine()
     measure_rounds(
-        [machine.timer(cost) for cost in range(1, 9)], [1] * 8, policy=POLICY, rng=np.random.default_rng(0), on_round=lambda rounds: None
+        [machine.timer(cost) for cost in range(1, 9)],
+        [1] * 8,
+        policy=POLICY,
+        rng=np.random.default_rng(0),
+        on_round=nobody,
     )
     orders = {tuple(machine.order[start : start + 16]) for start in range(0, len(machine.order), 16)}
     assert len(orders) > POLICY.min_rounds / 2

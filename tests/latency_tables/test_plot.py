@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from devices import Conditions
 from latency_tables.check import TableCheck, compare
 from latency_tables.plot import draw_check, save_check_plot
 from ofa.errors import FileError
@@ -33,6 +35,12 @@ def test_it_shows_every_network_and_says_the_figures(calibrated: bool) -> None:
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
     assert f"within 5 %: {100 * check.within_5_percent:.1f} % of networks" in labels
     assert ("interval of the estimate" in labels) == calibrated
+
+
+def test_it_says_what_was_measured_under() -> None:
+    conditions = Conditions(batch=1, precision="fp32", threads=1, pause_ms=20.0, runtime="onnxruntime")
+    (axes,) = draw_check(replace(made(True), conditions=conditions), title="a space").axes
+    assert "batch 1, fp32, 1 thread, 20 ms of pause before each call, onnxruntime" in axes.get_title(loc="left")
 
 
 def test_it_is_written_as_png(tmp_path: Path) -> None:

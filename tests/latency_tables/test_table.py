@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from devices import Device, TimingPolicy
+from devices import Conditions, Device, TimingPolicy
 from latency_tables import Correction, Estimator, LatencyTable, blocks_of_space, build_table
 from latency_tables.table import COLUMNS, SCHEMA_VERSION, block_key
 from ofa.blocks import ConvBlock
@@ -118,6 +119,29 @@ def test_a_table_of_another_device_is_not_continued(table: LatencyTable, space: 
         build_table(space, Device(name="fake", runtime="fake", threads=2), rng=np.random.default_rng(0), resume_from=table)
     with pytest.raises(TableError, match="runtime version is '0'"):
         build_table(space, device, rng=np.random.default_rng(0), resume_from=table.with_metadata(runtime_version="0"))
+
+
+def test_a_table_is_of_the_pauses_it_was_measured_with(table: LatencyTable, space: Space, device: Device, tmp_path: Path) -> None:
+    pausing = dataclasses.replace(device, pause_ms=2.0)
+    assert table.conditions == Conditions.of(device, runtime_version="1") == Conditions.from_json(table.metadata["conditions"])
+    with pytest.raises(TableError, match=r"the pause_ms of the table is 0\.0 and of device 'fake' 2\.0"):
+        table.require_device(pausing)
+    policy = TimingPolicy(min_rounds=2, max_rounds=2)
+    part = build_table(space, pausing, resolutions=[16], rng=np.random.default_rng(0), policy=policy)
+    assert part.conditions.pause_ms == 2.0
+    part.save(tmp_path / "table.parquet")
+    assert LatencyTable.load(tmp_path / "table.parquet").conditions == part.conditions
+    with pytest.raises(TableError, match=r"the pause_ms of the table is 2\.0 and of device 'fake' 0\.0"):
+        build_table(space, device, rng=np.random.default_rng(0), resume_from=part)
+
+
+def test_a_table_from_before_there_were_pauses_is_of_calls_in_a_row(table: LatencyTable, device: Device) -> None:
+    fields = {key: value for key, value in table.metadata["device"].items() if key not in ("pause_ms", "opset")}
+    old = LatencyTable(table.rows, {**{key: value for key, value in table.metadata.items() if key != "conditions"}, "device": fields})
+    old.require_device(device)
+    assert old.conditions == table.conditions
+    with pytest.raises(TableError, match="pause_ms"):
+        old.require_device(dataclasses.replace(device, pause_ms=20.0))
 
 
 def test_files_that_are_no_tables_are_refused_in_a_sentence(table: LatencyTable, tmp_path: Path) -> None:

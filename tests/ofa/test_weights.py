@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from ofa.errors import FileError, OfaError, SpaceError, WeightsError
 from ofa.families import get_space
 from ofa.files import read_json, replacing, write_json
 from ofa.supernet import Supernet
+from ofa.weights import SPACE_KEY
 from tests.ofa.strategies import TINY_SPACES, randomized
 
 
@@ -74,7 +76,8 @@ def rewritten(path: Path, header: dict[str, str | None], drop: str | None = None
         ({"schema": "99"}, "schema 99"),
         ({"kind": "network"}, "must hold a supernet"),
         ({"kind": None}, "says nothing"),
-        ({"space": "ofa-proxyless-tiny"}, "are missing"),
+        ({"space": "ofa-proxyless-tiny", SPACE_KEY: None}, "are missing"),
+        ({SPACE_KEY: "{"}, "must have a whole header"),
         ({"num_classes": "8"}, "classifier.linear.weight has shape"),
         ({"schema": "new"}, "must have a whole header"),
         ({"num_classes": None}, "must have a whole header"),
@@ -85,8 +88,23 @@ def test_a_foreign_header_is_refused(saved: Path, header: dict[str, str | None],
         Supernet.load(rewritten(saved, header))
 
 
+def test_a_file_that_only_names_its_space_is_read_by_name(saved: Path) -> None:
+    assert Supernet.load(rewritten(saved, {SPACE_KEY: None})).space == get_space("ofa-mbv3-tiny", num_classes=7)
+
+
+def test_a_file_that_names_another_space_than_it_carries_is_refused(saved: Path) -> None:
+    with pytest.raises(SpaceError, match="names ofa-proxyless-tiny and carries ofa-mbv3-tiny"):
+        Supernet.load(rewritten(saved, {"space": "ofa-proxyless-tiny"}))
+
+
+def test_weights_are_not_read_for_another_space_of_their_name(saved: Path) -> None:
+    other = replace(get_space("ofa-mbv3-tiny", num_classes=7), head_widths=(96, 128 + 8))  # type: ignore[call-arg]
+    with pytest.raises(WeightsError, match="must be of the space that they are read for"):
+        Supernet.load(saved, other)
+
+
 def test_an_unknown_space_is_refused_unless_it_is_given(saved: Path) -> None:
-    rewritten(saved, {"space": "mine"})
+    rewritten(saved, {"space": "mine", SPACE_KEY: None})
     with pytest.raises(SpaceError, match="'mine' must be the name of a space"):
         Supernet.load(saved)
     assert Supernet.load(saved, get_space("ofa-mbv3-tiny", num_classes=7)).space.num_classes == 7

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from devices import Conditions, Device
 from ofa.arch import Arch
 from ofa.errors import FileError, SearchError
 from search.archive import Archive
@@ -55,6 +56,16 @@ def test_the_front_answers_any_budget_as_well_as_everything_that_was_evaluated(s
     else:
         with pytest.raises(ImpossibleBudgetError):
             FRONT.query(budget)
+
+
+def test_it_tells_what_its_latencies_hold_under() -> None:
+    device = Device(name="paper", runtime="fake", pause_ms=20)
+    fields = {key: value for key, value in device.to_json().items() if key != "pause_ms"}
+    about = {"paper": {"device": device.to_json(), "runtime_version": "1"}, "pi": {"device": fields}}
+    front = Front(FRONT.networks, FRONT.dominated, {**FRONT.metadata, "latency": about})
+    assert front.conditions["paper"] == Conditions.of(device, runtime_version="1")
+    assert front.conditions["pi"].pause_ms == 0.0
+    assert FRONT.conditions == {}, "sources of others may not tell"
 
 
 def test_the_best_come_first() -> None:

@@ -8,6 +8,7 @@ import matplotlib._pylab_helpers
 import numpy as np
 import pytest
 
+from devices import Device
 from ofa.errors import FileError
 from search.plot import Pick, draw_costs, draw_front, save_front_picture
 from search.quantities import costs_of_front
@@ -45,6 +46,17 @@ def test_it_shows_what_there_is(front: Any) -> None:
     assert {text.get_text() for text in axes.texts} == {pick.label for pick in picks_of(front)}
     line = axes.lines[0].get_xydata()
     assert (np.diff(line, axis=0) > 0).all()
+
+
+def test_it_says_what_latencies_hold_under() -> None:
+    about = {"device": Device(name="pi", runtime="onnxruntime", pause_ms=100).to_json(), "runtime_version": "1.20.0"}
+    front = make_front(latency={"pi": about})
+    words = "pi: batch 1, fp32, 1 thread, 100 ms of pause before each call, onnxruntime 1.20.0"
+    (axes,) = draw_front(front).axes
+    assert axes.get_xlabel() == f"latency on pi, ms\n{words}"
+    (exact,) = draw_front(front, cost="macs").axes
+    assert words not in exact.get_xlabel()
+    assert words in draw_costs(front).get_suptitle()
 
 
 @pytest.mark.parametrize("cost", ["latency_ms@phone", "macs"])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import latency_tables
+from devices import Conditions, Device
 from latency_tables import LatencyTable
 from ofa.blocks import make_divisible
 from ofa.errors import FileError
@@ -69,6 +70,17 @@ def test_a_search_about_macs_alone_needs_no_device() -> None:
     front = make_front(devices=())
     assert costs_of_front(front.networks, front.metadata)[0].key == "macs"
     assert page_of(front).title == "ofa-mbv3-tiny"
+
+
+def test_pages_say_what_latencies_hold_under() -> None:
+    about = {"device": Device(name="pi", runtime="onnxruntime", pause_ms=100).to_json(), "runtime_version": "1.20.0"}
+    about["conditions"] = Conditions.of_metadata(about).to_json()  # type: ignore[union-attr]
+    page = page_of(make_front(latency={"pi": about}))
+    assert ("conditions on pi", "batch 1, fp32, 1 thread, 100 ms of pause before each call, onnxruntime 1.20.0") in page.facts
+    (rows,) = [dict(rows) for title, rows in page.content["groups"] if title == "Latency on pi"]
+    assert rows["conditions: pause ms"] == "100"
+    table = page_of(LatencyTable.load(TABLE))
+    assert "calls in a row" in dict(table.facts)["conditions"]
 
 
 def test_the_best_along_a_cost_are_a_staircase() -> None:

@@ -136,7 +136,7 @@ def test_what_was_measured_is_noted_in_the_front(front: Front, tmp_path: Path) -
 def test_the_answer_is_json_under_stable_keys(front: Front) -> None:
     answer = ask(front, within(front, 0.5))
     value = json.loads(json.dumps(answer.to_json()))
-    assert set(value) == {"device", "budget_ms", "margin", "slowdown", "rounds", "results", "dropped"}
+    assert set(value) == {"device", "budget_ms", "margin", "slowdown", "rounds", "conditions", "results", "dropped"}
     added = {"measured_ms", "measured_low_ms", "measured_high_ms", "processes", "typical_ms", "likely_ms", "budget_used", "within_interval"}
     assert set(value["results"][0]) == {*answer.kept[0].candidate.to_json(), *added}
     assert value["results"][0]["processes"] >= 3

@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import nn
 
-from devices import Device, Timing, get_device
+from devices import Conditions, Device, Timing, get_device
 from ofa.blocks import build_network
 from ofa.errors import ExportError, SearchError
 from ofa.export.bundle import Bundle, write_bundle
 from ofa.export.card import Card
 from ofa.export.onnx import export
 from ofa.families import lower
-from search.verify import Promise, Subject, Verification, subject_of_bundle, verify
+from search.verify import Promise, Subject, Verification, other_settings, subject_of_bundle, verify
 from tests.search.fakes import SMALL
 
 FAKE = get_device("fake")
@@ -114,6 +114,51 @@ def test_a_device_that_takes_several_images_gets_a_file_of_that_shape(tmp_path: 
     monkeypatch.setattr("search.verify.time_models", look)
     verify([subject_of_bundle(make_bundle(tmp_path / "b", Card()), pairs)], pairs, rng=np.random.default_rng(0), processes=1)
     assert seen == [2]
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_file_of_an_open_batch_is_timed_as_it_ships(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
+    bundle = make_bundle(tmp_path / "b", Card())
+    export(network(), bundle.input_shape, bundle.onnx_path, dynamic_batch=True)
+    device = replace(FAKE, batch=batch)
+    asked = subject_of_bundle(bundle, device)
+    assert asked.onnx_path == bundle.onnx_path
+    (found,) = verify([asked], device, rng=np.random.default_rng(0), processes=1)
+    assert found.conditions is not None
+    assert found.conditions.input_shape == (batch, 3, ARCH.resolution, ARCH.resolution)
+    (fixed,) = verify([subject()], device, rng=np.random.default_rng(0), processes=1)
+    assert found.timing.median_ms == fixed.timing.median_ms
+
+
+def test_what_was_measured_has_its_conditions() -> None:
+    device = replace(FAKE, pause_ms=1.0)
+    (found,) = verify([subject()], device, rng=np.random.default_rng(0), processes=1)
+    conditions = Conditions.from_json(json.loads(json.dumps(found.to_json()))["conditions"])
+    assert conditions == Conditions.of(device, runtime_version="1", input_shape=(1, 3, ARCH.resolution, ARCH.resolution))
+
+
+def test_a_promise_of_other_settings_is_not_compared(tmp_path: Path) -> None:
+    promised = Conditions.of(FAKE, runtime_version="0")
+    card = Card(latency_ms=1.0, device="fake", conditions=promised.to_json())
+    bundle = make_bundle(tmp_path / "b", card)
+    assert subject_of_bundle(bundle, FAKE).promise is not None, "another version of the runtime is what verification is for"
+    pausing = replace(FAKE, pause_ms=20.0)
+    assert subject_of_bundle(bundle, pausing).promise is None
+    assert other_settings(bundle.card, pausing) == promised
+    assert other_settings(bundle.card, FAKE) is None
+    assert other_settings(bundle.card, replace(pausing, name="another")) is None
+
+
+def test_files_are_of_the_devices_opset(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def look(device: Device, models: dict[str, Path], **_: object) -> dict[str, Timing]:
+        seen.extend(onnx.load(path).opset_import[0].version for path in models.values())
+        return {name: Timing(median_ms=1.0, p90_ms=1.0, min_ms=1.0, std_ms=0.0, repeats=2) for name in models}
+
+    monkeypatch.setattr("search.verify.time_models", look)
+    verify([subject()], replace(FAKE, opset=17), rng=np.random.default_rng(0), processes=1)
+    assert seen == [17]
 
 
 def test_the_middle_of_several_measurements_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,7 +77,8 @@ def test_the_card_has_the_stable_keys_and_the_counted_costs(written):
     card = json.loads((written / "card.json").read_text())
     arch = load_bundle(written).arch
     expected = {"accuracy": 0.975, "latency_ms": 1.5, "latency_low_ms": 1.25, "latency_high_ms": 1.75, "measured_ms": 1.4, "device": "cpu"}
-    expected |= {"provenance": {"seed": 3, "data": "digits"}, "schema": 1, **costs(lower(get_space("ofa-mbv3-tiny", len(CLASSES)), arch))}
+    expected |= {"provenance": {"seed": 3, "data": "digits"}, "schema": 2, **dict.fromkeys(("conditions", "measured_conditions"))}
+    expected |= costs(lower(get_space("ofa-mbv3-tiny", len(CLASSES)), arch))
     assert card == expected
 
 
@@ -170,7 +171,7 @@ def edit(path: Path, **changes) -> None:
         (lambda folder: (folder / "network.onnx").unlink(), FileError, r"no network\.onnx"),
         (lambda folder: (folder / "card.json").write_text("{"), FileError, "JSON"),
         (lambda folder: (folder / "card.json").write_text("[]"), ExportError, "schema"),
-        (lambda folder: edit(folder / "card.json", schema=2), ExportError, "upgrade"),
+        (lambda folder: edit(folder / "card.json", schema=3), ExportError, "upgrade"),
         (lambda folder: edit(folder / "card.json", speed=3), ExportError, "speed"),
         (lambda folder: edit(folder / "card.json", accuracy=97.5), ExportError, r"0\.\.1"),
         (lambda folder: (folder / "arch.json").write_text("{}"), ArchError, "space"),

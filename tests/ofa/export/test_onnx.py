@@ -13,6 +13,7 @@ from ofa.cost import weight_bytes
 from ofa.errors import ExportError, FileError
 from ofa.export.onnx import export, to_half, to_model, verify_outputs
 from ofa.families import get_space, lower, space_names
+from ofa.opsets import IR_VERSION, NEWEST_OPSET, OLDEST_OPSET, OPSET, ir_version_for
 from ofa.supernet import Supernet
 
 
@@ -219,6 +220,54 @@ def test_names_shapes_and_metadata():
     assert model.producer_name == "ofa"
     names = [name for node in model.graph.node for name in node.output]
     assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("opset", range(OPSET, NEWEST_OPSET + 1))
+def test_every_opset_computes_the_same_bit_for_bit(opset):
+    network = with_statistics(small_network()).eval()
+    x = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1))
+    model = to_model(network, SHAPE, opset=opset)
+    assert (model.opset_import[0].version, model.ir_version) == (opset, ir_version_for(opset))
+    assert kinds(model) == kinds(to_model(network, SHAPE))
+    assert torch.equal(run(model, x), run(to_model(network, SHAPE), x))
+
+
+@pytest.mark.parametrize("name", space_names())
+def test_files_are_as_old_as_their_operators_allow(name):
+    space = get_space(name)
+    arch = space.smallest(resolution=space.resolutions[0])
+    model = to_model(build_network(lower(space, arch)), (1, 3, arch.resolution, arch.resolution))
+    assert (model.opset_import[0].version, model.ir_version) == (OPSET, IR_VERSION) == (14, 7)
+    assert (to_half(model).opset_import[0].version, to_half(model).ir_version) == (OPSET, IR_VERSION)
+
+
+def test_a_network_without_new_operators_can_be_older_still(tmp_path, generator):
+    network = with_statistics(nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU6()))
+    export(network, (1, 3, 8, 8), tmp_path / "old.onnx", opset=OLDEST_OPSET)
+    assert onnx.load(tmp_path / "old.onnx").opset_import[0].version == OLDEST_OPSET
+    verify_outputs(network, tmp_path / "old.onnx", (1, 3, 8, 8), generator=generator)
+
+
+@pytest.mark.parametrize(
+    ("versions", "words"),
+    [
+        ({"opset": 13}, "HardSwish came with opset 14 and opset 13 is asked for"),
+        ({"opset": OLDEST_OPSET - 1}, "within 11 and 21, but is 10"),
+        ({"opset": NEWEST_OPSET + 1}, "within 11 and 21, but is 22"),
+        ({"ir_version": 6}, "within 7 and"),
+        ({"opset": 21, "ir_version": 9}, "opset 21 must be within 10 and"),
+        ({"ir_version": 999}, "but is 999"),
+    ],
+)
+def test_versions_that_cannot_be_written_are_one_sentence(versions, words):
+    with pytest.raises(ExportError) as caught:
+        to_model(small_network(), SHAPE, **versions)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_file_format_can_be_newer_than_it_must():
+    assert to_model(small_network(), SHAPE, ir_version=9).ir_version == 9
 
 
 def test_an_open_batch_runs_with_any_number_of_images(tmp_path, generator):

@@ -1,0 +1,104 @@
+"""What a latency holds under: it is written beside every latency, and shown wherever one is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from devices.device import Device
+
+__all__ = ["Conditions"]
+
+_SETTINGS = ("runtime", "threads", "precision", "batch", "pause_ms")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """How calls were made whose time is known. None is not known, as of tables that others measured.
+
+    Attributes:
+        batch: images in one call.
+        precision: number format of weights and activations.
+        threads: threads that compute one call.
+        pause_ms: milliseconds without work before each call; 0 for calls in a row.
+        runtime: what executed them.
+        runtime_version: its version.
+        input_shape: of one call, such as [B, C, H, W]; None where networks of several shapes were timed.
+    """
+
+    batch: int
+    precision: str
+    threads: int | None = None
+    pause_ms: float | None = 0.0
+    runtime: str | None = None
+    runtime_version: str | None = None
+    input_shape: tuple[int, ...] | None = None
+
+    @classmethod
+    def of(cls, device: Device, *, runtime_version: str | None = None, input_shape: tuple[int, ...] | None = None) -> Conditions:
+        """Those under which a device times calls."""
+        return cls.of_fields(device.to_json(), runtime_version=runtime_version, input_shape=input_shape)
+
+    @classmethod
+    def of_fields(
+        cls, device: Mapping[str, Any], *, runtime_version: str | None = None, input_shape: tuple[int, ...] | None = None
+    ) -> Conditions:
+        """The same from a device's fields as they stand in files; earlier ones know no pause, as calls were made in a row then."""
+        return cls(
+            batch=device["batch"],
+            precision=device["precision"],
+            threads=device.get("threads"),
+            pause_ms=device.get("pause_ms", 0.0),
+            runtime=device.get("runtime"),
+            runtime_version=runtime_version,
+            input_shape=input_shape,
+        )
+
+    @classmethod
+    def of_metadata(cls, metadata: Mapping[str, Any]) -> Conditions | None:
+        """Those of the latencies of a table, or of a front on one device, from its metadata; None where it does not tell."""
+        device = metadata.get("device")
+        if not isinstance(device, Mapping) or not {"batch", "precision"} <= set(device):
+            return None
+        return cls.of_fields(device, runtime_version=metadata.get("runtime_version"))
+
+    @property
+    def words(self) -> str:
+        """In a few words, such as ``batch 1, fp32, 1 thread, calls in a row, onnxruntime 1.20.0``."""
+        images = f"batch {self.batch}" if self.input_shape is None else " x ".join(map(str, self.input_shape))
+        threads = "threads unknown" if self.threads is None else f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+        by = " ".join(filter(None, [self.runtime, self.runtime_version]))
+        return ", ".join(filter(None, [images, self.precision, threads, self._pace, by]))
+
+    @property
+    def _pace(self) -> str:
+        if self.pause_ms is None:
+            return "pauses unknown"
+        return f"{self.pause_ms:g} ms of pause before each call" if self.pause_ms else "calls in a row"
+
+    def differences(self, other: Conditions) -> tuple[str, ...]:
+        """What another has otherwise, in words such as ``pause_ms 0 and 20``; versions and input shapes where both are known."""
+        names = [*_SETTINGS]
+        names += [name for name in ("runtime_version", "input_shape") if None not in (getattr(self, name), getattr(other, name))]
+        pairs = [(name, getattr(self, name), getattr(other, name)) for name in names]
+        return tuple(f"{name} {_text(mine)} and {_text(theirs)}" for name, mine, theirs in pairs if mine != theirs)
+
+    def has_settings_of(self, other: Conditions) -> bool:
+        """Whether all but versions and input shapes are the same, as a promise must have them to be compared."""
+        return all(getattr(self, name) == getattr(other, name) for name in _SETTINGS)
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, as JSON values."""
+        return {**asdict(self), "input_shape": None if self.input_shape is None else list(self.input_shape)}
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Conditions:
+        """What ``to_json`` wrote."""
+        shape = fields.get("input_shape")
+        return cls(**{**fields, "input_shape": None if shape is None else tuple(shape)})
+
+
+def _text(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,41 @@
+"""What the exceptions of libraries and systems say, in one line of plain words: never an exception's name, and no place in C++ sources."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["plain_words", "reason_of"]
+
+NO_MEMORY = "there is not enough memory"
+_SIGNS_OF_NO_MEMORY = re.compile(r"bad_alloc|bad allocation|(can't|cannot|failed to|unable to) allocate (\w+ )*(memory|\d)", re.IGNORECASE)
+_NOISE = (
+    re.compile(r"Exception from \S+:\d+:"),  # OpenVINO
+    re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : "),
+    re.compile(r"Load model from .*? failed: ?"),
+    re.compile(r"/\S+\.(?:cc|cpp|h|hpp):\d+ [^()]*\((?:[^()]|\([^()]*\))*\)(?: const)? "),  # a place and a signature
+    re.compile(r"^(?:[\w.]*(?:Error|Exception|Interrupt|Exit)|Exception)(?:: |$)"),  # the last line of a traceback
+)
+_LONGEST = 400
+
+
+def reason_of(error: BaseException) -> str:
+    """Why something failed, by the exception that was raised."""
+    if isinstance(error, MemoryError):
+        return NO_MEMORY
+    if isinstance(error, OSError) and error.strerror:
+        where = f" ('{error.filename}')" if error.filename else ""
+        return error.strerror.lower() + where
+    if isinstance(error, KeyError):
+        return f"there is no {error}"
+    return plain_words(str(error)) or "it says no reason"
+
+
+def plain_words(text: str) -> str:
+    """The same text in one line without what only developers of its library can use."""
+    words = " ".join(text.split())
+    if _SIGNS_OF_NO_MEMORY.search(words):
+        return NO_MEMORY
+    for noise in _NOISE:
+        words = noise.sub("", words)
+    words = words.strip().rstrip(".")
+    return words if len(words) <= _LONGEST else f"{words[:_LONGEST]} ..."

@@ -1,0 +1,105 @@
+"""Spaces from spaces: other resolutions, other image channels, fewer choices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from ofa.arch import Arch
+from ofa.blocks import assemble, build_empty
+from ofa.choices import Number, Stage
+from ofa.errors import SpaceError
+from ofa.space import Space
+
+__all__ = ["check_computes", "derive"]
+
+
+def derive(
+    space: Space,
+    name: str,
+    *,
+    resolutions: Sequence[int] | None = None,
+    in_channels: int | None = None,
+    num_classes: int | None = None,
+    keep: Mapping[str, Sequence[Number]] | None = None,
+) -> Space:
+    """A space like another.
+
+    Args:
+        space: the other.
+        name: of the new one, which must be another name unless its networks are those of ``space``.
+        resolutions: sides of the square input in pixels, any whole numbers from 1 on; None for those of ``space``.
+        in_channels: channels of the images.
+        num_classes: length of the logits, which is no part of what a name stands for.
+        keep: by gene, and by ``depth``, the values to keep.
+
+    Raises:
+        SpaceError: a gene or value that ``space`` does not have, a resolution that cannot be, or the name of the other space.
+    """
+    kept = dict(keep or {})
+    depths = kept.pop("depth", None)
+    if depths is not None:
+        _check_depths(space, depths)
+    genes: dict[str, Any] = dict(kept)
+    made = space.restrict(**genes)
+    made = replace(
+        made,
+        name=name,
+        resolutions=made.resolutions if resolutions is None else tuple(sorted(set(resolutions))),
+        stages=made.stages if depths is None else tuple(_shortened(stage, depths, space.name) for stage in made.stages),
+        in_channels=space.in_channels if in_channels is None else in_channels,
+        num_classes=space.num_classes if num_classes is None else num_classes,
+    )
+    if name == space.name and replace(made, num_classes=space.num_classes) != space:
+        raise SpaceError(
+            f"a space with other networks than {space.name} must have another name, since archs and tables say it, but is called so too; "
+            "give it a name of its own"
+        )
+    check_computes(made)
+    return made
+
+
+def _check_depths(space: Space, depths: Sequence[Number]) -> None:
+    known = sorted({depth for stage in space.stages for depth in stage.depths})
+    if not set(depths) <= set(known):
+        raise SpaceError(f"depth must keep some of {known} in {space.name}, but got {list(depths)}; choose among them")
+
+
+def _shortened(stage: Stage, depths: Sequence[Number], name: str) -> Stage:
+    # A stage of one depth has nothing to choose.
+    kept = tuple(depth for depth in stage.depths if depth in depths) if len(stage.depths) > 1 else stage.depths
+    if not kept:
+        raise SpaceError(f"depth must keep some of {list(stage.depths)} in each stage of {name}, but got {list(depths)}; choose among them")
+    return replace(stage, depths=kept)
+
+
+def check_computes(space: Space) -> None:
+    """See whether the smallest and the largest network compute images of the least and the greatest size, without weights and numbers.
+
+    Raises:
+        SpaceError: one does not.
+    """
+    for resolution in dict.fromkeys((space.resolutions[0], space.resolutions[-1])):
+        for arch in (space.smallest(resolution), space.largest(resolution)):
+            _check_computes(space, arch)
+
+
+def _check_computes(space: Space, arch: Arch) -> None:
+    network = assemble({placed.name: build_empty(placed.block) for placed in space.lower(arch)}).eval()
+    x_BCHW = torch.empty(1, space.in_channels, arch.resolution, arch.resolution, device="meta")
+    try:
+        found = tuple(network(x_BCHW).shape)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise SpaceError(
+            f"every network of {space.name} must compute an image of {arch.resolution} px, but {arch.in_words} does not: {reason}; choose "
+            "larger resolutions"
+        ) from error
+    if found != (1, space.num_classes):
+        raise SpaceError(
+            f"every network of {space.name} must give a logit for each of {space.num_classes} classes, but {arch.in_words} gives a "
+            f"tensor of shape {list(found)}; correct {type(space).__name__}.lower"
+        )

@@ -1,0 +1,44 @@
+"""A space out of a module that the user named."""
+
+from __future__ import annotations
+
+import importlib
+from functools import reduce
+
+from ofa.errors import OfaError, SpaceError
+from ofa.space import Space
+
+__all__ = ["import_space"]
+
+
+def import_space(spec: str) -> Space:
+    """Import a space.
+
+    Args:
+        spec: ``module:attribute``; the attribute is a space, or a function without arguments that makes one.
+
+    Raises:
+        SpaceError: it cannot be imported, or is no space.
+    """
+    module, _, attribute = spec.partition(":")
+    try:
+        found = reduce(getattr, attribute.split("."), importlib.import_module(module))
+        # A space is no function, and the class alone has no name and no resolutions yet.
+        space = found() if callable(found) and not isinstance(found, type) else found
+    except OfaError as error:
+        raise SpaceError(f"'{spec}': {error}") from error
+    except Exception as error:  # a module of the user's may fail in any way
+        raise SpaceError(
+            f"'{spec}' must name a space as module:attribute, but importing it met {type(error).__name__}: {_first_line(error)}; check "
+            "both names, the Python path and the module"
+        ) from error
+    if not isinstance(space, Space):
+        raise SpaceError(
+            f"'{spec}' must name a space, or a function without arguments that makes one, but is {type(space).__name__}; name another "
+            "attribute"
+        )
+    return space
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

@@ -1,0 +1,57 @@
+"""Versions of ONNX files: which are written, and which release of a runtime reads them. Needs no onnx, so devices know it too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["IR_VERSION", "NEWEST_OPSET", "OLDEST_OPSET", "OPSET", "Release", "ir_version_for", "least_release"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """What came with a version of ONNX's operators.
+
+    Attributes:
+        ir_version: oldest version of the file format that goes with it.
+        onnx: release of ONNX.
+        onnxruntime: first release of ONNX Runtime that reads such files.
+    """
+
+    ir_version: int
+    onnx: str
+    onnxruntime: str
+
+
+# ONNX's own table (onnx.helper.VERSION_TABLE), and ONNX Runtime's compatibility page; 14 to 21 were tried with its releases since 1.15.
+_RELEASES = {
+    11: Release(ir_version=6, onnx="1.6", onnxruntime="1.2"),
+    12: Release(ir_version=7, onnx="1.7", onnxruntime="1.5"),
+    13: Release(ir_version=7, onnx="1.8", onnxruntime="1.6"),
+    14: Release(ir_version=7, onnx="1.9", onnxruntime="1.8"),
+    15: Release(ir_version=8, onnx="1.10", onnxruntime="1.10"),
+    16: Release(ir_version=8, onnx="1.11", onnxruntime="1.11"),
+    17: Release(ir_version=8, onnx="1.12", onnxruntime="1.12"),
+    18: Release(ir_version=8, onnx="1.13", onnxruntime="1.14"),
+    19: Release(ir_version=9, onnx="1.14", onnxruntime="1.15"),
+    20: Release(ir_version=9, onnx="1.15", onnxruntime="1.17"),
+    21: Release(ir_version=10, onnx="1.16", onnxruntime="1.18"),
+}
+
+OPSET = 14
+"""Version of the operators of the files that are written unless another is asked for: the first that has HardSwish."""
+
+IR_VERSION = _RELEASES[OPSET].ir_version
+"""Version of the file format that goes with it."""
+
+OLDEST_OPSET, NEWEST_OPSET = min(_RELEASES), max(_RELEASES)
+"""What can be asked for: before the oldest, operators have other forms than the export writes."""
+
+
+def ir_version_for(opset: int) -> int:
+    """The oldest version of the file format that goes with an opset, which is one of those that can be asked for."""
+    return _RELEASES[opset].ir_version
+
+
+def least_release(opset: int, ir_version: int) -> Release | None:
+    """The first release that reads files of both versions; None for versions that are newer than any known here."""
+    return next((each for known, each in _RELEASES.items() if known >= opset and each.ir_version >= ir_version), None)
