@@ -58,7 +58,8 @@ _FAKE = "--space ofa-mbv3-tiny --device fake"
 _DEVICE = {"device": "{device}"}
 
 COMMANDS = (
-    Command("space", "ofa-mbv3-tiny --samples 2 --table {table}", {"table": "{table}"}, _OUT),
+    Command("space", "ofa-mbv3-tiny --samples 2 --table {table}", {"table": "{table}"}),
+    Command("space", "ofa-mbv3-tiny --samples 2 --resolutions 16,24", {}, _OUT),
     Command("train", "{recipe}", {"config": "{recipe}"}, _OUT, slow=True),
     Command("devices list", "--devices-dir {devices}", {"folders": "{devices}"}),
     Command("devices show", "{device}", {"name": "{device}"}),
@@ -100,7 +101,7 @@ REQUIRED = {"table build", "table transfer", "table import mit-yaml", "predictor
 }
 """Commands that do not run without -o."""
 
-ENDINGS = {"import mit-predictor": ".safetensors", "table show": ".csv"}
+ENDINGS = {"space": ".json", "import mit-predictor": ".safetensors", "table show": ".csv"}
 
 
 _app = cache(build_app)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from devices import device_names
-from ofa.cli import demo, dry_run, train
+from ofa.cli import demo
 from ofa.cli.console import emit
 from ofa.cli.sheets import Name, facts, line, records, words
 from ofa.families import space_names
@@ -21,7 +21,7 @@ LONG = "a-name-of-a-network-that-somebody-has-chosen-with-much-care-and-little-t
 SHOWN = [command for command in COMMANDS if not command.slow]
 
 
-@pytest.mark.parametrize("command", SHOWN, ids=[command.words for command in SHOWN])
+@pytest.mark.parametrize("command", SHOWN, ids=[f"{command.words}-{'-'.join(command.outputs)}" for command in SHOWN])
 def test_names_are_whole_in_every_result(command: Any, places: dict[str, Path], tmp_path: Path) -> None:
     folder = tmp_path / LONG
     folder.mkdir()
@@ -37,7 +37,7 @@ def test_names_are_whole_in_every_result(command: Any, places: dict[str, Path], 
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     for _, path in written[:1]:
-        assert any(str(path) in each for each in lines) or command.words in ("query", "table check", "table show"), result.stdout
+        assert any(str(path) in each for each in lines) or command.words in ("query", "space", "table check", "table show"), result.stdout
     if command.words in ("devices show", "devices probe", "table build", "verify"):
         assert any("n" * 60 in each for each in lines), result.stdout
     for each in lines:
@@ -74,6 +74,7 @@ def test_results_that_take_long_to_get_are_whole_too(monkeypatch: pytest.MonkeyP
     }
     report = {
         "device": LONG,
+        "conditions": None,
         "results": [row] * 3,
         "stages_s": {"train": 1.0},
         "predictor": {"kendall_tau": 0.9},
@@ -100,5 +101,3 @@ def test_a_sheet_never_breaks_a_name(width: int, monkeypatch: pytest.MonkeyPatch
     assert " ".join("".join(each.strip("│┌┐└┘─ ") + " " for each in lines).split()).count("another,") == 9
     assert shown_at(width, line(f"ofa query {LONG}"), monkeypatch, capsys) == [f"ofa query {LONG}"]
     assert all(len(each) <= width for each in shown_at(width, words(sentence), monkeypatch, capsys))
-    assert callable(train._render)
-    assert callable(dry_run.render_dry_run)
