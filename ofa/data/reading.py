@@ -149,7 +149,7 @@ def check_start(path: Path) -> None:
 
 def _unidentified(start: bytes) -> UnreadableError:
     if start[4:8] == b"ftyp" and start[8:12] in _HEIC_BRANDS:
-        return UnreadableError("Pillow cannot read HEIC here: convert it, or install the extra 'heif'")
+        return UnreadableError("Pillow cannot read HEIC here: convert it to JPEG, or install pillow-heif, as the extra 'heif' does")
     if start[:4] in (b"%!PS", b"\xc5\xd0\xd3\xc6"):
         return UnreadableError("PostScript is not read, because another program would have to run it")
     return UnreadableError("has no content of an image" if start else "is empty", unknown=True)
