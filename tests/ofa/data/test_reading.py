@@ -12,7 +12,8 @@ import torch
 from PIL import Image, ImageOps
 
 from ofa.data import Augmentation, EncodedImages, ImageData, ImageRule, load_data
-from ofa.data.reading import Bytes, Content, UnreadableError, formats, open_image, picture_of, pixels_of, square_of
+from ofa.data.opening import UnreadableError, formats, open_image
+from ofa.data.reading import Bytes, Content, picture_of, pixels_of, square_of
 from ofa.errors import DataError
 from tests.ofa.data.pictures import encoded, picture, write_classes
 
