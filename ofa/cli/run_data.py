@@ -9,9 +9,10 @@ import typer
 from ofa.cli.console import console, progress_bar
 
 if TYPE_CHECKING:
+    from ofa.data import Splits
     from ofa.training import DataChanges, Run, RunData
 
-__all__ = ["DataOption", "TestDataOption", "load_run_data", "say", "say_changes"]
+__all__ = ["DataOption", "TestDataOption", "load_run_data", "say", "say_changes", "say_skipped"]
 
 DataOption = Annotated[
     str | None,
@@ -31,6 +32,7 @@ def load_run_data(run: Run, *, data: str | None = None, test_data: str | None = 
     with progress_bar(f"reading {data or run.recipe.data}") as progress:
         found = run.load_data(data=data or "", test_data=test_data or "", progress=progress)
     say_changes(found.changes)
+    say_skipped(found.splits)
     return found
 
 
@@ -38,6 +40,15 @@ def say_changes(changes: DataChanges) -> None:
     """Say on stderr what a person should know of the data."""
     for sentence in changes.sentences():
         say(sentence)
+
+
+def say_skipped(splits: Splits) -> None:
+    """Say on stderr which images are left out because they cannot be read."""
+    skipped = tuple(dict.fromkeys(name for part in splits for name in part.skipped))  # each part knows of all of its source
+    if skipped:
+        names = ", ".join(skipped[:3]) + (" ..." if len(skipped) > 3 else "")
+        subject, verb = ("1 image", "is") if len(skipped) == 1 else (f"{len(skipped):,} images", "are")
+        say(f"{subject} cannot be read and {verb} skipped: {names}")
 
 
 def say(sentence: str) -> None:

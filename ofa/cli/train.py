@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ofa.cli.console import JsonOption, console, emit, format_count, format_percent, progress_bar
-from ofa.cli.run_data import DataOption, TestDataOption, say_changes
+from ofa.cli.run_data import DataOption, TestDataOption, say_changes, say_skipped
 from ofa.progress import silent
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def train_recipe(
     splits = found.splits
     if world.is_first:
         say_changes(found.changes)
-        _say_skipped(splits)
+        say_skipped(splits)
     supernet = recipe.build_supernet(splits.train.num_classes).to(world.device)
     if state is None and world.is_first:
         training.begin_run(output, own, found.record)
@@ -229,13 +229,6 @@ def _bar(description: str, world: World) -> Any:
     from contextlib import nullcontext
 
     return progress_bar(description) if world.is_first else nullcontext(silent)
-
-
-def _say_skipped(splits: Splits) -> None:
-    skipped = splits.train.skipped
-    if skipped:
-        names = ", ".join(skipped[:3]) + (" ..." if len(skipped) > 3 else "")
-        console.print(f"ofa: {len(skipped)} images cannot be read and are skipped: {names}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _ends(supernet: Supernet, splits: Splits) -> Iterator[dict[str, Any]]:

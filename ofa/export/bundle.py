@@ -27,7 +27,7 @@ from ofa.arch import Arch
 from ofa.blocks import PlacedBlock, assemble, build_empty
 from ofa.cost import costs
 from ofa.data import ImageRule
-from ofa.errors import ExportError, FileError, WeightsError
+from ofa.errors import DataError, ExportError, FileError, WeightsError
 from ofa.export.card import Card
 from ofa.export.onnx import OPSET, export, verify_outputs
 from ofa.families import lower, named_space, save_arch
@@ -54,8 +54,8 @@ class Bundle:
         arch: the network.
         card: what is known of it.
         class_names: one name a class, in the order of the logits.
+        rule: how an image becomes the pixels 0..255 that are scaled to 0..1 for it.
         mean, std: of each colour channel on the scale 0..1; an image x in 0..1 enters the network as (x - mean) / std.
-        rule: how an image becomes such an x, of the side of the arch's resolution.
     """
 
     folder: Path
@@ -79,7 +79,7 @@ class Bundle:
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What the files of the network carry: arch, classes, how images are read and normalized, as text."""
+        """What the files of the network carry: arch, classes and normalization, as text."""
         return _header(self.space, self.arch, self.class_names, self.mean, self.std, self.rule)
 
     @property
@@ -133,10 +133,10 @@ def write_bundle(
     class_names: Sequence[str],
     mean: Sequence[float],
     std: Sequence[float],
-    rule: ImageRule | None = None,
     generator: torch.Generator,
     dynamic_batch: bool = False,
     opset: int = OPSET,
+    rule: ImageRule | None = None,
 ) -> Bundle:
     """Write a bundle, all or nothing; a bundle that is already there is replaced, with its engines.
 
@@ -149,10 +149,10 @@ def write_bundle(
         class_names: one name a class, in the order of the logits.
         mean: of each colour channel on the scale 0..1, subtracted from the images.
         std: of each colour channel on the scale 0..1, the images are divided by it.
-        rule: how images are read; None cuts the middle square.
         generator: where the random input comes from by which ``network.onnx`` is checked against ``network``.
         dynamic_batch: whether ``network.onnx`` leaves the batch open; otherwise it takes one image.
         opset: version of its operators.
+        rule: how the images were read that the network knows; None cuts the middle square.
 
     Raises:
         WeightsError: ``network`` is not the network of ``arch``, or holds weights that are not finite.
@@ -168,7 +168,7 @@ def write_bundle(
     check_finite(tensors, f"the network of a bundle of {arch.space}")
     counted: dict[str, Any] = dict(costs(lowered))
     card = replace(card, **counted)
-    header = _header(space, arch, class_names, mean, std, rule or ImageRule(channels=space.in_channels))
+    header = _header(space, arch, class_names, mean, std, rule or ImageRule(channels=len(mean)))
     with _replacing_bundle(Path(folder)) as temporary:
         bundle = _bundle(temporary, space, arch, card, header)
         save_arch(arch, space, temporary / _ARCH)
@@ -197,7 +197,7 @@ def load_bundle(folder: str | os.PathLike[str]) -> Bundle:
     try:
         bundle = _bundle(source, weights.space(), arch, card, header)
         written_for = Arch.from_json(json.loads(header["arch"]))
-    except (KeyError, TypeError, ValueError) as error:
+    except (DataError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(
             f"'{source / _WEIGHTS}' must carry the header of a bundle, but reading it met {type(error).__name__}: {error}; "
             "write the bundle again"
@@ -227,8 +227,8 @@ def _header(
 
 def _bundle(folder: Path, space: Space, arch: Arch, card: Card, header: Mapping[str, str]) -> Bundle:
     class_names, mean, std = (tuple(json.loads(header[key])) for key in ("class_names", "mean", "std"))
-    # Bundles of earlier versions do not say how images are read, and were made for the middle square.
-    rule = ImageRule.from_text(header["image_rule"]) if "image_rule" in header else ImageRule(channels=space.in_channels)
+    # Bundles of earlier versions do not say: their images were of one shape, or cut.
+    rule = ImageRule.from_text(header["image_rule"]) if "image_rule" in header else ImageRule(channels=len(mean))
     return Bundle(folder=folder, space=space, arch=arch, card=card, class_names=class_names, mean=mean, std=std, rule=rule)
 
 
