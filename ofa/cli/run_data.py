@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ofa.cli.console import console, progress_bar
+from ofa.cli.console import progress_bar, remark
 
 if TYPE_CHECKING:
     from ofa.training import DataChanges, Run, RunData
 
-__all__ = ["DataOption", "TestDataOption", "load_run_data", "say", "say_changes"]
+__all__ = ["DataOption", "TestDataOption", "load_run_data", "say_changes"]
 
 DataOption = Annotated[
     str | None,
@@ -37,9 +37,4 @@ def load_run_data(run: Run, *, data: str | None = None, test_data: str | None = 
 def say_changes(changes: DataChanges) -> None:
     """Say on stderr what a person should know of the data."""
     for sentence in changes.sentences():
-        say(sentence)
-
-
-def say(sentence: str) -> None:
-    """Say something on stderr."""
-    console.print(f"ofa: {sentence}", markup=False, highlight=False, soft_wrap=True)
+        remark(sentence)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ofa.arch import Arch
 from ofa.data import Images, default_workers, load_batches
-from ofa.errors import WeightsError
+from ofa.errors import DataError, WeightsError
 from ofa.progress import Progress
 from ofa.randomness import borrowed_randomness
 from ofa.space import Space
@@ -168,7 +168,7 @@ class Trainer:
         """A batch; None where the workers have ended, because the signal that stops this process alone went to them too."""
         try:
             return next(loader)
-        except RuntimeError:
+        except (RuntimeError, DataError):
             if self.world.size > 1 or not self.stop():
                 raise
             self.stopped = True
@@ -265,7 +265,7 @@ class Trainer:
         if fresh and phase.reorder_channels:
             before = self.recipe.phases[place.number - 1] if place.number else Phase(name="largest", epochs=1, learning_rate=1)
             self.supernet.reorder_channels(trained=before.restrict(whole))
-        if fresh and phase.needs_copy and self._teacher is None:
+        if fresh and phase.needs_copy and (self._teacher is None or phase.restart):
             self._teacher = self._largest()
         self._spaces = {resolution: space.restrict(resolution=(resolution,)) for resolution in space.resolutions}
         self._sampler = self.own_sampler or make_sampler(phase.sampling, whole, coupled_genes=phase.coupled)
@@ -314,7 +314,7 @@ class Trainer:
 
     def averaged(self) -> Any:
         """A context in which the supernet has the weights that it would be left with if training ended now."""
-        return self._average.in_place() if self._average is not None and self._entered is not None else nullcontext()
+        return self._average.in_place() if self._entered is not None and self._average is not None else nullcontext()
 
     # -- states -------------------------------------------------------------------------------------------------------
 
