@@ -26,6 +26,7 @@ def recipe(phase: dict[str, Any], **settings: Any) -> Recipe:
         ({"free": KERNELS, "sandwich": True, "subnets_per_step": 2}, "subnets_per_step should be at least 3 with sandwich, but is 2"),
         ({"subnets_per_step": 4}, "subnets_per_step should be 1 where nothing is free, but is 4"),
         ({"free": (Gene("kernel", (5,)), Gene("depth", (0, 1)))}, "free.kernel should open a choice, but has only the largest value"),
+        ({"distillation_weight": 1.0}, "distillation_weight should be 0 in the first phase, but is 1"),
         ({"warmup_epochs": 8.0}, "warmup_epochs should be at most half of its epochs, but is 8 of 10"),
     ],
 )
