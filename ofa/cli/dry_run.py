@@ -9,11 +9,16 @@ from ofa.cli.console import format_bytes, format_count, format_ms, progress_bar,
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from ofa.data import Splits
     from ofa.training import Phase, Recipe
     from ofa.training.distributed import World
     from ofa.training.estimate import PhaseEstimate
 
 __all__ = ["dry_run_recipe", "render_dry_run"]
+
+
+_MOST_IMAGES = 1000
+"""That are looked at: more take longer than half a minute where they are large."""
 
 
 def dry_run_recipe(recipe: Recipe, world: World) -> dict[str, Any]:
@@ -29,15 +34,17 @@ def dry_run_recipe(recipe: Recipe, world: World) -> dict[str, Any]:
     from ofa.training.estimate import estimate_phases, expected_memory, loader_rate
 
     with progress_bar(f"reading {recipe.data}") as progress:
-        splits = recipe.load_splits(progress)
+        splits = recipe.load_splits(progress, most=_MOST_IMAGES)
+    counts = _counts(recipe, splits)
     supernet = recipe.build_supernet(splits.train.num_classes).to(world.device)
-    warnings = recipe_warnings(recipe, len(splits.train))
+    warnings = recipe_warnings(recipe, counts["train_images"])
     if world.is_first:
         for sentence in warnings:
             remark(f"warning: {sentence}")
     phases = []
+    estimates = estimate_phases(supernet, recipe, splits.train, images=counts["train_images"], world=world)
     with progress_bar("timing steps") as progress:
-        for number, estimate in enumerate(estimate_phases(supernet, recipe, splits.train, world=world), start=1):
+        for number, estimate in enumerate(estimates, start=1):
             progress(number, len(recipe.phases), estimate.phase.name)
             phases.append(_row(estimate))
     batch = min(recipe.batch_size, len(splits.train))
@@ -46,9 +53,7 @@ def dry_run_recipe(recipe: Recipe, world: World) -> dict[str, Any]:
         "space": supernet.space.name,
         "networks": supernet.space.size,
         "data": recipe.data,
-        "train_images": len(splits.train),
-        "selection_images": len(splits.selection),
-        "test_images": len(splits.test),
+        **counts,
         "classes": splits.train.num_classes,
         "skipped_images": len(splits.train.skipped),
         "device": str(world.device),
@@ -60,6 +65,24 @@ def dry_run_recipe(recipe: Recipe, world: World) -> dict[str, Any]:
         "duration_s": sum(phase["duration_s"] for phase in phases),
         "phases": phases,
         "warnings": list(warnings),
+    }
+
+
+def _counts(recipe: Recipe, splits: Splits) -> dict[str, int]:
+    """How many images each part has, by those that were looked at where these are a sample."""
+    from ofa.data import count_items, data_names
+
+    parts = splits[:2] if recipe.test_data else splits
+    looked_at, listed = sum(map(len, parts)), count_items(recipe.data)
+    sampled = listed > _MOST_IMAGES and recipe.data not in data_names()
+    times = listed * sum(recipe.fractions) / looked_at if sampled else 1.0
+    train, selection, test = (round(len(part) * times) for part in splits)
+    return {
+        "train_images": train,
+        "selection_images": selection,
+        "test_images": count_items(recipe.test_data) if recipe.test_data else test,
+        "images": listed,
+        "images_looked_at": looked_at if sampled else listed,
     }
 
 
@@ -92,6 +115,8 @@ def render_dry_run(report: dict[str, Any]) -> Table:
         f"peak memory {format_bytes(report['peak_memory_bytes'])}; about {format_duration(report['duration_s'])} in all on "
         f"{report['device']}, evaluations not counted; nothing was written"
     )
+    if report["images_looked_at"] < report["images"]:
+        caption += f"; by the {report['images_looked_at']} of {report['images']} images that were looked at: others may be unreadable"
     if report["extrapolated"]:
         fewest = min(row["timed_images"] for row in report["phases"])
         caption += f"; extrapolated by multiply-accumulates from steps of {fewest or 'few'} to {report['batch_images']} images"

@@ -68,14 +68,22 @@ class PhaseEstimate:
 
 
 def estimate_phases(
-    supernet: Supernet, recipe: Recipe, data: Images, *, steps: int = 6, world: World = ALONE, seconds: float = 12.0
+    supernet: Supernet,
+    recipe: Recipe,
+    data: Images,
+    *,
+    images: int | None = None,
+    steps: int = 6,
+    world: World = ALONE,
+    seconds: float = 12.0,
 ) -> Iterator[PhaseEstimate]:
     """Take a few steps of every phase, on weights that are thrown away.
 
     Args:
         supernet: an untrained one; it is trained on, so do not use it afterwards.
         recipe: the run.
-        data: its training images.
+        data: its training images, or a part of them.
+        images: how many there are; None where ``data`` is all.
         steps: how many to time at most.
         world: the processes that train together.
         seconds: for all phases together, about. On a CPU steps of fewer images, and fewer steps, are timed where it is not enough; a GPU
@@ -85,7 +93,7 @@ def estimate_phases(
         one estimate a phase.
     """
     supernet.train().synchronize(world.size > 1)
-    timer = _Timer(supernet, recipe, data, steps, world, seconds)
+    timer = _Timer(supernet, recipe, data, images or len(data), steps, world)
     for number, phase in enumerate(recipe.phases):
         yield timer.estimate(phase, (seconds - timer.spent_s) / (len(recipe.phases) - number))
 
@@ -93,11 +101,11 @@ def estimate_phases(
 class _Timer:
     """Times phases one after the other, and learns from each how many images the next can afford."""
 
-    def __init__(self, supernet: Supernet, recipe: Recipe, data: Images, steps: int, world: World, seconds_to_begin: float) -> None:
+    def __init__(self, supernet: Supernet, recipe: Recipe, data: Images, images: int, steps: int, world: World) -> None:
         self._supernet, self._recipe, self._data, self._steps, self._world = supernet, recipe, data, steps, world
         self._device = device_of(supernet).type
         self._batch = min(recipe.batch_size, len(data))
-        self._seconds_to_begin = seconds_to_begin
+        self._steps_per_epoch = max(1, images // recipe.batch_size)
         self._timed_s = self._timed_macs = 0.0
         self.spent_s = 0.0
 
@@ -113,7 +121,7 @@ class _Timer:
                 step_s *= expected * self._batch / done
         else:
             step_s, images = self._speed * expected * self._batch, 0
-        steps = phase.epochs * max(1, len(self._data) // self._recipe.batch_size)
+        steps = phase.epochs * self._steps_per_epoch
         return PhaseEstimate(
             phase=phase,
             steps=steps,
@@ -133,7 +141,8 @@ class _Timer:
         fewest = min(self._batch, _FEWEST * self._world.size)
         if not self._timed_macs:
             begun = self.spent_s
-            self._time(phase, fewest, 1, 1, self._seconds_to_begin)
+            # However long it takes: a first step says nothing of the second, because much is made ready in it.
+            self._time(phase, fewest, 1, 1, math.inf)
             seconds -= self.spent_s - begun
         if seconds < self._speed * expected * fewest:
             return fewest, 0, 0
@@ -144,18 +153,16 @@ class _Timer:
         return images, untimed, min(self._steps, max(1, timed))
 
     def _time(self, phase: Phase, images: int, untimed: int, timed: int, seconds: float) -> tuple[float, float]:
-        """Seconds and multiply-accumulates of a mean step; on a CPU no step is begun after so many ``seconds``."""
+        """Seconds and multiply-accumulates of a mean step; on a CPU no second timed one is begun after so many ``seconds``."""
         begun = time.perf_counter()
         noted = _Noted(self._sampler(phase))
         trainer, told = self._trainer(phase, images, noted)
         # A step is known to be done only when progress is told, so time is taken from one telling to another.
         trainer.steps_between_readings = 1 if self._device == "cpu" else untimed
-        trainer.stop = lambda: self._device == "cpu" and time.perf_counter() - begun > seconds
+        trainer.stop = lambda: self._device == "cpu" and trainer.step > untimed and time.perf_counter() - begun > seconds
         while trainer.step < untimed + timed and not trainer.stopped:
             trainer.epoch(until=untimed + timed)
-        last, until = told[-1]
-        # Where there was time for no more, the first step counts with what comes before it.
-        first, since = next((each for each in told if untimed <= each[0] < last), (0, begun))
+        (first, since), (last, until) = next(each for each in told if each[0] >= untimed), told[-1]
         done = [images * _macs_of(phase, space, archs, self._supernet.space) for space, archs in noted.drawn[first:last]]
         took = torch.tensor([until - since, time.perf_counter() - begun], dtype=torch.float64)
         self._world.average_(took)

@@ -130,13 +130,17 @@ class Recipe:
         """The space, for as many classes as the data has."""
         return get_space(self.space, num_classes)
 
-    def load_splits(self, progress: Progress = silent) -> Splits:
+    def load_splits(self, progress: Progress = silent, *, most: int | None = None) -> Splits:
         """The three parts of the data, read with the channels of the space; the same for the same seed.
+
+        Args:
+            progress: told of the images that were looked at.
+            most: about how many images of each source are looked at, in place of all; None is all.
 
         Raises:
             DataError: the data cannot be used.
         """
-        data, test = self.load_sources(progress)
+        data, test = self.load_sources(progress, most=most)
         if test is None:
             return Splits(*split(data, self.fractions, self.generator("split")))
         train, selection = split(data, self.fractions[:2], self.generator("split"))
@@ -149,6 +153,7 @@ class Recipe:
         rule: ImageRule | None = None,
         test_classes: Sequence[str] | None = None,
         known: Container[bytes] = (),
+        most: int | None = None,
     ) -> tuple[Images, Images | None]:
         """All images of ``data``, and those of ``test_data`` if there are some.
 
@@ -157,16 +162,18 @@ class Recipe:
             rule: how they are read, if that was found before.
             test_classes: names of all classes that ``test_data`` may have; those of ``data`` if None.
             known: keys of images that were decoded whole before.
+            most: about how many images of each are looked at, in place of all; None is all.
 
         Raises:
             DataError: the data cannot be used.
         """
         channels = self.get_space().in_channels
-        data = load_data(self.data, unreadable=self.unreadable, channels=channels, rule=rule, known=known, progress=progress)
+        how: dict[str, Any] = {"unreadable": self.unreadable, "known": known, "most": most, "progress": progress}
+        data = load_data(self.data, channels=channels, rule=rule, **how)
         if not self.test_data:
             return data, None
         names = test_classes or data.class_names
-        test = load_data(self.test_data, unreadable=self.unreadable, rule=data.rule, classes=names, known=known, progress=progress)
+        test = load_data(self.test_data, rule=data.rule, classes=names, **how)
         return data, test
 
     def build_supernet(self, num_classes: int) -> Supernet:

@@ -17,7 +17,7 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from ofa.cli import specialize, train
+from ofa.cli import dry_run, specialize, train
 from ofa.errors import DataError, FileError, RecipeError
 from ofa.export.bundle import load_bundle
 from ofa.families import get_space
@@ -152,6 +152,27 @@ def test_a_dry_run_tells_phases_time_and_memory_and_writes_nothing(config: Path,
     assert "about" in shown
     assert " ms" in shown
     assert "ms ms" not in shown
+
+
+def test_a_dry_run_looks_at_some_of_many_images_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dry_run, "_MOST_IMAGES", 40)
+    for label, (name, count) in enumerate({"few": 8, "many": 192}.items()):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(count):
+            pixels = np.full((16, 16, 3), 100 * label + number % 90, dtype=np.uint8)
+            pixels[0, 0] = number
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{number}.png")
+    changes = [f"data={tmp_path / 'photos'}", "space=ofa-mbv3-tiny", "single_stage.subnets_per_step=2", "batch_size=16"]
+    words = [word for change in changes for word in ("--set", change)]
+    result = ofa("train", "single-stage", "--dry-run", "--device", "cpu", *words, "--json")
+    report = json.loads(result.stdout)
+    assert report["images"] == 200
+    assert 40 <= report["images_looked_at"] <= 56
+    assert report["train_images"] == pytest.approx(160, abs=8)
+    assert report["phases"][0]["steps"] == 60 * (report["train_images"] // 16)
+    (warning,) = report["warnings"]
+    assert "subnets_per_step should be at least 3 with sandwich" in warning
+    assert warning in " ".join(result.stderr.split())
 
 
 def test_metrics_are_written_for_tensorboard(config: Path, tmp_path: Path) -> None:
