@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ofa.cli.console import JsonOption, emit, format_bytes, format_count, progress_bar
-from ofa.cli.run_data import say
+from ofa.cli.console import JsonOption, emit, format_bytes, format_count, progress_bar, remark
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -59,7 +58,7 @@ def weights(
 
     report = import_weights(file, get_space(space, classes), output, data=data, ema=ema, overwrite=overwrite, named=space)
     for sentence in report["remarks"]:
-        say(sentence)
+        remark(sentence)
     emit(report, json=json, render=lambda: _lines(report))
 
 

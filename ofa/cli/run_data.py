@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ofa.cli.console import console, progress_bar
+from ofa.cli.console import progress_bar, remark
 
 if TYPE_CHECKING:
     from ofa.data import Splits
     from ofa.training import DataChanges, Run, RunData
 
-__all__ = ["DataOption", "TestDataOption", "load_run_data", "say", "say_changes", "say_skipped"]
+__all__ = ["DataOption", "TestDataOption", "load_run_data", "say_changes", "say_left_out"]
 
 DataOption = Annotated[
     str | None,
@@ -32,25 +32,20 @@ def load_run_data(run: Run, *, data: str | None = None, test_data: str | None = 
     with progress_bar(f"reading {data or run.recipe.data}") as progress:
         found = run.load_data(data=data or "", test_data=test_data or "", progress=progress)
     say_changes(found.changes)
-    say_skipped(found.splits)
+    say_left_out(found.splits)
     return found
 
 
 def say_changes(changes: DataChanges) -> None:
     """Say on stderr what a person should know of the data."""
     for sentence in changes.sentences():
-        say(sentence)
+        remark(sentence)
 
 
-def say_skipped(splits: Splits) -> None:
-    """Say on stderr which images are left out because they cannot be read."""
-    skipped = tuple(dict.fromkeys(name for part in splits for name in part.skipped))  # each part knows of all of its source
-    if skipped:
-        names = ", ".join(skipped[:3]) + (" ..." if len(skipped) > 3 else "")
-        subject, verb = ("1 image", "is") if len(skipped) == 1 else (f"{len(skipped):,} images", "are")
-        say(f"{subject} cannot be read and {verb} skipped: {names}")
+def say_left_out(splits: Splits) -> None:
+    """Say on stderr which files are left out, and why."""
+    from ofa.data import left_out_sentences
 
-
-def say(sentence: str) -> None:
-    """Say something on stderr."""
-    console.print(f"ofa: {sentence}", markup=False, highlight=False, soft_wrap=True)
+    # Each part knows of all that its source left out.
+    for sentence in left_out_sentences(tuple(dict.fromkeys(each for part in splits for each in part.left_out))):
+        remark(sentence)

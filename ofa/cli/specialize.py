@@ -183,7 +183,6 @@ def specialize_run(
         Card(accuracy=made.metrics.accuracy, provenance=provenance, **_promised(promise, device, conditions)),
         space=run.supernet.space,
         class_names=splits.train.class_names,
-        rule=splits.train.rule,
         mean=mean,
         std=std,
         rule=splits.train.rule,
