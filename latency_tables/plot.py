@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from io import BytesIO
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -22,8 +23,10 @@ _DOTS_PER_INCH = 150
 def save_check_plot(check: TableCheck, path: str | os.PathLike[str], *, title: str) -> None:
     """Write the picture as a PNG file of 900 x 900 pixels; arguments as ``draw_check``, or FileError."""
     figure = draw_check(check, title=title)
+    png = BytesIO()  # which no disk can fail, where the library would say no more than that it did
+    figure.savefig(png, format="png", dpi=_DOTS_PER_INCH)
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=_DOTS_PER_INCH)
+        temporary.write_bytes(png.getvalue())
 
 
 def draw_check(check: TableCheck, *, title: str) -> Figure:

@@ -14,20 +14,30 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from devices.conditions import Conditions
 from devices.device import Device
 from devices.timing import Timing
 from latency_tables.correction import Correction, Estimate
+from latency_tables.parquet import NotParquetError, json_of, read_parquet, write_parquet
 from ofa.blocks import Block, PlacedBlock
 from ofa.cost import weight_bytes
-from ofa.errors import TableError
+from ofa.errors import FileError, TableError
 from ofa.families import space_argument
-from ofa.files import replacing
+from ofa.files import reason_of, replacing
 from ofa.space import Space
 
-__all__ = ["COLUMNS", "SCHEMA_VERSION", "LatencyTable", "block_key", "describe_block", "require_same_device", "row_of", "rows_frame"]
+__all__ = [
+    "COLUMNS",
+    "METADATA_KEY",
+    "SCHEMA_VERSION",
+    "LatencyTable",
+    "block_key",
+    "describe_block",
+    "require_same_device",
+    "row_of",
+    "rows_frame",
+]
 
 SCHEMA_VERSION = 1
 
@@ -38,7 +48,8 @@ COLUMNS = (
 )
 """Of a table's rows; ``block`` is the block's fields as canonical JSON. Energy and memory are empty where the device did not tell."""
 
-_METADATA_KEY = b"ofa_latency_table"
+METADATA_KEY = b"ofa_latency_table"
+"""Under which a table carries where it came from, as JSON."""
 _SAME_DEVICE = ("name", "runtime", "threads", "pin", "precision", "batch", "pause_ms", "options")
 _BEFORE_PAUSES = {"pause_ms": 0.0}
 """What files say of a device that were written before it could have pauses."""
@@ -210,12 +221,12 @@ class LatencyTable:
         Raises:
             FileError: the path cannot be written.
         """
-        with replacing(path) as temporary:
-            if Path(path).suffix == ".csv":
+        if Path(path).suffix == ".csv":
+            with replacing(path) as temporary:
                 self.rows.to_csv(temporary, index=False)
-                return
-            table = pa.Table.from_pandas(self.rows, preserve_index=False)
-            pq.write_table(table.replace_schema_metadata({_METADATA_KEY: json.dumps(self.metadata).encode()}), temporary)
+            return
+        table = pa.Table.from_pandas(self.rows, preserve_index=False)
+        write_parquet(table.replace_schema_metadata({METADATA_KEY: json.dumps(self.metadata).encode()}), path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> LatencyTable:
@@ -225,14 +236,13 @@ class LatencyTable:
             TableError: the file is absent, damaged, no latency table, or of a newer schema.
         """
         try:
-            table = pq.read_table(Path(path))
-        except OSError as error:
-            reason = "no such file" if isinstance(error, FileNotFoundError) else (error.strerror or str(error).splitlines()[0]).lower()
-            raise TableError(f"a latency table must be readable, but '{path}' is not: {reason}; check the path") from error
-        except pa.ArrowInvalid as error:
+            table = read_parquet(path)
+        except NotParquetError as error:
             raise TableError(
                 f"a latency table must be a Parquet file, but '{path}' is damaged or none; build it anew with: ofa table build"
             ) from error
+        except FileError as error:
+            raise TableError(f"a latency table must be readable, but '{path}' is not: {reason_of(error)}; check the path") from error
         metadata = _metadata_of(table, path)
         return cls(table.replace_schema_metadata(None).to_pandas(), metadata, os.fspath(path))
 
@@ -264,18 +274,14 @@ def rows_frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def _metadata_of(table: pa.Table, path: str | os.PathLike[str]) -> dict[str, Any]:
-    raw = (table.schema.metadata or {}).get(_METADATA_KEY)
-    if raw is None:
+    metadata = json_of(table, METADATA_KEY)
+    if metadata is None:
         raise TableError(
             f"a latency table must say where it came from, but the Parquet file '{path}' does not; make one with: ofa table build"
         )
-    try:
-        metadata: dict[str, Any] = json.loads(raw)
-        newer = metadata["schema_version"] > SCHEMA_VERSION
-        incomplete = [key for key in _REQUIRED if key not in metadata] if not newer else []
-    except (ValueError, KeyError, TypeError):
-        newer, incomplete = False, ["schema_version"]
-    if newer:
+    version = metadata.get("schema_version")
+    incomplete = [key for key in _REQUIRED if key not in metadata] if isinstance(version, int) else ["schema_version"]
+    if isinstance(version, int) and version > SCHEMA_VERSION:
         raise TableError(
             f"a latency table's schema must be at most {SCHEMA_VERSION} for this version of ofa, but that of '{path}' is "
             f"{metadata['schema_version']}; upgrade with: pip install -U ofa-nas"

@@ -109,11 +109,11 @@ def read_measurements(path: str | os.PathLike[str], space: Space) -> tuple[list[
     try:
         with open(path, encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)
-            rows = [(reader.line_num, row) for row in reader]
+            header, rows = list(reader.fieldnames or ()), [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = (getattr(error, "strerror", None) or str(error)).lower()
         raise FileError(f"'{path}' must be a readable CSV file, but {reason}; check the path") from error
-    missing = [column for column in _COLUMNS if column not in (reader.fieldnames or ())]
+    missing = [column for column in _COLUMNS if column not in header]
     if missing:
         raise TableError(f"measurements must have the columns {', '.join(_COLUMNS)}, but '{path}' lacks {', '.join(missing)}; add them")
     archs, times = [], []

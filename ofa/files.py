@@ -1,18 +1,25 @@
-"""Writing files so that a reader never meets half of one."""
+"""Writing files so that a reader never meets half of one, and reading them so that a failure is a sentence."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ofa.errors import FileError
+from ofa.errors import FileError, OfaError
 
-__all__ = ["read_json", "replacing", "write_json"]
+__all__ = ["read_json", "reason_of", "replacing", "unwritable", "write_json"]
+
+_LONGEST_PREFIX = 32
+"""Characters of a file's name in that of its temporary file: a name of the greatest length allowed must leave room for the rest."""
+
+_CODE = re.compile(r"(?:os error|errno) (\d+)", re.IGNORECASE)
+"""How libraries that are not written in Python quote the code of the system's error."""
 
 
 @contextmanager
@@ -22,29 +29,54 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     If the block raises, the temporary file is removed and ``path`` stays as it was.
 
     Raises:
-        FileError: the folder does not exist or cannot be written, or the disk is full.
+        FileError: the folder does not exist or cannot be written, the disk is full, or ``path`` is there and no file.
     """
     target = Path(path)
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+        if target.exists() and not target.is_file():
+            kind = "a folder" if target.is_dir() else "no plain file"
+            raise FileError(f"'{target}' must be a file to be written, but it is {kind}; name a file")
+        handle, name = tempfile.mkstemp(prefix=f".{target.name[:_LONGEST_PREFIX]}.", suffix=".part", dir=target.parent)
         os.close(handle)
-    except OSError as error:
-        raise _unwritable(target, error) from error
+    except (OSError, ValueError) as error:  # a ValueError is of a name that no file can have
+        raise unwritable(target, error) from error
     temporary = Path(name)
     try:
         yield temporary
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(target)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise _unwritable(target, error) from error
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+        raise unwritable(target, error) from error
+    except OfaError:
         raise
+    except Exception as error:
+        if _code(error) is None:
+            raise
+        raise unwritable(target, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
-def _unwritable(target: Path, error: OSError) -> FileError:
-    return FileError(f"'{target}' must be writable, but {(error.strerror or str(error)).lower()}; choose another folder or free it")
+def unwritable(target: str | os.PathLike[str], error: Exception) -> FileError:
+    """The error of a file or folder that could not be written, for any error that a library met in writing it."""
+    return FileError(f"'{os.fspath(target)}' must be writable, but {reason_of(error)}; choose another place or make room there")
+
+
+def reason_of(error: Exception) -> str:
+    """A few words on why a file could not be read or written: the system's, if the error has its code, or else the error's first line."""
+    code = _code(error)
+    words = os.strerror(code) if code is not None else (str(error).strip() or type(error).__name__).splitlines()[0]
+    return words[:1].lower() + words[1:]
+
+
+def _code(error: Exception) -> int | None:
+    """The code of the system's error that is behind ``error``; None if there is none."""
+    if isinstance(error, FileError) and isinstance(error.__cause__, OSError):
+        error = error.__cause__
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    found = _CODE.search(str(error))
+    return int(found[1]) if found else None
 
 
 def _umask() -> int:
@@ -69,6 +101,6 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise FileError(f"'{path}' must be a readable file, but {(error.strerror or str(error)).lower()}; check the path") from error
-    except ValueError as error:
+        raise FileError(f"'{path}' must be a readable file, but {reason_of(error)}; check the path") from error
+    except (ValueError, RecursionError) as error:
         raise FileError(f"'{path}' must be JSON, but {error}; write it again with the command that made it") from error

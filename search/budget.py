@@ -14,6 +14,7 @@ import numpy as np
 
 from ofa.errors import SearchError, nearest
 from search.pareto import Floats
+from search.units import called
 
 __all__ = ["COUNTS", "LATENCIES", "Bound", "Budget", "Columns", "at_device", "known_columns"]
 
@@ -185,10 +186,10 @@ def _resolved(base: str, device: str, devices: Sequence[str]) -> str:
         return device
     if device or not devices:
         known = f"it knows {', '.join(devices)}" if devices else "it knows no device"
-        raise SearchError(f"a budget must be of a device whose table was searched, but got '{base}@{device}'; {known}")
+        raise SearchError(f"a budget must be of a device whose table was searched, but got {called(at_device(base, device))}; {known}")
     if len(devices) > 1:
         raise SearchError(
-            f"a budget must say which device it is of where there are several, but got only '{base}'; "
+            f"a budget must say which device it is of where there are several, but got only a {called(base)}; "
             f"name one of {', '.join(devices)}, such as {devices[0]}=12ms"
         )
     return devices[0]

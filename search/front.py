@@ -21,6 +21,7 @@ from search.budget import COUNTS, ENERGY, Budget, at_device, excess_of, known_co
 from search.impossible import impossible
 from search.pareto import Floats
 from search.store import read_table, write_table
+from search.units import called
 
 __all__ = ["Candidate", "Front", "Latency"]
 
@@ -109,6 +110,12 @@ class Front:
         return tuple(self.metadata["devices"])
 
     @property
+    def accuracy_source(self) -> str | None:
+        """How its accuracies are known: ``predicted`` or ``measured``; None if that was not noted."""
+        about = self.metadata.get("accuracy")
+        return about.get("source") if isinstance(about, Mapping) else None
+
+    @property
     def conditions(self) -> dict[str, Conditions]:
         """What the latencies hold under, by device; devices of which the front does not tell are left out."""
         latency = self.metadata.get("latency") or {}
@@ -137,15 +144,17 @@ class Front:
         limits = budget.limits(self.device_names)
         for limit in limits:
             if limit.column not in self.columns:
+                known = dict.fromkeys(called(name) for name in self.columns)
                 raise SearchError(
-                    f"a budget must limit a number that the front knows, but {limit.column} is not among {', '.join(self.columns)}; "
+                    f"a budget must limit a number that the front knows, but {called(limit.column)} is not among {', '.join(known)}; "
                     "search with a table that has it"
                 )
         excess_N = excess_of(limits, self.columns, len(self))
         allowed = np.flatnonzero(excess_N <= 0)
         if not len(allowed):
             nearest = self.candidate(int(np.argmin(excess_N)))
-            raise impossible(limits, self.columns, self.metadata["least"], nearest=nearest, among="of the front")
+            least, source = self.metadata["least"], self.accuracy_source
+            raise impossible(limits, self.columns, least, nearest=nearest, among="of the front", source=source)
         costs = [self.columns[name][allowed] for name in reversed(self.metadata["objectives"])]
         order = np.lexsort([*costs, -self.columns["accuracy"][allowed]])
         return tuple(self.candidate(int(i)) for i in allowed[order[:top]])

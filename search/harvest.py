@@ -43,6 +43,7 @@ def front_of(archive: Archive, metadata: Mapping[str, Any]) -> Front:
             least,
             nearest=_candidate(problem, row_NC, archive.accuracies[best]),
             among=f"of the {len(archive)} networks evaluated",
+            source=problem.accuracy.provenance.get("source"),
         )
     networks = frame_of(problem, archive.rows[best], archive.accuracies[best])
     others = np.setdiff1d(np.arange(len(archive)), best)
@@ -83,7 +84,8 @@ def check_possible(problem: Problem) -> None:
             least = {limit.column: value} if limit.sign > 0 else {}
             nearest = _candidate(problem, row_1C, columns["accuracy"])
             broken = [other for other in problem.limits if other == limit]
-            raise impossible(broken, columns, least, nearest=nearest, among="in the space")
+            source = problem.accuracy.provenance.get("source")
+            raise impossible(broken, columns, least, nearest=nearest, among="in the space", source=source)
 
 
 def extreme(problem: Problem, name: str, *, largest: bool = False) -> tuple[float, Rows]:

@@ -11,6 +11,7 @@ import numpy as np
 from ofa.errors import BudgetError
 from search.budget import Columns, Limit
 from search.pareto import Floats
+from search.units import called, typed
 
 if TYPE_CHECKING:
     from search.front import Candidate
@@ -33,7 +34,13 @@ class ImpossibleBudgetError(BudgetError):
 
 
 def impossible(
-    limits: Sequence[Limit], columns: Columns, least: Mapping[str, float], *, nearest: Candidate | None, among: str
+    limits: Sequence[Limit],
+    columns: Columns,
+    least: Mapping[str, float],
+    *,
+    nearest: Candidate | None,
+    among: str,
+    source: str | None = None,
 ) -> ImpossibleBudgetError:
     """The error of a budget that none of some networks keeps.
 
@@ -43,15 +50,21 @@ def impossible(
         least: the least values that any network of the space is known to have, by column; may lack some.
         nearest: the network that comes nearest.
         among: words for the networks.
+        source: how accuracies are known, ``predicted`` or ``measured``.
     """
     achievable = {limit: _achievable(limit, columns, least) for limit in limits}
     alone = {limit: value for limit, value in achievable.items() if limit.sign * (value / limit.limit - 1) > 0}
     binding = alone or _together(limits, columns)
-    wanted = " and ".join(f"{_called(limit)} {'<=' if limit.sign > 0 else '>='} {limit.limit:g}" for limit in limits)
-    words = (" and " if alone else " or ").join(f"{limit.name} {_rounded(value, limit.sign):.12g}" for limit, value in binding.items())
+    wanted = " and ".join(
+        f"{called(_of(limit), end=True)} {'<=' if limit.sign > 0 else '>='} {typed(limit.column, limit.limit)}" for limit in limits
+    )
+    words = (" and " if alone else " or ").join(
+        f"{called(limit.name)} {typed(limit.column, value, up=limit.sign > 0)}" for limit, value in binding.items()
+    )
     kind = "most" if all(limit.sign < 0 for limit in binding) else "least"
     how = f"the {kind} achievable is" if alone else f"with the other limits kept the {kind} achievable is"
-    near = "" if nearest is None else f" (the nearest network: {nearest.arch.in_words}, accuracy {nearest.accuracy:.3f})"
+    accuracy = f"{source} accuracy" if source else "accuracy"
+    near = "" if nearest is None else f" (the nearest network: {nearest.arch.in_words}, {accuracy} {nearest.accuracy:.1%})"
     message = f"a budget must be one that some network keeps, but none {among} has {wanted}: {how} {words}; change it to that{near}"
     return ImpossibleBudgetError(message, {limit.name: value for limit, value in binding.items()}, nearest)
 
@@ -63,17 +76,9 @@ def _achievable(limit: Limit, columns: Columns, least: Mapping[str, float]) -> f
     return min(float(values.min()), least.get(limit.column, math.inf))
 
 
-def _called(limit: Limit) -> str:
-    ends = {"latency_high_ms": " (the upper end of its interval)", "latency_low_ms": " (the lower end of its interval)"}
-    return limit.name + ends.get(limit.column.partition("@")[0], "")
-
-
-def _rounded(value: float, sign: int) -> float:
-    """A number in few digits on the side of ``value`` where a budget that is set to it can be met."""
-    if value.is_integer():
-        return value
-    scale = 10.0 ** (math.floor(math.log10(abs(value))) - 3)
-    return (math.ceil if sign > 0 else math.floor)(value / scale) * scale
+def _of(limit: Limit) -> str:
+    """The number that is compared, with a device only where the user named one."""
+    return limit.column if "@" in limit.name else limit.column.partition("@")[0]
 
 
 def _together(limits: Sequence[Limit], columns: Columns) -> dict[Limit, float]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +21,7 @@ from search.quantities import Quantity, best_along, costs_of_front, floats_of
 if TYPE_CHECKING:
     from search.front import Candidate, Front
 
-__all__ = ["Pick", "draw_costs", "draw_front", "save_figure", "save_front_picture"]
+__all__ = ["Pick", "draw_costs", "draw_front", "filled", "save_figure", "save_front_picture"]
 
 # Okabe and Ito's palette, which stays distinct under the common colour blindnesses; shapes differ as well.
 _GREY, _BLUE, _ORANGE, _VERMILION = "#999999", "#0072B2", "#E69F00", "#D55E00"
@@ -62,8 +64,10 @@ def save_front_picture(front: Front, path: str | os.PathLike[str], *, picks: Seq
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Write a figure as a PNG file of 150 dots an inch, or FileError."""
+    png = BytesIO()  # which no disk can fail, where the library would say no more than that it did
+    figure.savefig(png, format="png", dpi=_DOTS_PER_INCH)
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=_DOTS_PER_INCH)
+        temporary.write_bytes(png.getvalue())
 
 
 def draw_front(front: Front, *, picks: Sequence[Pick] = (), title: str | None = None, cost: str | None = None) -> Figure:
@@ -84,8 +88,8 @@ def draw_front(front: Front, *, picks: Sequence[Pick] = (), title: str | None = 
     axes = figure.add_subplot()
     _draw_networks(axes, front, drawn)
     _draw_picks(axes, sorted((_place(pick, drawn) for pick in picks), key=lambda place: place.value))
-    axes.set_title(_plain(title or _title(front)), loc="left")
-    axes.set_xlabel(_plain("\n".join([drawn.label, *_conditions(front, [drawn])])))
+    axes.set_title(filled(title or _title(front), 70), loc="left")
+    axes.set_xlabel("\n".join(filled(text, 80) for text in [drawn.label, *_conditions(front, [drawn])]))
     axes.legend(loc="lower right", frameon=False)
     return figure
 
@@ -104,8 +108,9 @@ def draw_costs(front: Front, *, title: str | None = None) -> Figure:
     for number, cost in enumerate(known, start=1):
         axes = figure.add_subplot(rows, columns, number)
         _draw_networks(axes, front, cost)
-        axes.set_xlabel(_plain(cost.label))
-    figure.suptitle(_plain("\n".join([title or _title(front), *_conditions(front, known)])), x=0.01, ha="left")
+        axes.set_xlabel(filled(cost.label, 40))
+    above = [title or _title(front), *_conditions(front, known)]
+    figure.suptitle("\n".join(filled(text, 45 * columns) for text in above), x=0.01, ha="left")
     return figure
 
 
@@ -126,6 +131,11 @@ def _title(front: Front) -> str:
     return f"{front.metadata['space']} on {devices}" if devices else str(front.metadata["space"])
 
 
+def filled(text: str, most: int) -> str:
+    """A text over lines of so many characters, so that none of it is beyond the picture."""
+    return _plain("\n".join(textwrap.wrap(text, most)))
+
+
 def _plain(text: str) -> str:
     """Text of others as it is: a dollar sign would begin a formula."""
     return text.replace("$", r"\$")
@@ -140,7 +150,7 @@ def _draw_networks(axes: Axes, front: Front, cost: Quantity) -> None:
     # Steps, because between two networks a budget gets the one below it and nothing better.
     words = f"front ({len(best)})"
     axes.plot(values[best], 100 * accuracy[best], "o-", drawstyle="steps-post", color=_BLUE, markersize=3.5, linewidth=1.2, label=words)
-    axes.set_ylabel("accuracy, %")
+    axes.set_ylabel(f"accuracy ({front.accuracy_source}), %" if front.accuracy_source else "accuracy, %")
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

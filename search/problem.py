@@ -19,6 +19,7 @@ from search.accuracy import AccuracySource
 from search.budget import COUNTS, ENERGY, LATENCIES, Budget, Columns, Limit, at_device, known_columns
 from search.costs import costs_of
 from search.pareto import Floats
+from search.units import called, is_known
 
 __all__ = ["LatencySource", "Problem", "Remembering"]
 
@@ -102,7 +103,9 @@ class Problem:
             object.__setattr__(self, "objectives", ends or ("macs",))
         for name in self.costs:
             if name not in self.column_names:
-                raise SearchError(f"an objective must be a cost that is known here, but got '{name}'; {nearest(name, self.column_names)}")
+                costs = ", ".join(dict.fromkeys(map(called, self.column_names)))
+                words = f"{called(name)}; known: {costs}" if is_known(name) else f"'{name}'; {nearest(name, self.column_names)}"
+                raise SearchError(f"an objective must be a cost that is known here, but got {words}")
         _ = self.limits
 
     @property
@@ -131,7 +134,7 @@ class Problem:
         limits = tuple(self.budget.limits(self.devices))
         for limit in limits:
             if limit.column not in (*self.column_names, "accuracy"):
-                raise SearchError(f"a budget must limit a number that is known, but no table here has {limit.column}; leave it out")
+                raise SearchError(f"a budget must limit a number that is known, but no table here has {called(limit.column)}; leave it out")
         return limits
 
     @cached_property
@@ -211,7 +214,7 @@ class Problem:
             wrong = np.flatnonzero(~(np.isfinite(values_N) & (values_N > 0)))
             if len(wrong):
                 raise SearchError(
-                    f"{name} must be a positive number, but is {values_N[wrong[0]]} for "
+                    f"{called(name)} must be a positive number, but is {values_N[wrong[0]]} for "
                     f"{source.space.decode(rows_NC[wrong[0]].tolist()).to_json()}; measure the table again"
                 )
         return found

@@ -16,6 +16,7 @@ from search.budget import LATENCIES, at_device
 from search.evidence import Evidence
 from search.front import Candidate
 from search.impossible import ImpossibleBudgetError
+from search.units import typed
 
 __all__ = ["Rounds"]
 
@@ -143,14 +144,8 @@ class Rounds:
         speed = f" while the machine is {slowdown - 1:.0%} slower than usual" if slowdown > 1 + self._margin else ""
         return ImpossibleBudgetError(
             f"a budget must be one that some network keeps when it is timed, but of {len(self.evidence.timed)} of the front timed on "
-            f"{self._device} none keeps {name} <= {self._limit_ms:g}: the fastest takes {measured_ms:.4g} ms{speed}; "
-            f"allow {_up(enough_ms)} ms",
+            f"{self._device} none takes at most {typed(name, self._limit_ms)}: the fastest takes {measured_ms:.4g} ms{speed}; "
+            f"allow {typed(name, enough_ms, up=True)}",
             {name: enough_ms},
             self._pool[fastest],
         )
-
-
-def _up(value: float) -> str:
-    """A number in four digits, not rounded down."""
-    scale = 10.0 ** (math.floor(math.log10(value)) - 3)
-    return f"{math.ceil(value / scale) * scale:.4g}"

@@ -10,11 +10,12 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from latency_tables.parquet import NotParquetError, json_of, read_parquet, write_parquet
+from latency_tables.table import METADATA_KEY
 from ofa import __version__
 from ofa.errors import FileError
-from ofa.files import replacing
+from ofa.files import reason_of
 
 __all__ = ["read_table", "write_table"]
 
@@ -34,8 +35,7 @@ def write_table(frame: pd.DataFrame, metadata: Mapping[str, Any], path: str | os
     stamp = {"kind": kind, "schema": schema, "ofa": __version__, "date": datetime.now(UTC).isoformat(timespec="seconds")}
     table = pa.Table.from_pandas(frame, preserve_index=False)
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), _KEY: json.dumps({**metadata, **stamp}).encode()})
-    with replacing(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+    write_parquet(table, path, compression="zstd")
 
 
 def read_table(
@@ -55,17 +55,16 @@ def read_table(
         FileError: the file is absent, damaged, of another kind, or of a schema that the caller does not understand.
     """
     try:
-        table = pq.read_table(path)
-    except OSError as error:  # pyarrow's errors of damaged files derive from OSError or ValueError
-        if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
-            raise FileError(f"'{path}' must be a readable {kind}, but {(error.strerror or str(error)).lower()}; check the path") from error
+        table = read_parquet(path)
+    except NotParquetError as error:
         raise _damaged(path, kind, made_by) from error
-    except (ValueError, pa.ArrowException) as error:
-        raise _damaged(path, kind, made_by) from error
-    metadata = json.loads((table.schema.metadata or {}).get(_KEY, b"{}"))
-    found = f"a {metadata['kind']}" if "kind" in metadata else "another Parquet file"
+    except FileError as error:
+        raise FileError(f"'{path}' must be a readable {kind}, but {reason_of(error)}; check the path") from error
+    metadata = json_of(table, _KEY) or {}
     if metadata.get("kind") != kind:
-        raise FileError(f"'{path}' must be a {kind}, but is {found}; make a {kind} with: {made_by}")
+        raise FileError(f"'{path}' must be a {kind}, but is {_found(table, metadata)}; make a {kind} with: {made_by}")
+    if not isinstance(metadata.get("schema"), int) or "ofa" not in metadata:
+        raise _damaged(path, kind, made_by)
     if metadata["schema"] > schema:
         raise FileError(
             f"'{path}' must have schema {schema} or older, but has {metadata['schema']} (written by ofa {metadata['ofa']}); "
@@ -80,6 +79,12 @@ def read_table(
     if missing := sorted(set(columns) - set(frame.columns)):
         raise FileError(f"the {kind} '{path}' must have the column {missing[0]}, but it is missing; make it again with: {made_by}")
     return frame, metadata
+
+
+def _found(table: pa.Table, metadata: Mapping[str, Any]) -> str:
+    if "kind" in metadata:
+        return f"a {metadata['kind']}"
+    return "a latency table" if METADATA_KEY in (table.schema.metadata or {}) else "another Parquet file"
 
 
 def _damaged(path: str | os.PathLike[str], kind: str, made_by: str) -> FileError:

@@ -249,6 +249,7 @@ def budget_of(
         typer.BadParameter: a device has two limits of one kind.
     """
     from search.budget import Bound, Budget
+    from search.units import called
 
     named = [("latency_ms", each) for each in latency or ()] + [("energy_mj", each) for each in energy or ()]
     named += [
@@ -266,6 +267,6 @@ def budget_of(
     for name, each in named:
         key = f"{name}@{each.device}" if each.device else name
         if key in bounds:
-            raise typer.BadParameter(f"{key} must have one limit, but got two; leave one out, or write a range such as 10ms..12ms.")
+            raise typer.BadParameter(f"{called(key)} must have one limit, but got two; leave one out, or write a range such as 10ms..12ms.")
         bounds[key] = Bound(most=each.most, least=each.least)
     return Budget(bounds, expected_latency=expected)

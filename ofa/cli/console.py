@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json as json_format
+import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
+from rich.text import Text
 
 from ofa.progress import Progress
 
@@ -28,10 +30,11 @@ __all__ = [
     "format_percent",
     "progress_bar",
     "remark",
+    "warn",
 ]
 
-console = Console(stderr=True)
-"""For people, on stderr: stdout belongs to the result."""
+console = Console(stderr=True, markup=False, emoji=False)
+"""For people, on stderr: stdout belongs to the result. What it shows is text of others, in which square brackets mean nothing."""
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print only JSON on stdout.")]
 
@@ -43,20 +46,36 @@ _FOR_NUMBERS = 36
 """Characters that a bar, a count and a time take."""
 
 
-def emit(value: Any, *, json: bool, render: Callable[[], RenderableType]) -> None:
+def warn(sentences: Iterable[str]) -> list[str]:
+    """Say on stderr, a line each, what makes a result less useful than it looks, and the next step; returns what was said."""
+    said = list(sentences)
+    for sentence in said:
+        console.print(Text.assemble(("ofa: warning:", "bold yellow"), f" {sentence}"), soft_wrap=True)
+    return said
+
+
+def emit(value: Any, *, json: bool, render: Callable[[], RenderableType], warnings: Sequence[str] | None = None) -> None:
     """Print a command's result on stdout.
 
     Args:
         value: the result as JSON values; objects with ``to_json`` and numpy scalars may be among them.
         json: whether to print ``value`` as JSON and nothing else.
-        render: makes what people see instead, such as a ``rich.table.Table``.
+        render: makes what people see instead, such as ``ofa.cli.sheets.records``.
+        warnings: what ``warn`` said, for the JSON; None if the command never warns.
     """
+    if warnings is not None:
+        value = {**value, "warnings": list(warnings)}
     if json:
         typer.echo(json_format.dumps(value, indent=2, default=_plain, allow_nan=False))
         return
     # A file or pipe has no width of its own: a table must not be cut to 80 columns there.
-    width = None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL
-    Console(width=width).print(render())
+    width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else _WIDTH_WITHOUT_TERMINAL
+    screen = Console(width=width, markup=False, emoji=False, highlight=False)
+    with screen.capture() as shown:
+        screen.print(Group(render()), crop=False)  # in a group, because a text alone would be wrapped anew
+    # Names of files may hold bytes that are no text, which no terminal can show.
+    encoding = sys.stdout.encoding or "utf-8"
+    typer.echo(shown.get().encode(encoding, "replace").decode(encoding), nl=False)
 
 
 def remark(sentence: str) -> None:

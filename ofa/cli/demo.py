@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ofa.cli.console import JsonOption, console, emit, format_bytes, format_conditions, format_ms, format_percent, progress_bar
+from ofa.cli.console import JsonOption, emit, format_bytes, format_conditions, format_ms, format_percent, progress_bar
+from ofa.cli.outputs import OverwriteOption, check_output_folder
+from ofa.cli.sheets import Name, facts, line, records, words
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -43,6 +46,7 @@ def demo(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where to write everything.")] = Path("demo"),
     device: Annotated[str, typer.Option("--device", metavar="NAME", help="The device to measure.")] = "local-cpu",
     seed: Annotated[int, typer.Option(min=0, help="Seed of every random choice.")] = 0,
+    overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
     """Train, measure, search, query, specialize, export and verify on handwritten digits, in a few minutes on a laptop CPU."""
@@ -54,8 +58,7 @@ def demo(
     # Digits make networks so small that a second thread mostly waits for the first, and on a busy machine for seconds.
     torch.set_num_threads(1)
     road = _Road(output, device, seed)
-    for path in road.stale():
-        console.print(f"replacing {path} of an earlier demo", highlight=False)
+    check_output_folder(output, overwrite=overwrite)
     report = road.walk()
     emit(report, json=json, render=lambda: _render(report))
 
@@ -93,10 +96,6 @@ class _Road:
     def report(self) -> Path:
         return self.output / "report.html"
 
-    def stale(self) -> list[Path]:
-        """What an earlier demo left, which this one replaces."""
-        return [path for path in (self.run, self.table, self.predictor, self.front, self.picture, self.report) if path.exists()]
-
     def walk(self) -> dict[str, Any]:
         """All stages; returns the JSON object of ``ofa demo --json``."""
         from devices import get_device
@@ -115,7 +114,8 @@ class _Road:
         with self._stage("measure"):
             table = self._measure(device)
         with self._stage("predict"):
-            predicted = fit_predictor(self.run, self.predictor, nets=_NETS_FOR_PREDICTOR, classes=None, seed=self.seed)
+            settings: dict[str, Any] = {"nets": _NETS_FOR_PREDICTOR, "classes": None, "seed": self.seed}
+            predicted = fit_predictor(self.run, self.predictor, overwrite=True, **settings)
         with self._stage("search"):
             front = self._search(table)
         budgets = _budgets(front)
@@ -191,6 +191,7 @@ class _Road:
                 seed=self.seed,
                 promise=candidate,
                 device=device.name,
+                overwrite=True,
                 conditions=front.conditions.get(device.name),
             )
         return bundles
@@ -256,31 +257,34 @@ def _choose(front: Front, budgets: dict[str, float]) -> dict[str, Candidate]:
 
 def _render(report: dict[str, Any]) -> RenderableType:
     from rich.console import Group
-    from rich.table import Table
 
     title = f"Best networks for three budgets on {report['device']}: {format_conditions(report['conditions'])}"
-    table = Table(
-        "budget", "input", "blocks", "accuracy", "promised", "measured", "budget kept", "weights", "ONNX = PyTorch to", title=title
-    )
+    columns = ("budget", "input", "blocks", "accuracy", "promised", "measured", "budget kept", "weights", "ONNX = PyTorch to")
+    rows = []
     for row in report["results"]:
         interval = f"{format_ms(row['latency_ms'])} ({row['latency_low_ms']:.3f} .. {row['latency_high_ms']:.3f})"
-        table.add_row(
-            row["budget"],
-            f"{row['arch']['resolution']} px",
-            "-".join(str(len(stage)) for stage in row["arch"]["stages"]),
-            format_percent(row["accuracy"]),
-            interval,
-            format_ms(row["measured_ms"]),
-            "yes" if row["within_budget"] else "no",
-            format_bytes(row["weight_bytes"]),
-            f"{row['difference']:.0e}",
+        rows.append(
+            (
+                row["budget"],
+                f"{row['arch']['resolution']} px",
+                "-".join(str(len(stage)) for stage in row["arch"]["stages"]),
+                format_percent(row["accuracy"]),
+                interval,
+                format_ms(row["measured_ms"]),
+                "yes" if row["within_budget"] else "no",
+                format_bytes(row["weight_bytes"]),
+                f"{row['difference']:.0e}",
+            )
         )
     seconds = ", ".join(f"{name} {value:.0f} s" for name, value in report["stages_s"].items())
     predictor, front = report["predictor"], report["front"]
-    words = (
-        f"Accuracy is that of the fine-tuned network on digits that nothing else saw. The front has {front['networks']} of "
-        f"{front['evaluated']} networks; the predictor ranks networks it has not seen with Kendall tau {predictor['kendall_tau']:.2f}.\n"
-        f"{seconds}.\nFiles: {report['files']['folder']}/  Picture: {report['files']['picture']}  Page: {report['files']['report']}\n"
-        f"Ask for another budget: ofa query {report['files']['front']} --latency {report['results'][1]['budget'].replace(' ', '')}"
+    said = (
+        f"Accuracy is measured, of the fine-tuned network on digits that nothing else saw. The front has {front['networks']} of "
+        f"{front['evaluated']} networks; the predictor ranks networks it has not seen with Kendall tau {predictor['kendall_tau']:.2f}."
     )
-    return Group(table, words)
+    files = report["files"]
+    written = facts((("files", Name(files["folder"])), ("picture", Name(files["picture"])), ("page", Name(files["report"]))))
+    budget = report["results"][1]["budget"].replace(" ", "")
+    command = line(f"ofa query {shlex.quote(files['front'])} --latency {budget}")
+    sheet = records(columns, rows, title=title)
+    return Group(sheet, words(said), words(f"{seconds}."), written, words("Ask for another budget:"), command)

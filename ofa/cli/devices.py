@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ofa.cli.console import JsonOption, console, emit, format_conditions, format_ms
+from ofa.cli.sheets import Name, facts, line, records
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -58,7 +59,7 @@ def probe(name: _NameArgument, folders: FoldersOption = None, json: JsonOption =
     from devices.probe import probe as probe_device
 
     device = get_device(name, folders or ())
-    with console.status(f"asking {device.name}"):
+    with console.status(line(f"asking {device.name}")):
         answer = probe_device(device)
     emit(answer, json=json, render=lambda: _render_fields(_flat(answer)))
 
@@ -90,21 +91,14 @@ def _flat(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 def _render_list(known: list[dict[str, Any]]) -> RenderableType:
-    from rich.table import Table
-
-    table = Table("device", "runtime", "threads", "precision", "batch", "reached", "status", "description")
-    for fields in known:
-        keys = ("name", "runtime", "threads", "precision", "batch", "transport", "status", "description")
-        table.add_row(*(str(fields[key]) for key in keys))
-    return table
+    columns = ("device", "runtime", "threads", "precision", "batch", "reached", "status", "description")
+    keys = ("name", "runtime", "threads", "precision", "batch", "transport", "status", "description")
+    return records(columns, [[str(fields[key]) for key in keys] for fields in known])
 
 
 def _render_fields(fields: dict[str, Any]) -> RenderableType:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(show_header=False)
+    rows = []
     for key, value in fields.items():
         text = ", ".join(f"{name} = {setting}" for name, setting in value.items()) if isinstance(value, dict) else str(value)
-        table.add_row(key, Text(text))
-    return table
+        rows.append((key, Name(text) if key in ("name", "device") else text))
+    return facts(rows)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ofa.cli.console import format_bytes, format_count, format_ms, progress_bar, remark
+from ofa.cli.console import format_bytes, format_count, format_ms, progress_bar, warn
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
 
     from ofa.data import Splits
     from ofa.training import Phase, Recipe
@@ -39,8 +39,7 @@ def dry_run_recipe(recipe: Recipe, world: World) -> dict[str, Any]:
     supernet = recipe.build_supernet(splits.train.num_classes).to(world.device)
     warnings = recipe_warnings(recipe, counts["train_images"])
     if world.is_first:
-        for sentence in warnings:
-            remark(f"warning: {sentence}")
+        warn(warnings)
     phases = []
     estimates = estimate_phases(supernet, recipe, splits.train, images=counts["train_images"], world=world)
     with progress_bar("timing steps") as progress:
@@ -105,9 +104,9 @@ def _free(phase: Phase) -> str:
     return ", ".join(gene.name for gene in phase.free) or "-"
 
 
-def render_dry_run(report: dict[str, Any]) -> Table:
+def render_dry_run(report: dict[str, Any]) -> RenderableType:
     """The table that people see."""
-    from rich.table import Table
+    from ofa.cli.sheets import records
 
     images = f"{report['train_images']} images to train on, {report['selection_images']} to select on, {report['test_images']} to test on"
     caption = (
@@ -121,9 +120,9 @@ def render_dry_run(report: dict[str, Any]) -> Table:
         fewest = min(row["timed_images"] for row in report["phases"])
         caption += f"; extrapolated by multiply-accumulates from steps of {fewest or 'few'} to {report['batch_images']} images"
     title = f"{report['space']} ({format_count(report['networks'])} networks) on {report['data']}"
-    table = Table("phase", "epochs", "steps", "subnets", "rate", "free", "a step", "images/s", "time", title=title, caption=caption)
-    for row in report["phases"]:
-        table.add_row(
+    columns = ("phase", "epochs", "steps", "subnets", "rate", "free", "a step", "images/s", "time")
+    rows = [
+        (
             row["phase"],
             str(row["epochs"]),
             str(row["steps"]),
@@ -134,7 +133,9 @@ def render_dry_run(report: dict[str, Any]) -> Table:
             f"{row['images_per_s']:,.0f}",
             format_duration(row["duration_s"]),
         )
-    return table
+        for row in report["phases"]
+    ]
+    return records(columns, rows, title=title, caption=caption)
 
 
 def format_duration(seconds: float) -> str:

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from ofa.cli.console import console
 from ofa.errors import OfaError
+from ofa.files import reason_of
 
 __all__ = ["FAILED", "INTERRUPTED", "TRACEBACK_VARIABLE", "Stopped", "ending_well"]
 
@@ -56,6 +57,10 @@ def ending_well() -> Iterator[None]:
         _end(str(error), FAILED)
     except BrokenPipeError:
         _leave_closed_pipe()
+    except OSError as error:
+        _end(_refused(error), FAILED)
+    except MemoryError:
+        _end("the machine must have the memory that this takes, but it is used up; ask for less at a time, or end other programs", FAILED)
     except Exception as error:
         _end(_unexpected(error), FAILED)
 
@@ -66,6 +71,12 @@ def _end(sentence: str, status: int) -> NoReturn:
     # A Text and not a string with markup: square brackets are common in the sentences, as lists of values.
     console.print(Text.assemble(("ofa:", "bold red"), f" {' '.join(sentence.split())}"), soft_wrap=True)
     raise SystemExit(status)
+
+
+def _refused(error: OSError) -> str:
+    """What the system refused, such as room for a temporary file."""
+    what = f"'{os.fsdecode(error.filename)}'" if isinstance(error.filename, str | bytes) else "what a command reads and writes"
+    return f"{what} must be usable, but {reason_of(error)}; free the disk, check the permissions, or name another place"
 
 
 def _unexpected(error: Exception) -> str:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ofa.cli.console import JsonOption, emit, format_bytes, progress_bar
+from ofa.cli.outputs import OverwriteOption, check_output
+from ofa.cli.sheets import facts
 from ofa.cli.spaces import OwnSpaceOption, check_named, named
 from ofa.opsets import OPSET, ir_version_for, least_release
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
 
     from ofa.export.bundle import Bundle
     from ofa.export.tensorrt import Flavour
@@ -22,6 +24,10 @@ __all__ = ["export", "export_engine", "export_onnx", "register"]
 Target = Literal["onnx", "tensorrt", "tensorrt-rtx"]
 
 _EXAMPLES = "Example: ofa export digits.bundle --to tensorrt-rtx --gpu ampere,ada"
+
+
+_OPEN_BATCH = "network.dynamic.onnx"
+"""The file in a bundle that takes any number of images, beside ``network.onnx``, which takes one."""
 
 
 def register(app: typer.Typer) -> None:
@@ -35,7 +41,10 @@ def export(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="PATH", help="File to write; by default network.onnx or an engine in engines/ of the bundle."
+            "--output",
+            "-o",
+            metavar="PATH",
+            help="File to write; by default network.onnx, network.dynamic.onnx or an engine in engines/ of the bundle.",
         ),
     ] = None,
     gpu: Annotated[
@@ -56,6 +65,7 @@ def export(
             show_default=False,
         ),
     ] = None,
+    overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
     """Write a bundle's network for a runtime, and check what was written."""
@@ -68,12 +78,15 @@ def export(
         if gpu or half:
             raise typer.BadParameter("--gpu and --half are for TensorRT engines; use --to tensorrt-rtx.", param_hint="--to")
         chosen = OPSET if opset is None else opset
-        result = export_onnx(source, output or source.onnx_path, dynamic_batch=dynamic_batch, opset=chosen)
+        # The bundle's own file stays as it was verified.
+        path = output or (source.folder / _OPEN_BATCH if dynamic_batch else source.onnx_path)
+        check_output(path, overwrite=overwrite)
+        result = export_onnx(source, path, dynamic_batch=dynamic_batch, opset=chosen)
     else:
         if dynamic_batch or opset is not None:
             raise typer.BadParameter("--dynamic-batch and --opset are for ONNX files; use --to onnx.", param_hint="--to")
         gpus = [name.strip() for names in gpu or () for name in names.split(",") if name.strip()]
-        result = export_engine(source, output, flavour=to, gpus=gpus, half=half)
+        result = export_engine(source, output, flavour=to, gpus=gpus, half=half, overwrite=overwrite)
     emit(result, json=json, render=lambda: _table(result))
 
 
@@ -95,10 +108,12 @@ def export_onnx(bundle: Bundle, path: Path, *, dynamic_batch: bool, opset: int =
     import torch
 
     from ofa.export.onnx import export, verify_outputs
+    from ofa.files import replacing
 
     network = bundle.network()
-    export(network, bundle.input_shape, path, metadata=bundle.metadata, dynamic_batch=dynamic_batch, opset=opset)
-    difference = verify_outputs(network, path, bundle.input_shape, generator=torch.Generator().manual_seed(0))
+    with replacing(path) as temporary:  # what computes something else does not take the place of a file that does not
+        export(network, bundle.input_shape, temporary, metadata=bundle.metadata, dynamic_batch=dynamic_batch, opset=opset)
+        difference = verify_outputs(network, temporary, bundle.input_shape, generator=torch.Generator().manual_seed(0))
     shape = ["batch" if dynamic_batch else 1, *bundle.input_shape[1:]]
     about = {"format": "onnx", "path": str(path), "file_bytes": path.stat().st_size, "input_shape": shape}
     return {**about, "opset": opset, "ir_version": ir_version_for(opset), "difference": difference}
@@ -110,7 +125,9 @@ def _readers(result: dict[str, Any]) -> str:
     return "" if release is None else f": ONNX Runtime {release.onnxruntime} and newer read it"
 
 
-def export_engine(bundle: Bundle, path: Path | None, *, flavour: Flavour, gpus: list[str], half: bool) -> dict[str, Any]:
+def export_engine(
+    bundle: Bundle, path: Path | None, *, flavour: Flavour, gpus: list[str], half: bool, overwrite: bool = False
+) -> dict[str, Any]:
     """Build an engine from a bundle's ONNX file and read it back.
 
     Args:
@@ -119,6 +136,7 @@ def export_engine(bundle: Bundle, path: Path | None, *, flavour: Flavour, gpus: 
         flavour: which TensorRT builds.
         gpus: GPU generations or compute capabilities; empty leaves them to the package.
         half: whether it computes in float16.
+        overwrite: whether an engine that is there may be replaced.
 
     Returns:
         the JSON object of ``ofa export --json``: the engine's record, and whether this machine could load it (``loaded``).
@@ -131,32 +149,29 @@ def export_engine(bundle: Bundle, path: Path | None, *, flavour: Flavour, gpus: 
     if path is None:
         path = bundle.engines / f"{'-'.join([flavour, *gpus, *['fp16'] * half])}.engine"
         path.parent.mkdir(exist_ok=True)
+    check_output(path, overwrite=overwrite)
     with progress_bar(f"building for {flavour}") as progress:
         build_engine(bundle.onnx_path, path, flavour=flavour, gpus=gpus, half=half, progress=progress)
     info = inspect_engine(path, flavour)
     return {"format": flavour, "path": str(path), **info.to_json(), "loaded": info.engine_layers is not None}
 
 
-def _table(result: dict[str, Any]) -> Table:
-    from rich.table import Table
-
-    table = Table("what", "value", show_header=False, title=result["path"])
-    table.add_row("format", result["format"])
+def _table(result: dict[str, Any]) -> RenderableType:
+    rows = [("format", str(result["format"]))]
     if result["format"] == "onnx":
-        table.add_row("size", format_bytes(result["file_bytes"]))
-        table.add_row("input", " x ".join(str(size) for size in result["input_shape"]))
-        table.add_row("opset, IR version", f"{result['opset']}, {result['ir_version']}{_readers(result)}")
-        table.add_row("difference from PyTorch", f"{result['difference']:.1e} of the output's scale")
-        return table
-    table.add_row("version", result["version"])
-    table.add_row("size", format_bytes(result["engine_bytes"]))
-    table.add_row("precision", result["precision"])
-    table.add_row("compute capabilities", ", ".join(result["compute_capabilities"]) or "left to the package")
+        rows.append(("size", format_bytes(result["file_bytes"])))
+        rows.append(("input", " x ".join(str(size) for size in result["input_shape"])))
+        rows.append(("opset, IR version", f"{result['opset']}, {result['ir_version']}{_readers(result)}"))
+        rows.append(("difference from PyTorch", f"{result['difference']:.1e} of the output's scale"))
+        return facts(rows, title=result["path"])
+    rows.append(("version", result["version"]))
+    rows.append(("size", format_bytes(result["engine_bytes"])))
+    rows.append(("precision", result["precision"]))
+    rows.append(("compute capabilities", ", ".join(result["compute_capabilities"]) or "left to the package"))
     for side in ("inputs", "outputs"):
-        table.add_row(
-            side, ", ".join(f"{tensor['name']} {' x '.join(map(str, tensor['shape']))} {tensor['dtype']}" for tensor in result[side])
-        )
-    table.add_row("layers of the network", str(result["network_layers"]))
+        tensors = [f"{tensor['name']} {' x '.join(map(str, tensor['shape']))} {tensor['dtype']}" for tensor in result[side]]
+        rows.append((side, ", ".join(tensors)))
+    rows.append(("layers of the network", str(result["network_layers"])))
     loaded = f"loaded, {result['engine_layers']} layers" if result["loaded"] else "format, length and digest agree (no GPU here to load it)"
-    table.add_row("read back", loaded)
-    return table
+    rows.append(("read back", loaded))
+    return facts(rows, title=result["path"])

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ofa.cli.console import JsonOption, emit, format_bytes, format_count, progress_bar, remark
+from ofa.cli.outputs import OverwriteOption, check_output, check_output_folder
+from ofa.cli.sheets import Name, facts
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -20,7 +22,6 @@ __all__ = ["import_arch", "import_predictor", "import_weights", "register"]
 
 SpaceOption = Annotated[str, typer.Option("--space", metavar="SPACE", help="Name of the space that it is of.")]
 ClassesOption = Annotated[int | None, typer.Option("--classes", min=2, help="Classes of its classifier, if not the space's own number.")]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is already there.")]
 
 _WEIGHTS_EXAMPLE = "Example: ofa import mit-weights ofa_mbv3_d234_e346_k357_w1.0 --space ofa-mbv3-w1.0 -o imagenet.run"
 _ARCH_EXAMPLE = "Example: ofa import mit-arch net.config --resolution 224 -o arch.json"
@@ -67,10 +68,11 @@ def arch(
     resolution: Annotated[int, typer.Option(help="Its input size in pixels: image_size in the run.config beside it.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="A.json", help="File to write.")],
     space: Annotated[str | None, typer.Option("--space", metavar="SPACE", help="Its space, if it shall not be looked for.")] = None,
+    overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
     """Bring a published network's architecture."""
-    report = import_arch(file, resolution, output, space=space)
+    report = import_arch(file, resolution, output, space=space, overwrite=overwrite)
     emit(report, json=json, render=lambda: _lines(report))
 
 
@@ -78,10 +80,11 @@ def predictor(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="MIT's acc_predictor.pth.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="P.safetensors", help="File to write.")],
     space: SpaceOption = "ofa-mbv3-w1.2",
+    overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
     """Bring the accuracy predictor of MobileNetV3 networks."""
-    report = import_predictor(file, output, space=space)
+    report = import_predictor(file, output, space=space, overwrite=overwrite)
     emit(report, json=json, render=lambda: _lines(report))
 
 
@@ -107,9 +110,7 @@ def import_weights(
     Raises:
         OfaError: the file does not fit, or the output cannot be written.
     """
-    from ofa.cli.outputs import check_folder
     from ofa.cost import costs
-    from ofa.errors import FileError
     from ofa.families import lower
     from ofa.interop import mit
     from ofa.interop.checkpoints import open_checkpoint
@@ -118,9 +119,7 @@ def import_weights(
 
     single = output.suffix == ".safetensors"
     target = output if single else output / WEIGHTS
-    check_folder(output)
-    if target.exists() and not overwrite:
-        raise FileError(f"'{output}' must not hold weights yet, but '{target}' is there; choose another name or add --overwrite")
+    (check_output if single else check_output_folder)(output, overwrite=overwrite)
     found = open_checkpoint(file, ema=ema)
     supernet = mit.load_supernet(found, space)
     remarks = [_which(found)] if found.entry and found.others else []
@@ -144,7 +143,7 @@ def import_weights(
     }
 
 
-def import_arch(file: Path, resolution: int, output: Path, *, space: str | None = None) -> dict[str, Any]:
+def import_arch(file: Path, resolution: int, output: Path, *, space: str | None = None, overwrite: bool = False) -> dict[str, Any]:
     """Find the arch of a published network and write it.
 
     Args:
@@ -152,6 +151,7 @@ def import_arch(file: Path, resolution: int, output: Path, *, space: str | None 
         resolution: its input size in pixels.
         output: JSON file of the arch.
         space: name of its space; by default the one that contains it.
+        overwrite: whether a file that is there may be replaced.
 
     Returns:
         the JSON object of ``ofa import mit-arch --json``.
@@ -163,6 +163,7 @@ def import_arch(file: Path, resolution: int, output: Path, *, space: str | None 
     from ofa.families import get_space, lower, save_arch
     from ofa.interop import mit
 
+    check_output(output, overwrite=overwrite)
     given = None if space is None else get_space(space)
     found = mit.arch_from_net_config(file, resolution, given)
     of = given or get_space(found.space)
@@ -170,13 +171,14 @@ def import_arch(file: Path, resolution: int, output: Path, *, space: str | None 
     return {"path": str(output), "arch": found.to_json(), **costs(lower(of, found))}
 
 
-def import_predictor(file: Path, output: Path, *, space: str) -> dict[str, Any]:
+def import_predictor(file: Path, output: Path, *, space: str, overwrite: bool = False) -> dict[str, Any]:
     """Read MIT's predictor and write it as safetensors.
 
     Args:
         file: what ``torch.save`` wrote.
         output: the file; its name must end in ``.safetensors``, by which it is told from a pickle.
         space: name of the space whose networks it shall predict.
+        overwrite: whether a file that is there may be replaced.
 
     Returns:
         the JSON object of ``ofa import mit-predictor --json``.
@@ -190,6 +192,7 @@ def import_predictor(file: Path, output: Path, *, space: str) -> dict[str, Any]:
 
     if output.suffix != ".safetensors":
         raise FileError(f"the imported predictor must be written as .safetensors, but the name is '{output}'; add that ending")
+    check_output(output, overwrite=overwrite)
     loaded = mit.load_predictor(file, get_space(space))
     loaded.save(output)
     return {"path": str(output), "space": loaded.space_name, **loaded.provenance}
@@ -226,20 +229,20 @@ def _recipe(space: Space, data: str, named: str = "") -> Recipe:
 
 
 def _lines(report: dict[str, Any]) -> RenderableType:
-    from rich.table import Table
+    from search.units import called
 
-    table = Table("", "", show_header=False)
+    rows = []
     for key, value in report.items():
         if key == "remarks" or value == "":
             continue
         if key in ("macs", "params"):
-            table.add_row(key, format_count(value))
+            rows.append((called(key), format_count(value)))
         elif key.endswith("_bytes"):
-            table.add_row(key.removesuffix("_bytes").replace("_", " "), format_bytes(value))
+            rows.append((called(key), format_bytes(value)))
         elif key == "largest":
-            table.add_row("largest network", f"{format_count(value['macs'])} MACs, {format_count(value['params'])} parameters")
+            rows.append(("largest network", f"{format_count(value['macs'])} MACs, {format_count(value['params'])} parameters"))
         elif key == "arch":
-            table.add_row("network", f"{value['space']} at {value['resolution']} px, {sum(map(len, value['stages']))} blocks")
+            rows.append(("network", f"{value['space']} at {value['resolution']} px, {sum(map(len, value['stages']))} blocks"))
         else:
-            table.add_row(key, str(value))
-    return table
+            rows.append((key.replace("_", " "), Name(value) if key in ("path", "weights") else str(value)))
+    return facts(rows)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ofa.cli.console import JsonOption, emit, progress_bar
-from ofa.cli.outputs import check_folder
+from ofa.cli.console import JsonOption, emit, progress_bar, warn
+from ofa.cli.outputs import OverwriteOption, check_output
 from ofa.cli.run_data import DataOption, TestDataOption, load_run_data
+from ofa.cli.sheets import facts
 from ofa.cli.spaces import check_named, named
 
 if TYPE_CHECKING:
@@ -72,13 +73,23 @@ def fit(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the networks and of the cross-validation.")] = 0,
     data: DataOption = None,
     test_data: TestDataOption = None,
+    overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
     """Measure networks of a trained supernet, and learn to predict the accuracy of all others."""
     report = fit_predictor(
-        source, output, nets=nets, rounds=rounds, space=space, classes=classes, seed=seed, data=data, test_data=test_data
+        source,
+        output,
+        nets=nets,
+        rounds=rounds,
+        space=space,
+        classes=classes,
+        seed=seed,
+        data=data,
+        test_data=test_data,
+        overwrite=overwrite,
     )
-    emit(report, json=json, render=lambda: _render(report))
+    emit(report, json=json, render=lambda: _render(report), warnings=warn(report.pop("warnings")))
 
 
 def fit_predictor(
@@ -92,6 +103,7 @@ def fit_predictor(
     space: str | None = None,
     data: str | None = None,
     test_data: str | None = None,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Fit a predictor to a run or to a CSV file, and write it.
 
@@ -105,9 +117,10 @@ def fit_predictor(
         space: what the user calls the space: of a CSV file's networks, where it does not name it; of a run, where its class is the user's.
         data: where a run's images are now, if they moved.
         test_data: where those to test on are now, if they moved.
+        overwrite: whether a file that is there may be replaced.
 
     Returns:
-        the JSON object of ``ofa predictor fit --json``.
+        the JSON object of ``ofa predictor fit --json``; what warns of the predictor is in the list ``warnings``.
 
     Raises:
         OfaError: the source cannot be read, or does not suffice for a predictor.
@@ -115,10 +128,12 @@ def fit_predictor(
     import numpy as np
 
     from ofa.training import load_run
+    from search.advice import advice_on_accuracy, advice_on_predictor
 
-    check_folder(output)
+    check_output(output, overwrite=overwrite)
     rng = np.random.default_rng(seed)
     changes: dict[str, Any] = {}
+    images: int | None = None
     if source.is_file():
         predictor = _from_csv(source, space, classes, rng)
     else:
@@ -127,10 +142,14 @@ def fit_predictor(
         check_named(wanted, run.supernet.space, f"'{source}'")
         found = load_run_data(run, data=data, test_data=test_data)
         predictor, changes = _from_run(run, found.splits, nets, rounds, rng), {"data_changes": found.changes.to_json()}
+        images = len(found.splits.selection)
     predictor.save(output)
     low, high = predictor.span
+    of_accuracies = advice_on_accuracy(high, predictor.space.num_classes, what="the most accurate network", images=images)
+    warnings = [*of_accuracies, *advice_on_predictor(predictor.provenance)]
     span = {"least_accuracy": low, "greatest_accuracy": high}
-    return {"space": predictor.space_name, **predictor.provenance, **span, "seed": seed, "predictor": str(output), **changes}
+    about = {"space": predictor.space_name, **predictor.provenance, **span, "seed": seed, "predictor": str(output)}
+    return {**about, **changes, "warnings": warnings}
 
 
 def _from_csv(path: Path, name: str | None, classes: int | None, rng: np.random.Generator) -> AccuracyPredictor:
@@ -167,21 +186,20 @@ def _from_run(run: Run, data: Splits, nets: int, rounds: int, rng: np.random.Gen
 
 
 def _render(report: dict[str, Any]) -> RenderableType:
-    from rich.table import Table
-
-    table = Table("what", "value", show_header=False, title=report["predictor"])
     low, high = report["resolutions"][0], report["resolutions"][-1]
-    table.add_row("space", f"{report['space']}, {low} px" if low == high else f"{report['space']}, {low} to {high} px")
-    table.add_row("networks", str(report["networks"]))
-    table.add_row("their accuracies", f"{100 * report['least_accuracy']:.1f} .. {100 * report['greatest_accuracy']:.1f} %")
-    table.add_row("regression", report["model"])
+    rows = [
+        ("space", f"{report['space']}, {low} px" if low == high else f"{report['space']}, {low} to {high} px"),
+        ("networks", str(report["networks"])),
+        ("their accuracies, measured", f"{100 * report['least_accuracy']:.1f} .. {100 * report['greatest_accuracy']:.1f} %"),
+        ("regression", report["model"]),
+    ]
     for words, trust in (("", report), (f", the {_fair(report)} evenly chosen alone", report.get("fair_sample"))):
         if trust is not None:
-            table.add_row(f"Kendall tau on networks not seen{words}", f"{trust['kendall_tau']:.3f}")
-            table.add_row(f"RMSE on networks not seen{words}", f"{100 * trust['rmse']:.3f} points")
+            rows.append((f"Kendall tau on networks not seen{words}", f"{trust['kendall_tau']:.3f}"))
+            rows.append((f"RMSE on networks not seen{words}", f"{100 * trust['rmse']:.3f} points"))
     width = f"± {100 * report['half_width']:.3f} points on average"
-    table.add_row("90 % intervals", f"held {100 * report['coverage']:.0f} % of networks not seen, {width}")
-    return table
+    rows.append(("90 % intervals", f"held {100 * report['coverage']:.0f} % of networks not seen, {width}"))
+    return facts(rows, title=report["predictor"])
 
 
 def _fair(report: dict[str, Any]) -> int:

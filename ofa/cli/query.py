@@ -9,8 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ofa.cli.budgets import Accuracy, Energies, ExpectedOption, Latencies, Macs, Memory, Params, Weights, budget_of
-from ofa.cli.console import JsonOption, emit, format_bytes, format_conditions, format_count, format_ms, format_percent, progress_bar
+from ofa.cli.console import (
+    JsonOption,
+    emit,
+    format_bytes,
+    format_conditions,
+    format_count,
+    format_ms,
+    format_percent,
+    progress_bar,
+    warn,
+)
 from ofa.cli.devices import FoldersOption, remark_version
+from ofa.cli.outputs import OverwriteOption, check_output
+from ofa.cli.sheets import line, records, words
 from ofa.cli.spaces import OwnSpaceOption, check_named, named
 
 if TYPE_CHECKING:
@@ -51,8 +63,11 @@ def query(
     ] = None,
     table: Annotated[
         Path | None,
-        typer.Option("--table", metavar="TABLE", help="The device's latency table: what --verify learns is written into it."),
+        typer.Option("--table", metavar="TABLE", help="With --verify, the device's latency table, which is weighed with what is measured."),
     ] = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="With --verify, write what was measured into FRONT, and what it says of TABLE into TABLE.")
+    ] = False,
     margin: Annotated[
         float | None,
         typer.Option(min=0.0, max=0.5, help="With --verify, the share of the budget left to a slower minute; 0.025 by default."),
@@ -60,14 +75,21 @@ def query(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the inputs of --verify.")] = 0,
     space: OwnSpaceOption = None,
     folders: FoldersOption = None,
+    overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
-    """The most accurate networks that keep a budget, on paper or on the device."""
+    """The most accurate networks that keep a budget, on paper or on the device.
+
+    Nothing but ARCH is written, unless --verify is given with --update.
+    """
+    from search.advice import advice_on_budget, advice_on_front
     from search.front import Front
     from search.impossible import ImpossibleBudgetError
 
-    if not verify and (device is not None or table is not None or margin is not None):
-        raise typer.BadParameter("these belong to --verify; add it, or leave them out.", param_hint="--device, --table, --margin")
+    if not verify and (device is not None or table is not None or margin is not None or update):
+        raise typer.BadParameter("these belong to --verify; add it, or leave them out.", param_hint="--device, --table, --margin, --update")
+    if output is not None:
+        check_output(output, overwrite=overwrite)
     budget = budget_of(
         latency=latency, energy=energy, macs=macs, params=params, weights=weights, memory=memory, accuracy=accuracy, expected=expected
     )
@@ -77,10 +99,11 @@ def query(
         check_named(wanted, loaded.space, f"'{front}'")
     devices = loaded.device_names
     answer: dict[str, Any] = {"device": next(iter(devices), None), "devices": list(devices), "budget": budget.to_json()}
+    answer["accuracy_source"] = loaded.accuracy_source
     answer["conditions"] = {name: each.to_json() for name, each in loaded.conditions.items()}
     try:
         if verify:
-            _verified(answer, loaded, front, budget, _Verification(device, table, margin, seed, tuple(folders or ())), top)
+            _verified(answer, loaded, front, budget, _Verification(device, table, update, margin, seed, tuple(folders or ())), top)
         else:
             answer["results"] = [candidate.to_json() for candidate in loaded.query(budget, top)]
     except ImpossibleBudgetError as error:
@@ -88,12 +111,13 @@ def query(
             emit({**answer, "results": [], "least": error.binding, "nearest": error.nearest}, json=True, render=lambda: "")
         raise
     answer["not_searched"] = list(loaded.unsearched(budget))
+    warnings = warn([*advice_on_front(loaded), *advice_on_budget(budget, loaded.columns, devices)])
     if output is not None:
         from ofa.arch import Arch
         from ofa.families import save_arch
 
         save_arch(Arch.from_json(answer["results"][0]["arch"]), loaded.space, output)
-    emit(answer, json=json, render=lambda: _render(answer))
+    emit(answer, json=json, render=lambda: _render(answer), warnings=warnings)
 
 
 @dataclass(frozen=True)
@@ -102,6 +126,7 @@ class _Verification:
 
     device: str | None
     table: Path | None
+    update: bool
     margin: float | None
     seed: int
     folders: tuple[Path, ...]
@@ -137,14 +162,17 @@ def _verified(answer: dict[str, Any], front: Front, path: Path, budget: Budget, 
     measured = found.to_json()
     answer.update({**measured, "conditions": {**answer["conditions"], **measured["conditions"]}})
     answer["learned"] = found.table is not None
-    if options.table is not None and found.table is not None:
-        found.table.save(options.table)
-    found.front.save(path)
+    answer["updated"] = []
+    if options.update:
+        if options.table is not None and found.table is not None:
+            found.table.save(options.table)
+            answer["updated"].append(str(options.table))
+        found.front.save(path)
+        answer["updated"].append(str(path))
 
 
 def _render(answer: dict[str, Any]) -> RenderableType:
     from rich.console import Group
-    from rich.table import Table
 
     from ofa.arch import Arch
 
@@ -152,9 +180,10 @@ def _render(answer: dict[str, Any]) -> RenderableType:
     title = f"{len(answer['results'])} best on {', '.join(devices)}" if devices else f"{len(answer['results'])} best"
     latencies = [f"latency on {device}" for device in devices]
     measured = ["measured"] if "dropped" in answer else []
-    table = Table("", "accuracy", *latencies, *measured, "MACs", "params", "weights", "activations", "network", title=title)
-    for place, network in enumerate(answer["results"], start=1):
-        table.add_row(
+    accuracy = f"accuracy, {answer['accuracy_source']}" if answer["accuracy_source"] else "accuracy"
+    columns = ("", accuracy, *latencies, *measured, "MACs", "params", "weights", "activations", "network")
+    rows = [
+        (
             str(place),
             _accuracy(network),
             *(_latency(network["devices"][device]) for device in devices),
@@ -165,14 +194,26 @@ def _render(answer: dict[str, Any]) -> RenderableType:
             format_bytes(network["peak_activation_bytes"]),
             Arch.from_json(network["arch"]).in_words,
         )
-    words = [f"Latency on {name}: {format_conditions(each)}." for name, each in answer["conditions"].items()]
-    words += [f"Dropped: {format_percent(each['accuracy'])}, {each['reason']}" for each in answer.get("dropped", [])]
-    if answer.get("learned"):
-        words.append("The table's correction has learned from what was measured.")
+        for place, network in enumerate(answer["results"], start=1)
+    ]
+    return Group(records(columns, rows, title=title), *map(words, _sentences(answer)), *map(line, answer.get("updated", [])))
+
+
+def _sentences(answer: dict[str, Any]) -> list[str]:
+    """What is said below the networks."""
+    from search.units import called
+
+    said = [f"Latency on {name}: {format_conditions(each)}." for name, each in answer["conditions"].items()]
+    said += [f"Dropped: {format_percent(each['accuracy'])}, {each['reason']}" for each in answer.get("dropped", [])]
     if answer["not_searched"]:
-        costs = ", ".join(answer["not_searched"])
-        words.append(f"The search did not trade accuracy against {costs}: the budget is kept, but a better network may exist.")
-    return Group(table, *words)
+        costs = ", ".join(map(called, answer["not_searched"]))
+        said.append(f"The search did not trade accuracy against {costs}: the budget is kept, but a better network may exist.")
+    if answer.get("updated"):
+        said.append("What was measured is written into:")
+    elif "updated" in answer:
+        table = ", and the table of --table" if answer["learned"] else ""
+        said.append(f"Nothing was written: add --update to keep what was measured in the front{table}.")
+    return said
 
 
 def _measured(network: dict[str, Any]) -> str:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ofa.cli.console import JsonOption, emit, format_bytes, format_conditions
-from ofa.cli.outputs import check_folder
+from ofa.cli.outputs import OverwriteOption, check_output, check_output_folder
+from ofa.cli.sheets import Name, facts
 from ofa.cli.spaces import OwnSpaceOption, named
 
 if TYPE_CHECKING:
@@ -37,11 +38,13 @@ def report(
     png: Annotated[Path | None, typer.Option("--png", metavar="FOLDER", help="Also write its charts as PNG files.")] = None,
     title: Annotated[str | None, typer.Option("--title", metavar="TEXT", help="Title of the page, if not what it is of.")] = None,
     space: OwnSpaceOption = None,
+    overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
     """Write one HTML page that shows everything, and works without a network."""
-    for path in (output, png or output):
-        check_folder(path)
+    check_output(output, overwrite=overwrite)
+    if png is not None:
+        check_output_folder(png, overwrite=overwrite)
     from search.report import read_source, save_report
 
     named(space)  # a space of one's own class can be drawn once its class is known
@@ -68,13 +71,6 @@ def _conditions(loaded: Front | LatencyTable | RunRecord) -> dict[str, Condition
 
 
 def _render(answer: dict[str, Any]) -> RenderableType:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(show_header=False)
-    for device, conditions in answer["conditions"].items():
-        table.add_row(f"latency on {device}", Text(format_conditions(conditions)))
-    table.add_row("page", Text(f"{answer['report']} ({format_bytes(answer['bytes'])}): open it in any browser"))
-    for path in answer["pictures"]:
-        table.add_row("picture", Text(path))
-    return table
+    rows = [(f"latency on {device}", format_conditions(conditions)) for device, conditions in answer["conditions"].items()]
+    rows += [("page", Name(answer["report"])), ("size", f"{format_bytes(answer['bytes'])}; open it in any browser")]
+    return facts([*rows, *(("picture", Name(path)) for path in answer["pictures"])])

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ofa.cli.budgets import Accuracy, Energies, ExpectedOption, Latencies, Macs, Memory, Params, Weights, budget_of
-from ofa.cli.console import JsonOption, emit, format_conditions, format_ms, format_percent, progress_bar
+from ofa.cli.console import JsonOption, emit, format_conditions, format_ms, format_percent, progress_bar, warn
 from ofa.cli.devices import FoldersOption
-from ofa.cli.outputs import check_folder
+from ofa.cli.outputs import OverwriteOption, check_output
 from ofa.cli.problem import TRADES, ProblemOfFiles
 from ofa.cli.run_data import DataOption, TestDataOption
+from ofa.cli.sheets import records, words
 from ofa.cli.table import ResolutionsOption
 from ofa.cli.threads import let_threads_sleep
 
@@ -87,14 +88,21 @@ def search(
     folders: FoldersOption = None,
     data: DataOption = None,
     test_data: TestDataOption = None,
+    overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Find the best networks for every budget; limits given here are kept by all of them."""
+    """Find the best networks for every budget; limits given here are kept by all of them.
+
+    The front of a study in a --storage may be replaced by a later one of the same study, for nothing of it is lost.
+    """
     let_threads_sleep()
+    from search.advice import advice_on_front
     from search.study import Effort, run_workers
 
-    for path in (output, picture or output):
-        check_folder(path)
+    resumed = None if overwrite else _front_of(output, storage, study)
+    check_output(output, overwrite=overwrite or resumed is not None)
+    if picture is not None:
+        check_output(picture, overwrite=overwrite or resumed is not None)
     if (predictor is None) == (supernet is None):
         raise typer.BadParameter("accuracies come from one of --predictor and --supernet; give one of them.", param_hint="--predictor")
     if best and trade:
@@ -124,13 +132,40 @@ def search(
             files, workers=workers, seed=seed, effort=effort, sampler=sampler, storage=storage, name=study, progress=progress
         )
     front.metadata["command"] = _command()
+    if storage is not None:
+        front.metadata["study"] |= _identity(storage, study)
+    if resumed is not None and resumed != front.metadata["space"]:
+        check_output(output, overwrite=False)
     front.save(output)
     if picture is not None:
         from search.plot import save_front_picture
 
         save_front_picture(front, picture)
     report = _report(front, output)
-    emit(report, json=json, render=lambda: _render(report))
+    emit(report, json=json, render=lambda: _render(report), warnings=warn(advice_on_front(front)))
+
+
+def _identity(storage: str, study: str | None) -> dict[str, Any]:
+    """What a front keeps of the study that it is of."""
+    from search.study.storages import without_password
+
+    return {"storage": without_password(storage), "name": study}
+
+
+def _front_of(output: Path, storage: str | None, study: str | None) -> str | None:
+    """The space of the front that is there, if it is of this study and nothing was added to it; else None."""
+    from ofa.errors import OfaError
+    from search.front import Front
+
+    if storage is None or not output.is_file():
+        return None
+    try:
+        metadata = Front.load(output).metadata
+    except OfaError:
+        return None
+    about = metadata.get("study") or {}
+    is_own = all(about.get(key, "") == value for key, value in _identity(storage, study).items())
+    return str(metadata["space"]) if is_own and not metadata.get("verified") else None
 
 
 def _command() -> str:
@@ -147,6 +182,7 @@ def _report(front: Front, output: Path) -> dict[str, Any]:
         "front": str(output),
         "networks": len(front),
         **{key: front.metadata[key] for key in ("space", "devices", "objectives", "budget", "study")},
+        "accuracy_source": front.accuracy_source,
         "conditions": {name: each.to_json() for name, each in front.conditions.items()},
         "cheapest": front.candidate(0).to_json(),
         "most_accurate": best.to_json(),
@@ -154,18 +190,17 @@ def _report(front: Front, output: Path) -> dict[str, Any]:
 
 
 def _render(report: dict[str, Any]) -> RenderableType:
-    from rich.table import Table
+    from rich.console import Group
 
-    devices, study = report["devices"], report["study"]
+    devices, study, rows = report["devices"], report["study"], []
     title = f"{report['front']}: {report['networks']} networks" + (f" on {', '.join(devices)}" if devices else "")
-    table = Table("", "accuracy", *(f"latency on {device}" for device in devices), "MACs", title=title)
+    accuracy = f"accuracy, {report['accuracy_source']}" if report["accuracy_source"] else "accuracy"
     for key in ("cheapest", "most_accurate"):
         network = report[key]
         latencies = [format_ms(network["devices"][device]["latency_ms"]) for device in devices]
-        table.add_row(key.replace("_", " "), format_percent(network["accuracy"]), *latencies, f"{network['macs'] / 1e6:.3g} M")
+        rows.append((key.replace("_", " "), format_percent(network["accuracy"]), *latencies, f"{network['macs'] / 1e6:.3g} M"))
     died = f"; {study['died']} of {study['workers']} workers died" if study.get("died") else ""
-    table.caption = (
-        f"of {study['evaluated']} networks evaluated in {study['seconds']:.1f} s, {study['trials']} of them proposed by Optuna{died}"
-    )
-    table.caption += "".join(f"\nlatency on {name}: {format_conditions(each)}" for name, each in report["conditions"].items())
-    return table
+    about = [f"of {study['evaluated']} networks evaluated in {study['seconds']:.1f} s, {study['trials']} of them proposed by Optuna{died}"]
+    about += [f"latency on {name}: {format_conditions(each)}" for name, each in report["conditions"].items()]
+    columns = ("", accuracy, *(f"latency on {device}" for device in devices), "MACs")
+    return Group(records(columns, rows, title=title), *map(words, about))

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ofa.cli.budgets import LatencyOption, MacsOption, MemoryOption, ParamsOption, WeightsOption, given
-from ofa.cli.console import JsonOption, emit, format_bytes, format_conditions, format_count, format_ms, format_percent, progress_bar
+from ofa.cli.console import (
+    JsonOption,
+    emit,
+    format_bytes,
+    format_conditions,
+    format_count,
+    format_ms,
+    format_percent,
+    progress_bar,
+    warn,
+)
 from ofa.cli.deriving import (
     Changes,
     ChannelsOption,
@@ -21,6 +31,7 @@ from ofa.cli.deriving import (
     ResolutionsOption,
     write_space,
 )
+from ofa.cli.sheets import records, words
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -32,6 +43,8 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 _EXAMPLE = "Example: ofa space ofa-mbv3-w1.0 --resolution 224 --macs 300M --memory 2MiB"
+_USED = 0.8
+"""The share of a budget below which the most that any network uses leaves much of it."""
 
 
 def register(app: typer.Typer) -> None:
@@ -62,7 +75,10 @@ def space(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a space file that is already there.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Size of a space, the costs of its networks, and whether a budget can be met; and spaces of one's own from it."""
+    """Size of a space, the costs of its networks, and whether a budget can be met; and spaces of one's own from it.
+
+    Fails if the budget cannot be met.
+    """
     limits = given(latency_ms=latency, macs=macs, params=params, weight_bytes=weights, peak_activation_bytes=memory)
     if latency is not None and table is None:
         raise typer.BadParameter("a latency needs the table of a device; build one with `ofa table build`.", param_hint="--table")
@@ -73,9 +89,13 @@ def space(
         spaces = list_spaces()
         emit(spaces, json=json, render=lambda: _render_spaces(spaces))
         return
+    from ofa.errors import BudgetError
+
     examined = _named(name, changes, output, overwrite)
     report = examine(examined, resolution=resolution, samples=samples, seed=seed, table=table, limits=limits)
-    emit(report, json=json, render=lambda: _render_report(report))
+    emit(report, json=json, render=lambda: _render_report(report), warnings=warn(report.pop("warnings")))
+    if report["budget"] is not None and not report["budget"]["satisfiable"]:
+        raise BudgetError(_impossible(report))
 
 
 def _named(name: str, changes: Changes, output: Path | None, overwrite: bool) -> Space:
@@ -119,7 +139,8 @@ def examine(
         limits: the most that a network may cost, by the names of the costs.
 
     Returns:
-        the JSON object of ``ofa space --json``. A budget is satisfiable if a sampled network or the smallest one keeps it.
+        the JSON object of ``ofa space --json``, with what warns of the table or the space in the list ``warnings``. A budget is
+        satisfiable if a sampled network or the smallest one keeps it.
 
     Raises:
         SpaceError: it has no such resolution.
@@ -154,7 +175,28 @@ def examine(
         "conditions": None if latencies is None else latencies.conditions.to_json(),
         "costs": {cost: _summary([network[cost] for network in drawn], smallest[cost], largest[cost]) for cost in smallest},
         "budget": _answer(limits, drawn, smallest) if limits else None,
+        "warnings": [*_advice_on(latencies), *_unused(limits, largest)],
     }
+
+
+def _advice_on(latencies: LatencyTable | None) -> Sequence[str]:
+    from latency_tables.advice import advice_on_table
+
+    return () if latencies is None else advice_on_table(latencies.metadata)
+
+
+def _unused(limits: Mapping[str, float], largest: Mapping[str, float]) -> Sequence[str]:
+    """What is said of a budget that not even the largest network uses."""
+    from search.units import called, typed
+
+    used = {cost: _compared(largest, cost) / limit for cost, limit in limits.items()}
+    if not used or max(used.values()) >= _USED:
+        return ()
+    cost = max(used, key=lambda cost: used[cost])
+    return (
+        f"no network of the space uses the budget: the largest one has {called(cost)} {typed(cost, _compared(largest, cost), up=True)} of "
+        f"{typed(cost, limits[cost])}; a larger space or resolution could use the rest for accuracy",
+    )
 
 
 def _load_table(path: Path | None, space: Space) -> LatencyTable | None:
@@ -223,13 +265,11 @@ _FORMATS: dict[str, Callable[[float], str]] = {
 
 
 def _render_spaces(spaces: list[dict[str, Any]]) -> RenderableType:
-    from rich.table import Table
-
-    table = Table("space", "networks", "resolutions", "MACs of the smallest", "MACs of the largest")
+    rows = []
     for row in spaces:
         costs = (format_count(row["smallest_macs"]), format_count(row["largest_macs"]))
-        table.add_row(row["space"], format_count(row["size"]), _pixels(row["resolutions"]), *costs)
-    return table
+        rows.append((row["space"], format_count(row["size"]), _pixels(row["resolutions"]), *costs))
+    return records(("space", "networks", "resolutions", "MACs of the smallest", "MACs of the largest"), rows)
 
 
 def _pixels(resolutions: list[int]) -> str:
@@ -239,25 +279,43 @@ def _pixels(resolutions: list[int]) -> str:
 
 def _render_report(report: dict[str, Any]) -> RenderableType:
     from rich.console import Group
-    from rich.table import Table
+
+    from search.units import called
 
     title = f"{report['space']}: {format_count(report['size'])} networks of {_pixels(report['resolutions'])}"
     columns = ("smallest", "min", "median", "max", "largest")
-    table = Table("", *columns, title=title, caption=f"min, median, max over {report['samples']} random networks, seed {report['seed']}")
-    if report["conditions"] is not None:
-        table.caption = f"{table.caption}\nlatency: {format_conditions(report['conditions'])}"
-    for cost, summary in report["costs"].items():
-        table.add_row(cost, *(_FORMATS[cost](summary[column]) for column in columns))
-    return Group(table, *_words(report))
+    caption = f"min, median, max over {report['samples']} random networks, seed {report['seed']}"
+    ends = {"latency_high_ms": "latency, upper end"}
+    rows = [
+        (ends.get(cost, called(cost)), *(_FORMATS[cost](summary[column]) for column in columns))
+        for cost, summary in report["costs"].items()
+    ]
+    timed = [] if report["conditions"] is None else [f"latency: {format_conditions(report['conditions'])}"]
+    return Group(records(("", *columns), rows, title=title, caption=caption), *map(words, [*timed, *_words(report)]))
 
 
 def _words(report: dict[str, Any]) -> list[str]:
     """The answer about the budget, a sentence a line."""
+    from search.units import called, typed
+
     answer = report["budget"]
     if answer is None:
         return []
-    words = [f"{cost} <= {_FORMATS[cost](limit)}: {format_percent(answer['shares'][cost])}" for cost, limit in answer["limits"].items()]
+    shares = answer["shares"]
+    said = [f"{called(cost)} of at most {typed(cost, limit)}: {format_percent(shares[cost])}" for cost, limit in answer["limits"].items()]
     if answer["satisfiable"]:
-        return [*words, f"The budget can be met: {format_percent(answer['share'])} of the sampled networks keep it."]
-    least = [f"{cost} is at least {_FORMATS[cost](value)}" for cost, value in answer["least"].items()]
-    return [*words, f"The budget cannot be met: {' and '.join(least)}."]
+        said.append(f"The budget can be met: {format_percent(answer['share'])} of the sampled networks keep it.")
+    return said
+
+
+def _impossible(report: Mapping[str, Any]) -> str:
+    """The sentence about a budget that no network of a space keeps."""
+    from search.units import called, typed
+
+    answer = report["budget"]
+    limits = " and ".join(f"{called(cost)} of at most {typed(cost, limit)}" for cost, limit in answer["limits"].items())
+    least = " and ".join(f"{called(cost)} {typed(cost, value, up=True)}" for cost, value in answer["least"].items())
+    return (
+        f"a budget must be one that some network keeps, but none of {report['space']} has {limits}: the least achievable is {least}; "
+        "allow that"
+    )

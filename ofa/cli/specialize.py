@@ -9,20 +9,34 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ofa.cli.budgets import Accuracy, ExpectedOption, Latencies, Macs, Memory, Params, Weights, budget_of
-from ofa.cli.console import JsonOption, emit, format_bytes, format_conditions, format_count, format_ms, format_percent, progress_bar
+from ofa.cli.console import (
+    JsonOption,
+    emit,
+    format_bytes,
+    format_conditions,
+    format_count,
+    format_ms,
+    format_percent,
+    progress_bar,
+    warn,
+)
+from ofa.cli.outputs import OverwriteOption, check_output_folder
 from ofa.cli.run_data import DataOption, TestDataOption, load_run_data
+from ofa.cli.sheets import facts
 from ofa.cli.spaces import OwnSpaceOption, check_named, named
 from ofa.opsets import OPSET
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from collections.abc import Sequence
+
+    from rich.console import RenderableType
 
     from devices import Conditions
     from ofa.arch import Arch
     from ofa.space import Space
     from ofa.training import Run, RunData
     from search.budget import Budget
-    from search.front import Candidate
+    from search.front import Candidate, Front
 
 __all__ = ["register", "specialize", "specialize_run"]
 
@@ -51,23 +65,28 @@ def specialize(
     data: DataOption = None,
     test_data: TestDataOption = None,
     space: OwnSpaceOption = None,
+    overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
     """Extract one network, calibrate it, fine-tune it and write it as a bundle."""
     from ofa.families import load_arch
     from ofa.training import load_run
     from ofa.training.memory import keep_freed_memory
+    from search.advice import advice_on_accuracy
 
     keep_freed_memory()
     if (arch is None) == (front is None):
         raise typer.BadParameter("the network comes from one of --arch and --front; give one of them.", param_hint="--arch")
+    check_output_folder(output, overwrite=overwrite)
     budget = budget_of(latency=latency, macs=macs, params=params, weights=weights, memory=memory, accuracy=accuracy, expected=expected)
-    wanted = named(space)
+    wanted, warnings = named(space), list[str]()
     loaded = load_run(run)
     check_named(wanted, loaded.supernet.space, f"'{run}'")
     promise, device, conditions, opset = None, None, None, OPSET
     if front is not None:
-        promise, device, conditions, opset = _best_of(front, budget, loaded.supernet.space)
+        asked = _front_of(front, loaded.supernet.space)
+        warnings += warn(_advice(asked, budget))  # before the work, which may be long
+        promise, device, conditions, opset = _best_of(asked, budget)
         chosen = promise.arch
     else:
         if budget:
@@ -85,14 +104,17 @@ def specialize(
         device=device,
         data=data,
         test_data=test_data,
+        overwrite=overwrite,
         conditions=conditions,
         opset=opset,
     )
-    emit(report, json=json, render=lambda: _render(report))
+    classes, images = report["classes"], report["test_images"]
+    warnings += warn(advice_on_accuracy(report["accuracy"], classes, what="the network", images=images))
+    emit(report, json=json, render=lambda: _render(report), warnings=warnings)
 
 
-def _best_of(path: Path, budget: Budget, space: Space) -> tuple[Candidate, str | None, Conditions | None, int]:
-    """The most accurate network of a front within the budget, the first device that the front is of, and how files are timed there."""
+def _front_of(path: Path, space: Space) -> Front:
+    """The front of a file, if it is of the run's space."""
     from ofa.errors import SpaceError
     from search.front import Front
 
@@ -102,6 +124,17 @@ def _best_of(path: Path, budget: Budget, space: Space) -> tuple[Candidate, str |
             f"a front must be of the run's space, but '{path}' is of {front.space.name} and the run of {space.name}, which are others; "
             "take the front that was searched for this run"
         )
+    return front
+
+
+def _advice(front: Front, budget: Budget) -> Sequence[str]:
+    from search.advice import advice_on_budget, advice_on_front
+
+    return (*advice_on_front(front), *advice_on_budget(budget, front.columns, front.device_names))
+
+
+def _best_of(front: Front, budget: Budget) -> tuple[Candidate, str | None, Conditions | None, int]:
+    """The most accurate network of a front within the budget, the first device that the front is of, and how files are timed there."""
     device = next(iter(front.device_names), None)
     settings = (front.metadata.get("latency") or {}).get(device, {}).get("device") or {}
     return front.query(budget)[0], device, front.conditions.get(device or ""), settings.get("opset", OPSET)
@@ -121,6 +154,7 @@ def specialize_run(
     test_data: str | None = None,
     conditions: Conditions | None = None,
     opset: int = OPSET,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Specialize a network of a trained supernet and write its bundle.
 
@@ -137,6 +171,7 @@ def specialize_run(
         test_data: where those to test on are now, if they moved.
         conditions: what it holds under.
         opset: version of the operators of the bundle's ONNX file: what ships is what is timed.
+        overwrite: whether a bundle that is there may be replaced.
 
     Returns:
         the JSON object of ``ofa specialize --json``; accuracies are shares (0..1) of the test part, which was used for nothing else.
@@ -146,13 +181,12 @@ def specialize_run(
     """
     import torch
 
-    from ofa.cli.outputs import check_folder
     from ofa.export.bundle import write_bundle
     from ofa.export.card import Card
     from ofa.specialize import FineTuning
     from ofa.specialize import specialize as make
 
-    check_folder(output)
+    check_output_folder(output, overwrite=overwrite)
     run.supernet.space.check(arch)
     found = load_run_data(run, data=data, test_data=test_data)
     splits = found.splits
@@ -191,7 +225,7 @@ def specialize_run(
     )
     counted = {name: getattr(bundle.card, name) for name in ("macs", "params", "weight_bytes", "peak_activation_bytes")}
     latency = {name: getattr(bundle.card, name) for name in ("device", "latency_ms", "conditions")}
-    about = {"bundle": str(output), "arch": arch.to_json(), "test_images": len(splits.test)}
+    about = {"bundle": str(output), "arch": arch.to_json(), "test_images": len(splits.test), "classes": splits.test.num_classes}
     return {**about, **asdict(made.metrics), **counted, **latency, "data_changes": found.changes.to_json()}
 
 
@@ -215,20 +249,21 @@ def _promised(promise: Candidate | None, device: str | None, conditions: Conditi
     return {"device": device, "conditions": None if conditions is None else conditions.to_json(), **asdict(promise.latencies[device])}
 
 
-def _render(report: dict[str, Any]) -> Table:
-    from rich.table import Table
-
-    caption = f"accuracy on {report['test_images']} test images"
-    table = Table("what", "value", show_header=False, title=f"{report['bundle']}: {report['arch']['space']}", caption=caption)
-    table.add_row("input", f"{report['arch']['resolution']} px")
-    table.add_row("accuracy as extracted and calibrated", format_percent(report["accuracy_before"]))
-    table.add_row(f"accuracy after {report['epochs']} epochs", format_percent(report["accuracy"]))
-    table.add_row("accuracy of the teacher", format_percent(report["teacher_accuracy"]))
+def _render(report: dict[str, Any]) -> RenderableType:
+    rows = [
+        ("input", f"{report['arch']['resolution']} px"),
+        ("accuracy as extracted and calibrated", format_percent(report["accuracy_before"])),
+        (f"accuracy after {report['epochs']} epochs", format_percent(report["accuracy"])),
+        ("accuracy of the teacher", format_percent(report["teacher_accuracy"])),
+    ]
     if report["latency_ms"] is not None:
-        table.add_row(f"latency on {report['device']}", f"{format_ms(report['latency_ms'])}, predicted")
-        table.add_row("timed as", format_conditions(report["conditions"]))
-    table.add_row("MACs", format_count(report["macs"]))
-    table.add_row("parameters", format_count(report["params"]))
-    table.add_row("weights", format_bytes(report["weight_bytes"]))
-    table.add_row("largest activations", format_bytes(report["peak_activation_bytes"]))
-    return table
+        rows.append((f"latency on {report['device']}", f"{format_ms(report['latency_ms'])}, predicted"))
+        rows.append(("timed as", format_conditions(report["conditions"])))
+    rows += [
+        ("MACs", format_count(report["macs"])),
+        ("parameters", format_count(report["params"])),
+        ("weights", format_bytes(report["weight_bytes"])),
+        ("largest activations", format_bytes(report["peak_activation_bytes"])),
+    ]
+    caption = f"accuracy measured on {report['test_images']} test images"
+    return facts(rows, title=f"{report['bundle']}: {report['arch']['space']}", caption=caption)

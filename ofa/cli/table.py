@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ofa.cli.console import JsonOption, console, emit, format_conditions, format_ms, format_percent, progress_bar
+from ofa.cli.console import JsonOption, console, emit, format_conditions, format_ms, format_percent, progress_bar, warn
 from ofa.cli.devices import DeviceOption, FoldersOption, remark_version
-from ofa.cli.outputs import check_folder
+from ofa.cli.outputs import REMEDY, OverwriteOption, check_output
+from ofa.cli.sheets import Name, facts
 from ofa.cli.spaces import parse_resolutions
 from ofa.cli.table_import import import_group
 from ofa.cli.table_transfer import transfer
@@ -53,6 +54,7 @@ def build(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="TABLE", help="Where to write the table.")],
     resolutions: ResolutionsOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the table if it exists: measure only what it lacks.")] = False,
+    overwrite: OverwriteOption = False,
     classes: ClassesOption = None,
     seed: SeedOption = 0,
     folders: FoldersOption = None,
@@ -69,12 +71,8 @@ def build(
     from ofa.errors import TableError
 
     chosen, measured = _space(space, classes), get_device(device, folders or ())
+    check_output(output, overwrite=overwrite or resume, remedy="add --resume to continue it, name another file, or add --overwrite")
     old = LatencyTable.load(output) if resume and output.exists() else None
-    if old is None and output.exists():
-        raise TableError(
-            f"a table must not replace one that is there, but '{output}' exists; add --resume to continue it, or name another file"
-        )
-    check_folder(output)
     with Journal(output, resume=resume) as journal, progress_bar(f"blocks of {chosen.name}") as progress:
         rng = np.random.default_rng(seed)
         table = build_table(chosen, measured, resolutions=resolutions, rng=rng, progress=progress, resume_from=old, journal=journal)
@@ -97,27 +95,41 @@ def calibrate(
     table: TableArgument,
     space: SpaceOption,
     device: DeviceOption,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="TABLE", help="Where to write the calibrated table, if not into TABLE.")
+    ] = None,
     nets: Annotated[int, typer.Option(help="Whole networks to time.")] = 20,
     resolutions: ResolutionsOption = None,
     classes: ClassesOption = None,
     seed: SeedOption = 0,
     folders: FoldersOption = None,
+    overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Time whole networks, and store in the table how they differ from the sum of their blocks."""
+    """Time whole networks, and store in the table how they differ from the sum of their blocks.
+
+    A calibration that is there already is replaced only with --overwrite.
+    """
     import numpy as np
 
     from devices import get_device
     from latency_tables import LatencyTable, calibrate_table
+    from latency_tables.advice import advice_on_table
 
     loaded, chosen, measured = LatencyTable.load(table), _space(space, classes), get_device(device, folders or ())
+    target = table if output is None else output
+    check_output(
+        target,
+        overwrite=overwrite or (output is None and loaded.correction is None),
+        remedy="it is calibrated already: name another file with -o, or add --overwrite" if output is None else REMEDY,
+    )
     with progress_bar(f"networks of {chosen.name}") as progress:
         rng = np.random.default_rng(seed)
         calibrated = calibrate_table(loaded, chosen, measured, nets=nets, resolutions=resolutions, rng=rng, progress=progress)
-    calibrated.save(table)
+    calibrated.save(target)
     remark_version(loaded.conditions, calibrated.metadata["calibrated_with"], "The table's blocks were")
-    report = {**_summary(calibrated), "table": str(table)}
-    emit(report, json=json, render=lambda: _render(report))
+    report = {**_summary(calibrated), "table": str(target)}
+    emit(report, json=json, render=lambda: _render(report), warnings=warn(advice_on_table(calibrated.metadata)))
 
 
 def check(
@@ -130,6 +142,7 @@ def check(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the networks; another than the calibration's, so that they are new.")] = 1,
     plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Also draw estimates against measurements, as PNG.")] = None,
     folders: FoldersOption = None,
+    overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
     """Time random networks twice, and compare them to what the table says and to each other."""
@@ -137,7 +150,10 @@ def check(
 
     from devices import get_device
     from latency_tables import LatencyTable, check_table
+    from latency_tables.advice import advice_on_check
 
+    if plot is not None:
+        check_output(plot, overwrite=overwrite)
     loaded, chosen, measured = LatencyTable.load(table), _space(space, classes), get_device(device, folders or ())
     with progress_bar(f"networks of {chosen.name}") as progress:
         rng = np.random.default_rng(seed)
@@ -149,22 +165,27 @@ def check(
     conditions = None if found.conditions is None else found.conditions.to_json()
     remark_version(loaded.conditions, conditions["runtime_version"] if conditions else None, "The table's blocks were")
     report = {**_figures(found), "table": str(table), "device": measured.name, "conditions": conditions, "networks": _networks(found)}
-    emit(report, json=json, render=lambda: _render_check(report))
+    emit(report, json=json, render=lambda: _render_check(report), warnings=warn(advice_on_check(found)))
 
 
 def show(
     table: TableArgument,
     csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Also write the rows as CSV.")] = None,
+    overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
     """What a table holds, and where it came from."""
     from latency_tables import LatencyTable
+    from latency_tables.advice import advice_on_table
 
+    rows = None if csv is None else csv.with_suffix(".csv")
+    if rows is not None:
+        check_output(rows, overwrite=overwrite)
     loaded = LatencyTable.load(table)
-    if csv is not None:
-        loaded.save(csv.with_suffix(".csv"))
+    if rows is not None:
+        loaded.save(rows)
     report = {**_summary(loaded), "table": str(table)}
-    emit(report, json=json, render=lambda: _render(report))
+    emit(report, json=json, render=lambda: _render(report), warnings=warn(advice_on_table(loaded.metadata)))
 
 
 def _space(name: str, classes: int | None) -> Space:
@@ -199,13 +220,10 @@ def _or_none(value: float) -> float | None:
 
 
 def _render(report: dict[str, Any]) -> RenderableType:
-    from rich.table import Table
-    from rich.text import Text
-
     device = report["device"]
     kinds = ", ".join(f"{count} {kind}" for kind, count in report["kinds"].items())
     lines = {
-        "table": report["table"],
+        "table": Name(report["table"]),
         "device": _device(device, report["runtime_version"]),
         "latencies are of": format_conditions(report["conditions"]),
         "processor": report["processor"],
@@ -217,10 +235,7 @@ def _render(report: dict[str, Any]) -> RenderableType:
     }
     if "measured" in report:
         lines["measured now"] = str(report["measured"])
-    table = Table(show_header=False)
-    for key, value in lines.items():
-        table.add_row(key, Text(value))
-    return table
+    return facts(lines.items())
 
 
 def _device(device: dict[str, Any], version: str) -> str:
@@ -246,13 +261,9 @@ def _signed_ms(milliseconds: float) -> str:
 
 
 def _render_check(report: dict[str, Any]) -> RenderableType:
-    from rich.table import Table
-
-    table = Table(show_header=False, title=f"{report['table']} against {report['nets']} random networks on {report['device']}")
-    for key in ("mean_error", "noise_floor", "bias", "within_5_percent", "within_10_percent", "inside_interval"):
-        table.add_row(key.replace("_", " "), "-" if report[key] is None else format_percent(report[key]))
-    table.caption = format_conditions(report["conditions"])
+    shares = ("mean_error", "noise_floor", "bias", "within_5_percent", "within_10_percent", "inside_interval")
+    rows = [(key.replace("_", " "), "-" if report[key] is None else format_percent(report[key])) for key in shares]
     for key in ("spearman", "kendall"):
-        table.add_row(f"{key} rank correlation", "-" if report[key] is None else f"{report[key]:.3f}")
-    table.add_row("machine slower than promised for by", format_percent(report["slowdown"] - 1))
-    return table
+        rows.append((f"{key} rank correlation", "-" if report[key] is None else f"{report[key]:.3f}"))
+    rows.append(("machine slower than promised for by", format_percent(report["slowdown"] - 1)))
+    return facts(rows, title=f"{report['table']} against {report['nets']} random networks on {report['device']}")

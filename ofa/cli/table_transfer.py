@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ofa.cli.console import JsonOption, emit, format_conditions, format_ms, format_percent, progress_bar
+from ofa.cli.console import JsonOption, emit, format_conditions, format_ms, format_percent, progress_bar, warn
 from ofa.cli.devices import DeviceOption, FoldersOption
-from ofa.cli.outputs import check_folder
+from ofa.cli.outputs import OverwriteOption, check_output
+from ofa.cli.sheets import Name, facts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,7 +38,7 @@ def transfer(
     ] = None,
     classes: Annotated[int | None, typer.Option("--classes", min=2, help="Classes of your data, if not the space's own number.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of networks, inputs and order.")] = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is already there.")] = False,
+    overwrite: OverwriteOption = False,
     folders: FoldersOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -46,14 +47,12 @@ def transfer(
 
     from devices import describe, get_device
     from latency_tables import LatencyTable
+    from latency_tables.advice import advice_on_table
     from latency_tables.from_networks import measured_elsewhere
     from latency_tables.transfer import read_measurements, transfer_table
-    from ofa.errors import FileError
     from ofa.families import get_space
 
-    check_folder(output)
-    if output.exists() and not overwrite:
-        raise FileError(f"a table must not replace what is there, but '{output}' exists; name another file or add --overwrite")
+    check_output(output, overwrite=overwrite)
     loaded, chosen, measured = LatencyTable.load(source), get_space(space, classes), get_device(device, folders or ())
     if measurements is None:
         archs, times = _measure(loaded, chosen, measured, nets, np.random.default_rng(seed))
@@ -64,7 +63,7 @@ def transfer(
     table = transfer_table(loaded, chosen, archs, times, origin=origin)
     table.save(output)
     report = {**{key: value for key, value in table.metadata.items() if key != "networks"}, "blocks": len(table), "table": str(output)}
-    emit(report, json=json, render=lambda: _render(report))
+    emit(report, json=json, render=lambda: _render(report), warnings=warn(advice_on_table(table.metadata)))
 
 
 def _measure(source: LatencyTable, space: Space, device: Device, nets: int, rng: np.random.Generator) -> tuple[list[Arch], list[float]]:
@@ -83,13 +82,10 @@ def _measure(source: LatencyTable, space: Space, device: Device, nets: int, rng:
 
 
 def _render(report: dict[str, Any]) -> RenderableType:
-    from rich.table import Table
-    from rich.text import Text
-
     calibration, estimated = report["calibration"], report["estimated"]
     shares = {term.replace("_", " "): share for term, share in estimated["shares"].items() if share}
     lines = {
-        "table": report["table"],
+        "table": Name(report["table"]),
         "device": report["device"]["name"],
         "latencies are of": format_conditions(report["conditions"]),
         "estimated from": f"{estimated['nets']} networks and the table of {estimated['source']['device']['name']}",
@@ -99,7 +95,4 @@ def _render(report: dict[str, Any]) -> RenderableType:
         "a call beside its blocks": format_ms(calibration["intercept_ms"]),
         "interval": f"{format_percent(calibration['coverage'])} are within {format_percent(calibration['half_width'])}",
     }
-    table = Table(show_header=False)
-    for key, value in lines.items():
-        table.add_row(key, Text(value))
-    return table
+    return facts(lines.items())

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ofa.cli.console import JsonOption, emit, format_count, format_percent, progress_bar, remark
+from ofa.cli.console import JsonOption, emit, format_count, format_percent, progress_bar, remark, warn
 from ofa.cli.resuming import Resumption, Standing, recipe_and_run, standing
 from ofa.cli.run_data import DataOption, TestDataOption, say_changes, say_left_out
 from ofa.cli.stopping import Stop, stoppable
 from ofa.progress import silent
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
 
     from ofa.training import EpochMetrics, Recipe, RunData, Setback, TrainingState
     from ofa.training.distributed import World
@@ -176,7 +176,7 @@ class _Course:
     def warn(self, sentence: str) -> None:
         """Say what the user will hardly have meant."""
         if self._world.is_first:
-            remark(f"warning: {sentence}")
+            warn([sentence])
 
     def train(self, *, tensorboard: bool) -> None:
         """Train to the end and write the run, or as far as a signal lets it.
@@ -332,15 +332,21 @@ def _bar(description: str, world: World) -> Any:
     return progress_bar(description) if world.is_first else nullcontext(silent)
 
 
-def _render(report: dict[str, Any]) -> Table:
-    from rich.table import Table
+def _render(report: dict[str, Any]) -> RenderableType:
+    from ofa.cli.sheets import records
 
     title = f"{report['run']}: {report['space']} on {report['data']}, {report['epochs']} epochs in {report['duration_s']:.0f} s"
     caption = f"accuracy of calibrated networks on {report['selection_images']} images that were not trained on"
     if report["cross_entropy"] is not None:
         caption += f"; cross entropy {report['cross_entropy']:.3f} in the last epoch, {report['chance_cross_entropy']:.3f} is chance"
-    table = Table("network", "input", "accuracy", "MACs", "parameters", title=title, caption=caption)
-    for row in report["networks"]:
-        costs = (format_count(row["macs"]), format_count(row["params"]))
-        table.add_row(row["network"], f"{row['resolution']} px", format_percent(row["accuracy"]), *costs)
-    return table
+    rows = [
+        (
+            row["network"],
+            f"{row['resolution']} px",
+            format_percent(row["accuracy"]),
+            format_count(row["macs"]),
+            format_count(row["params"]),
+        )
+        for row in report["networks"]
+    ]
+    return records(("network", "input", "accuracy", "MACs", "parameters"), rows, title=title, caption=caption)

@@ -10,6 +10,7 @@ import typer
 from ofa.cli.budgets import LatencyOption
 from ofa.cli.console import JsonOption, console, emit, format_conditions, format_ms, progress_bar
 from ofa.cli.devices import DeviceOption, FoldersOption, remark_version
+from ofa.cli.sheets import facts
 from ofa.cli.spaces import OwnSpaceOption, check_named, named
 
 if TYPE_CHECKING:
@@ -36,11 +37,12 @@ def verify(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the inputs.")] = 0,
     space: OwnSpaceOption = None,
     folders: FoldersOption = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a measurement that is on the bundle's card already.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Compare a bundle's ONNX file with PyTorch, time it on a device, compare that with its card, and note it there.
 
-    Fails if --latency is missed.
+    A measurement that is on the card already stays, unless --overwrite is given. Fails if --latency is missed.
     """
     import numpy as np
 
@@ -57,15 +59,19 @@ def verify(
     subject = subject_of_bundle(loaded, measured, latency)
     with progress_bar(f"timing on {measured.name}") as progress:
         (found,) = run([subject], measured, rng=np.random.default_rng(seed), progress=progress)
-    report = {**found.to_json(), "promised_under": loaded.card.conditions}
+    earlier = loaded.card.measured_ms
+    noted = loaded.card.device in (None, measured.name) and (earlier is None or overwrite)
+    report = {**found.to_json(), "promised_under": loaded.card.conditions, "noted": noted}
     _remark(loaded.card, found, measured)
-    if loaded.card.device in (None, measured.name):
+    if noted:
         loaded.note_measurement(measured.name, found.timing.median_ms, report["conditions"])
     emit(report, json=json, render=lambda: _render(report))
+    if not noted and earlier is not None:
+        console.print(f"ofa: the card keeps its earlier {format_ms(earlier)}; add --overwrite to note this measurement", soft_wrap=True)
     if found.within_budget is False:
         raise BudgetError(
             f"'{bundle}' must take at most {format_ms(report['budget_ms'])} on {measured.name}, but takes "
-            f"{format_ms(report['measured_ms'])}; query the front for a smaller budget, or calibrate the table again"
+            f"{format_ms(report['measured_ms'])}; query the front for a smaller budget, or calibrate its table again"
         )
 
 
@@ -87,19 +93,17 @@ def _remark(card: Card, found: Verification, device: Device) -> None:
 
 
 def _render(report: dict[str, Any]) -> RenderableType:
-    from rich.table import Table
-
-    table = Table("what", "value", show_header=False, title=f"{report['name']} on {report['device']}")
+    rows = []
     if report["latency_ms"] is not None:
-        table.add_row("promised", format_ms(report["latency_ms"]))
+        rows.append(("promised", format_ms(report["latency_ms"])))
         if report["within_interval"] is not None:
             words = "holds" if report["within_interval"] else "does not hold"
-            table.add_row("interval", f"{format_ms(report['latency_low_ms'])} .. {format_ms(report['latency_high_ms'])}, {words}")
-    table.add_row("measured", f"{format_ms(report['measured_ms'])} (median of {report['timing']['repeats']})")
-    table.add_row("timed as", format_conditions(report["conditions"]))
+            rows.append(("interval", f"{format_ms(report['latency_low_ms'])} .. {format_ms(report['latency_high_ms'])}, {words}"))
+    rows.append(("measured", f"{format_ms(report['measured_ms'])} (median of {report['timing']['repeats']})"))
+    rows.append(("timed as", format_conditions(report["conditions"])))
     if report["error"] is not None:
-        table.add_row("measured against promised", f"{100 * report['error']:+.1f} %")
+        rows.append(("measured against promised", f"{100 * report['error']:+.1f} %"))
     if report["within_budget"] is not None:
-        table.add_row("budget", f"{format_ms(report['budget_ms'])}, {'kept' if report['within_budget'] else 'missed'}")
-    table.add_row("ONNX against PyTorch", f"{report['difference']:.1e} of the output's scale")
-    return table
+        rows.append(("budget", f"{format_ms(report['budget_ms'])}, {'kept' if report['within_budget'] else 'missed'}"))
+    rows.append(("ONNX against PyTorch", f"{report['difference']:.1e} of the output's scale"))
+    return facts(rows, title=f"{report['name']} on {report['device']}")

@@ -31,7 +31,7 @@ from ofa.errors import DataError, ExportError, FileError, WeightsError
 from ofa.export.card import Card
 from ofa.export.onnx import OPSET, export, verify_outputs
 from ofa.families import lower, named_space, save_arch
-from ofa.files import write_json
+from ofa.files import unwritable, write_json
 from ofa.space import Space
 from ofa.weights import check_finite, check_names, read_weights, space_header, write_weights
 
@@ -260,17 +260,19 @@ def _check_channels(channels: int, mean: Sequence[float], std: Sequence[float]) 
 @contextmanager
 def _replacing_bundle(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder beside ``folder`` that takes its place when the block ends well."""
-    if folder.exists() and not (folder / _CARD).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileError(f"'{folder}' must be a new or empty folder or a bundle, but is something else; choose another folder")
     try:
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
-    except OSError as error:
-        raise _unwritable(folder, error) from error
+        if folder.exists() and not (folder / _CARD).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+            raise FileError(f"'{folder}' must be a new or empty folder or a bundle, but is something else; choose another folder")
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name[:32]}.", suffix=".part", dir=folder.parent))
+    except (OSError, ValueError) as error:
+        raise unwritable(folder, error) from error
     try:
         yield temporary
         _swap(temporary, folder)
+    except FileError as error:  # which names a file of the temporary folder
+        raise FileError(str(error).replace(str(temporary), str(folder))) from error
     except OSError as error:
-        raise _unwritable(folder, error) from error
+        raise unwritable(folder, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -285,7 +287,7 @@ def _swap(temporary: Path, folder: Path) -> None:
     folder.rename(aside)
     try:
         temporary.rename(folder)
-    except OSError:
+    except BaseException:
         aside.rename(folder)
         raise
     aside.rename(temporary)
@@ -296,7 +298,3 @@ def _umask() -> int:
     current = os.umask(0)
     os.umask(current)
     return current
-
-
-def _unwritable(folder: Path, error: OSError) -> FileError:
-    return FileError(f"'{folder}' must be writable, but {(error.strerror or str(error)).lower()}; choose another folder or free it")

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -311,7 +312,8 @@ def _run(path: str | os.PathLike[str], x_BCHW: Any) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only: ONNX Runtime writes its warnings to stderr, past every handler
     try:
-        session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+        # The bytes, because ONNX Runtime cannot open every name that the system knows.
+        session = onnxruntime.InferenceSession(Path(path).read_bytes(), options, providers=["CPUExecutionProvider"])
         return session.run(None, {session.get_inputs()[0].name: x_BCHW})[0]
     except Exception as error:  # ONNX Runtime's exceptions have no common base but Exception
         reason = " ".join(str(error).split())

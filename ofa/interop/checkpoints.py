@@ -116,7 +116,7 @@ def _read(path: Path) -> Mapping[str, Any]:
         ) from error
     except OSError as error:
         raise FileError(f"'{path}' must be readable, but {(error.strerror or str(error)).lower()}; check its permissions") from error
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # what is no pickle may be read as one up to anything
         raise WeightsError(
             f"'{path}' must be a whole file of torch.save, but reading it met {type(error).__name__}; copy it again"
         ) from error

@@ -50,4 +50,5 @@ def save_report(source: Front | LatencyTable | RunRecord, path: str | os.PathLik
     """
     text = render(page_of(source, title=title))
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        # The names of files may hold bytes that are no text.
+        temporary.write_text(text, encoding="utf-8", errors="replace", newline="\n")

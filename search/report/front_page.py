@@ -37,6 +37,8 @@ _SECTIONS = (
     ("networks", "Five networks"),
     ("provenance", "Provenance"),
 )
+_NEXT = "ofa specialize RUN --arch arch.json -o network.bundle"
+"""What is done with an arch that a page saved."""
 _APART = ("latency", "budget", "least", "verified", "space", "devices")
 
 
@@ -62,6 +64,8 @@ def front_page(front: Front, *, title: str | None = None) -> Page:
     charts |= {f"trend-{i}": each for i, each in enumerate(_trend_charts(space, archs, front, costs[0]))}
     data = {
         "kind": "front",
+        "known": front.accuracy_source,
+        "next": _NEXT,
         "costs": [_cost_json(cost) for cost in costs],
         "networks": _columns(front.networks, costs, intervals=True),
         "dominated": _columns(front.dominated, costs, intervals=False),
@@ -117,7 +121,8 @@ def _facts(front: Front, costs: Sequence[Quantity]) -> tuple[tuple[str, str], ..
     accuracy = 100 * floats_of(networks, "accuracy")
     study = metadata.get("study") or {}
     among = f" of {study['evaluated']:,} evaluated" if isinstance(study.get("evaluated"), int) else ""
-    facts = [("networks", f"{len(networks):,}{among}"), ("accuracy", f"{accuracy.min():.1f} .. {accuracy.max():.1f} %")]
+    known = f"accuracy, {front.accuracy_source}" if front.accuracy_source else "accuracy"
+    facts = [("networks", f"{len(networks):,}{among}"), (known, f"{accuracy.min():.1f} .. {accuracy.max():.1f} %")]
     for cost in costs[:3]:
         values = floats_of(networks, cost.key) / cost.scale
         facts.append((cost.words, f"{figures(np.nanmin(values))} .. {figures(np.nanmax(values))} {cost.unit}".rstrip()))
@@ -168,7 +173,7 @@ def _trend_charts(space: Space, archs: Sequence[Arch], front: Front, cost: Quant
         ]
         unit = "px" if trend.kind == "resolution" else ""
         x = axis(cost.words, cost.unit, scale=cost.scale)
-        charts.append(chart(trend.kind.capitalize(), x, axis(f"mean {trend.kind}", unit), layers))
+        charts.append(chart(trend.kind.capitalize(), x, axis(f"{trend.average} {trend.kind}", unit), layers))
     return charts
 
 

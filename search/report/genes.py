@@ -67,11 +67,13 @@ class Trend:
 
     Attributes:
         kind: such as ``kernel`` or ``depth``.
+        average: ``median``, which is a value that networks have, of what a network has once; ``mean`` of what its blocks have each.
         costs: mean cost of each group of networks, ascending.
-        means: by stage (or network gene) its mean in each group; NaN where no network has it.
+        means: by stage (or network gene) its average in each group; NaN where no network has it.
     """
 
     kind: str
+    average: str
     costs: Floats
     means: dict[str, Floats]
 
@@ -138,7 +140,7 @@ def _effect(gene: str, owners: list[str], weights_F: Floats, values: list[float]
 
 
 def trends(space: Space, rows_NC: Rows, cost_N: Floats, accuracy_N: Floats) -> tuple[Trend, ...]:
-    """Mean genes of the best networks along a cost: of those that are more accurate than every cheaper one.
+    """Average genes of the best networks along a cost: of those that are more accurate than every cheaper one.
 
     Args:
         space: of the networks.
@@ -161,15 +163,24 @@ def trends(space: Space, rows_NC: Rows, cost_N: Floats, accuracy_N: Floats) -> t
             kind, owner = _kind_and_owner(gene.name)
             kinds.setdefault(kind, {}).setdefault(owner, []).append(column)
 
-    def mean(columns: list[int], group: Indices) -> float:
+    def values(columns: list[int], group: Indices) -> Floats:
         table = [np.array(space.columns[column].values, dtype=np.float64)[rows_NC[group, column]] for column in columns]
-        has = active_NC[group][:, columns]
-        return float(np.stack(table, axis=1)[has].mean()) if has.any() else float("nan")
+        found: Floats = np.stack(table, axis=1)[active_NC[group][:, columns]]
+        return found
 
-    return tuple(
-        Trend(kind=kind, costs=costs, means={owner: np.array([mean(columns, group) for group in groups]) for owner, columns in own.items()})
-        for kind, own in kinds.items()
-    )
+    found = []
+    for kind, own in kinds.items():
+        average = "median" if max(map(len, own.values())) == 1 else "mean"
+        means = {owner: np.array([_average(values(columns, group), average) for group in groups]) for owner, columns in own.items()}
+        found.append(Trend(kind=kind, average=average, costs=costs, means=means))
+    return tuple(found)
+
+
+def _average(values: Floats, average: str) -> float:
+    """Their mean, or the middle one of them, which is none between two."""
+    if not len(values):
+        return float("nan")
+    return float(values.mean() if average == "mean" else np.sort(values)[(len(values) - 1) // 2])
 
 
 def _kind_and_owner(gene: str) -> tuple[str, str]:

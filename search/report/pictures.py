@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 
 from latency_tables import LatencyTable
 from ofa.errors import FileError
-from search.plot import draw_costs, draw_front, save_figure
+from ofa.files import reason_of
+from search.plot import draw_costs, draw_front, filled, save_figure
 from search.report.front_page import front_page
 from search.report.heat import HeatMap
 from search.report.run_page import run_page
@@ -27,6 +28,8 @@ __all__ = ["draw_chart", "draw_genes", "save_pictures"]
 
 _COLOURS = {"s0": "#0072B2", "s1": "#E69F00", "s2": "#009E73", "s3": "#D55E00", "s4": "#CC79A7", "s5": "#56B4E9", "s6": "#000000"}
 _GREY = "#8b929b"
+_LINES = {"x": 65, "y": 40}
+"""Characters that a line beside an axis holds."""
 _DASHES = {"s0": "-", "s1": "--", "s2": ":", "s3": "-.", "s4": (0, (4, 2)), "s5": (0, (9, 3)), "s6": "-"}
 _STEMS = {"measured": "measured", "residuals": "calibration", "trend": "along-the-front", "place": "blocks-by-place", "blocks": "blocks"}
 Json = Mapping[str, Any]
@@ -42,13 +45,11 @@ def save_pictures(source: Front | LatencyTable | RunRecord, folder: Path) -> tup
     Raises:
         OfaError: as ``page_of``, or the folder cannot be written.
     """
-    figures = _figures(source)
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
-        raise FileError(
-            f"'{folder}' must be a folder that can be made, but {(error.strerror or str(error)).lower()}; choose another"
-        ) from error
+        raise FileError(f"'{folder}' must be a folder that can be made, but {reason_of(error)}; choose another") from error
+    figures = _figures(source)
     for name, figure in figures.items():
         save_figure(figure, folder / f"{name}.png")
     return tuple(folder / f"{name}.png" for name in figures)
@@ -80,11 +81,11 @@ def draw_chart(chart: Json) -> Figure:
     axes = figure.add_subplot()
     for layer in chart["layers"]:
         _draw_layer(axes, layer, chart["x"]["scale"], chart["y"]["scale"])
-    axes.set_title(_plain(chart["words"]), loc="left", fontsize=11)
+    axes.set_title(filled(chart["words"], _LINES["x"]), loc="left", fontsize=11)
     for name in ("x", "y"):
         axis = chart[name]
         words = f"{axis['words']}, {axis['unit']}" if axis["unit"] else axis["words"]
-        axes.set(**{f"{name}label": _plain(words)})
+        axes.set(**{f"{name}label": filled(words, _LINES[name])})
         if axis["ticks"]:
             places, texts = zip(*axis["ticks"], strict=True)
             (axes.set_xticks if name == "x" else axes.set_yticks)(places, texts, rotation=90 if len(texts) > 9 else 0, fontsize=8)

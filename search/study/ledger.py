@@ -26,6 +26,7 @@ from search.study.notices import without_notices
 from search.study.presence import Beats, group_of, is_alive
 from search.study.steering import directions_of
 from search.study.storages import in_one_sentence, open_storage, without_password
+from search.units import called, typed
 
 __all__ = ["PATIENCE_S", "Ledger"]
 
@@ -39,6 +40,14 @@ _ATTEMPTS = 3
 _DESCRIPTION_KEY = "ofa"
 _WORKER_KEY = "worker"
 _ATTEMPTS_KEY = "attempts"
+
+_CALLED = {
+    "genes_digest": "choices of the space",
+    "objectives": "costs to trade",
+    "expected_latency": "use of the expected latency",
+    "accuracy": "source of accuracies",
+    "latency_digest": "latency table",
+}
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -92,8 +101,8 @@ class Ledger:
         for key, value in description.items():
             if (found or {}).get(key) != value:
                 raise SearchError(
-                    f"a study is resumed with the problem that it began with, but {key} of study '{name}' in "
-                    f"'{without_password(self._text)}' is {(found or {}).get(key)} and now {value}; give this study a name of its own"
+                    f"a study is resumed with the problem that it began with, but the {_CALLED.get(key, key)} of study '{name}' in "
+                    f"'{without_password(self._text)}' {_change(key, (found or {}).get(key), value)}; give this study a name of its own"
                 )
 
     def __enter__(self) -> Self:
@@ -268,3 +277,19 @@ def _counts(trial: FrozenTrial) -> bool:
     return trial.state == TrialState.COMPLETE or (
         trial.state in (TrialState.RUNNING, TrialState.WAITING) and _WORKER_KEY in trial.user_attrs
     )
+
+
+def _change(key: str, then: Any, now: Any) -> str:
+    """What was and what is, where that can be said in a few words."""
+    if key == "objectives" and isinstance(then, list):
+        then, now = (", ".join(map(called, names)) or "none" for names in (then, now))
+    elif key == "budget" and isinstance(then, Mapping):
+        then, now = (", ".join(_limit(name, limit) for name, limit in limits.items()) or "none" for limits in (then, now))
+    elif not isinstance(then, str | bool | list) or key.endswith("_digest"):
+        return "is another than now"
+    return f"is {then} and now {now}"
+
+
+def _limit(name: str, limit: float | Mapping[str, float]) -> str:
+    ends = limit.items() if isinstance(limit, Mapping) else [("least" if name == "accuracy" else "most", limit)]
+    return f"{called(name)} of at {' and at '.join(f'{end} {typed(name, value)}' for end, value in ends)}"

@@ -85,7 +85,8 @@ def test_every_space_with_a_counterpart_gets_a_recipe() -> None:
         assert phase.restrict(space) == space
 
 
-def test_a_network_becomes_an_arch(tmp_path: Path) -> None:
+def net_config() -> dict[str, Any]:
+    """The largest network of a space as MIT's package writes it."""
     arch = get_space("ofa-resnet50").largest(resolution=192)
     blocks = {placed.name: placed.block for placed in lower(get_space("ofa-resnet50"), arch)}
 
@@ -103,13 +104,18 @@ def test_a_network_becomes_an_arch(tmp_path: Path) -> None:
         for name, block in blocks.items()
         if name.startswith("stages.")
     ]
-    network = {"name": "ResNets", "input_stem": stem, "blocks": body, "classifier": {"in_features": 2048}}
-    (tmp_path / "net.config").write_text(json.dumps(network), encoding="utf-8")
+    return {"name": "ResNets", "input_stem": stem, "blocks": body, "classifier": {"in_features": 2048}}
+
+
+def test_a_network_becomes_an_arch(tmp_path: Path) -> None:
+    arch = get_space("ofa-resnet50").largest(resolution=192)
+    (tmp_path / "net.config").write_text(json.dumps(net_config()), encoding="utf-8")
     result = run("mit-arch", tmp_path / "net.config", "--resolution", 192, "-o", tmp_path / "arch.json", "--json")
     assert result.exit_code == 0
     assert Arch.load(tmp_path / "arch.json") == arch
     assert json.loads(result.stdout)["arch"] == arch.to_json()
-    shown = run("mit-arch", tmp_path / "net.config", "--resolution", 192, "-o", tmp_path / "arch.json", "--space", "ofa-resnet50")
+    again = ("mit-arch", tmp_path / "net.config", "--resolution", 192, "-o", tmp_path / "arch.json", "--space", "ofa-resnet50")
+    shown = run(*again, "--overwrite")
     assert "ofa-resnet50 at 192 px, 18 blocks" in shown.stdout
 
 

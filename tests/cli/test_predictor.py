@@ -42,7 +42,7 @@ def test_it_states_how_good_it_is(results: Path, tmp_path: Path) -> None:
     assert report["networks"] == 40
     for name in ("kendall_tau", "rmse", "coverage", "half_width"):
         assert report[name] == getattr(trust, name)
-    words = " ".join(invoke(results, "-o", output).stdout.split())
+    words = " ".join(invoke(results, "-o", output, "--overwrite").stdout.split())
     for part in ("ofa-mbv3-tiny, 16 to 32 px", "2 Gaussian processes", f"{trust.kendall_tau:.3f}", f"{100 * trust.rmse:.3f} points"):
         assert part in words
     assert f"held {100 * trust.coverage:.0f} % of networks not seen, ± {100 * trust.half_width:.3f} points on average" in words
@@ -84,3 +84,22 @@ def test_the_command_has_as_many_rounds_as_the_library() -> None:
     from ofa.cli import predictor
 
     assert predictor._ROUNDS == active.ROUNDS
+
+
+def test_a_supernet_that_guesses_is_warned_of_and_so_is_what_follows_from_it(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    archs = sample_stratified(SPACE, 16, rng)
+    rows = {"arch": [json.dumps(arch.to_json()) for arch in archs], "accuracy": 0.1 + 0.01 * rng.random(16)}
+    pd.DataFrame(rows).to_csv(tmp_path / "guesses.csv", index=False)
+    reply = invoke(tmp_path / "guesses.csv", "-o", tmp_path / "p", "--json")
+    assert reply.exit_code == 0, reply.stderr
+    said = json.loads(reply.stdout)["warnings"]
+    assert any("10 classes are guessed as well" in sentence for sentence in said)
+    assert any("fitted to 16 networks" in sentence for sentence in said)
+    assert reply.stderr.splitlines() == [f"ofa: warning: {sentence}" for sentence in said]
+    search = ("search", "--predictor", tmp_path / "p", "--trials", 16, "--evaluations", 200, "-o", tmp_path / "f", "--json")
+    found = CliRunner().invoke(build_app(), [str(part) for part in search])
+    assert set(said[1:]) <= set(json.loads(found.stdout)["warnings"])
+    asked = CliRunner().invoke(build_app(), ["query", str(tmp_path / "f"), "--json"])
+    assert set(said[1:]) <= set(json.loads(asked.stdout)["warnings"])
+    assert asked.stderr.count("ofa: warning: ") == len(json.loads(asked.stdout)["warnings"])

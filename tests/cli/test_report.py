@@ -37,7 +37,7 @@ def test_a_front_becomes_a_page_and_pictures(front: Path, tmp_path: Path) -> Non
 
 def test_a_table_and_a_run_become_pages(tmp_path: Path) -> None:
     for source in (TABLE, make_run(tmp_path / "run")):
-        result = invoke(source, "-o", tmp_path / "report.html")
+        result = invoke(source, "-o", tmp_path / "report.html", "--overwrite")
         assert result.exit_code == 0, result.stderr
         assert "open it in any browser" in result.stdout
         assert ("calls in a row" in result.stdout) == (source == TABLE)

@@ -19,6 +19,7 @@ from latency_tables import Correction, LatencyTable, blocks_of_space
 from latency_tables.table import SCHEMA_VERSION, row_of, rows_frame
 from ofa.arch import Arch
 from ofa.blocks import build_network
+from ofa.cli.budgets import parse_latency_ms
 from ofa.cli.main import build_app
 from ofa.cli.search import _EVALUATIONS, _TRIALS, _command
 from ofa.export.bundle import load_bundle, write_bundle
@@ -128,7 +129,8 @@ def test_a_budget_given_to_the_search_is_kept_by_all(predictor: Path, table: Pat
 
 def test_a_query_is_answered_best_first(front: Path, folder: Path) -> None:
     answer = ofa("query", front, "--latency", "1ms", "--params", "1M", "--top", 3, "-o", folder / "arch.json")
-    assert set(answer) == {"device", "devices", "budget", "conditions", "results", "not_searched"}
+    assert set(answer) == {"device", "devices", "budget", "conditions", "accuracy_source", "results", "not_searched", "warnings"}
+    assert answer["accuracy_source"] == "predicted"
     assert answer["not_searched"] == ["params"]
     assert (answer["device"], answer["budget"]) == ("fake", {"latency_ms": 1.0, "params": 1_000_000})
     assert len(answer["results"]) == 3
@@ -145,9 +147,9 @@ def test_an_impossible_budget_fails_with_the_least_that_can_be(front: Path) -> N
     answer = json.loads(result.stdout)
     assert result.exit_code == 1
     assert answer["results"] == []
-    stated = result.stderr.partition("the least achievable is latency_ms ")[2].partition(";")[0]
-    assert float(stated) >= answer["least"]["latency_ms"]
-    assert invoke("query", front, "--latency", f"{stated}ms").exit_code == 0
+    stated = result.stderr.partition("the least achievable is latency ")[2].partition(";")[0]
+    assert parse_latency_ms(stated) >= answer["least"]["latency_ms"]
+    assert invoke("query", front, "--latency", stated).exit_code == 0
     silent = invoke("query", front, "--latency", "1us")
     assert (silent.exit_code, silent.stdout, len(silent.stderr.splitlines())) == (1, "", 1)
 
@@ -281,8 +283,8 @@ def test_networks_can_be_timed_instead_of_looked_up(run: Path, folder: Path) -> 
 def test_an_impossible_search_says_so_at_once(predictor: Path, table: Path, folder: Path) -> None:
     result = invoke("search", "--predictor", predictor, "--table", table, "--latency", "1us", "-o", folder / "none.parquet")
     assert result.exit_code == 1
-    assert "none in the space has latency_ms" in result.stderr
-    assert "least achievable is latency_ms" in result.stderr
+    assert "none in the space has latency (the upper end of its interval) <= 1us" in result.stderr
+    assert "least achievable is latency " in result.stderr
     assert not (folder / "none.parquet").exists()
 
 
@@ -290,7 +292,11 @@ def test_a_query_can_be_verified_on_the_device(front: Path, table: Path, folder:
     copy, own = folder / "verified.parquet", folder / "own-table.parquet"
     copy.write_bytes(front.read_bytes())
     own.write_bytes(table.read_bytes())
-    answer = ofa("query", copy, "--latency", "1s", "--verify", "--table", own, "--top", 2)
+    asked = ("query", copy, "--latency", "1s", "--verify", "--table", own, "--top", 2)
+    assert ofa(*asked)["updated"] == []
+    assert (copy.read_bytes(), own.read_bytes()) == (front.read_bytes(), table.read_bytes())
+    answer = ofa(*asked, "--update")
+    assert answer["updated"] == [*[str(own)] * answer["learned"], str(copy)]
     assert len(answer["results"]) == 2
     assert answer["conditions"]["fake"] == Conditions.of(get_device("fake"), runtime_version="1").to_json()
     for network in answer["results"]:
@@ -299,6 +305,7 @@ def test_a_query_can_be_verified_on_the_device(front: Path, table: Path, folder:
     assert len(Front.load(copy).metadata["verified"]) >= 2
     people = invoke("query", copy, "--latency", "1s", "--verify")
     assert "of the budget" in people.stdout
+    assert "Nothing was written: add --update" in people.stdout
     result = invoke("query", copy, "--latency", "1us", "--verify", "--json")
     assert result.exit_code == 1
     assert json.loads(result.stdout)["results"] == []
@@ -338,7 +345,7 @@ _SEARCH = ["--predictor", "{predictor}", "--table", "{table}", "-o", "{folder}/f
         (["query", "{front}", "--latency", "9ms", "--verify", "--device", "local-cpu"], 1, "it knows fake and not local-cpu"),
         (["query", "{front}", "--latency", "9ms", "--device", "fake"], 2, "belong to --verify"),
         (["query", "{front}", "--accuracy", "0.7"], 2, "write for example 76%"),
-        (["query", "{front}", "--energy", "3mJ"], 1, "energy_mj@fake is not among"),
+        (["query", "{front}", "--energy", "3mJ"], 1, "energy on fake is not among"),
         (["search", "--trade", "speed", *_SEARCH], 2, "cannot be traded"),
         (["search", "--trade", "macs", "--best", *_SEARCH], 2, "leave out one of the two"),
         (["search", "--table", "{table}", *_SEARCH], 1, "each device must come once"),

@@ -16,9 +16,9 @@ from ofa.cost import costs
 from ofa.families import get_space, lower, space_names
 
 
-def ofa(*arguments: str) -> Any:
+def ofa(*arguments: str, status: int = 0) -> Any:
     result = CliRunner().invoke(build_app(), ["space", *arguments, "--json"])
-    assert result.exit_code == 0, result.stderr
+    assert result.exit_code == status, result.stderr
     return json.loads(result.stdout)
 
 
@@ -57,7 +57,7 @@ def test_a_resolution_narrows_the_space() -> None:
 def test_a_generous_budget_is_kept_by_all_and_a_tiny_one_by_none() -> None:
     generous = ofa("ofa-mbv3-tiny", "--samples", "5", "--macs", "100G", "--params", "1G")["budget"]
     assert (generous["satisfiable"], generous["share"], generous["least"]) == (True, 1.0, {})
-    report = ofa("ofa-mbv3-tiny", "--samples", "5", "--macs", "100G", "--memory", "1B")
+    report = ofa("ofa-mbv3-tiny", "--samples", "5", "--macs", "100G", "--memory", "1B", status=1)
     budget = report["budget"]
     assert (budget["satisfiable"], budget["share"]) == (False, 0.0)
     assert budget["shares"] == {"macs": 1.0, "peak_activation_bytes": 0.0}
@@ -85,7 +85,7 @@ def table(tmp_path: Path) -> Path:
 
 def test_a_table_adds_latency_at_its_resolutions(table: Path) -> None:
     space = get_space("ofa-mbv3-tiny")
-    report = ofa("ofa-mbv3-tiny", "--samples", "4", "--table", str(table), "--latency", "1ms")
+    report = ofa("ofa-mbv3-tiny", "--samples", "4", "--table", str(table), "--latency", "1ms", status=1)
     assert report["resolutions"] == [space.resolutions[1]]
     blocks = {name: len(lower(space, arch)) for name, arch in (("smallest", space.smallest()), ("largest", space.largest()))}
     summary = report["costs"]["latency_ms"]
@@ -99,7 +99,7 @@ def test_a_table_adds_latency_at_its_resolutions(table: Path) -> None:
 def test_a_calibrated_table_is_held_to_the_upper_end_of_its_interval(table: Path) -> None:
     calibration = Correction(intercept_ms=0.0, slope=1.0, half_width=0.5, coverage=0.9, nets=20, residuals=())
     LatencyTable.load(table).with_metadata(calibration=calibration.to_json()).save(table)
-    report = ofa("ofa-mbv3-tiny", "--samples", "4", "--table", str(table), "--latency", "1ms")
+    report = ofa("ofa-mbv3-tiny", "--samples", "4", "--table", str(table), "--latency", "1ms", status=1)
     assert (
         report["budget"]["least"]["latency_ms"]
         == report["costs"]["latency_high_ms"]["smallest"]
@@ -115,9 +115,21 @@ def test_a_damaged_table_is_one_sentence(tmp_path: Path) -> None:
 
 def test_people_see_a_table_and_an_answer() -> None:
     result = CliRunner().invoke(build_app(), ["space", "ofa-mbv3-tiny", "--samples", "3", "--memory", "1KiB"])
-    assert result.exit_code == 0
-    assert "peak_activation_bytes" in result.stdout
-    assert "The budget cannot be met: peak_activation_bytes is at least" in result.stdout
+    assert result.exit_code == 1
+    assert "peak activations of at most 1KiB: 0.0 %" in result.stdout
+    said = " ".join(result.stderr.split())
+    assert "none of ofa-mbv3-tiny has peak activations of at most 1KiB: the least achievable is peak activations" in said
+    least = said.partition("the least achievable is peak activations ")[2].partition(";")[0]
+    met = CliRunner().invoke(build_app(), ["space", "ofa-mbv3-tiny", "--samples", "3", "--memory", least])
+    assert met.exit_code == 0
+    assert "The budget can be met" in met.stdout
+
+
+def test_a_budget_that_no_network_uses_is_said() -> None:
+    (said,) = ofa("ofa-mbv3-tiny", "--samples", "3", "--macs", "100G")["warnings"]
+    assert said.startswith("no network of the space uses the budget: the largest one has MACs ")
+    assert "M of 100G; a larger space or resolution could use the rest" in said
+    assert ofa("ofa-mbv3-tiny", "--samples", "3", "--macs", "1M")["warnings"] == []
 
 
 def test_a_mistyped_space_is_one_sentence_with_the_nearest() -> None:

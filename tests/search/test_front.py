@@ -80,19 +80,19 @@ def test_the_best_come_first() -> None:
 def test_a_front_says_what_it_was_not_searched_for() -> None:
     assert FRONT.unsearched(Budget({"macs": 1e6, "params": 1e6})) == ("macs",)
     assert FRONT.unsearched(Budget({"params": Bound(least=10)})) == ("params",)
-    with pytest.raises(SearchError, match="energy_mj@pi is not among"):
+    with pytest.raises(SearchError, match="energy on pi is not among"):
         FRONT.query(Budget({"energy_mj@pi": 1}))
 
 
 def test_an_impossible_limit_is_answered_with_the_least_that_can_be_and_the_nearest_network() -> None:
     least = float(ALL["latency_high_ms@paper"].min())
-    with pytest.raises(ImpossibleBudgetError, match=r"least achievable is latency_ms@paper [0-9.]+;") as caught:
+    with pytest.raises(ImpossibleBudgetError, match=r"least achievable is latency on paper [0-9.]+ms;") as caught:
         FRONT.query(Budget({"latency_ms@paper": least * 0.99, "macs": 1e12}))
     assert caught.value.binding == {"latency_ms@paper": least}
     assert caught.value.nearest is not None
     assert caught.value.nearest.latencies["paper"].latency_high_ms == least
-    assert f"(the nearest network: {caught.value.nearest.arch.in_words}, accuracy 0." in str(caught.value)
-    stated = float(str(caught.value).partition("is latency_ms@paper ")[2].partition(";")[0])
+    assert f"(the nearest network: {caught.value.nearest.arch.in_words}, accuracy {caught.value.nearest.accuracy:.1%})" in str(caught.value)
+    stated = float(str(caught.value).partition("is latency on paper ")[2].partition("ms;")[0])
     assert least <= stated < 1.001 * least
 
 

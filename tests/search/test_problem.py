@@ -54,7 +54,7 @@ def test_nothing_to_evaluate_is_nothing() -> None:
         ({"latencies": [FakeLatency(), FakeLatency()]}, "each device must come once, but they are paper, paper"),
         ({"objectives": ("latencyms@paper",)}, "did you mean 'latency_ms@paper'"),
         ({"objectives": ("energy_mj@paper",)}, "an objective must be a cost that is known here"),
-        ({"budget": Budget({"energy_mj": 3})}, "no table here has energy_mj@paper"),
+        ({"budget": Budget({"energy_mj": 3})}, "no table here has energy on paper"),
         ({"budget": Budget({"latency_ms@pi": 3})}, "it knows paper"),
     ],
 )  # fmt: skip

@@ -259,3 +259,37 @@ def test_a_page_of_thousands_of_networks_is_small(tmp_path: Path) -> None:
     frame = front.networks.iloc[np.arange(5000) % len(front.networks)].reset_index(drop=True)
     save_report(type(front)(frame, front.dominated, front.metadata), tmp_path / "big.html")
     assert (tmp_path / "big.html").stat().st_size < 12e6
+
+
+LONG = "a-raspberry-pi-5-in-the-cellar-with-a-fan-that-somebody-named-with-more-care-than-charts-have-room-for"
+
+_OUTSIDE = """[...document.querySelectorAll('.names text')].filter((text) => {
+  const own = text.getBoundingClientRect(), around = text.closest('.plot').getBoundingClientRect();
+  return own.left < around.left - 1 || own.right > around.right + 1 || own.top < around.top - 1 || own.bottom > around.bottom + 1;
+}).map((text) => text.textContent)"""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_names_beside_axes_are_whole_and_within_the_chart(browser: Browser, tmp_path: Path, width: int) -> None:
+    made = make_front(networks=200, devices=(LONG,))
+    made.metadata["verified"] = verified(made, LONG, [1.0, 1.1])
+    save_report(made, tmp_path / "long.html")
+    with browser.open(tmp_path / "long.html", width=width) as tab:
+        names = tab.run("[...document.querySelectorAll('#hero .names text')].map((text) => text.textContent)")
+        assert names[0].replace(" ", "") == f"latencyon{LONG}(ms)"
+        assert names[1] == "accuracy, predicted (%)"
+        assert tab.run(_OUTSIDE) == []
+        assert "…" not in tab.run("document.body.textContent")
+
+
+def test_a_saved_arch_comes_with_the_next_command_and_accuracies_say_how_they_are_known(tab: Tab) -> None:
+    assert tab.run("document.querySelector('#picked pre').textContent") == "ofa specialize RUN --arch arch.json -o network.bundle"
+    assert "accuracy, predicted" in tab.run("document.querySelector('#best thead').textContent")
+    assert "% (predicted) at" in tab.run("document.getElementById('answer').textContent")
+
+
+def test_only_resolutions_that_exist_are_drawn(tab: Tab) -> None:
+    charts = "Object.values(report.page.charts).filter((chart) => chart.y.words === 'median resolution')"
+    drawn = tab.run(f"{charts}.flatMap((chart) => chart.layers.flatMap((layer) => Array.from(layer.y)))")
+    assert drawn
+    assert set(drawn) <= set(get_space("ofa-mbv3-tiny").resolutions)

@@ -22,7 +22,18 @@ function figures(value, digits = 3) {
   return value.toLocaleString("en", { minimumFractionDigits: places, maximumFractionDigits: places });
 }
 
-const shortened = (text, most) => (text.length <= most ? text : `${text.slice(0, Math.max(Math.floor(most) - 1, 1))}…`);
+// A text as lines of at most so many characters, broken between words, and within one only where it is longer than a line.
+function linesOf(text, most) {
+  const room = Math.max(Math.floor(most), 8), lines = [""];
+  for (let word of text.split(" ")) {
+    const here = lines.at(-1) ? `${lines.at(-1)} ${word}` : word;
+    if (here.length <= room) { lines[lines.length - 1] = here; continue; }
+    if (lines.at(-1)) lines.push("");
+    for (; word.length > room; word = word.slice(room)) lines.splice(-1, 0, word.slice(0, room));
+    lines[lines.length - 1] = word;
+  }
+  return lines;
+}
 const withUnit = (text, unit) => (unit ? `${text} ${unit}` : text);
 const quantity = (value, cost) => withUnit(figures(value / cost.scale), cost.unit);
 const percent = (share) => (Number.isFinite(share) ? `${(100 * share).toFixed(2)} %` : "unknown");

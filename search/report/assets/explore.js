@@ -3,6 +3,8 @@ class Explorer {
   constructor() {
     const { networks, dominated, costs } = page;
     this.costs = costs;
+    this.known = page.known ? ` (${page.known})` : ""; // whether accuracies are predicted or measured
+    this.accuracyWords = page.known ? `accuracy, ${page.known}` : "accuracy";
     this.count = networks.accuracy.length;
     this.columns = Object.fromEntries(Object.entries(networks).map(([name, values]) => [name, floats(values)]));
     this.dominated = Object.fromEntries(Object.entries(dominated).map(([name, values]) => [name, floats(values)]));
@@ -79,7 +81,7 @@ class Explorer {
   }
 
   makePlots() {
-    const y = { words: "accuracy", unit: "%", scale: 0.01 }, none = floats([]);
+    const y = { words: this.accuracyWords, unit: "%", scale: 0.01 }, none = floats([]);
     const at = (rows, values) => rows.map((i) => values[i]);
     const make = (host, cost, height, legend) => {
       const x = this.columns[cost.key], line = this.staircase(x);
@@ -126,7 +128,7 @@ class Explorer {
 
   facts(i) {
     const bracketed = (text, range) => (range ? `${text} (${range})` : text);
-    return [["accuracy", bracketed(percent(this.accuracy[i]), this.accuracyInterval(i))],
+    return [[this.accuracyWords, bracketed(percent(this.accuracy[i]), this.accuracyInterval(i))],
       ...this.costs.map((cost) => [cost.words, bracketed(quantity(this.columns[cost.key][i], cost), this.interval(i, cost))]),
       ["image", `${drawn.resolutions[i]} px`], ["blocks a stage", depths(i)]];
   }
@@ -174,7 +176,7 @@ class Explorer {
     const best = this.top[0];
     const kept = `${this.kept.toLocaleString("en")} of ${this.count.toLocaleString("en")} networks keep the budget`;
     const first = quantity(this.columns[this.costs[0].key][best], this.costs[0]);
-    host.textContent = `${kept}. The best has ${percent(this.accuracy[best])} at ${first}.`;
+    host.textContent = `${kept}. The best has ${percent(this.accuracy[best])}${this.known} at ${first}.`;
   }
 
   // Which limits cannot be kept alone, and what they would have to be; or what each would have to be while the others stay.
@@ -197,7 +199,7 @@ class Explorer {
   }
 
   table() {
-    const heads = ["", "accuracy", ...this.costs.map((cost) => cost.words), "image", "blocks a stage", ""];
+    const heads = ["", this.accuracyWords, ...this.costs.map((cost) => cost.words), "image", "blocks a stage", ""];
     const cell = (text, range) => el("td", {}, text, range ? el("small", {}, range) : null);
     const row = (i, place) => {
       const button = el("button", { type: "button", "aria-pressed": String(this.shown() === i), "data-row": i }, "Draw");
@@ -226,6 +228,8 @@ class Explorer {
     save.addEventListener("click", () => saveArch(i));
     host.replaceChildren(
       el("div", { class: "row" }, el("h3", {}, heading), save),
+      el("p", { class: "note" }, "With the saved file, this command makes the network from its supernet; RUN is the folder of the training:"),
+      el("pre", { tabindex: 0 }, page.next),
       el("div", { class: "beside" }, el("div", {}, drawingLegend(), drawNetwork(i)),
         el("dl", { class: "values" },
           this.facts(i).map(([name, words]) => el("div", {}, el("dt", {}, name), el("dd", {}, words))))),
@@ -251,7 +255,7 @@ function drawChosen(explorer) {
   const others = (i) => rest.map((cost) => `${quantity(explorer.columns[cost.key][i], cost)} ${cost.words.replace("latency ", "")}`);
   document.getElementById("legend").append(drawingLegend());
   document.getElementById("chosen").append(...page.chosen.map((i) => el("article", { class: "card" },
-    el("h3", {}, `${percent(explorer.accuracy[i])} at ${quantity(explorer.columns[first.key][i], first)}`),
+    el("h3", {}, `${percent(explorer.accuracy[i])}${explorer.known} at ${quantity(explorer.columns[first.key][i], first)}`),
     el("p", { class: "note" }, inWords([...others(i), `${drawn.resolutions[i]} px`])),
     drawNetwork(i), blockTable(i))));
 }

@@ -1,5 +1,5 @@
 // A chart of layers in SVG: dots by the thousand are one path, so that they can be filtered while a slider moves.
-const MARGIN = { top: 10, right: 16, bottom: 46 };
+const MARGIN = { top: 10, right: 16, bottom: 46 }, LINE = 15, LETTER = 6.8;
 const DIAMOND = "M0 -7L7 0L0 7L-7 0Z", CROSS = "M-5 -5L5 5M5 -5L-5 5";
 
 class Plot {
@@ -53,12 +53,16 @@ class Plot {
 
   draw(width) {
     const { x, y, layers } = this.spec;
-    const height = this.spec.square ? Math.min(Math.max(width, 220), 420) : this.spec.height || 260;
-    const inner = height - MARGIN.top - MARGIN.bottom;
+    const named = (axis) => withUnit(axis.words, axis.unit && `(${axis.unit})`);
+    const xName = linesOf(named(x), (width - 60) / LETTER);
+    const below = MARGIN.bottom + LINE * (xName.length - 1);
+    const height = (this.spec.square ? Math.min(Math.max(width, 220), 420) : this.spec.height || 260) + below - MARGIN.bottom;
+    const inner = height - MARGIN.top - below;
+    const yName = linesOf(named(y), inner / LETTER);
     const ticks = (axis, [low, high], count) => axis.ticks
       || niceTicks(low / axis.scale, high / axis.scale, Math.max(2, count)).map(([at, text]) => [at * axis.scale, text]);
     const yTicks = ticks(y, this.ys, inner / 40);
-    const left = 30 + 7 * Math.max(...yTicks.map(([, text]) => text.length), 1);
+    const left = 30 + LINE * (yName.length - 1) + 7 * Math.max(...yTicks.map(([, text]) => text.length), 1);
     const wide = Math.max(width - left - MARGIN.right, 40);
     const xTicks = ticks(x, this.xs, wide / 78);
     const X = (value) => left + ((value - this.xs[0]) / (this.xs[1] - this.xs[0])) * wide;
@@ -71,10 +75,12 @@ class Plot {
       this.apart(xTicks, X).map(([at, text]) => [
         svg("path", { d: `M${X(at)} ${MARGIN.top}V${MARGIN.top + inner}` }),
         svg("text", { x: X(at), y: MARGIN.top + inner + 17, "text-anchor": "middle" }, text)]));
-    const title = (axis, room) => withUnit(shortened(axis.words, room / 6.8 - axis.unit.length - 3), axis.unit && `(${axis.unit})`);
+    // The place of a name in the middle of the plot, or of the whole chart where it is longer than the plot is wide.
+    const middle = Math.max(...xName.map((text) => text.length)) * LETTER > wide ? width / 2 : left + wide / 2;
+    const spans = (lines, at) => lines.map((text, n) => svg("tspan", { x: at, dy: n ? LINE : 0 }, text));
     const names = svg("g", { class: "names" },
-      svg("text", { x: left + wide / 2, y: height - 8, "text-anchor": "middle" }, title(x, wide)),
-      svg("text", { transform: `translate(12 ${MARGIN.top + inner / 2}) rotate(-90)`, "text-anchor": "middle" }, title(y, inner)));
+      svg("text", { y: height - 8 - LINE * (xName.length - 1), "text-anchor": "middle" }, spans(xName, middle)),
+      svg("text", { transform: `translate(12 ${MARGIN.top + inner / 2}) rotate(-90)`, "text-anchor": "middle" }, spans(yName, 0)));
     this.beyond = svg("rect", { class: "beyond", y: MARGIN.top, height: inner, width: 0 });
     this.border = svg("path", { class: "border" });
     this.nodes = layers.map((layer) => svg("path", { class: `${layer.kind} ${layer.style}` }));

@@ -1,0 +1,185 @@
+"""One rule for all commands that write: what is there is replaced only with --overwrite, and stays whole whatever happens."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pytest
+
+from ofa.cli.outputs import check_output, check_output_folder
+from ofa.errors import FileError
+from ofa.export.bundle import load_bundle
+from tests.cli.files import COMMANDS, ENDINGS, FOLDERS, Command, call, invoke, outputs_to, walk
+from tests.disk import room_for
+
+OUTPUTS = [(command, name) for command in COMMANDS for name in command.outputs]
+IDS = [f"{command.words}-{name}" for command, name in OUTPUTS]
+
+WRITTEN_IN_PLACE = {"table calibrate", "query", "verify"}
+"""Commands that add to what they read; tests of their own hold what they need for that."""
+
+
+def test_every_path_of_every_command_is_known_here() -> None:
+    known: dict[str, set[str]] = {}
+    for command in COMMANDS:
+        known.setdefault(command.words, set()).update(command.inputs, command.outputs, EITHER.get(command.words, ()))
+    writing = {command.words for command in COMMANDS if command.outputs}
+    for words, command in walk():
+        assert words in known, f"ofa {words} is new: add it to tests/cli/files.py"
+        hints = get_type_hints(command.callback, include_extras=False)
+        paths = {name for name, hint in hints.items() if "Path" in str(hint) and name != "folders"}
+        options = {option for parameter in command.params for option in parameter.opts}
+        strange = paths - known[words]
+        assert not strange, f"ofa {words} takes the path {strange}: say in tests/cli/files.py whether it reads or writes it"
+        if words in writing:
+            assert "--overwrite" in options, f"ofa {words} writes, and needs --overwrite"
+
+
+EITHER = {"search": {"supernet"}, "specialize": {"front"}}
+"""Inputs that another one stands for."""
+
+
+def target_of(command: Command, name: str, folder: Path) -> Path:
+    return folder / f"mine{ENDINGS.get(command.words, '')}"
+
+
+def fill(command: Command, name: str, target: Path) -> None:
+    """Put something there that is not to be lost."""
+    if name in FOLDERS.get(command.words, ()):
+        target.mkdir()
+        (target / ("config.toml" if command.words == "train" else "card.json")).write_text("mine", encoding="utf-8")
+    else:
+        target.write_text("mine", encoding="utf-8")
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def arguments(command: Command, name: str, places: dict[str, Path], tmp_path: Path) -> tuple[list[str], Path]:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    target = target_of(command, name, folder)
+    others = [] if name == "output" else outputs_to(command, tmp_path)
+    return call(command, places, *others, command.outputs[name], target), target
+
+
+@pytest.mark.parametrize(("command", "name"), OUTPUTS, ids=IDS)
+def test_what_is_there_is_not_replaced_unasked(command: Command, name: str, places: dict[str, Path], tmp_path: Path) -> None:
+    words, target = arguments(command, name, places, tmp_path)
+    fill(command, name, target)
+    before = content(target.parent)
+    result = invoke(*words)
+    assert result.exit_code == 1, result.output
+    assert "--overwrite" in result.stderr
+    assert result.stderr.startswith("ofa: ")
+    assert len(result.stderr.splitlines()) == 1
+    assert content(target.parent) == before
+
+
+ENDING = [(command, name) for command, name in OUTPUTS if not command.slow]
+
+
+@pytest.mark.parametrize(("command", "name"), ENDING, ids=[f"{command.words}-{name}" for command, name in ENDING])
+def test_what_is_there_is_replaced_when_asked_and_stays_on_a_full_disk(
+    command: Command, name: str, places: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    words, target = arguments(command, name, places, tmp_path)
+    fill(command, name, target)
+    before = content(target.parent)
+    with room_for(60):
+        failed = invoke(*words, "--overwrite")
+    assert failed.exit_code == 1, failed.output
+    assert "file too large" in failed.stderr
+    assert "should not have happened" not in failed.stderr
+    kept = content(target.parent)
+    assert {path: data for path, data in kept.items() if path != f"{target.name}.journal"} == before  # what was measured is kept apart
+    done = invoke(*words, "--overwrite")
+    assert done.exit_code == 0, done.output
+    after = content(target.parent)
+    assert after != before
+    assert not [path for path in after if path.endswith((".part", ".old"))]
+
+
+@pytest.mark.parametrize(("command", "name"), OUTPUTS, ids=IDS)
+def test_a_place_that_cannot_be_written_is_said_before_any_work(
+    command: Command, name: str, places: dict[str, Path], tmp_path: Path
+) -> None:
+    words, _ = arguments(command, name, places, tmp_path)
+    is_folder = name in FOLDERS.get(command.words, ())
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    ending = ENDINGS.get(command.words, "")
+    wrong = [tmp_path / "absent" / f"o{ending}", tmp_path / ("n" * 300 + ending), tmp_path / "file" / f"o{ending}"]
+    if command.words == "demo":  # makes its folder
+        wrong = wrong[1:]
+    if is_folder:
+        wrong.append(tmp_path / "file")
+    elif not ending:
+        wrong.append(tmp_path)
+    for place in wrong:
+        result = invoke(*words[:-1], place)
+        assert result.exit_code == 1, (place, result.output)
+        assert len(result.stderr.splitlines()) == 1
+        assert "should not have happened" not in result.stderr
+    assert set(content(tmp_path)) == {"file"}
+
+
+def test_a_read_only_folder_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("ofa.cli.outputs.tempfile.TemporaryFile", refuse)
+    for check in (check_output, check_output_folder):
+        with pytest.raises(FileError, match="must be in a folder that can be written, but permission denied"):
+            check(tmp_path / "o", overwrite=True)
+
+
+def test_a_bundle_that_was_exported_with_an_open_batch_is_still_the_one_that_was_verified(places: dict[str, Path], tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(places["bundle"], bundle)
+    before = content(bundle)
+    assert invoke("export", bundle, "--to", "onnx", "--dynamic-batch").exit_code == 0
+    after = content(bundle)
+    assert {path: data for path, data in after.items() if path != "network.dynamic.onnx"} == before
+    assert "network.dynamic.onnx" in after
+    again = invoke("export", bundle, "--to", "onnx")
+    assert again.exit_code == 1
+    assert "network.onnx' exists; name another file or add --overwrite" in again.stderr
+    verified = invoke("verify", bundle, "--device", "fake", "--json")
+    assert verified.exit_code == 0, verified.stderr
+    load_bundle(bundle).note_measurement("fake", 123.0)
+    kept = content(bundle)["card.json"]
+    second = invoke("verify", bundle, "--device", "fake")
+    assert second.exit_code == 0
+    assert "the card keeps its earlier 123 ms; add --overwrite" in second.stderr
+    assert content(bundle)["card.json"] == kept
+    assert invoke("verify", bundle, "--device", "fake", "--overwrite").exit_code == 0
+    assert content(bundle)["card.json"] != kept
+
+
+def test_a_calibration_is_not_replaced_unasked(places: dict[str, Path], tmp_path: Path) -> None:
+    table = tmp_path / "table"
+    table.write_bytes(places["table"].read_bytes())
+    words = ("table", "calibrate", table, "--space", "ofa-mbv3-tiny", "--device", "fake", "--nets", 9)
+    result = invoke(*words)
+    assert result.exit_code == 1
+    assert "it is calibrated already: name another file with -o, or add --overwrite" in result.stderr
+    assert table.read_bytes() == places["table"].read_bytes()
+    assert invoke(*words, "--overwrite").exit_code == 0
+    assert table.read_bytes() != places["table"].read_bytes()
+
+
+def test_a_resumed_study_may_replace_its_own_front_only(places: dict[str, Path], tmp_path: Path) -> None:
+    front, search = tmp_path / "front", next(command for command in COMMANDS if command.words == "search")
+    storage = ("--storage", tmp_path / "study.journal", "-o", front)
+    words = call(search, places, *storage)
+    assert invoke(*words).exit_code == 0
+    assert invoke(*words, "--seed", 1).exit_code == 0
+    for other in (["--study", "another"], ["--storage", tmp_path / "other.journal"]):
+        result = invoke(*words, *other)
+        assert result.exit_code == 1
+        assert "--overwrite" in result.stderr
+    assert invoke(*call(search, places, "-o", front)).exit_code == 1
