@@ -92,4 +92,4 @@ def _unidentified(start: bytes) -> UnreadableError:
 def reason_of(error: Exception) -> str:
     """What an error of a decoder says, as a reason."""
     words = " ".join(str(error).split())
-    return f"{words[:160]} ({type(error).__name__})" if words else type(error).__name__
+    return words[:160] if words else type(error).__name__

@@ -23,6 +23,8 @@ _SECTIONS = (("seen", "What the network sees"), ("classes", "Classes"), ("files"
 _PARTS = ("train", "selection", "test")
 _LISTED = 200
 _QUALITY = 90
+_LEAST_SIDE = 96
+"""Smaller images are shown enlarged by a whole factor, so that each pixel can be seen."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -122,13 +124,14 @@ def _purpose(part: str) -> str:
 
 
 def _strip(strip: ClassStrip) -> dict[str, Any]:
+    enlarged = max(1, _LEAST_SIDE // strip.evaluated.height)
     return {
         "name": strip.class_name,
         "images": strip.images,
         "evaluated": _uri(strip.evaluated),
         "trained": None if strip.trained is None else _uri(strip.trained),
-        "width": strip.evaluated.width,
-        "height": strip.evaluated.height,
+        "width": enlarged * strip.evaluated.width,
+        "height": enlarged * strip.evaluated.height,
     }
 
 
