@@ -117,8 +117,7 @@ def render_dry_run(report: dict[str, Any]) -> RenderableType:
     if report["images_looked_at"] < report["images"]:
         caption += f"; by the {report['images_looked_at']} of {report['images']} images that were looked at: others may be unreadable"
     if report["extrapolated"]:
-        fewest = min(row["timed_images"] for row in report["phases"])
-        caption += f"; extrapolated by multiply-accumulates from steps of {fewest or 'few'} to {report['batch_images']} images"
+        caption += "; extrapolated by multiply-accumulates from steps of fewer images, because whole ones take too long to be timed"
     title = f"{report['space']} ({format_count(report['networks'])} networks) on {report['data']}"
     columns = ("phase", "epochs", "steps", "subnets", "rate", "free", "a step", "images/s", "time")
     rows = [
@@ -129,13 +128,17 @@ def render_dry_run(report: dict[str, Any]) -> RenderableType:
             str(row["subnets_per_step"]),
             f"{row['learning_rate']:g}",
             row["free"],
-            format_ms(row["step_ms"]),
+            _step(row["step_ms"]),
             f"{row['images_per_s']:,.0f}",
             format_duration(row["duration_s"]),
         )
         for row in report["phases"]
     ]
     return records(columns, rows, title=title, caption=caption)
+
+
+def _step(milliseconds: float) -> str:
+    return format_ms(milliseconds) if milliseconds < 10_000 else f"{milliseconds / 1e3:.1f} s"
 
 
 def format_duration(seconds: float) -> str:
