@@ -115,15 +115,15 @@ def _look(source: str, changes: list[str] | tuple[str, ...], resolution: int | N
     Raises:
         OfaError: there is no such source, or nothing in it can be images.
     """
-    from ofa.data import scan_data
+    from ofa.data import ImageRule, scan_data
     from ofa.data.overview import PlacedImage
     from ofa.errors import DataError
 
     recipe, record, sized = _recipe_of(source, changes)
     recipe = replace(recipe, unreadable="skip")
-    channels = recipe.get_space(2).in_channels
+    rule = ImageRule(channels=recipe.get_space().in_channels, fit=recipe.fit) if record is None else record.facts.rule
     with progress_bar(f"reading {recipe.data}") as progress:
-        scans = [scan_data(recipe.data, channels=channels, progress=progress)]
+        scans = [scan_data(recipe.data, rule=rule, progress=progress)]
         if recipe.test_data:
             classes = scans[0].class_names
             scans.append(scan_data(recipe.test_data, rule=scans[0].rule, classes=classes, progress=progress))
@@ -141,7 +141,7 @@ def _look(source: str, changes: list[str] | tuple[str, ...], resolution: int | N
     ]
     if not images:
         scans[0].images(unreadable="skip")  # which says that there are none
-    side = resolution or (recipe.get_space(2).resolutions[-1] if sized else _usual_resolution(images))
+    side = resolution or (recipe.get_space().resolutions[-1] if sized else _usual_resolution(images))
     return _Look(recipe=recipe, scans=tuple(scans), images=tuple(images), resolution=side, notes=tuple(notes))
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from ofa.data import Augmentation, ImageRule, Images, Splits, load_data, split
+from ofa.data.rule import Fit
 from ofa.errors import FileError, OfaError, RecipeError
 from ofa.families import get_space, is_space_file, space_names
 from ofa.progress import Progress, silent
@@ -43,6 +44,7 @@ class Recipe:
         data: the images: the name of a data set, a Parquet file, a folder, or ``module:attribute`` (see ``ofa.data.load_data``).
         phases: one after the other, each from the weights that the one before left.
         test_data: further images like ``data`` to test on; empty cuts the test part from ``data``.
+        fit: how an image becomes square: ``crop`` takes the middle square, ``stretch`` resizes both sides independently.
         unreadable: what happens to images that cannot be read: ``refuse`` the data, or ``skip`` and name them.
         workers: processes that decode images; left out, the data decides.
         batch_size: images a step.
@@ -86,6 +88,7 @@ class Recipe:
     clip_norm: float = 0.0
     weight_averaging: float = 0.0
     test_data: str = ""
+    fit: Fit = "crop"
     unreadable: Literal["refuse", "skip"] = "refuse"
     workers: int | None = None
     checkpoint_steps: int = 1000
@@ -167,9 +170,9 @@ class Recipe:
         Raises:
             DataError: the data cannot be used.
         """
-        channels = self.get_space().in_channels
+        rule = rule or ImageRule(channels=self.get_space().in_channels, fit=self.fit)
         how: dict[str, Any] = {"unreadable": self.unreadable, "known": known, "most": most, "progress": progress}
-        data = load_data(self.data, channels=channels, rule=rule, **how)
+        data = load_data(self.data, rule=rule, **how)
         if not self.test_data:
             return data, None
         names = test_classes or data.class_names
