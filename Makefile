@@ -20,7 +20,7 @@ FIND_PYTHON = for candidate in $(PYTHON); do \
 	    "install it or name it, for example: make PYTHON=/usr/local/bin/python3.12 $(MAKECMDGOALS)" >&2; exit 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-gpu lint format constraints clean
+.PHONY: help demo test test-slow test-gpu lint format recipes constraints clean
 
 help: ## show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -54,6 +54,9 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python $(PIP_INSTALL) -c constraints.txt setuptools torch
 	@$(BIN)/python $(PIP_INSTALL) -c constraints.txt --no-build-isolation -e '.[$(EXTRAS)]'
 	@touch $@
+
+recipes: $(STAMP) ## write docs/recipes.md from the code
+	@$(BIN)/ofa recipes --markdown > docs/recipes.md
 
 # What torch needs on a machine with a GPU (nvidia-*, triton) is pinned by torch itself and differs from machine to machine.
 constraints: ## choose the newest versions anew and write constraints.txt

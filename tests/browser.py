@@ -173,7 +173,7 @@ class Tab:
         """What the page asked for beyond itself and what it carries."""
         self.run("0")
         urls = [e["params"]["request"]["url"] for e in self._browser.events if e["method"] == "Network.requestWillBeSent"]
-        return [url for url in urls if not url.startswith(("data:", "file:"))] + urls[1:] if len(urls) > 1 else []
+        return [url for url in urls[1:] if not url.startswith("data:")]
 
     def screenshot(self, path: Path, *, whole: bool = True) -> None:
         """Write what the page looks like as PNG, from top to bottom."""

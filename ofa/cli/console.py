@@ -8,13 +8,16 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from ofa.progress import Progress
+
+if TYPE_CHECKING:
+    from rich.progress import ProgressColumn
 
 __all__ = [
     "JsonOption",
@@ -26,6 +29,7 @@ __all__ = [
     "format_ms",
     "format_percent",
     "progress_bar",
+    "remark",
     "warn",
 ]
 
@@ -36,6 +40,10 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print only JSON on std
 
 _WIDTH_WITHOUT_TERMINAL = 160
 _SECONDS_BETWEEN_LINES = 10.0
+_WIDE = 100
+"""Characters a line from which a bar has room for the elapsed time."""
+_FOR_NUMBERS = 36
+"""Characters that a bar, a count and a time take."""
 
 
 def warn(sentences: Iterable[str]) -> list[str]:
@@ -70,6 +78,11 @@ def emit(value: Any, *, json: bool, render: Callable[[], RenderableType], warnin
     typer.echo(shown.get().encode(encoding, "replace").decode(encoding), nl=False)
 
 
+def remark(sentence: str) -> None:
+    """Tell people something beside the result, in one line on stderr."""
+    console.print(f"ofa: {sentence}", markup=False, highlight=False, soft_wrap=True)
+
+
 def _plain(value: Any) -> Any:
     for method in ("to_json", "item"):
         if hasattr(value, method):
@@ -79,8 +92,9 @@ def _plain(value: Any) -> Any:
 
 @contextmanager
 def progress_bar(description: str) -> Iterator[Progress]:
-    """A bar on stderr with done / total, text, elapsed time and time left, as long as the block runs.
+    """A bar on stderr with done / total, time left and elapsed, and text, as long as the block runs.
 
+    Where the terminal is narrow the text gives way first, then the description: the bar, the count and the time left stay.
     Where stderr is no terminal (a log file), a line is written every ten seconds instead.
 
     Yields:
@@ -89,18 +103,9 @@ def progress_bar(description: str) -> Iterator[Progress]:
     if not console.is_terminal:
         yield _Lines(description)
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as RichProgress
 
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[text]}", markup=False, style="dim"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with RichProgress(*columns, console=console) as bar:
+    with RichProgress(*_columns(console.width), console=console, expand=True) as bar:
         task = bar.add_task(description, total=None, text="")
 
         def progress(done: int, total: int, text: str = "") -> None:
@@ -109,20 +114,41 @@ def progress_bar(description: str) -> Iterator[Progress]:
         yield progress
 
 
+def _columns(width: int) -> list[ProgressColumn]:
+    """The columns of a bar on a terminal of so many characters a line."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.table import Column
+
+    described = max(4, min(width // 3, width - _FOR_NUMBERS))
+    elapsed = [TimeElapsedColumn(table_column=Column(no_wrap=True))] if width >= _WIDE else []
+    return [
+        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis", max_width=described)),
+        BarColumn(bar_width=20 if width >= _WIDE else 10, table_column=Column(no_wrap=True)),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
+        *elapsed,
+        # With a ratio it takes what the others leave, and is cut to that.
+        TextColumn("{task.fields[text]}", markup=False, style="dim", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
+    ]
+
+
 class _Lines:
     """Progress for logs: a line now and then, and one at the end."""
 
     def __init__(self, description: str) -> None:
         self._description = description
         self._start = self._latest = time.monotonic()
+        self._first: tuple[int, float] | None = None
+        """Units done and the time at the first call: work that goes on from earlier has done some in no time."""
 
     def __call__(self, done: int, total: int, text: str = "") -> None:
         now = time.monotonic()
+        since, then = self._first = self._first or (done, now)
         if done < total and now - self._latest < _SECONDS_BETWEEN_LINES:
             return
         self._latest = now
         elapsed = now - self._start
-        left = f", {elapsed / done * (total - done):.0f} s left" if 0 < done < total else ""
+        left = f", {(now - then) / (done - since) * (total - done):.0f} s left" if since < done < total else ""
         words = f"{self._description} {done}/{total} {text}".rstrip()
         console.print(f"{words} ({elapsed:.0f} s{left})", markup=False, highlight=False, soft_wrap=True)
 

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ofa.cli.console import format_bytes, format_count, format_ms, progress_bar
+from ofa.cli.console import format_bytes, format_count, format_ms, progress_bar, warn
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
 
+    from ofa.data import Splits
     from ofa.training import Phase, Recipe
     from ofa.training.distributed import World
+    from ofa.training.estimate import PhaseEstimate
 
 __all__ = ["dry_run_recipe", "render_dry_run"]
 
 
+_MOST_IMAGES = 1000
+"""That are looked at: more take longer than half a minute where they are large."""
+
+
 def dry_run_recipe(recipe: Recipe, world: World) -> dict[str, Any]:
-    """Time a few steps of every phase of a recipe, and of its loader alone.
+    """Time a few steps of every phase of a recipe, and of its loader alone, in about half a minute on a CPU.
 
     Returns:
         the JSON object of ``ofa train --dry-run --json``.
@@ -24,43 +30,73 @@ def dry_run_recipe(recipe: Recipe, world: World) -> dict[str, Any]:
     Raises:
         OfaError: the data cannot be used, or a step fails.
     """
-    from ofa.training.estimate import estimate_phases, loader_rate, peak_memory
+    from ofa.training.advice import recipe_warnings
+    from ofa.training.estimate import estimate_phases, expected_memory, loader_rate
 
     with progress_bar(f"reading {recipe.data}") as progress:
-        splits = recipe.load_splits(progress)
+        splits = recipe.load_splits(progress, most=_MOST_IMAGES)
+    counts = _counts(recipe, splits)
     supernet = recipe.build_supernet(splits.train.num_classes).to(world.device)
+    warnings = recipe_warnings(recipe, counts["train_images"])
+    if world.is_first:
+        warn(warnings)
     phases = []
+    estimates = estimate_phases(supernet, recipe, splits.train, images=counts["train_images"], world=world)
     with progress_bar("timing steps") as progress:
-        for number, estimate in enumerate(estimate_phases(supernet, recipe, splits.train, world=world), start=1):
+        for number, estimate in enumerate(estimates, start=1):
             progress(number, len(recipe.phases), estimate.phase.name)
-            phases.append(
-                {
-                    "phase": estimate.phase.name,
-                    "epochs": estimate.phase.epochs,
-                    "steps": estimate.steps,
-                    "subnets_per_step": estimate.phase.subnets_per_step,
-                    "learning_rate": estimate.phase.learning_rate,
-                    "free": _free(estimate.phase),
-                    "step_ms": estimate.step_ms,
-                    "images_per_s": estimate.images_per_s,
-                    "duration_s": estimate.duration_s,
-                }
-            )
+            phases.append(_row(estimate))
+    batch = min(recipe.batch_size, len(splits.train))
+    timed = max(phase["timed_images"] for phase in phases)
     return {
         "space": supernet.space.name,
         "networks": supernet.space.size,
         "data": recipe.data,
-        "train_images": len(splits.train),
-        "selection_images": len(splits.selection),
-        "test_images": len(splits.test),
+        **counts,
         "classes": splits.train.num_classes,
         "skipped_images": len(splits.train.skipped),
         "device": str(world.device),
         "processes": world.size,
-        "peak_memory_bytes": peak_memory(world.device),
+        "batch_images": batch,
+        "extrapolated": any(phase["timed_images"] < batch for phase in phases),
+        "peak_memory_bytes": expected_memory(supernet, recipe, splits.train, timed_images=timed, world=world),
         "loader_images_per_s": loader_rate(recipe, splits.train, world),
         "duration_s": sum(phase["duration_s"] for phase in phases),
         "phases": phases,
+        "warnings": list(warnings),
+    }
+
+
+def _counts(recipe: Recipe, splits: Splits) -> dict[str, int]:
+    """How many images each part has, by those that were looked at where these are a sample."""
+    from ofa.data import count_items, data_names
+
+    parts = splits[:2] if recipe.test_data else splits
+    looked_at, listed = sum(map(len, parts)), count_items(recipe.data)
+    sampled = listed > _MOST_IMAGES and recipe.data not in data_names()
+    times = listed * sum(recipe.fractions) / looked_at if sampled else 1.0
+    train, selection, test = (round(len(part) * times) for part in splits)
+    return {
+        "train_images": train,
+        "selection_images": selection,
+        "test_images": count_items(recipe.test_data) if recipe.test_data else test,
+        "images": listed,
+        "images_looked_at": looked_at if sampled else listed,
+    }
+
+
+def _row(estimate: PhaseEstimate) -> dict[str, Any]:
+    return {
+        "phase": estimate.phase.name,
+        "epochs": estimate.phase.epochs,
+        "steps": estimate.steps,
+        "subnets_per_step": estimate.phase.subnets_per_step,
+        "learning_rate": estimate.phase.learning_rate,
+        "free": _free(estimate.phase),
+        "timed_images": estimate.timed_images,
+        "step_ms": estimate.step_ms,
+        "images_per_s": estimate.images_per_s,
+        "duration_s": estimate.duration_s,
     }
 
 
@@ -68,9 +104,9 @@ def _free(phase: Phase) -> str:
     return ", ".join(gene.name for gene in phase.free) or "-"
 
 
-def render_dry_run(report: dict[str, Any]) -> Table:
+def render_dry_run(report: dict[str, Any]) -> RenderableType:
     """The table that people see."""
-    from rich.table import Table
+    from ofa.cli.sheets import records
 
     images = f"{report['train_images']} images to train on, {report['selection_images']} to select on, {report['test_images']} to test on"
     caption = (
@@ -78,21 +114,31 @@ def render_dry_run(report: dict[str, Any]) -> Table:
         f"peak memory {format_bytes(report['peak_memory_bytes'])}; about {format_duration(report['duration_s'])} in all on "
         f"{report['device']}, evaluations not counted; nothing was written"
     )
+    if report["images_looked_at"] < report["images"]:
+        caption += f"; by the {report['images_looked_at']} of {report['images']} images that were looked at: others may be unreadable"
+    if report["extrapolated"]:
+        caption += "; extrapolated by multiply-accumulates from steps of fewer images, because whole ones take too long to be timed"
     title = f"{report['space']} ({format_count(report['networks'])} networks) on {report['data']}"
-    table = Table("phase", "epochs", "steps", "subnets", "rate", "free", "a step", "images/s", "time", title=title, caption=caption)
-    for row in report["phases"]:
-        table.add_row(
+    columns = ("phase", "epochs", "steps", "subnets", "rate", "free", "a step", "images/s", "time")
+    rows = [
+        (
             row["phase"],
             str(row["epochs"]),
             str(row["steps"]),
             str(row["subnets_per_step"]),
             f"{row['learning_rate']:g}",
             row["free"],
-            format_ms(row["step_ms"]),
+            _step(row["step_ms"]),
             f"{row['images_per_s']:,.0f}",
             format_duration(row["duration_s"]),
         )
-    return table
+        for row in report["phases"]
+    ]
+    return records(columns, rows, title=title, caption=caption)
+
+
+def _step(milliseconds: float) -> str:
+    return format_ms(milliseconds) if milliseconds < 10_000 else f"{milliseconds / 1e3:.1f} s"
 
 
 def format_duration(seconds: float) -> str:

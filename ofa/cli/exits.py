@@ -1,4 +1,4 @@
-"""How a command ends: 0 done, 1 failed with one sentence on stderr, 2 wrong usage, 130 interrupted. Never a traceback unasked."""
+"""How a command ends: 0 done, 1 failed with one sentence on stderr, 2 wrong usage, 130 or 143 interrupted. Never a traceback unasked."""
 
 from __future__ import annotations
 
@@ -16,11 +16,24 @@ from ofa.cli.console import console
 from ofa.errors import OfaError
 from ofa.files import reason_of
 
-__all__ = ["FAILED", "INTERRUPTED", "TRACEBACK_VARIABLE", "ending_well"]
+__all__ = ["FAILED", "INTERRUPTED", "TRACEBACK_VARIABLE", "Stopped", "ending_well"]
 
 FAILED = 1
 INTERRUPTED = 130
 TRACEBACK_VARIABLE = "OFA_TRACEBACK"
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal ended the command, which says in a sentence how to go on.
+
+    Args:
+        sentence: for stderr.
+        number: of the signal; the exit status is 128 more, as shells have it.
+    """
+
+    def __init__(self, sentence: str, number: int) -> None:
+        super().__init__(sentence)
+        self.status = 128 + number
 
 
 @contextmanager
@@ -30,12 +43,14 @@ def ending_well() -> Iterator[None]:
     Wrong usage passes through: the parser of the command line words that itself and exits with 2.
 
     Raises:
-        SystemExit: with status 1 for an error, 130 for an interruption.
+        SystemExit: with status 1 for an error, 130 or 143 for an interruption.
     """
     try:
         yield
     except (typer.TyperException, typer.Exit, typer.Abort):
         raise
+    except Stopped as stop:
+        _end(str(stop), stop.status)
     except KeyboardInterrupt:
         _end("interrupted; files that were complete are kept, nothing is left half-written", INTERRUPTED)
     except OfaError as error:

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ofa.cli.console import JsonOption, emit, format_bytes, format_count, progress_bar
+from ofa.cli.console import JsonOption, emit, format_bytes, format_count, progress_bar, remark
 from ofa.cli.outputs import OverwriteOption, check_output, check_output_folder
-from ofa.cli.run_data import say
 from ofa.cli.sheets import Name, facts
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ def weights(
 
     report = import_weights(file, get_space(space, classes), output, data=data, ema=ema, overwrite=overwrite, named=space)
     for sentence in report["remarks"]:
-        say(sentence)
+        remark(sentence)
     emit(report, json=json, render=lambda: _lines(report))
 
 

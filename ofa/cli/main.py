@@ -28,7 +28,23 @@ class _Roof(TyperGroup):
 def build_app() -> typer.Typer:
     """The command line with all of its groups."""
     # Imported here: only after the check for shadows may anything of the sibling packages be touched.
-    from ofa.cli import demo, devices, export, importing, predictor, query, report, search, space, specialize, table, train, verify
+    from ofa.cli import (
+        data,
+        demo,
+        devices,
+        export,
+        importing,
+        predictor,
+        query,
+        recipes,
+        report,
+        search,
+        space,
+        specialize,
+        table,
+        train,
+        verify,
+    )
 
     app = typer.Typer(
         cls=_Roof,
@@ -41,7 +57,7 @@ def build_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_options)
-    road = (space, train, devices, table, predictor, search, query, specialize, export, verify, report, importing, demo)
+    road = (data, space, recipes, train, devices, table, predictor, search, query, specialize, export, verify, report, importing, demo)
     for group in road:
         group.register(app)
     return app

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ofa.cli.console import console, progress_bar
+from ofa.cli.console import progress_bar, remark
 
 if TYPE_CHECKING:
+    from ofa.data import Splits
     from ofa.training import DataChanges, Run, RunData
 
-__all__ = ["DataOption", "TestDataOption", "load_run_data", "say", "say_changes"]
+__all__ = ["DataOption", "TestDataOption", "load_run_data", "say_changes", "say_left_out"]
 
 DataOption = Annotated[
     str | None,
@@ -31,15 +32,20 @@ def load_run_data(run: Run, *, data: str | None = None, test_data: str | None = 
     with progress_bar(f"reading {data or run.recipe.data}") as progress:
         found = run.load_data(data=data or "", test_data=test_data or "", progress=progress)
     say_changes(found.changes)
+    say_left_out(found.splits)
     return found
 
 
 def say_changes(changes: DataChanges) -> None:
     """Say on stderr what a person should know of the data."""
     for sentence in changes.sentences():
-        say(sentence)
+        remark(sentence)
 
 
-def say(sentence: str) -> None:
-    """Say something on stderr."""
-    console.print(f"ofa: {sentence}", markup=False, highlight=False, soft_wrap=True)
+def say_left_out(splits: Splits) -> None:
+    """Say on stderr which files are left out, and why."""
+    from ofa.data import left_out_sentences
+
+    # Each part knows of all that its source left out.
+    for sentence in left_out_sentences(tuple(dict.fromkeys(each for part in splits for each in part.left_out))):
+        remark(sentence)

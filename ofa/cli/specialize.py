@@ -219,6 +219,7 @@ def specialize_run(
         class_names=splits.train.class_names,
         mean=mean,
         std=std,
+        rule=splits.train.rule,
         generator=torch.Generator().manual_seed(seed),
         opset=opset,
     )

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
+import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ofa.cli.console import JsonOption, console, emit, format_count, format_percent, progress_bar
-from ofa.cli.run_data import DataOption, TestDataOption, say_changes
+from ofa.cli.console import JsonOption, emit, format_count, format_percent, progress_bar, remark, warn
+from ofa.cli.resuming import Resumption, Standing, recipe_and_run, standing
+from ofa.cli.run_data import DataOption, TestDataOption, say_changes, say_left_out
+from ofa.cli.spaces import OwnSpaceOption, check_named, named
+from ofa.cli.stopping import Stop, stoppable
 from ofa.progress import silent
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
 
-    from ofa.data import Splits
-    from ofa.supernet import Supernet
-    from ofa.training import DataRecord, EpochMetrics, Recipe, Setback, TrainingState
+    from ofa.training import EpochMetrics, Recipe, RunData, Setback, TrainingState
     from ofa.training.distributed import World
 
 __all__ = ["register", "train", "train_recipe"]
 
-_EXAMPLE = "Example: ofa train digits.toml -o digits.run --set seed=1 --set phases.full.epochs=4"
+_EXAMPLE = "Example: ofa train digits.toml -o digits.run --set seed=1 --set phases.full.epochs=4; to go on: ofa train --resume digits.run"
 _SECONDS_BETWEEN_STATES = 30.0
 
 
@@ -35,14 +36,29 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    config: Annotated[str, typer.Argument(metavar="CONFIG.toml", help="The recipe: a file, or the name of one that comes with ofa.")],
+    config: Annotated[
+        str | None,
+        typer.Argument(metavar="CONFIG.toml", help="The recipe: a file, or a name of 'ofa recipes'. With --resume and no -o: the RUN."),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="RUN", help="Folder to write: weights, recipe, metrics and checkpoints.")
     ] = None,
     changes: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe; a dot leads into a table or a phase.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that stopped; begins one if there is none.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with a run that stopped: 'ofa train --resume RUN'. With CONFIG and -o RUN it begins one if there is none.",
+        ),
+    ] = False,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", min=1, help="With --resume: train a run that has ended for so many epochs more.")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option("--learning-rate", help="With --epochs: where they begin; by default a tenth of the last phase's.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the phases, the memory and the expected time after timing a few steps.")
     ] = False,
@@ -51,30 +67,46 @@ def train(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is already there.")] = False,
     data: DataOption = None,
     test_data: TestDataOption = None,
+    space: OwnSpaceOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Train a supernet by a recipe, on one processor or, under torchrun, on several."""
+    """Train a supernet by a recipe, on one processor or, under torchrun, on several.
+
+    Ctrl-C ends the step at hand, keeps the run's state and says how to go on; a second one ends at once.
+    """
     from ofa.cli.dry_run import dry_run_recipe, render_dry_run
     from ofa.training.distributed import joined
     from ofa.training.memory import keep_freed_memory
-    from ofa.training.presets import load_recipe
 
     keep_freed_memory()
-    recipe = load_recipe(config, changes or ())
+    if not resume:
+        _check_unresumed({"--epochs": epochs, "--learning-rate": learning_rate, "--data": data, "--test-data": test_data})
+    if learning_rate is not None and epochs is None:
+        raise typer.BadParameter("add --epochs, or set the recipe's rate with --set", param_hint="--learning-rate")
+    if resume and overwrite:
+        raise typer.BadParameter("choose one: --resume goes on with the run, --overwrite begins it anew", param_hint="--overwrite")
+    wanted = named(space)
+    recipe, output = recipe_and_run(config, output, changes or (), resume=resume)
+    check_named(wanted, recipe.get_space(), "the recipe")
     if output is None and not dry_run:
         raise typer.BadParameter("name the folder to write, for example -o digits.run", param_hint="--output")
-    if (data or test_data) and not resume:
-        raise typer.BadParameter("it is for a run that goes on; name other images with --set data=PATH.", param_hint="--data")
     with joined(device) as world:
         if dry_run:
             report = dry_run_recipe(recipe, world)
         else:
             assert output is not None
-            report = train_recipe(
-                recipe, output, overwrite=overwrite, resume=resume, tensorboard=tensorboard, world=world, data=data, test_data=test_data
-            )
+            asked = Resumption(more_epochs=epochs, learning_rate=learning_rate, data=data, test_data=test_data)
+            resumption = asked if resume else None
+            report = train_recipe(recipe, output, overwrite=overwrite, resumption=resumption, tensorboard=tensorboard, world=world)
         if world.is_first:
             emit(report, json=json, render=lambda: render_dry_run(report) if dry_run else _render(report))
+
+
+def _check_unresumed(options: dict[str, object]) -> None:
+    """Wrong usage: what is for a run that goes on, without ``--resume``."""
+    for name, value in options.items():
+        if value is not None:
+            raise typer.BadParameter("it is for a run that goes on: add --resume, or change the recipe with --set", param_hint=name)
 
 
 def train_recipe(
@@ -82,11 +114,9 @@ def train_recipe(
     output: Path,
     *,
     overwrite: bool = False,
-    resume: bool = False,
+    resumption: Resumption | None = None,
     tensorboard: bool = False,
     world: World | None = None,
-    data: str | None = None,
-    test_data: str | None = None,
 ) -> dict[str, Any]:
     """Train a supernet and write its run.
 
@@ -94,109 +124,185 @@ def train_recipe(
         recipe: what to do.
         output: the folder; the one it stands in must exist.
         overwrite: whether a run that is there may be replaced.
-        resume: go on with the run that is there.
+        resumption: how to go on with the run that is there.
         tensorboard: also write event files.
         world: the processes that train together; the first of them writes.
-        data: where the images of a run that goes on are now, if they moved.
-        test_data: where those to test on are now, if they moved.
 
     Returns:
         the JSON object of ``ofa train --json``. Its accuracies are those of calibrated networks on the selection part.
 
     Raises:
         OfaError: the data or the folder cannot be used, a run is there already, or training fails.
+        Stopped: a signal ended training; the state is kept.
     """
-    import ofa.training as training
     from ofa.cli.outputs import check_folder
     from ofa.training.distributed import ALONE
 
     world = world or ALONE
     check_folder(output)
-    state, earlier = _stand(recipe, output, overwrite=overwrite, resume=resume, world=world)
-    own, record = _begun(recipe, output) if resume else (recipe, None)
-    own = replace(own, data=data or own.data, test_data=test_data or own.test_data)
-    world.wait()  # none may see what the first begins to write
-    with _bar(f"reading {own.data}", world) as progress:
-        if state is None and record is None:
-            found = training.first_data(own, progress)
+    with stoppable() as stop:
+        stand = standing(recipe, output, resumption, overwrite=overwrite, world=world)
+        world.wait()  # none may see what the first begins to write
+        found = _read(stand, world)
+        course = _Course(stand, output, found, world, stop)
+        for sentence in course.warnings:
+            course.warn(sentence)
+        course.train(tensorboard=tensorboard)
+        return course.report()
+
+
+def _read(stand: Standing, world: World) -> RunData:
+    """The images of a run, and what is to be said of them."""
+    import ofa.training as training
+
+    with _bar(f"reading {stand.recipe.data}", world) as progress:
+        if stand.state is None and stand.record is None:
+            found = training.first_data(stand.recipe, progress)
         else:
-            found = training.data_of_run(own, record, exact=True, progress=progress)
-    splits = found.splits
+            found = training.data_of_run(stand.recipe, stand.record, exact=True, progress=progress)
     if world.is_first:
         say_changes(found.changes)
-        _say_skipped(splits)
-    supernet = recipe.build_supernet(splits.train.num_classes).to(world.device)
-    if state is None and world.is_first:
-        training.begin_run(output, own, found.record)
-    with ExitStack() as stack:
-        writer = _Writer(output, recipe, world, stack, tensorboard=tensorboard)
-        later = training.train(
-            supernet,
-            recipe,
-            splits.train,
-            selection=splits.selection,
-            world=world,
-            state=state,
-            progress=stack.enter_context(_bar(f"training {supernet.space.name}", world)),
-            on_metrics=writer.on_metrics,
-            on_state=writer.on_state,
-            on_setback=writer.on_setback,
-        )
-    metrics = [*earlier, *later]
-    if world.is_first:
-        training.save_run(output, supernet, own, metrics)
-    return {
-        "run": str(output),
-        "space": supernet.space.name,
-        "data": recipe.data,
-        "train_images": len(splits.train),
-        "selection_images": len(splits.selection),
-        "epochs": len(metrics),
-        "loss": metrics[-1].loss,
-        "duration_s": sum(epoch.duration_s for epoch in metrics),
-        "networks": list(_ends(supernet, splits)) if world.is_first else [],
-        "data_changes": found.changes.to_json(),
-    }
+        say_left_out(found.splits)
+    return found
 
 
-def _begun(recipe: Recipe, output: Path) -> tuple[Recipe, DataRecord | None]:
-    """The recipe of a run that goes on, which finds its images from any folder, and its record of them."""
-    import ofa.training as training
-    from ofa.training.checkpoint import CONFIG
+class _Course:
+    """The way of a run from where it stands to its report."""
 
-    if not (output / CONFIG).exists():
-        return recipe, None
-    return training.own_recipe(output, recipe), training.DataRecord.load(output)
+    def __init__(self, stand: Standing, output: Path, found: RunData, world: World, stop: Stop) -> None:
+        from ofa.training.advice import recipe_warnings
 
+        self._recipe, self._state, self._metrics = stand.recipe, stand.state, [*stand.metrics]
+        self._output, self._found, self._splits, self._world, self._stop = output, found, found.splits, world, stop
+        self._supernet = stand.recipe.build_supernet(self._splits.train.num_classes).to(world.device)
+        self.warnings = list(recipe_warnings(stand.recipe, len(self._splits.train)))
 
-def _stand(
-    recipe: Recipe, output: Path, *, overwrite: bool, resume: bool, world: World
-) -> tuple[TrainingState | None, tuple[EpochMetrics, ...]]:
-    """Where the run in a folder stands; nothing of it if there is none, or if it may be replaced."""
-    import ofa.training as training
-    from ofa.errors import FileError
-    from ofa.training.checkpoint import CONFIG, WEIGHTS
+    def warn(self, sentence: str) -> None:
+        """Say what the user will hardly have meant."""
+        if self._world.is_first:
+            warn([sentence])
 
-    if resume and (output / WEIGHTS).exists():
-        raise FileError(f"a run that goes on must not have ended, but '{output}' has {WEIGHTS}; query it, or train anew with --overwrite")
-    if resume and (output / CONFIG).exists():
-        return training.continue_run(output, recipe, write=world.is_first)
-    if (output / WEIGHTS).exists() and not overwrite:
-        raise FileError(f"'{output}' must not hold a run yet, but has {WEIGHTS}; choose another folder or add --overwrite")
-    if (output / CONFIG).exists() and not overwrite:
-        raise FileError(f"'{output}' must not hold a run yet, but has one that has not ended; add --resume to go on or --overwrite")
-    return None, ()
+    def train(self, *, tensorboard: bool) -> None:
+        """Train to the end and write the run, or as far as a signal lets it.
+
+        Raises:
+            Stopped: a signal came.
+        """
+        import ofa.training as training
+
+        if self._state is None and self._world.is_first:
+            training.begin_run(self._output, self._recipe, self._found.record)
+        again = f"go on with: ofa train --resume {shlex.quote(str(self._output))}"
+        self._stop.words = f"interrupted; {again}"
+        with ExitStack() as stack:
+            writer = _Writer(self._output, self._recipe, self._world, stack, self._stop, tensorboard=tensorboard)
+            bar = stack.enter_context(_bar(f"training {self._supernet.space.name}", self._world))
+            stack.enter_context(self._stop.waiting())
+            self._metrics += training.train(
+                self._supernet,
+                self._recipe,
+                self._splits.train,
+                selection=self._splits.selection,
+                world=self._world,
+                state=self._state,
+                progress=bar,
+                on_metrics=writer.on_metrics,
+                on_state=writer.on_state,
+                on_setback=writer.on_setback,
+                stop=self._stop.asked,
+            )
+        last = self._recipe.phases[-1]
+        if not self._metrics or (self._metrics[-1].phase, self._metrics[-1].epoch) != (last.name, last.epochs):
+            self._stop.words = f"interrupted at step {writer.step}, where its state is kept; {again}"
+            raise self._stop.error()
+        self._finish()
+
+    def _finish(self) -> None:
+        import ofa.training as training
+
+        if self._world.is_first:
+            training.save_run(self._output, self._supernet, self._recipe, self._metrics)
+        self._stop.words = f"interrupted after the end of training; '{self._output}' is complete"
+        if self._stop.asked():
+            raise self._stop.error()
+
+    def report(self) -> dict[str, Any]:
+        """The JSON object of ``ofa train --json``."""
+        from ofa.training.metrics import chance_cross_entropy
+
+        networks = self._ends() if self._world.is_first else []
+        self._judge(networks)
+        last = self._metrics[-1]
+        return {
+            "run": str(self._output),
+            "space": self._supernet.space.name,
+            "data": self._recipe.data,
+            "train_images": len(self._splits.train),
+            "selection_images": len(self._splits.selection),
+            "epochs": len(self._metrics),
+            "loss": last.loss,
+            "cross_entropy": last.cross_entropy,
+            "chance_cross_entropy": chance_cross_entropy(self._splits.train.num_classes),
+            "duration_s": sum(epoch.duration_s for epoch in self._metrics),
+            "networks": networks,
+            "data_changes": self._found.changes.to_json(),
+            "warnings": self.warnings,
+        }
+
+    def _ends(self) -> list[dict[str, Any]]:
+        """The smallest and the largest network at each end of the resolutions that were trained."""
+        from ofa.calibrate import calibrate
+        from ofa.cost import costs
+        from ofa.families import lower
+        from ofa.training import evaluate
+        from ofa.training.loop import trained_resolutions
+
+        space, rows = self._supernet.space, []
+        resolutions = trained_resolutions(self._recipe, space)
+        ends = [
+            (name, resolution, arch)
+            for resolution in sorted({resolutions[0], resolutions[-1]})
+            for name, arch in (("smallest", space.smallest(resolution)), ("largest", space.largest(resolution)))
+        ]
+        with _bar("evaluating", self._world) as progress:
+            for number, (name, resolution, arch) in enumerate(ends):
+                progress(number, len(ends), f"the {name} network at {resolution} px")
+                network = self._supernet.extract(arch)
+                calibrate(network, self._splits.train, resolution=resolution)
+                accuracy = evaluate(network, self._splits.selection, resolution=resolution)
+                rows.append({"network": name, "resolution": resolution, "accuracy": accuracy, **costs(lower(space, arch))})
+            progress(len(ends), len(ends))
+        return rows
+
+    def _judge(self, networks: Sequence[dict[str, Any]]) -> None:
+        """Warn of networks that learned nothing."""
+        from ofa.training.advice import chance_level, is_at_chance
+
+        selection = self._splits.selection
+        chance = chance_level(selection)
+        lost = [row for row in networks if is_at_chance(row["accuracy"], len(selection), chance)]
+        if lost:
+            told = ", ".join(f"{row['network']} {format_percent(row['accuracy'])} at {row['resolution']} px" for row in lost)
+            self.warnings.append(
+                f"networks should be right clearly more often than whoever always names the most frequent class "
+                f"({format_percent(chance)} of {len(selection)} images), but {told} "
+                f"{'is' if len(lost) == 1 else 'are'} not; train for longer, free what these networks need in a phase, or check the labels"
+            )
+            self.warn(self.warnings[-1])
 
 
 class _Writer:
     """Writes what a run tells, if this is the process that writes."""
 
-    def __init__(self, output: Path, recipe: Recipe, world: World, stack: ExitStack, *, tensorboard: bool) -> None:
+    def __init__(self, output: Path, recipe: Recipe, world: World, stack: ExitStack, stop: Stop, *, tensorboard: bool) -> None:
         from ofa.training.tensorboard import board
 
         self._output, self._recipe, self._first = output, recipe, world.is_first
         self._board = stack.enter_context(board(output)) if tensorboard and self._first else None
+        self._stop = stop
         self._latest = time.monotonic()
+        self.step = 0
+        """Of the latest state."""
 
     def on_metrics(self, epoch: EpochMetrics) -> None:
         from ofa.training import append_metrics
@@ -209,19 +315,18 @@ class _Writer:
     def on_state(self, state: TrainingState) -> None:
         from ofa.training import save_state
 
+        self.step = state.step
         # A run that goes on from an older state ends the same, so states are written no oftener than is worth the disk's time.
-        if self._first and (time.monotonic() - self._latest >= _SECONDS_BETWEEN_STATES or not state.step):
+        is_due = time.monotonic() - self._latest >= _SECONDS_BETWEEN_STATES or not state.step or self._stop.asked()
+        if self._first and is_due:
             save_state(self._output, self._recipe, state)
             self._latest = time.monotonic()
 
     def on_setback(self, setback: Setback) -> None:
         if self._first:
-            console.print(
-                f"ofa: {setback.reason} in phase {setback.phase}, epoch {setback.epoch}, so training goes back from step {setback.step} to "
-                f"{setback.back_to} and on with {setback.rate_factor:g} times the recipe's learning rates",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
+            remark(
+                f"{setback.reason} in phase {setback.phase}, epoch {setback.epoch}, so training goes back from step {setback.step} to "
+                f"{setback.back_to} and on with {setback.rate_factor:g} times the recipe's learning rates"
             )
 
 
@@ -231,36 +336,21 @@ def _bar(description: str, world: World) -> Any:
     return progress_bar(description) if world.is_first else nullcontext(silent)
 
 
-def _say_skipped(splits: Splits) -> None:
-    skipped = splits.train.skipped
-    if skipped:
-        names = ", ".join(skipped[:3]) + (" ..." if len(skipped) > 3 else "")
-        console.print(f"ofa: {len(skipped)} images cannot be read and are skipped: {names}", markup=False, highlight=False, soft_wrap=True)
-
-
-def _ends(supernet: Supernet, splits: Splits) -> Iterator[dict[str, Any]]:
-    """The smallest and the largest network at each end of the resolutions."""
-    from ofa.calibrate import calibrate
-    from ofa.cost import costs
-    from ofa.families import lower
-    from ofa.training import evaluate
-
-    space = supernet.space
-    for resolution in sorted({space.resolutions[0], space.resolutions[-1]}):
-        for name, arch in (("smallest", space.smallest(resolution)), ("largest", space.largest(resolution))):
-            network = supernet.extract(arch)
-            calibrate(network, splits.train, resolution=resolution)
-            accuracy = evaluate(network, splits.selection, resolution=resolution)
-            yield {"network": name, "resolution": resolution, "accuracy": accuracy, **costs(lower(space, arch))}
-
-
-def _render(report: dict[str, Any]) -> Table:
-    from rich.table import Table
+def _render(report: dict[str, Any]) -> RenderableType:
+    from ofa.cli.sheets import records
 
     title = f"{report['run']}: {report['space']} on {report['data']}, {report['epochs']} epochs in {report['duration_s']:.0f} s"
     caption = f"accuracy of calibrated networks on {report['selection_images']} images that were not trained on"
-    table = Table("network", "input", "accuracy", "MACs", "parameters", title=title, caption=caption)
-    for row in report["networks"]:
-        costs = (format_count(row["macs"]), format_count(row["params"]))
-        table.add_row(row["network"], f"{row['resolution']} px", format_percent(row["accuracy"]), *costs)
-    return table
+    if report["cross_entropy"] is not None:
+        caption += f"; cross entropy {report['cross_entropy']:.3f} in the last epoch, {report['chance_cross_entropy']:.3f} is chance"
+    rows = [
+        (
+            row["network"],
+            f"{row['resolution']} px",
+            format_percent(row["accuracy"]),
+            format_count(row["macs"]),
+            format_count(row["params"]),
+        )
+        for row in report["networks"]
+    ]
+    return records(("network", "input", "accuracy", "MACs", "parameters"), rows, title=title, caption=caption)

@@ -10,7 +10,7 @@ from ofa.data.left_out import LeftOut, left_out_sentences
 from ofa.data.rule import ImageRule
 from ofa.data.scan import ImageFacts
 from ofa.data.scanned import Scan
-from ofa.data.sources import data_names, digits, load_data, scan_data
+from ofa.data.sources import count_items, data_names, digits, load_data, scan_data
 from ofa.data.splitting import split
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "Splits",
     "batch_indices",
     "batches",
+    "count_items",
     "data_names",
     "default_workers",
     "digits",

@@ -5,6 +5,7 @@ Shapes: B images of a batch, C channels, R pixels a side, K classes.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -211,8 +212,9 @@ def measure_loader(
     augmentation: Augmentation | None = None,
     device: torch.device | str = "cpu",
     workers: int = 0,
+    seconds: float = math.inf,
 ) -> float:
-    """Images a second of the loader alone, its start-up not counted."""
+    """Images a second of the loader alone, its start-up not counted; after so many ``seconds`` no further batch is waited for."""
     place = torch.device(device)
     loader = load_batches(data, plans, augmentation=augmentation, device=place, workers=workers)
     next(loader)
@@ -220,8 +222,12 @@ def measure_loader(
     started, images = time.perf_counter(), 0
     for x_BCRR, _ in loader:
         images += len(x_BCRR)
+        if time.perf_counter() - started > seconds:
+            break
     _wait(place)
-    return images / (time.perf_counter() - started)
+    rate = images / (time.perf_counter() - started)
+    loader.close()
+    return rate
 
 
 def _wait(device: torch.device) -> None:

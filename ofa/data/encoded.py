@@ -18,7 +18,8 @@ from ofa.data.augmentation import Augmentation, Boxes
 from ofa.data.images import Normalization, Pixels, check_labels, unreadable_names, varying
 from ofa.data.items import Items, Unreadable
 from ofa.data.left_out import LeftOut
-from ofa.data.reading import Crop, UnreadableError, square_of
+from ofa.data.opening import UnreadableError
+from ofa.data.reading import Crop, square_of
 from ofa.data.rule import ImageRule
 from ofa.errors import DataError
 

@@ -10,7 +10,7 @@ import torch
 
 from ofa.data.items import FileItems, regular_file
 from ofa.data.left_out import LeftOut
-from ofa.data.reading import UnreadableError, check_start
+from ofa.data.opening import UnreadableError, check_start
 from ofa.data.source import PURPOSES, Source
 from ofa.errors import DataError
 

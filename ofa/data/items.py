@@ -19,7 +19,8 @@ from PIL import Image
 from torch import Tensor
 
 from ofa.data.images import KEY_BYTES
-from ofa.data.reading import Array, Content, UnreadableError
+from ofa.data.opening import UnreadableError
+from ofa.data.reading import Array, Content
 from ofa.errors import DataError
 
 __all__ = [

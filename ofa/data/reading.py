@@ -5,18 +5,14 @@ Shapes: H W pixels, C channels.
 
 from __future__ import annotations
 
-import importlib
-import io
 import math
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from ofa.data.opening import UnreadableError, open_image, reason_of
 from ofa.data.rule import ImageRule, largest_white
 from ofa.errors import DataError
 
@@ -26,17 +22,13 @@ __all__ = [
     "Content",
     "Crop",
     "Picture",
-    "UnreadableError",
     "Values",
     "check_channels",
-    "check_start",
     "check_white",
     "decoded",
     "draws_smaller",
     "has_white",
-    "is_image_name",
     "middle_square",
-    "open_image",
     "picture_from",
     "picture_of",
     "pixels_of",
@@ -58,11 +50,6 @@ Picture = tuple[Image.Image, ...]
 """An upright image in 0..255: groups of channels of modes L and RGB, all of one size. Alpha is a group of its own, because PIL weighs
 colours by it when it resizes RGBA."""
 
-# Those that start another program or another library's reader, hold films or numbers, or open what lies inside them by any format.
-_NOT_OPENED = ("BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF")
-_PICTURES_NOT_OPENED = (".emf", ".eps", ".heic", ".heif", ".hif", ".jxl", ".ps", ".svg", ".wmf")
-_NO_PICTURES = (".bufr", ".grib", ".h5", ".hdf", ".iim", ".mpeg", ".mpg")
-_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -80,84 +67,6 @@ _DRAFTED = ("JPEG", "MPO")
 _DRAFT = 4
 """A JPEG is decoded at a half, a quarter or an eighth of its size only if it stays this many times larger than what is made of it: then
 pixels differ from those of the whole image by less than one level of 255 on average."""
-
-
-class UnreadableError(Exception):
-    """An image that cannot be read; the message is the reason, half a sentence.
-
-    Attributes:
-        unknown: whether nothing in its content says that it is an image.
-    """
-
-    def __init__(self, reason: str, *, unknown: bool = False) -> None:
-        super().__init__(reason)
-        self.unknown = unknown
-
-
-# -- opening ----------------------------------------------------------------------------------------------------------
-
-
-@lru_cache(maxsize=1)
-def formats() -> tuple[str, ...]:
-    """The formats that are opened, surest signatures first: all that Pillow can, without those that are no still images by themselves."""
-    Image.init()
-    with suppress(ImportError):  # then the reason why HEIC files are left out says how to get it
-        importlib.import_module("pillow_heif").register_heif_opener()
-    opened = [name for name in Image.ID if name not in _NOT_OPENED]
-    return tuple(sorted(opened, key=lambda name: Image.OPEN[name][1] is None))
-
-
-@lru_cache(maxsize=1)
-def _endings() -> frozenset[str]:
-    formats()
-    return frozenset({*Image.registered_extensions(), *_PICTURES_NOT_OPENED} - {*_NO_PICTURES, ".pdf"})
-
-
-def is_image_name(name: str) -> bool:
-    """Whether a file is called as images are, so that it is damaged if it is none."""
-    return any(name.lower().endswith(ending) for ending in _endings())
-
-
-def open_image(data: bytes) -> Image.Image:
-    """The image in a file, its header read.
-
-    Raises:
-        UnreadableError: Pillow knows no such image.
-    """
-    try:
-        return Image.open(io.BytesIO(data), formats=formats())
-    except UnidentifiedImageError as error:
-        raise _unidentified(data[:16]) from error
-    except Exception as error:  # decoders of damaged files raise errors of any kind
-        raise UnreadableError(_reason(error)) from error
-
-
-def check_start(path: Path) -> None:
-    """Find out by a file's first bytes, and not by its name, whether it is an image.
-
-    Raises:
-        UnreadableError: it is none, or cannot be read.
-    """
-    try:
-        Image.open(path, formats=formats()).close()
-    except UnidentifiedImageError as error:
-        with path.open("rb") as file:
-            raise _unidentified(file.read(16)) from error
-    except Exception as error:  # as in open_image
-        raise UnreadableError(_reason(error)) from error
-
-
-def _unidentified(start: bytes) -> UnreadableError:
-    if start[4:8] == b"ftyp" and start[8:12] in _HEIC_BRANDS:
-        return UnreadableError("Pillow cannot read HEIC here: convert it, or install the extra 'heif'")
-    if start[:4] in (b"%!PS", b"\xc5\xd0\xd3\xc6"):
-        return UnreadableError("PostScript is not read, because another program would have to run it")
-    return UnreadableError("has no content of an image" if start else "is empty", unknown=True)
-
-
-def _reason(error: Exception) -> str:
-    words = " ".join(str(error).split())
-    return f"{words[:160]} ({type(error).__name__})" if words else type(error).__name__
 
 
 # -- values that no format fixes --------------------------------------------------------------------------------------
@@ -278,7 +187,7 @@ def picture_from(source: Image.Image | Array, rule: ImageRule) -> Picture:
     except UnreadableError:
         raise
     except Exception as error:  # as in open_image
-        raise UnreadableError(_reason(error)) from error
+        raise UnreadableError(reason_of(error)) from error
 
 
 def check_channels(source: Image.Image | Array, rule: ImageRule) -> None:
@@ -310,7 +219,7 @@ def decoded(content: Content, at_least: int = 0, share: tuple[float, float] = (1
         turn = _TURNS.get(orientation(image))
         return image if turn is None else _turned(image, turn)
     except Exception as error:  # as in open_image
-        raise UnreadableError(_reason(error)) from error
+        raise UnreadableError(reason_of(error)) from error
 
 
 def _turned(image: Image.Image, turn: Image.Transpose) -> Image.Image:

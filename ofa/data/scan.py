@@ -16,21 +16,8 @@ from PIL import Image
 
 from ofa.data.items import DatasetItems, FileItems, Items, digest, regular_file
 from ofa.data.left_out import LeftOut
-from ofa.data.reading import (
-    Array,
-    Content,
-    UnreadableError,
-    Values,
-    check_channels,
-    check_start,
-    check_white,
-    decoded,
-    draws_smaller,
-    is_image_name,
-    open_image,
-    upright_size,
-    values_of,
-)
+from ofa.data.opening import UnreadableError, check_start, is_image_name, open_image
+from ofa.data.reading import Array, Content, Values, check_channels, check_white, decoded, draws_smaller, upright_size, values_of
 from ofa.data.rule import ImageRule, smallest_white
 from ofa.progress import Progress
 

@@ -16,12 +16,13 @@ from ofa.data.images import ImageData, Images
 from ofa.data.items import LABEL_NAMES, DatasetItems, Unreadable
 from ofa.data.parquet import parquet_source, shards_of
 from ofa.data.rule import ImageRule
+from ofa.data.sampled import sampled
 from ofa.data.scanned import MEMORY, Scan, scan_source
 from ofa.data.source import Source, whole_numbers
 from ofa.errors import DataError, nearest
 from ofa.progress import Progress, silent
 
-__all__ = ["data_names", "digits", "load_data", "scan_data"]
+__all__ = ["count_items", "data_names", "digits", "load_data", "scan_data"]
 
 
 def digits(channels: int = 3) -> ImageData:
@@ -64,6 +65,7 @@ def load_data(
     rule: ImageRule | None = None,
     classes: Sequence[str] | None = None,
     known: Container[bytes] = (),
+    most: int | None = None,
     progress: Progress = silent,
 ) -> Images:
     """The data set that a recipe names.
@@ -82,12 +84,13 @@ def load_data(
         classes: names of the classes in the order of the labels, all that there may be; some may be missing. None takes those there are,
             of which there must be at least two with images.
         known: keys of images that were decoded whole earlier, of which the headers are enough now.
+        most: about how many items are looked at, at even distances, in place of all; None is all.
         progress: told of the images that were looked at.
 
     Raises:
         DataError: there is no such set, or it cannot be used.
     """
-    scan = scan_data(spec, channels=channels, rule=rule, classes=classes, known=known, memory=memory, progress=progress)
+    scan = scan_data(spec, channels=channels, rule=rule, classes=classes, known=known, memory=memory, most=most, progress=progress)
     return scan.images(unreadable=unreadable)
 
 
@@ -99,6 +102,7 @@ def scan_data(
     classes: Sequence[str] | None = None,
     known: Container[bytes] = (),
     memory: int = MEMORY,
+    most: int | None = None,
     progress: Progress = silent,
 ) -> Scan:
     """All that is known of a data set's images when each was looked at, those that cannot be read included; arguments as of ``load_data``.
@@ -109,7 +113,17 @@ def scan_data(
     rule = rule or ImageRule(channels=channels)
     if spec in _DATA:
         return Scan.of_images(spec, _DATA[spec](rule.channels), rule, classes)
-    return scan_source(_source(spec), spec, rule=rule, classes=classes, known=known, memory=memory, progress=progress)
+    source = _source(spec) if most is None else sampled(_source(spec), most)
+    return scan_source(source, spec, rule=rule, classes=classes, known=known, memory=memory, progress=progress)
+
+
+def count_items(spec: str) -> int:
+    """How many items a data set lists, be they readable or not: none is looked at.
+
+    Raises:
+        DataError: there is no such set.
+    """
+    return len(_DATA[spec](3)) if spec in _DATA else len(_source(spec).items)
 
 
 def _source(spec: str) -> Source:

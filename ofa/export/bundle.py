@@ -26,7 +26,8 @@ from torch import nn
 from ofa.arch import Arch
 from ofa.blocks import PlacedBlock, assemble, build_empty
 from ofa.cost import costs
-from ofa.errors import ExportError, FileError, WeightsError
+from ofa.data import ImageRule
+from ofa.errors import DataError, ExportError, FileError, WeightsError
 from ofa.export.card import Card
 from ofa.export.onnx import OPSET, export, verify_outputs
 from ofa.families import lower, named_space, save_arch
@@ -53,6 +54,7 @@ class Bundle:
         arch: the network.
         card: what is known of it.
         class_names: one name a class, in the order of the logits.
+        rule: how an image becomes the pixels 0..255 that are scaled to 0..1 for it.
         mean, std: of each colour channel on the scale 0..1; an image x in 0..1 enters the network as (x - mean) / std.
     """
 
@@ -63,6 +65,7 @@ class Bundle:
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    rule: ImageRule
 
     @property
     def onnx_path(self) -> Path:
@@ -77,7 +80,7 @@ class Bundle:
     @property
     def metadata(self) -> dict[str, str]:
         """What the files of the network carry: arch, classes and normalization, as text."""
-        return _header(self.space, self.arch, self.class_names, self.mean, self.std)
+        return _header(self.space, self.arch, self.class_names, self.mean, self.std, self.rule)
 
     @property
     def input_shape(self) -> tuple[int, int, int, int]:
@@ -133,6 +136,7 @@ def write_bundle(
     generator: torch.Generator,
     dynamic_batch: bool = False,
     opset: int = OPSET,
+    rule: ImageRule | None = None,
 ) -> Bundle:
     """Write a bundle, all or nothing; a bundle that is already there is replaced, with its engines.
 
@@ -148,6 +152,7 @@ def write_bundle(
         generator: where the random input comes from by which ``network.onnx`` is checked against ``network``.
         dynamic_batch: whether ``network.onnx`` leaves the batch open; otherwise it takes one image.
         opset: version of its operators.
+        rule: how the images were read that the network knows; None cuts the middle square.
 
     Raises:
         WeightsError: ``network`` is not the network of ``arch``, or holds weights that are not finite.
@@ -163,7 +168,7 @@ def write_bundle(
     check_finite(tensors, f"the network of a bundle of {arch.space}")
     counted: dict[str, Any] = dict(costs(lowered))
     card = replace(card, **counted)
-    header = _header(space, arch, class_names, mean, std)
+    header = _header(space, arch, class_names, mean, std, rule or ImageRule(channels=len(mean)))
     with _replacing_bundle(Path(folder)) as temporary:
         bundle = _bundle(temporary, space, arch, card, header)
         save_arch(arch, space, temporary / _ARCH)
@@ -192,7 +197,7 @@ def load_bundle(folder: str | os.PathLike[str]) -> Bundle:
     try:
         bundle = _bundle(source, weights.space(), arch, card, header)
         written_for = Arch.from_json(json.loads(header["arch"]))
-    except (KeyError, TypeError, ValueError) as error:
+    except (DataError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(
             f"'{source / _WEIGHTS}' must carry the header of a bundle, but reading it met {type(error).__name__}: {error}; "
             "write the bundle again"
@@ -204,7 +209,9 @@ def load_bundle(folder: str | os.PathLike[str]) -> Bundle:
     return bundle
 
 
-def _header(space: Space, arch: Arch, class_names: Sequence[str], mean: Sequence[float], std: Sequence[float]) -> dict[str, str]:
+def _header(
+    space: Space, arch: Arch, class_names: Sequence[str], mean: Sequence[float], std: Sequence[float], rule: ImageRule
+) -> dict[str, str]:
     """What both files of the network carry, as text."""
     return {
         "kind": _KIND,
@@ -214,12 +221,15 @@ def _header(space: Space, arch: Arch, class_names: Sequence[str], mean: Sequence
         "class_names": json.dumps(list(class_names)),
         "mean": json.dumps(list(mean)),
         "std": json.dumps(list(std)),
+        "image_rule": str(rule),
     }
 
 
 def _bundle(folder: Path, space: Space, arch: Arch, card: Card, header: Mapping[str, str]) -> Bundle:
     class_names, mean, std = (tuple(json.loads(header[key])) for key in ("class_names", "mean", "std"))
-    return Bundle(folder=folder, space=space, arch=arch, card=card, class_names=class_names, mean=mean, std=std)
+    # Bundles of earlier versions do not say: their images were of one shape, or cut.
+    rule = ImageRule.from_text(header["image_rule"]) if "image_rule" in header else ImageRule(channels=len(mean))
+    return Bundle(folder=folder, space=space, arch=arch, card=card, class_names=class_names, mean=mean, std=std, rule=rule)
 
 
 def _skeleton(lowered: tuple[PlacedBlock, ...]) -> nn.Sequential:

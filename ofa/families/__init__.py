@@ -9,17 +9,15 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import replace
-from functools import lru_cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from ofa.arch import SPACE_KEY, Arch
-from ofa.blocks import PlacedBlock
 from ofa.errors import ArchError, SpaceError, nearest
 from ofa.families import mobilenet_v3, proxyless, resnet
-from ofa.families.deriving import derive
+from ofa.families.deriving import check_computes, derive
 from ofa.families.importing import import_space
+from ofa.families.lowering import lower
 from ofa.families.mobilenet_v3 import MobileNetV3Space
 from ofa.families.proxyless import ProxylessSpace
 from ofa.families.resnet import ResNetSpace
@@ -70,11 +68,9 @@ def get_space(text: str, num_classes: int | None = None) -> Space:
     if text in _SPACES:
         space = _SPACES[text]
     elif is_space_file(text):
-        space = Space.load(text)
-        check_name(space, f"'{text}'")
+        space = _checked(Space.load(text), text)
     elif _ATTRIBUTE.fullmatch(text):
-        space = import_space(text)
-        check_name(space, f"'{text}'")
+        space = _checked(import_space(text), text)
     else:
         raise SpaceError(
             f"'{text}' must be the name of a space, the path of a space file (.json) or module:attribute; {nearest(text, _SPACES)}"
@@ -163,18 +159,11 @@ def _check_carried(value: Any, space: Space, source: str) -> None:
         )
 
 
-@lru_cache(maxsize=4096)
-def lower(space: Space, arch: Arch) -> tuple[PlacedBlock, ...]:
-    """The placed blocks that ``arch`` is built of, from the image to the logits.
-
-    Raises:
-        ArchError: ``arch`` is not a point of ``space``.
-        SpaceError: the space does not say what its archs are built of, or its blocks do not fit each other.
-    """
-    space.check(arch)
-    placed = tuple(space.lower(arch))
-    _check_chain(space, arch, placed)
-    return placed
+def _checked(space: Space, text: str) -> Space:
+    """A space of one's own, if its networks compute and its name is its own."""
+    check_name(space, f"'{text}'")
+    check_computes(space)
+    return space
 
 
 def _with_classes(space: Space, num_classes: int | None) -> Space:
@@ -193,30 +182,3 @@ def check_name(space: Space, source: str) -> None:
             f"a space of one's own must have a name of its own, but {source} has other networks than {space.name} and is called so too; "
             "rename it"
         )
-
-
-def _check_chain(space: Space, arch: Arch, placed: tuple[PlacedBlock, ...]) -> None:
-    """Whether every block fits the one before, which for a class of one's own is not certain."""
-    wrong = next((each for each in placed if not isinstance(each, PlacedBlock)), None)
-    if wrong is not None or not placed:
-        raise _unfit(space, "a tuple of PlacedBlock", "got nothing" if wrong is None else f"got {type(wrong).__name__}")
-    first, last = placed[0], placed[-1]
-    ends = {
-        "begin with the image's channels": (first.block.in_channels, space.in_channels),
-        "begin with the arch's resolution": (first.input_size, arch.resolution),
-        "end with a logit a class": (last.block.out_channels, space.num_classes),
-        "be at places of different names": (len({each.name for each in placed}), len(placed)),
-    }
-    for rule, (found, wanted) in ends.items():
-        if found != wanted:
-            raise _unfit(space, f"blocks that {rule}", f"there are {found} where {wanted} must be")
-    for before, after in pairwise(placed):
-        given = (before.block.out_channels, before.block.output_size(before.input_size))
-        taken = (after.block.in_channels, after.input_size)
-        if given != taken:
-            sizes = [f"{channels} channels of {size} px" for channels, size in (given, taken)]
-            raise _unfit(space, "blocks that fit each other", f"{before.name} gives {sizes[0]} and {after.name} takes {sizes[1]}")
-
-
-def _unfit(space: Space, rule: str, found: str) -> SpaceError:
-    return SpaceError(f"what {space.name} is built of must be {rule}, but {found}; correct {type(space).__name__}.lower")

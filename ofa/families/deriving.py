@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from ofa.arch import Arch
 from ofa.blocks import assemble, build_empty
 from ofa.choices import Number, Stage
 from ofa.errors import SpaceError
+from ofa.families.lowering import lower
 from ofa.space import Space
 
 __all__ = ["check_computes", "derive"]
@@ -76,6 +78,7 @@ def _shortened(stage: Stage, depths: Sequence[Number], name: str) -> Stage:
     return replace(stage, depths=kept)
 
 
+@lru_cache(maxsize=64)
 def check_computes(space: Space) -> None:
     """See whether the smallest and the largest network compute images of the least and the greatest size, without weights and numbers.
 
@@ -88,7 +91,7 @@ def check_computes(space: Space) -> None:
 
 
 def _check_computes(space: Space, arch: Arch) -> None:
-    network = assemble({placed.name: build_empty(placed.block) for placed in space.lower(arch)}).eval()
+    network = assemble({placed.name: build_empty(placed.block) for placed in lower(space, arch)}).eval()
     x_BCHW = torch.empty(1, space.in_channels, arch.resolution, arch.resolution, device="meta")
     try:
         found = tuple(network(x_BCHW).shape)

@@ -18,7 +18,7 @@ def import_space(spec: str) -> Space:
         spec: ``module:attribute``; the attribute is a space, or a function without arguments that makes one.
 
     Raises:
-        SpaceError: it cannot be imported, or is no space.
+        SpaceError: it cannot be imported, is no space, or has fields that no file can carry.
     """
     module, _, attribute = spec.partition(":")
     try:
@@ -37,6 +37,13 @@ def import_space(spec: str) -> Space:
             f"'{spec}' must name a space, or a function without arguments that makes one, but is {type(space).__name__}; name another "
             "attribute"
         )
+    try:
+        hash(space)
+    except TypeError as error:
+        raise SpaceError(
+            f"the fields of a space must be tuples where they are many, but '{spec}' has a list: {error}; make tuples"
+        ) from error
+    space.to_json()  # what no file can carry is told now, and not after training
     return space
 
 

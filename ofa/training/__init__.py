@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from ofa.training.changes import DataChanges
-from ofa.training.checkpoint import Run, append_metrics, begin_run, continue_run, load_run, own_recipe, save_run, save_state
+from ofa.training.checkpoint import (
+    Run,
+    append_metrics,
+    begin_run,
+    continue_run,
+    extend_run,
+    has_ended,
+    load_run,
+    own_recipe,
+    save_run,
+    save_state,
+)
 from ofa.training.evaluation import check_classes, evaluate
 from ofa.training.guard import Setback
 from ofa.training.loop import train
@@ -34,7 +45,9 @@ __all__ = [
     "data_of_run",
     "demo_recipe",
     "evaluate",
+    "extend_run",
     "first_data",
+    "has_ended",
     "load_run",
     "own_recipe",
     "progressive_shrinking",

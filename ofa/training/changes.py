@@ -43,23 +43,31 @@ class DataChanges:
     def sentences(self) -> tuple[str, ...]:
         """What a person should know, a sentence each."""
         since = "the data has changed since the run began"
-        left_out = "are new and left out, because a run goes on with the images that it began with"
-        if self.left_out == 1:
-            left_out = "is new and left out, because a run goes on with the images that it began with"
-        said = {
-            "this run has no record of its data, as those of earlier versions and imported weights have none, so its parts are drawn by "
-            "its seed and nobody can tell whether images or classes changed since; a run that is trained anew has one": not self.recorded,
-            f"{since}: its classes are listed in another order, and are taken by name": self.reordered,
-            f"{since}: {_counted(self.added, 'new')}; each goes to a part by its own content": self.added,
-            f"{since}: {_counted(self.removed, 'gone')}": self.removed,
-            f"{since}: {_counted(self.relabelled, 'of another class now')}; each counts as what it is now": self.relabelled,
-            f"{since}: {_images(self.left_out)} {left_out}": self.left_out,
-            f"{_images(self.leaked)} of the test data {_is(self.leaked)} also among the images to train or to select on, which makes "
-            "accuracies on it too high; remove them from one of the two": self.leaked,
-            f"{_images(self.ambiguous)} {_is(self.ambiguous)} there under more than one class, of which at most one can be right; "
-            "correct the labels": self.ambiguous,
-        }
-        return tuple(sentence for sentence, holds in said.items() if holds)
+        said = (
+            (
+                not self.recorded,
+                "this run has no record of its data, as those of earlier versions and imported weights have none, so its parts are drawn "
+                "by its seed and nobody can tell whether images or classes changed since; a run that is trained anew has one",
+            ),
+            (self.reordered, f"{since}: its classes are listed in another order, and are taken by name"),
+            (self.added, f"{since}: {_counted(self.added, 'new')}; each goes to a part by its own content"),
+            (self.removed, f"{since}: {_counted(self.removed, 'gone')}"),
+            (self.relabelled, f"{since}: {_counted(self.relabelled, 'of another class now')}; each counts as what it is now"),
+            (
+                self.left_out,
+                f"{since}: {_are(self.left_out)} new and left out, because a run goes on with the images that it began with",
+            ),
+            (
+                self.leaked,
+                f"{_are(self.leaked, ' of the test data')} also among the images to train or to select on, which makes accuracies on it "
+                "too high; remove them from one of the two",
+            ),
+            (
+                self.ambiguous,
+                f"{_are(self.ambiguous)} there under more than one class, of which at most one can be right; correct the labels",
+            ),
+        )
+        return tuple(sentence for holds, sentence in said if holds)
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values, the sentences among them."""
@@ -67,14 +75,9 @@ class DataChanges:
 
 
 def _counted(counts: Mapping[str, int], what: str) -> str:
-    total = sum(counts.values())
     uses = ", ".join(f"{count:,} {_USES[part]}" for part, count in counts.items())
-    return f"{_images(total)} {_is(total)} {what} ({uses})"
+    return f"{_are(sum(counts.values()))} {what} ({uses})"
 
 
-def _images(count: int) -> str:
-    return f"{count:,} image" if count == 1 else f"{count:,} images"
-
-
-def _is(count: int) -> str:
-    return "is" if count == 1 else "are"
+def _are(count: int, of: str = "") -> str:
+    return f"1 image{of} is" if count == 1 else f"{count:,} images{of} are"

@@ -8,6 +8,7 @@ absent: a full disk or a killed process leaves the last good state.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable
 from contextlib import suppress
@@ -19,13 +20,14 @@ from ofa.families import space_names
 from ofa.files import replacing
 from ofa.progress import Progress, silent
 from ofa.supernet import Supernet
+from ofa.training.differences import changed_keys
 from ofa.training.evaluation import check_classes
 from ofa.training.metrics import EpochMetrics
 from ofa.training.places import anchored_recipe, as_in_run
 from ofa.training.recipe import SPACE, Recipe
 from ofa.training.record import RECORD, DataRecord
 from ofa.training.run_data import RunData, data_of_run
-from ofa.training.state import TrainingState
+from ofa.training.state import Totals, TrainingState
 from ofa.training.tables import build
 from ofa.weights import SPACE_KEY, Weights, read_weights, space_header, write_weights
 
@@ -38,7 +40,10 @@ __all__ = [
     "Run",
     "append_metrics",
     "begin_run",
+    "check_recipe",
     "continue_run",
+    "extend_run",
+    "has_ended",
     "load_run",
     "own_recipe",
     "save_run",
@@ -46,6 +51,8 @@ __all__ = [
 ]
 
 WEIGHTS, CONFIG, METRICS, CHECKPOINTS = "supernet.safetensors", "config.toml", "metrics.jsonl", "checkpoints"
+_TOLD = 5
+"""Keys that the sentence about another recipe names."""
 _KEPT = 2
 """States kept: the last, and the one before in case that one is damaged by what no renaming helps against."""
 
@@ -130,30 +137,32 @@ def continue_run(
 ) -> tuple[TrainingState | None, tuple[EpochMetrics, ...]]:
     """The last state of a run and the metrics up to it, for a run that goes on; None if it has no state yet.
 
-    Metrics that are later than the state are dropped from the file, because those epochs are trained again.
+    Metrics that are later than the state are dropped from the file, because those epochs are trained again, and so is the line of an
+    epoch that the state ends with, because that is evaluated again.
 
     Args:
         folder: of the run.
-        recipe: which must be the run's own.
-        write: whether to drop those lines; of several processes only one must.
+        recipe: which must be the run's own, but for the keys of ``ofa.training.differences.IMMATERIAL``; the run keeps it from here on.
+        write: whether to write the recipe and drop those lines; of several processes only one must.
 
     Raises:
         FileError: a file is missing or damaged.
         WeightsError: the state is of another space, or damaged.
-        RecipeError: the run was made by another recipe.
+        RecipeError: the run was made by another recipe; the sentence names the keys.
     """
     place = Path(folder)
     if not (place / CONFIG).is_file():
         raise FileError(f"a run that goes on must have {CONFIG}, but '{folder}' has none; begin one without --resume")
-    if own_recipe(folder, recipe) != Recipe.load(place / CONFIG, imports=False):
-        raise RecipeError(
-            f"a run must go on with the recipe that it began with, but '{place / CONFIG}' is another; resume it without --set"
-        )
+    check_recipe(folder, recipe)
+    recipe = own_recipe(folder, recipe)
+    if write:
+        _write_recipe(folder, recipe)
     states = _states(folder)
     if not states:
         return None, ()
     state = _read_state(states[-1], recipe)
-    done = tuple(epoch for epoch in _read_metrics(place / METRICS) if epoch.step <= state.step)
+    until = state.step - 1 if "pending" in state.values else state.step
+    done = tuple(epoch for epoch in _read_metrics(place / METRICS) if epoch.step <= until)
     if write:
         _write_metrics(folder, done)
     return state, done
@@ -178,6 +187,51 @@ def _forget(path: Path) -> None:
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise FileError(f"'{path}' of an earlier run must be a file that can be removed, but {reason}; choose another folder") from error
+
+
+def check_recipe(folder: str | os.PathLike[str], recipe: Recipe) -> None:
+    """Whether a run can go on with a recipe.
+
+    Raises:
+        RecipeError: keys differ that change what the run comes to; the sentence names them with both values.
+    """
+    path = Path(folder) / CONFIG
+    changes = changed_keys(Recipe.load(path, imports=False), own_recipe(folder, recipe))
+    if changes:
+        told = [f"{key} {before} -> {now}" for key, before, now in changes[:_TOLD]] + ["..."] * (len(changes) > _TOLD)
+        raise RecipeError(
+            f"a run must go on with the recipe that it began with, but the new one differs from '{path}' in {', '.join(told)}; "
+            f"go on without the change by 'ofa train --resume {folder}', or train into another folder"
+        )
+
+
+def has_ended(folder: str | os.PathLike[str]) -> bool:
+    """Whether a run has its weights and no states: an extension that goes on has both, the weights of the end before."""
+    return (Path(folder) / WEIGHTS).is_file() and not _states(folder)
+
+
+def extend_run(folder: str | os.PathLike[str], recipe: Recipe) -> None:
+    """Make a run that has ended one that goes on; ``continue_run`` then gives its state.
+
+    Its weights stay until the added phase has ended.
+
+    Args:
+        folder: of the run.
+        recipe: the run's, with phases added (``ofa.training.differences.extended``).
+
+    Raises:
+        FileError, WeightsError: the run cannot be read, or written.
+    """
+    run = load_run(folder)
+    if not run.metrics or not run.metrics[-1].step:
+        raise FileError(f"a run must know its steps to go on, but the last line of '{Path(folder) / METRICS}' has none; train it anew")
+    factor = run.metrics[-1].rate_factor
+    tensors = {f"store.{name}": tensor for name, tensor in run.supernet.state_dict().items()}
+    # Each setback halved the rate.
+    values = {"rate_factor": factor, "setbacks": round(-math.log2(factor)), "totals": asdict(Totals())}
+    # The recipe goes last: with the state alone, the run still stands at its end.
+    save_state(folder, recipe, TrainingState(run.metrics[-1].step, tensors, values))
+    _write_recipe(folder, recipe)
 
 
 def _make_folder(folder: Path) -> None:

@@ -1,31 +1,48 @@
-"""What a run will cost, from a few of its steps."""
+"""What a run will cost, from a few of its steps.
+
+Where whole steps would take minutes, as at 224 px on a CPU, steps of fewer images are timed in the seconds that there are, and what a step
+takes is taken to grow with its multiply-accumulates.
+"""
 
 from __future__ import annotations
 
+import math
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from ofa.data import BatchPlan, Images, default_workers, measure_loader
-from ofa.errors import RecipeError
+from ofa.arch import Arch
+from ofa.cost import macs
+from ofa.data import BatchPlan, Images, default_workers, make_batch, measure_loader
+from ofa.families import lower
+from ofa.space import Space
 from ofa.supernet import Supernet
 from ofa.training.distributed import ALONE, World
 from ofa.training.evaluation import device_of
 from ofa.training.phase import Phase
 from ofa.training.recipe import Recipe
-from ofa.training.sampling import Repeated, make_sampler
+from ofa.training.sampling import Repeated, Sampler, make_sampler
 from ofa.training.trainer import Trainer
 
-__all__ = ["PhaseEstimate", "estimate_phases", "loader_rate", "peak_memory"]
+__all__ = ["PhaseEstimate", "estimate_phases", "expected_memory", "loader_rate", "peak_memory"]
 
 _UNTIMED = {"cpu": 2, "cuda": 10}
 """Steps before the timed ones, in which memory is fetched and kernels are chosen (on a GPU also loaded)."""
 _DRAWS_ON_GPU = 3
 """There a block takes longer the first two times, so all are met that often in the untimed steps."""
+_FEWEST = 4
+"""Images of each process in a step that is timed at least: fewer are mostly calls, and not computation."""
+_DRAWS = 64
+"""Steps whose multiply-accumulates are counted for the mean of a phase."""
+_LOADER_BATCH, _LOADER_SECONDS = 16, 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +52,11 @@ class PhaseEstimate:
     Attributes:
         phase: the phase.
         steps: of the phase.
-        step_ms: mean of the timed steps, in ms.
+        step_ms: of a step, in ms: the mean of the timed ones, or extrapolated from them.
         images_per_s: training images a second.
         duration_s: expected wall-clock seconds.
+        timed_images: of each step that was timed; with fewer than a batch the time is extrapolated by multiply-accumulates. 0 if none was
+            timed in this phase, but in earlier ones.
     """
 
     phase: Phase
@@ -45,55 +64,169 @@ class PhaseEstimate:
     step_ms: float
     images_per_s: float
     duration_s: float
+    timed_images: int
 
 
-def estimate_phases(supernet: Supernet, recipe: Recipe, data: Images, *, steps: int = 6, world: World = ALONE) -> Iterator[PhaseEstimate]:
+def estimate_phases(
+    supernet: Supernet,
+    recipe: Recipe,
+    data: Images,
+    *,
+    images: int | None = None,
+    steps: int = 6,
+    world: World = ALONE,
+    seconds: float = 12.0,
+) -> Iterator[PhaseEstimate]:
     """Take a few steps of every phase, on weights that are thrown away.
 
     Args:
         supernet: an untrained one; it is trained on, so do not use it afterwards.
         recipe: the run.
-        data: its training images.
-        steps: how many to time.
+        data: its training images, or a part of them.
+        images: how many there are; None where ``data`` is all.
+        steps: how many to time at most.
         world: the processes that train together.
+        seconds: for all phases together, about. On a CPU steps of fewer images, and fewer steps, are timed where it is not enough; a GPU
+            takes all steps.
 
     Yields:
         one estimate a phase.
     """
     supernet.train().synchronize(world.size > 1)
-    for phase in recipe.phases:
-        yield _estimate(supernet, recipe, phase, data, steps, world)
+    timer = _Timer(supernet, recipe, data, images or len(data), steps, world)
+    for number, phase in enumerate(recipe.phases):
+        yield timer.estimate(phase, (seconds - timer.spent_s) / (len(recipe.phases) - number))
 
 
-def _estimate(supernet: Supernet, recipe: Recipe, phase: Phase, data: Images, steps: int, world: World) -> PhaseEstimate:
-    # Alone, the phase begins from the largest network. Its epoch never ends here, so nothing else of the recipe matters.
-    phase_alone, sampler = replace(phase, reorder_channels=False), None
-    if device_of(supernet).type == "cuda":
-        resolutions = phase.restrict(supernet.space).resolutions
-        phase_alone = replace(phase_alone, resolutions=resolutions[len(resolutions) // 2 :][:1])
-        sampler = Repeated(make_sampler(phase.sampling, supernet.space, coupled_genes=phase.coupled), _DRAWS_ON_GPU)
-    told: list[tuple[int, float]] = []
-    alone = replace(recipe, phases=(phase_alone,))
-    trainer = Trainer(supernet, alone, data, world, lambda done, *_: told.append((done, time.perf_counter())), own_sampler=sampler)
-    available = trainer.schedule.steps_per_epoch
-    if available < 3:
-        raise RecipeError(
-            f"an epoch must have at least 3 steps to be timed, but {phase.name} has {available} of {recipe.batch_size} images; lower "
-            "batch_size"
+class _Timer:
+    """Times phases one after the other, and learns from each how many images the next can afford."""
+
+    def __init__(self, supernet: Supernet, recipe: Recipe, data: Images, images: int, steps: int, world: World) -> None:
+        self._supernet, self._recipe, self._data, self._steps, self._world = supernet, recipe, data, steps, world
+        self._device = device_of(supernet).type
+        self._batch = min(recipe.batch_size, len(data))
+        self._steps_per_epoch = max(1, images // recipe.batch_size)
+        self._timed_s = self._timed_macs = 0.0
+        self.spent_s = 0.0
+
+    def estimate(self, phase: Phase, seconds: float) -> PhaseEstimate:
+        """What a phase will cost, in about so many seconds."""
+        images, untimed, timed = self._batch, _UNTIMED[self._device], self._steps
+        expected = _expected_macs(phase, self._supernet.space)
+        if self._device == "cpu":
+            images, untimed, timed = self._affordable(phase, expected, seconds)
+        if timed:
+            step_s, done = self._time(phase, images, untimed, timed, seconds)
+            if images < self._batch:
+                step_s *= expected * self._batch / done
+        else:
+            step_s, images = self._speed * expected * self._batch, 0
+        steps = phase.epochs * self._steps_per_epoch
+        return PhaseEstimate(
+            phase=phase,
+            steps=steps,
+            step_ms=1e3 * step_s,
+            images_per_s=self._batch / step_s,
+            duration_s=steps * step_s,
+            timed_images=images,
         )
-    untimed = min(_UNTIMED[trainer.device.type], available - 1)
-    # A step is known to be done only when progress is told, so time is taken from one telling to another.
-    trainer.steps_between_readings = untimed
-    trainer.epoch(until=min(untimed + steps, available))
-    (first, since), (last, until) = next(each for each in told if each[0] >= untimed), told[-1]
-    step_s = (until - since) / (last - first)
-    return PhaseEstimate(
-        phase=phase,
-        steps=trainer.schedule.total,
-        step_ms=1e3 * step_s,
-        images_per_s=min(recipe.batch_size, len(data)) / step_s,
-        duration_s=trainer.schedule.total * step_s,
-    )
+
+    @property
+    def _speed(self) -> float:
+        """Seconds a multiply-accumulate, of the steps so far."""
+        return self._timed_s / self._timed_macs
+
+    def _affordable(self, phase: Phase, expected: float, seconds: float) -> tuple[int, int, int]:
+        """Images of a step, and how many steps are made before the timed ones and are timed, the same on every process."""
+        fewest = min(self._batch, _FEWEST * self._world.size)
+        if not self._timed_macs:
+            begun = self.spent_s
+            # However long it takes: a first step says nothing of the second, because much is made ready in it.
+            self._time(phase, fewest, 1, 1, math.inf)
+            seconds -= self.spent_s - begun
+        if seconds < self._speed * expected * fewest:
+            return fewest, 0, 0
+        images = int(seconds / (self._speed * expected * (1 + 2))) // self._world.size * self._world.size
+        images = min(self._batch, max(fewest, images))
+        untimed = _UNTIMED["cpu"] if images == self._batch else 1
+        timed = math.floor(seconds / (self._speed * expected * images)) - untimed
+        return images, untimed, min(self._steps, max(1, timed))
+
+    def _time(self, phase: Phase, images: int, untimed: int, timed: int, seconds: float) -> tuple[float, float]:
+        """Seconds and multiply-accumulates of a mean step; on a CPU no second timed one is begun after so many ``seconds``."""
+        begun = time.perf_counter()
+        noted = _Noted(self._sampler(phase))
+        trainer, told = self._trainer(phase, images, noted)
+        # A step is known to be done only when progress is told, so time is taken from one telling to another.
+        trainer.steps_between_readings = 1 if self._device == "cpu" else untimed
+        trainer.stop = lambda: self._device == "cpu" and trainer.step > untimed and time.perf_counter() - begun > seconds
+        while trainer.step < untimed + timed and not trainer.stopped:
+            trainer.epoch(until=untimed + timed)
+        (first, since), (last, until) = next(each for each in told if each[0] >= untimed), told[-1]
+        done = [images * _macs_of(phase, space, archs, self._supernet.space) for space, archs in noted.drawn[first:last]]
+        took = torch.tensor([until - since, time.perf_counter() - begun], dtype=torch.float64)
+        self._world.average_(took)
+        self._timed_s += float(took[0])
+        self._timed_macs += sum(done)
+        self.spent_s += float(took[1])
+        return float(took[0]) / len(done), sum(done) / len(done)
+
+    def _sampler(self, phase: Phase) -> Sampler:
+        sampler = make_sampler(phase.sampling, self._supernet.space, coupled_genes=phase.coupled)
+        return Repeated(sampler, _DRAWS_ON_GPU) if self._device == "cuda" else sampler
+
+    def _trainer(self, phase: Phase, images: int, sampler: Sampler) -> tuple[Trainer, list[tuple[int, float]]]:
+        """What makes the steps, and the list that it tells them to."""
+        # Alone, the phase begins from the largest network. At so low a rate nothing can go wrong, whatever the batch.
+        alone = replace(phase, reorder_channels=False, epochs=10**6, warmup_epochs=0.0, learning_rate=1e-9)
+        if self._device == "cuda":
+            resolutions = phase.restrict(self._supernet.space).resolutions
+            alone = replace(alone, resolutions=resolutions[len(resolutions) // 2 :][:1])
+        recipe = replace(self._recipe, phases=(alone,), batch_size=images)
+        told: list[tuple[int, float]] = []
+        tell = lambda done, *_: told.append((done, time.perf_counter()))  # noqa: E731
+        return Trainer(self._supernet, recipe, self._data, self._world, tell, own_sampler=sampler), told
+
+
+class _Noted:
+    """Draws as another sampler does, and notes what it drew."""
+
+    def __init__(self, sampler: Sampler) -> None:
+        self._sampler = sampler
+        self.drawn: list[tuple[Space, tuple[Arch, ...]]] = []
+
+    def draw(self, space: Space, count: int, rng: np.random.Generator) -> tuple[Arch, ...]:
+        archs = self._sampler.draw(space, count, rng)
+        self.drawn.append((space, archs))
+        return archs
+
+    def observe(self, archs: Sequence[Arch], losses: Sequence[float]) -> None:
+        self._sampler.observe(archs, losses)
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        return self._sampler.state()
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        self._sampler.restore(state)
+
+
+def _expected_macs(phase: Phase, whole: Space) -> float:
+    """Multiply-accumulates of a step of a phase for each of its images: the mean over random steps."""
+    space, rng = phase.restrict(whole), np.random.default_rng(0)
+    sampler = make_sampler(phase.sampling, whole, coupled_genes=phase.coupled)
+    count = phase.subnets_per_step - 2 * phase.sandwich
+    total = 0.0
+    for number in range(_DRAWS):
+        cut = space.restrict(resolution=(space.resolutions[number % len(space.resolutions)],))
+        total += _macs_of(phase, cut, sampler.draw(cut, count, rng), whole)
+    return total / _DRAWS
+
+
+def _macs_of(phase: Phase, space: Space, archs: Sequence[Arch], whole: Space) -> float:
+    """Of a step for each of its images, forward alone: what goes backward is twice that, but for a teacher, which does not."""
+    ends = (space.largest(), space.smallest()) if phase.sandwich else ()
+    total = float(sum(macs(lower(whole, arch)) for arch in (*ends, *archs)))
+    return total + (macs(lower(whole, whole.largest(space.resolutions[0]))) / 3 if phase.needs_copy else 0.0)
 
 
 def peak_memory(device: torch.device) -> int:
@@ -104,10 +237,51 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kilo
 
 
-def loader_rate(recipe: Recipe, data: Images, world: World = ALONE, *, batches: int = 20) -> float:
-    """Training images a second that the loader makes when no step waits for it: to be well above the steps' own rate."""
+def expected_memory(supernet: Supernet, recipe: Recipe, data: Images, *, timed_images: int, world: World = ALONE) -> int:
+    """The most bytes that a process will hold, from what it held in steps of fewer images and what the largest network keeps of each.
+
+    Args:
+        supernet: that was trained on.
+        recipe: the run.
+        data: its training images.
+        timed_images: most images of a step so far.
+        world: the processes that train together.
+    """
+    missing = (min(recipe.batch_size, len(data)) - timed_images) // world.size
+    if missing <= 0:
+        return peak_memory(world.device)
+    resolution = max(max(phase.restrict(supernet.space).resolutions) for phase in recipe.phases)
+    index = torch.arange(3) % len(data)
+    x_BCHW, _ = make_batch(data, index, resolution=resolution, device=world.device)
+    network = supernet.subnet(supernet.space.largest(resolution))
+    return peak_memory(world.device) + missing * (_kept_bytes(network, x_BCHW) - _kept_bytes(network, x_BCHW[:2]))
+
+
+def _kept_bytes(network: nn.Module, x_BCHW: Tensor) -> int:
+    """Bytes that autograd keeps for the way back through a network."""
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        network(x_BCHW)
+    return sum(kept.values())
+
+
+def loader_rate(recipe: Recipe, data: Images, world: World = ALONE, *, batches: int = 80, seconds: float = _LOADER_SECONDS) -> float:
+    """Training images a second that the loader makes when no step waits for it: to be well above the steps' own rate.
+
+    Args:
+        recipe: the run.
+        data: its training images.
+        world: the processes that train together.
+        batches: that are made at most, each of 16 images at most.
+        seconds: after which no further batch is begun.
+    """
     resolution = recipe.get_space(data.num_classes).resolutions[-1]
-    index = torch.arange(min(recipe.batch_size, len(data)))
+    index = torch.arange(min(recipe.batch_size, len(data), _LOADER_BATCH * world.size))
     plans = [BatchPlan(world.share((index + number * len(index)) % len(data)), resolution, number) for number in range(batches)]
     workers = default_workers(data) if recipe.workers is None else recipe.workers
-    return measure_loader(data, plans, augmentation=recipe.augmentation, device=world.device, workers=workers)
+    return measure_loader(data, plans, augmentation=recipe.augmentation, device=world.device, workers=workers, seconds=seconds)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-__all__ = ["Guard", "Setback"]
+from ofa.errors import RecipeError
+
+__all__ = ["Guard", "Setback", "too_many_setbacks"]
 
 _MEMORY = 0.95
 """Share of the smoothed values that each step keeps: what counts is the mean of some twenty steps, not one hard batch."""
@@ -31,6 +33,14 @@ class Setback:
     back_to: int
     reason: str
     rate_factor: float
+
+
+def too_many_setbacks(most: int, reason: str, phase: str, epoch: int, learning_rate: float) -> RecipeError:
+    """The error of a training that went wrong more than ``most`` times; the last time in this phase, epoch and at this rate."""
+    return RecipeError(
+        f"training must not go wrong more than {most} times, but {reason} in phase {phase}, epoch {epoch}, at learning rate "
+        f"{learning_rate:.3g}; lower phases.{phase}.learning_rate or lengthen its warmup_epochs"
+    )
 
 
 @dataclass(eq=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -13,6 +13,7 @@ from ofa.data import Images
 from ofa.errors import DataError
 from ofa.families import space_argument
 from ofa.progress import Progress, silent
+from ofa.space import Space
 from ofa.supernet import Supernet
 from ofa.training.distributed import ALONE, World
 from ofa.training.evaluation import check_classes, evaluate
@@ -23,7 +24,7 @@ from ofa.training.sampling import Sampler
 from ofa.training.state import TrainingState
 from ofa.training.trainer import Trainer
 
-__all__ = ["reference_archs", "train"]
+__all__ = ["reference_archs", "train", "trained_resolutions"]
 
 
 def train(
@@ -39,6 +40,7 @@ def train(
     on_state: Callable[[TrainingState], None] | None = None,
     on_setback: Callable[[Setback], None] | None = None,
     sampler: Sampler | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> list[EpochMetrics]:
     """Train ``supernet`` in place by the phases of ``recipe``, each from the weights that the one before left.
 
@@ -58,9 +60,11 @@ def train(
         on_state: given the state after every ``checkpoint_steps`` steps and every epoch, to be kept by whoever may resume.
         on_setback: told when training went wrong and goes back.
         sampler: draws the subnets in place of what the phases say.
+        stop: asked after every step, or every ten on a GPU, and during an evaluation. Once it says yes, ``on_state`` is given the state
+            and training returns as it stands; a run that goes on from there ends as one that was not stopped.
 
     Returns:
-        The metrics of every epoch that was trained here.
+        The metrics of every epoch that ended, and was evaluated where it is to be, in this call.
 
     Raises:
         DataError: the data has another number of classes or of channels than the supernet.
@@ -72,34 +76,41 @@ def train(
     was_training = supernet.training
     supernet.train().synchronize(world.size > 1)
     trainer = Trainer(supernet, recipe, data, world, progress, on_state, on_setback, sampler)
-    metrics = []
+    if stop is not None:
+        trainer.stop = stop
+    metrics: list[EpochMetrics] = []
     try:
         if state is not None:
             trainer.restore(state)
-        while not trainer.finished:
-            epoch = trainer.epoch()
+        while not trainer.stopped and (trainer.pending is not None or not trainer.finished):
+            epoch = trainer.pending or trainer.epoch()
+            if epoch is not None and selection is not None and world.is_first and _is_due(epoch, recipe.evaluate_every):
+                epoch = _evaluated(trainer, epoch, data, selection)
             if epoch is None:
                 continue
-            if selection is not None and world.is_first and _is_due(epoch, recipe.evaluate_every):
-                epoch = _evaluated(trainer, epoch, data, selection)
             metrics.append(epoch)
             if on_metrics is not None:
                 on_metrics(epoch)
+            trainer.pending = None
     finally:
         supernet.train(was_training).synchronize(False)
     return metrics
 
 
-def reference_archs(supernet: Supernet) -> dict[str, Arch]:
-    """The smallest, a middle and the largest network of a space, each at the resolution that goes with its size."""
-    space = supernet.space
+def trained_resolutions(recipe: Recipe, space: Space) -> tuple[int, ...]:
+    """The sides of the input, in pixels, that a phase of the recipe draws from; the smallest first."""
+    return tuple(sorted({resolution for phase in recipe.phases for resolution in phase.restrict(space).resolutions}))
+
+
+def reference_archs(space: Space, resolutions: Sequence[int]) -> dict[str, Arch]:
+    """The smallest, a middle and the largest network of a space, each at the resolution of ``resolutions`` that goes with its size."""
     middle = {gene.name: (len(gene.values) - 1) // 2 for stage in space.stages for gene in stage.genes}
     middle |= {gene.name: (len(gene.values) - 1) // 2 for gene in space.network}
     depth = (min(len(stage.depths) for stage in space.stages) - 1) // 2
     return {
-        "smallest": space.smallest(),
-        "middle": space.uniform(resolution=(len(space.resolutions) - 1) // 2, depth=depth, genes=middle),
-        "largest": space.largest(),
+        "smallest": space.smallest(resolutions[0]),
+        "middle": space.uniform(resolution=space.resolutions.index(resolutions[(len(resolutions) - 1) // 2]), depth=depth, genes=middle),
+        "largest": space.largest(resolutions[-1]),
     }
 
 
@@ -107,12 +118,17 @@ def _is_due(epoch: EpochMetrics, every: int) -> bool:
     return epoch.epoch == epoch.epochs or (every > 0 and epoch.epoch % every == 0)
 
 
-def _evaluated(trainer: Trainer, epoch: EpochMetrics, data: Images, selection: Images) -> EpochMetrics:
-    """The epoch's metrics with the accuracies of three networks of the space."""
+def _evaluated(trainer: Trainer, epoch: EpochMetrics, data: Images, selection: Images) -> EpochMetrics | None:
+    """The epoch's metrics with the accuracies of three networks of the space; None if training is to stop."""
     few = selection.subset(torch.arange(min(len(selection), trainer.recipe.evaluation_images)))
-    accuracies = {}
+    archs = reference_archs(trainer.supernet.space, trained_resolutions(trainer.recipe, trainer.supernet.space))
+    accuracies: dict[str, float] = {}
     with trainer.averaged():
-        for name, arch in reference_archs(trainer.supernet).items():
+        for name, arch in archs.items():
+            if trainer.stops_here():
+                return None
+            words = f"evaluating the {name} network, {len(accuracies) + 1} of {len(archs)}"
+            trainer.progress(trainer.step, trainer.schedule.total, words)
             network = trainer.supernet.extract(arch)
             calibrate(network, data, resolution=arch.resolution)
             accuracies[name] = evaluate(network, few, resolution=arch.resolution)

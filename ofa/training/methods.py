@@ -88,7 +88,23 @@ def compound(
     far fewer epochs: the largest network is the teacher, as in progressive shrinking, and one phase of two steps follows.
     Search the coupled networks only: the others of the space are not trained.
 
-    Args and errors as of ``progressive_shrinking``.
+    Args:
+        space: what the supernet contains.
+        epochs: of all phases together, divided among them as in the paper, with at least one each.
+        learning_rate: of the first phase.
+        shrinking_learning_rate: of each later phase.
+        subnets_per_step: in the phases after the first.
+        distillation_weight: of the teacher's soft targets, beside the labels' weight of 1.
+        warmup_epochs: of the first phase.
+        resolutions: sides of the input in pixels; empty for all of the space.
+        sampling: how each step's subnets are chosen.
+        sandwich: whether the largest and the smallest network of a phase are among the subnets of each step, which then are at
+            least three.
+        teacher: ``copy`` is the largest network as the first phase left it, ``in-place`` the largest network as it answers in the same
+            step; it needs ``sandwich``.
+
+    Raises:
+        RecipeError: fewer epochs than phases.
     """
     depth, width = (_kinds(space)[kind] for kind in ("depth", "width"))
     opened = {**depth, **width}

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-__all__ = ["EpochMetrics"]
+__all__ = ["EpochMetrics", "chance_cross_entropy"]
+
+
+def chance_cross_entropy(num_classes: int) -> float:
+    """The cross entropy, in nats, of a network that holds all classes equally likely: the logarithm of their number."""
+    return math.log(num_classes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,13 +21,15 @@ class EpochMetrics:
         phase: name of the phase.
         epoch: counted from 1 within the phase.
         epochs: of the phase.
-        loss: mean over all steps and subnets.
+        loss: what was minimized, with smoothed labels and soft targets where there are such; the mean over all steps and subnets.
         accuracy: share (0..1) of training images, augmented, that the sampled subnets got right in training mode.
         learning_rate: of the epoch's last step.
         images_per_s: training images a second, however many subnets saw each.
         duration_s: wall-clock seconds, without those of the evaluation.
         step: steps of the run so far.
         waiting_s: seconds of ``duration_s`` in which a step waited for its batch.
+        cross_entropy: between the subnets' answers and the labels of the training images alone, in nats; the mean over all steps and
+            subnets. ``chance_cross_entropy`` is that of guessing. None in files of versions that did not write it.
         rate_factor: what the recipe's learning rates are multiplied by; below 1 after a setback.
         smallest_accuracy, middle_accuracy, largest_accuracy: share (0..1) of the selection images that these networks of the
             space, calibrated, get right; None if they were not evaluated after this epoch.
@@ -37,6 +45,7 @@ class EpochMetrics:
     duration_s: float
     step: int = 0
     waiting_s: float = 0.0
+    cross_entropy: float | None = None
     rate_factor: float = 1.0
     smallest_accuracy: float | None = None
     middle_accuracy: float | None = None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
-__all__ = ["sgd"]
+__all__ = ["momenta", "restore_momenta", "sgd"]
 
 
 def sgd(groups: Sequence[dict[str, Any]], *, learning_rate: float, momentum: float) -> torch.optim.SGD:
@@ -19,6 +20,19 @@ def sgd(groups: Sequence[dict[str, Any]], *, learning_rate: float, momentum: flo
         momentum: 0..1; Nesterov's, unless it is 0.
     """
     return torch.optim.SGD(groups, lr=learning_rate, momentum=momentum, nesterov=momentum > 0, fused=has_fused_kernel(groups))
+
+
+def momenta(optimizer: torch.optim.SGD, parameters: Iterable[nn.Parameter]) -> dict[str, Tensor]:
+    """The momentum of each parameter that has one, by the parameter's number; the optimizer's own tensors."""
+    found = ((str(number), optimizer.state[parameter].get("momentum_buffer")) for number, parameter in enumerate(parameters))
+    return {number: momentum for number, momentum in found if momentum is not None}
+
+
+def restore_momenta(optimizer: torch.optim.SGD, parameters: Iterable[nn.Parameter], saved: Mapping[str, Tensor]) -> None:
+    """Give the parameters copies of what ``momenta`` gave."""
+    for number, parameter in enumerate(parameters):
+        if str(number) in saved:
+            optimizer.state[parameter]["momentum_buffer"] = saved[str(number)].to(parameter.device, copy=True)
 
 
 def has_fused_kernel(groups: Sequence[dict[str, Any]]) -> bool:

@@ -39,6 +39,8 @@ class Phase:
         divergence: between the teacher and a subnet: ``kl`` (Kullback-Leibler) or ``alpha`` (adaptive, AlphaNet).
         dropout: whose classifier drops inputs: that of ``all`` subnets, or of the ``largest`` network alone.
         warmup_epochs: epochs, or part of one, in which the learning rate rises linearly from zero.
+        restart: whether the phase begins as the first one of a run would: a cosine over the whole run ends before it and starts again
+            here, and a teacher's copy is taken anew. ``ofa train --resume RUN --epochs N`` adds such a phase.
 
     Raises:
         RecipeError: an impossible value.
@@ -59,6 +61,7 @@ class Phase:
     divergence: Divergence = "kl"
     dropout: Literal["all", "largest"] = "all"
     warmup_epochs: float = 0.0
+    restart: bool = False
 
     def __post_init__(self) -> None:
         where = f"phases.{self.name}"

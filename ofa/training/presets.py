@@ -9,7 +9,7 @@ from pathlib import Path
 from ofa.errors import FileError, nearest
 from ofa.training.recipe import Recipe
 
-__all__ = ["demo_recipe", "load_recipe", "preset_names", "preset_text"]
+__all__ = ["demo_recipe", "load_recipe", "preset_about", "preset_names", "preset_text"]
 
 
 def preset_names() -> tuple[str, ...]:
@@ -30,6 +30,20 @@ def preset_text(name: str) -> str:
     return files("ofa.training.recipes").joinpath(f"{name}.toml").read_text(encoding="utf-8")
 
 
+def preset_about(name: str) -> str:
+    """The sentence that a recipe which comes with the project begins with.
+
+    Raises:
+        FileError: no recipe has this name.
+    """
+    comment = []
+    for line in preset_text(name).splitlines():
+        if not line.startswith("# ") or line.startswith("#   "):  # an example
+            break
+        comment.append(line.removeprefix("# "))
+    return " ".join(comment)
+
+
 def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe from a file, or one that comes with the project by its name.
 
@@ -41,6 +55,11 @@ def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
         FileError: there is neither such a file nor such a name.
         RecipeError: it is no recipe.
     """
+    if Path(source).is_dir():
+        raise FileError(
+            f"a recipe must be a TOML file or the name of one, but '{source}' is a folder; if it is a run, add --resume to go on with it, "
+            f"or begin another by '{Path(source) / 'config.toml'}'"
+        )
     if Path(source).exists() or source.endswith(".toml"):
         return Recipe.load(source, overrides)
     if source not in preset_names():

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from ofa.data import Augmentation, ImageRule, Images, Splits, load_data, split
+from ofa.data.rule import Fit
 from ofa.errors import FileError, OfaError, RecipeError
 from ofa.families import get_space, is_space_file, space_names
 from ofa.progress import Progress, silent
@@ -43,11 +44,13 @@ class Recipe:
         data: the images: the name of a data set, a Parquet file, a folder, or ``module:attribute`` (see ``ofa.data.load_data``).
         phases: one after the other, each from the weights that the one before left.
         test_data: further images like ``data`` to test on; empty cuts the test part from ``data``.
+        fit: how an image becomes square: ``crop`` takes the middle square, ``stretch`` resizes both sides independently.
         unreadable: what happens to images that cannot be read: ``refuse`` the data, or ``skip`` and name them.
-        workers: processes that decode images; None decides by the data.
+        workers: processes that decode images; left out, the data decides.
         batch_size: images a step.
         cosine: what the learning rate falls to zero over: each ``phase`` by itself, or the whole ``run``. Then a phase's own rate is
-            multiplied by how far the run's cosine has fallen, and phases of one rate follow each other without a jump.
+            multiplied by how far the run's cosine has fallen, and phases of one rate follow each other without a jump; a phase with
+            ``restart`` begins another one.
         momentum: of SGD with Nesterov's step.
         weight_decay: of convolution and linear weights.
         label_smoothing: share of a label that is spread over all classes.
@@ -58,7 +61,8 @@ class Recipe:
             then on, which saves launching its kernels one by one. Blocks of one's own that wait for the GPU within their forward cannot be
             recorded.
         clip_norm: largest norm of a step's gradient; longer ones are scaled down. 0 is no limit.
-        weight_averaging: decay a step of the weights' moving average, which each phase ends with; 0 averages nothing.
+        weight_averaging: decay a step of the weights' moving average, which each phase ends with (0.9999 looks back over some 10,000
+            steps); 0 averages nothing.
         checkpoint_steps: steps from one state that can be returned to, to the next; the end of each epoch is always one.
         evaluate_every: epochs from one evaluation to the next; 0 is only at the end of each phase.
         evaluation_images: how many images of the selection part those evaluations take at most.
@@ -84,6 +88,7 @@ class Recipe:
     clip_norm: float = 0.0
     weight_averaging: float = 0.0
     test_data: str = ""
+    fit: Fit = "crop"
     unreadable: Literal["refuse", "skip"] = "refuse"
     workers: int | None = None
     checkpoint_steps: int = 1000
@@ -101,8 +106,10 @@ class Recipe:
             check_range(name, getattr(self, name), 1)
         if self.workers is not None:
             check_range("workers", self.workers, 0)
-        for name in ("momentum", "label_smoothing", "dropout", "weight_averaging"):
+        for name in ("momentum", "label_smoothing", "dropout"):
             check_range(name, getattr(self, name), 0, 0.999)
+        if not 0 <= self.weight_averaging < 1:
+            raise RecipeError(f"weight_averaging must be in 0..1 (1 excluded), but is {self.weight_averaging}; 0.9999 is common")
         if not self.phases:
             raise RecipeError(
                 "a recipe must have at least one phase, but phases is empty; add [[phases]] or a method such as [single_stage]"
@@ -126,13 +133,17 @@ class Recipe:
         """The space, for as many classes as the data has."""
         return get_space(self.space, num_classes)
 
-    def load_splits(self, progress: Progress = silent) -> Splits:
+    def load_splits(self, progress: Progress = silent, *, most: int | None = None) -> Splits:
         """The three parts of the data, read with the channels of the space; the same for the same seed.
+
+        Args:
+            progress: told of the images that were looked at.
+            most: about how many images of each source are looked at, in place of all; None is all.
 
         Raises:
             DataError: the data cannot be used.
         """
-        data, test = self.load_sources(progress)
+        data, test = self.load_sources(progress, most=most)
         if test is None:
             return Splits(*split(data, self.fractions, self.generator("split")))
         train, selection = split(data, self.fractions[:2], self.generator("split"))
@@ -145,6 +156,7 @@ class Recipe:
         rule: ImageRule | None = None,
         test_classes: Sequence[str] | None = None,
         known: Container[bytes] = (),
+        most: int | None = None,
     ) -> tuple[Images, Images | None]:
         """All images of ``data``, and those of ``test_data`` if there are some.
 
@@ -153,16 +165,18 @@ class Recipe:
             rule: how they are read, if that was found before.
             test_classes: names of all classes that ``test_data`` may have; those of ``data`` if None.
             known: keys of images that were decoded whole before.
+            most: about how many images of each are looked at, in place of all; None is all.
 
         Raises:
             DataError: the data cannot be used.
         """
-        channels = self.get_space().in_channels
-        data = load_data(self.data, unreadable=self.unreadable, channels=channels, rule=rule, known=known, progress=progress)
+        rule = rule or ImageRule(channels=self.get_space().in_channels, fit=self.fit)
+        how: dict[str, Any] = {"unreadable": self.unreadable, "known": known, "most": most, "progress": progress}
+        data = load_data(self.data, rule=rule, **how)
         if not self.test_data:
             return data, None
         names = test_classes or data.class_names
-        test = load_data(self.test_data, unreadable=self.unreadable, rule=data.rule, classes=names, known=known, progress=progress)
+        test = load_data(self.test_data, rule=data.rule, classes=names, **how)
         return data, test
 
     def build_supernet(self, num_classes: int) -> Supernet:

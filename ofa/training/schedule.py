@@ -70,7 +70,17 @@ class Schedule:
         if self.span == "phase":
             return scheduled_rate(place.phase, place.step_in_phase, self.steps_per_epoch)
         risen = min(1.0, (place.step_in_phase + 1) / (place.phase.warmup_epochs * self.steps_per_epoch + 1))
-        return place.phase.learning_rate * risen * _cosine(place.epoch_start + place.offset, self.total)
+        first, last = self._span(place.number)
+        before, length = (
+            self.steps_per_epoch * sum(phase.epochs for phase in self.phases[start:end]) for start, end in ((0, first), (first, last))
+        )
+        return place.phase.learning_rate * risen * _cosine(place.epoch_start + place.offset - before, length)
+
+    def _span(self, number: int) -> tuple[int, int]:
+        """The phases, from the first to behind the last, of the cosine that a phase lies in: it ends where one begins anew."""
+        first = max((each for each in range(1, number + 1) if self.phases[each].restart), default=0)
+        last = next((each for each in range(number + 1, len(self.phases)) if self.phases[each].restart), len(self.phases))
+        return first, last
 
 
 def scheduled_rate(phase: Phase, step: int, steps_per_epoch: int) -> float:

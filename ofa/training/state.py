@@ -30,9 +30,16 @@ class Totals:
     """Sums over the steps of an epoch so far."""
 
     loss: float = 0.0
+    cross_entropy: float = 0.0
     accuracy: float = 0.0
     duration_s: float = 0.0
     waiting_s: float = 0.0
+
+    def add(self, loss: float, cross_entropy: float, accuracy: float) -> None:
+        """Take in a step."""
+        self.loss += loss
+        self.cross_entropy += cross_entropy
+        self.accuracy += accuracy
 
 
 def part_of(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

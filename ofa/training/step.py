@@ -1,6 +1,6 @@
 """One step of training: the mean gradient of several subnets, gathered in place in the supernet's store.
 
-Shapes: B images of a batch, C channels, H W pixels.
+Shapes: B images of a batch, C channels, H W pixels, S subnets, K classes.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ofa.arch import Arch
 from ofa.supernet import Supernet
@@ -51,12 +52,14 @@ class StepResult:
     """What a step came to, on the device.
 
     Attributes:
-        losses: [subnets], the loss of each.
+        losses: [subnets], what each minimizes, with smoothed labels and soft targets where there are such.
         accuracy: scalar, the share of images (0..1) that the subnets got right.
+        cross_entropy: scalar, between the subnets' answers and the labels alone; the mean over subnets and images.
     """
 
     losses: Tensor
     accuracy: Tensor
+    cross_entropy: Tensor
 
     @property
     def loss(self) -> Tensor:
@@ -104,7 +107,7 @@ def training_step(
             loss = _loss(logits.float(), y_B, objective, targets)
             if objective.in_place and number == 0:
                 targets = logits.detach().float()
-            found[number] = loss.detach(), _share_right(logits.detach(), y_B)
+            found[number] = loss.detach(), logits.detach().float()
             share = loss / len(archs)
             return share if scaler is None else scaler.scale(share)
 
@@ -112,8 +115,9 @@ def training_step(
         run([supernet.pieces(arch) for arch in archs], x_BCHW, finish)
     world.average_(supernet.flat_gradient)
     _update(supernet, optimizer, scaler, clip_norm)
-    losses, hits = zip(*(found[number] for number in range(len(archs))), strict=True)
-    return StepResult(torch.stack(losses), torch.stack(hits).mean())
+    losses, answers = zip(*(found[number] for number in range(len(archs))), strict=True)
+    logits_SBK = torch.stack(answers)
+    return StepResult(torch.stack(losses), _share_right(logits_SBK, y_B), _cross_entropy(logits_SBK, y_B))
 
 
 def gradient_scaler(precision: Precision, device: torch.device) -> torch.amp.GradScaler | None:
@@ -142,9 +146,15 @@ def _loss(logits: Tensor, y_B: Tensor, objective: Objective, targets: Tensor | N
     )
 
 
-def _share_right(logits: Tensor, y_B: Tensor) -> Tensor:
+def _share_right(logits_SBK: Tensor, y_B: Tensor) -> Tensor:
     labels = y_B if y_B.ndim == 1 else y_B.argmax(1)
-    return (logits.argmax(1) == labels).float().mean()
+    return (logits_SBK.argmax(2) == labels).float().mean(1).mean()
+
+
+def _cross_entropy(logits_SBK: Tensor, y_B: Tensor) -> Tensor:
+    """Over all subnets at once, so that it costs one small kernel a step."""
+    labels = y_B.expand(len(logits_SBK), *y_B.shape).flatten(0, 1)
+    return F.cross_entropy(logits_SBK.flatten(0, 1), labels)
 
 
 def _set_dropout(network: nn.Module, share: float) -> None:

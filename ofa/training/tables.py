@@ -14,12 +14,12 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from ofa.errors import OfaError, RecipeError, nearest
 from ofa.space import Gene
 
-__all__ = ["build", "check_range", "line_of", "toml_lines"]
+__all__ = ["KINDS", "build", "check_range", "line_of", "to_toml", "toml_lines"]
 
 T = TypeVar("T")
 Path = tuple[str | int, ...]
 _ARRAY, _TABLE, _PAIR = (re.compile(pattern) for pattern in (r"\s*\[\[(.+?)\]\]", r"\s*\[(.+?)\]", r"\s*([\w.\-'\" ]+?)\s*=(.*)"))
-_KINDS = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
+KINDS = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
 
 
 def check_range(where: str, value: float, low: float, high: float = math.inf) -> None:
@@ -120,7 +120,7 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
     if NoneType in get_args(hint):  # TOML has no null, but JSON has
         inner = next(kind for kind in get_args(hint) if kind is not NoneType)
         return None if value is None else _convert(value, inner, where)
-    if get_origin(hint) is not None or hint not in _KINDS:
+    if get_origin(hint) is not None or hint not in KINDS:
         if is_dataclass(hint) and isinstance(hint, type):
             return build(hint, _table(value, where), where)
         whole, real = get_args(hint)  # the only union is int | float
@@ -128,7 +128,7 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise RecipeError(f"{where} must be {_KINDS[hint]}, but is {value!r}; correct it in the recipe")
+        raise RecipeError(f"{where} must be {KINDS[hint]}, but is {value!r}; correct it in the recipe")
     return value
 
 
@@ -154,21 +154,22 @@ def toml_lines(instance: Any, leave_out: str = "") -> list[str]:
     """A line of TOML for each field of a dataclass that ``build`` makes, but for the one to leave out."""
     hints = get_type_hints(type(instance))
     return [
-        f"{field.name} = {_to_toml(getattr(instance, field.name), genes=Gene in get_args(hints[field.name]))}"
+        f"{field.name} = {to_toml(getattr(instance, field.name), genes=Gene in get_args(hints[field.name]))}"
         for field in fields(instance)
         if field.name != leave_out and getattr(instance, field.name) is not None
     ]
 
 
-def _to_toml(value: Any, *, genes: bool = False) -> str:
+def to_toml(value: Any, *, genes: bool = False) -> str:
+    """A value of a field as TOML; ``genes`` are written as a table even if there are none."""
     if genes:
-        return "{" + ", ".join(f"{gene.name} = {_to_toml(gene.values)}" for gene in value) + "}"
+        return "{" + ", ".join(f"{gene.name} = {to_toml(gene.values)}" for gene in value) + "}"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
         return json.dumps(value)
     if isinstance(value, tuple):
-        return "[" + ", ".join(map(_to_toml, value)) + "]"
+        return "[" + ", ".join(map(to_toml, value)) + "]"
     if is_dataclass(value):
         return "{" + ", ".join(toml_lines(value)) + "}"
     return repr(value)

@@ -6,8 +6,9 @@ optimizer's momentum and a few counters are the whole state of a run, whatever t
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -16,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from ofa.arch import Arch
-from ofa.data import BatchPlan, Images, batch_indices, default_workers, load_batches
-from ofa.errors import RecipeError, WeightsError
+from ofa.data import Images, default_workers, load_batches
+from ofa.errors import DataError, WeightsError
 from ofa.progress import Progress
 from ofa.randomness import borrowed_randomness
 from ofa.space import Space
@@ -25,21 +26,20 @@ from ofa.supernet import Supernet
 from ofa.training.average import WeightAverage
 from ofa.training.distributed import World
 from ofa.training.evaluation import device_of
-from ofa.training.guard import Guard, Setback
-from ofa.training.metrics import EpochMetrics
-from ofa.training.optimizer import sgd
+from ofa.training.guard import Guard, Setback, too_many_setbacks
+from ofa.training.metrics import EpochMetrics, chance_cross_entropy
+from ofa.training.optimizer import momenta, restore_momenta, sgd
 from ofa.training.phase import Phase
+from ofa.training.plans import ARCHS, DROPOUT, epoch_plans, phase_objective
 from ofa.training.recipe import Recipe
 from ofa.training.recorded import CudaGraphs, Recorder
 from ofa.training.sampling import Sampler, make_sampler
 from ofa.training.schedule import Place, Schedule
 from ofa.training.state import Totals, TrainingState, part_of
-from ofa.training.step import Objective, StepResult, gradient_scaler, training_step
+from ofa.training.step import StepResult, gradient_scaler, training_step
 
 __all__ = ["Trainer"]
 
-_ORDER, _BATCH, _ARCHS, _DROPOUT = range(4)
-"""What a stream of random numbers is for."""
 _STEPS_BETWEEN_READINGS_ON_GPU = 10
 _MOST_SETBACKS = 8
 _FACTOR_OF_A_SETBACK = 0.5
@@ -47,6 +47,10 @@ _FACTOR_OF_A_SETBACK = 0.5
 
 class _GoneWrongError(Exception):
     """What the guard saw; caught by the trainer."""
+
+
+def _never() -> bool:
+    return False
 
 
 @dataclass(eq=False)
@@ -62,6 +66,7 @@ class Trainer:
         on_state: given the run's state now and then, always a good one; what it holds is not written to afterwards.
         on_setback: told when training went wrong and goes back.
         own_sampler: draws the subnets in place of what the phases say.
+        stop: asked at each reading; once it says yes the state is told and no further step is made.
         steps_between_readings: losses are read for so many steps at once. 0 stands for 1 on a CPU, and for 10 on a GPU, because each
             reading makes it wait.
     """
@@ -74,12 +79,16 @@ class Trainer:
     on_state: Callable[[TrainingState], None] | None = None
     on_setback: Callable[[Setback], None] | None = None
     own_sampler: Sampler | None = None
+    stop: Callable[[], bool] = _never
     steps_between_readings: int = 0
     step: int = 0
     rate_factor: float = 1.0
     setbacks: int = 0
     note: str = ""
     """A few words that progress shows beside the loss."""
+    stopped: bool = False
+    pending: EpochMetrics | None = None
+    """Of an epoch that has ended and whose line is not written: part of the state, so that no line is lost."""
     _teacher: nn.Module | None = None
     _entered: int | None = None
     _totals: Totals = field(default_factory=Totals)
@@ -119,6 +128,8 @@ class Trainer:
                 self._enter(place, fresh=place.step_in_phase == 0)
             self._steps(place, until)
             self._wait_for_steps()
+            if self.stopped and self.step != place.epoch_start + self.schedule.steps_per_epoch:
+                self._keep()
         except _GoneWrongError as error:
             self._go_back(place, str(error))
             return None
@@ -129,7 +140,7 @@ class Trainer:
     # -- steps --------------------------------------------------------------------------------------------------------
 
     def _steps(self, place: Place, until: int | None) -> None:
-        plans = self._plans(place)
+        plans = epoch_plans(self.recipe, len(self.data), place, list(self._spaces), self.world)
         if until is not None:
             plans = plans[: until - place.epoch_start]
         loader = load_batches(
@@ -138,7 +149,9 @@ class Trainer:
         try:
             for plan in plans[place.offset :]:
                 started = time.perf_counter()
-                batch = next(loader)
+                batch = self._next(loader)
+                if batch is None:
+                    break
                 loaded = time.perf_counter()
                 self._one_step(plan.resolution, batch)
                 self._totals.waiting_s += loaded - started
@@ -146,26 +159,26 @@ class Trainer:
                 if self.step % self.recipe.checkpoint_steps == 0:
                     self._wait_for_steps()
                     self._keep()
+                if self.stopped:
+                    break
         finally:
             loader.close()
+
+    def _next(self, loader: Iterator[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor] | None:
+        """A batch; None where the workers have ended, because the signal that stops this process alone went to them too."""
+        try:
+            return next(loader)
+        except (RuntimeError, DataError):
+            if self.world.size > 1 or not self.stop():
+                raise
+            self.stopped = True
+            return None
 
     def _wait_for_steps(self) -> None:
         """Read what is unread; a GPU ends its steps meanwhile, so that this is time of theirs."""
         started = time.perf_counter()
         self._read()
         self._totals.duration_s += time.perf_counter() - started
-
-    def _plans(self, place: Place) -> list[BatchPlan]:
-        """The batches of an epoch: this process's share of the images, a resolution for all processes, a seed of its own."""
-        order = self.recipe.generator("training", _ORDER, place.epoch_start)
-        indices = batch_indices(len(self.data), self.recipe.batch_size, order, drop_last=True)
-        resolutions = self._spaces
-        plans = []
-        for step, index in enumerate(indices, start=place.epoch_start):
-            resolution = list(resolutions)[int(self.recipe.rng("training", _BATCH, step).integers(len(resolutions)))]
-            seed = self.recipe.generator("training", _BATCH, step, self.world.rank).initial_seed()
-            plans.append(BatchPlan(self.world.share(index), resolution, seed))
-        return plans
 
     def _one_step(self, resolution: int, batch: tuple[Tensor, Tensor]) -> None:
         place = self.schedule.place(self.step)
@@ -203,35 +216,40 @@ class Trainer:
 
     def _draw(self, phase: Phase, space: Space) -> tuple[Arch, ...]:
         ends = (space.largest(), space.smallest()) if phase.sandwich else ()
-        rng = self.recipe.rng("training", _ARCHS, self.step)
+        rng = self.recipe.rng("training", ARCHS, self.step)
         return ends + tuple(self._sampler.draw(space, phase.subnets_per_step - len(ends), rng))
 
     def _dropout(self) -> Any:
         if not self.supernet.dropout:
             return nullcontext()
-        return borrowed_randomness(self.recipe.generator("training", _DROPOUT, self.step, self.world.rank), self.device)
+        return borrowed_randomness(self.recipe.generator("training", DROPOUT, self.step, self.world.rank), self.device)
 
     def _read(self) -> None:
         """Fetch what the latest steps came to, the same on every process."""
         if not self._unread:
             return
-        told = torch.cat([torch.cat([result.losses.float(), result.accuracy.float()[None]]) for _, _, result in self._unread])
+        results = [
+            part for _, _, result in self._unread for part in (result.losses.float(), result.accuracy[None], result.cross_entropy[None])
+        ]
+        # All processes stop after the same step, so each tells with its numbers whether it is to.
+        told = torch.cat([*results, torch.tensor([float(self.stop())], device=self.device)])
         self.world.average_(told)
-        values = iter(told.tolist())
+        *numbers, asked = told.tolist()
+        values, self.stopped = iter(numbers), asked > 0
         unread, self._unread = self._unread, []
         for place, archs, _ in unread:
             losses = [next(values) for _ in archs]
-            accuracy, loss = next(values), sum(losses) / len(losses)
+            accuracy, cross_entropy, loss = next(values), next(values), sum(losses) / len(losses)
             wrong = self._guard.check(loss, accuracy)
             if wrong is not None:
                 raise _GoneWrongError(wrong)
             # A teacher's loss is of another kind than its students'.
             first = int(place.phase.distils_in_place)
             self._sampler.observe(archs[first:], losses[first:])
-            self._totals.loss += loss
-            self._totals.accuracy += accuracy
+            self._totals.add(loss, cross_entropy, accuracy)
         speed = f", {self._images_per_s(place):,.0f} images/s" if self._totals.duration_s else ""
-        text = f"{place.phase.name} {place.epoch + 1}/{place.phase.epochs}, loss {loss:.3f}{self.note}{speed}"
+        shown = f"cross entropy {cross_entropy:.3f} (chance {chance_cross_entropy(self.data.num_classes):.3f})"
+        text = f"{place.phase.name} {place.epoch + 1}/{place.phase.epochs}, {shown}{self.note}{speed}"
         self.progress(self.step, self.schedule.total, text)
 
     def _images_per_s(self, place: Place) -> float:
@@ -247,7 +265,7 @@ class Trainer:
         if fresh and phase.reorder_channels:
             before = self.recipe.phases[place.number - 1] if place.number else Phase(name="largest", epochs=1, learning_rate=1)
             self.supernet.reorder_channels(trained=before.restrict(whole))
-        if fresh and phase.needs_copy and self._teacher is None:
+        if fresh and phase.needs_copy and (self._teacher is None or phase.restart):
             self._teacher = self._largest()
         self._spaces = {resolution: space.restrict(resolution=(resolution,)) for resolution in space.resolutions}
         self._sampler = self.own_sampler or make_sampler(phase.sampling, whole, coupled_genes=phase.coupled)
@@ -256,14 +274,7 @@ class Trainer:
         self._scaler = gradient_scaler(self.recipe.precision, self.device)
         self._average = WeightAverage(self.supernet, self.recipe.weight_averaging) if self.recipe.weight_averaging else None
         self._guard = Guard()
-        self._objective = Objective(
-            label_smoothing=self.recipe.label_smoothing,
-            teacher=self._teacher if phase.needs_copy else None,
-            in_place=phase.distils_in_place,
-            distillation_weight=phase.distillation_weight,
-            divergence=phase.divergence,
-            dropout_first_only=phase.dropout == "largest",
-        )
+        self._objective = phase_objective(self.recipe, phase, self._teacher)
         self._entered = place.number
 
     def _largest(self) -> nn.Module:
@@ -276,8 +287,7 @@ class Trainer:
             if self._average is not None:
                 self._average.write()
             self._entered = None
-        self._keep()
-        return EpochMetrics(
+        self.pending = EpochMetrics(
             phase=place.phase.name,
             epoch=place.epoch + 1,
             epochs=place.phase.epochs,
@@ -289,11 +299,22 @@ class Trainer:
             step=self.step,
             waiting_s=totals.waiting_s,
             rate_factor=self.rate_factor,
+            cross_entropy=None if math.isnan(totals.cross_entropy) else totals.cross_entropy / steps,
         )
+        self._keep()
+        return self.pending
+
+    def stops_here(self) -> bool:
+        """Whether training is to stop between two epochs. Processes that train together do so after a step, which they make together."""
+        if not self.stopped and self.world.size == 1 and self.stop():
+            self.stopped = True
+            if self.on_state is not None and self._good is not None:
+                self.on_state(self._good)
+        return self.stopped
 
     def averaged(self) -> Any:
         """A context in which the supernet has the weights that it would be left with if training ended now."""
-        return self._average.in_place() if self._average is not None and self._entered is not None else nullcontext()
+        return self._average.in_place() if self._entered is not None and self._average is not None else nullcontext()
 
     # -- states -------------------------------------------------------------------------------------------------------
 
@@ -309,15 +330,14 @@ class Trainer:
         if self._teacher is not None:
             tensors |= {f"teacher.{name}": tensor for name, tensor in self._teacher.state_dict().items()}
         values: dict[str, Any] = {"rate_factor": self.rate_factor, "setbacks": self.setbacks, "totals": asdict(self._totals)}
+        if self.pending is not None:
+            values["pending"] = asdict(self.pending)
         if self._entered is not None:
             values["guard"] = asdict(self._guard)
             values["scaler"] = self._scaler.state_dict() if self._scaler else None
             tensors |= {f"sampler.{name}": torch.as_tensor(array) for name, array in self._sampler.state().items()}
             tensors |= {f"average.{name}": tensor for name, tensor in (self._average.state() if self._average else {}).items()}
-            for number, parameter in enumerate(self.supernet.parameters()):
-                momentum = self._optimizer.state[parameter].get("momentum_buffer")
-                if momentum is not None:
-                    tensors[f"momentum.{number}"] = momentum
+            tensors |= {f"momentum.{number}": momentum for number, momentum in momenta(self._optimizer, self.supernet.parameters()).items()}
         return TrainingState(self.step, {name: tensor.detach().clone() for name, tensor in tensors.items()}, values)
 
     def restore(self, state: TrainingState) -> None:
@@ -343,7 +363,10 @@ class Trainer:
     def _restore_values(self, state: TrainingState) -> None:
         values, teacher = state.values, part_of(state.tensors, "teacher")
         self.step, self.rate_factor, self.setbacks = state.step, values["rate_factor"], values["setbacks"]
-        self._totals, self._unread, self._entered = Totals(**values["totals"]), [], None
+        # States of versions that did not sum the cross entropy do not know it.
+        self._totals = Totals(**{"cross_entropy": math.nan, **values["totals"]})
+        self._unread, self._entered = [], None
+        self.pending = EpochMetrics(**values["pending"]) if "pending" in values else None
         self._teacher = None
         if teacher:
             self._teacher = self._largest()
@@ -357,10 +380,7 @@ class Trainer:
             self._scaler.load_state_dict(values["scaler"])
         if self._average is not None:
             self._average.restore(part_of(state.tensors, "average"))
-        for number, parameter in enumerate(self.supernet.parameters()):
-            momentum = state.tensors.get(f"momentum.{number}")
-            if momentum is not None:
-                self._optimizer.state[parameter]["momentum_buffer"] = momentum.to(parameter.device, copy=True)
+        restore_momenta(self._optimizer, self.supernet.parameters(), part_of(state.tensors, "momentum"))
 
     def _go_back(self, place: Place, reason: str) -> None:
         """Return to the last good state with a lower rate."""
@@ -368,12 +388,9 @@ class Trainer:
         at, factor, count = self.step, self.rate_factor * _FACTOR_OF_A_SETBACK, self.setbacks + 1
         now = self.schedule.place(at - 1)
         self.restore(self._good)
+        self.pending = None  # its line was written before the steps that went wrong
         if count > _MOST_SETBACKS:
-            raise RecipeError(
-                f"training must not go wrong more than {_MOST_SETBACKS} times, but {reason} in phase {place.phase.name}, epoch "
-                f"{now.epoch + 1}, at learning rate {self.rate(now):.3g}; lower phases.{place.phase.name}.learning_rate or lengthen its "
-                "warmup_epochs"
-            )
+            raise too_many_setbacks(_MOST_SETBACKS, reason, place.phase.name, now.epoch + 1, self.rate(now))
         self.rate_factor, self.setbacks = factor, count
         # The lower rate belongs to the good state now, so that a second setback, or a resumed run, lowers it further.
         self._good = TrainingState(self._good.step, self._good.tensors, {**self._good.values, "rate_factor": factor, "setbacks": count})

@@ -55,11 +55,18 @@ def run_charts(epochs: Sequence[EpochMetrics]) -> dict[str, Json]:
     training = _line(at, [epoch.accuracy for epoch in epochs], epochs, "sampled networks, on training images", "grey", percent=True)
     evaluated = [each for name, style in _NETWORKS for each in _evaluated(epochs, name, style)]
     return {
-        "loss": chart("Loss", x, axis("mean loss"), _by_phase(epochs, "loss")),
+        "loss": _loss_chart(epochs, x),
         "accuracy": chart("Accuracy", x, axis("accuracy", "%", scale=0.01), [training, *evaluated]),
         "rate": chart("Learning rate", x, axis("learning rate", zero=True), _by_phase(epochs, "learning_rate")),
         "speed": chart("Speed", x, axis("training images a second", zero=True), _by_phase(epochs, "images_per_s")),
     }
+
+
+def _loss_chart(epochs: Sequence[EpochMetrics], x: Any) -> Json:
+    """The labels' cross entropy, which compares with guessing; of runs that did not write it, what was minimized."""
+    if any(epoch.cross_entropy is None for epoch in epochs):
+        return chart("Loss", x, axis("mean loss"), _by_phase(epochs, "loss"))
+    return chart("Cross entropy", x, axis("cross entropy (nats)"), _by_phase(epochs, "cross_entropy"))
 
 
 def _line(at: Any, values: Sequence[float], epochs: Sequence[EpochMetrics], words: str, style: str, *, percent: bool = False) -> Json:
@@ -96,10 +103,12 @@ def _facts(run: RunRecord) -> tuple[tuple[str, str], ...]:
     epochs = run.epochs
     seconds = sum(epoch.duration_s for epoch in epochs)
     speed = float(np.median([epoch.images_per_s for epoch in epochs])) if epochs else float("nan")
+    cross_entropy = epochs[-1].cross_entropy if epochs else None
     best = [epoch.largest_accuracy for epoch in epochs if epoch.largest_accuracy is not None]
     facts = [
         ("epochs", f"{len(epochs)}" if run.ended else f"{len(epochs)} so far, the run has not ended"),
-        ("last loss", figures(epochs[-1].loss) if epochs else ""),
+        ("last cross entropy", figures(cross_entropy) if cross_entropy is not None else ""),
+        ("last loss", figures(epochs[-1].loss) if epochs and cross_entropy is None else ""),
         ("largest network", f"{100 * best[-1]:.1f} %" if best else ""),
         ("training took", _duration(seconds) if epochs else ""),
         ("speed", f"{speed:,.0f} images/s" if epochs else ""),

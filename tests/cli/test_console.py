@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ofa.arch import Arch
 from ofa.cli import console as console_module
@@ -68,6 +69,35 @@ def test_progress_on_a_terminal_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "40/40" in shown
     assert "loss [1.5]" in shown
     assert shown.count("0:00:00") >= 2  # elapsed and left
+
+
+@pytest.mark.parametrize("width", [120, 80, 60, 40])
+def test_a_bar_keeps_its_numbers_where_the_terminal_is_narrow(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen, now = io.StringIO(), 0.0
+    monkeypatch.setattr(console_module, "console", Console(file=screen, force_terminal=True, width=width, get_time=lambda: now))
+    with progress_bar("training ofa-mbv3-w1.0 with a name that is long") as progress:
+        for done in range(1000, 1004):
+            now += 10
+            progress(done, 2003, "depth-1 3/25, cross entropy 1.234 (chance 2.303), 1,234 images/s")
+    plain = Text.from_ansi(screen.getvalue().replace("\r", "\n")).plain
+    lines = [line for line in plain.splitlines() if "1003/2003" in line]
+    assert lines
+    assert all(len(line) <= width for line in lines)
+    assert "2:46:40" in lines[-1]
+    assert "━" in lines[-1]
+    assert lines[-1].startswith("tra")
+    if width >= 60:
+        assert "depth-1" in lines[-1]
+
+
+def test_what_was_done_before_does_not_shorten_the_time_left(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(console_module.time, "monotonic", lambda: now)
+    with progress_bar("train") as progress:
+        for done in range(101, 104):
+            now += 12.0
+            progress(done, 110)
+    assert capsys.readouterr().err.splitlines()[1:] == ["train 102/110 (24 s, 96 s left)", "train 103/110 (36 s, 84 s left)"]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -156,6 +157,12 @@ def test_what_a_file_says_is_not_imported(own_class: dict[str, Path]) -> None:
     result = specialize(own_class)
     assert result.returncode == 1
     assert "name the space again with --space module:attribute" in result.stderr
+
+
+def test_a_run_of_ones_own_space_goes_on_by_itself(own_file: dict[str, Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(own_file["run"], tmp_path / "run")
+    assert ofa("train", "--resume", folder, "--epochs", 1)["epochs"] == 3
+    assert load_run(folder).supernet.space == load_run(own_file["run"]).supernet.space
 
 
 @pytest.mark.slow

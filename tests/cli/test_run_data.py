@@ -103,6 +103,18 @@ def test_new_images_are_told_and_the_card_says_what_it_is_of(run: Path) -> None:
     assert before <= set(map(bytes, load_run(run).load_data().splits.test.keys.numpy()))
 
 
+def test_images_that_cannot_be_read_are_named_by_later_commands_too(place: Path) -> None:
+    Path("recipe.toml").write_text('unreadable = "skip"\n' + RECIPE)
+    recipe = Recipe.load("recipe.toml")
+    begin_run("run", recipe, first_data(recipe).record)
+    save_run("run", recipe.build_supernet(2), recipe, ())
+    Path("photos", "a", "new.png").write_bytes(b"broken")
+    Path("photos", "a", "03.png").write_bytes(b"broken")
+    result = ofa("specialize", "run", "--arch", "arch.json", "--epochs", 0, "-o", "bundle")
+    assert "ofa: 2 images cannot be read and are skipped: " in words(result)
+    assert "1 image is gone" in words(result)
+
+
 @pytest.mark.parametrize(
     "command",
     [

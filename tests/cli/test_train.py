@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import subprocess
 import sys
@@ -16,11 +17,11 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from ofa.cli import specialize, train
+from ofa.cli import dry_run, specialize, train
 from ofa.errors import DataError, FileError, RecipeError
 from ofa.export.bundle import load_bundle
 from ofa.families import get_space
-from ofa.training import Recipe, begin_run, evaluate, load_run
+from ofa.training import evaluate, load_run
 
 RECIPE = """
 space = "ofa-mbv3-tiny"
@@ -64,12 +65,14 @@ def test_training_writes_a_run_and_tells_what_came_out(trained: dict[str, Any]) 
     assert run.recipe.seed == 1
     assert len(run.metrics) == trained["epochs"] == 2
     assert trained["loss"] == run.metrics[-1].loss
-    assert [(row["network"], row["resolution"]) for row in trained["networks"]] == [
-        ("smallest", 16),
-        ("largest", 16),
-        ("smallest", 32),
-        ("largest", 32),
-    ]
+    # The recipe trains at 16 px alone.
+    assert [(row["network"], row["resolution"]) for row in trained["networks"]] == [("smallest", 16), ("largest", 16)]
+    assert trained["chance_cross_entropy"] == pytest.approx(math.log(10))
+    assert trained["cross_entropy"] == run.metrics[-1].cross_entropy < trained["chance_cross_entropy"]
+    # Whose choices no phase opens, and which therefore learned nothing.
+    (warning,) = trained["warnings"]
+    assert "but smallest" in warning
+    assert "free what these networks need in a phase" in warning
     assert trained["networks"][1]["accuracy"] > 0.5
     assert trained["networks"][0]["macs"] < trained["networks"][1]["macs"]
 
@@ -134,16 +137,6 @@ def test_a_run_that_is_killed_goes_on_and_ends_as_if_it_had_not_been(config: Pat
     assert all(torch.equal(tensor, others[name]) for name, tensor in killed.supernet.named_tensors().items())
 
 
-def test_what_can_and_cannot_go_on(trained: dict[str, Any], config: Path, tmp_path: Path) -> None:
-    with pytest.raises(FileError, match="must not have ended"):
-        ofa("train", config, "-o", trained["run"], "--resume")
-    begin_run(tmp_path / "run", Recipe.load(config))
-    with pytest.raises(FileError, match="add --resume to go on"):
-        ofa("train", config, "-o", tmp_path / "run")
-    with pytest.raises(RecipeError, match="resume it without --set"):
-        ofa("train", config, "-o", tmp_path / "run", "--resume", "--set", "seed=4")
-
-
 def test_a_dry_run_tells_phases_time_and_memory_and_writes_nothing(config: Path, tmp_path: Path) -> None:
     result = ofa("train", config, "--dry-run", "--device", "cpu", "--json")
     report = json.loads(result.stdout)
@@ -159,6 +152,27 @@ def test_a_dry_run_tells_phases_time_and_memory_and_writes_nothing(config: Path,
     assert "about" in shown
     assert " ms" in shown
     assert "ms ms" not in shown
+
+
+def test_a_dry_run_looks_at_some_of_many_images_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dry_run, "_MOST_IMAGES", 40)
+    for label, (name, count) in enumerate({"few": 8, "many": 192}.items()):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(count):
+            pixels = np.full((16, 16, 3), 100 * label + number % 90, dtype=np.uint8)
+            pixels[0, 0] = number
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{number}.png")
+    changes = [f"data={tmp_path / 'photos'}", "space=ofa-mbv3-tiny", "single_stage.subnets_per_step=2", "batch_size=16"]
+    words = [word for change in changes for word in ("--set", change)]
+    result = ofa("train", "single-stage", "--dry-run", "--device", "cpu", *words, "--json")
+    report = json.loads(result.stdout)
+    assert report["images"] == 200
+    assert 40 <= report["images_looked_at"] <= 56
+    assert report["train_images"] == pytest.approx(160, abs=8)
+    assert report["phases"][0]["steps"] == 60 * (report["train_images"] // 16)
+    (warning,) = report["warnings"]
+    assert "subnets_per_step should be at least 3 with sandwich" in warning
+    assert warning in " ".join(result.stderr.split())
 
 
 def test_metrics_are_written_for_tensorboard(config: Path, tmp_path: Path) -> None:

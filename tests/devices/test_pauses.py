@@ -22,6 +22,7 @@ class Clock:
         self.done: list[str] = []
         monkeypatch.setattr(timing.time, "sleep", self.sleep)
         monkeypatch.setattr(timing.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(timing, "_preemptions", lambda: 0)  # of this test's own process
 
     def sleep(self, seconds: float) -> None:
         self.done.append(f"sleep {seconds:g}")
@@ -62,6 +63,12 @@ def test_every_call_follows_a_pause_and_only_the_call_is_timed(clock: Clock) -> 
 def test_without_pauses_nobody_sleeps(clock: Clock) -> None:
     rounds(clock, 2, 0.0, TimingPolicy(min_rounds=5, max_rounds=5))
     assert clock.done == ["1 calls", "7 calls"] * 12
+
+
+def test_a_call_that_was_interrupted_is_made_once_more_after_another_pause(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "_preemptions", itertools.count().__next__)
+    rounds(clock, 1, 0.02, TimingPolicy(min_rounds=2, max_rounds=2))
+    assert clock.done == ["sleep 0.02", "1 calls", "sleep 0.02", "1 calls"] * 3
 
 
 @pytest.mark.parametrize(("networks", "pause_s", "expected"), [(10, 0.02, 15), (64, 0.1, 9), (64, 1.0, 5)])

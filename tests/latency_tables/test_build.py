@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from devices import Device, TimingPolicy
@@ -184,3 +186,11 @@ def test_a_table_is_not_continued_on_another_card(space: Space, device: Device) 
     elsewhere = LatencyTable(table.rows, {**table.metadata, "gpu": "another card"})
     with pytest.raises(TableError, match="its gpu is 'another card' and here it is None; build a new table"):
         build(space, device, resume_from=elsewhere)
+
+
+def test_blocks_are_written_in_the_devices_opset(space: Space, device: Device) -> None:
+    placed = blocks_of_space(space, [16])[0]
+    with ModelFiles(dataclasses.replace(device, opset=17)) as files:
+        (path,) = files.write({"a block": (placed,)}, silent).values()
+        model = onnx.load(path)
+    assert (model.opset_import[0].version, model.ir_version) == (17, 8)

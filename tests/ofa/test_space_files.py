@@ -56,6 +56,23 @@ def fails() -> Space:
     raise RuntimeError("no such disk\nfor two lines")
 
 
+def of_a_list() -> Space:
+    return pair(resolutions=[8])
+
+
+def of_an_object() -> Space:
+    return pair(scale=object())
+
+
+def ill_fitting() -> Space:
+    return pair(gap=1)
+
+
+def too_deep() -> Space:
+    """Looks for a block that the smallest network does not have."""
+    return pair(stages=())
+
+
 def other_tiny(name: str = "mine") -> Space:
     """A space that differs from the tiny one in what no choice shows: the width of its head."""
     return replace(get_space(TINY), name=name, head_widths=(104, 128))  # type: ignore[call-arg]
@@ -154,6 +171,10 @@ def test_a_module_has_a_space_or_makes_one(attribute: str) -> None:
         ("absent", "met AttributeError"),
         ("fails", "met RuntimeError: no such disk; check both"),
         ("other_tiny.__name__", "but is str"),
+        ("of_a_list", "must be tuples"),
+        ("of_an_object", "so that files can carry them"),
+        ("ill_fitting", "blocks that fit each other"),
+        ("too_deep", r"its class met IndexError: .*; correct Pair\.lower"),
     ],
 )
 def test_what_a_module_has_else_is_refused(attribute: str, words: str) -> None:

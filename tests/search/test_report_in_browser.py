@@ -10,10 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ofa.data import LeftOut, scan_data
+from ofa.data.overview import PlacedImage, overview
+from ofa.data.sheet import contact_sheet
 from ofa.families import get_space, lower
 from search.quantities import costs_of_front, floats_of
 from search.report import read_source, save_report
+from search.report.data_page import DataSource, save_data_page
 from tests.browser import Browser, Tab, find_chromium
+from tests.photos import write_photos
 from tests.search.fronts import HOSTILE, arch_of, best_rows, make_front, verified
 from tests.search.test_report import SPACES, TABLE, make_run
 
@@ -47,7 +52,24 @@ def pages(front: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
     paths = {name: folder / f"{name}.html" for name in sources}
     for name, source in sources.items():
         save_report(source, paths[name], title=HOSTILE if name == "hostile" else None)
+    paths["data"] = folder / "data.html"
+    save_data_page(images_of(folder / "photos"), paths["data"])
     return paths
+
+
+def images_of(folder: Path) -> DataSource:
+    """What `ofa data` finds in a folder of photos, with names that try to be markup."""
+    write_photos(folder, 16)
+    scan = scan_data(str(folder))
+    placed = [PlacedImage(facts, HOSTILE, "train") for facts in scan.facts]
+    return DataSource(
+        data=HOSTILE,
+        resolution=32,
+        overview=overview(placed, (HOSTILE,), 32),
+        left_out=[*scan.left_out, LeftOut(HOSTILE, HOSTILE)],
+        strips=contact_sheet(scan.images(unreadable="skip"), 32),
+        rule=scan.rule,
+    )
 
 
 @pytest.fixture
@@ -73,14 +95,15 @@ def shown(tab: Tab) -> list[int]:
     return [int(row) for row in tab.run("[...document.querySelectorAll('#best tbody tr')].map((row) => row.dataset.row)")]
 
 
-@pytest.mark.parametrize("name", ["front", "hostile", "table", "run", "one"])
+@pytest.mark.parametrize("name", ["front", "hostile", "table", "run", "one", "data"])
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
 def test_a_page_opens_without_a_complaint_or_a_request(browser: Browser, pages: dict[str, Path], name: str, width: int, dark: bool) -> None:
     with browser.open(pages[name], width=width, dark=dark) as tab:
         assert tab.complaints() == []
         assert tab.requests() == []
         assert tab.run("document.documentElement.scrollWidth") <= width, "nothing may stick out to the side"
-        assert tab.run("document.querySelectorAll('.plot svg').length") > 0
+        shown = ".strip img" if name == "data" else ".plot svg"
+        assert tab.run(f"document.querySelectorAll('{shown}').length") > 0
         assert (
             tab.run(
                 "[...document.querySelectorAll('.plot svg path')].some((path) => /NaN|Infinity|undefined/.test(path.getAttribute('d')))"

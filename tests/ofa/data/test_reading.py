@@ -12,7 +12,8 @@ import torch
 from PIL import Image, ImageOps
 
 from ofa.data import Augmentation, EncodedImages, ImageData, ImageRule, load_data
-from ofa.data.reading import Bytes, Content, UnreadableError, formats, open_image, picture_of, pixels_of, square_of
+from ofa.data.opening import UnreadableError, formats, open_image
+from ofa.data.reading import Bytes, Content, picture_of, pixels_of, square_of
 from ofa.errors import DataError
 from tests.ofa.data.pictures import encoded, picture, write_classes
 
@@ -106,7 +107,7 @@ def test_no_format_that_starts_another_program_is_opened(monkeypatch: pytest.Mon
     [
         (b"", "is empty"),
         (b"no picture at all", "no content of an image"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64), "HEIC here: convert it, or install the extra 'heif'"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64), "HEIC here: convert it to JPEG, or install pillow-heif"),
         (encoded(picture((200, 200)), "JPEG")[:-400], "truncated"),
         (encoded(picture())[:-60], "OSError|SyntaxError|truncated"),
     ],

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ofa.cost import costs
+from ofa.data import ImageRule
 from ofa.errors import ArchError, ExportError, FileError, OfaError, WeightsError
 from ofa.export.bundle import load_bundle, write_bundle
 from ofa.export.card import Card
@@ -88,8 +89,16 @@ def test_the_files_and_what_they_carry(written):
     properties = {each.key: each.value for each in onnx.load(written / "network.onnx").metadata_props}
     assert json.loads(properties["class_names"]) == list(CLASSES)
     assert json.loads(properties["mean"]) == list(MEAN)
+    assert ImageRule.from_text(properties["image_rule"]) == load_bundle(written).rule == ImageRule()
     assert json.loads(properties["arch"]) == json.loads((written / "arch.json").read_text())
     assert written.stat().st_mode & 0o777 == written.parent.joinpath("bundle", "engines").stat().st_mode & 0o777
+
+
+def test_a_bundle_says_how_its_images_are_read(tmp_path):
+    network, arch = extracted("ofa-mbv3-tiny")
+    rule = ImageRule(fit="stretch", integer_white=65535)
+    write(tmp_path / "bundle", network, arch, rule=rule)
+    assert load_bundle(tmp_path / "bundle").rule == rule
 
 
 def test_a_bundle_is_replaced_whole(written):

@@ -49,6 +49,7 @@ def test_the_files_of_a_run_are_plain(run: Path) -> None:
         "duration_s": 1.25,
         "step": 0,
         "waiting_s": 0.0,
+        "cross_entropy": None,
         "rate_factor": 1.0,
         "smallest_accuracy": None,
         "middle_accuracy": None,

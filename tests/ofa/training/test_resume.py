@@ -23,11 +23,15 @@ from ofa.training import (
     TrainingState,
     begin_run,
     continue_run,
+    extend_run,
+    has_ended,
     progressive_shrinking,
+    save_run,
     save_state,
     single_stage,
     train,
 )
+from ofa.training.differences import extended
 
 MakeRecipe = Callable[..., Recipe]
 TINY = "ofa-mbv3-tiny"
@@ -116,9 +120,12 @@ def test_metrics_later_than_the_state_are_dropped(recipe_of: MakeRecipe, picture
     train(recipe.build_supernet(10), recipe, pictures, on_state=states.append, on_metrics=lambda epoch: append_metrics(tmp_path, epoch))
     at_first_epoch = next(state for state in states if state.step == 3)
     save_state(tmp_path, recipe, at_first_epoch)
-    _, metrics = continue_run(tmp_path, recipe)
-    assert [epoch.step for epoch in metrics] == [3]
-    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
+    state, metrics = continue_run(tmp_path, recipe)
+    # The state ends with an epoch whose line may not have been written: it is made again, and stands there once.
+    assert metrics == ()
+    assert (tmp_path / "metrics.jsonl").read_text() == ""
+    later = train(recipe.build_supernet(10), recipe, pictures, state=state)
+    assert [epoch.step for epoch in later] == [3, 6]
 
 
 def test_only_the_last_two_states_are_kept(recipe_of: MakeRecipe, pictures: ImageData, tmp_path: Path) -> None:
@@ -133,8 +140,10 @@ def test_another_recipe_or_space_is_refused(recipe_of: MakeRecipe, pictures: Ima
     state, _ = killed_at(2, recipe, pictures)
     begin_run(tmp_path, recipe)
     save_state(tmp_path, recipe, state)
-    with pytest.raises(RecipeError, match="resume it without --set"):
+    with pytest.raises(RecipeError, match=r"differs from '.*config\.toml' in seed 0 -> 5; go on without the change"):
         continue_run(tmp_path, replace(recipe, seed=5))
+    continue_run(tmp_path, replace(recipe, workers=2, evaluate_every=3))
+    assert Recipe.load(tmp_path / "config.toml").workers == 2
     other = recipe_of("ofa-resnet50-tiny")
     with pytest.raises(WeightsError, match="must be of its run's space"):
         train(other.build_supernet(10), other, pictures, state=state)
@@ -142,6 +151,91 @@ def test_another_recipe_or_space_is_refused(recipe_of: MakeRecipe, pictures: Ima
     save_state(tmp_path, recipe, state)
     with pytest.raises(WeightsError, match="is of ofa-mbv3-tiny and the recipe of ofa-resnet50-tiny"):
         continue_run(tmp_path, other)
+
+
+# -- stopping ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", [2, 3, 6])
+def test_stopped_and_resumed_equals_uninterrupted(step: int, recipe_of: MakeRecipe, pictures: ImageData) -> None:
+    recipe = recipe_of(TINY, *single_stage(get_space(TINY), epochs=2, subnets_per_step=3, resolutions=(16,)), weight_averaging=0.9)
+    whole, stopped, done = recipe.build_supernet(10), recipe.build_supernet(10), 0
+    metrics = train(whole, recipe, pictures, selection=pictures)
+    states: list[TrainingState] = []
+
+    def progress(now: int, total: int, text: str = "") -> None:
+        nonlocal done
+        done = now
+
+    before = train(stopped, recipe, pictures, selection=pictures, progress=progress, on_state=states.append, stop=lambda: done >= step - 1)
+    assert states[-1].step == step
+    resumed = recipe.build_supernet(10)
+    later = train(resumed, recipe, pictures, selection=pictures, state=states[-1])
+    assert [epoch.step for epoch in [*before, *later]] == [3, 6]
+    assert [epoch.largest_accuracy for epoch in [*before, *later]] == [epoch.largest_accuracy for epoch in metrics]
+    assert all(torch.equal(one, other) for one, other in zip(weights(whole), weights(resumed), strict=True))
+
+
+def test_an_evaluation_that_is_cut_off_is_made_when_the_run_goes_on(recipe_of: MakeRecipe, pictures: ImageData) -> None:
+    recipe = recipe_of(TINY, Phase(name="full", epochs=1, learning_rate=0.05, resolutions=(16,)), weight_averaging=0.9)
+    whole, evaluating = recipe.build_supernet(10), False
+    (expected,) = train(whole, recipe, pictures, selection=pictures)
+    states: list[TrainingState] = []
+
+    def progress(now: int, total: int, text: str = "") -> None:
+        nonlocal evaluating
+        evaluating = "middle" in text
+
+    cut_off = train(
+        recipe.build_supernet(10), recipe, pictures, selection=pictures, progress=progress, on_state=states.append, stop=lambda: evaluating
+    )
+    assert cut_off == []
+    resumed = recipe.build_supernet(10)
+    (epoch,) = train(resumed, recipe, pictures, selection=pictures, state=states[-1])
+    assert epoch.middle_accuracy == expected.middle_accuracy
+    assert epoch.cross_entropy == expected.cross_entropy
+    assert all(torch.equal(one, other) for one, other in zip(weights(whole), weights(resumed), strict=True))
+
+
+# -- going on after the end -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cosine", ["phase", "run"])
+def test_a_run_that_is_extended_equals_one_by_the_extended_recipe(
+    cosine: str, recipe_of: MakeRecipe, pictures: ImageData, tmp_path: Path
+) -> None:
+    """Also where a copy of the largest network teaches, which the files of a run that has ended do not hold."""
+    kernels, own = (Gene("kernel", (3, 5)),), {"learning_rate": 0.02, "resolutions": (16,)}
+    full, kernel = Phase(name="full", epochs=1, **own), Phase(name="kernel", epochs=1, free=kernels, distillation_weight=1.0, **own)
+    recipe = recipe_of(TINY, full, kernel, cosine=cosine, weight_averaging=0.9)
+    supernet = recipe.build_supernet(10)
+    begin_run(tmp_path, recipe)
+    save_run(tmp_path, supernet, recipe, train(supernet, recipe, pictures))
+    assert has_ended(tmp_path)
+
+    longer = extended(recipe, 2)
+    extend_run(tmp_path, longer)
+    assert not has_ended(tmp_path)
+    state, before = continue_run(tmp_path, longer)
+    resumed = recipe.build_supernet(10)
+    later = train(resumed, longer, pictures, state=state)
+    assert [(epoch.phase, epoch.epoch) for epoch in later] == [("kernel-more-1", 1), ("kernel-more-1", 2)]
+
+    whole = longer.build_supernet(10)
+    metrics = train(whole, longer, pictures)
+    assert [epoch.loss for epoch in metrics] == [epoch.loss for epoch in [*before, *later]]
+    assert all(torch.equal(one, other) for one, other in zip(weights(whole), weights(resumed), strict=True))
+
+
+def test_a_run_that_had_a_setback_goes_on_with_its_lower_rate(recipe_of: MakeRecipe, pictures: ImageData, tmp_path: Path) -> None:
+    recipe = recipe_of(TINY)
+    supernet = recipe.build_supernet(10)
+    metrics = train(supernet, recipe, pictures, progress=poisoned(supernet, {1, 2}, float("inf")))
+    save_run(tmp_path, supernet, recipe, metrics)
+    extend_run(tmp_path, extended(recipe, 1))
+    state, _ = continue_run(tmp_path, extended(recipe, 1))
+    assert state is not None
+    assert (state.values["rate_factor"], state.values["setbacks"]) == (0.25, 2)
 
 
 # -- the guard --------------------------------------------------------------------------------------------------------

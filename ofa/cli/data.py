@@ -1,0 +1,241 @@
+"""``ofa data``: what lies in a data set, and what a network will see of it."""
+
+from __future__ import annotations
+
+import json as json_format
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ofa.cli.console import JsonOption, emit, progress_bar, warn
+from ofa.cli.outputs import OverwriteOption, check_output
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from ofa.data import Scan
+    from ofa.data.overview import PlacedImage
+    from ofa.training import Recipe, RunData
+    from ofa.training.record import DataRecord
+
+__all__ = ["data", "register"]
+
+_EXAMPLES = "Example: ofa data photos/ -o photos.html"
+_RESOLUTIONS = (32, 64, 96, 128, 160, 192, 224)
+_MOST_CLASSES = 40
+_NAMED = 3
+
+
+def register(app: typer.Typer) -> None:
+    """Add ``ofa data``."""
+    app.command("data", epilog=_EXAMPLES)(data)
+
+
+def data(
+    source: Annotated[
+        str, typer.Argument(metavar="DATA|RUN|RECIPE", help="Images as `data` of a recipe names them, a run's folder, or a recipe.")
+    ],
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe, such as fractions, seed, space or test_data."),
+    ] = None,
+    resolution: Annotated[
+        int | None, typer.Option("--resolution", min=1, metavar="PIXELS", help="Side of the network's input on the contact sheet.")
+    ] = None,
+    each: Annotated[int, typer.Option(min=1, help="Images of each class on the contact sheet.")] = 6,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="HTML", help="Also write a page with a contact sheet of what a network sees.")
+    ] = None,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Count images by class and part, sizes, formats and copies, and name every file that is left out and why."""
+    if output is not None:
+        check_output(output, overwrite=overwrite)
+    look = _look(source, changes or (), resolution)
+    report = look.to_json()
+    if output is not None:
+        look.save_page(output, each, overwrite=overwrite)
+        report["page"] = str(output)
+    emit(report, json=json, render=lambda: _render(report), warnings=warn(report.pop("notes")))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Look:
+    """What was found."""
+
+    recipe: Recipe
+    scans: tuple[Scan, ...]
+    images: tuple[PlacedImage, ...]
+    resolution: int
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        from ofa.data.overview import overview
+
+        first = self.scans[0]
+        found = asdict(overview(self.images, first.class_names, self.resolution))
+        left_out = [each._asdict() for scan in self.scans for each in scan.left_out]
+        notes = [*self.notes, *found.pop("warnings"), *_about_unreadable(left_out)]
+        return {
+            "data": self.recipe.data,
+            "test_data": self.recipe.test_data,
+            "resolution": self.resolution,
+            "rule": first.rule.to_json(),
+            **found,
+            "left_out": left_out,
+            "notes": notes,
+        }
+
+    def save_page(self, path: Path, each: int, *, overwrite: bool) -> None:
+        from ofa.data.overview import overview
+        from ofa.data.sheet import contact_sheet
+        from search.report.data_page import DataSource, save_data_page
+
+        images = self.scans[0].images(unreadable="skip")
+        strips = contact_sheet(
+            images, self.resolution, each=each, augmentation=self.recipe.augmentation, generator=self.recipe.generator("training")
+        )
+        left_out = [each for scan in self.scans for each in scan.left_out]
+        found = overview(self.images, images.class_names, self.resolution)
+        found = replace(found, warnings=(*self.notes, *found.warnings, *_about_unreadable([each._asdict() for each in left_out])))
+        save_data_page(
+            DataSource(
+                data=self.recipe.data, resolution=self.resolution, overview=found, left_out=left_out, strips=strips, rule=images.rule
+            ),
+            path,
+        )
+
+
+def _look(source: str, changes: list[str] | tuple[str, ...], resolution: int | None) -> _Look:
+    """Read all images of a source, and find out to which part each belongs.
+
+    Raises:
+        OfaError: there is no such source, or nothing in it can be images.
+    """
+    from ofa.data import ImageRule, scan_data
+    from ofa.data.overview import PlacedImage
+    from ofa.errors import DataError
+
+    recipe, record, sized = _recipe_of(source, changes)
+    recipe = replace(recipe, unreadable="skip")
+    rule = ImageRule(channels=recipe.get_space().in_channels, fit=recipe.fit) if record is None else record.facts.rule
+    with progress_bar(f"reading {recipe.data}") as progress:
+        scans = [scan_data(recipe.data, rule=rule, progress=progress)]
+        if recipe.test_data:
+            classes = scans[0].class_names
+            scans.append(scan_data(recipe.test_data, rule=scans[0].rule, classes=classes, progress=progress))
+    found, notes = None, []
+    try:
+        found = _parts(recipe, record)
+        if record is not None:
+            notes = list(found.changes.sentences())
+    except DataError as error:
+        notes = [f"these images cannot be trained on as they are: {error}"]
+    images = [
+        PlacedImage(facts, scan.class_names[label], part)
+        for number, scan in enumerate(scans)
+        for facts, label, part in zip(scan.facts, scan.labels.tolist(), _parts_of(scan, found, test=number > 0), strict=True)
+    ]
+    if not images:
+        scans[0].images(unreadable="skip")  # which says that there are none
+    side = resolution or (recipe.get_space().resolutions[-1] if sized else _usual_resolution(images))
+    return _Look(recipe=recipe, scans=tuple(scans), images=tuple(images), resolution=side, notes=tuple(notes))
+
+
+def _recipe_of(source: str, changes: list[str] | tuple[str, ...]) -> tuple[Recipe, DataRecord | None, bool]:
+    """The recipe, what a run knows of its data, and whether the space was chosen by whoever asks."""
+    from ofa.training.checkpoint import CONFIG
+    from ofa.training.presets import load_recipe, preset_names
+    from ofa.training.record import DataRecord
+
+    if (Path(source) / CONFIG).is_file():
+        return load_recipe(str(Path(source) / CONFIG), changes), DataRecord.load(source), True
+    if source.endswith(".toml") or (source in preset_names() and source != "digits"):
+        return load_recipe(source, changes), None, True
+    keys = {change.partition("=")[0].strip() for change in changes}
+    own = [f"data={json_format.dumps(source)}"]
+    if "test_data" in keys and "fractions" not in keys:
+        own.append("fractions=[0.9, 0.1, 0]")
+    return load_recipe("small-budget", [*own, *changes]), None, "space" in keys
+
+
+def _parts(recipe: Recipe, record: DataRecord | None) -> RunData:
+    from ofa.training.run_data import data_of_run, first_data
+
+    with progress_bar("cutting into parts") as progress:
+        return first_data(recipe, progress) if record is None else data_of_run(recipe, record, progress=progress)
+
+
+def _parts_of(scan: Scan, found: RunData | None, *, test: bool) -> list[str]:
+    """The part of each image of a scan."""
+    if test or found is None:
+        return ["test" if test else "unused"] * len(scan.facts)
+    parts: dict[bytes, str] = {}
+    for part, images in reversed(found.splits._asdict().items()):
+        parts |= dict.fromkeys(map(bytes, images.keys.numpy()), part)
+    return [parts.get(facts.key, "unused") for facts in scan.facts]
+
+
+def _usual_resolution(images: list[PlacedImage]) -> int:
+    """The largest usual resolution that most images fill."""
+    from statistics import median
+
+    side = median(min(image.facts.width, image.facts.height) for image in images)
+    return max((each for each in _RESOLUTIONS if each <= side), default=_RESOLUTIONS[0])
+
+
+def _about_unreadable(left_out: list[dict[str, Any]]) -> list[str]:
+    bad = [each for each in left_out if each["kind"] == "unreadable"]
+    if not bad:
+        return []
+    names = ", ".join(f"{each['name']} ({each['reason']})" for each in bad[:_NAMED]) + (" ..." if len(bad) > _NAMED else "")
+    return [f'{len(bad)} images cannot be read: {names}; training refuses them unless they are removed or unreadable = "skip" is set']
+
+
+def _render(report: dict[str, Any]) -> RenderableType:
+    from rich.console import Group
+
+    from ofa.cli.sheets import facts, records
+
+    parts = [part for part in ("train", "selection", "test", "unused") if report["parts"].get(part)]
+    classes = list(report["classes"].items())
+    rows = [
+        (name, f"{sum(counts.values()):,}", *(f"{counts.get(part, 0):,}" for part in parts)) for name, counts in classes[:_MOST_CLASSES]
+    ]
+    more = f"and {len(classes) - _MOST_CLASSES} classes more; --json has all" if len(classes) > _MOST_CLASSES else ""
+    title = f"{report['data']}: {report['images']:,} images of {len(classes)} classes"
+    return Group(records(("class", "images", *parts), rows, title=title, caption=more), facts(_facts(report)))
+
+
+def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
+    sizes = report["sizes"]
+    small, large = ("{} x {}".format(*sizes[end]) for end in ("smallest", "largest"))
+    rows = [
+        ("sizes", f"{small} .. {large} px, {sizes['distinct']:,} different, median of the shorter sides {sizes['median_side']:g} px"),
+        ("formats", _counts(report["formats"])),
+        ("kinds of pixels", _counts(report["modes"])),
+        ("copies", _copies(report["copies"])),
+    ]
+    for kind in ("unreadable", "no image", "no class", "hidden"):
+        names = [each["name"] for each in report["left_out"] if each["kind"] == kind]
+        if names:
+            rows.append((f"left out, {kind}", f"{len(names):,}: {', '.join(names[:_NAMED])}{' ...' if len(names) > _NAMED else ''}"))
+    if not report["left_out"]:
+        rows.append(("left out", "nothing"))
+    if "page" in report:
+        rows.append(("page", report["page"]))
+    return rows
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items())
+
+
+def _copies(groups: list[dict[str, Any]]) -> str:
+    if not groups:
+        return "none"
+    extra = sum(len(group["names"]) - 1 for group in groups)
+    return f"{extra:,} of {len(groups):,} images, first {' = '.join(groups[0]['names'][:_NAMED])}"

@@ -1,0 +1,174 @@
+"""What lies in a data set: counts, sizes, formats, copies, and what was left out and why."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import NamedTuple
+
+from ofa.data.scan import ImageFacts
+
+__all__ = ["Copies", "Overview", "PlacedImage", "Sizes", "overview"]
+
+_UNEVEN = 10
+"""The largest class may have so many times the images of the smallest before it is worth a word."""
+
+
+class PlacedImage(NamedTuple):
+    """An image that can be read, and where it belongs.
+
+    Attributes:
+        facts: what is known of it.
+        class_name: what it shows.
+        part: of the data set: ``train``, ``selection``, ``test``, or ``unused`` for what the fractions leave over.
+    """
+
+    facts: ImageFacts
+    class_name: str
+    part: str
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Width and height in pixels: of the image with the fewest pixels, of the one with the most, and the median of the shorter sides."""
+
+    smallest: tuple[int, int]
+    largest: tuple[int, int]
+    median_side: float
+    distinct: int
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Images of the same content.
+
+    Attributes:
+        names: of all of them; first one of each class and part.
+        class_names: each once, in alphabetical order.
+        parts: each once, in alphabetical order.
+    """
+
+    names: tuple[str, ...]
+    class_names: tuple[str, ...]
+    parts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What lies in a data set.
+
+    Attributes:
+        images: how many can be read.
+        classes: images of each class by part.
+        parts: images of each part.
+        formats: images of each file format.
+        modes: images of each kind of pixels.
+        sizes: of the images.
+        copies: every group of images of the same content, the largest first.
+        warnings: one sentence for each thing that spoils training or its figures, with what to do.
+    """
+
+    images: int
+    classes: Mapping[str, Mapping[str, int]]
+    parts: Mapping[str, int]
+    formats: Mapping[str, int]
+    modes: Mapping[str, int]
+    sizes: Sizes
+    copies: tuple[Copies, ...]
+    warnings: tuple[str, ...]
+
+
+def overview(images: Sequence[PlacedImage], class_names: Sequence[str], resolution: int) -> Overview:
+    """Count the images of a data set.
+
+    Args:
+        images: all images that can be read, at least one.
+        class_names: in the order of the logits.
+        resolution: largest side of the network's input in pixels.
+    """
+    by_class: dict[str, Counter[str]] = {name: Counter() for name in class_names}
+    for image in images:
+        by_class[image.class_name][image.part] += 1
+    copies = _copies(images)
+    return Overview(
+        images=len(images),
+        classes={name: dict(counts) for name, counts in by_class.items()},
+        parts=dict(Counter(image.part for image in images)),
+        formats=dict(Counter(image.facts.format or "none" for image in images).most_common()),
+        modes=dict(Counter(image.facts.mode for image in images).most_common()),
+        sizes=_sizes(images),
+        copies=copies,
+        warnings=(*_about_classes(by_class), *_about_copies(copies), *_about_sizes(images, resolution)),
+    )
+
+
+def _copies(images: Sequence[PlacedImage]) -> tuple[Copies, ...]:
+    groups: dict[bytes, list[PlacedImage]] = defaultdict(list)
+    for image in images:
+        groups[image.facts.key].append(image)
+    found = [_copies_of(group) for group in groups.values() if len(group) > 1]
+    return tuple(sorted(found, key=lambda copies: -len(copies.names)))
+
+
+def _copies_of(group: Sequence[PlacedImage]) -> Copies:
+    met: Counter[tuple[str, str]] = Counter()
+    ranked = []
+    for image in group:
+        place = (image.class_name, image.part)
+        ranked.append((met[place], image.facts.name))
+        met[place] += 1
+    names = tuple(name for _, name in sorted(ranked, key=lambda each: each[0]))
+    return Copies(names, tuple(sorted({name for name, _ in met})), tuple(sorted({part for _, part in met})))
+
+
+def _sizes(images: Sequence[PlacedImage]) -> Sizes:
+    sizes = [(image.facts.width, image.facts.height) for image in images]
+    ordered = sorted(sizes, key=lambda size: size[0] * size[1])
+    return Sizes(ordered[0], ordered[-1], median(min(size) for size in sizes), len(set(sizes)))
+
+
+def _about_classes(by_class: Mapping[str, Counter[str]]) -> list[str]:
+    totals = {name: counts.total() for name, counts in by_class.items()}
+    sentences = []
+    most, least = max(totals, key=lambda name: totals[name]), min(totals, key=lambda name: totals[name])
+    if totals[most] > _UNEVEN * max(totals[least], 1):
+        sentences.append(
+            f"the classes are uneven: '{most}' has {totals[most]} images and '{least}' {totals[least]}; accuracy is mostly that of the "
+            "large ones, so add images of the small ones"
+        )
+    for part in ("train", "selection", "test"):
+        missing = [name for name, counts in by_class.items() if not counts[part]]
+        if missing and any(counts[part] for counts in by_class.values()):
+            names = ", ".join(missing[:3]) + (" ..." if len(missing) > 3 else "")
+            sentences.append(f"the {part} part has no images of {len(missing)} classes ({names}); nothing is known about them there")
+    return sentences
+
+
+def _about_copies(copies: Sequence[Copies]) -> list[str]:
+    sentences = []
+    torn = [group for group in copies if len(group.class_names) > 1]
+    leaking = [group for group in copies if len(group.parts) > 1]
+    if torn:
+        sentences.append(f"{_groups(torn)} in more than one class, first {' and '.join(torn[0].names[:2])}; keep each in one class")
+    if leaking:
+        sentences.append(
+            f"{_groups(leaking)} in more than one part, first {' and '.join(leaking[0].names[:2])}; accuracy would be told on images that "
+            "were trained on, so remove them from one"
+        )
+    return sentences
+
+
+def _groups(groups: Sequence[Copies]) -> str:
+    return "1 image has copies" if len(groups) == 1 else f"{len(groups)} images have copies"
+
+
+def _about_sizes(images: Sequence[PlacedImage], resolution: int) -> list[str]:
+    small = sum(min(image.facts.width, image.facts.height) < resolution for image in images)
+    if small <= len(images) / 2:
+        return []
+    return [
+        f"{small} of {len(images)} images are smaller than the network's input of {resolution} pixels and are enlarged; a smaller "
+        "resolution would lose nothing of them"
+    ]

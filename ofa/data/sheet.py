@@ -1,0 +1,87 @@
+"""A contact sheet: images of each class exactly as a network meets them, before they are normalized."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ofa.data.augmentation import Augmentation
+from ofa.data.images import Images
+
+__all__ = ["ClassStrip", "contact_sheet"]
+
+_GAP = 2
+_PAPER = 255
+
+
+@dataclass(frozen=True, eq=False)
+class ClassStrip:
+    """Images of one class side by side.
+
+    Attributes:
+        class_name: of all of them.
+        images: in the whole set.
+        evaluated: as a network is judged on them; [resolution, images shown x (resolution + 2) - 2] pixels.
+        trained: the same images, changed at random as in training; None without an augmentation.
+    """
+
+    class_name: str
+    images: int
+    evaluated: Image.Image
+    trained: Image.Image | None
+
+
+def contact_sheet(
+    data: Images,
+    resolution: int,
+    *,
+    each: int = 6,
+    classes: int = 24,
+    augmentation: Augmentation | None = None,
+    generator: torch.Generator | None = None,
+) -> list[ClassStrip]:
+    """Images at even distances through each class, read by the set's own rule.
+
+    Args:
+        data: the set.
+        resolution: side of the network's input in pixels.
+        each: images of a class at most.
+        classes: at most so many, the first ones.
+        augmentation: of training, if ``generator`` is there too.
+        generator: the randomness of the augmentation.
+
+    Returns:
+        a strip for each class that has images.
+    """
+    strips = []
+    for label in torch.unique(data.labels).tolist()[:classes]:
+        members = torch.nonzero(data.labels == label).flatten()
+        count = min(each, len(members))
+        index = members[torch.arange(count) * len(members) // count]
+        trained = None
+        if augmentation is not None and generator is not None:
+            trained = _strip(_changed(data, index, resolution, augmentation, generator))
+        evaluated = _strip(data.read(index, resolution).x_BCHW)
+        strips.append(ClassStrip(data.class_names[label], len(members), evaluated, trained))
+    return strips
+
+
+def _changed(data: Images, index: Tensor, resolution: int, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
+    x_BCHW = data.read(index, resolution, augmentation, generator).x_BCHW
+    return augmentation.recolour(x_BCHW / 255, generator) * 255
+
+
+def _strip(x_BCHW: Tensor) -> Image.Image:
+    """The images of a batch in a row; of other than one or three channels the first is shown alone."""
+    x_BCHW = x_BCHW if x_BCHW.shape[1] == 3 else x_BCHW[:, :1].expand(-1, 3, -1, -1)
+    pixels = x_BCHW.clamp(0, 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    count, height, width, _ = pixels.shape
+    paper = np.full((height, count * (width + _GAP) - _GAP, 3), _PAPER, np.uint8)
+    for number, picture in enumerate(pixels):
+        left = number * (width + _GAP)
+        paper[:, left : left + width] = picture
+    return Image.fromarray(paper)

@@ -1,0 +1,62 @@
+"""From an arch to the blocks that it is built of: what a space says, checked and remembered."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from itertools import pairwise
+
+from ofa.arch import Arch
+from ofa.blocks import PlacedBlock
+from ofa.errors import OfaError, SpaceError
+from ofa.space import Space
+
+__all__ = ["lower"]
+
+
+@lru_cache(maxsize=4096)
+def lower(space: Space, arch: Arch) -> tuple[PlacedBlock, ...]:
+    """The placed blocks that ``arch`` is built of, from the image to the logits.
+
+    Raises:
+        ArchError: ``arch`` is not a point of ``space``.
+        SpaceError: the space does not say what its archs are built of, or its blocks do not fit each other.
+    """
+    space.check(arch)
+    try:
+        placed = tuple(space.lower(arch))
+    except OfaError:
+        raise
+    except Exception as error:  # a class of one's own may fail in any way
+        raise SpaceError(
+            f"a space must say what each of its archs is built of, but for {arch.in_words} of {space.name} its class met "
+            f"{type(error).__name__}: {error}; correct {type(space).__name__}.lower"
+        ) from error
+    _check_chain(space, arch, placed)
+    return placed
+
+
+def _check_chain(space: Space, arch: Arch, placed: tuple[PlacedBlock, ...]) -> None:
+    """Whether every block fits the one before, which for a class of one's own is not certain."""
+    wrong = next((each for each in placed if not isinstance(each, PlacedBlock)), None)
+    if wrong is not None or not placed:
+        raise _unfit(space, "a tuple of PlacedBlock", "got nothing" if wrong is None else f"got {type(wrong).__name__}")
+    first, last = placed[0], placed[-1]
+    ends = {
+        "begin with the image's channels": (first.block.in_channels, space.in_channels),
+        "begin with the arch's resolution": (first.input_size, arch.resolution),
+        "end with a logit a class": (last.block.out_channels, space.num_classes),
+        "be at places of different names": (len({each.name for each in placed}), len(placed)),
+    }
+    for rule, (found, wanted) in ends.items():
+        if found != wanted:
+            raise _unfit(space, f"blocks that {rule}", f"there are {found} where {wanted} must be")
+    for before, after in pairwise(placed):
+        given = (before.block.out_channels, before.block.output_size(before.input_size))
+        taken = (after.block.in_channels, after.input_size)
+        if given != taken:
+            sizes = [f"{channels} channels of {size} px" for channels, size in (given, taken)]
+            raise _unfit(space, "blocks that fit each other", f"{before.name} gives {sizes[0]} and {after.name} takes {sizes[1]}")
+
+
+def _unfit(space: Space, rule: str, found: str) -> SpaceError:
+    return SpaceError(f"what {space.name} is built of must be {rule}, but {found}; correct {type(space).__name__}.lower")

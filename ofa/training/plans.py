@@ -1,0 +1,50 @@
+"""What a recipe says of the steps of a phase: their images, their randomness, and what their subnets are to learn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from ofa.data import BatchPlan, batch_indices
+from ofa.training.distributed import World
+from ofa.training.phase import Phase
+from ofa.training.recipe import Recipe
+from ofa.training.schedule import Place
+from ofa.training.step import Objective
+
+__all__ = ["ARCHS", "DROPOUT", "epoch_plans", "phase_objective"]
+
+_ORDER, _BATCH, ARCHS, DROPOUT = range(4)
+"""What a stream of a training's random numbers is for."""
+
+
+def epoch_plans(recipe: Recipe, images: int, place: Place, resolutions: Sequence[int], world: World) -> list[BatchPlan]:
+    """The batches of an epoch: this process's share of the images, a resolution for all processes, a seed of its own.
+
+    Args:
+        recipe: of the run.
+        images: to train on.
+        place: a step of the epoch.
+        resolutions: that are drawn from, in pixels.
+        world: the processes that train together.
+    """
+    order = recipe.generator("training", _ORDER, place.epoch_start)
+    plans = []
+    for step, index in enumerate(batch_indices(images, recipe.batch_size, order, drop_last=True), start=place.epoch_start):
+        resolution = resolutions[int(recipe.rng("training", _BATCH, step).integers(len(resolutions)))]
+        seed = recipe.generator("training", _BATCH, step, world.rank).initial_seed()
+        plans.append(BatchPlan(world.share(index), resolution, seed))
+    return plans
+
+
+def phase_objective(recipe: Recipe, phase: Phase, teacher: nn.Module | None) -> Objective:
+    """What the subnets of a phase are to learn; ``teacher`` is the copy of the largest network, if there is one by now."""
+    return Objective(
+        label_smoothing=recipe.label_smoothing,
+        teacher=teacher if phase.needs_copy else None,
+        in_place=phase.distils_in_place,
+        distillation_weight=phase.distillation_weight,
+        divergence=phase.divergence,
+        dropout_first_only=phase.dropout == "largest",
+    )
