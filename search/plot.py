@@ -89,7 +89,7 @@ def draw_front(front: Front, *, picks: Sequence[Pick] = (), title: str | None = 
     _draw_networks(axes, front, drawn)
     _draw_picks(axes, sorted((_place(pick, drawn) for pick in picks), key=lambda place: place.value))
     axes.set_title(filled(title or _title(front), 70), loc="left")
-    axes.set_xlabel("\n".join(filled(text, 80) for text in [drawn.label, *_conditions(front, [drawn])]))
+    axes.set_xlabel("\n".join(filled(text, 100) for text in [drawn.label, *_conditions(front, [drawn])]))
     axes.legend(loc="lower right", frameon=False)
     return figure
 

@@ -79,10 +79,18 @@ def test_what_is_there_is_not_replaced_unasked(command: Command, name: str, plac
     assert content(target.parent) == before
 
 
-ENDING = [(command, name) for command, name in OUTPUTS if not command.slow]
+LONG = {"table calibrate", "table check", "report-png"}
+"""Whose work is minutes of a slow machine, and whose writing is that of others."""
+ENDING = [
+    pytest.param(
+        command, name, id=f"{command.words}-{name}", marks=[pytest.mark.slow] if {command.words, f"{command.words}-{name}"} & LONG else []
+    )
+    for command, name in OUTPUTS
+    if not command.slow
+]
 
 
-@pytest.mark.parametrize(("command", "name"), ENDING, ids=[f"{command.words}-{name}" for command, name in ENDING])
+@pytest.mark.parametrize(("command", "name"), ENDING)
 def test_what_is_there_is_replaced_when_asked_and_stays_on_a_full_disk(
     command: Command, name: str, places: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
