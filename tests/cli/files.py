@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 import typer
+from PIL import Image
 from typer.testing import CliRunner
 
 from devices import Timing, describe, get_device
@@ -60,6 +61,8 @@ _DEVICE = {"device": "{device}"}
 COMMANDS = (
     Command("space", "ofa-mbv3-tiny --samples 2 --table {table}", {"table": "{table}"}),
     Command("space", "ofa-mbv3-tiny --samples 2 --resolutions 16,24", {}, _OUT),
+    Command("recipes", ""),
+    Command("data", "{photos}", {"source": "{photos}"}, _OUT),
     Command("train", "{recipe}", {"config": "{recipe}"}, _OUT, slow=True),
     Command("devices list", "--devices-dir {devices}", {"folders": "{devices}"}),
     Command("devices show", "{device}", {"name": "{device}"}),
@@ -153,6 +156,7 @@ def make_places(folder: Path) -> dict[str, Path]:
     pd.DataFrame({"arch": texts, "accuracy": accuracies}).to_csv(folder / "results.csv", index=False)
     AccuracyPredictor.fit(SPACE, archs, accuracies, np.random.default_rng(0)).save(folder / "predictor")
     _write_measurements(folder / "measurements.csv")
+    _write_photos(folder / "photos")
     (folder / "recipe.toml").write_text(recipe.to_toml(), encoding="utf-8")
     (folder / "devices").mkdir()
     device = 'name = "mine"\nruntime = "fake"\n'
@@ -192,6 +196,16 @@ def _write_measurements(path: Path) -> None:
     archs = sample_stratified(SPACE, 10, np.random.default_rng(1))
     times = [2 * table.estimate(SPACE, lower(SPACE, arch)).latency_ms for arch in archs]
     pd.DataFrame({"arch": [json.dumps(arch.to_json()) for arch in archs], "measured_ms": times}).to_csv(path, index=False)
+
+
+def _write_photos(folder: Path) -> None:
+    """Two classes of four images each, no two of which are alike."""
+    rng = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (folder / name).mkdir(parents=True)
+        for number in range(4):
+            pixels = rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{number}.png")
 
 
 def _write_mits(folder: Path) -> None:
