@@ -266,4 +266,5 @@ def _render_check(report: dict[str, Any]) -> RenderableType:
     for key in ("spearman", "kendall"):
         rows.append((f"{key} rank correlation", "-" if report[key] is None else f"{report[key]:.3f}"))
     rows.append(("machine slower than promised for by", format_percent(report["slowdown"] - 1)))
-    return facts(rows, title=f"{report['table']} against {report['nets']} random networks on {report['device']}")
+    title = f"{report['table']} against {report['nets']} random networks on {report['device']}"
+    return facts(rows, title=title, caption=format_conditions(report["conditions"]))

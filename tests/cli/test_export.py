@@ -52,7 +52,7 @@ def test_versions_are_a_setting(bundle, tmp_path, options, versions):
     answer = json.loads(run(bundle.folder, "--to", "onnx", *options, "-o", tmp_path / "n.onnx", "--json").stdout)
     model = onnx.load(tmp_path / "n.onnx")
     assert (answer["opset"], answer["ir_version"]) == (model.opset_import[0].version, model.ir_version) == versions
-    assert "ONNX Runtime 1." in run(bundle.folder, "--to", "onnx", *options, "-o", tmp_path / "n.onnx").stdout
+    assert "ONNX Runtime 1." in run(bundle.folder, "--to", "onnx", *options, "-o", tmp_path / "n.onnx", "--overwrite").stdout
 
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx_bindings") is None, reason="needs the extra 'tensorrt-rtx'")

@@ -191,7 +191,7 @@ def test_a_promise_of_other_settings_is_not_compared_and_that_is_said(bundle: Pa
     shutil.copytree(bundle, copy)
     promised = Conditions.of(get_device("fake"), runtime_version="1")
     write_json(replace(load_bundle(copy).card, conditions=promised.to_json()).to_json(), copy / "card.json")
-    result = invoke("verify", copy, "--device", pausing, "--json")
+    result = invoke("verify", copy, "--device", pausing, "--overwrite", "--json")
     report = json.loads(result.stdout)
     assert (report["latency_ms"], report["error"], report["promised_under"]["pause_ms"]) == (None, None, 0.0)
     assert report["conditions"]["pause_ms"] == 1.0
