@@ -57,6 +57,7 @@ def measured(space: str, data: str, arguments: argparse.Namespace) -> dict[str, 
     supernet = recipe.build_supernet(splits.train.num_classes).train()
     trainer = Trainer(supernet, recipe, splits.train, ALONE, silent)
     trainer.epoch(until=arguments.steps)
+    totals = trainer.capture().values["totals"]
     (estimate,) = estimate_phases(supernet, recipe, splits.train, steps=arguments.steps)
     return {
         "space": space,
@@ -67,7 +68,7 @@ def measured(space: str, data: str, arguments: argparse.Namespace) -> dict[str, 
         "loader_images_per_s": round(loader_rate(recipe, splits.train), 1),
         "streamed_images_per_s": round(streamed(recipe), 1),
         "step_images_per_s": round(estimate.images_per_s, 1),
-        "waiting_share_with_start": round(trainer.waiting_share, 4),
+        "waiting_share_with_start": round(totals["waiting_s"] / totals["duration_s"], 4),
     }
 
 

@@ -115,7 +115,7 @@ class Connection:
                     f"leave this network out, or allow more time",
                     note,
                 ) from None
-            if line is _ENDED:
+            if line is _ENDED or not line.endswith("\n"):  # what was cut off in the middle of a line is no answer either
                 raise ConnectionLostError(self._obituary(note.get("doing", doing)), note)
             reply = self._understood(line)
             self._answered = True

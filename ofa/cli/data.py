@@ -147,12 +147,13 @@ def _look(source: str, changes: list[str] | tuple[str, ...], resolution: int | N
 
 def _recipe_of(source: str, changes: list[str] | tuple[str, ...]) -> tuple[Recipe, DataRecord | None, bool]:
     """The recipe, what a run knows of its data, and whether the space was chosen by whoever asks."""
+    from ofa.training import Recipe
     from ofa.training.checkpoint import CONFIG
     from ofa.training.presets import load_recipe, preset_names
     from ofa.training.record import DataRecord
 
     if (Path(source) / CONFIG).is_file():
-        return load_recipe(str(Path(source) / CONFIG), changes), DataRecord.load(source), True
+        return Recipe.load(Path(source) / CONFIG, changes, imports=False), DataRecord.load(source), True
     if source.endswith(".toml") or (source in preset_names() and source != "digits"):
         return load_recipe(source, changes), None, True
     keys = {change.partition("=")[0].strip() for change in changes}

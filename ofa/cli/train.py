@@ -175,12 +175,20 @@ class _Course:
         self._recipe, self._state, self._metrics = stand.recipe, stand.state, [*stand.metrics]
         self._output, self._found, self._splits, self._world, self._stop = output, found, found.splits, world, stop
         self._supernet = stand.recipe.build_supernet(self._splits.train.num_classes).to(world.device)
+        self._noted = False
         self.warnings = list(recipe_warnings(stand.recipe, len(self._splits.train)))
 
     def warn(self, sentence: str) -> None:
         """Say what the user will hardly have meant."""
         if self._world.is_first:
             warn([sentence])
+
+    def _note(self, sentence: str) -> None:
+        """Say what every epoch would say again, once."""
+        if not self._noted:
+            self._noted = True
+            self.warnings.append(sentence)
+            self.warn(sentence)
 
     def train(self, *, tensorboard: bool) -> None:
         """Train to the end and write the run, or as far as a signal lets it.
@@ -209,6 +217,7 @@ class _Course:
                 on_metrics=writer.on_metrics,
                 on_state=writer.on_state,
                 on_setback=writer.on_setback,
+                on_note=self._note,
                 stop=self._stop.asked,
             )
         last = self._recipe.phases[-1]

@@ -39,6 +39,7 @@ def train(
     on_metrics: Callable[[EpochMetrics], None] | None = None,
     on_state: Callable[[TrainingState], None] | None = None,
     on_setback: Callable[[Setback], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
     sampler: Sampler | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> list[EpochMetrics]:
@@ -59,6 +60,7 @@ def train(
         on_metrics: given each epoch's metrics as they arise.
         on_state: given the state after every ``checkpoint_steps`` steps and every epoch, to be kept by whoever may resume.
         on_setback: told when training went wrong and goes back.
+        on_note: told in a sentence, in each epoch, when images are read by fewer processes than was asked for.
         sampler: draws the subnets in place of what the phases say.
         stop: asked after every step, or every ten on a GPU, and during an evaluation. Once it says yes, ``on_state`` is given the state
             and training returns as it stands; a run that goes on from there ends as one that was not stopped.
@@ -75,7 +77,7 @@ def train(
     _check_channels(supernet, data)
     was_training = supernet.training
     supernet.train().synchronize(world.size > 1)
-    trainer = Trainer(supernet, recipe, data, world, progress, on_state, on_setback, sampler)
+    trainer = Trainer(supernet, recipe, data, world, progress, on_state, on_setback, sampler, on_note)
     if stop is not None:
         trainer.stop = stop
     metrics: list[EpochMetrics] = []

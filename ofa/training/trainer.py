@@ -66,6 +66,7 @@ class Trainer:
         on_state: given the run's state now and then, always a good one; what it holds is not written to afterwards.
         on_setback: told when training went wrong and goes back.
         own_sampler: draws the subnets in place of what the phases say.
+        on_note: told in a sentence when images are read in another way than was asked for.
         stop: asked at each reading; once it says yes the state is told and no further step is made.
         steps_between_readings: losses are read for so many steps at once. 0 stands for 1 on a CPU, and for 10 on a GPU, because each
             reading makes it wait.
@@ -79,6 +80,7 @@ class Trainer:
     on_state: Callable[[TrainingState], None] | None = None
     on_setback: Callable[[Setback], None] | None = None
     own_sampler: Sampler | None = None
+    on_note: Callable[[str], None] | None = None
     stop: Callable[[], bool] = _never
     steps_between_readings: int = 0
     step: int = 0
@@ -143,11 +145,12 @@ class Trainer:
         plans = epoch_plans(self.recipe, len(self.data), place, list(self._spaces), self.world)
         if until is not None:
             plans = plans[: until - place.epoch_start]
+        rest = plans[place.offset :]
         loader = load_batches(
-            self.data, plans[place.offset :], augmentation=self.recipe.augmentation, device=self.device, workers=self.workers
+            self.data, rest, augmentation=self.recipe.augmentation, device=self.device, workers=self.workers, on_note=self.on_note
         )
         try:
-            for plan in plans[place.offset :]:
+            for plan in rest:
                 started = time.perf_counter()
                 batch = self._next(loader)
                 if batch is None:
@@ -204,11 +207,6 @@ class Trainer:
         self._unread.append((place, archs, result))
         if self.step % self.steps_between_readings == 0:
             self._read()
-
-    @property
-    def waiting_share(self) -> float:
-        """Share (0..1) of the time of this epoch's steps so far in which they waited for the loader."""
-        return self._totals.waiting_s / self._totals.duration_s if self._totals.duration_s else 0.0
 
     def rate(self, place: Place) -> float:
         """The learning rate of a step."""

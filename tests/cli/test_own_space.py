@@ -218,8 +218,8 @@ def test_a_front_of_another_space_of_the_name_is_refused(own_file: dict[str, Pat
     ofa("space", "ofa-mbv3-tiny", "--resolutions", "12,24", "--keep", "kernel=3", "--keep", "depth=1", "-o", other, "--samples", 1)
     result = run("search", "--space", other, "--predictor", own_file["predictor"], "-o", tmp_path / "front", *EFFORT)
     assert "which is another of the name small" in " ".join(result.stderr.split())
-    calibrate = ("table", "calibrate", own_file["table.parquet"], "--overwrite", "--space", other, "--device", "fake", "--nets", 9)
-    result = run(*calibrate)
+    calibrate = ("table", "calibrate", own_file["table.parquet"], "-o", tmp_path / "table.parquet")
+    result = run(*calibrate, "--space", other, "--device", "fake", "--nets", 9)
     assert "of another space that is called small too" in " ".join(result.stderr.split())
 
 

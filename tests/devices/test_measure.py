@@ -213,6 +213,13 @@ def test_a_death_is_reported_with_its_last_words() -> None:
         speak("import os, signal; input(); os.kill(os.getpid(), signal.SIGKILL)")
 
 
+def test_an_answer_that_was_cut_off_is_a_death() -> None:
+    note = '{"doing": "this", "step": 1, "steps": 2}'
+    with pytest.raises(ConnectionLostError, match="died with status 3 while this; leave this network out") as caught:
+        speak(f"import sys; input(); print('{note}'); sys.stdout.write('{note[:9]}'); sys.exit(3)")
+    assert caught.value.note["step"] == 1
+
+
 def test_an_answer_that_is_none_of_ours_is_a_sentence() -> None:
     with pytest.raises(DeviceError, match="'Welcome to this host!'"):
         speak("input(); print('Welcome to this host!')")
