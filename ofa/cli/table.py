@@ -262,7 +262,8 @@ def _signed_ms(milliseconds: float) -> str:
 
 def _render_check(report: dict[str, Any]) -> RenderableType:
     shares = ("mean_error", "noise_floor", "bias", "within_5_percent", "within_10_percent", "inside_interval")
-    rows = [(key.replace("_", " "), "-" if report[key] is None else format_percent(report[key])) for key in shares]
+    rows = [("networks were timed as", format_conditions(report["conditions"]))]
+    rows += [(key.replace("_", " "), "-" if report[key] is None else format_percent(report[key])) for key in shares]
     for key in ("spearman", "kendall"):
         rows.append((f"{key} rank correlation", "-" if report[key] is None else f"{report[key]:.3f}"))
     rows.append(("machine slower than promised for by", format_percent(report["slowdown"] - 1)))
