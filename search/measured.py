@@ -17,6 +17,8 @@ __all__ = ["LEAST_NETWORKS", "check_measured", "distinct"]
 
 LEAST_NETWORKS = 10
 """Fewest networks to fit to, or to judge a predictor by."""
+_GOOD = 0.9
+"""Above this accuracy, equal networks are good networks."""
 
 
 def check_measured(archs: Sequence[Arch], accuracies: Floats) -> None:
@@ -29,8 +31,10 @@ def check_measured(archs: Sequence[Arch], accuracies: Floats) -> None:
     if len(wrong):
         raise SearchError(f"accuracies must be numbers in 0..1, but one is {wrong[0]}; divide percentages by 100")
     if np.ptp(accuracies) == 0:
+        # What is right on every image is as good as can be told; what is wrong alike has hardly learned.
+        step = "select on more images, or search with --supernet, which finds the cheapest" if accuracies[0] > _GOOD else "train for longer"
         raise SearchError(
-            f"a predictor learns from differences, but all {len(archs)} networks have accuracy {accuracies[0]}; train the supernet longer"
+            f"a predictor learns from differences, but all {len(archs)} networks have an accuracy of {accuracies[0]:.1%}; {step}"
         )
 
 

@@ -91,8 +91,8 @@ def _more_photos(root: Path) -> None:
 
 
 def _measure_and_search(day: Day) -> None:
-    day.ofa("table", "build", "--space", SPACE, "--device", "local-cpu", "-o", "cpu.parquet")
-    day.ofa("table", "calibrate", "cpu.parquet", "--space", SPACE, "--device", "local-cpu")
+    day.ofa("table", "build", "--space", SPACE, "--classes", len(CLASSES), "--device", "local-cpu", "-o", "cpu.parquet")
+    day.ofa("table", "calibrate", "cpu.parquet", "--space", SPACE, "--classes", len(CLASSES), "--device", "local-cpu")
     fitted = day.ofa("predictor", "fit", "run", "--nets", 24, "--rounds", 0, "-o", "predictor.parquet")
     assert "new" in fitted.stderr, "that images were added is said"
     day.ofa("search", "--predictor", "predictor.parquet", "--table", "cpu.parquet", "-o", "front.parquet")

@@ -82,6 +82,6 @@ class Broken(FakeLatency):
 
 def test_what_is_no_latency_is_refused_and_not_kept() -> None:
     archive = Archive(fake_problem(latencies=[Broken(SMALL)]))
-    with pytest.raises(SearchError, match="latency_ms@paper must be a positive number"):
+    with pytest.raises(SearchError, match="latency on paper must be a positive number"):
         archive.evaluate(ROWS)
     assert len(archive) == 0

@@ -112,7 +112,7 @@ def test_other_costs_can_be_objectives() -> None:
 
 
 def test_an_impossible_budget_ends_with_the_least_there_is() -> None:
-    with pytest.raises(ImpossibleBudgetError, match="latency_ms"):
+    with pytest.raises(ImpossibleBudgetError, match="the least achievable is latency"):
         run_study(fake_problem(budget=Budget({"latency_ms": 0.001})), seed=0, effort=effort(50))
 
 
@@ -230,19 +230,19 @@ def test_a_failing_accuracy_leaves_the_study_intact(failure: Exception | float, 
 
 
 @pytest.mark.parametrize(
-    ("other", "key"),
+    ("other", "words"),
     [
         ({"budget": Budget({"macs": 1e6})}, "budget"),
-        ({"latencies": [FakeLatency(half_width=0.1)]}, "latency_digest"),
-        ({"objectives": (HIGH, "macs")}, "objectives"),
-        ({"space": SPACE}, "genes_digest"),
+        ({"latencies": [FakeLatency(half_width=0.1)]}, "latency table"),
+        ({"objectives": (HIGH, "macs")}, "costs to trade"),
+        ({"space": SPACE}, "choices of the space"),
         ({"latencies": [FakeLatency(device="other")]}, "devices"),
     ],
 )
-def test_a_study_of_another_problem_is_not_resumed(other: dict[str, Any], key: str, tmp_path: Path) -> None:
+def test_a_study_of_another_problem_is_not_resumed(other: dict[str, Any], words: str, tmp_path: Path) -> None:
     storage = str(tmp_path / "study.journal")
     run_study(fake_problem(), seed=0, effort=effort(10), storage=storage)
-    with pytest.raises(SearchError, match=f"{key} of study '{SMALL.name}'"):
+    with pytest.raises(SearchError, match=f"{words} of study '{SMALL.name}'"):
         run_study(fake_problem(**other), seed=0, effort=effort(20), storage=storage)
     assert len(run_study(fake_problem(**other), seed=0, effort=effort(20), storage=storage, name="another"))
 
