@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
 import torch
 from hypothesis import settings
 from threadpoolctl import threadpool_limits
+
+# A shell that runs tests in the background has them and all their children ignore Ctrl-C, which some of them are about.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Times on shared machines say nothing about a test, and a run in CI must not find what the next one does not.
 settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=40, print_blob=True)

@@ -97,7 +97,7 @@ def _measure_and_search(day: Day) -> None:
     assert "new" in fitted.stderr, "that images were added is said"
     day.ofa("search", "--predictor", "predictor.parquet", "--table", "cpu.parquet", "-o", "front.parquet")
     day.ofa("report", "front.parquet", "-o", "front.html")
-    (best,) = day.answer("query", "front.parquet", "--macs", "100M")["networks"][:1]
+    (best,) = day.answer("query", "front.parquet", "--macs", "100M")["results"]
     assert best["accuracy"] > 0.5
 
 
