@@ -28,8 +28,8 @@ help: ## show these targets
 demo: $(STAMP) ## the whole road on scikit-learn's digits, into demo/
 	@$(BIN)/ofa demo -o demo
 
-test: $(STAMP) ## the fast tests
-	@$(BIN)/python -m pytest
+test: $(STAMP) ## the fast tests, in two processes
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(STAMP) ## the tests that take longer
 	@$(BIN)/python -m pytest -m "slow and not gpu"
