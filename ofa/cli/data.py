@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_format
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,9 +16,9 @@ from ofa.cli.outputs import OverwriteOption, check_output
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from ofa.data import Scan
-    from ofa.data.overview import PlacedImage
-    from ofa.training import Recipe, RunData
+    from ofa.data import LeftOut, Scan
+    from ofa.data.overview import Overview, PlacedImage
+    from ofa.training import Recipe
     from ofa.training.record import DataRecord
 
 __all__ = ["data", "register"]
@@ -57,9 +58,9 @@ def data(
     look = _look(source, changes or (), resolution)
     report = look.to_json()
     if output is not None:
-        look.save_page(output, each, overwrite=overwrite)
+        look.save_page(output, each)
         report["page"] = str(output)
-    emit(report, json=json, render=lambda: _render(report), warnings=warn(report.pop("notes")))
+    emit(report, json=json, render=lambda: _render(report), warnings=warn(report.pop("warnings")))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -72,41 +73,45 @@ class _Look:
     resolution: int
     notes: tuple[str, ...]
 
-    def to_json(self) -> dict[str, Any]:
+    @cached_property
+    def overview(self) -> Overview:
+        """Counts and copies, with everything that is worth a warning."""
         from ofa.data.overview import overview
 
-        first = self.scans[0]
-        found = asdict(overview(self.images, first.class_names, self.resolution))
-        left_out = [each._asdict() for scan in self.scans for each in scan.left_out]
-        notes = [*self.notes, *found.pop("warnings"), *_about_unreadable(left_out)]
+        found = overview(self.images, self.scans[0].class_names, self.resolution)
+        return replace(found, warnings=(*self.notes, *found.warnings, *_about_unreadable(self.left_out)))
+
+    @property
+    def left_out(self) -> list[LeftOut]:
+        """Of all sources."""
+        return [each for scan in self.scans for each in scan.left_out]
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON object of ``ofa data --json``."""
         return {
             "data": self.recipe.data,
             "test_data": self.recipe.test_data,
             "resolution": self.resolution,
-            "rule": first.rule.to_json(),
-            **found,
-            "left_out": left_out,
-            "notes": notes,
+            "rule": self.scans[0].rule.to_json(),
+            **asdict(self.overview),
+            "left_out": [each._asdict() for each in self.left_out],
         }
 
-    def save_page(self, path: Path, each: int, *, overwrite: bool) -> None:
-        from ofa.data.overview import overview
+    def save_page(self, path: Path, each: int) -> None:
+        """Write the page, with ``each`` images of every class."""
         from ofa.data.sheet import contact_sheet
         from search.report.data_page import DataSource, save_data_page
 
-        images = self.scans[0].images(unreadable="skip")
-        strips = contact_sheet(
-            images, self.resolution, each=each, augmentation=self.recipe.augmentation, generator=self.recipe.generator("training")
+        images, generator = self.scans[0].images(unreadable="skip"), self.recipe.generator("training")
+        source = DataSource(
+            data=self.recipe.data,
+            resolution=self.resolution,
+            overview=self.overview,
+            left_out=self.left_out,
+            strips=contact_sheet(images, self.resolution, each=each, augmentation=self.recipe.augmentation, generator=generator),
+            rule=images.rule,
         )
-        left_out = [each for scan in self.scans for each in scan.left_out]
-        found = overview(self.images, images.class_names, self.resolution)
-        found = replace(found, warnings=(*self.notes, *found.warnings, *_about_unreadable([each._asdict() for each in left_out])))
-        save_data_page(
-            DataSource(
-                data=self.recipe.data, resolution=self.resolution, overview=found, left_out=left_out, strips=strips, rule=images.rule
-            ),
-            path,
-        )
+        save_data_page(source, path)
 
 
 def _look(source: str, changes: list[str] | tuple[str, ...], resolution: int | None) -> _Look:
@@ -117,7 +122,6 @@ def _look(source: str, changes: list[str] | tuple[str, ...], resolution: int | N
     """
     from ofa.data import ImageRule, scan_data
     from ofa.data.overview import PlacedImage
-    from ofa.errors import DataError
 
     recipe, record, sized = _recipe_of(source, changes)
     recipe = replace(recipe, unreadable="skip")
@@ -127,17 +131,11 @@ def _look(source: str, changes: list[str] | tuple[str, ...], resolution: int | N
         if recipe.test_data:
             classes = scans[0].class_names
             scans.append(scan_data(recipe.test_data, rule=scans[0].rule, classes=classes, progress=progress))
-    found, notes = None, []
-    try:
-        found = _parts(recipe, record)
-        if record is not None:
-            notes = list(found.changes.sentences())
-    except DataError as error:
-        notes = [f"these images cannot be trained on as they are: {error}"]
+    parts, notes = _parts(recipe, scans[0], record)
     images = [
-        PlacedImage(facts, scan.class_names[label], part)
+        PlacedImage(facts, scan.class_names[label], "test" if number else parts.get(facts.key, "unused"))
         for number, scan in enumerate(scans)
-        for facts, label, part in zip(scan.facts, scan.labels.tolist(), _parts_of(scan, found, test=number > 0), strict=True)
+        for facts, label in zip(scan.facts, scan.labels.tolist(), strict=True)
     ]
     if not images:
         scans[0].images(unreadable="skip")  # which says that there are none
@@ -163,21 +161,26 @@ def _recipe_of(source: str, changes: list[str] | tuple[str, ...]) -> tuple[Recip
     return load_recipe("small-budget", [*own, *changes]), None, "space" in keys
 
 
-def _parts(recipe: Recipe, record: DataRecord | None) -> RunData:
-    from ofa.training.run_data import data_of_run, first_data
+def _parts(recipe: Recipe, scan: Scan, record: DataRecord | None) -> tuple[dict[bytes, str], list[str]]:
+    """The part of each image by its key, and what is to be said of them: as a run has them, or as training would cut them."""
+    from ofa.data.splitting import split_indices
+    from ofa.errors import DataError
+    from ofa.training.record import PARTS
+    from ofa.training.run_data import data_of_run
 
-    with progress_bar("cutting into parts") as progress:
-        return first_data(recipe, progress) if record is None else data_of_run(recipe, record, progress=progress)
-
-
-def _parts_of(scan: Scan, found: RunData | None, *, test: bool) -> list[str]:
-    """The part of each image of a scan."""
-    if test or found is None:
-        return ["test" if test else "unused"] * len(scan.facts)
-    parts: dict[bytes, str] = {}
-    for part, images in reversed(found.splits._asdict().items()):
-        parts |= dict.fromkeys(map(bytes, images.keys.numpy()), part)
-    return [parts.get(facts.key, "unused") for facts in scan.facts]
+    try:
+        if record is None:
+            images = scan.images(unreadable="skip")
+            fractions = recipe.fractions[:2] if recipe.test_data else recipe.fractions
+            chosen = split_indices(images, fractions, recipe.generator("split"))
+            keys, notes = [images.keys[index] for index in chosen], []
+        else:
+            with progress_bar("comparing with the run's record") as progress:
+                found = data_of_run(recipe, record, progress=progress)
+            keys, notes = [part.keys for part in found.splits], list(found.changes.sentences())
+    except DataError as error:
+        return {}, [f"these images cannot be trained on as they are: {error}"]
+    return {bytes(key): part for part, some in reversed(list(zip(PARTS, keys, strict=False))) for key in some.numpy()}, notes
 
 
 def _usual_resolution(images: list[PlacedImage]) -> int:
@@ -188,11 +191,11 @@ def _usual_resolution(images: list[PlacedImage]) -> int:
     return max((each for each in _RESOLUTIONS if each <= side), default=_RESOLUTIONS[0])
 
 
-def _about_unreadable(left_out: list[dict[str, Any]]) -> list[str]:
-    bad = [each for each in left_out if each["kind"] == "unreadable"]
+def _about_unreadable(left_out: list[LeftOut]) -> list[str]:
+    bad = [each for each in left_out if each.kind == "unreadable"]
     if not bad:
         return []
-    names = ", ".join(f"{each['name']} ({each['reason']})" for each in bad[:_NAMED]) + (" ..." if len(bad) > _NAMED else "")
+    names = ", ".join(f"{each.name} ({each.reason})" for each in bad[:_NAMED]) + (" ..." if len(bad) > _NAMED else "")
     return [f'{len(bad)} images cannot be read: {names}; training refuses them unless they are removed or unreadable = "skip" is set']
 
 
