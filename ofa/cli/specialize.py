@@ -134,8 +134,12 @@ def _advice(front: Front, budget: Budget) -> Sequence[str]:
 
 
 def _best_of(front: Front, budget: Budget) -> tuple[Candidate, str | None, Conditions | None, int]:
-    """The most accurate network of a front within the budget, the first device that the front is of, and how files are timed there."""
-    device = next(iter(front.device_names), None)
+    """The most accurate network of a front within the budget, the device that it is for, and how files are timed there.
+
+    A front of several devices is asked for the first one that the budget names, or for its first if the budget names none.
+    """
+    asked = {name.partition("@")[2] for name in budget.bounds}
+    device = next((name for name in front.device_names if name in asked), next(iter(front.device_names), None))
     settings = (front.metadata.get("latency") or {}).get(device, {}).get("device") or {}
     return front.query(budget)[0], device, front.conditions.get(device or ""), settings.get("opset", OPSET)
 
