@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from ofa.cli.outputs import check_output_folder
+
 if TYPE_CHECKING:
     from ofa.training import DataRecord, EpochMetrics, Recipe, TrainingState
     from ofa.training.distributed import World
@@ -112,6 +114,7 @@ def standing(recipe: Recipe, output: Path, resumption: Resumption | None, *, ove
         raise FileError(f"'{output}' must not hold a run yet, but has {WEIGHTS}; choose another folder or add --overwrite")
     if begun and not overwrite:
         raise FileError(f"'{output}' must not hold a run yet, but has one that has not ended; add --resume to go on or --overwrite")
+    check_output_folder(output, overwrite=overwrite)
     return Standing(recipe=recipe)
 
 

@@ -236,3 +236,11 @@ def test_a_full_disk_is_told_and_the_last_good_state_kept(config: Path, tmp_path
     assert [state.suffix for state in states] == [".safetensors"] * 2
     ofa("train", config, "-o", tmp_path / "run", "--device", "cpu", "--set", "phases.full.epochs=3", "--resume")
     assert len(load_run(tmp_path / "run").metrics) == 3
+
+
+def test_a_folder_of_other_things_does_not_become_a_run_unasked(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "one.png").write_bytes(b"mine")
+    with pytest.raises(FileError, match="exists and is not empty"):
+        ofa("train", config, "-o", tmp_path / "photos")
+    assert [path.name for path in (tmp_path / "photos").iterdir()] == ["one.png"]
