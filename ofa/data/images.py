@@ -30,6 +30,7 @@ __all__ = [
     "Pixels",
     "Splits",
     "check_labels",
+    "key_of",
     "keys_of",
     "unreadable_names",
     "varying",
@@ -261,9 +262,14 @@ class ImageData:
         return Pixels(x, self.labels[index])
 
 
+def key_of(content: bytes) -> bytes:
+    """16 bytes, a digest of a content (BLAKE2b, RFC 7693): the same for the same bytes on any machine."""
+    return hashlib.blake2b(content, digest_size=KEY_BYTES).digest()
+
+
 def keys_of(contents: Iterable[bytes]) -> Tensor:
-    """uint8 [N, 16], a digest of each content (BLAKE2b, RFC 7693): the same for the same bytes on any machine."""
-    joined = b"".join(hashlib.blake2b(content, digest_size=KEY_BYTES).digest() for content in contents)
+    """uint8 [N, 16], the key of each content."""
+    joined = b"".join(map(key_of, contents))
     return torch.frombuffer(bytearray(joined), dtype=torch.uint8).view(-1, KEY_BYTES)
 
 

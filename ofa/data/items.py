@@ -5,7 +5,6 @@ Shapes: H W pixels, C channels.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +17,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 from torch import Tensor
 
-from ofa.data.images import KEY_BYTES
+from ofa.data.images import key_of
 from ofa.data.opening import UnreadableError
 from ofa.data.reading import Array, Content
 from ofa.errors import DataError
@@ -65,9 +64,8 @@ class Items(Protocol):
 
 
 def digest(content: Content) -> bytes:
-    """The key of an image: a digest (BLAKE2b, RFC 7693) of its encoded bytes, or of its pixels if it comes without any."""
-    data = content if isinstance(content, bytes) else np.asarray(content).tobytes()
-    return hashlib.blake2b(data, digest_size=KEY_BYTES).digest()
+    """The key of an image: of its encoded bytes, or of its pixels if it comes without any."""
+    return key_of(content if isinstance(content, bytes) else np.asarray(content).tobytes())
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ Shapes: N images of all parts.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -20,7 +19,7 @@ import pyarrow.parquet as pq
 
 from ofa import __version__
 from ofa.data import ImageRule
-from ofa.data.images import KEY_BYTES, Normalization
+from ofa.data.images import KEY_BYTES, Normalization, key_of
 from ofa.errors import FileError, RecipeError
 from ofa.files import replacing
 from ofa.training.tables import build
@@ -113,9 +112,9 @@ class DataRecord:
     @property
     def digest(self) -> str:
         """32 hexadecimal digits of all contents and their classes by name; the same in any order and under any file names."""
-        names = np.array([_digest(name.encode()) for name in self.facts.class_names])
+        names = np.array([key_of(name.encode()) for name in self.facts.class_names])
         rows = np.concatenate([self.keys, names.view(np.uint8).reshape(-1, KEY_BYTES)[self.labels]], axis=1)
-        return _digest(np.sort(rows.view(f"V{2 * KEY_BYTES}").ravel()).tobytes()).hex()
+        return key_of(np.sort(rows.view(f"V{2 * KEY_BYTES}").ravel()).tobytes()).hex()
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write it into the folder of a run, all or nothing.
@@ -184,7 +183,3 @@ def _check_stamp(path: Path, metadata: Any) -> None:
 
 def _damaged(path: Path, reason: str) -> FileError:
     return FileError(f"'{path}' must be a whole {_KIND}, but {reason}; put back the file that ofa train wrote, or train a new run")
-
-
-def _digest(content: bytes) -> bytes:
-    return hashlib.blake2b(content, digest_size=KEY_BYTES).digest()
