@@ -31,6 +31,8 @@ from ofa.space import Space
 
 ORIGIN = ("runtime_version", "processor", "gpu", "cores", "clock_policy", "load")
 """What a table's figures say of where they come from."""
+Told = Callable[[dict[str, Any]], None]
+"""Given each step's figures as soon as they are known."""
 
 
 def main() -> None:
@@ -74,7 +76,7 @@ def measure(
     resolutions: Sequence[int] | None,
     calibration_nets: int,
     nets: int,
-    told: Callable[[dict[str, Any]], None],
+    told: Told,
     policy: TimingPolicy | None = None,
     processes: int = PROCESSES,
 ) -> TableCheck | None:
@@ -91,20 +93,45 @@ def measure(
         policy: when a measurement is enough.
         processes: in how many whole networks are timed.
     """
+    table = built(space, device, path, resolutions=resolutions, told=told, policy=policy)
+    if not nets:
+        return None
+    same: dict[str, Any] = {"resolutions": resolutions, "told": told, "policy": policy, "processes": processes}
+    table = calibrated(table, space, device, path, nets=calibration_nets, **same)
+    return checked(table, space, device, nets=nets, **same)
+
+
+def built(
+    space: Space,
+    device: Device,
+    path: Path,
+    *,
+    resolutions: Sequence[int] | None,
+    told: Told,
+    policy: TimingPolicy | None = None,
+) -> LatencyTable:
+    """The table of a file, built if it is not there; arguments as ``measure``."""
     if not path.exists():
         start = time.perf_counter()
         build_table(space, device, resolutions=resolutions, rng=np.random.default_rng(0), policy=policy).save(path)
         told({"build_s": round(time.perf_counter() - start, 1)})
     table = LatencyTable.load(path)
     told({"blocks": len(table), "failed": table.metadata["failed"], "origin": {key: table.metadata.get(key) for key in ORIGIN}})
-    if not nets:
-        return None
+    return table
+
+
+def calibrated(table: LatencyTable, space: Space, device: Device, path: Path, *, nets: int, told: Told, **same: Any) -> LatencyTable:
+    """A table calibrated by ``nets`` networks, and saved; other arguments as ``measure``."""
     start = time.perf_counter()
-    same = {"resolutions": resolutions, "policy": policy, "processes": processes}
-    table = calibrate_table(table, space, device, nets=calibration_nets, rng=np.random.default_rng(0), **same)
+    table = calibrate_table(table, space, device, nets=nets, rng=np.random.default_rng(0), **same)
     table.save(path)
     calibration = {key: value for key, value in table.metadata["calibration"].items() if key != "residuals"}
     told({"calibrate_s": round(time.perf_counter() - start, 1), "calibration": calibration})
+    return table
+
+
+def checked(table: LatencyTable, space: Space, device: Device, *, nets: int, told: Told, **same: Any) -> TableCheck:
+    """A table held against ``nets`` networks that it was not calibrated by; other arguments as ``measure``."""
     start = time.perf_counter()
     check = check_table(table, space, device, nets=nets, rng=np.random.default_rng(1), **same)
     told({"check_s": round(time.perf_counter() - start, 1), **figures(check)})

@@ -41,7 +41,7 @@ def load(name: str) -> ModuleType:
     return module
 
 
-run, parts, pack, evidence = map(load, ("run", "parts", "pack", "evidence"))
+run, parts, pack, evidence, sharing, tables = map(load, ("run", "parts", "pack", "evidence", "sharing", "tables"))
 
 
 def start(*words: str) -> subprocess.CompletedProcess[str]:
@@ -203,6 +203,57 @@ def test_epochs_follow_from_the_time_that_is_left(left_s: float, least: int) -> 
     assert epochs * steps * 0.05 < left_s
     assert evidence.epochs_that_fit(speeds, steps, 4, left_s) < epochs, "fewer processes take the tasks one after the other"
     assert evidence.epochs_that_fit(speeds, steps, 8, 20.0) == 0
+
+
+SERVICE = """#!/bin/sh
+if [ "$1" = -d ]; then
+    {start}
+else
+    cat > $CUDA_MPS_PIPE_DIRECTORY/asked
+    rm $CUDA_MPS_PIPE_DIRECTORY/running
+fi
+"""
+
+
+@pytest.mark.parametrize(
+    ("start", "device", "words"),
+    [
+        ("touch $CUDA_MPS_PIPE_DIRECTORY/running", "meta", "at the same time, by the Multi-Process Service"),
+        ("touch $CUDA_MPS_PIPE_DIRECTORY/running; sleep 100 &", "meta", "at the same time, by the Multi-Process Service"),
+        ("touch $CUDA_MPS_PIPE_DIRECTORY/running", "no-such-place", "in turns, as the service fails: RuntimeError: "),
+        ("echo it is no good; exit 3", "meta", "in turns, as the service fails: it is no good"),
+    ],
+)
+def test_the_card_is_shared_by_the_service_if_that_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: str, device: str, words: str
+) -> None:
+    program = tmp_path / "bin" / sharing.PROGRAM
+    program.parent.mkdir()
+    program.write_text(SERVICE.format(start=start))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    # On this device a tensor has no value to be asked for, so the check of the service makes one without.
+    monkeypatch.setattr(sharing, "CHECK", "import torch; torch.zeros(1, device='{device}')")
+    with sharing.shared_card(tmp_path, device) as found:
+        assert found.startswith(words)
+        assert (sharing.PIPES in os.environ) == found.startswith("at the same time")
+    assert sharing.PIPES not in os.environ
+    assert not (tmp_path / "pipes" / "running").exists()
+    assert (tmp_path / "pipes" / "asked").read_text() == "quit\n"
+
+
+def test_without_the_service_the_card_is_shared_in_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with sharing.shared_card(tmp_path, "cuda") as found:
+        assert found == f"in turns, as there is no {sharing.PROGRAM}"
+        assert sharing.PIPES not in os.environ
+
+
+def test_a_check_takes_as_many_networks_as_there_is_time_for() -> None:
+    figures = {"calibrate_s": 40.0}
+    assert tables.nets_that_fit(figures, 20, 1000.0, 60) == 60
+    assert 20 <= tables.nets_that_fit(figures, 20, 100.0, 60) < 60
+    assert tables.nets_that_fit(figures, 20, 5.0, 60) == 0
 
 
 # -- the packer -----------------------------------------------------------------------------------------------------------

@@ -12,17 +12,20 @@ import json
 import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from parts import GIB, ROOT, Report, SkipError, part_arguments, require_card
+from sharing import shared_card
 
 SCRIPT, SPEED = ROOT / "benchmarks" / "subnet_accuracy.py", ROOT / "benchmarks" / "subnet_speed.py"
 TWINS, NETWORKS, SUPERNETS = 6, 12, 2
-FINE_TUNING_EPOCHS, LEAST_EPOCHS, MOST_EPOCHS = 2, 8, 60
+FINE_TUNING_EPOCHS, LEAST_EPOCHS, MOST_EPOCHS = 2, 6, 60
 SETTINGS = {
     "images": 50_000,
     "test-images": 10_000,
@@ -53,8 +56,8 @@ DRY_EPOCHS, DRY_PROCESSES, DRY_SECONDS = 6, 2, 1.0
 """Shrinking has six phases, and each must have an epoch."""
 SPEED_SECONDS, START_S, END_S = 8.0, 12.0, 8.0
 """For which steps are timed; allowed for processes to start; and left for the summary."""
-MOST_PROCESSES = 4
-"""On the card, which gives each its turn: of eight, on an H100, twins ended ten epochs in 97 to 166 s and supernets not in 200."""
+MOST_IN_TURNS = 4
+"""Processes where the card gives each its turn: of eight, on an H100, twins ended ten epochs in 97 to 166 s and supernets not in 200."""
 PROCESS_BYTES = 6 * GIB
 LEAST_MEMORY_BYTES = 2 * PROCESS_BYTES
 SLOWER_WITH_TEACHER = 1.5
@@ -66,15 +69,18 @@ def main() -> None:
     parser.add_argument("--precision", default="bfloat16", help="of all training; float32 in a dry run")
     parser.add_argument("--epochs", type=int, help="instead of as many as fit, for which steps are timed")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the service that shares the card is ended too
     with Report("evidence", arguments) as report:
         require_card(arguments.device, LEAST_MEMORY_BYTES)
         settings = settings_of(arguments, report)
-        processes = processes_for(arguments)
-        report.figure("processes", processes)
-        epochs = arguments.epochs or fitting_epochs(settings, processes, report, dry=arguments.dry)
-        report.figure("epochs", epochs)
-        report.row("epochs", str(epochs))
-        train([*settings, "--epochs", str(epochs)], processes, report)
+        with TemporaryDirectory(prefix="mps-") as folder, shared_card(Path(folder), arguments.device) as sharing:
+            report.row("processes share the card", sharing)
+            processes = processes_for(arguments, in_turns=sharing.startswith("in turns"))
+            report.figure("processes", processes)
+            epochs = arguments.epochs or fitting_epochs(settings, processes, report, dry=arguments.dry)
+            report.figure("epochs", epochs)
+            report.row("epochs", str(epochs))
+            train([*settings, "--epochs", str(epochs)], processes, report)
         summarize(report)
 
 
@@ -140,7 +146,7 @@ def make_data(folder: Path, *counts: int) -> None:
         pq.write_table(pa.table({"image": cells, "label": labels}), folder / f"{purpose}.parquet")
 
 
-def processes_for(arguments: argparse.Namespace) -> int:
+def processes_for(arguments: argparse.Namespace, *, in_turns: bool) -> int:
     """As many as the card's memory and the cores have room for, up to the number that the card serves well."""
     if arguments.dry:
         return DRY_PROCESSES
@@ -148,7 +154,7 @@ def processes_for(arguments: argparse.Namespace) -> int:
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     room = torch.cuda.mem_get_info(torch.device(arguments.device))[0] // PROCESS_BYTES
-    return int(max(1, min(MOST_PROCESSES, cores, room)))
+    return int(max(1, min(MOST_IN_TURNS if in_turns else SUPERNETS + TWINS, cores, room)))
 
 
 def steps_an_epoch(settings: list[str]) -> int:

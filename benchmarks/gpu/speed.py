@@ -23,17 +23,17 @@ CONFIGURATIONS = (("bfloat16", 128, 224), ("float32", 128, 224), ("bfloat16", 25
 DRY = (("float32", 2, 32),)
 MAIN, PEER = "ofa", "mit"
 WHAT_HELPS = (
-    "eager",
-    "torch-kernels",
-    "cudnn-depthwise",
     "own-depthwise",
-    "eager-torch-kernels",
+    "cudnn-depthwise",
+    "torch-kernels",
+    "mit-tuned",
+    "unfused-optimizer",
+    "streams",
+    "eager",
     "graph",
     "separate",
-    "unfused-optimizer",
     "contiguous",
-    "streams",
-    "mit-tuned",
+    "eager-torch-kernels",
 )
 """Further sides, measured at the first two configurations; see step_worker.py."""
 STEPS, TURNS = 5, 3

@@ -32,9 +32,9 @@ PROCESSES = 2
 that a noise floor can be told by."""
 ENERGY_S = 0.1
 """Over which a block's energy is counted, and then to the next step of NVML's counter, of which some come in this time."""
-FEW_NETS, LEAST_NETS, MARGIN = 9, 20, 1.2
-"""The least that a calibration takes, where loading a network takes seconds; the least of a check, where the time is short; and by how
-much a case may take longer than the one before."""
+FEW_NETS, LEAST_NETS, AGAIN, MARGIN = 9, 20, 8, 1.2
+"""The least that a calibration takes, where loading a network takes seconds; the least of a check, where the time is short; networks of
+the calibration that a check times again; and by how much a step may take longer than expected."""
 LEAST_MEMORY_BYTES = 8 * GIB
 WORKER_BYTES = 2 * GIB
 """Of the card, for a process that compiles."""
@@ -129,14 +129,12 @@ def device_of(case: Case, place: str) -> Device:
 
 def measure_table(case: Case, sizes: Sizes, place: str, report: Report) -> None:
     """Build, calibrate and check a table; each step's figures are kept as soon as they are known."""
-    from latency_table import measure
+    from latency_table import built, calibrated, checked
 
     device, figures = device_of(case, place), {}
     nets, calibration_nets = (FEW_NETS, FEW_NETS) if case.compiled else (sizes.nets, sizes.calibration_nets)
     before = report.content["figures"].get(CASES[0].name)
-    if before and "check_s" in before and not case.compiled:
-        nets = nets_that_fit(before, report.left_s, nets)
-    if nets < min(LEAST_NETS, sizes.nets) and not case.compiled:
+    if before and "check_s" in before and not case.compiled and time_of(before, LEAST_NETS) > report.left_s:
         report.row(case.name, f"not begun: {report.left_s:.0f} s are left, too few going by {CASES[0].name}")
         return
     table = report.work / f"{case.name}.parquet"
@@ -150,24 +148,26 @@ def measure_table(case: Case, sizes: Sizes, place: str, report: Report) -> None:
 
     if case.compiled:
         told({"compile_s": fill_cache(sizes, device, calibration_nets, nets)})
-    measure(
-        sizes.space,
-        device,
-        table,
-        resolutions=[sizes.resolution_px],
-        calibration_nets=calibration_nets,
-        nets=nets,
-        told=told,
-        policy=sizes.policy,
-        processes=PROCESSES,
-    )
+    where: dict[str, Any] = {"resolutions": [sizes.resolution_px], "told": told, "policy": sizes.policy}
+    found = built(sizes.space, device, table, **where)
     told({"energy": energy_of(table, sizes)})
+    found = calibrated(found, sizes.space, device, table, nets=calibration_nets, processes=PROCESSES, **where)
+    if not case.compiled:
+        nets = nets_that_fit(figures, calibration_nets, report.left_s, nets)
+    if nets < min(LEAST_NETS, sizes.nets) and not case.compiled:
+        report.row(case.name, f"not checked: in the {report.left_s:.0f} s that are left only {max(0, nets)} networks could be timed")
+        return
+    checked(found, sizes.space, device, nets=nets, processes=PROCESSES, **where)
 
 
-def nets_that_fit(before: dict[str, Any], left_s: float, most: int) -> int:
-    """Networks that there is time to check a table on, going by what another case of the same kind took."""
-    rest_s = left_s / MARGIN - before["build_s"] - before["calibrate_s"]
-    return max(0, min(most, int(rest_s / before["check_s"] * before["nets"])))
+def nets_that_fit(figures: dict[str, Any], calibration_nets: int, left_s: float, most: int) -> int:
+    """Networks that there is time to check a table on, if each takes what a network of the calibration took."""
+    return max(0, min(most, int(left_s / MARGIN / figures["calibrate_s"] * calibration_nets) - AGAIN))
+
+
+def time_of(before: dict[str, Any], nets: int) -> float:
+    """Seconds that a table needs with so many networks in its check, going by another of the same kind."""
+    return float(MARGIN * (before["build_s"] + before["calibrate_s"] + before["check_s"] * nets / before["nets"]))
 
 
 def rows_of(figures: dict[str, Any]) -> Iterator[tuple[str, str]]:
