@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from statistics import mean
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -203,15 +204,17 @@ def decode(settings: list[str]) -> None:
 
 
 def epochs_that_fit(speeds: list[dict[str, Any]], steps: int, processes: int, left_s: float) -> int:
-    """Epochs in which a supernet, its judging, and the fine-tuning of all subnets end in time, going by the slowest of each."""
-    supernet_s, alone_s = (max(speed["step_s"] for speed in speeds if speed["kind"] == kind) for kind in ("supernet", "alone"))
-    judge_s = max(speed["judge_s"] for speed in speeds)
+    """Epochs in which the supernets, the twins, their judging, and the fine-tuning of all subnets end in time."""
+    step_s = {kind: [speed["step_s"] for speed in speeds if speed["kind"] == kind] for kind in ("supernet", "alone")}
+    supernet_s, alone_s = map(mean, step_s.values())
+    judge_s = mean([speed["judge_s"] for speed in speeds])
     turns = math.ceil(NETWORKS / processes)
     tuning_s = turns * (SLOWER_WITH_TEACHER * FINE_TUNING_EPOCHS * steps * alone_s + 4 * judge_s)
     rest_s = left_s - START_S - END_S - NETWORKS * judge_s - tuning_s
-    # With fewer processes than tasks, each trains several: as long as the supernets and the twins are together.
-    rounds = max(1.0, (SUPERNETS * supernet_s + TWINS * alone_s) / (processes * supernet_s))
-    return max(0, int(rest_s / (rounds * steps * supernet_s)))
+    # The processes share the tasks, but none ends before the longest.
+    longest_s = max(map(max, step_s.values()))
+    together_s = (SUPERNETS * supernet_s + TWINS * alone_s) / processes
+    return max(0, int(rest_s / (steps * max(longest_s, together_s))))
 
 
 def train(settings: list[str], processes: int, report: Report) -> None:

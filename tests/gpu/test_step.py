@@ -1,6 +1,8 @@
 """A training step on the GPU is that of the CPU.
 
-How near they must be is a relation between errors: those of GPU and CPU are both taken against a step in float64.
+How near they must be is a relation between errors: those of GPU and CPU are both taken against a step in float64. The gradient's is
+mostly that of the few activations that lie within rounding of a corner of ReLU or h-swish, where the slope jumps: by chance none or some
+of them, on a CPU too. So the bound is the CPU's error in a coarser precision, which has many.
 """
 
 from __future__ import annotations
@@ -21,11 +23,14 @@ from tests.ofa.strategies import TINY_SPACES, images, randomized
 pytestmark = pytest.mark.gpu
 
 CPU = torch.device("cpu")
-BATCH = 8
-TIMES = {"float32": 8.0, "bfloat16": 3.0, "float16": 3.0}
-"""How many times the CPU's error the GPU's may be; cuDNN's float32 convolutions sum in other orders, in part after transforms."""
-ROUNDING = 1e-6
-"""What either may be off by chance: some units of float32's last place."""
+BATCH = 32
+BOUNDS: dict[Precision, tuple[Precision, float]] = {
+    "float32": ("float16", 0.25),
+    "bfloat16": ("bfloat16", 3.0),
+    "float16": ("bfloat16", 1.5),
+}
+"""For a precision on the GPU that of a step on the CPU, and how many times its error the GPU's may be. TF32 has float16's digits, so a
+step that is secretly in TF32 does not pass for float32."""
 
 
 @dataclass(frozen=True)
@@ -73,13 +78,12 @@ def exact_step(name: str) -> Outcome:
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("name", [*TINY_SPACES, "ofa-mbv3-32px"])
-def test_the_error_is_about_that_of_the_cpu(name: str, precision: Precision, device: torch.device) -> None:
-    exact = exact_step(name)
-    here, there = step(name, device, precision), step(name, CPU, precision)
+def test_the_error_is_no_larger_than_that_of_a_coarser_step_on_the_cpu(name: str, precision: Precision, device: torch.device) -> None:
+    exact, here = exact_step(name), step(name, device, precision)
+    coarser, times = BOUNDS[precision]
+    there = step(name, CPU, coarser)
     for quantity in ("losses", "gradient", "weights", "statistics"):
-        assert here.error(quantity, exact) <= TIMES[precision] * there.error(quantity, exact) + ROUNDING, quantity
-    norm, true = torch.linalg.vector_norm(here.gradient), torch.linalg.vector_norm(exact.gradient)
-    assert norm == pytest.approx(float(true), rel=1e-3 if precision == "float32" else 0.1)
+        assert here.error(quantity, exact) <= times * there.error(quantity, exact), quantity
 
 
 @pytest.mark.parametrize("name", TINY_SPACES)
