@@ -11,6 +11,7 @@ from tests.sources import PACKAGES, Source, source_of, sources
 
 LAYERS = (
     ("ofa.errors", "ofa.progress", "ofa.files", "ofa.opsets"),
+    ("ofa.resolution",),
     ("ofa.arch", "ofa.choices"),
     ("ofa.encoding",),
     ("ofa.space", "ofa.space_json"),
@@ -43,7 +44,7 @@ ONLY_PACKAGE_WITH_OPTUNA = "search.study"
 RUNS_ALONE = "devices.agent"
 """A process of its own on the device: it speaks through its stdin and stdout."""
 WITHOUT_TORCH = (
-    *("ofa.errors", "ofa.progress", "ofa.files", "ofa.opsets", "ofa.arch", "ofa.choices"),
+    *("ofa.errors", "ofa.progress", "ofa.files", "ofa.opsets", "ofa.resolution", "ofa.arch", "ofa.choices"),
     *("ofa.encoding", "ofa.space", "ofa.space_json"),
 )
 

@@ -1,0 +1,69 @@
+"""Resolution: height and width of a network's input in pixels."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from numbers import Integral
+
+from ofa.errors import SpaceError
+
+__all__ = ["Resolution", "ascending", "mean_side", "parse_resolution", "pixels", "resolution_to_json", "sides"]
+
+Resolution = int | tuple[int, int]
+"""Height and width of an image in pixels; a square is one number, so that equal resolutions are equal values."""
+
+_SIDES = re.compile(r"\s*(\d+)\s*(?:[xX×]\s*(\d+)\s*)?")
+
+
+def sides(resolution: Resolution) -> tuple[int, int]:
+    """Height and width in pixels."""
+    return (resolution, resolution) if isinstance(resolution, int) else resolution
+
+
+def mean_side(resolution: Resolution) -> float:
+    """The geometric mean of height and width: the side of the square of the same area."""
+    height, width = sides(resolution)
+    return math.sqrt(height * width)
+
+
+def parse_resolution(value: object) -> Resolution:
+    """The resolution that a value says: ``224``, ``"224"``, ``"224x160"`` (height x width) or a pair of numbers.
+
+    Raises:
+        SpaceError: it says none.
+    """
+    parts: list[object]
+    if isinstance(value, str):
+        match = _SIDES.fullmatch(value)
+        parts = [int(part) for part in match.groups() if part] if match else []
+    else:
+        parts = list(value) if isinstance(value, tuple | list) else [value]
+    numbers = [int(part) for part in parts if isinstance(part, Integral) and not isinstance(part, bool) and part > 0]
+    if len(parts) not in (1, 2) or len(numbers) != len(parts):
+        raise SpaceError(
+            f"a resolution must be whole pixels from 1 on, as one side (224) or as height x width (224x160), but is {value!r}; write it so"
+        )
+    height, width = numbers[0], numbers[-1]
+    return height if height == width else (height, width)
+
+
+def resolution_to_json(resolution: Resolution) -> int | str:
+    """What files and results say: ``224``, or ``"224x160"`` (height x width)."""
+    height, width = sides(resolution)
+    return height if height == width else f"{height}x{width}"
+
+
+def pixels(resolution: Resolution | str) -> str:
+    """A resolution, or what ``resolution_to_json`` gave of it, in words: ``224 px`` or ``224x160 px``."""
+    return f"{resolution if isinstance(resolution, str) else resolution_to_json(resolution)} px"
+
+
+def ascending(resolutions: Iterable[object]) -> tuple[Resolution, ...]:
+    """Resolutions, in any form that ``parse_resolution`` reads, each once: by area, and those of one area by height.
+
+    Raises:
+        SpaceError: a value that is no resolution.
+    """
+    return tuple(sorted(set(map(parse_resolution, resolutions)), key=lambda each: (math.prod(sides(each)), sides(each))))
