@@ -11,7 +11,7 @@ from tests.sources import PACKAGES, Source, source_of, sources
 
 LAYERS = (
     ("ofa.errors", "ofa.progress", "ofa.files", "ofa.opsets"),
-    ("ofa.resolution",),
+    ("ofa.registry", "ofa.resolution"),
     ("ofa.arch", "ofa.choices"),
     ("ofa.encoding",),
     ("ofa.space", "ofa.space_json"),
@@ -39,12 +39,12 @@ LAYERS = (
 )
 """A module imports only from its own layer or from one above it in this list."""
 
-DEVICES_MAY_IMPORT = ("devices", "ofa.errors", "ofa.progress", "ofa.files", "ofa.opsets")
+DEVICES_MAY_IMPORT = ("devices", "ofa.errors", "ofa.progress", "ofa.files", "ofa.opsets", "ofa.registry")
 ONLY_PACKAGE_WITH_OPTUNA = "search.study"
 RUNS_ALONE = "devices.agent"
 """A process of its own on the device: it speaks through its stdin and stdout."""
 WITHOUT_TORCH = (
-    *("ofa.errors", "ofa.progress", "ofa.files", "ofa.opsets", "ofa.resolution", "ofa.arch", "ofa.choices"),
+    *("ofa.errors", "ofa.progress", "ofa.files", "ofa.opsets", "ofa.registry", "ofa.resolution", "ofa.arch", "ofa.choices"),
     *("ofa.encoding", "ofa.space", "ofa.space_json"),
 )
 

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from devices.reasons import reason_of
-from ofa.errors import DeviceError, nearest
+from ofa.errors import DeviceError
+from ofa.registry import Registry
 
 if TYPE_CHECKING:
     from devices.device import Device
 
 __all__ = [
+    "RUNTIMES",
     "Array",
     "Option",
     "Runtime",
@@ -101,22 +103,27 @@ class Runtime(Protocol):
         ...
 
 
-_RUNTIMES = {
-    "fake": ("fake", "FakeRuntime"),
-    "onnxruntime": ("onnxruntime", "OnnxRuntime"),
-    "openvino": ("openvino", "OpenVino"),
-    "pytorch": ("pytorch", "PyTorch"),
-    "tensorrt": ("tensorrt", "TensorRt"),
-    "tensorrt-rtx": ("tensorrt", "TensorRtForRtx"),
-}
-"""By name the module and the class."""
+RUNTIMES: Registry[Callable[[], Runtime]] = Registry(
+    "runtime",
+    group="ofa.runtimes",
+    error=DeviceError,
+    lazy={
+        "fake": "devices.runtimes.fake:FakeRuntime",
+        "onnxruntime": "devices.runtimes.onnxruntime:OnnxRuntime",
+        "openvino": "devices.runtimes.openvino:OpenVino",
+        "pytorch": "devices.runtimes.pytorch:PyTorch",
+        "tensorrt": "devices.runtimes.tensorrt:TensorRt",
+        "tensorrt-rtx": "devices.runtimes.tensorrt:TensorRtForRtx",
+    },
+)
+"""The runtimes' classes."""
 
 _FLOAT32 = ("float", "float32", "tensor(float)")
 
 
 def runtime_names() -> tuple[str, ...]:
     """Names of all runtimes, installed or not."""
-    return tuple(sorted(_RUNTIMES))
+    return tuple(sorted(RUNTIMES.names()))
 
 
 def get_runtime(name: str) -> Runtime:
@@ -125,11 +132,7 @@ def get_runtime(name: str) -> Runtime:
     Raises:
         DeviceError: there is none of this name; the message names the nearest.
     """
-    if name not in _RUNTIMES:
-        raise DeviceError(f"there is no runtime '{name}'; {nearest(name, _RUNTIMES)}")
-    module, kind = _RUNTIMES[name]
-    runtime: Runtime = getattr(importlib.import_module(f"devices.runtimes.{module}"), kind)()
-    return runtime
+    return RUNTIMES.get(name)()
 
 
 def load_library(runtime: str, modules: Sequence[str], package: str, extra: str = "") -> Any:

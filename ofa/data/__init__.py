@@ -10,10 +10,11 @@ from ofa.data.left_out import LeftOut, left_out_sentences
 from ofa.data.rule import ImageRule
 from ofa.data.scan import ImageFacts
 from ofa.data.scanned import Scan
-from ofa.data.sources import count_items, data_names, digits, load_data, scan_data
+from ofa.data.sources import DATA, count_items, data_names, digits, load_data, scan_data
 from ofa.data.splitting import split
 
 __all__ = [
+    "DATA",
     "Augmentation",
     "BatchPlan",
     "EncodedImages",

@@ -21,8 +21,9 @@ from ofa.data.scanned import MEMORY, Scan, scan_source
 from ofa.data.source import Source, whole_numbers
 from ofa.errors import DataError, nearest
 from ofa.progress import Progress, silent
+from ofa.registry import Registry
 
-__all__ = ["count_items", "data_names", "digits", "load_data", "scan_data"]
+__all__ = ["DATA", "count_items", "data_names", "digits", "load_data", "scan_data"]
 
 
 def digits(channels: int = 3) -> ImageData:
@@ -48,12 +49,13 @@ def digits(channels: int = 3) -> ImageData:
     return ImageData(images=images, labels=labels, class_names=names, known_keys=data.keys)
 
 
-_DATA: dict[str, Callable[[int], ImageData]] = {"digits": digits}
+DATA: Registry[Callable[[int], ImageData | Source]] = Registry("data set", group="ofa.data", error=DataError, entries={"digits": digits})
+"""Named sets: functions that take the number of channels and return images in memory, or a source of items that lie elsewhere."""
 
 
 def data_names() -> tuple[str, ...]:
     """The names of sets that ``load_data`` knows."""
-    return tuple(sorted(_DATA))
+    return tuple(sorted(DATA.names()))
 
 
 def load_data(
@@ -73,10 +75,11 @@ def load_data(
     Every item is looked at once, and decoded whole, so that an image that cannot be read is known before anyone trains.
 
     Args:
-        spec: the name of a set (``digits``); a folder with one folder of images a class; a Parquet file, or a folder of them, in the
-            layouts of Hugging Face (a column ``image`` of encoded bytes or paths, and ``label``); or ``package.module:attribute``, a
-            ``torch.utils.data.Dataset`` of (image, label) or of dictionaries, or a function without arguments that makes one. Several
-            Parquet files of a folder can be named by a pattern, ``photos/train-*.parquet``.
+        spec: the name of a set (``digits``, or one that is registered in ``DATA``); a folder with one folder of images a class; a
+            Parquet file, or a folder of them, in the layouts of Hugging Face (a column ``image`` of encoded bytes or paths, and
+            ``label``); or ``package.module:attribute``, a ``torch.utils.data.Dataset`` of (image, label) or of dictionaries, or a
+            function without arguments that makes one. Several Parquet files of a folder can be named by a pattern,
+            ``photos/train-*.parquet``.
         unreadable: what is done with images that cannot be read: ``refuse`` the set, or ``skip`` and name them.
         memory: bytes up to which images of one size are kept in memory, decoded.
         channels: of the images: 1 is grey, 3 RGB, 4 RGBA; any other number is read from arrays with that many.
@@ -111,9 +114,11 @@ def scan_data(
         DataError: there is no such set, or nothing in it can be images.
     """
     rule = rule or ImageRule(channels=channels)
-    if spec in _DATA:
-        return Scan.of_images(spec, _DATA[spec](rule.channels), rule, classes)
-    source = _source(spec) if most is None else sampled(_source(spec), most)
+    source = _source(spec, rule.channels)
+    if isinstance(source, ImageData):
+        return Scan.of_images(spec, source, rule, classes)
+    if most is not None and spec not in DATA:
+        source = sampled(source, most)
     return scan_source(source, spec, rule=rule, classes=classes, known=known, memory=memory, progress=progress)
 
 
@@ -123,10 +128,13 @@ def count_items(spec: str) -> int:
     Raises:
         DataError: there is no such set.
     """
-    return len(_DATA[spec](3)) if spec in _DATA else len(_source(spec).items)
+    source = _source(spec, 3)
+    return len(source if isinstance(source, ImageData) else source.items)
 
 
-def _source(spec: str) -> Source:
+def _source(spec: str, channels: int) -> ImageData | Source:
+    if spec in DATA:
+        return _named_source(spec, channels)
     path = Path(spec).expanduser()
     if spec and path.is_dir():
         shards = shards_of(path)
@@ -139,8 +147,18 @@ def _source(spec: str) -> Source:
         return _dataset_source(spec)
     raise DataError(
         f"data must be a Parquet file, a folder, module:attribute or the name of a set, but '{spec}' is none of them; "
-        f"check the path, or {nearest(spec, _DATA)}"
+        f"check the path, or {nearest(spec, DATA.names())}"
     )
+
+
+def _named_source(spec: str, channels: int) -> ImageData | Source:
+    made = DATA.get(spec)(channels)
+    if not isinstance(made, ImageData | Source):
+        raise DataError(
+            f"a registered data set must be a function that returns ImageData or a Source, but '{spec}' returns {type(made).__name__}; "
+            "correct the function"
+        )
+    return made
 
 
 def _dataset_source(spec: str) -> Source:

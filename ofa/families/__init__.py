@@ -1,7 +1,7 @@
 """The families of networks, the named spaces, finding a space by what somebody typed, and the blocks that an arch is built of.
 
 A new family is one file with a space class, whose ``lower`` says what an arch is built of, and its named spaces, entered below. A
-class of one's own needs no entry: it is named as ``module:attribute``.
+class of one's own needs no entry: it is named as ``module:attribute``, or its package registers it (``SPACES``).
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ from ofa.families.mobilenet_v3 import MobileNetV3Space
 from ofa.families.proxyless import ProxylessSpace
 from ofa.families.resnet import ResNetSpace
 from ofa.files import read_json, write_json
+from ofa.registry import Registry
 from ofa.space import Space
 
 __all__ = [
+    "SPACES",
     "MobileNetV3Space",
     "ProxylessSpace",
     "ResNetSpace",
@@ -43,13 +45,21 @@ __all__ = [
     "whole_of",
 ]
 
-_SPACES: dict[str, Space] = {space.name: space for module in (mobilenet_v3, proxyless, resnet) for space in module.SPACES}
+SPACES: Registry[Space] = Registry(
+    "space",
+    group="ofa.spaces",
+    error=SpaceError,
+    entries={space.name: space for module in (mobilenet_v3, proxyless, resnet) for space in module.SPACES},
+    valid=lambda entry: isinstance(entry, Space),
+    must_be="a Space",
+)
+"""The named spaces. A space of one's own is registered under its own name; files carry it, as others may lack its package."""
 _ATTRIBUTE = re.compile(r"[\w.]+:[\w.]+")
 
 
 def space_names() -> tuple[str, ...]:
     """The names that ``get_space`` knows."""
-    return tuple(_SPACES)
+    return SPACES.names()
 
 
 def get_space(text: str, num_classes: int | None = None) -> Space:
@@ -65,32 +75,32 @@ def get_space(text: str, num_classes: int | None = None) -> Space:
         SpaceError: there is no such space; the message suggests the nearest. Or what is there is none.
         FileError: the file cannot be read.
     """
-    if text in _SPACES:
-        space = _SPACES[text]
+    if text in SPACES:
+        space = SPACES.get(text) if text in SPACES.own else _registered(text)
     elif is_space_file(text):
         space = _checked(Space.load(text), text)
     elif _ATTRIBUTE.fullmatch(text):
         space = _checked(import_space(text), text)
     else:
         raise SpaceError(
-            f"'{text}' must be the name of a space, the path of a space file (.json) or module:attribute; {nearest(text, _SPACES)}"
+            f"'{text}' must be the name of a space, the path of a space file (.json) or module:attribute; {nearest(text, SPACES.names())}"
         )
     return _with_classes(space, num_classes)
 
 
 def is_space_file(text: str) -> bool:
     """Whether a text that names a space is taken as the path of a file."""
-    return text not in _SPACES and (text.endswith(".json") or Path(text).is_file())
+    return text not in SPACES and (text.endswith(".json") or Path(text).is_file())
 
 
 def named_space(name: str, num_classes: int | None = None) -> Space:
     """The space of that name alone, for names that come from files: nothing is imported, no file is read; errors as ``get_space``."""
-    if name not in _SPACES:
+    if name not in SPACES:
         raise SpaceError(
             f"'{name}' must be the name of a space that comes with ofa, because the file does not carry the space itself; give it "
-            f"with --space, or correct the name: {nearest(name, _SPACES)}"
+            f"with --space, or correct the name: {nearest(name, SPACES.names())}"
         )
-    return _with_classes(_SPACES[name], num_classes)
+    return _with_classes(SPACES.get(name), num_classes)
 
 
 def stored_space(carried: Any, name: str, num_classes: int | None, source: str) -> Space:
@@ -115,15 +125,14 @@ def stored_space(carried: Any, name: str, num_classes: int | None, source: str) 
 
 def whole_of(space: Space) -> Space:
     """The named space that a space is a part of, for as many classes; else the space itself."""
-    named = _SPACES.get(space.name)
-    if named is None or not space.is_part_of(named, any_classes=True):
+    if space.name not in SPACES or not space.is_part_of(SPACES.get(space.name), any_classes=True):
         return space
-    return replace(named, num_classes=space.num_classes)
+    return replace(SPACES.get(space.name), num_classes=space.num_classes)
 
 
 def space_argument(space: Space) -> str:
     """What to type for a space in a command: its name, or for one of one's own a place to put the path of its file."""
-    return space.name if space.name in _SPACES else f"{space.name}.space.json"
+    return space.name if space.name in SPACES else f"{space.name}.space.json"
 
 
 def save_arch(arch: Arch, space: Space, path: str | os.PathLike[str]) -> None:
@@ -132,8 +141,7 @@ def save_arch(arch: Arch, space: Space, path: str | os.PathLike[str]) -> None:
     Raises:
         FileError: the folder cannot be written.
     """
-    named = whole_of(space).name in _SPACES
-    write_json(arch.to_json() if named else {**arch.to_json(), SPACE_KEY: space.to_json()}, path)
+    write_json(arch.to_json() if space.name in SPACES.own else {**arch.to_json(), SPACE_KEY: space.to_json()}, path)
 
 
 def load_arch(path: str | os.PathLike[str], space: Space) -> Arch:
@@ -166,6 +174,14 @@ def _checked(space: Space, text: str) -> Space:
     return space
 
 
+def _registered(name: str) -> Space:
+    space = SPACES.get(name)
+    if space.name != name:
+        raise SpaceError(f"a space must be registered under its own name, but '{name}' is called {space.name}; register it as that")
+    check_computes(space)
+    return space
+
+
 def _with_classes(space: Space, num_classes: int | None) -> Space:
     return space if num_classes is None or num_classes == space.num_classes else replace(space, num_classes=num_classes)
 
@@ -177,7 +193,7 @@ def check_name(space: Space, source: str) -> None:
         space: a space of one's own.
         source: words for where it comes from.
     """
-    if space.name in _SPACES and _with_classes(space, _SPACES[space.name].num_classes) != _SPACES[space.name]:
+    if space.name in SPACES and _with_classes(space, SPACES.get(space.name).num_classes) != SPACES.get(space.name):
         raise SpaceError(
             f"a space of one's own must have a name of its own, but {source} has other networks than {space.name} and is called so too; "
             "rename it"

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ofa.errors import FileError, RecipeError, WeightsError
-from ofa.families import space_names
+from ofa.families import SPACES
 from ofa.files import replacing
 from ofa.progress import Progress, silent
 from ofa.supernet import Supernet
@@ -324,12 +324,12 @@ def _is_of(weights: Weights, recipe: Recipe) -> bool:
 def _write_recipe(folder: str | os.PathLike[str], recipe: Recipe) -> None:
     """Write the recipe, and the space where no name tells it: the run must be readable without what made the space."""
     carried = Path(folder) / SPACE
-    if recipe.space in space_names():
+    if recipe.space in SPACES.own:
         carried.unlink(missing_ok=True)
     else:
         recipe.get_space().save(carried)
     with replacing(Path(folder) / CONFIG) as temporary:
-        temporary.write_text(anchored_recipe(recipe).to_toml(None if recipe.space in space_names() else SPACE), encoding="utf-8")
+        temporary.write_text(anchored_recipe(recipe).to_toml(None if recipe.space in SPACES.own else SPACE), encoding="utf-8")
 
 
 def _write_metrics(folder: str | os.PathLike[str], metrics: Iterable[EpochMetrics]) -> None:

@@ -1,0 +1,135 @@
+"""Registries: what may be named, by this project, by a user's own code, and by installed packages through their entry points.
+
+A file may name what is registered; nothing is imported because of a text that a file holds.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+from ofa.errors import OfaError, nearest
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+__all__ = ["Registry"]
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Entries by name.
+
+    Args:
+        kind: what an entry is, for messages, such as ``runtime``.
+        group: the entry-point group by which installed packages add entries, such as ``ofa.runtimes``. An entry point is imported when
+            it is asked for by name, and not before.
+        error: class of the errors.
+        entries: those that come with the project.
+        lazy: those that come with the project and are imported when they are asked for, as ``module:attribute``.
+        valid: whether an object can be an entry.
+        must_be: words for what ``valid`` asks, such as ``a class``.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        *,
+        group: str,
+        error: type[OfaError],
+        entries: Mapping[str, T] | None = None,
+        lazy: Mapping[str, str] | None = None,
+        valid: Callable[[Any], bool] = callable,
+        must_be: str = "a class or function",
+    ) -> None:
+        self._kind, self._group, self._error, self._valid, self._must_be = kind, group, error, valid, must_be
+        self._entries, self._lazy = dict(entries or {}), dict(lazy or {})
+        self.own = frozenset({*self._entries, *self._lazy})
+        """Names of the entries that come with the project."""
+
+    def register(self, name: str, entry: T) -> None:
+        """Add an entry for as long as this process lasts.
+
+        Raises:
+            OfaError: of the registry's class: the name is taken, or the object cannot be an entry.
+        """
+        if name in self:
+            raise self._error(
+                f"a {self._kind} must have a name of its own, but '{name}' is registered already and {entry!r} was to be; "
+                "register it under another name"
+            )
+        self._entries[name] = self._checked(name, entry, "")
+
+    @contextmanager
+    def registered(self, name: str, entry: T) -> Iterator[None]:
+        """An entry for the time of a ``with`` block; errors as ``register``."""
+        self.register(name, entry)
+        try:
+            yield
+        finally:
+            del self._entries[name]
+
+    def get(self, name: str) -> T:
+        """The entry of a name.
+
+        Raises:
+            OfaError: of the registry's class: there is none (the message names the nearest), or the package that has it cannot be imported.
+        """
+        if name in self._entries:
+            return self._entries[name]
+        if name in self._lazy:
+            module, _, attribute = self._lazy[name].partition(":")
+            return cast(T, getattr(importlib.import_module(module), attribute))
+        point = self._points.get(name)
+        if point is None:
+            raise self._error(f"there is no {self._kind} '{name}'; {nearest(name, self.names())}")
+        try:
+            entry = point.load()
+        except Exception as error:  # a package may fail in any way
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise self._error(
+                f"{self._kind} '{name}' of package {_package(point)} must be importable, but {point.value} is not: {reason}; install "
+                "that package anew, or remove it"
+            ) from error
+        self._entries[name] = self._checked(name, entry, f" of package {_package(point)}")
+        return self._entries[name]
+
+    def names(self) -> tuple[str, ...]:
+        """All names, those of the project first, in the order of registration; entry points are listed and not imported.
+
+        Raises:
+            OfaError: of the registry's class: two packages have an entry of one name.
+        """
+        return tuple(dict.fromkeys([*self._lazy, *self._entries, *self._points]))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries or name in self._lazy or name in self._points
+
+    @cached_property
+    def _points(self) -> dict[str, EntryPoint]:
+        from importlib.metadata import entry_points  # takes a tenth of a second, which most processes need not spend
+
+        points: dict[str, EntryPoint] = {}
+        for point in sorted(entry_points(group=self._group)):
+            other = points.get(point.name)
+            if other is not None or point.name in self.own:
+                owner = "ofa" if other is None else f"package {_package(other)}"
+                raise self._error(
+                    f"a {self._kind} must have a name of its own, but '{point.name}' is one of {owner} and one of package "
+                    f"{_package(point)}; remove one of the two"
+                )
+            points[point.name] = point
+        return points
+
+    def _checked(self, name: str, entry: T, origin: str) -> T:
+        if not self._valid(entry):
+            raise self._error(f"a {self._kind} must be {self._must_be}, but '{name}'{origin} is {entry!r}; register another object")
+        return entry
+
+
+def _package(point: EntryPoint) -> str:
+    return "unknown" if point.dist is None else point.dist.name
