@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import os
 
+from ofa.arrays import Floats, Rows
+
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `ofa search` does
 
 import argparse
@@ -30,10 +32,10 @@ from latency_tables.importing import import_mit_tables
 from ofa.errors import SearchError
 from ofa.families import get_space
 from ofa.interop.mit import MitPredictor, load_predictor
-from ofa.space import Rows, Space
+from ofa.space import Space
 from search.budget import Budget, excess_of
-from search.impossible import ImpossibleBudgetError
-from search.pareto import Floats, non_dominated
+from search.evolution.pareto import non_dominated
+from search.front.infeasible import ImpossibleBudgetError
 from search.problem import Problem
 from search.study import Effort, run_study
 

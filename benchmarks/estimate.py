@@ -26,9 +26,9 @@ from threadpoolctl import threadpool_limits
 
 from devices import Device, Timing
 from latency_tables import Correction, Estimator, LatencyTable, blocks_of_space
-from latency_tables.inventory import inventory_of
 from latency_tables.table import row_of, rows_frame
 from ofa.families import get_space, lower
+from ofa.inventory import inventory_of
 from ofa.space import Space
 
 CORRECTION = Correction(intercept_ms=0.5, slope=1.1, ms_per_weight_mib=0.02, half_width=0.1, coverage=0.9, nets=20)

@@ -24,8 +24,8 @@ from scipy.stats import kendalltau
 from devices import Device, get_device
 from devices.timing import TimingPolicy
 from latency_tables import LatencyTable, TableCheck, build_table, calibrate_table, check_table
-from latency_tables.networks import PROCESSES
 from latency_tables.plot import save_check_plot
+from latency_tables.timing import PROCESSES
 from ofa.families import get_space
 from ofa.space import Space
 

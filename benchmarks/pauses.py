@@ -24,7 +24,7 @@ from machine import describe_machine, others_during
 from devices import Device, describe, get_device, time_models
 from devices.timing import TimingPolicy
 from latency_tables import Estimator, build_table, calibrate_table, check_table
-from latency_tables.files import ModelFiles
+from latency_tables.onnx_files import ModelFiles
 from ofa.arch import Arch
 from ofa.families import get_space, lower
 from ofa.progress import silent

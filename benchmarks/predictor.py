@@ -33,15 +33,15 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from ofa.arch import Arch
+from ofa.arrays import Floats, Rows
 from ofa.families import get_space
 from ofa.interop import mit
-from ofa.space import Rows, Space
-from search.active import fit_actively
-from search.features import features, log_macs
-from search.pareto import Floats
-from search.predictor import AccuracyPredictor, fit_ensemble
-from search.results import read_results
-from search.stratified import sample_stratified
+from ofa.space import Space
+from search.predictor.accuracy_predictor import AccuracyPredictor, fit_ensemble
+from search.predictor.active_learning import fit_actively
+from search.predictor.csv_results import read_results
+from search.predictor.features import features, log_macs
+from search.predictor.sampling import sample_stratified
 
 SPACE = get_space("ofa-mbv3-w1.0")
 FOLDS = 10

@@ -26,10 +26,10 @@ from machine import describe_machine, others_during
 from latency_tables.importing import import_mit_tables
 from ofa.families import get_space
 from ofa.interop.mit import load_predictor
-from search.archive import Archive
 from search.budget import Budget
-from search.evolution import Islands, sample_of_all_sizes
-from search.neighbourhood import improve
+from search.evolution.archive import Archive
+from search.evolution.islands import Islands, sample_of_all_sizes
+from search.evolution.local_search import improve
 from search.problem import Problem
 from search.study import Effort, run_study
 

@@ -4,7 +4,8 @@
         --work WORK --out verify_budgets.json
 
 builds and calibrates a table, searches a front, draws budgets evenly between the 5 % and the 95 % quantile of the upper ends of the
-front's latencies (so that each can be kept on paper), and asks ``search.settle.query_verified`` for each; what is learned from one goes
+front's latencies (so that each can be kept on paper), and asks ``search.verification.query.query_verified`` for each; what is learned
+from one goes
 into the table and the front of the next. At the end all answers are timed together in other processes, twice: what is above its budget
 then is a violation, and how far the two are from each other is the noise floor. What a network takes is stated by the clock, and at the
 machine's typical speed: divided by how much slower networks that the table knows were in the same rounds. A run that was cut off goes on
@@ -28,19 +29,19 @@ from machine import describe_machine, others_during
 
 from devices import Device, get_device
 from latency_tables import Estimator, LatencyTable, build_table, calibrate_table
-from latency_tables.networks import known_networks, time_beside
+from latency_tables.timing import known_networks, time_beside
 from ofa.arch import Arch
+from ofa.arrays import Floats, Rows
 from ofa.families import get_space
 from ofa.interop.mit_predictor import load_predictor
 from ofa.progress import silent
-from ofa.space import Rows, Space
+from ofa.space import Space
 from search.budget import Budget, at_device
 from search.costs import costs_of
-from search.front import Front
-from search.pareto import Floats
+from search.front.front import Front
 from search.problem import Problem
-from search.settle import query_verified
 from search.study import Effort, run_study
+from search.verification.query import query_verified
 
 
 def main() -> None:

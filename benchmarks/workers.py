@@ -32,11 +32,11 @@ from estimate import random_table
 from machine import describe_machine, others_during
 
 from latency_tables import Estimator
+from ofa.arrays import Floats, Rows
 from ofa.families import get_space
-from ofa.space import Rows, Space
+from ofa.space import Space
 from search.costs import costs_of
-from search.front import Front
-from search.pareto import Floats
+from search.front.front import Front
 from search.problem import Problem
 from search.study import Effort, run_workers
 

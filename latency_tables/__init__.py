@@ -8,10 +8,10 @@ from latency_tables.check import TableCheck, check_table
 from latency_tables.correction import Correction, Estimate
 from latency_tables.estimate import Estimator
 from latency_tables.from_networks import table_from_networks
-from latency_tables.inventory import blocks_of_space
 from latency_tables.journal import Journal
 from latency_tables.table import LatencyTable
 from latency_tables.transfer import transfer_table
+from ofa.inventory import blocks_of_space
 
 __all__ = [
     "Correction",

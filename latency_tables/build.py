@@ -11,14 +11,14 @@ import pandas as pd
 from devices.device import Device
 from devices.measure import ANCHORS, Failure, describe
 from devices.timing import TimingPolicy
-from latency_tables.inventory import blocks_of_space
 from latency_tables.journal import Journal
-from latency_tables.networks import measure_blocks
 from latency_tables.spaces import carried
 from latency_tables.table import SCHEMA_VERSION, LatencyTable, describe_block, row_of, rows_frame
+from latency_tables.timing import measure_blocks
 from ofa import __version__
 from ofa.blocks import PlacedBlock
 from ofa.errors import TableError
+from ofa.inventory import blocks_of_space
 from ofa.progress import Progress, silent
 from ofa.space import Space
 

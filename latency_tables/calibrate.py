@@ -11,9 +11,9 @@ from devices.measure import describe
 from devices.timing import TimingPolicy
 from latency_tables.correction import check_enough, fit_correction
 from latency_tables.estimate import Estimator
-from latency_tables.networks import PROCESSES, time_networks
 from latency_tables.spaces import check_same, require_space
 from latency_tables.table import LatencyTable
+from latency_tables.timing import PROCESSES, time_networks
 from ofa.arch import Arch
 from ofa.errors import TableError
 from ofa.progress import Progress, silent

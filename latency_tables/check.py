@@ -16,8 +16,8 @@ from devices.measure import describe
 from devices.timing import TimingPolicy
 from latency_tables.calibrate import table_resolutions
 from latency_tables.estimate import Estimator
-from latency_tables.networks import PROCESSES, time_networks
 from latency_tables.table import LatencyTable
+from latency_tables.timing import PROCESSES, time_networks
 from ofa.errors import TableError
 from ofa.progress import Progress, silent
 from ofa.space import Space

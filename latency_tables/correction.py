@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 from latency_tables.robust import fit_relative, jackknife_width
+from ofa.arrays import Floats
 from ofa.errors import TableError
 
 __all__ = ["COVERAGE", "Correction", "Estimate", "check_enough", "fit_correction"]
 
-Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 Amount = TypeVar("Amount", float, Floats)
 
 COVERAGE = 0.9

@@ -11,23 +11,21 @@ from typing import Any
 
 import numpy as np
 
-from latency_tables.additive import AdditiveTable
 from latency_tables.correction import Estimate
-from latency_tables.inventory import inventory_of
 from latency_tables.spaces import check_same
 from latency_tables.table import LatencyTable
 from ofa.arch import Arch
+from ofa.arrays import Floats, Integers, Rows
 from ofa.blocks import Block
 from ofa.cost import weight_bytes
 from ofa.errors import ArchError, TableError
 from ofa.families import lower
+from ofa.inventory import inventory_of
+from ofa.lookup import AdditiveTable
 from ofa.space import Space
 
 __all__ = ["Estimator"]
 
-Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
-Integers = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
-Rows = np.ndarray[tuple[int, ...], np.dtype[Any]]
 
 _SIDE_BY_SIDE = 128
 

@@ -17,20 +17,20 @@ from scipy.optimize import nnls
 from devices.conditions import Conditions
 from devices.timing import Timing
 from latency_tables.correction import COVERAGE, Correction
-from latency_tables.inventory import blocks_of_space
 from latency_tables.robust import fit_relative, jackknife_width
 from latency_tables.spaces import carried
 from latency_tables.table import SCHEMA_VERSION, LatencyTable, row_of, rows_frame
 from ofa import __version__
 from ofa.arch import Arch
+from ofa.arrays import Floats
 from ofa.blocks import Block, PlacedBlock
 from ofa.errors import TableError
 from ofa.families import lower
+from ofa.inventory import blocks_of_space
 from ofa.space import Space
 
 __all__ = ["UNITS", "check_networks", "estimated_table", "fit_costs", "measured_elsewhere", "table_from_networks", "units_of"]
 
-Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 UNITS = ("block", "layer", "dense_mac", "depthwise_mac", "value", "weight")
 """What a block may cost something for: itself, each layer, multiply-accumulates, values that its layers write, and weights."""

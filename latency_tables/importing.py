@@ -10,13 +10,13 @@ from typing import Any
 
 from devices.conditions import Conditions
 from devices.timing import Timing
-from latency_tables.inventory import blocks_of_space
 from latency_tables.spaces import carried
 from latency_tables.table import SCHEMA_VERSION, LatencyTable, describe_block, row_of, rows_frame
 from ofa import __version__
 from ofa.blocks import PlacedBlock
 from ofa.errors import TableError
 from ofa.interop.mit_tables import Measurement, MitTable, load_mit_table
+from ofa.inventory import blocks_of_space
 from ofa.space import Space
 
 __all__ = ["IMPORTED", "import_mit_tables"]

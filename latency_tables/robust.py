@@ -10,9 +10,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ofa.arrays import Floats
+
 __all__ = ["fit_relative", "jackknife_width"]
 
-Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 _HUBER = 1.345
 _MAD_OF_NORMAL = 0.6745

@@ -20,18 +20,18 @@ from latency_tables.calibrate import table_resolutions
 from latency_tables.correction import COVERAGE, Correction
 from latency_tables.estimate import Estimator
 from latency_tables.from_networks import UNITS, check_networks, estimated_table, fit_costs, units_of
-from latency_tables.inventory import blocks_of_space
 from latency_tables.robust import jackknife_width
 from latency_tables.table import LatencyTable
 from ofa.arch import Arch
+from ofa.arrays import Floats
 from ofa.cost import weight_bytes
 from ofa.errors import FileError, OfaError, TableError
 from ofa.families import lower
+from ofa.inventory import blocks_of_space
 from ofa.space import Space
 
 __all__ = ["LEAST_NETWORKS", "read_measurements", "transfer_table"]
 
-Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 LEAST_NETWORKS = 5
 """Fewer networks of the new device cannot tell how good a table is."""

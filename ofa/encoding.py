@@ -10,13 +10,11 @@ from typing import Any
 import numpy as np
 
 from ofa.arch import Arch, Genes
+from ofa.arrays import Rows
 from ofa.choices import ROW_DTYPE, Gene, Stage
 from ofa.errors import ArchError
 
-__all__ = ["Encoding", "Rows"]
-
-Rows = np.ndarray[Any, np.dtype[Any]]
-"""Encoded archs, [N, C]: integers of any kind."""
+__all__ = ["Encoding"]
 
 
 class Encoding:

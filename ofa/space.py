@@ -13,12 +13,12 @@ import numpy as np
 
 from ofa.arch import Arch, Genes
 from ofa.choices import ROW_DTYPE, Gene, Number, Stage
-from ofa.encoding import Encoding, Rows
+from ofa.encoding import Encoding
 from ofa.errors import ArchError, SpaceError, nearest
 from ofa.files import read_json, write_json
 from ofa.space_json import space_from_json, space_to_json
 
-__all__ = ["ROW_DTYPE", "Gene", "Number", "Rows", "Space", "Stage"]
+__all__ = ["ROW_DTYPE", "Gene", "Number", "Space", "Stage"]
 
 
 @dataclass(frozen=True, kw_only=True)

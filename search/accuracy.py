@@ -1,4 +1,4 @@
-"""Where accuracies come from: measured on data here, or predicted (search.predictor).
+"""Where accuracies come from: measured on data here, or predicted (search.predictor.accuracy_predictor).
 
 Shape suffixes: N archs, C columns of an encoded arch.
 """
@@ -12,13 +12,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from ofa.arch import Arch
+from ofa.arrays import Floats, Rows
 from ofa.calibrate import CALIBRATION_IMAGES, calibrate
 from ofa.data import Images
 from ofa.progress import Progress, silent
-from ofa.space import Rows, Space
+from ofa.space import Space
 from ofa.supernet import Supernet
 from ofa.training import check_classes, evaluate
-from search.pareto import Floats
 
 __all__ = ["AccuracySource", "MeasuredAccuracy"]
 

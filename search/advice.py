@@ -8,7 +8,7 @@ from typing import Any
 
 from latency_tables.advice import advice_on_table
 from search.budget import Budget, Columns
-from search.front import Front
+from search.front.front import Front
 from search.units import called, typed
 
 __all__ = ["advice_on_accuracy", "advice_on_budget", "advice_on_front", "advice_on_predictor", "is_chance"]

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ofa.arrays import Floats
 from ofa.errors import SearchError, nearest
-from search.pareto import Floats
 from search.units import called
 
 __all__ = ["COUNTS", "LATENCIES", "Bound", "Budget", "Columns", "at_device", "known_columns"]

@@ -10,11 +10,11 @@ from functools import lru_cache
 
 import numpy as np
 
-from latency_tables.additive import AdditiveTable
-from latency_tables.inventory import inventory_of
+from ofa.arrays import Floats, Rows
 from ofa.cost import COSTS
-from ofa.space import Rows, Space
-from search.pareto import Floats
+from ofa.inventory import inventory_of
+from ofa.lookup import AdditiveTable
+from ofa.space import Space
 
 __all__ = ["EXACT_COSTS", "Costs", "costs_of"]
 

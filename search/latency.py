@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from devices import Conditions, Device, TimingPolicy, describe
-from latency_tables.networks import time_archs
+from latency_tables.timing import time_archs
 from ofa.arch import Arch
+from ofa.arrays import Floats, Rows
 from ofa.progress import Progress, silent
-from ofa.space import Rows, Space
-from search.pareto import Floats
+from ofa.space import Space
 
 __all__ = ["MeasuredLatency"]
 

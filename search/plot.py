@@ -15,11 +15,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ofa.files import replacing
-from search.pareto import Floats
-from search.quantities import Quantity, best_along, costs_of_front, floats_of
+from search.front.columns import Quantity, best_along, costs_of_front, floats_of
 
 if TYPE_CHECKING:
-    from search.front import Candidate, Front
+    from ofa.arrays import Floats
+    from search.front.candidate import Candidate
+    from search.front.front import Front
 
 __all__ = ["Pick", "draw_costs", "draw_front", "filled", "save_figure", "save_front_picture"]
 

@@ -12,13 +12,13 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from ofa.arrays import Floats, Rows
 from ofa.errors import SearchError, nearest
 from ofa.families import whole_of
-from ofa.space import Rows, Space
+from ofa.space import Space
 from search.accuracy import AccuracySource
 from search.budget import COUNTS, ENERGY, LATENCIES, Budget, Columns, Limit, at_device, known_columns
 from search.costs import costs_of
-from search.pareto import Floats
 from search.units import called, is_known
 
 __all__ = ["LatencySource", "Problem", "Remembering"]

@@ -26,7 +26,7 @@ from ofa.supernet import Supernet
 from ofa.training import demo_recipe, save_run
 from ofa.weights import write_weights
 from search.plot import save_front_picture
-from search.predictor import AccuracyPredictor
+from search.predictor.accuracy_predictor import AccuracyPredictor
 from search.report import read_source, save_report
 from search.report.pictures import save_pictures
 from search.study.storages import open_storage

@@ -10,7 +10,7 @@ import pytest
 from tests.sources import PACKAGES, Source, source_of, sources
 
 LAYERS = (
-    ("ofa.errors", "ofa.progress", "ofa.files", "ofa.opsets"),
+    ("ofa.errors", "ofa.progress", "ofa.files", "ofa.opsets", "ofa.arrays"),
     ("ofa.registry", "ofa.resolution"),
     ("ofa.arch", "ofa.choices"),
     ("ofa.encoding",),
@@ -22,6 +22,8 @@ LAYERS = (
     ("ofa.families",),
     ("ofa.weights",),
     ("ofa.cost",),
+    ("ofa.inventory",),
+    ("ofa.lookup",),
     ("ofa.sharing",),
     ("ofa.supernet",),
     ("ofa.data",),
@@ -147,10 +149,10 @@ def test_the_library_leaves_the_process_to_its_user() -> None:
         ("ofa.arch", "from ofa import supernet"),
         ("ofa.arch", "from .space import Space"),
         ("ofa.space", "def late():\n    import ofa.blocks"),
-        ("ofa.space", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import search.front"),
+        ("ofa.space", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import search.front.front"),
         ("ofa.supernet", "from ofa import Arch"),
         ("devices.timing", "from ofa.arch import Arch"),
-        ("search.front", "from ofa.cli.console import emit"),
+        ("search.front.front", "from ofa.cli.console import emit"),
     ],
 )
 def test_a_wrong_import_is_seen(module: str, code: str, tmp_path: Path) -> None:
@@ -162,7 +164,7 @@ def test_a_wrong_import_is_seen(module: str, code: str, tmp_path: Path) -> None:
     [
         ("ofa.space", "from ofa.arch import Arch"),
         ("devices.timing", "from ofa.errors import OfaError"),
-        ("search.front", "from ofa import Arch"),
+        ("search.front.front", "from ofa import Arch"),
     ],
 )
 def test_a_right_import_passes(module: str, code: str, tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def require_generation(capability: str) -> None:
 def run(report: Report, name: str, capability: str) -> None:
     """Build, run, compare and time a space's largest network; without a card, that is with no capability, only build."""
     from devices import Device
-    from latency_tables.files import ModelFiles
+    from latency_tables.onnx_files import ModelFiles
     from ofa.families import get_space, lower
     from ofa.progress import silent
 

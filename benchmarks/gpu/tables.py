@@ -204,7 +204,7 @@ def compare_networks(case: Case, sizes: Sizes, place: str, report: Report) -> No
     """Time the smallest, the largest and two random networks, eager and compiled."""
     import numpy as np
 
-    from latency_tables.networks import time_archs
+    from latency_tables.timing import time_archs
     from ofa.progress import silent
 
     archs = some_archs(sizes, 2)
@@ -234,7 +234,7 @@ def fill_cache(sizes: Sizes, device: Device, calibration_nets: int, nets: int) -
     """Compile all blocks, and the networks of the check, which are known beforehand; seconds."""
     import numpy as np
 
-    from latency_tables.inventory import blocks_of_space
+    from ofa.inventory import blocks_of_space
 
     allowed, rng = sizes.space.restrict(resolution=[sizes.resolution_px]), np.random.default_rng(1)
     checked = [allowed.sample(rng) for _ in range(nets)]
@@ -243,7 +243,7 @@ def fill_cache(sizes: Sizes, device: Device, calibration_nets: int, nets: int) -
 
 def compile_all(sizes: Sizes, device: Device, archs: Sequence[Arch], blocks: Sequence[Any] = ()) -> float:
     """Load files in processes of their own, as many as there are cores and memory; their results lie in inductor's cache. Seconds."""
-    from latency_tables.files import ModelFiles
+    from latency_tables.onnx_files import ModelFiles
     from ofa.families import lower
     from ofa.progress import silent
 

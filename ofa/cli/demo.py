@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from devices import Device
     from latency_tables import LatencyTable
-    from search.front import Candidate, Front
+    from search.front.candidate import Candidate
+    from search.front.front import Front
 
 __all__ = ["demo", "register"]
 
@@ -163,7 +164,7 @@ class _Road:
 
     def _search(self, table: LatencyTable) -> Front:
         from latency_tables import Estimator
-        from search.predictor import AccuracyPredictor
+        from search.predictor.accuracy_predictor import AccuracyPredictor
         from search.problem import Problem
         from search.study import Effort, run_study
 
@@ -201,7 +202,7 @@ class _Road:
         import numpy as np
 
         from ofa.export.bundle import load_bundle
-        from search.verify import subject_of_bundle, verify
+        from search.verification.bundle import subject_of_bundle, verify
 
         loaded = {name: load_bundle(path) for name, path in bundles.items()}
         subjects = [subject_of_bundle(bundle, device, budgets[name]) for name, bundle in loaded.items()]

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from ofa.arch import Arch
+    from ofa.arrays import Floats
     from ofa.data import Splits
     from ofa.training import Run
-    from search.pareto import Floats
-    from search.predictor import AccuracyPredictor
+    from search.predictor.accuracy_predictor import AccuracyPredictor
 
 __all__ = ["fit", "fit_predictor", "register"]
 
@@ -113,7 +113,7 @@ def fit_predictor(
         nets: how many networks of a run are measured.
         classes: number of classes of a CSV file's networks; None for their space's own.
         seed: of networks and folds.
-        rounds: in which networks of a run are chosen, as ``search.active.fit_actively``.
+        rounds: in which networks of a run are chosen, as ``search.predictor.active_learning.fit_actively``.
         space: what the user calls the space: of a CSV file's networks, where it does not name it; of a run, where its class is the user's.
         data: where a run's images are now, if they moved.
         test_data: where those to test on are now, if they moved.
@@ -154,8 +154,8 @@ def fit_predictor(
 
 def _from_csv(path: Path, name: str | None, classes: int | None, rng: np.random.Generator) -> AccuracyPredictor:
     from ofa.families import get_space, named_space
-    from search.predictor import AccuracyPredictor
-    from search.results import read_results
+    from search.predictor.accuracy_predictor import AccuracyPredictor
+    from search.predictor.csv_results import read_results
 
     space = None if name is None else get_space(name, classes)
     archs, accuracies = read_results(path, space)
@@ -164,7 +164,7 @@ def _from_csv(path: Path, name: str | None, classes: int | None, rng: np.random.
 
 def _from_run(run: Run, data: Splits, nets: int, rounds: int, rng: np.random.Generator) -> AccuracyPredictor:
     from search.accuracy import MeasuredAccuracy
-    from search.active import fit_actively
+    from search.predictor.active_learning import fit_actively
 
     space = run.supernet.space
     with progress_bar(f"networks of {space.name}") as progress:

@@ -99,7 +99,7 @@ class ProblemOfFiles:
 
             imported = mit.load_predictor(self.predictor, wanted)
             return imported.space, imported, imported.resolutions, imported.space
-        from search.predictor import AccuracyPredictor
+        from search.predictor.accuracy_predictor import AccuracyPredictor
 
         loaded = AccuracyPredictor.load(self.predictor)
         if wanted is not None and wanted.name != loaded.space.name:  # its number of classes is its own, which a name does not tell

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from search.budget import Budget
-    from search.front import Front
+    from search.front.front import Front
 
 __all__ = ["query", "register"]
 
@@ -83,8 +83,8 @@ def query(
     Nothing but ARCH is written, unless --verify is given with --update.
     """
     from search.advice import advice_on_budget, advice_on_front
-    from search.front import Front
-    from search.impossible import ImpossibleBudgetError
+    from search.front.front import Front
+    from search.front.infeasible import ImpossibleBudgetError
 
     if not verify and (device is not None or table is not None or margin is not None or update):
         raise typer.BadParameter("these belong to --verify; add it, or leave them out.", param_hint="--device, --table, --margin, --update")
@@ -138,7 +138,7 @@ def _verified(answer: dict[str, Any], front: Front, path: Path, budget: Budget, 
 
     from devices import get_device
     from latency_tables import LatencyTable
-    from search.settle import MARGIN, query_verified
+    from search.verification.query import MARGIN, query_verified
 
     if options.device is None and len(front.device_names) != 1:
         raise typer.BadParameter(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from devices import Conditions
     from latency_tables import LatencyTable
-    from search.front import Front
+    from search.front.front import Front
     from search.report.training import RunRecord
 
 __all__ = ["register", "report"]
@@ -63,7 +63,7 @@ def report(
 def _conditions(loaded: Front | LatencyTable | RunRecord) -> dict[str, Conditions]:
     """What the latencies of a page hold under, by device."""
     from latency_tables import LatencyTable
-    from search.front import Front
+    from search.front.front import Front
 
     if isinstance(loaded, LatencyTable):
         return {loaded.device_name: loaded.conditions}

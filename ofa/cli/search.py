@@ -23,7 +23,7 @@ from ofa.cli.threads import let_threads_sleep
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from search.front import Front
+    from search.front.front import Front
 
 __all__ = ["register", "search"]
 
@@ -155,7 +155,7 @@ def _identity(storage: str, study: str | None) -> dict[str, Any]:
 def _front_of(output: Path, storage: str | None, study: str | None) -> str | None:
     """The space of the front that is there, if it is of this study and nothing was added to it; else None."""
     from ofa.errors import OfaError
-    from search.front import Front
+    from search.front.front import Front
 
     if storage is None or not output.is_file():
         return None

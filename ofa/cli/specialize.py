@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from ofa.space import Space
     from ofa.training import Run, RunData
     from search.budget import Budget
-    from search.front import Candidate, Front
+    from search.front.candidate import Candidate
+    from search.front.front import Front
 
 __all__ = ["register", "specialize", "specialize_run"]
 
@@ -116,7 +117,7 @@ def specialize(
 def _front_of(path: Path, space: Space) -> Front:
     """The front of a file, if it is of the run's space."""
     from ofa.errors import SpaceError
-    from search.front import Front
+    from search.front.front import Front
 
     front = Front.load(path)
     if not front.space.is_part_of(space, any_classes=True):

@@ -69,7 +69,7 @@ def transfer(
 def _measure(source: LatencyTable, space: Space, device: Device, nets: int, rng: np.random.Generator) -> tuple[list[Arch], list[float]]:
     from latency_tables import Estimator
     from latency_tables.calibrate import sample_across_range, table_resolutions
-    from latency_tables.networks import time_archs
+    from latency_tables.timing import time_archs
     from latency_tables.transfer import LEAST_NETWORKS
     from ofa.errors import TableError
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from devices import Device
     from ofa.export.card import Card
-    from search.verify import Verification
+    from search.verification.bundle import Verification
 
 __all__ = ["register", "verify"]
 
@@ -49,8 +49,8 @@ def verify(
     from devices import get_device
     from ofa.errors import BudgetError
     from ofa.export.bundle import load_bundle
-    from search.verify import subject_of_bundle
-    from search.verify import verify as run
+    from search.verification.bundle import subject_of_bundle
+    from search.verification.bundle import verify as run
 
     measured = get_device(device, folders or ())
     wanted = named(space)
@@ -78,7 +78,7 @@ def verify(
 def _remark(card: Card, found: Verification, device: Device) -> None:
     """Say on stderr in what the promise of a card and a measurement are of different conditions."""
     from devices import Conditions
-    from search.verify import other_settings
+    from search.verification.bundle import other_settings
 
     other = other_settings(card, device)
     if other is not None:

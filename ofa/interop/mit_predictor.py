@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from ofa.arch import Arch
+from ofa.arrays import Floats
 from ofa.errors import SpaceError, WeightsError
 from ofa.families import named_space
 from ofa.interop.checkpoints import open_checkpoint, unwrapped_key
@@ -35,8 +36,6 @@ _SIZES = (128, 400, 400, 400, 1)
 
 _FIRST_RESOLUTION = 2 * 3 * _STAGES * _DEPTHS[-1]
 """Where the digits of the resolution begin, after those of all kernels and of all expand ratios."""
-
-Floats = NDArray[np.float64]
 
 
 class MitPredictor:

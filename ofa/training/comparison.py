@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ofa.arrays import Integers
 from ofa.data import Images
 from ofa.data.splitting import whole_keys
 from ofa.errors import DataError
 from ofa.training.matching import Match, match_images, parts_of_new
-from ofa.training.record import PARTS, Bytes, DataRecord, Integers
+from ofa.training.record import PARTS, Bytes, DataRecord
 
 __all__ = ["Comparison"]
 

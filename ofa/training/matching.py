@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ofa.arrays import Integers
 from ofa.data.splitting import whole_keys
-from ofa.training.record import Bytes, Integers
+from ofa.training.record import Bytes
 
 __all__ = ["Match", "match_images", "parts_of_new"]
 

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ofa import __version__
+from ofa.arrays import Integers
 from ofa.data import ImageRule
 from ofa.data.images import KEY_BYTES, Normalization, key_of
 from ofa.errors import FileError, RecipeError
@@ -36,7 +37,6 @@ _KEY = b"ofa"
 _COLUMNS = {"key": pa.binary(KEY_BYTES), "part": pa.int8(), "label": pa.int32()}
 
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
-Integers = np.ndarray[Any, np.dtype[np.int64]]
 
 
 @dataclass(frozen=True, kw_only=True)

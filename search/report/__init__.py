@@ -15,7 +15,7 @@ from search.report.table_page import table_page
 from search.report.training import RunRecord
 
 if TYPE_CHECKING:
-    from search.front import Front
+    from search.front.front import Front
 
 __all__ = ["page_of", "read_source", "save_report"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from search.pareto import Floats
+from ofa.arrays import Floats
 
 __all__ = ["axis", "chart", "ends_of", "layer", "numbers"]
 

@@ -10,8 +10,7 @@ import numpy as np
 
 from ofa.arch import Arch
 from ofa.space import Space
-from search.pareto import Floats
-from search.quantities import Quantity, best_along, costs_of_front, figures, floats_of
+from search.front.columns import Quantity, best_along, costs_of_front, figures, floats_of
 from search.report.charts import axis, chart, layer, numbers
 from search.report.drawing import drawings
 from search.report.genes import LEAST_NETWORKS, Effects, main_effects, trends
@@ -22,7 +21,8 @@ from search.report.page import Page
 from search.report.provenance import command_of, groups_of, rows_of
 
 if TYPE_CHECKING:
-    from search.front import Front
+    from ofa.arrays import Floats
+    from search.front.front import Front
 
 __all__ = ["effects_of", "front_page", "heat_maps"]
 

@@ -11,9 +11,9 @@ import numpy as np
 from sklearn.linear_model import RidgeCV
 from sklearn.model_selection import KFold, cross_val_predict
 
-from ofa.space import Rows, Space
-from search.pareto import Floats
-from search.quantities import Indices, best_along
+from ofa.arrays import Floats, Rows
+from ofa.space import Space
+from search.front.columns import Indices, best_along
 
 __all__ = ["LEAST_NETWORKS", "Effect", "Effects", "Trend", "main_effects", "trends"]
 

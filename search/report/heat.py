@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ofa.space import Space
-from search.quantities import figures
+from search.front.columns import figures
 from search.report.genes import Effect, Effects
 
 __all__ = ["LEVELS", "Cell", "HeatMap", "heat_map"]

@@ -12,9 +12,9 @@ from scipy.stats import kendalltau
 from latency_tables import LatencyTable
 from latency_tables.spaces import space_of
 from ofa.arch import Arch
+from ofa.arrays import Floats
 from ofa.families import lower
 from ofa.space import Space
-from search.pareto import Floats
 
 __all__ = ["Comparison", "Residuals", "calibration_of", "classes_of", "residuals_of", "verified_of"]
 

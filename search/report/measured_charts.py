@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from search.quantities import figures
+from search.front.columns import figures
 from search.report.charts import axis, chart, ends_of, layer
 from search.report.measured import Comparison, Residuals
 

@@ -22,7 +22,7 @@ from search.report.table_page import table_page
 from search.report.training import RunRecord
 
 if TYPE_CHECKING:
-    from search.front import Front
+    from search.front.front import Front
 
 __all__ = ["draw_chart", "draw_genes", "save_pictures"]
 

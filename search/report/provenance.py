@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from search.quantities import figures
+from search.front.columns import figures
 
 __all__ = ["Group", "command_of", "groups_of", "rows_of"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ofa.training.metrics import EpochMetrics
-from search.quantities import figures
+from search.front.columns import figures
 from search.report.charts import axis, chart, layer
 from search.report.page import Page
 from search.report.provenance import command_of, groups_of, rows_of

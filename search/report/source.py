@@ -14,7 +14,7 @@ from ofa.files import reason_of
 from search.report.training import RunRecord, read_run
 
 if TYPE_CHECKING:
-    from search.front import Front
+    from search.front.front import Front
 
 __all__ = ["Source", "read_source"]
 
@@ -27,7 +27,7 @@ def read_source(path: str | os.PathLike[str]) -> Front | LatencyTable | RunRecor
     Raises:
         OfaError: it is none of them, damaged, or of a newer version; the message says what to do.
     """
-    from search.front import Front
+    from search.front.front import Front
 
     place = Path(path)
     if place.is_dir():

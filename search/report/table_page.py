@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from latency_tables import LatencyTable
-from latency_tables.inventory import NOTHING, inventory_of
 from latency_tables.spaces import space_of
 from latency_tables.table import block_key
 from ofa.errors import SpaceError
-from search.quantities import figures
+from ofa.inventory import NOTHING, inventory_of
+from search.front.columns import figures
 from search.report.charts import axis, chart, layer
 from search.report.measured import calibration_of, classes_of, residuals_of
 from search.report.measured_charts import measured_chart, residuals_chart, summary_of

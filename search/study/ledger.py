@@ -22,8 +22,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ofa.errors import SearchError
 from search.study.claims import Claim, Look
-from search.study.notices import without_notices
-from search.study.presence import Beats, group_of, is_alive
+from search.study.heartbeat import Beats, group_of, is_alive
+from search.study.optuna_logging import without_notices
 from search.study.steering import directions_of
 from search.study.storages import in_one_sentence, open_storage, without_password
 from search.units import called, typed

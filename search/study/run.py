@@ -11,13 +11,13 @@ from typing import Any
 
 from ofa.families import space_names
 from ofa.progress import Progress, silent
-from search.front import Front
-from search.harvest import check_possible, front_of
+from search.front.build import check_possible, front_of
+from search.front.front import Front
 from search.problem import Problem
 from search.study.claims import Memory
 from search.study.effort import Counts, Effort, Share, check_sampler
+from search.study.heartbeat import new_group, worker_name
 from search.study.ledger import PATIENCE_S, Ledger
-from search.study.presence import new_group, worker_name
 from search.study.searching import Search
 
 __all__ = ["describe", "entropy_of", "front_metadata", "run_study"]

@@ -12,12 +12,12 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 import numpy as np
 from optuna.trial import FrozenTrial, Trial
 
+from ofa.arrays import Integers, Rows
 from ofa.errors import OfaError, SearchError
-from ofa.space import Rows
-from search.archive import Archive, Integers
-from search.evolution import Islands, sample_of_all_sizes, targets_along_front
-from search.harvest import extreme
-from search.neighbourhood import improve
+from search.evolution.archive import Archive
+from search.evolution.islands import Islands, sample_of_all_sizes, targets_along_front
+from search.evolution.local_search import improve
+from search.front.build import extreme
 from search.problem import Problem
 from search.study.claims import Claim, Memory
 from search.study.effort import Counts, Effort, Share

@@ -14,8 +14,9 @@ from optuna.distributions import IntDistribution
 from optuna.samplers import BaseSampler, GPSampler, NSGAIIISampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from ofa.space import ROW_DTYPE, Rows, Space
-from search.study.notices import without_notices
+from ofa.arrays import Rows
+from ofa.space import ROW_DTYPE, Space
+from search.study.optuna_logging import without_notices
 
 __all__ = ["Steering", "directions_of"]
 

@@ -14,18 +14,17 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
+from ofa.arrays import Floats, Rows
 from ofa.errors import SearchError
 from ofa.progress import Progress, silent
-from ofa.space import Rows
-from search.archive import Archive
-from search.front import Front
-from search.harvest import check_possible, front_of
-from search.neighbourhood import improve
-from search.pareto import Floats
+from search.evolution.archive import Archive
+from search.evolution.local_search import improve
+from search.front.build import check_possible, front_of
+from search.front.front import Front
 from search.problem import Problem
 from search.study.effort import Counts, Effort, check_sampler
+from search.study.heartbeat import new_group, worker_name
 from search.study.ledger import PATIENCE_S, Ledger
-from search.study.presence import new_group, worker_name
 from search.study.run import describe, front_metadata, run_study
 from search.study.searching import evaluating, recall
 from search.study.steering import Steering

@@ -14,16 +14,15 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
+from ofa.arrays import Floats, Rows
 from ofa.errors import OfaError
-from ofa.space import Rows
-from search.archive import Archive
-from search.neighbourhood import best_of
-from search.pareto import Floats
+from search.evolution.archive import Archive
+from search.evolution.local_search import best_of
 from search.problem import Problem
 from search.study.effort import Counts, Effort, Share
+from search.study.heartbeat import worker_name
 from search.study.ledger import Ledger
-from search.study.notices import said_already
-from search.study.presence import worker_name
+from search.study.optuna_logging import said_already
 from search.study.run import describe, entropy_of
 from search.study.searching import Search
 

@@ -28,8 +28,8 @@ from ofa.families import get_space, lower
 from ofa.interop.mit_keys import key_names
 from ofa.supernet import Supernet
 from ofa.training import demo_recipe, save_run
-from search.predictor import AccuracyPredictor
-from search.stratified import sample_stratified
+from search.predictor.accuracy_predictor import AccuracyPredictor
+from search.predictor.sampling import sample_stratified
 from tests.search.fakes import FakeAccuracy
 
 SPACE = get_space("ofa-mbv3-tiny")

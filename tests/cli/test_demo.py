@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from ofa.export.bundle import load_bundle
-from search.front import Front
+from search.front.front import Front
 
 
 @pytest.mark.slow

@@ -23,8 +23,8 @@ from ofa.families.placing import Placer
 from ofa.space import Gene, Space, Stage
 from ofa.supernet import Supernet
 from ofa.training import Phase, Recipe, load_run, train
-from search.front import Front
-from search.predictor import AccuracyPredictor
+from search.front.front import Front
+from search.predictor.accuracy_predictor import AccuracyPredictor
 
 ROOT = Path(__file__).parents[2]
 PLAIN = f"{__name__}:plain"

@@ -15,9 +15,9 @@ from ofa.cli.main import build_app
 from ofa.cli.predictor import fit_predictor
 from ofa.families import get_space
 from ofa.training import demo_recipe, save_run
-from search import active
-from search.predictor import AccuracyPredictor
-from search.stratified import sample_stratified
+from search.predictor import active_learning
+from search.predictor.accuracy_predictor import AccuracyPredictor
+from search.predictor.sampling import sample_stratified
 from tests.search.fakes import SPACE, FakeAccuracy
 
 
@@ -83,7 +83,7 @@ def test_classes_of_results_can_be_told(results: Path, tmp_path: Path) -> None:
 def test_the_command_has_as_many_rounds_as_the_library() -> None:
     from ofa.cli import predictor
 
-    assert predictor._ROUNDS == active.ROUNDS
+    assert predictor._ROUNDS == active_learning.ROUNDS
 
 
 def test_a_supernet_that_guesses_is_warned_of_and_so_is_what_follows_from_it(tmp_path: Path) -> None:

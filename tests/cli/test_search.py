@@ -28,7 +28,7 @@ from ofa.families import get_space, lower
 from ofa.files import write_json
 from ofa.training import demo_recipe, save_run
 from search.budget import Budget
-from search.front import Front
+from search.front.front import Front
 from search.study import Effort
 
 SPACE = get_space("ofa-mbv3-tiny")

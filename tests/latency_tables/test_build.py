@@ -17,7 +17,7 @@ import pytest
 
 from devices import Device, TimingPolicy
 from latency_tables import Journal, LatencyTable, blocks_of_space, build_table
-from latency_tables.files import ModelFiles
+from latency_tables.onnx_files import ModelFiles
 from ofa.errors import DeviceError, TableError
 from ofa.progress import silent
 from ofa.space import Space

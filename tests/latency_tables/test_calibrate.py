@@ -133,18 +133,18 @@ def test_a_machine_that_became_slower_is_seen_and_divided_out(
 def test_a_machine_whose_speed_differs_from_process_to_process_widens_the_interval(
     table: LatencyTable, space: Space, device: Device, quick: TimingPolicy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from latency_tables import networks
+    from latency_tables import timing
 
     steady = calibrate_table(table, space, device, nets=12, rng=np.random.default_rng(1), policy=quick).correction
     speeds = iter([1.0, 1.2, 1.1, 1.1, 1.1, 1.1])
-    plain = networks.time_models
+    plain = timing.time_models
 
     def unsteady(*arguments: Any, **named: Any) -> dict[str, Timing]:
         speed = next(speeds)
         timings = plain(*arguments, **named)
         return {key: Timing(**{**asdict(timing), "median_ms": timing.median_ms * speed}) for key, timing in timings.items()}
 
-    monkeypatch.setattr(networks, "time_models", unsteady)
+    monkeypatch.setattr(timing, "time_models", unsteady)
     calibrated = calibrate_table(table, space, device, nets=12, rng=np.random.default_rng(1), policy=quick)
     assert steady is not None
     assert calibrated.correction is not None

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from devices import Device
 from devices.timing import Timing
 from latency_tables import Estimator, LatencyTable, blocks_of_space
-from latency_tables.additive import AdditiveTable
 from latency_tables.correction import Correction
-from latency_tables.inventory import inventory_of
 from latency_tables.table import COLUMNS, row_of, rows_frame
 from ofa.cost import macs, params
 from ofa.errors import ArchError, TableError
 from ofa.families import get_space, lower
+from ofa.inventory import inventory_of
+from ofa.lookup import AdditiveTable
 from ofa.space import Space
 from tests.ofa.strategies import ALL_SPACES, TINY_SPACES, archs
 

@@ -24,7 +24,7 @@ from ofa.space import Gene, Space, Stage
 from ofa.supernet import Supernet
 from ofa.training import Recipe, begin_run, load_run, save_run
 from ofa.training.phase import Phase
-from search.predictor import AccuracyPredictor
+from search.predictor.accuracy_predictor import AccuracyPredictor
 from tests.ofa.strategies import TINY_SPACES
 
 TINY = "ofa-mbv3-tiny"

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latency_tables.additive import AdditiveTable
-from latency_tables.inventory import inventory_of
 from ofa.arch import Arch
+from ofa.arrays import Rows
 from ofa.families import get_space
-from ofa.space import Rows, Space
+from ofa.inventory import inventory_of
+from ofa.lookup import AdditiveTable
+from ofa.space import Space
 from search.costs import costs_of
 from search.problem import Problem
 

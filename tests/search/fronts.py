@@ -12,9 +12,10 @@ import pandas as pd
 from ofa.arch import Arch
 from ofa.families import get_space
 from search.costs import EXACT_COSTS, costs_of
-from search.front import Candidate, Front
-from search.pareto import non_dominated
-from search.quantities import floats_of
+from search.evolution.pareto import non_dominated
+from search.front.candidate import Candidate
+from search.front.columns import floats_of
+from search.front.front import Front
 
 HOSTILE = "</script><img src=x onerror=window.ran=1>&amp;\"'${1}`"
 """A name that would run if any part of a page took it for markup."""

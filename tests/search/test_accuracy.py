@@ -11,7 +11,7 @@ from ofa.data import ImageData, digits
 from ofa.supernet import Supernet
 from ofa.training import evaluate
 from search.accuracy import MeasuredAccuracy
-from search.archive import Archive
+from search.evolution.archive import Archive
 from tests.search.fakes import SMALL, fake_problem
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from devices import Device
 from ofa.errors import FileError
+from search.front.columns import costs_of_front
 from search.plot import Pick, draw_costs, draw_front, save_front_picture
-from search.quantities import costs_of_front
 from tests.search.fronts import best_rows, candidate, make_front
 
 

@@ -17,7 +17,7 @@ from ofa.families import get_space, lower
 from ofa.training import demo_recipe
 from ofa.training.checkpoint import append_metrics, begin_run
 from ofa.training.metrics import EpochMetrics
-from search.quantities import best_along, costs_of_front, figures, floats_of
+from search.front.columns import best_along, costs_of_front, figures, floats_of
 from search.report import page_of, read_source, save_report
 from search.report.drawing import drawings
 from search.report.front_page import heat_maps

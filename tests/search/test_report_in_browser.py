@@ -14,7 +14,7 @@ from ofa.data import LeftOut, scan_data
 from ofa.data.overview import PlacedImage, overview
 from ofa.data.sheet import contact_sheet
 from ofa.families import get_space, lower
-from search.quantities import costs_of_front, floats_of
+from search.front.columns import costs_of_front, floats_of
 from search.report import read_source, save_report
 from search.report.data_page import DataSource, save_data_page
 from tests.browser import Browser, Tab, find_chromium

@@ -10,12 +10,13 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
+from ofa.arrays import Rows
 from ofa.errors import OfaError, SearchError
-from ofa.space import Rows, Space
-from search.archive import Archive
+from ofa.space import Space
 from search.budget import Budget, excess_of
-from search.front import Front
-from search.impossible import ImpossibleBudgetError
+from search.evolution.archive import Archive
+from search.front.front import Front
+from search.front.infeasible import ImpossibleBudgetError
 from search.study import SAMPLERS, Effort, run_study
 from tests.search.fakes import SMALL, SPACE, TINY, FakeAccuracy, FakeLatency, SlowAccuracy, every_arch, fake_problem
 from tests.search.killing import trials_of

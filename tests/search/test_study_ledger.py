@@ -18,8 +18,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from ofa.errors import MissingExtraError, SearchError
 from search.study import Effort, run_study
 from search.study.claims import Claim
+from search.study.heartbeat import is_alive, worker_name
 from search.study.ledger import Ledger
-from search.study.presence import is_alive, worker_name
 from search.study.storages import open_storage, without_password
 from tests.search.fakes import fake_problem
 from tests.search.killing import trials_of

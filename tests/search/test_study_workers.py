@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from ofa.errors import SearchError
-from search.front import Front
+from search.front.front import Front
 from search.study import Effort, run_study, run_workers
 from tests.search.fakes import SMALL, SPACE, fake_problem, slow_problem
 from tests.search.killing import assert_whole, kill_one, lines, trials_of, worker_process

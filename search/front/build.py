@@ -1,0 +1,113 @@
+"""What a search gives in the end: the front of everything that was evaluated, with all that is known of its networks.
+
+Shape suffixes: N networks, C columns of an encoded arch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ofa.arrays import Floats, Rows
+from search.budget import COUNTS
+from search.evolution.archive import Archive
+from search.evolution.local_search import best_of
+from search.front.candidate import Candidate
+from search.front.front import Front
+from search.front.infeasible import impossible
+from search.problem import Problem
+
+__all__ = ["check_possible", "extreme", "front_of"]
+
+_MOST_DOMINATED = 2000
+"""Other networks that a front keeps for its pictures, drawn evenly from all."""
+
+
+def front_of(archive: Archive, metadata: Mapping[str, Any]) -> Front:
+    """The front of all evaluated networks that keep the problem's budget.
+
+    Raises:
+        ImpossibleBudgetError: none of them keeps it.
+    """
+    problem, best = archive.problem, best_of(archive)
+    least = {name: extreme(problem, name)[0] for name in problem.column_names}
+    if not archive.allowed.any():
+        row_NC = archive.rows[best]
+        raise impossible(
+            problem.limits,
+            archive.columns,
+            least,
+            nearest=_candidate(problem, row_NC, archive.accuracies[best]),
+            among=f"of the {len(archive)} networks evaluated",
+            source=problem.accuracy.provenance.get("source"),
+        )
+    networks = frame_of(problem, archive.rows[best], archive.accuracies[best])
+    others = np.setdiff1d(np.arange(len(archive)), best)
+    shown = others[np.linspace(0, len(others) - 1, min(len(others), _MOST_DOMINATED)).astype(np.intp)]
+    computed = [name for name in problem.column_names if name in problem.needed or not problem.is_measured(name)]
+    known = problem.costs_of_rows(archive.rows[shown], computed)
+    dominated = pd.DataFrame({"accuracy": archive.accuracies[shown], **known})
+    about = {
+        "num_classes": problem.space.num_classes,
+        "space_json": problem.of_whole.to_json(),
+        "resolutions": list(problem.space.resolutions),
+        "least": least,
+    }
+    return Front(networks, dominated, {**metadata, **about})
+
+
+def frame_of(problem: Problem, rows_NC: Rows, accuracies: Floats) -> pd.DataFrame:
+    """All numbers of networks and their archs, one row each."""
+    low_N, high_N = problem.accuracy_intervals(rows_NC)
+    archs = [json.dumps(problem.space.decode(row).to_json()) for row in rows_NC.tolist()]
+    numbers = {"accuracy": accuracies, "accuracy_low": low_N, "accuracy_high": high_N}
+    return pd.DataFrame({**numbers, **problem.costs_of_rows(rows_NC, problem.column_names), "arch": archs})
+
+
+def check_possible(problem: Problem) -> None:
+    """See whether each limit of the budget alone can be kept by some network, before anything is searched.
+
+    Raises:
+        ImpossibleBudgetError: one cannot.
+    """
+    for limit in problem.limits:
+        if limit.column == "accuracy":
+            continue
+        value, row_1C = extreme(problem, limit.column, largest=limit.sign < 0)
+        if limit.sign * (value / limit.limit - 1) > 0:
+            columns = problem.costs_of_rows(row_1C)
+            columns["accuracy"] = problem.accuracies(row_1C)
+            least = {limit.column: value} if limit.sign > 0 else {}
+            nearest = _candidate(problem, row_1C, columns["accuracy"])
+            broken = [other for other in problem.limits if other == limit]
+            source = problem.accuracy.provenance.get("source")
+            raise impossible(broken, columns, least, nearest=nearest, among="in the space", source=source)
+
+
+def extreme(problem: Problem, name: str, *, largest: bool = False) -> tuple[float, Rows]:
+    """The least (or largest) value of a cost in the space, and the row [1, C] of a network that has it.
+
+    Found by descent over changes of one gene from the smallest (or largest) network: exact where a block's cost depends on its own
+    genes alone.
+    """
+    space, sign = problem.space, -1.0 if largest else 1.0
+    row_1C = space.encode_all([space.largest() if largest else space.smallest()])
+    value = sign * float(problem.costs_of_rows(row_1C, [name])[name][0])
+    while not problem.is_measured(name):
+        around_NC = space.neighbour_rows(row_1C)
+        values_N = sign * problem.costs_of_rows(around_NC, [name])[name]
+        best = int(np.argmin(values_N))
+        if values_N[best] >= value:
+            break
+        value, row_1C = float(values_N[best]), around_NC[best : best + 1]
+    return sign * value, row_1C
+
+
+def _candidate(problem: Problem, row_1C: Rows, accuracy: Floats) -> Candidate:
+    metadata = {"devices": list(problem.devices), "objectives": list(problem.costs), "least": {}}
+    frame = frame_of(problem, row_1C[:1], accuracy[:1])
+    return Front(frame, frame[[*COUNTS]].iloc[:0], metadata).candidate(0)

@@ -1,0 +1,55 @@
+"""A network of a front, and what is promised of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ofa.arch import Arch
+from search.budget import COUNTS, ENERGY
+
+__all__ = ["Candidate", "Latency"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """The expected latency of a network on a device and the interval that holds it, in milliseconds; equal if none is known."""
+
+    latency_ms: float
+    latency_low_ms: float
+    latency_high_ms: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A network and what is promised of it.
+
+    Attributes:
+        arch: the network.
+        accuracy: 0..1.
+        accuracy_low, accuracy_high: ends of its 90 % interval; None where it is not known.
+        latencies: by device.
+        energies_mj: by device, of those whose tables know it.
+        macs, params, weight_bytes, peak_activation_bytes: exact costs.
+    """
+
+    arch: Arch
+    accuracy: float
+    accuracy_low: float | None
+    accuracy_high: float | None
+    latencies: Mapping[str, Latency]
+    energies_mj: Mapping[str, float]
+    macs: int
+    params: int
+    weight_bytes: int
+    peak_activation_bytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, as JSON values; what is promised on the first device stands beside the other costs too."""
+        devices = {name: dict(vars(latency)) for name, latency in self.latencies.items()}
+        for name, energy_mj in self.energies_mj.items():
+            devices[name][ENERGY] = energy_mj
+        accuracy = {"accuracy": self.accuracy, "accuracy_low": self.accuracy_low, "accuracy_high": self.accuracy_high}
+        first = next(iter(devices.values()), {})
+        return {**accuracy, **first, **{name: getattr(self, name) for name in COUNTS}, "devices": devices, "arch": self.arch.to_json()}

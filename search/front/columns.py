@@ -1,0 +1,119 @@
+"""The numbers of networks as people read them: what a column of a front is called, and in which unit it is shown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ofa.arrays import Floats
+from search.evolution.pareto import non_dominated
+
+__all__ = ["Quantity", "best_along", "costs_of_front", "expected_column", "figures", "floats_of"]
+
+Indices = NDArray[np.int64]
+
+_SCALES = {
+    "count": ((1e9, "G"), (1e6, "M"), (1e3, "K"), (1.0, "")),
+    "bytes": ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B")),
+}
+_EXACT = {"macs": ("MACs", "count"), "params": ("parameters", "count"), "weight_bytes": ("weights", "bytes")}
+_EXACT["peak_activation_bytes"] = ("peak activations", "bytes")
+_ENDS = {"latency_low_ms": "latency_ms", "latency_high_ms": "latency_ms"}
+_ON_DEVICE = {"latency_ms": ("latency", "ms"), "energy_mj": ("energy", "mJ")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantity:
+    """A cost that networks have.
+
+    Attributes:
+        key: its column, such as ``latency_ms@pi``.
+        words: its name, such as ``latency on pi``.
+        unit: what is written behind it, such as ``ms``; empty for a plain number.
+        scale: how many of the column's own units that is.
+        low, high: the columns of its interval; None where the front knows none.
+        device: that it is of; None if it is exact.
+    """
+
+    key: str
+    words: str
+    unit: str
+    scale: float = 1.0
+    low: str | None = None
+    high: str | None = None
+    device: str | None = None
+
+    @property
+    def label(self) -> str:
+        """Name and unit, as beside an axis."""
+        return f"{self.words}, {self.unit}" if self.unit else self.words
+
+    def text(self, value: float) -> str:
+        """A value with its unit, in three digits."""
+        return f"{figures(value / self.scale)} {self.unit}".rstrip()
+
+
+def figures(value: float, digits: int = 3) -> str:
+    """A number in about so many significant digits, never with an exponent; ``unknown`` if it is none."""
+    if not math.isfinite(value):
+        return "unknown"
+    decimals = digits - 1 - (math.floor(math.log10(abs(value))) if value else 0)
+    return f"{value:,.{min(max(decimals, 0), 9)}f}"
+
+
+def floats_of(frame: pd.DataFrame, column: str) -> Floats:
+    """A column as numbers, NaN where it is absent."""
+    if column not in frame.columns:
+        return np.full(len(frame), np.nan)
+    return frame[column].to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def expected_column(column: str) -> str:
+    """The expected value that a column is of: an end of an interval is no cost of its own."""
+    name, at, device = column.partition("@")
+    return _ENDS.get(name, name) + at + device
+
+
+def costs_of_front(networks: pd.DataFrame, metadata: Mapping[str, Any]) -> tuple[Quantity, ...]:
+    """All costs that the networks of a front have: first those that the search was about, in its order, then the others.
+
+    Args:
+        networks: of the front; columns without any number are no costs.
+        metadata: of the front, whose ``objectives`` and ``devices`` set the order.
+    """
+    on_devices = [f"{name}@{device}" for name in _ON_DEVICE for device in metadata.get("devices", ())]
+    wanted = [*map(expected_column, metadata.get("objectives", ())), *on_devices, *_EXACT]
+    known = [column for column in dict.fromkeys(wanted) if np.isfinite(floats_of(networks, column)).any()]
+    return tuple(_quantity(networks, column) for column in known)
+
+
+def best_along(cost: Floats, accuracy: Floats) -> Indices:
+    """The rows, by ascending cost, that are more accurate than every cheaper one: a staircase; as indices."""
+    known = np.flatnonzero(np.isfinite(cost) & np.isfinite(accuracy))
+    kept: Indices = known[non_dominated(np.stack([cost[known], -accuracy[known]], axis=1))]
+    return kept[np.argsort(cost[kept])]
+
+
+def _quantity(networks: pd.DataFrame, column: str) -> Quantity:
+    name, _, device = column.partition("@")
+    if name in _ON_DEVICE:
+        words, unit = _ON_DEVICE[name]
+        ends = [f"{end}@{device}" for end in _ENDS if name == "latency_ms"]
+        known = [end for end in ends if np.isfinite(floats_of(networks, end)).any()]
+        low, high = known if len(known) == 2 else (None, None)
+        return Quantity(key=column, words=f"{words} on {device}", unit=unit, low=low, high=high, device=device)
+    words, kind = _EXACT[name] if name in _EXACT else (name.replace("_", " "), "count")
+    scale, unit = _scale(kind, floats_of(networks, column))
+    return Quantity(key=column, words=words, unit=unit, scale=scale)
+
+
+def _scale(kind: str, values: Iterable[float]) -> tuple[float, str]:
+    """The largest unit that leaves the largest value at least 1."""
+    most = float(np.nanmax(np.fromiter(values, dtype=np.float64)))
+    return next(((scale, unit) for scale, unit in _SCALES[kind] if most >= scale), _SCALES[kind][-1])

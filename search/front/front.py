@@ -1,0 +1,167 @@
+"""Front: the networks of a search that no other beats, saved so that any budget is answered from them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+
+from devices import Conditions
+from ofa.arch import Arch
+from ofa.arrays import Floats
+from ofa.errors import FileError, SearchError
+from ofa.families import stored_space, whole_of
+from ofa.space import Space
+from search.budget import COUNTS, ENERGY, Budget, at_device, excess_of, known_columns
+from search.front.candidate import Candidate, Latency
+from search.front.infeasible import impossible
+from search.store import read_table, write_table
+from search.units import called
+
+__all__ = ["Front"]
+
+_SCHEMA = 2
+_ACCURACIES = ("accuracy", "accuracy_low", "accuracy_high")
+
+
+class Front:
+    """The networks that no other evaluated network beats in accuracy and every objective.
+
+    Attributes:
+        networks: one row each, ascending in the first objective: ``accuracy`` with ``accuracy_low`` and ``accuracy_high`` (NaN where
+            they are not known), the columns of ``search.budget.known_columns``, and ``arch`` as JSON text.
+        dominated: some of everything else that was evaluated, for pictures: ``accuracy`` and costs.
+        metadata: JSON values: ``space`` (its name), ``space_json`` (all of it), ``devices``, ``objectives``, ``least`` (the least
+            achievable cost by column), where accuracy and latency come from, the study.
+    """
+
+    def __init__(self, networks: pd.DataFrame, dominated: pd.DataFrame, metadata: Mapping[str, Any]) -> None:
+        if not len(networks):
+            raise SearchError("a front must hold a network, but this one is empty; evaluate some networks that keep the budget")
+        self.metadata = dict(metadata)
+        by = [name for name in (*self.metadata["objectives"][:1], "accuracy") if name in networks]
+        self.networks = networks.sort_values(by, kind="stable", ignore_index=True)
+        self.dominated = dominated.reset_index(drop=True)
+
+    def __len__(self) -> int:
+        return len(self.networks)
+
+    @property
+    def space(self) -> Space:
+        """The space of its networks: as the front carries it, or in fronts of earlier versions the one of ofa; nothing is imported.
+
+        Raises:
+            SpaceError: it is unknown here, or of a class that has not been imported.
+        """
+        known = self.metadata
+        return whole_of(stored_space(known.get("space_json"), str(known["space"]), known.get("num_classes"), "a front"))
+
+    @property
+    def device_names(self) -> tuple[str, ...]:
+        """The devices that its latencies are of."""
+        return tuple(self.metadata["devices"])
+
+    @property
+    def accuracy_source(self) -> str | None:
+        """How its accuracies are known: ``predicted`` or ``measured``; None if that was not noted."""
+        about = self.metadata.get("accuracy")
+        return about.get("source") if isinstance(about, Mapping) else None
+
+    @property
+    def conditions(self) -> dict[str, Conditions]:
+        """What the latencies hold under, by device; devices of which the front does not tell are left out."""
+        latency = self.metadata.get("latency") or {}
+        found = {name: Conditions.of_metadata(latency.get(name) or {}) for name in self.device_names}
+        return {name: conditions for name, conditions in found.items() if conditions is not None}
+
+    @cached_property
+    def columns(self) -> dict[str, Floats]:
+        """All numbers of the networks, by name."""
+        return {str(name): self.networks[name].to_numpy(dtype=np.float64) for name in self.networks if name != "arch"}
+
+    def query(self, budget: Budget, top: int = 1) -> tuple[Candidate, ...]:
+        """The most accurate networks that keep ``budget``, best first; of equally accurate ones the less costly first.
+
+        Args:
+            budget: what they may cost. For what is not among the front's objectives there may be better networks than it holds, see
+                ``unsearched``.
+            top: how many, fewer if the front has not so many.
+
+        Raises:
+            ImpossibleBudgetError: no network of the front keeps it.
+            SearchError: ``top`` is below 1, or the budget limits what the front does not know.
+        """
+        if top < 1:
+            raise SearchError(f"a query must ask for at least 1 network, but top is {top}; ask for 1 or more")
+        limits = budget.limits(self.device_names)
+        for limit in limits:
+            if limit.column not in self.columns:
+                known = dict.fromkeys(called(name) for name in self.columns)
+                raise SearchError(
+                    f"a budget must limit a number that the front knows, but {called(limit.column)} is not among {', '.join(known)}; "
+                    "search with a table that has it"
+                )
+        excess_N = excess_of(limits, self.columns, len(self))
+        allowed = np.flatnonzero(excess_N <= 0)
+        if not len(allowed):
+            nearest = self.candidate(int(np.argmin(excess_N)))
+            least, source = self.metadata["least"], self.accuracy_source
+            raise impossible(limits, self.columns, least, nearest=nearest, among="of the front", source=source)
+        costs = [self.columns[name][allowed] for name in reversed(self.metadata["objectives"])]
+        order = np.lexsort([*costs, -self.columns["accuracy"][allowed]])
+        return tuple(self.candidate(int(i)) for i in allowed[order[:top]])
+
+    def unsearched(self, budget: Budget) -> tuple[str, ...]:
+        """What a budget limits that was no objective, or at least: there the front's answer keeps it, but a better one may exist."""
+        searched = {name.replace("latency_high_ms", "latency_ms") for name in self.metadata["objectives"]}
+        limits = budget.limits(self.device_names)
+        strange = [
+            limit.name
+            for limit in limits
+            if limit.column != "accuracy" and (limit.sign < 0 or limit.column.replace("latency_high_ms", "latency_ms") not in searched)
+        ]
+        return tuple(dict.fromkeys(strange))
+
+    def candidate(self, row: int) -> Candidate:
+        """The network of a row of ``networks``."""
+        values = {name: float(column[row]) for name, column in self.columns.items()}
+        names = ("latency_ms", "latency_low_ms", "latency_high_ms")
+        ends = {name: None if np.isnan(values[name]) else values[name] for name in _ACCURACIES[1:]}
+        return Candidate(
+            arch=Arch.from_json(json.loads(self.networks["arch"].iloc[row])),
+            accuracy=values["accuracy"],
+            accuracy_low=ends["accuracy_low"],
+            accuracy_high=ends["accuracy_high"],
+            latencies={device: Latency(**{name: values[at_device(name, device)] for name in names}) for device in self.device_names},
+            energies_mj={device: values[key] for device in self.device_names if (key := at_device(ENERGY, device)) in values},
+            macs=int(values["macs"]),
+            params=int(values["params"]),
+            weight_bytes=int(values["weight_bytes"]),
+            peak_activation_bytes=int(values["peak_activation_bytes"]),
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the front as a Parquet file."""
+        rows = pd.concat([self.networks.assign(on_front=True), self.dominated.assign(on_front=False, arch=None)], ignore_index=True)
+        write_table(rows, self.metadata, path, kind="front", schema=_SCHEMA)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read what ``save`` wrote.
+
+        Raises:
+            FileError: the file is absent, damaged, no front, or of another schema.
+        """
+        wanted = (*_ACCURACIES, *COUNTS, "arch", "on_front")
+        rows, metadata = read_table(path, kind="front", schema=_SCHEMA, columns=wanted, made_by="ofa search", oldest=_SCHEMA)
+        missing = set(known_columns(metadata.get("devices", []))) - set(rows.columns)
+        if missing or not {"objectives", "least", "devices"} <= set(metadata):
+            raise FileError(f"'{path}' must be a whole front, but lacks {sorted(missing) or 'metadata'}; make it again with: ofa search")
+        on_front = rows.pop("on_front").to_numpy(dtype=np.bool_)
+        dominated = rows[~on_front].drop(columns="arch").dropna(axis="columns", how="all")
+        return cls(rows[on_front], dominated, metadata)

@@ -1,0 +1,255 @@
+"""An accuracy predictor: networks that were measured, and what follows from them for all others, with how far that can be trusted.
+
+Shapes: N networks, M networks fitted to, C columns of the space.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+
+from ofa.arch import Arch
+from ofa.arrays import Bools, Floats, Rows
+from ofa.errors import FileError, SpaceError
+from ofa.families import stored_space, whole_of
+from ofa.space import Space
+from search.predictor.ensemble import Ensemble, cross_validate
+from search.predictor.features import FeatureMap, feature_map
+from search.predictor.training_data import LEAST_NETWORKS, check_measured, distinct
+from search.predictor.validation import Trust, interval_width, trust_of
+from search.store import read_table, write_table
+
+__all__ = ["AccuracyPredictor", "fit_ensemble"]
+
+_SCHEMA = 2
+_MADE_BY = "ofa predictor fit"
+_MODEL = "2 Gaussian processes"
+_FOLDS = 10
+_CHUNK = 2048
+"""Networks whose features are held at once, whatever number is asked for."""
+
+
+class AccuracyPredictor:
+    """Predicts accuracies of the networks of one space; made by ``fit`` or ``load``. It is an ``AccuracySource``.
+
+    Attributes:
+        space: its networks: all of the space of that name but those with resolutions below or above all that it is fitted to, for
+            nothing is known of them.
+        whole: the space with all of its resolutions.
+        trust: how good it is, going by all networks it is fitted to, each predicted from others.
+        fair_trust: the same by the fair sample among them alone, where others were chosen; else None.
+    """
+
+    def __init__(self, space: Space, archs: Sequence[Arch], accuracies: Floats, metadata: Mapping[str, Any]) -> None:
+        self._archs, self._accuracies = tuple(archs), accuracies
+        self.trust = Trust(**metadata["trust"])
+        self.fair_trust = None if metadata["fair_trust"] is None else Trust(**metadata["fair_trust"])
+        self._width = float(metadata["width"])
+        self.whole = whole_of(space)
+        self._map, x_MF = _seen(space, archs)
+        self.space = self._map.space
+        # The costly part was to find the parameters. The rest is done again, so no fitted object has to be stored or trusted.
+        self._ensemble = Ensemble(self._map.features, x_MF, accuracies, metadata["parameters"])
+
+    @classmethod
+    def fit(
+        cls,
+        space: Space,
+        archs: Sequence[Arch],
+        accuracies: Sequence[float] | Floats,
+        rng: np.random.Generator,
+        *,
+        fair: Sequence[bool] | Bools | None = None,
+    ) -> Self:
+        """Fit to measured networks, and find by cross-validation how good that is.
+
+        Args:
+            space: what ``archs`` are points of: a whole space, or one with fewer choices.
+            archs: networks, such as those of ``sample_stratified``; of one that comes several times the mean counts.
+            accuracies: their accuracies (0..1).
+            rng: deals the networks out to the folds.
+            fair: which of them are a fair sample, where others were chosen for what was expected of them.
+
+        Raises:
+            SearchError: too few networks, accuracies that are no numbers in 0..1, or all of them equal.
+            ArchError: a network of another space.
+        """
+        values = np.asarray(accuracies, dtype=np.float64)
+        check_measured(archs, values)
+        fair_M = np.ones(len(archs), dtype=np.bool_) if fair is None else np.asarray(fair, dtype=np.bool_)
+        archs, values, fair_M = distinct(archs, values, fair_M)
+        ensemble, known, x_MF = fit_ensemble(space, archs, values)
+        folds = min(_FOLDS, len(archs))
+        left_out = cross_validate(known.features, x_MF, values, folds=folds, rng=rng, start=ensemble.parameters)
+        judged_apart = not fair_M.all() and fair_M.sum() >= LEAST_NETWORKS
+        metadata = {
+            "parameters": ensemble.parameters,
+            "width": interval_width(left_out.score),
+            "trust": asdict(trust_of(left_out, values, np.ones_like(fair_M))),
+            "fair_trust": asdict(trust_of(left_out, values, fair_M)) if judged_apart else None,
+        }
+        return cls(space, archs, values, metadata)
+
+    @property
+    def space_name(self) -> str:
+        """The space whose networks it knows."""
+        return self.space.name
+
+    @property
+    def networks(self) -> int:
+        """How many networks it is fitted to."""
+        return len(self._archs)
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """The least and the greatest accuracy among them (0..1)."""
+        return float(self._accuracies.min()), float(self._accuracies.max())
+
+    @property
+    def kendall_tau(self) -> float:
+        """That of ``trust``."""
+        return self.trust.kendall_tau
+
+    @property
+    def rmse(self) -> float:
+        """That of ``trust``."""
+        return self.trust.rmse
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What it is and how good, as JSON values."""
+        known = {"source": "predicted", "model": _MODEL, **asdict(self.trust), "resolutions": list(self.space.resolutions)}
+        return known if self.fair_trust is None else {**known, "fair_sample": asdict(self.fair_trust)}
+
+    def of_rows(self, rows_NC: Rows) -> Floats:
+        """The expected accuracies (0..1) of encoded archs of ``space``; [N]."""
+        accuracy_N = np.empty(len(rows_NC))
+        for part in _chunks(len(rows_NC)):
+            accuracy_N[part] = self._ensemble.expected(self._map(rows_NC[part]))
+        return np.clip(accuracy_N, 0.0, 1.0)
+
+    def interval_of_rows(self, rows_NC: Rows) -> tuple[Floats, Floats]:
+        """The ends of 90 % intervals of what would be measured (0..1); [N] each.
+
+        As wide as it took to hold 90 % of the networks that were left out: conformal intervals, scaled by the ensemble's own
+        deviation (Vovk, Gammerman and Shafer, "Algorithmic Learning in a Random World", 2005).
+        """
+        ends_2N = np.empty((2, len(rows_NC)))
+        for part in _chunks(len(rows_NC)):
+            ends_2N[:, part] = self._ensemble.interval(self._map(rows_NC[part]), self._width)
+        low_N, high_N = np.clip(ends_2N, 0.0, 1.0)
+        return low_N, high_N
+
+    def __call__(self, archs: Sequence[Arch], /) -> Floats:
+        """The expected accuracies (0..1) of ``archs``; [N].
+
+        Raises:
+            SpaceError: a network of another space.
+            ArchError: a network of a resolution beyond those it is fitted to.
+        """
+        return self.of_rows(self._encoded(archs))
+
+    def interval(self, archs: Sequence[Arch]) -> tuple[Floats, Floats]:
+        """The 90 % intervals of ``archs``, as ``interval_of_rows``; errors as a call."""
+        return self.interval_of_rows(self._encoded(archs))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the data and what was found in fitting as a Parquet file."""
+        rows = pd.DataFrame({"arch": [json.dumps(arch.to_json()) for arch in self._archs], "accuracy": self._accuracies})
+        metadata = {
+            "space": self.space.name,
+            "num_classes": self.space.num_classes,
+            "space_json": self.whole.to_json(),
+            "parameters": self._ensemble.parameters,
+            "width": self._width,
+            "trust": asdict(self.trust),
+            "fair_trust": None if self.fair_trust is None else asdict(self.fair_trust),
+        }
+        write_table(rows, metadata, path, kind="predictor", schema=_SCHEMA)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], space: Space | None = None) -> Self:
+        """Read a predictor and fit it again to its data.
+
+        Args:
+            path: what ``save`` wrote.
+            space: the space that it is wanted for; by default the one it names.
+
+        Raises:
+            FileError: the file is absent, damaged, no predictor, or of another schema.
+            SpaceError: it is of another space than ``space``, or of networks with another number of classes.
+        """
+        rows, metadata = read_table(path, kind="predictor", schema=_SCHEMA, columns=("arch", "accuracy"), made_by=_MADE_BY)
+        if metadata["schema"] < _SCHEMA:
+            raise FileError(f"'{path}' must have schema {_SCHEMA}, but has {metadata['schema']}; fit it again with: {_MADE_BY}")
+        if space is not None:
+            _check_wanted(path, metadata, space)
+        try:
+            own = stored_space(metadata.get("space_json"), metadata["space"], metadata["num_classes"], f"'{path}'")
+            archs = [Arch.from_json(json.loads(text)) for text in rows["arch"]]
+            loaded = cls(own, archs, rows["accuracy"].to_numpy(dtype=np.float64), metadata)
+        except (KeyError, TypeError, ValueError) as error:
+            raise FileError(f"'{path}' must be a whole predictor, but reading it met: {error}; make it again with: {_MADE_BY}") from error
+        if space is not None and not space.is_part_of(loaded.whole):
+            raise SpaceError(
+                f"a predictor knows the networks of one space, but '{path}' is of another that is called {space.name} too; fit one with: "
+                f"{_MADE_BY}"
+            )
+        return loaded
+
+    def _encoded(self, archs: Sequence[Arch]) -> Rows:
+        for arch in archs:
+            if arch.space != self.space.name:
+                raise SpaceError(
+                    f"a predictor knows the networks of one space, but this one is of {self.space.name} and got a network of {arch.space}; "
+                    f"fit one with: {_MADE_BY}"
+                )
+        return self.space.encode_all(archs)
+
+
+def _chunks(count: int) -> list[slice]:
+    return [slice(start, start + _CHUNK) for start in range(0, count, _CHUNK)]
+
+
+def fit_ensemble(space: Space, archs: Sequence[Arch], accuracies: Floats) -> tuple[Ensemble, FeatureMap, Floats]:
+    """The ensemble without its trust, the features of what it knows, and those of the networks it is fitted to; [M, F].
+
+    Raises:
+        SearchError: as ``AccuracyPredictor.fit``.
+        ArchError: a network of another space.
+    """
+    check_measured(archs, accuracies)
+    known, x_MF = _seen(space, archs)
+    return Ensemble.fit(known.features, x_MF, accuracies), known, x_MF
+
+
+def _seen(space: Space, archs: Sequence[Arch]) -> tuple[FeatureMap, Floats]:
+    """The features of the part of a space that ``archs`` say something about, and of themselves; [M, F].
+
+    Where one resolution was measured, MACs do not tell what another would do. Of a space with fewer choices of its own the whole
+    one is taken, which is what a file can name.
+    """
+    space = whole_of(space)
+    rows_MC = space.encode_all(archs)
+    known = space.restrict(resolution=space.resolutions[rows_MC[:, 0].min() : rows_MC[:, 0].max() + 1])
+    of_known = feature_map(known)
+    return of_known, of_known(space.rows_in(known, rows_MC))
+
+
+def _check_wanted(path: str | os.PathLike[str], metadata: Mapping[str, Any], space: Space) -> None:
+    if space.name != metadata["space"]:
+        raise SpaceError(
+            f"a predictor knows the networks of one space, but '{path}' is of {metadata['space']} and {space.name} is asked for; "
+            f"fit one with: {_MADE_BY}"
+        )
+    if space.num_classes != metadata["num_classes"]:
+        raise SpaceError(
+            f"a predictor knows networks of one number of classes, but '{path}' is of {metadata['num_classes']} and {space.num_classes} "
+            f"are asked for; fit one with: {_MADE_BY}"
+        )

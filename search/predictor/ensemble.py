@@ -1,0 +1,210 @@
+"""An ensemble of Gaussian processes that see networks differently, on a scale of accuracy that suits the data.
+
+Shapes: N rows to predict, M rows fitted to, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ofa.arrays import Floats
+from search.predictor.features import Feature
+from search.predictor.gaussian_process import GaussianProcess, Kernel, Linear, Rational, most_likely
+
+__all__ = ["Ensemble", "LeftOut", "Scale", "cross_validate"]
+
+_MARGINS = (None, 2.0, 0.7, 0.3)
+"""How far above the best accuracy the ceiling may be, in widths of the range of accuracies; None for no ceiling."""
+_ROWS_FOR_PARAMETERS = 300
+"""The cost is cubic in the rows, and some hundreds decide the parameters well."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A strictly increasing map from accuracies to values of mean 0 and deviation 1.
+
+    Where there is a ceiling, it is the logarithm of the distance from it: what makes a bad network better by a point makes a
+    good one better by less.
+
+    Attributes:
+        ceiling: an accuracy above all, or None for a scale that is straight.
+        mean, deviation: of the values before they are standardized.
+    """
+
+    ceiling: float | None
+    mean: float
+    deviation: float
+
+    @classmethod
+    def of(cls, accuracy_M: Floats, margin: float | None) -> Scale:
+        """The scale of given accuracies; ``margin`` as in ``_MARGINS``."""
+        if np.ptp(accuracy_M) == 0:
+            return cls(None, float(accuracy_M[0]), 1.0)
+        ceiling = None if margin is None else float(accuracy_M.max() + margin * np.ptp(accuracy_M))
+        value_M = cls(ceiling, 0.0, 1.0).up(accuracy_M)
+        return cls(ceiling, float(value_M.mean()), float(value_M.std()))
+
+    def up(self, accuracy_N: Floats) -> Floats:
+        """Values of accuracies, which must lie below the ceiling."""
+        raw_N = accuracy_N if self.ceiling is None else -np.log(self.ceiling - accuracy_N)
+        return np.asarray((raw_N - self.mean) / self.deviation)
+
+    def down(self, value_N: Floats) -> Floats:
+        """Accuracies of values."""
+        raw_N = value_N * self.deviation + self.mean
+        return np.asarray(raw_N if self.ceiling is None else self.ceiling - np.exp(-raw_N))
+
+    def slope(self, accuracy_N: Floats) -> Floats:
+        """How fast values grow with the accuracy."""
+        if self.ceiling is None:
+            return np.full(len(accuracy_N), 1 / self.deviation)
+        return np.asarray(1 / (self.ceiling - accuracy_N) / self.deviation)
+
+
+class Ensemble:
+    """Gaussian processes fitted to the same networks; their mean predicts.
+
+    Args:
+        features: what the columns are about.
+        x_MF: the networks.
+        accuracy_M: their accuracies.
+        parameters: JSON values, what ``parameters`` of a fitted one returned.
+    """
+
+    def __init__(self, features: Sequence[Feature], x_MF: Floats, accuracy_M: Floats, parameters: dict[str, Any]) -> None:
+        self.scale = Scale.of(accuracy_M, parameters["margin"])
+        self.parameters = parameters
+        value_M = self.scale.up(accuracy_M)
+        thetas = [np.array(theta) for theta in parameters["processes"]]
+        self._members = [GaussianProcess(kernel, theta, x_MF, value_M) for kernel, theta in zip(kernels(features), thetas, strict=True)]
+
+    @classmethod
+    def fit(cls, features: Sequence[Feature], x_MF: Floats, accuracy_M: Floats, start: dict[str, Any] | None = None) -> Ensemble:
+        """Find scale and parameters; deterministic.
+
+        Args:
+            features: what the columns are about.
+            x_MF: the networks.
+            accuracy_M: their accuracies.
+            start: parameters of an ensemble that is fitted to much the same networks, from which the search begins.
+        """
+        chosen = np.linspace(0, len(x_MF) - 1, min(len(x_MF), _ROWS_FOR_PARAMETERS)).astype(np.intp)
+
+        def thetas(margin: float | None, starts: Sequence[Floats | None]) -> list[Floats]:
+            value_M = Scale.of(accuracy_M, margin).up(accuracy_M)
+            return [
+                most_likely(kernel, x_MF[chosen], value_M[chosen], begin) for kernel, begin in zip(kernels(features), starts, strict=True)
+            ]
+
+        def ensemble(margin: float | None, found: Sequence[Floats]) -> Ensemble:
+            return cls(features, x_MF, accuracy_M, {"margin": margin, "processes": [theta.tolist() for theta in found]})
+
+        if start is None:
+            first: list[Floats] = thetas(None, [None] * len(kernels(features)))
+        else:
+            first = [np.array(theta) for theta in start["processes"]]
+        # The scale shows with parameters that are nearly right, for they depend on it little.
+        margin = max(_MARGINS, key=lambda each: ensemble(each, first)._likelihood(accuracy_M))
+        return ensemble(margin, thetas(margin, first))
+
+    def value(self, x_NF: Floats) -> Floats:
+        """The expected values on ``scale``; [N]."""
+        return np.asarray(np.mean([member.mean(x_NF) for member in self._members], axis=0))
+
+    def deviation(self, x_NF: Floats) -> Floats:
+        """The standard deviations of measured values on ``scale``; [N]. Where the members differ, nobody knows."""
+        variance_N = np.mean([np.square(member.deviation(x_NF)) for member in self._members], axis=0)
+        return np.asarray(np.sqrt(variance_N + np.var([member.mean(x_NF) for member in self._members], axis=0)))
+
+    def expected(self, x_NF: Floats) -> Floats:
+        """The expected accuracies; [N]."""
+        return self.scale.down(self.value(x_NF))
+
+    def interval(self, x_NF: Floats, width: float) -> tuple[Floats, Floats]:
+        """The accuracies ``width`` standard deviations below and above what is expected; [N] each."""
+        value_N, half_N = self.value(x_NF), width * self.deviation(x_NF)
+        return self.scale.down(value_N - half_N), self.scale.down(value_N + half_N)
+
+    def _likelihood(self, accuracy_M: Floats) -> float:
+        """The logarithm of the density of each accuracy by the members that did not see it, summed over members and networks."""
+        value_M, total = self.scale.up(accuracy_M), 0.0
+        for member in self._members:
+            mean_M, deviation_M = member.left_out()
+            total += float(np.sum(-0.5 * np.square((value_M - mean_M) / deviation_M) - np.log(deviation_M)))
+        return total + len(self._members) * float(np.log(self.scale.slope(accuracy_M)).sum())
+
+
+def kernels(features: Sequence[Feature]) -> tuple[Kernel, Kernel]:
+    """What the members of an ensemble see.
+
+    The first knows the stages: the genes of each have a length scale of their own. The second knows only kinds of genes, and adds
+    what sums over stages say to what single blocks say. Both go on as a plane beyond the networks that are known.
+    """
+    sums = np.array([f for f, each in enumerate(features) if not each.hot], dtype=np.intp)
+    # MACs and resolution are of the whole network, and every part sees them.
+    blocks = np.array([f for f, each in enumerate(features) if each.hot or each.kind in ("macs", "resolution")])
+    everything = np.arange(len(features))
+
+    def rational(columns: NDArray[np.intp], *, stages: bool) -> Rational:
+        names = [(each.kind, each.hot, each.stage if stages else -1) for each in (features[c] for c in columns)]
+        order = list(dict.fromkeys(names))
+        return Rational(columns, np.array([order.index(name) for name in names], dtype=np.intp))
+
+    first = Kernel([Linear(sums), rational(everything, stages=True)])
+    second = Kernel([Linear(sums), rational(sums, stages=False), rational(blocks, stages=False)])
+    return first, second
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What was said of each network by an ensemble that did not see it; [M] each.
+
+    Attributes:
+        fold: which networks were left out together.
+        accuracy: expected.
+        score: the distance to what was measured in standard deviations, on the ensemble's scale.
+        deviation: standard deviation, in accuracy.
+    """
+
+    fold: NDArray[np.intp]
+    accuracy: Floats
+    score: Floats
+    deviation: Floats
+
+
+def cross_validate(
+    features: Sequence[Feature], x_MF: Floats, accuracy_M: Floats, *, folds: int, rng: np.random.Generator, start: dict[str, Any]
+) -> LeftOut:
+    """Leave out one fold of the networks at a time, fit everything to the others, and predict it.
+
+    Args:
+        features: what the columns are about.
+        x_MF: the networks.
+        accuracy_M: their accuracies.
+        folds: how many.
+        rng: deals the networks out.
+        start: parameters at which each search begins; where it ends is up to the networks that are not left out.
+    """
+    fold_M = rng.permutation(len(x_MF)) % folds
+    expected_M, score_M, deviation_M = (np.empty(len(x_MF)) for _ in range(3))
+    for fold in range(folds):
+        out_M = fold_M == fold
+        ensemble = Ensemble.fit(features, x_MF[~out_M], accuracy_M[~out_M], start)
+        value_N, spread_N = ensemble.value(x_MF[out_M]), ensemble.deviation(x_MF[out_M])
+        expected_M[out_M] = ensemble.scale.down(value_N)
+        deviation_M[out_M] = spread_N / ensemble.scale.slope(expected_M[out_M])
+        score_M[out_M] = _scores(ensemble.scale, accuracy_M[out_M], value_N, spread_N)
+    return LeftOut(fold_M, expected_M, score_M, deviation_M)
+
+
+def _scores(scale: Scale, accuracy_N: Floats, value_N: Floats, spread_N: Floats) -> Floats:
+    """Distances in standard deviations; infinite for an accuracy that the scale holds impossible."""
+    score_N = np.full(len(accuracy_N), np.inf)
+    possible_N = accuracy_N < np.inf if scale.ceiling is None else accuracy_N < scale.ceiling
+    score_N[possible_N] = np.abs(scale.up(accuracy_N[possible_N]) - value_N[possible_N]) / spread_N[possible_N]
+    return score_N

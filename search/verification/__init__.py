@@ -1,0 +1,1 @@
+"""Verification: what was promised beside what is measured on the device."""

@@ -1,0 +1,71 @@
+"""A front with the latencies of a device estimated anew, once its table has learned something.
+
+Shape suffix: N networks.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ofa.arch import Arch
+from ofa.arrays import Floats
+from ofa.space import Space
+from search.budget import LATENCIES, at_device
+from search.front.front import Front
+from search.problem import LatencySource
+
+__all__ = ["renewed", "with_verified"]
+
+
+def renewed(front: Front, space: Space, source: LatencySource) -> Front:
+    """The front with a device's latencies as ``source`` has them now.
+
+    What else was evaluated, and the least latency of the space, are known without their archs: they change as networks of the front do
+    that take as long.
+
+    Args:
+        front: knows the device.
+        space: of the front's networks.
+        source: of the device.
+
+    Raises:
+        TableError: the source's table lacks blocks.
+    """
+    archs = [Arch.from_json(json.loads(text)) for text in front.networks["arch"]]
+    expected_N, low_N, high_N = source.estimates_of_rows(space.rows_in(source.space, space.encode_all(archs)))
+    ends = [np.where(np.isnan(end_N), expected_N, end_N) for end_N in (low_N, high_N)]
+    networks, dominated, least = front.networks.copy(), front.dominated.copy(), dict(front.metadata["least"])
+    for name, new_N in zip(LATENCIES, (expected_N, *ends), strict=True):
+        column = at_device(name, source.device_name)
+        old_N = front.columns[column]
+        networks[column] = new_N
+        if column in dominated:
+            dominated[column] = _changed(dominated[column].to_numpy(dtype=np.float64), old_N, new_N)
+        if column in least:
+            least[column] = float(_changed(np.array([least[column]]), old_N, new_N)[0])
+    latency = {**front.metadata.get("latency", {}), source.device_name: dict(source.metadata)}
+    return Front(networks, dominated, {**front.metadata, "least": least, "latency": latency})
+
+
+def with_verified(front: Front, entries: Sequence[dict[str, Any]]) -> Front:
+    """The front with measurements noted in its metadata as ``verified``; a network's newer one on a device replaces the older.
+
+    Args:
+        front: any.
+        entries: JSON objects with ``arch`` and ``device``.
+    """
+    noted = {_key(entry): entry for entry in (*(front.metadata.get("verified") or ()), *entries)}
+    return Front(front.networks, front.dominated, {**front.metadata, "verified": list(noted.values())})
+
+
+def _key(entry: dict[str, Any]) -> str:
+    return json.dumps([entry["device"], entry["arch"]], sort_keys=True)
+
+
+def _changed(values_N: Floats, old_N: Floats, new_N: Floats) -> Floats:
+    order = np.argsort(old_N)
+    return np.asarray(values_N * np.interp(values_N, old_N[order], (new_N / old_N)[order]))

@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from devices import Conditions, Device, Timing, get_device
+from ofa.blocks import build_network
+from ofa.errors import ExportError, SearchError
+from ofa.export.bundle import Bundle, write_bundle
+from ofa.export.card import Card
+from ofa.export.onnx import export
+from ofa.families import lower
+from search.verification.bundle import Promise, Subject, Verification, other_settings, subject_of_bundle, verify
+from tests.search.fakes import SMALL
+
+FAKE = get_device("fake")
+ARCH = SMALL.smallest()
+
+
+def network(seed: int = 0) -> nn.Sequential:
+    return build_network(lower(SMALL, ARCH), generator=torch.Generator().manual_seed(seed))
+
+
+def subject(name: str = "small", **settings: object) -> Subject:
+    return Subject(**{"name": name, "network": network(), "channels": 3, "resolution": ARCH.resolution, **settings})  # type: ignore[arg-type]
+
+
+def test_networks_are_compared_and_timed() -> None:
+    # The fake device computes its times, so what it measures once can be promised exactly.
+    (first,) = verify([subject()], FAKE, rng=np.random.default_rng(0))
+    assert first.difference < 1e-4
+    ms = first.timing.median_ms
+    right = Promise(latency_ms=ms, latency_low_ms=0.95 * ms, latency_high_ms=1.05 * ms)
+    wrong = Promise(latency_ms=0.5 * ms, latency_low_ms=0.45 * ms, latency_high_ms=0.55 * ms)
+    both = [subject("right", promise=right, budget_ms=1.01 * ms), subject("wrong", promise=wrong, budget_ms=0.9 * ms)]
+    kept, missed = verify(both, FAKE, rng=np.random.default_rng(1))
+    assert (kept.name, kept.within_interval, kept.within_budget) == ("right", True, True)
+    assert (missed.name, missed.within_interval, missed.within_budget) == ("wrong", False, False)
+    assert kept.error == pytest.approx(0, abs=1e-6)
+    assert missed.error == pytest.approx(1, abs=1e-6)
+
+
+def test_what_was_not_promised_is_not_judged() -> None:
+    (found,) = verify([subject()], FAKE, rng=np.random.default_rng(0))
+    assert (found.within_interval, found.within_budget, found.error) == (None, None, None)
+    value = json.loads(json.dumps(found.to_json()))
+    assert value["measured_ms"] == found.timing.median_ms
+    assert value["latency_ms"] is None
+
+
+def test_an_expected_latency_alone_is_no_interval() -> None:
+    timing = Timing(median_ms=2.0, p90_ms=2.0, min_ms=2.0, std_ms=0.0, repeats=2)
+    promise = Promise(latency_ms=1.0, latency_low_ms=1.0, latency_high_ms=1.0)
+    found = Verification(name="a", device="fake", promise=promise, budget_ms=None, timing=timing, difference=0.0)
+    assert found.within_interval is None
+    assert found.error == 1.0
+
+
+def test_a_file_that_computes_something_else_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other.onnx"
+    export(network(seed=1), (1, 3, ARCH.resolution, ARCH.resolution), path)
+    with pytest.raises(ExportError, match="must compute what the network does"):
+        verify([subject(onnx_path=path)], FAKE, rng=np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("names", [[], ["a", "a"]])
+def test_subjects_need_names_of_their_own(names: list[str]) -> None:
+    with pytest.raises(SearchError, match="names of their own"):
+        verify([subject(name) for name in names], FAKE, rng=np.random.default_rng(0))
+
+
+def make_bundle(folder: Path, card: Card) -> Bundle:
+    return write_bundle(
+        folder,
+        network().eval(),
+        ARCH,
+        card,
+        class_names=[str(i) for i in range(SMALL.num_classes)],
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+        generator=torch.Generator().manual_seed(0),
+    )
+
+
+def test_a_bundle_is_held_to_its_card(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "b", Card(latency_ms=1.0, latency_low_ms=0.9, latency_high_ms=1.1, device="fake"))
+    asked = subject_of_bundle(bundle, FAKE, 5.0)
+    assert asked.promise == Promise(latency_ms=1.0, latency_low_ms=0.9, latency_high_ms=1.1)
+    (found,) = verify([asked], FAKE, rng=np.random.default_rng(0))
+    assert found.name == str(tmp_path / "b")
+    assert found.within_budget is True
+
+
+@pytest.mark.parametrize("card", [Card(), Card(latency_ms=1.0, device="another")])
+def test_a_card_of_another_device_promises_nothing_here(card: Card, tmp_path: Path) -> None:
+    assert subject_of_bundle(make_bundle(tmp_path / "b", card), FAKE).promise is None
+
+
+def test_a_device_that_takes_several_images_gets_a_file_of_that_shape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = replace(FAKE, batch=2)
+    seen = []
+
+    def look(device: Device, models: dict[str, Path], **_: object) -> dict[str, Timing]:
+        seen.extend(onnx.load(path).graph.input[0].type.tensor_type.shape.dim[0].dim_value for path in models.values())
+        return {name: Timing(median_ms=1.0, p90_ms=1.0, min_ms=1.0, std_ms=0.0, repeats=2) for name in models}
+
+    monkeypatch.setattr("search.verification.bundle.time_models", look)
+    verify([subject_of_bundle(make_bundle(tmp_path / "b", Card()), pairs)], pairs, rng=np.random.default_rng(0), processes=1)
+    assert seen == [2]
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_file_of_an_open_batch_is_timed_as_it_ships(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
+    bundle = make_bundle(tmp_path / "b", Card())
+    export(network(), bundle.input_shape, bundle.onnx_path, dynamic_batch=True)
+    device = replace(FAKE, batch=batch)
+    asked = subject_of_bundle(bundle, device)
+    assert asked.onnx_path == bundle.onnx_path
+    (found,) = verify([asked], device, rng=np.random.default_rng(0), processes=1)
+    assert found.conditions is not None
+    assert found.conditions.input_shape == (batch, 3, ARCH.resolution, ARCH.resolution)
+    (fixed,) = verify([subject()], device, rng=np.random.default_rng(0), processes=1)
+    assert found.timing.median_ms == fixed.timing.median_ms
+
+
+def test_what_was_measured_has_its_conditions() -> None:
+    device = replace(FAKE, pause_ms=1.0)
+    (found,) = verify([subject()], device, rng=np.random.default_rng(0), processes=1)
+    conditions = Conditions.from_json(json.loads(json.dumps(found.to_json()))["conditions"])
+    assert conditions == Conditions.of(device, runtime_version="1", input_shape=(1, 3, ARCH.resolution, ARCH.resolution))
+
+
+def test_a_promise_of_other_settings_is_not_compared(tmp_path: Path) -> None:
+    promised = Conditions.of(FAKE, runtime_version="0")
+    card = Card(latency_ms=1.0, device="fake", conditions=promised.to_json())
+    bundle = make_bundle(tmp_path / "b", card)
+    assert subject_of_bundle(bundle, FAKE).promise is not None, "another version of the runtime is what verification is for"
+    pausing = replace(FAKE, pause_ms=20.0)
+    assert subject_of_bundle(bundle, pausing).promise is None
+    assert other_settings(bundle.card, pausing) == promised
+    assert other_settings(bundle.card, FAKE) is None
+    assert other_settings(bundle.card, replace(pausing, name="another")) is None
+
+
+def test_files_are_of_the_devices_opset(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def look(device: Device, models: dict[str, Path], **_: object) -> dict[str, Timing]:
+        seen.extend(onnx.load(path).opset_import[0].version for path in models.values())
+        return {name: Timing(median_ms=1.0, p90_ms=1.0, min_ms=1.0, std_ms=0.0, repeats=2) for name in models}
+
+    monkeypatch.setattr("search.verification.bundle.time_models", look)
+    verify([subject()], replace(FAKE, opset=17), rng=np.random.default_rng(0), processes=1)
+    assert seen == [17]
+
+
+def test_the_middle_of_several_measurements_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    medians = iter([9.0, 1.0, 2.0])
+
+    def look(device: Device, models: dict[str, Path], **_: object) -> dict[str, Timing]:
+        ms = next(medians)
+        return {name: Timing(median_ms=ms, p90_ms=ms, min_ms=ms, std_ms=0.0, repeats=2) for name in models}
+
+    monkeypatch.setattr("search.verification.bundle.time_models", look)
+    subject = subject_of_bundle(make_bundle(tmp_path / "b", Card()), FAKE)
+    (found,) = verify([subject], FAKE, rng=np.random.default_rng(0), processes=3)
+    assert found.timing.median_ms == 2.0
+    with pytest.raises(SearchError, match="at least 1 measurement"):
+        verify([subject], FAKE, rng=np.random.default_rng(0), processes=0)
