@@ -21,7 +21,7 @@ from ofa.data import BatchPlan, default_workers, load_data, measure_loader
 from ofa.progress import silent
 from ofa.training import Recipe
 from ofa.training.distributed import ALONE
-from ofa.training.estimate import estimate_phases, loader_rate
+from ofa.training.dry_run import estimate_phases, loader_rate
 from ofa.training.memory import keep_freed_memory
 from ofa.training.presets import load_recipe
 from ofa.training.trainer import Trainer

@@ -24,7 +24,15 @@ __all__ = [
 
 
 class OfaError(Exception):
-    """Base of all errors that this project raises for its users."""
+    """Base of all errors that this project raises for its users.
+
+    Attributes:
+        key: the one argument that the error is about; None if it is about none, or about several.
+    """
+
+    def __init__(self, message: str, *, key: str | None = None) -> None:
+        super().__init__(message)
+        self.key = key
 
 
 class SpaceError(OfaError):

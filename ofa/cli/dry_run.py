@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ofa.data import Splits
     from ofa.training import Phase, Recipe
     from ofa.training.distributed import World
-    from ofa.training.estimate import PhaseEstimate
+    from ofa.training.dry_run import PhaseEstimate
 
 __all__ = ["dry_run_recipe", "render_dry_run"]
 
@@ -31,7 +31,7 @@ def dry_run_recipe(recipe: Recipe, world: World) -> dict[str, Any]:
         OfaError: the data cannot be used, or a step fails.
     """
     from ofa.training.advice import recipe_warnings
-    from ofa.training.estimate import estimate_phases, expected_memory, loader_rate
+    from ofa.training.dry_run import estimate_phases, expected_memory, loader_rate
 
     with progress_bar(f"reading {recipe.data}") as progress:
         splits = recipe.load_splits(progress, most=_MOST_IMAGES)

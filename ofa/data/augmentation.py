@@ -73,18 +73,25 @@ class Augmentation:
         for name in ("shift", "scale", "colour"):
             value = getattr(self, name)
             if not 0 <= value < 1:
-                raise DataError(f"an augmentation's {name} must be a share in 0..1 (1 excluded), but is {value}; 0.1 is a common choice")
+                raise DataError(
+                    f"an augmentation's {name} must be a share in 0..1 (1 excluded), but is {value}; 0.1 is a common choice", key=name
+                )
         if not 0 < self.crop_scale <= 1:
-            raise DataError(f"an augmentation's crop_scale must be in 0..1 (0 excluded), but is {self.crop_scale}; 0.35 is a common choice")
+            raise DataError(
+                f"an augmentation's crop_scale must be in 0..1 (0 excluded), but is {self.crop_scale}; 0.35 is a common choice",
+                key="crop_scale",
+            )
         if self.mixup < 0 or self.cutmix < 0 or self.mixup + self.cutmix > 1:
             raise DataError(
                 f"an augmentation's mixup and cutmix must be shares that sum to at most 1, but are {self.mixup} and {self.cutmix}; "
-                "lower them"
+                "lower them",
+                key=max(("mixup", "cutmix"), key=lambda name: float(getattr(self, name))),
             )
         if self.rand_augment < 0 or not 0 <= self.rand_augment_magnitude <= 30:
             raise DataError(
                 f"an augmentation's rand_augment must be at least 0 and its magnitude in 0..30, but are {self.rand_augment} and "
-                f"{self.rand_augment_magnitude}; 2 and 9 are common"
+                f"{self.rand_augment_magnitude}; 2 and 9 are common",
+                key="rand_augment" if self.rand_augment < 0 else "rand_augment_magnitude",
             )
 
     # -- where the pixels come from -----------------------------------------------------------------------------------

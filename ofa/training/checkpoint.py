@@ -28,7 +28,7 @@ from ofa.training.recipe import SPACE, Recipe
 from ofa.training.record import RECORD, DataRecord
 from ofa.training.run_data import RunData, data_of_run
 from ofa.training.state import Totals, TrainingState
-from ofa.training.tables import build
+from ofa.training.toml import build
 from ofa.weights import SPACE_KEY, Weights, read_weights, space_header, write_weights
 
 __all__ = [

@@ -9,7 +9,7 @@ from typing import Any
 from ofa.errors import RecipeError
 from ofa.training.phase import Phase
 from ofa.training.recipe import Recipe
-from ofa.training.tables import to_toml
+from ofa.training.toml import to_toml
 
 __all__ = ["IMMATERIAL", "Change", "changed_keys", "extended"]
 

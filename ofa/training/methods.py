@@ -63,7 +63,7 @@ def progressive_shrinking(
         RecipeError: fewer epochs than phases, or shares that are not above 0.
     """
     if min(shares) <= 0:
-        raise RecipeError(f"shares must be above 0, but is {list(shares)}; try {list(_SHARES)}")
+        raise RecipeError(f"shares must be above 0, but is {list(shares)}; try {list(_SHARES)}", key="shares")
     later = _Later(shrinking_learning_rate, subnets_per_step, distillation_weight, sampling, sandwich, teacher)
     return _phases(_steps(space, shares), epochs, learning_rate, later, warmup_epochs, resolutions)
 
@@ -271,7 +271,7 @@ def _choices(genes: Opened) -> int:
 def _divide(total: int, weights: Sequence[float]) -> list[int]:
     """Whole numbers of at least 1 that sum to ``total``, in proportion to ``weights`` to rounding."""
     if total < len(weights):
-        raise RecipeError(f"there must be an epoch for each of the {len(weights)} phases, but epochs is {total}; raise it")
+        raise RecipeError(f"there must be an epoch for each of the {len(weights)} phases, but epochs is {total}; raise it", key="epochs")
     shares = [1] * len(weights)
     for _ in range(total - len(weights)):
         # The next epoch goes where it is missed most.

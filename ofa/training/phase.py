@@ -8,7 +8,7 @@ from typing import Literal, TypeVar
 from ofa.errors import RecipeError, SpaceError
 from ofa.space import Gene, Space
 from ofa.training.losses import Divergence
-from ofa.training.tables import check_range
+from ofa.training.toml import check_range
 
 __all__ = ["Phase"]
 
@@ -70,13 +70,22 @@ class Phase:
         check_range(f"{where}.distillation_weight", self.distillation_weight, 0)
         check_range(f"{where}.warmup_epochs", self.warmup_epochs, 0, self.epochs)
         if not 0 < self.learning_rate < float("inf"):
-            raise RecipeError(f"{where}.learning_rate must be above 0, but is {self.learning_rate}; 0.1 is common for SGD")
+            raise RecipeError(
+                f"{where}.learning_rate must be above 0, but is {self.learning_rate}; 0.1 is common for SGD", key="learning_rate"
+            )
         if self.sandwich and self.subnets_per_step < 2:
-            raise RecipeError(f"{where}.subnets_per_step must be at least 2 with sandwich, but is {self.subnets_per_step}; raise it")
+            raise RecipeError(
+                f"{where}.subnets_per_step must be at least 2 with sandwich, but is {self.subnets_per_step}; raise it",
+                key="subnets_per_step",
+            )
         if self.distils_in_place and not self.sandwich:
-            raise RecipeError(f"{where}.sandwich must be true for a teacher in-place, which is the step's largest network; set it")
+            raise RecipeError(
+                f"{where}.sandwich must be true for a teacher in-place, which is the step's largest network; set it", key="sandwich"
+            )
         if "resolution" in (gene.name for gene in self.free):
-            raise RecipeError(f"{where}.free must not name the resolution, which each batch has one of; use {where}.resolutions instead")
+            raise RecipeError(
+                f"{where}.free must not name the resolution, which each batch has one of; use {where}.resolutions instead", key="free"
+            )
 
     @property
     def distils_in_place(self) -> bool:

@@ -24,7 +24,7 @@ from ofa.training.methods import METHODS
 from ofa.training.phase import Phase
 from ofa.training.schedule import Span
 from ofa.training.step import Precision
-from ofa.training.tables import build, check_range, line_of, toml_lines
+from ofa.training.toml import build, check_range, line_of, toml_lines
 
 __all__ = ["SPACE", "Phase", "Recipe"]
 
@@ -109,7 +109,9 @@ class Recipe:
         for name in ("momentum", "label_smoothing", "dropout"):
             check_range(name, getattr(self, name), 0, 0.999)
         if not 0 <= self.weight_averaging < 1:
-            raise RecipeError(f"weight_averaging must be in 0..1 (1 excluded), but is {self.weight_averaging}; 0.9999 is common")
+            raise RecipeError(
+                f"weight_averaging must be in 0..1 (1 excluded), but is {self.weight_averaging}; 0.9999 is common", key="weight_averaging"
+            )
         if not self.phases:
             raise RecipeError(
                 "a recipe must have at least one phase, but phases is empty; add [[phases]] or a method such as [single_stage]"
@@ -124,7 +126,8 @@ class Recipe:
         if bool(self.test_data) == (self.fractions[2] > 0):
             raise RecipeError(
                 f"the last of fractions must be 0 with test_data and above 0 without, but fractions is {list(self.fractions)} and "
-                f"test_data '{self.test_data}'; for example fractions = [0.9, 0.1, 0] beside test_data"
+                f"test_data '{self.test_data}'; for example fractions = [0.9, 0.1, 0] beside test_data",
+                key="fractions",
             )
 
     # -- what it makes ------------------------------------------------------------------------------------------------
@@ -277,7 +280,7 @@ def _known_space(text: str) -> Space:
     try:
         return get_space(text)
     except OfaError as error:
-        raise RecipeError(f"space: {error}") from error
+        raise RecipeError(f"space: {error}", key="space") from error
 
 
 def _place_of_space(text: str, folder: Path, imports: bool) -> str:

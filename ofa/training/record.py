@@ -23,7 +23,7 @@ from ofa.data import ImageRule
 from ofa.data.images import KEY_BYTES, Normalization, key_of
 from ofa.errors import FileError, RecipeError
 from ofa.files import replacing
-from ofa.training.tables import build
+from ofa.training.toml import build
 
 __all__ = ["PARTS", "RECORD", "DataRecord", "Facts", "Source"]
 

@@ -16,7 +16,7 @@ from ofa.space import Gene
 from ofa.training.methods import METHODS
 from ofa.training.phase import Phase
 from ofa.training.recipe import Recipe
-from ofa.training.tables import KINDS, to_toml
+from ofa.training.toml import KINDS, to_toml
 
 __all__ = ["KeyDoc", "Table", "argument_docs", "recipe_reference", "reference_markdown", "tables_of"]
 

@@ -20,7 +20,7 @@ from ofa.training.recipe import Recipe
 from ofa.training.schedule import scheduled_rate
 from ofa.training.state import TrainingState
 from ofa.training.step import PRECISIONS, Precision, gradient_scaler
-from ofa.training.tables import check_range
+from ofa.training.toml import check_range
 
 __all__ = ["FineTuning", "train_network"]
 

@@ -23,20 +23,19 @@ from ofa.progress import Progress
 from ofa.randomness import borrowed_randomness
 from ofa.space import Space
 from ofa.supernet import Supernet
-from ofa.training.average import WeightAverage
 from ofa.training.distributed import World
 from ofa.training.evaluation import device_of
-from ofa.training.guard import Guard, Setback, too_many_setbacks
+from ofa.training.guard import Setback, too_many_setbacks
 from ofa.training.metrics import EpochMetrics, chance_cross_entropy
-from ofa.training.optimizer import momenta, restore_momenta, sgd
 from ofa.training.phase import Phase
+from ofa.training.phase_state import PhaseState, begin_phase
 from ofa.training.plans import ARCHS, DROPOUT, epoch_plans, phase_objective
 from ofa.training.recipe import Recipe
 from ofa.training.recorded import CudaGraphs, Recorder
-from ofa.training.sampling import Sampler, make_sampler
+from ofa.training.sampling import Sampler
 from ofa.training.schedule import Place, Schedule
 from ofa.training.state import Totals, TrainingState, part_of
-from ofa.training.step import StepResult, gradient_scaler, training_step
+from ofa.training.step import StepResult, training_step
 
 __all__ = ["Trainer"]
 
@@ -92,7 +91,7 @@ class Trainer:
     pending: EpochMetrics | None = None
     """Of an epoch that has ended and whose line is not written: part of the state, so that no line is lost."""
     _teacher: nn.Module | None = None
-    _entered: int | None = None
+    _phase: PhaseState | None = None
     _totals: Totals = field(default_factory=Totals)
     _unread: list[tuple[Place, tuple[Arch, ...], StepResult]] = field(default_factory=list)
 
@@ -126,9 +125,9 @@ class Trainer:
         try:
             if self._good is None:
                 self._keep()
-            if self._entered != place.number:
-                self._enter(place, fresh=place.step_in_phase == 0)
-            self._steps(place, until)
+            if self._phase is None or self._phase.number != place.number:
+                self._phase = self._enter(place, fresh=place.step_in_phase == 0)
+            self._steps(place, self._phase, until)
             self._wait_for_steps()
             if self.stopped and self.step != place.epoch_start + self.schedule.steps_per_epoch:
                 self._keep()
@@ -141,8 +140,8 @@ class Trainer:
 
     # -- steps --------------------------------------------------------------------------------------------------------
 
-    def _steps(self, place: Place, until: int | None) -> None:
-        plans = epoch_plans(self.recipe, len(self.data), place, list(self._spaces), self.world)
+    def _steps(self, place: Place, phase: PhaseState, until: int | None) -> None:
+        plans = epoch_plans(self.recipe, len(self.data), place, list(phase.spaces), self.world)
         if until is not None:
             plans = plans[: until - place.epoch_start]
         rest = plans[place.offset :]
@@ -156,7 +155,7 @@ class Trainer:
                 if batch is None:
                     break
                 loaded = time.perf_counter()
-                self._one_step(plan.resolution, batch)
+                self._one_step(phase, plan.resolution, batch)
                 self._totals.waiting_s += loaded - started
                 self._totals.duration_s += time.perf_counter() - started
                 if self.step % self.recipe.checkpoint_steps == 0:
@@ -183,26 +182,26 @@ class Trainer:
         self._read()
         self._totals.duration_s += time.perf_counter() - started
 
-    def _one_step(self, resolution: int, batch: tuple[Tensor, Tensor]) -> None:
+    def _one_step(self, phase: PhaseState, resolution: int, batch: tuple[Tensor, Tensor]) -> None:
         place = self.schedule.place(self.step)
-        for group in self._optimizer.param_groups:
+        for group in phase.optimizer.param_groups:
             group["lr"] = self.rate(place)
-        archs = self._draw(place.phase, self._spaces[resolution])
+        archs = self._draw(place.phase, phase.sampler, phase.spaces[resolution])
         with self._dropout():
             result = training_step(
                 self.supernet,
                 archs,
                 batch,
-                self._optimizer,
-                self._objective,
+                phase.optimizer,
+                phase.objective,
                 precision=self.recipe.precision,
-                scaler=self._scaler,
+                scaler=phase.scaler,
                 clip_norm=self.recipe.clip_norm,
                 world=self.world,
                 recorder=self._recorder,
             )
-        if self._average is not None:
-            self._average.update()
+        if phase.average is not None:
+            phase.average.update()
         self.step += 1
         self._unread.append((place, archs, result))
         if self.step % self.steps_between_readings == 0:
@@ -212,10 +211,10 @@ class Trainer:
         """The learning rate of a step."""
         return self.rate_factor * self.schedule.rate(place)
 
-    def _draw(self, phase: Phase, space: Space) -> tuple[Arch, ...]:
+    def _draw(self, phase: Phase, sampler: Sampler, space: Space) -> tuple[Arch, ...]:
         ends = (space.largest(), space.smallest()) if phase.sandwich else ()
         rng = self.recipe.rng("training", ARCHS, self.step)
-        return ends + tuple(self._sampler.draw(space, phase.subnets_per_step - len(ends), rng))
+        return ends + tuple(sampler.draw(space, phase.subnets_per_step - len(ends), rng))
 
     def _dropout(self) -> Any:
         if not self.supernet.dropout:
@@ -224,7 +223,8 @@ class Trainer:
 
     def _read(self) -> None:
         """Fetch what the latest steps came to, the same on every process."""
-        if not self._unread:
+        phase = self._phase
+        if not self._unread or phase is None:
             return
         results = [
             part for _, _, result in self._unread for part in (result.losses.float(), result.accuracy[None], result.cross_entropy[None])
@@ -238,12 +238,12 @@ class Trainer:
         for place, archs, _ in unread:
             losses = [next(values) for _ in archs]
             accuracy, cross_entropy, loss = next(values), next(values), sum(losses) / len(losses)
-            wrong = self._guard.check(loss, accuracy)
+            wrong = phase.guard.check(loss, accuracy)
             if wrong is not None:
                 raise _GoneWrongError(wrong)
             # A teacher's loss is of another kind than its students'.
             first = int(place.phase.distils_in_place)
-            self._sampler.observe(archs[first:], losses[first:])
+            phase.sampler.observe(archs[first:], losses[first:])
             self._totals.add(loss, cross_entropy, accuracy)
         speed = f", {self._images_per_s(place):,.0f} images/s" if self._totals.duration_s else ""
         shown = f"cross entropy {cross_entropy:.3f} (chance {chance_cross_entropy(self.data.num_classes):.3f})"
@@ -256,24 +256,16 @@ class Trainer:
 
     # -- phases and epochs --------------------------------------------------------------------------------------------
 
-    def _enter(self, place: Place, *, fresh: bool) -> None:
+    def _enter(self, place: Place, *, fresh: bool) -> PhaseState:
         """Make ready what the steps of a phase need; ``fresh`` when it begins, and not when it goes on from a state."""
         phase, whole = place.phase, self.supernet.space
-        space = phase.restrict(whole)
         if fresh and phase.reorder_channels:
             before = self.recipe.phases[place.number - 1] if place.number else Phase(name="largest", epochs=1, learning_rate=1)
             self.supernet.reorder_channels(trained=before.restrict(whole))
         if fresh and phase.needs_copy and (self._teacher is None or phase.restart):
             self._teacher = self._largest()
-        self._spaces = {resolution: space.restrict(resolution=(resolution,)) for resolution in space.resolutions}
-        self._sampler = self.own_sampler or make_sampler(phase.sampling, whole, coupled_genes=phase.coupled)
-        groups = self.supernet.parameter_groups(self.recipe.weight_decay)
-        self._optimizer = sgd(groups, learning_rate=phase.learning_rate, momentum=self.recipe.momentum)
-        self._scaler = gradient_scaler(self.recipe.precision, self.device)
-        self._average = WeightAverage(self.supernet, self.recipe.weight_averaging) if self.recipe.weight_averaging else None
-        self._guard = Guard()
-        self._objective = phase_objective(self.recipe, phase, self._teacher)
-        self._entered = place.number
+        objective = phase_objective(self.recipe, phase, self._teacher)
+        return begin_phase(place.number, phase, self.recipe, self.supernet, objective=objective, sampler=self.own_sampler)
 
     def _largest(self) -> nn.Module:
         return self.supernet.extract(self.supernet.space.largest()).eval().requires_grad_(False)
@@ -282,9 +274,9 @@ class Trainer:
         totals, self._totals = self._totals, Totals()
         steps = self.schedule.steps_per_epoch
         if place.epoch + 1 == place.phase.epochs:
-            if self._average is not None:
-                self._average.write()
-            self._entered = None
+            if self._phase is not None and self._phase.average is not None:
+                self._phase.average.write()
+            self._phase = None
         self.pending = EpochMetrics(
             phase=place.phase.name,
             epoch=place.epoch + 1,
@@ -312,7 +304,7 @@ class Trainer:
 
     def averaged(self) -> Any:
         """A context in which the supernet has the weights that it would be left with if training ended now."""
-        return self._average.in_place() if self._entered is not None and self._average is not None else nullcontext()
+        return self._phase.average.in_place() if self._phase is not None and self._phase.average is not None else nullcontext()
 
     # -- states -------------------------------------------------------------------------------------------------------
 
@@ -330,12 +322,9 @@ class Trainer:
         values: dict[str, Any] = {"rate_factor": self.rate_factor, "setbacks": self.setbacks, "totals": asdict(self._totals)}
         if self.pending is not None:
             values["pending"] = asdict(self.pending)
-        if self._entered is not None:
-            values["guard"] = asdict(self._guard)
-            values["scaler"] = self._scaler.state_dict() if self._scaler else None
-            tensors |= {f"sampler.{name}": torch.as_tensor(array) for name, array in self._sampler.state().items()}
-            tensors |= {f"average.{name}": tensor for name, tensor in (self._average.state() if self._average else {}).items()}
-            tensors |= {f"momentum.{number}": momentum for number, momentum in momenta(self._optimizer, self.supernet.parameters()).items()}
+        if self._phase is not None:
+            values |= self._phase.values()
+            tensors |= self._phase.tensors(self.supernet)
         return TrainingState(self.step, {name: tensor.detach().clone() for name, tensor in tensors.items()}, values)
 
     def restore(self, state: TrainingState) -> None:
@@ -363,22 +352,15 @@ class Trainer:
         self.step, self.rate_factor, self.setbacks = state.step, values["rate_factor"], values["setbacks"]
         # States of versions that did not sum the cross entropy do not know it.
         self._totals = Totals(**{"cross_entropy": math.nan, **values["totals"]})
-        self._unread, self._entered = [], None
+        self._unread, self._phase = [], None
         self.pending = EpochMetrics(**values["pending"]) if "pending" in values else None
         self._teacher = None
         if teacher:
             self._teacher = self._largest()
             self._teacher.load_state_dict(teacher)
-        if "guard" not in values:
-            return
-        self._enter(self.schedule.place(self.step), fresh=False)
-        self._guard = Guard(**values["guard"])
-        self._sampler.restore({name: tensor.cpu().numpy() for name, tensor in part_of(state.tensors, "sampler").items()})
-        if self._scaler is not None:
-            self._scaler.load_state_dict(values["scaler"])
-        if self._average is not None:
-            self._average.restore(part_of(state.tensors, "average"))
-        restore_momenta(self._optimizer, self.supernet.parameters(), part_of(state.tensors, "momentum"))
+        if "guard" in values:
+            self._phase = self._enter(self.schedule.place(self.step), fresh=False)
+            self._phase.restore(self.supernet, state.tensors, values)
 
     def _go_back(self, place: Place, reason: str) -> None:
         """Return to the last good state with a lower rate."""

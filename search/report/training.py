@@ -12,7 +12,7 @@ from ofa.errors import FileError, RecipeError
 from ofa.files import read_json
 from ofa.training.checkpoint import CONFIG, METRICS, SPACE, WEIGHTS
 from ofa.training.metrics import EpochMetrics
-from ofa.training.tables import build
+from ofa.training.toml import build
 
 __all__ = ["RunRecord", "read_run"]
 

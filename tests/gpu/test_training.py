@@ -19,7 +19,7 @@ from ofa.specialize import FineTuning, specialize
 from ofa.supernet import Supernet
 from ofa.training import Recipe, begin_run, continue_run, evaluate, save_state, single_stage, train
 from ofa.training.distributed import World
-from ofa.training.estimate import estimate_phases, peak_memory
+from ofa.training.dry_run import estimate_phases, peak_memory
 from ofa.training.state import TrainingState
 
 pytestmark = pytest.mark.gpu

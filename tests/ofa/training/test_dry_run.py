@@ -11,7 +11,7 @@ import pytest
 from ofa.cost import macs
 from ofa.data import ImageData
 from ofa.families import get_space, lower
-from ofa.training import Phase, Recipe, estimate, progressive_shrinking, train
+from ofa.training import Phase, Recipe, dry_run, progressive_shrinking, train
 from ofa.training.distributed import ALONE
 from ofa.training.trainer import Trainer
 
@@ -22,9 +22,9 @@ TINY = "ofa-mbv3-tiny"
 def test_steps_are_timed_however_many_go_before(
     batch_size: int, untimed: int, recipe_of: Callable[..., Recipe], pictures: ImageData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(estimate._UNTIMED, "cpu", untimed)
+    monkeypatch.setitem(dry_run._UNTIMED, "cpu", untimed)
     recipe = replace(recipe_of(TINY), batch_size=batch_size)
-    (phase,) = estimate.estimate_phases(recipe.build_supernet(10), recipe, pictures, seconds=1000)
+    (phase,) = dry_run.estimate_phases(recipe.build_supernet(10), recipe, pictures, seconds=1000)
     assert phase.steps == 2 * (96 // batch_size)
     assert phase.step_ms > 0
     assert phase.duration_s == pytest.approx(1e-3 * phase.step_ms * phase.steps)
@@ -34,7 +34,7 @@ def test_steps_are_timed_however_many_go_before(
 
 def test_epochs_of_a_single_step_are_timed_over_several(recipe_of: Callable[..., Recipe], pictures: ImageData) -> None:
     recipe = replace(recipe_of(TINY), batch_size=200)
-    (phase,) = estimate.estimate_phases(recipe.build_supernet(10), recipe, pictures, seconds=1000)
+    (phase,) = dry_run.estimate_phases(recipe.build_supernet(10), recipe, pictures, seconds=1000)
     assert (phase.steps, phase.timed_images) == (2, 96)
     assert phase.images_per_s == pytest.approx(1e3 * 96 / phase.step_ms)
 
@@ -44,7 +44,7 @@ def test_what_there_is_no_time_for_is_extrapolated(recipe_of: Callable[..., Reci
     full = Phase(name="full", epochs=1, learning_rate=0.1, resolutions=(16,))
     phases = (full, replace(full, name="larger", resolutions=(32,)), replace(full, name="thrice", subnets_per_step=3))
     recipe = recipe_of(TINY, *phases)
-    found = list(estimate.estimate_phases(recipe.build_supernet(10), recipe, pictures, seconds=1e-6))
+    found = list(dry_run.estimate_phases(recipe.build_supernet(10), recipe, pictures, seconds=1e-6))
     assert [phase.timed_images for phase in found] == [0, 0, 0]
     first, larger, thrice = (phase.step_ms for phase in found)
     space = get_space(TINY)
@@ -61,7 +61,7 @@ def test_a_dry_run_keeps_to_its_time_on_a_space_of_the_middle(
     phases = [replace(phase, reorder_channels=False) for phase in progressive_shrinking(space, epochs=6)]
     recipe = recipe_of("ofa-mbv3-32px", *phases)
     started = time.perf_counter()
-    found = list(estimate.estimate_phases(recipe.build_supernet(10), recipe, pictures, seconds=seconds))
+    found = list(dry_run.estimate_phases(recipe.build_supernet(10), recipe, pictures, seconds=seconds))
     # A step that was begun is ended, and building the networks takes its time too.
     assert time.perf_counter() - started < seconds + 30
     assert len(found) == len(phases)
@@ -71,11 +71,11 @@ def test_a_dry_run_keeps_to_its_time_on_a_space_of_the_middle(
 def test_memory_grows_with_the_images_that_were_not_timed(
     recipe_of: Callable[..., Recipe], pictures: ImageData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held = estimate.peak_memory(ALONE.device)  # which the process may raise between two calls
-    monkeypatch.setattr(estimate, "peak_memory", lambda device: held)
+    held = dry_run.peak_memory(ALONE.device)  # which the process may raise between two calls
+    monkeypatch.setattr(dry_run, "peak_memory", lambda device: held)
     recipe = recipe_of(TINY)
     supernet = recipe.build_supernet(10).train()
-    few, more, all_ = (estimate.expected_memory(supernet, recipe, pictures, timed_images=images) for images in (4, 18, 32))
+    few, more, all_ = (dry_run.expected_memory(supernet, recipe, pictures, timed_images=images) for images in (4, 18, 32))
     assert few > more > all_ == held
     assert few - all_ == pytest.approx(2 * (more - all_), rel=0.01)
 

@@ -26,7 +26,7 @@ def check_range(where: str, value: float, low: float, high: float = math.inf) ->
     """Raise RecipeError unless ``low <= value <= high``."""
     if not low <= value <= high:
         rule = f"at least {low}" if high == math.inf else f"in {low}..{high}"
-        raise RecipeError(f"{where} must be {rule}, but is {value}; change it in the recipe")
+        raise RecipeError(f"{where} must be {rule}, but is {value}; change it in the recipe", key=where.rpartition(".")[2])
 
 
 def build(factory: Callable[..., T], table: Mapping[str, Any], where: str, *, path: Path = (), **given: Any) -> T:
@@ -61,24 +61,18 @@ def build(factory: Callable[..., T], table: Mapping[str, Any], where: str, *, pa
             raise _at((*path, key), f"{where}: {error}") from error
     try:
         return factory(**values, **given)
-    except RecipeError as error:
-        if error.path is None:
-            error.path = _blamed(str(error), table, path)
-        raise
     except OfaError as error:
-        raise _at(_blamed(str(error), table, path), f"{where}: {error}") from error
+        blamed = (*path, error.key) if error.key is not None and error.key in table else None
+        if not isinstance(error, RecipeError):
+            raise _at(blamed, f"{where}: {error}") from error
+        error.path = error.path or blamed
+        raise
 
 
 def _at(path: Path | None, message: str) -> RecipeError:
     error = RecipeError(message)
     error.path = path
     return error
-
-
-def _blamed(message: str, table: Mapping[str, Any], path: Path) -> Path | None:
-    """The path of the key that a sentence such as "batch_size must be ..." is about; None if it is about none of the table."""
-    subject = re.split(r" (?:must|has|needs) ", message, maxsplit=1)[0]
-    return next(((*path, key) for key in table if re.search(rf"\b{re.escape(key)}\b", subject)), None)
 
 
 def line_of(text: str, path: Path) -> int | None:
