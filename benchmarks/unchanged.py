@@ -239,7 +239,7 @@ def predictor_fitted() -> str:
 
 def predictor_outputs() -> str:
     """What that predictor expects of networks, with intervals; of the file that it was written to too."""
-    from search.predictor import AccuracyPredictor
+    from search.predictor.accuracy_predictor import AccuracyPredictor
 
     predictor = some_predictor()
     space, rows_NC = sampled("ofa-mbv3-32px")
@@ -372,7 +372,7 @@ def outputs_of(model: Any) -> Iterable[Any]:
 @lru_cache
 def some_predictor() -> Any:
     """A predictor that is fitted to made-up accuracies."""
-    from search.predictor import AccuracyPredictor
+    from search.predictor.accuracy_predictor import AccuracyPredictor
 
     space = get_space("ofa-mbv3-32px")
     rng = np.random.default_rng(3)
