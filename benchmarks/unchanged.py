@@ -227,7 +227,7 @@ def onnx_outputs(name: str) -> str:
 
 def onnx_half(name: str) -> str:
     """The bytes of the same file in half precision."""
-    from ofa.export.onnx import to_half
+    from ofa.export.precision import to_half
 
     return digest(to_half(exported(name)).SerializeToString(deterministic=True))
 

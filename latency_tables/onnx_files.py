@@ -15,7 +15,8 @@ from torch import nn
 from devices.device import Device
 from latency_tables.table import block_key
 from ofa.blocks import Block, PlacedBlock, build_network
-from ofa.export.onnx import at_size, to_half, to_model
+from ofa.export.onnx import at_size, to_model
+from ofa.export.precision import PRECISIONS
 from ofa.files import replacing
 from ofa.progress import Progress
 
@@ -56,7 +57,7 @@ class ModelFiles:
 
     def _export(self, lowered: Sequence[PlacedBlock]) -> Path:
         model = self._block(lowered[0]) if len(lowered) == 1 else self._model(build_network(lowered), *lowered)
-        content = (to_half(model) if self._device.precision == "fp16" else model).SerializeToString()
+        content = PRECISIONS.get(self._device.precision).of(model).SerializeToString()
         path = Path(self._folder.name) / f"{hashlib.sha256(content).hexdigest()}.onnx"
         with replacing(path) as temporary:
             temporary.write_bytes(content)

@@ -32,7 +32,7 @@ from ofa.files import replacing
 from ofa.modes import evaluating
 from ofa.opsets import IR_VERSION, NEWEST_OPSET, OLDEST_OPSET, OPSET, ir_version_for
 
-__all__ = ["INPUT", "IR_VERSION", "OPSET", "at_size", "batch_of", "export", "to_half", "to_model", "verify_outputs"]
+__all__ = ["INPUT", "IR_VERSION", "OPSET", "at_size", "batch_of", "check_model", "export", "read_model", "to_model", "verify_outputs"]
 
 _BATCH = "batch"
 
@@ -83,7 +83,7 @@ def to_model(
             is none that can be written, or older than an operator of the network.
     """
     model = _build_model(network, input_shape, metadata or {}, dynamic_batch, _Versions.of(opset, ir_version))
-    _check(model)
+    check_model(model)
     return model
 
 
@@ -100,7 +100,7 @@ def export(
     """Write the network or block as an ONNX file, all or nothing; arguments and errors as ``to_model``, or FileError."""
     versions = _Versions.of(opset, ir_version)
     data = _build_model(network, input_shape, metadata or {}, dynamic_batch, versions).SerializeToString()
-    _check(data)  # the bytes, because serializing 30 MB twice takes longer than tracing the network
+    check_model(data)  # the bytes, because serializing 30 MB twice takes longer than tracing the network
     with replacing(path) as temporary:
         temporary.write_bytes(data)
 
@@ -154,12 +154,22 @@ def batch_of(path: str | os.PathLike[str]) -> int | None:
     Raises:
         ExportError: the file cannot be read, or is none of a network of images.
     """
+    return read_model(path).graph.input[0].type.tensor_type.shape.dim[0].dim_value or None
+
+
+def read_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
+    """The ONNX model of a network's file, whose first input is images.
+
+    Raises:
+        ExportError: the file cannot be read, or is none of a network of images.
+    """
     try:
         model = onnx.load(os.fspath(path), load_external_data=False)
-        return model.graph.input[0].type.tensor_type.shape.dim[0].dim_value or None
+        _ = model.graph.input[0].type.tensor_type.shape.dim[0]
     except Exception as error:  # those of protobuf, onnx and the system have no common base
         reason = " ".join(str(error).split()) or "it is damaged"
         raise ExportError(f"'{path}' must be an ONNX file of a network, but cannot be read: {reason}; export the network again") from error
+    return model
 
 
 def at_size(model: onnx.ModelProto, size: int) -> onnx.ModelProto:
@@ -182,34 +192,6 @@ def at_size(model: onnx.ModelProto, size: int) -> onnx.ModelProto:
     del graph.output[:]
     graph.output.append(output)
     return resized
-
-
-def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of an exported model that computes in float16; its input and output stay float32.
-
-    TensorRT takes the precision from the file (strongly typed networks are all that TensorRT for RTX knows), so this is how
-    an engine in half precision is made.
-    """
-    half = onnx.ModelProto()
-    half.CopyFrom(model)
-    graph = half.graph
-    for constant in graph.initializer:
-        if constant.data_type == TensorProto.FLOAT:
-            constant.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(constant).astype(np.float16), constant.name))
-    source, result = graph.input[0].name, graph.output[0].name
-    for node in graph.node:
-        node.input[:] = [f"{source}.half" if name == source else name for name in node.input]
-        node.input[:] = [f"{result}.half" if name == result else name for name in node.input]
-        node.output[:] = [f"{result}.half" if name == result else name for name in node.output]
-    nodes = [
-        helper.make_node("Cast", [source], [f"{source}.half"], name=f"{source}.half", to=TensorProto.FLOAT16),
-        *graph.node,
-        helper.make_node("Cast", [f"{result}.half"], [result], name=result, to=TensorProto.FLOAT),
-    ]
-    del graph.node[:]
-    graph.node.extend(nodes)
-    _check(half)
-    return half
 
 
 # -- from nodes to a model --------------------------------------------------------------------------------------------
@@ -292,7 +274,8 @@ def _rename_output(graph: onnx.GraphProto, result: str, name: str) -> None:
         node.output[:] = [name if each == result else each for each in node.output]
 
 
-def _check(model: onnx.ModelProto | bytes) -> None:
+def check_model(model: onnx.ModelProto | bytes) -> None:
+    """Raise ExportError unless a model, or the bytes of one, is well formed."""
     with _as_export_error():
         onnx.checker.check_model(model, full_check=True)
 

@@ -23,7 +23,7 @@ import onnx
 
 from ofa.errors import ExportError, nearest
 from ofa.export.engine_record import EngineInfo, EngineTensor, read_bytes, read_record, record_path, write_record
-from ofa.export.onnx import to_half
+from ofa.export.precision import to_half
 from ofa.export.tensorrt_package import FLAVOURS, Package
 from ofa.files import replacing
 from ofa.progress import Progress, silent

@@ -16,7 +16,8 @@ from devices import Conditions, Device, Timing, TimingPolicy, describe, time_mod
 from ofa.errors import SearchError
 from ofa.export.bundle import Bundle
 from ofa.export.card import Card
-from ofa.export.onnx import batch_of, export, verify_outputs
+from ofa.export.onnx import batch_of, read_model, to_model, verify_outputs
+from ofa.export.precision import PRECISIONS
 from ofa.progress import Progress, silent
 
 __all__ = ["Promise", "Subject", "Verification", "other_settings", "part_of", "subject_of_bundle", "verify"]
@@ -51,7 +52,7 @@ class Subject:
         channels, resolution: of its input images.
         promise: what was said of it on the device; None if nothing was.
         budget_ms: the most that it may take; None if nothing was asked.
-        onnx_path: its ONNX file; None to export it for the time of the measurement.
+        onnx_path: its ONNX file in float32; None to export it for the time of the measurement.
     """
 
     name: str
@@ -129,7 +130,7 @@ def verify(
     processes: int = 5,
     progress: Progress = silent,
 ) -> tuple[Verification, ...]:
-    """Export, compare with PyTorch, and time networks on a device, all of them in interleaved rounds.
+    """Export in the device's precision, compare with PyTorch, and time networks on a device, all of them in interleaved rounds.
 
     A process finds its memory where it happens to be, and a machine is slower for seconds at a time; both last longer than the
     rounds of one measurement. So there are several, each in a process of its own, and of each network the middle one counts.
@@ -159,7 +160,10 @@ def verify(
     with tempfile.TemporaryDirectory(prefix="ofa-verify-") as folder:
         files = [_file(subject, device, Path(folder) / f"{number}.onnx") for number, subject in enumerate(subjects)]
         pairs = list(zip(subjects, files, strict=True))
-        differences = [verify_outputs(subject.network, path, shape, generator=generator) for subject, (path, shape) in pairs]
+        tolerance = PRECISIONS.get(device.precision).tolerance
+        differences = [
+            verify_outputs(subject.network, path, shape, generator=generator, tolerance=tolerance) for subject, (path, shape) in pairs
+        ]
         models = {subject.name: path for subject, (path, _) in pairs}
         runs = [
             time_models(device, models, rng=rng, policy=policy, progress=part_of(progress, number, processes))
@@ -223,8 +227,9 @@ def other_settings(card: Card, device: Device) -> Conditions | None:
 
 
 def _file(subject: Subject, device: Device, path: Path) -> tuple[Path, tuple[int, int, int, int]]:
+    """The subject's file in the device's precision, as its table's blocks were timed, and the shape of its input."""
     shape = (device.batch, subject.channels, subject.resolution, subject.resolution)
-    if subject.onnx_path is not None:
-        return subject.onnx_path, shape
-    export(subject.network, shape, path, opset=device.opset)
+    source = subject.onnx_path
+    model = to_model(subject.network, shape, opset=device.opset) if source is None else read_model(source)
+    path.write_bytes(PRECISIONS.get(device.precision).of(model).SerializeToString())
     return path, shape

@@ -11,7 +11,8 @@ from torch.nn.utils import parametrize
 from ofa.blocks import build_network
 from ofa.cost import weight_bytes
 from ofa.errors import ExportError, FileError
-from ofa.export.onnx import export, to_half, to_model, verify_outputs
+from ofa.export.onnx import export, to_model, verify_outputs
+from ofa.export.precision import PRECISIONS, to_half
 from ofa.families import get_space, lower, space_names
 from ofa.opsets import IR_VERSION, NEWEST_OPSET, OLDEST_OPSET, OPSET, ir_version_for
 from ofa.supernet import Supernet
@@ -305,7 +306,7 @@ def test_half_precision_keeps_its_interface_and_nearly_its_output(tmp_path, gene
     network = with_statistics(small_network())
     half = to_half(to_model(network, SHAPE))
     onnx.save(half, tmp_path / "half.onnx")
-    difference = verify_outputs(network, tmp_path / "half.onnx", SHAPE, generator=generator, tolerance=0.02)
+    difference = verify_outputs(network, tmp_path / "half.onnx", SHAPE, generator=generator, tolerance=PRECISIONS.get("fp16").tolerance)
     assert difference > 1e-6
     assert half.ByteSize() < 0.6 * to_model(network, SHAPE).ByteSize()
 

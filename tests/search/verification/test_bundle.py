@@ -130,6 +130,32 @@ def test_a_file_of_an_open_batch_is_timed_as_it_ships(tmp_path: Path, monkeypatc
     assert found.timing.median_ms == fixed.timing.median_ms
 
 
+@pytest.mark.parametrize("shipped", [True, False])
+def test_files_are_in_the_devices_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shipped: bool) -> None:
+    device, seen = replace(FAKE, precision="fp16"), []
+
+    def look(device: Device, models: dict[str, Path], **_: object) -> dict[str, Timing]:
+        seen.extend({constant.data_type for constant in onnx.load(path).graph.initializer} for path in models.values())
+        return {name: Timing(median_ms=1.0, p90_ms=1.0, min_ms=1.0, std_ms=0.0, repeats=2) for name in models}
+
+    monkeypatch.setattr("search.verification.bundle.time_models", look)
+    asked = subject_of_bundle(make_bundle(tmp_path / "b", Card()), device) if shipped else subject()
+    (found,) = verify([asked], device, rng=np.random.default_rng(0), processes=1)
+    assert len(seen) == 1
+    assert onnx.TensorProto.FLOAT not in seen[0]
+    assert onnx.TensorProto.FLOAT16 in seen[0]
+    assert 1e-6 < found.difference < 0.02, "the outputs are those of the rewritten file"
+    assert found.conditions is not None
+    assert found.conditions.precision == "fp16"
+
+
+def test_a_file_that_computes_something_else_is_refused_in_half_precision_too(tmp_path: Path) -> None:
+    path = tmp_path / "other.onnx"
+    export(network(seed=1), (1, 3, ARCH.resolution, ARCH.resolution), path)
+    with pytest.raises(ExportError, match=r"must compute what the network does within 0\.02"):
+        verify([subject(onnx_path=path)], replace(FAKE, precision="fp16"), rng=np.random.default_rng(0))
+
+
 def test_what_was_measured_has_its_conditions() -> None:
     device = replace(FAKE, pause_ms=1.0)
     (found,) = verify([subject()], device, rng=np.random.default_rng(0), processes=1)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from devices import Device, Timing, TimingPolicy
@@ -60,6 +61,22 @@ def slower(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
         monkeypatch.setattr(timing, "time_models", timed)
 
     return slow_down
+
+
+def test_networks_are_timed_in_the_devices_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    half, plain, seen = replace(FAKE, precision="fp16"), timing.time_models, set[int]()
+
+    def look(device: Device, models: dict[str, Path], **named: Any) -> dict[str, Timing]:
+        seen.update(constant.data_type for path in models.values() for constant in onnx.load(path).graph.initializer)
+        return plain(device, models, **named)
+
+    table = build_table(SPACE, half, resolutions=SMALL.resolutions, rng=np.random.default_rng(0), policy=QUICK)
+    problem = Problem(space=SMALL, accuracy=FakeAccuracy(), latencies=[Estimator(SPACE, table)])
+    front = run_study(problem, seed=0, effort=Effort(trials=16, evaluations=300, islands=4))
+    monkeypatch.setattr(timing, "time_models", look)
+    ask(front, within(front, 0.5), device=half)
+    assert onnx.TensorProto.FLOAT16 in seen
+    assert onnx.TensorProto.FLOAT not in seen
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.8])

@@ -1,0 +1,76 @@
+"""Precisions: how the ONNX file of a network is written for a device, and how far its outputs may then be from the network's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from ofa.errors import ExportError
+from ofa.export.onnx import check_model
+from ofa.registry import Registry
+
+__all__ = ["PRECISIONS", "Precision", "to_half"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Precision:
+    """A number format of weights and activations, as a device's settings name it.
+
+    Attributes:
+        tolerance: largest difference allowed between the outputs of a file and of its network, as a share of the output's scale.
+        rewrite: makes a float32 model one of this precision; input and output stay float32. None where there is nothing to do.
+    """
+
+    tolerance: float
+    rewrite: Callable[[onnx.ModelProto], onnx.ModelProto] | None = None
+
+    def of(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        """A float32 model in this precision.
+
+        Raises:
+            ExportError: it cannot be rewritten.
+        """
+        return model if self.rewrite is None else self.rewrite(model)
+
+
+def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of an exported model that computes in float16; its input and output stay float32.
+
+    TensorRT takes the precision from the file (strongly typed networks are all that TensorRT for RTX knows), so this is how
+    an engine in half precision is made.
+    """
+    half = onnx.ModelProto()
+    half.CopyFrom(model)
+    graph = half.graph
+    for constant in graph.initializer:
+        if constant.data_type == TensorProto.FLOAT:
+            constant.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(constant).astype(np.float16), constant.name))
+    source, result = graph.input[0].name, graph.output[0].name
+    for node in graph.node:
+        node.input[:] = [f"{source}.half" if name == source else name for name in node.input]
+        node.input[:] = [f"{result}.half" if name == result else name for name in node.input]
+        node.output[:] = [f"{result}.half" if name == result else name for name in node.output]
+    nodes = [
+        helper.make_node("Cast", [source], [f"{source}.half"], name=f"{source}.half", to=TensorProto.FLOAT16),
+        *graph.node,
+        helper.make_node("Cast", [f"{result}.half"], [result], name=result, to=TensorProto.FLOAT),
+    ]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    check_model(half)
+    return half
+
+
+PRECISIONS: Registry[Precision] = Registry(
+    "precision",
+    group="ofa.precisions",
+    error=ExportError,
+    entries={"fp32": Precision(tolerance=1e-4), "fp16": Precision(tolerance=0.02, rewrite=to_half)},
+    valid=lambda entry: isinstance(entry, Precision),
+    must_be="an ofa.export.precision.Precision",
+)
+"""By the name that a device's settings have for it."""
