@@ -2,10 +2,13 @@
 
 A request is one of
 
-* ``{"op": "describe", "device": {..}}``;
-* ``{"op": "time", "device": {..}, "networks": {key: path}, "policy": {..}, "seed": 0}``: one group of networks, timed interleaved;
+* ``{"op": "describe", "settings": {..}, "runtime": null}``;
+* ``{"op": "time", "settings": {..}, "runtime": null, "networks": {key: path}, "policy": {..}, "seed": 0}``: one group of networks,
+  timed interleaved;
 * ``{"op": "missing", "files": [name, ..]}``: which of these the folder lacks;
 * ``{"op": "put", "file": name, "start": 0, "content": base64, "last": true}``: a part of a file for the folder.
+
+``settings`` are those of ``devices.runtimes.Settings``; ``runtime`` is ``module:class`` of one that is not the project's own.
 
 The answer is any number of notes ``{"doing": "..", "network": key, "step": 3, "steps": 9}`` and then one ``{"result": ..}`` or
 ``{"error": ".."}``. The program ends when its input does, whatever it is doing then.
@@ -26,10 +29,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from devices.device import Device
 from devices.groups import time_group
 from devices.provenance import provenance
 from devices.reasons import reason_of
+from devices.runtimes import Settings, adopt
 from devices.timing import TimingPolicy
 from ofa.errors import DeviceError, OfaError
 
@@ -50,10 +53,11 @@ def answer(request: Mapping[str, Any], say: Callable[[Mapping[str, Any]], None])
         return [name for name in request["files"] if not Path(name).exists()]
     if operation == "put":
         return _put(request)
-    device = Device.from_json(request["device"])
+    adopt(request["settings"]["runtime"], request.get("runtime"))
+    settings = Settings.from_json(request["settings"])
     if operation == "describe":
-        return provenance(device)
-    results = time_group(device, request["networks"], policy=TimingPolicy(**request["policy"]), seed=request["seed"], say=say)
+        return provenance(settings)
+    results = time_group(settings, request["networks"], policy=TimingPolicy(**request["policy"]), seed=request["seed"], say=say)
     return {key: dataclasses.asdict(result) for key, result in results.items()}
 
 

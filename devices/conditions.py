@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from devices.device import Device
+from devices.runtimes import Settings
 
 __all__ = ["Conditions"]
 
@@ -37,9 +36,9 @@ class Conditions:
     input_shape: tuple[int, ...] | None = None
 
     @classmethod
-    def of(cls, device: Device, *, runtime_version: str | None = None, input_shape: tuple[int, ...] | None = None) -> Conditions:
-        """Those under which a device times calls."""
-        return cls.of_fields(device.to_json(), runtime_version=runtime_version, input_shape=input_shape)
+    def of(cls, settings: Settings, *, runtime_version: str | None = None, input_shape: tuple[int, ...] | None = None) -> Conditions:
+        """Those under which a device, or a runtime with these settings, times calls."""
+        return cls.of_fields(settings.to_json(), runtime_version=runtime_version, input_shape=input_shape)
 
     @classmethod
     def of_fields(

@@ -9,18 +9,15 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from devices.meters import PeakMemory, energy_per_call_mj, find_energy_meter, gpu_number
 from devices.reasons import reason_of
-from devices.runtimes import Runtime, Timer, get_runtime
+from devices.runtimes import Runtime, Settings, Timer, get_runtime
 from devices.timing import Floats, Timing, TimingPolicy, halves_ratio, measure_rounds, warm_up
 from ofa.errors import DeviceError, OfaError
-
-if TYPE_CHECKING:
-    from devices.device import Device
 
 __all__ = ["Outcome", "Say", "pinned", "time_group"]
 
@@ -46,12 +43,12 @@ class Outcome:
     error: str = ""
 
 
-def time_group(device: Device, networks: Mapping[str, str], *, policy: TimingPolicy, seed: int, say: Say) -> dict[str, Outcome]:
+def time_group(settings: Settings, networks: Mapping[str, str], *, policy: TimingPolicy, seed: int, say: Say) -> dict[str, Outcome]:
     """Time networks that are all loaded at the same time; one that cannot be loaded does not keep the others from it.
 
     Args:
-        device: whose settings they run under.
-        networks: paths of ONNX files by any keys.
+        settings: what they run under.
+        networks: paths of files by any keys.
         policy: when it is enough.
         seed: of inputs and order.
         say: told every step.
@@ -59,12 +56,12 @@ def time_group(device: Device, networks: Mapping[str, str], *, policy: TimingPol
     Raises:
         DeviceError: the runtime is not installed.
     """
-    pinned(device)
-    loader = _Loader(device, np.random.default_rng(seed), _Steps(say, len(networks), _timing_per_loading(device, policy)))
+    pinned(settings)
+    loader = _Loader(settings, np.random.default_rng(seed), _Steps(say, len(networks), _timing_per_loading(settings, policy)))
     timers = loader.load(networks)
     samples_RN = loader.measure(timers, policy)
     names = list(timers)
-    energies = _energies(timers, device, policy.energy_s, loader.steps)
+    energies = _energies(timers, settings, policy.energy_s, loader.steps)
     outcomes = {key: Outcome(error=error) for key, error in loader.errors.items()}
     for i, key in enumerate(names):
         timing = Timing.of(samples_RN[:, i], energy_mj=energies.get(key), peak_memory_bytes=loader.memory.get(key))
@@ -72,15 +69,15 @@ def time_group(device: Device, networks: Mapping[str, str], *, policy: TimingPol
     return {key: outcomes[key] for key in networks}
 
 
-def pinned(device: Device) -> None:
-    """Keep this process on as many processors as the device has threads, if it asks for that and the system can."""
-    if device.pin and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-device.threads :])
+def pinned(settings: Settings) -> None:
+    """Keep this process on as many processors as there are threads, if the settings ask for that and the system can."""
+    if settings.pin and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-settings.threads :])
 
 
-def _timing_per_loading(device: Device, policy: TimingPolicy) -> int:
+def _timing_per_loading(settings: Settings, policy: TimingPolicy) -> int:
     """How many times as long a network is timed as it is loaded, roughly; pauses are most of it where there are some."""
-    return 1 + round(1e-3 * device.pause_ms * policy.min_rounds / _LOADING_S)
+    return 1 + round(1e-3 * settings.pause_ms * policy.min_rounds / _LOADING_S)
 
 
 class _Steps:
@@ -110,18 +107,18 @@ class _Steps:
 class _Loader:
     """Loads and measures the networks of a group; remembers what could not be loaded."""
 
-    def __init__(self, device: Device, rng: np.random.Generator, steps: _Steps) -> None:
-        self._device, self._rng = device, rng
+    def __init__(self, settings: Settings, rng: np.random.Generator, steps: _Steps) -> None:
+        self._settings, self._rng = settings, rng
         self.steps = steps
         self.errors: dict[str, str] = {}
         self.memory: dict[str, int] = {}
 
     def load(self, networks: Mapping[str, str]) -> dict[str, Timer]:
-        runtime = get_runtime(self._device.runtime)
+        runtime = get_runtime(self._settings.runtime)
         runtime.version()  # a runtime that is not installed is no fault of a network
         timers: dict[str, Timer] = {}
         # What a network takes of a card, this process's memory does not tell.
-        on_card = gpu_number(self._device.runtime, dict(self._device.options)) is not None
+        on_card = gpu_number(self._settings.place) is not None
         for number, (key, path) in enumerate(networks.items()):
             self.steps.network(number, "loading", key)
             try:
@@ -143,7 +140,7 @@ class _Loader:
 
     def _timer(self, runtime: Runtime, path: str) -> Timer:
         """Load a network and run it once."""
-        session = runtime.load(Path(path), self._device)
+        session = runtime.load(Path(path), self._settings)
         # Not zeros: some kernels are faster on them, and no image is black.
         inputs = {name: self._rng.standard_normal(shape, dtype=np.float32) for name, shape in session.input_shapes().items()}
         timer = session.timer(inputs)
@@ -156,8 +153,8 @@ class _Loader:
             try:
                 return self._rounds(timers, policy)
             except _NetworkError as failed:
-                self.errors[failed.key] = str(failed)
-                del timers[failed.key]
+                self.errors[failed.network] = str(failed)
+                del timers[failed.network]
         return np.empty((0, 0))
 
     def _rounds(self, timers: Mapping[str, Timer], policy: TimingPolicy) -> Floats:
@@ -165,7 +162,7 @@ class _Loader:
         for key, timer in timers.items():
             self.steps.network(len(timers), "warming up", key)
             calls.append(warm_up(timer, policy))
-        pause_s = 1e-3 * self._device.pause_ms
+        pause_s = 1e-3 * self._settings.pause_ms
         return measure_rounds(list(timers.values()), calls, policy=policy, rng=self._rng, on_round=self.steps.rounds, pause_s=pause_s)
 
 
@@ -173,12 +170,12 @@ class _NetworkError(DeviceError):
     """A network that was loaded cannot be timed.
 
     Attributes:
-        key: its name.
+        network: its name.
     """
 
-    def __init__(self, key: str, message: str) -> None:
+    def __init__(self, network: str, message: str) -> None:
         super().__init__(message)
-        self.key = key
+        self.network = network
 
 
 def _named(key: str, timer: Timer) -> Timer:
@@ -193,10 +190,10 @@ def _named(key: str, timer: Timer) -> Timer:
     return timed
 
 
-def _energies(timers: Mapping[str, Timer], device: Device, least_s: float, steps: _Steps) -> dict[str, float]:
+def _energies(timers: Mapping[str, Timer], settings: Settings, least_s: float, steps: _Steps) -> dict[str, float]:
     """Millijoules of a call of each network, where the machine counts them."""
     # With pauses, most of what is counted would be the machine's idle power.
-    meter = find_energy_meter(device.runtime, dict(device.options)) if least_s and not device.pause_ms else None
+    meter = find_energy_meter(settings.place) if least_s and not settings.pause_ms else None
     if meter is None:
         return {}
     energies: dict[str, float | None] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -17,8 +18,9 @@ import numpy as np
 
 from devices.device import Device
 from devices.groups import Outcome
+from devices.runtimes import reference_to
 from devices.timing import Timing, TimingPolicy
-from devices.transports import Connection, ConnectionLostError, get_transport
+from devices.transports import Agent, ConnectionLostError
 from ofa.errors import DeviceError
 from ofa.progress import Progress, silent
 
@@ -55,7 +57,7 @@ def time_models(
     policy: TimingPolicy | None = None,
     silence_limit_s: float = SILENCE_LIMIT_S,
 ) -> dict[str, Timing]:
-    """Time ONNX files on a device, interleaved; arguments as of ``measure``.
+    """Time files on a device, interleaved; arguments as of ``measure``.
 
     Returns:
         A timing for each name, in the order of ``models``.
@@ -81,7 +83,7 @@ def measure(
     silence_limit_s: float = SILENCE_LIMIT_S,
     anchors: Mapping[str, float] | None = None,
 ) -> Iterator[tuple[str, Timing | Failure]]:
-    """Time ONNX files on a device in groups, and give each as soon as it is known.
+    """Time files on a device in groups, and give each as soon as it is known.
 
     A few networks of the first group, the anchors, are timed again in every other group: how they did there says by how much the
     machine has become faster or slower since, and the group's times are brought back to the first one's speed. A network that drifted
@@ -91,7 +93,7 @@ def measure(
 
     Args:
         device: where, and under which settings.
-        models: paths of ONNX files (float32 inputs of fixed shape), by any name.
+        models: paths of files in the format of the device's runtime (float32 inputs of fixed shape), by any name.
         rng: decides the inputs, the groups and the order of measurement.
         progress: told how far it is.
         policy: when a measurement is enough; by default a 1 % confidence interval, or 60 rounds.
@@ -109,16 +111,19 @@ def measure(
 
 
 def describe(device: Device, *, silence_limit_s: float = SILENCE_LIMIT_S) -> dict[str, Any]:
-    """What the device says of itself; see ``devices.provenance``. The date is by the clock of this machine.
+    """What the device says of itself, see ``devices.provenance``, and its fields as ``device``. The date is by the clock of this machine.
 
     Raises:
         DeviceError: it is unreachable, or its runtime is not installed.
     """
-    with get_transport(device).start() as agent:
-        request = {"op": "describe", "device": device.to_json()}
-        description: dict[str, Any] = agent.request(request, on_note=lambda note: None, silence_limit_s=silence_limit_s)
+    with contextlib.closing(device.address.start()) as agent:
+        description = agent.request(_request("describe", device), on_note=lambda note: None, silence_limit_s=silence_limit_s)
     # Boards without a battery for their clock live in 1970.
-    return {**description, "date": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+    return {"device": device.to_json(), **description, "date": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+
+
+def _request(operation: str, device: Device, **more: Any) -> dict[str, Any]:
+    return {"op": operation, "settings": device.settings.to_json(), "runtime": reference_to(device.runtime), **more}
 
 
 class _Measurement:
@@ -140,8 +145,7 @@ class _Measurement:
         self._waiting = deque(_groups([key for key in models if key not in anchors], policy.group_size, rng))
         self._again: list[str] = []
         self._attempts: Counter[str] = Counter()
-        self._transport = get_transport(device)
-        self._agent: Connection | None = None
+        self._agent: Agent | None = None
         self._progress = _Share(progress, sum(len(group) for group in self._waiting))
 
     def __enter__(self) -> _Measurement:
@@ -171,15 +175,15 @@ class _Measurement:
 
     def _timed(self, group: Sequence[str]) -> dict[str, Outcome]:
         if self._agent is None:
-            self._agent = self._transport.start()
+            self._agent = self._device.address.start()
         wanted = {key: self._paths[key] for key in (*group, *(key for key in self._anchors if key not in group))}
-        request = {
-            "op": "time",
-            "device": self._device.to_json(),
-            "networks": self._transport.bring(self._agent, wanted),
-            "policy": dataclasses.asdict(self._policy),
-            "seed": int(self._rng.integers(2**32)),
-        }
+        request = _request(
+            "time",
+            self._device,
+            networks=self._device.address.bring(self._agent, wanted),
+            policy=dataclasses.asdict(self._policy),
+            seed=int(self._rng.integers(2**32)),
+        )
         answer = self._agent.request(request, on_note=self._progress.note, silence_limit_s=self._silence_limit_s)
         return {key: _outcome(fields) for key, fields in answer.items()}
 

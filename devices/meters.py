@@ -11,7 +11,7 @@ import ctypes
 import importlib
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,10 +25,6 @@ _PROC = Path("/proc/self")
 _BATCH_S, _LARGEST_BATCH = 0.002, 1024
 """What lies between two looks at the counter."""
 _STUCK_S = 2.0
-_ON_NVIDIA = ("tensorrt", "tensorrt-rtx")
-_NVIDIA = ("cuda", "CUDAExecutionProvider", "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider")
-_PROCESSOR = ("", "cpu", "CPU", "CPUExecutionProvider")
-"""What the options of runtimes call the place where networks are executed."""
 _RESET_PEAK = "5"
 
 
@@ -40,31 +36,26 @@ class EnergyMeter(Protocol):
         ...
 
 
-def find_energy_meter(runtime: str, options: Mapping[str, object] | None = None, *, powercap: Path = POWERCAP) -> EnergyMeter | None:
+def find_energy_meter(place: str, *, powercap: Path = POWERCAP) -> EnergyMeter | None:
     """The counter of what executes, the processor or the card of NVIDIA's; None where there is none that may be read.
 
     Args:
-        runtime: name of what executes.
-        options: its settings; ``device`` or ``provider`` among them says where it does. Of other places nothing is known: the
-            processor's counter would miss them.
+        place: where networks are executed, as of ``devices.runtimes.Runtime.place``. Of other places nothing is known: the processor's
+            counter would miss them.
         powercap: Linux' folder of power zones.
     """
-    number = gpu_number(runtime, options)
+    number = gpu_number(place)
     if number is not None:
         return _nvml(number)
-    return _rapl(powercap) if _place(options) in _PROCESSOR else None
+    return _rapl(powercap) if place == "cpu" else None
 
 
-def gpu_number(runtime: str, options: Mapping[str, object] | None = None) -> int | None:
-    """The number of NVIDIA's card that executes, as CUDA counts them; None if something else does. Arguments as above."""
-    place, _, number = _place(options).partition(":")
-    if runtime not in _ON_NVIDIA and place not in _NVIDIA:
+def gpu_number(place: str) -> int | None:
+    """The number of NVIDIA's card at a place, as CUDA counts them; None if it is none."""
+    kind, _, number = place.partition(":")
+    if kind != "cuda":
         return None
     return int(number) if number.isdecimal() else 0
-
-
-def _place(options: Mapping[str, object] | None) -> str:
-    return str((options or {}).get("provider") or (options or {}).get("device") or "")
 
 
 def energy_per_call_mj(

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from devices.conditions import Conditions
-from devices.device import Device
 from devices.meters import gpu_number
-from devices.runtimes import get_runtime
+from devices.runtimes import Settings, get_runtime
 from devices.runtimes.cuda import gpu_facts
 
 __all__ = ["provenance"]
@@ -21,11 +20,11 @@ _BOARD = Path("/proc/device-tree/model")
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 
-def provenance(device: Device) -> dict[str, Any]:
-    """What matters of this machine and of the device's runtime on it, as JSON values.
+def provenance(settings: Settings) -> dict[str, Any]:
+    """What matters of this machine and of the runtime on it, as JSON values.
 
     Returns:
-        ``device`` (its file's fields), ``runtime_version``, ``conditions`` (``devices.Conditions``), ``processor``, ``gpu`` (the name of
+        ``runtime_version``, ``conditions`` (``devices.Conditions``), ``processor``, ``gpu`` (the name of
         NVIDIA's card, if that is what executes; otherwise None), ``cores`` (that this process may use), ``clock_policy`` and ``load``
         (processes that wanted the processor in the last minute; both None where the system does not tell), ``platform``,
         ``python_version``, ``date`` (UTC, ISO 8601).
@@ -33,13 +32,12 @@ def provenance(device: Device) -> dict[str, Any]:
     Raises:
         DeviceError: the runtime is not installed.
     """
-    version = get_runtime(device.runtime).version()
+    version = get_runtime(settings.runtime).version()
     return {
-        "device": device.to_json(),
         "runtime_version": version,
-        "conditions": Conditions.of(device, runtime_version=version).to_json(),
+        "conditions": Conditions.of(settings, runtime_version=version).to_json(),
         "processor": _processor(),
-        "gpu": _gpu(device),
+        "gpu": _gpu(settings),
         "cores": _cores(),
         "clock_policy": _text(_GOVERNOR) or None,
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
@@ -54,8 +52,8 @@ def _processor() -> str:
     return (names or [_text(_BOARD), platform.processor(), platform.machine()])[0] or platform.machine() or "unknown"
 
 
-def _gpu(device: Device) -> str | None:
-    number = gpu_number(device.runtime, dict(device.options))
+def _gpu(settings: Settings) -> str | None:
+    number = gpu_number(settings.place)
     facts = None if number is None else gpu_facts(number)
     return None if facts is None else facts.name
 

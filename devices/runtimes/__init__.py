@@ -1,24 +1,26 @@
 """What executes networks: one small protocol, one file a runtime, and a deterministic fake beside the real ones.
 
-A runtime's library is imported only when it loads a file, so that naming one costs nothing.
+A runtime's library is imported only when it loads a file, so that naming one costs nothing. A runtime of one's own is a class that is
+entered in ``RUNTIMES``, by ``RUNTIMES.register`` or by the entry point ``ofa.runtimes`` of its package.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
+from devices.checks import called, check_choice, check_fields, check_keys, check_range
 from devices.reasons import reason_of
 from ofa.errors import DeviceError
+from ofa.opsets import NEWEST_OPSET, OLDEST_OPSET, OPSET
 from ofa.registry import Registry
-
-if TYPE_CHECKING:
-    from devices.device import Device
 
 __all__ = [
     "RUNTIMES",
@@ -26,12 +28,11 @@ __all__ = [
     "Option",
     "Runtime",
     "Session",
+    "Settings",
     "Timer",
-    "as_device_error",
-    "bound_shape",
-    "check_inputs",
+    "adopt",
     "get_runtime",
-    "load_library",
+    "reference_to",
     "runtime_names",
 ]
 
@@ -44,12 +45,76 @@ Option = bool | int | float | str
 Timer = Callable[[int], float]
 """Executes one loaded network ``calls`` times in a row and returns the seconds that took."""
 
+_LONGEST_PAUSE_MS = 60_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What executes networks, and how: a deployed network keeps a table's promise only under the same settings.
+
+    Args:
+        runtime: what executes them, one of ``runtime_names()``.
+        threads: threads that compute one call.
+        precision: number format of weights and activations, one of the runtime's (``fp32``, ``fp16``).
+        batch: images in one call.
+        pause_ms: milliseconds without work before each call that is timed, as an application has them between images; 0 for calls in a
+            row. After a pause caches are cold, clocks are low and threads asleep: a call takes longer, often by half.
+        opset: version of ONNX's operators in the files that are written for it; the default is the oldest that has all of them.
+        pin: keep the process on as many processors as there are threads, as a deployed network must be then.
+        options: settings that only this runtime knows, as ``(name, value)`` pairs; those not given have the runtime's default.
+
+    Raises:
+        DeviceError: a value that cannot be; the message names the nearest that can.
+    """
+
+    runtime: str
+    threads: int = 1
+    precision: str = "fp32"
+    batch: int = 1
+    pause_ms: float = 0.0
+    opset: int = OPSET
+    pin: bool = False
+    options: tuple[tuple[str, Option], ...] = ()
+
+    def __post_init__(self) -> None:
+        check_fields(self, self.words)
+        check_choice(self, "runtime", runtime_names(), self.words)
+        check_choice(self, "precision", get_runtime(self.runtime).precisions, self.words)
+        check_range(self, "threads", self.words, 1)
+        check_range(self, "batch", self.words, 1)
+        check_range(self, "pause_ms", self.words, 0, _LONGEST_PAUSE_MS)
+        check_range(self, "opset", self.words, OLDEST_OPSET, NEWEST_OPSET)
+        object.__setattr__(self, "options", _complete_options(self))
+
+    @property
+    def words(self) -> str:
+        """What messages call it."""
+        return f"runtime '{self.runtime}'"
+
+    def option(self, name: str) -> Option:
+        """The value of one of the runtime's settings, its default where none is given."""
+        return dict(self.options)[name]
+
+    @property
+    def place(self) -> str:
+        """Where networks are executed; see ``Runtime.place``."""
+        return get_runtime(self.runtime).place(self)
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields, as JSON values; ``from_json`` reads them back."""
+        return {**dataclasses.asdict(self), "options": dict(self.options)}
+
+    @staticmethod
+    def from_json(fields: Mapping[str, Any]) -> Settings:
+        """What ``to_json`` of settings wrote."""
+        return Settings(**{**fields, "options": tuple(fields["options"].items())})
+
 
 class Session(Protocol):
     """A loaded network."""
 
     def input_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of every input, by name; an open batch is the device's."""
+        """Shape of every input, by name; an open batch is that of the settings."""
         ...
 
     def run(self, inputs: Mapping[str, Array]) -> list[Array]:
@@ -69,11 +134,16 @@ class Session(Protocol):
 
 
 class Runtime(Protocol):
-    """Something that executes ONNX files."""
+    """Something that executes files of networks."""
 
     @property
     def name(self) -> str:
         """As in device files."""
+        ...
+
+    @property
+    def format(self) -> str:
+        """Format of the files that it takes, one of ``ofa.export.formats``."""
         ...
 
     @property
@@ -86,6 +156,13 @@ class Runtime(Protocol):
         """The number formats that files may have inside, of ``fp32`` and ``fp16``; inputs and outputs are float32 with both."""
         ...
 
+    def place(self, settings: Settings) -> str:
+        """Where networks are executed: ``cpu``, ``cuda`` or ``cuda:N`` for NVIDIA's card of that number, or any other name.
+
+        By this it is known what counts the energy, and whose memory is used.
+        """
+        ...
+
     def version(self) -> str:
         """Version of the library.
 
@@ -94,8 +171,8 @@ class Runtime(Protocol):
         """
         ...
 
-    def load(self, path: Path, device: Device) -> Session:
-        """Load an ONNX file under the device's settings.
+    def load(self, path: Path, settings: Settings) -> Session:
+        """Load a file under these settings.
 
         Raises:
             DeviceError: the library is not installed, or the file is absent, damaged or of inputs that are open but for the batch.
@@ -116,9 +193,7 @@ RUNTIMES: Registry[Callable[[], Runtime]] = Registry(
         "tensorrt-rtx": "devices.runtimes.tensorrt:TensorRtForRtx",
     },
 )
-"""The runtimes' classes."""
-
-_FLOAT32 = ("float", "float32", "tensor(float)")
+"""The runtimes' classes. One of a user's own stands at the top of a module, as the agent, another process, must import it."""
 
 
 def runtime_names() -> tuple[str, ...]:
@@ -135,90 +210,39 @@ def get_runtime(name: str) -> Runtime:
     return RUNTIMES.get(name)()
 
 
-def load_library(runtime: str, modules: Sequence[str], package: str, extra: str = "") -> Any:
-    """Import what a runtime needs.
-
-    Args:
-        runtime: its name.
-        modules: the names that the library is imported by; the first that is installed is taken.
-        package: what pip calls it.
-        extra: the extra of this project that brings it, if there is one.
-
-    Raises:
-        DeviceError: it is not installed, or does not load on this machine.
-    """
-    for module in modules:
-        try:
-            return importlib.import_module(module)
-        except ModuleNotFoundError:
-            continue
-        except (ImportError, OSError) as error:
-            raise DeviceError(
-                f"runtime '{runtime}' must be able to load {module} on the device, but: {reason_of(error)}; "
-                "install it again for that system"
-            ) from error
-    remedy = f"pip install 'ofa-nas[{extra}]' (or there, without ofa: pip install {package})" if extra else f"pip install {package}"
-    raise DeviceError(f"runtime '{runtime}' needs {modules[0]} on the device, which is not installed; install it with: {remedy}")
+def reference_to(name: str) -> str | None:
+    """How another process finds a runtime that is not of this project: ``module:class``; None for those of the project."""
+    if name in RUNTIMES.own:
+        return None
+    runtime = RUNTIMES.get(name)
+    return f"{runtime.__module__}:{getattr(runtime, '__qualname__', type(runtime).__qualname__)}"
 
 
-@contextmanager
-def as_device_error(rule: str, remedy: str) -> Iterator[None]:
-    """Make one sentence of whatever a runtime's library raises: such exceptions have no common base.
-
-    Args:
-        rule: what must hold, without its end.
-        remedy: the next step.
+def adopt(name: str, reference: str | None) -> None:
+    """Make known here what ``reference_to`` said in the process that asks.
 
     Raises:
-        DeviceError: anything was raised.
+        DeviceError: it cannot be imported.
     """
+    if reference is None or name in RUNTIMES:
+        return
+    module, _, attribute = reference.partition(":")
     try:
-        yield
-    except DeviceError:
-        raise
-    except Exception as error:
-        raise DeviceError(f"{rule}, but: {reason_of(error)}; {remedy}") from error
-
-
-def bound_shape(name: str, shape: Sequence[object], number_format: str, path: Path, *, batch: int) -> tuple[int, ...]:
-    """The shape that an input is timed with, in whole numbers.
-
-    Args:
-        name: of the input.
-        shape: as the runtime gives it; open sizes are no whole numbers above 0.
-        number_format: as the runtime calls it.
-        path: of the file.
-        batch: what an open first size becomes.
-
-    Raises:
-        DeviceError: it is open somewhere else, or not of float32.
-    """
-    bound = tuple(batch if not place and not _is_size(size) else size for place, size in enumerate(shape))
-    sizes = tuple(size for size in bound if isinstance(size, int) and _is_size(size))
-    if len(sizes) < len(shape) or number_format not in _FLOAT32:
+        runtime: Any = reduce(getattr, attribute.split("."), importlib.import_module(module))
+    except Exception as error:  # a module of the user's may fail in any way
         raise DeviceError(
-            f"inputs must be float32 of a shape that is fixed but for the batch to be timed, but '{name}' of '{path.name}' is "
-            f"{number_format} {list(shape)}; export it with the device's resolution"
-        )
-    return sizes
+            f"runtime '{name}' must be importable on the device as {reference}, but: {reason_of(error)}; put the class at the top of a "
+            "module that is installed there"
+        ) from error
+    if name not in RUNTIMES:  # importing the module may have registered it
+        RUNTIMES.register(name, runtime)
 
 
-def _is_size(size: object) -> bool:
-    return isinstance(size, int) and size > 0
-
-
-def check_inputs(inputs: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Hold ``inputs`` against the shapes that a file declares.
-
-    Raises:
-        DeviceError: names, shapes or number formats differ.
-    """
-    if set(inputs) != set(shapes):
-        raise DeviceError(f"a network must be given the inputs {sorted(shapes)}, but got {sorted(inputs)}; name them as the file does")
-    for name, shape in shapes.items():
-        given = inputs[name]
-        if given.shape != shape or given.dtype != np.float32:
-            raise DeviceError(
-                f"input '{name}' must be float32 {list(shape)}, but is {given.dtype} {list(given.shape)}; "
-                f"convert it or export the network anew"
-            )
+def _complete_options(settings: Settings) -> tuple[tuple[str, Option], ...]:
+    """The options over the runtime's defaults, sorted, so that equal settings are equal values."""
+    defaults = get_runtime(settings.runtime).options
+    check_keys(dict(settings.options), defaults, (), f"[options] of {settings.words}")
+    for key, value in settings.options:
+        if type(value) is not type(defaults[key]):
+            raise DeviceError(f"option '{key}' of {settings.words} must be {called(type(defaults[key]))}, but is {value!r}; correct it")
+    return tuple(sorted({**defaults, **dict(settings.options)}.items()))

@@ -9,15 +9,13 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from devices.runtimes import Array, Option, Timer, bound_shape, check_inputs
+from devices.runtimes import Array, Option, Settings, Timer
+from devices.runtimes.loading import bound_shape, check_inputs
 from ofa.errors import DeviceError
-
-if TYPE_CHECKING:
-    from devices.device import Device
 
 __all__ = ["FakeRuntime"]
 
@@ -41,23 +39,28 @@ class FakeRuntime:
     """
 
     name = "fake"
+    format = "onnx"
     precisions: tuple[str, ...] = ("fp32", "fp16")
     options: Mapping[str, Option] = {"failing": "", "failure": "", "noise": 0.0, "seed": 0}
+
+    def place(self, settings: Settings) -> str:
+        """This machine's processor."""
+        return "cpu"
 
     def version(self) -> str:
         """Version of the formula that times are computed by."""
         return "1"
 
-    def load(self, path: Path, device: Device) -> _Session:
+    def load(self, path: Path, settings: Settings) -> _Session:
         """Load an ONNX file, or fail as the options say."""
-        if str(device.option("failing")) in path.name:
-            _fail(str(device.option("failure")), path)
+        if str(settings.option("failing")) in path.name:
+            _fail(str(settings.option("failure")), path)
         try:
             content = path.read_bytes()
             if not content:  # protobuf reads nothing as an empty message
                 raise ValueError("it is empty")
             read = _onnx().load_from_string(content)
-            shapes = _bind(read, path, device.batch)
+            shapes = _bind(read, path, settings.batch)
             model = _onnx().shape_inference.infer_shapes(read, strict_mode=True, data_prop=True)
         except DeviceError:
             raise
@@ -66,7 +69,7 @@ class FakeRuntime:
             raise DeviceError(f"an ONNX file must be readable, but '{path.name}' is not: {reason}; export it again") from error
         # Noise differs between networks, whatever the order in which they are loaded.
         digest = int.from_bytes(hashlib.sha256(content).digest()[:8], "big")
-        return _Session(model, shapes, float(device.option("noise")), np.random.default_rng([int(device.option("seed")), digest]))
+        return _Session(model, shapes, float(settings.option("noise")), np.random.default_rng([int(settings.option("seed")), digest]))
 
 
 def _fail(failure: str, path: Path) -> None:

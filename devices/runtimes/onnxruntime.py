@@ -5,15 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from devices.runtimes import Array, Option, Timer, as_device_error, bound_shape, check_inputs, load_library
+from devices.runtimes import Array, Option, Settings, Timer
+from devices.runtimes.loading import as_device_error, bound_shape, check_inputs, load_library
 from ofa.errors import DeviceError
-
-if TYPE_CHECKING:
-    from devices.device import Device
 
 __all__ = ["OnnxRuntime"]
 
@@ -21,6 +19,11 @@ _ERRORS_ONLY = 3
 _CPU = "CPUExecutionProvider"
 _PLACES = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "cuda", "DmlExecutionProvider": "dml"}
 """Where a provider wants inputs and outputs, so that moving them is not timed; all others take the processor's memory."""
+
+_EXECUTES_ON = {
+    _CPU: "cpu",
+    **dict.fromkeys(("CUDAExecutionProvider", "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider"), "cuda"),
+}
 
 _PROVIDER_OPTIONS = {"CUDAExecutionProvider": {"use_tf32": "0"}}
 """So that float32 is float32."""
@@ -38,66 +41,71 @@ class OnnxRuntime:
     """
 
     name = "onnxruntime"
+    format = "onnx"
     precisions: tuple[str, ...] = ("fp32", "fp16")
     options: Mapping[str, Option] = {"provider": _CPU, "spinning": False}
+
+    def place(self, settings: Settings) -> str:
+        """The processor or NVIDIA's card, by the provider; other providers by their own name."""
+        return _EXECUTES_ON.get(provider := str(settings.option("provider")), provider)
 
     def version(self) -> str:
         """Version of the installed ONNX Runtime."""
         return str(_library().__version__)
 
-    def load(self, path: Path, device: Device) -> _Session:
-        """Load an ONNX file with the device's threads and options."""
+    def load(self, path: Path, settings: Settings) -> _Session:
+        """Load an ONNX file with the threads and options of the settings."""
         library = _library()
-        provider = str(device.option("provider"))
-        _check_available(provider, library.get_available_providers(), device)
+        provider = str(settings.option("provider"))
+        _check_available(provider, library.get_available_providers())
         providers = dict.fromkeys([provider, _CPU])
         remedy = "export it again, with an older opset if this release is too old for it"
         with as_device_error(f"ONNX Runtime {library.__version__} must be able to load '{path.name}'", remedy):
             session = library.InferenceSession(
                 str(path),
-                _settings(library, device),
+                _session_options(library, settings),
                 providers=list(providers),
                 provider_options=[_PROVIDER_OPTIONS.get(each, {}) for each in providers],
                 enable_fallback=0,  # it would print, and time the processor under the provider's name
             )
-        _check_takes_part(provider, session, path, device)
-        return _Session(session, path, _PLACES.get(provider, "cpu"), device.batch)
+        _check_takes_part(provider, session, path)
+        return _Session(session, path, _PLACES.get(provider, "cpu"), settings.batch)
 
 
-def _settings(library: Any, device: Device) -> Any:
-    settings = library.SessionOptions()
-    settings.intra_op_num_threads = device.threads
-    settings.inter_op_num_threads = 1
-    settings.execution_mode = library.ExecutionMode.ORT_SEQUENTIAL
-    settings.graph_optimization_level = library.GraphOptimizationLevel.ORT_ENABLE_ALL
-    settings.log_severity_level = _ERRORS_ONLY
-    settings.add_session_config_entry("session.intra_op.allow_spinning", "1" if device.option("spinning") else "0")
-    if device.option("provider") != _CPU:
-        settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    return settings
+def _session_options(library: Any, given: Settings) -> Any:
+    options = library.SessionOptions()
+    options.intra_op_num_threads = given.threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = library.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = library.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = _ERRORS_ONLY
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if given.option("spinning") else "0")
+    if given.option("provider") != _CPU:
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    return options
 
 
-def _check_available(provider: str, available: list[str], device: Device) -> None:
+def _check_available(provider: str, available: list[str]) -> None:
     if provider not in available:
         raise DeviceError(
-            f"the provider of device '{device.name}' must be one that the installed onnxruntime has, but '{provider}' is not among "
+            f"option 'provider' of runtime 'onnxruntime' must be one that the installed onnxruntime has, but '{provider}' is not among "
             f"{', '.join(available)}; install the package that brings it, such as onnxruntime-gpu or onnxruntime-openvino"
         )
 
 
-def _check_takes_part(provider: str, session: Any, path: Path, device: Device) -> None:
+def _check_takes_part(provider: str, session: Any, path: Path) -> None:
     if provider == _CPU:
         return
     if provider not in session.get_providers():
         raise DeviceError(
-            f"the provider of device '{device.name}' must work on this machine, but {provider} does not start; "
+            f"option 'provider' of runtime 'onnxruntime' must work on this machine, but {provider} does not start; "
             "check its driver and libraries"
         )
     # Before ONNX Runtime 1.24 nobody can tell.
     assignment = getattr(session, "get_provider_graph_assignment_info", None)
     if assignment is not None and provider not in {part.ep_name for part in assignment()}:
         raise DeviceError(
-            f"the provider of device '{device.name}' must execute something of '{path.name}', but {provider} leaves all of it to the "
+            f"option 'provider' of runtime 'onnxruntime' must execute something of '{path.name}', but {provider} leaves all of it to the "
             "processor; name another provider"
         )
 

@@ -7,15 +7,13 @@ import time
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from devices.runtimes import Array, Option, Timer, as_device_error, bound_shape, check_inputs, load_library
+from devices.runtimes import Array, Option, Settings, Timer
+from devices.runtimes.loading import as_device_error, bound_shape, check_inputs, load_library
 from ofa.errors import DeviceError
-
-if TYPE_CHECKING:
-    from devices.device import Device
 
 __all__ = ["OpenVino"]
 
@@ -34,41 +32,46 @@ class OpenVino:
     """
 
     name = "openvino"
+    format = "onnx"
     precisions: tuple[str, ...] = ("fp32", "fp16")
     options: Mapping[str, Option] = {"device": "CPU", "pinning": False}
+
+    def place(self, settings: Settings) -> str:
+        """The processor, or what OpenVINO calls another device."""
+        return "cpu" if (place := str(settings.option("device"))) == "CPU" else place
 
     def version(self) -> str:
         """Version of the installed OpenVINO."""
         return str(_library().__version__)
 
-    def load(self, path: Path, device: Device) -> _Session:
-        """Load and compile an ONNX file with the device's threads and options."""
+    def load(self, path: Path, settings: Settings) -> _Session:
+        """Load and compile an ONNX file with the threads and options of the settings."""
         core = _core(_library())
-        place = str(device.option("device"))
-        _check_available(place, core.available_devices, device)
+        place = str(settings.option("device"))
+        _check_available(place, core.available_devices)
         with as_device_error(f"OpenVINO must be able to load '{path.name}' on {place}", "export it again"):
             model = core.read_model(str(path))
-            shapes = {port.get_any_name(): _shape(port, path, device.batch) for port in model.inputs}
+            shapes = {port.get_any_name(): _shape(port, path, settings.batch) for port in model.inputs}
             if any(port.get_partial_shape().is_dynamic for port in model.inputs):
                 model.reshape(shapes)
-            return _Session(core.compile_model(model, place, _properties(core, place, device)), shapes)
+            return _Session(core.compile_model(model, place, _properties(core, place, settings)), shapes)
 
 
-def _check_available(place: str, available: list[str], device: Device) -> None:
+def _check_available(place: str, available: list[str]) -> None:
     if place not in available and place not in {name.partition(".")[0] for name in available}:  # GPU is the first of GPU.0 and GPU.1
         raise DeviceError(
-            f"option 'device' of device '{device.name}' must be one that OpenVINO finds there, but '{place}' is not among "
+            f"option 'device' of runtime 'openvino' must be one that OpenVINO finds there, but '{place}' is not among "
             f"{', '.join(available)}; name one of these, or install its driver"
         )
 
 
-def _properties(core: Any, place: str, device: Device) -> dict[str, Any]:
+def _properties(core: Any, place: str, settings: Settings) -> dict[str, Any]:
     """OpenVINO's own names, as its documentation of each plugin has them."""
     # A processor without arithmetic for halves would answer the hint f16 with bfloat16.
-    half = device.precision == "fp16" and "FP16" in core.get_property(place, "OPTIMIZATION_CAPABILITIES")
+    half = settings.precision == "fp16" and "FP16" in core.get_property(place, "OPTIMIZATION_CAPABILITIES")
     properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "INFERENCE_PRECISION_HINT": "f16" if half else "f32"}
     if place == "CPU":
-        properties |= {"INFERENCE_NUM_THREADS": device.threads, "ENABLE_CPU_PINNING": bool(device.option("pinning"))}
+        properties |= {"INFERENCE_NUM_THREADS": settings.threads, "ENABLE_CPU_PINNING": bool(settings.option("pinning"))}
     return properties
 
 

@@ -7,16 +7,14 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from devices.runtimes import Array, Option, Timer, as_device_error, bound_shape, check_inputs, load_library
+from devices.runtimes import Array, Option, Settings, Timer
+from devices.runtimes.loading import as_device_error, bound_shape, check_inputs, load_library
 from devices.runtimes.torch_graph import read_graph
 from ofa.errors import DeviceError
-
-if TYPE_CHECKING:
-    from devices.device import Device
 
 __all__ = ["PyTorch"]
 
@@ -37,44 +35,49 @@ class PyTorch:
     """
 
     name = "pytorch"
+    format = "onnx"
     precisions: tuple[str, ...] = ("fp32", "fp16")
     options: Mapping[str, Option] = {"channels_last": True, "compiled": False, "device": "cpu"}
+
+    def place(self, settings: Settings) -> str:
+        """The option ``device``."""
+        return str(settings.option("device"))
 
     def version(self) -> str:
         """Version of the installed PyTorch."""
         return str(_library().__version__)
 
-    def load(self, path: Path, device: Device) -> _Session:
-        """Read an ONNX file, compile it if the device asks for that, and run it once. Sets the number of PyTorch's threads."""
+    def load(self, path: Path, settings: Settings) -> _Session:
+        """Read an ONNX file, compile it if the settings ask for that, and run it once. Sets the number of PyTorch's threads."""
         torch = _library()
-        place = str(device.option("device"))
-        _check_available(torch, place, device)
-        torch.set_num_threads(device.threads)
+        place = str(settings.option("device"))
+        _check_available(torch, place)
+        torch.set_num_threads(settings.threads)
         model = _read(path)
-        shapes = {each.name: _shape(each, path, device.batch) for each in model.graph.input}
-        layout = torch.channels_last if device.option("channels_last") else torch.contiguous_format
+        shapes = {each.name: _shape(each, path, settings.batch) for each in model.graph.input}
+        layout = torch.channels_last if settings.option("channels_last") else torch.contiguous_format
         network = read_graph(torch, model, path.name).to(place)
         for constant in network.buffers():
             if constant.dim() == 4:
                 constant.data = constant.data.contiguous(memory_format=layout)
-        if device.option("compiled"):
+        if settings.option("compiled"):
             network = torch.compile(network, fullgraph=True, dynamic=False)
         rule = f"PyTorch must be able to run '{path.name}' on {place}"
-        session = _Session(torch, network, shapes, place, layout, (rule, _remedy(device)))
+        session = _Session(torch, network, shapes, place, layout, (rule, _remedy(settings)))
         session.run({name: np.zeros(shape, np.float32) for name, shape in shapes.items()})
         return session
 
 
-def _check_available(torch: Any, place: str, device: Device) -> None:
+def _check_available(torch: Any, place: str) -> None:
     if not _PLACE.fullmatch(place):
-        raise DeviceError(f"option 'device' of device '{device.name}' must be cpu, cuda or cuda:N, but is '{place}'; correct it")
-    with as_device_error(f"PyTorch must reach '{place}' of device '{device.name}'", "name a machine with such a GPU, or its PyTorch"):
+        raise DeviceError(f"option 'device' of runtime 'pytorch' must be cpu, cuda or cuda:N, but is '{place}'; correct it")
+    with as_device_error(f"PyTorch must reach '{place}'", "name a machine with such a GPU, or its PyTorch"):
         torch.empty(0, device=place)
 
 
-def _remedy(device: Device) -> str:
+def _remedy(settings: Settings) -> str:
     compiler = "see that there is a compiler, or set the option 'compiled' to false"
-    return compiler if device.option("compiled") else "export it again"
+    return compiler if settings.option("compiled") else "export it again"
 
 
 class _Session:

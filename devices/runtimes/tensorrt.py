@@ -7,14 +7,12 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from devices.runtimes import Array, Option, Timer, as_device_error, bound_shape, check_inputs, load_library
+from devices.runtimes import Array, Option, Settings, Timer
 from devices.runtimes.cuda import Gpu
+from devices.runtimes.loading import as_device_error, bound_shape, check_inputs, load_library
 from ofa.errors import DeviceError
-
-if TYPE_CHECKING:
-    from devices.device import Device
 
 __all__ = ["TensorRt", "TensorRtForRtx"]
 
@@ -23,20 +21,25 @@ class TensorRt:
     """TensorRT. A file is built for the GPU at hand when it is loaded, which takes seconds for a block and longer for a network.
 
     The engine is strongly typed and without TF32, so it computes in the precision of the file. Every call is waited for, as who wants
-    the answer must. The threads of a device mean nothing here.
+    the answer must. The threads of the settings mean nothing here.
     """
 
     name = "tensorrt"
+    format = "onnx"
     precisions: tuple[str, ...] = ("fp32", "fp16")
     options: Mapping[str, Option] = {}
     _modules: tuple[str, ...] = ("tensorrt", "tensorrt_bindings")
     _package = "tensorrt"
 
+    def place(self, settings: Settings) -> str:
+        """The first of NVIDIA's cards that this process sees."""
+        return "cuda"
+
     def version(self) -> str:
         """Version of the installed package."""
         return str(self._library().__version__)
 
-    def load(self, path: Path, device: Device) -> _Session:
+    def load(self, path: Path, settings: Settings) -> _Session:
         """Build an engine from an ONNX file."""
         library = self._library()
         log = _log(library)
@@ -45,7 +48,7 @@ class TensorRt:
             as_device_error(f"{self.name} must be able to load '{path.name}'", "export it again, or check the GPU"),
         ):
             builder = _start(library.Builder, log)
-            network = _parse(library, builder, log, path, device.batch)
+            network = _parse(library, builder, log, path, settings.batch)
             gpu = Gpu(self.name)
             config = builder.create_builder_config()
             config.clear_flag(library.BuilderFlag.TF32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from devices.runtimes import load_library
+from devices.runtimes.loading import load_library
 from ofa.errors import DeviceError
 
 __all__ = ["read_graph"]

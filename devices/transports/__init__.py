@@ -1,56 +1,120 @@
-"""How a device is reached: a transport starts the agent there and brings files to it."""
+"""How a device is reached: an address starts the agent there and brings files to it.
+
+A transport of one's own is an ``Address`` that is entered in ``TRANSPORTS``, by ``TRANSPORTS.register`` or by the entry point
+``ofa.transports`` of its package.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Any, ClassVar, Protocol
 
+from devices.checks import check_fields, check_keys, read_table
 from devices.transports.connection import Connection, ConnectionLostError
-from devices.transports.local import LocalTransport
-from devices.transports.ssh import SshTransport
 from ofa.errors import DeviceError, nearest
+from ofa.registry import Registry
 
-if TYPE_CHECKING:
-    from devices.device import Device
-
-__all__ = ["Connection", "ConnectionLostError", "Transport", "get_transport", "transport_names"]
+__all__ = ["TRANSPORTS", "Address", "Agent", "Connection", "ConnectionLostError", "address_from_json", "transport_names"]
 
 
-class Transport(Protocol):
-    """The way to one machine."""
+class Agent(Protocol):
+    """A program that answers requests for one device; ``devices.agent`` says which there are. ``Connection`` is one in a process."""
 
-    def start(self) -> Connection:
+    def request(self, message: Mapping[str, Any], *, on_note: Callable[[dict[str, Any]], None], silence_limit_s: float) -> Any:
+        """Send one request and wait for its result.
+
+        Args:
+            message: the request, JSON values.
+            on_note: called with every note that the agent sends while it works.
+            silence_limit_s: longest time in seconds between two notes.
+
+        Raises:
+            DeviceError: the agent reports an error.
+            ConnectionLostError: it is gone, or silent for too long.
+        """
+        ...
+
+    def close(self) -> None:
+        """End it, whatever it is doing."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Address(ABC):
+    """Where a machine is and how it is reached: a frozen dataclass, whose fields stand under ``[transport]`` in device files.
+
+    Attributes:
+        kind: name of the transport, the same that it is registered under.
+
+    Raises:
+        DeviceError: a field of another type than it is declared with.
+    """
+
+    kind: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        check_fields(self, f"[transport] of kind '{self.kind}'")
+
+    @abstractmethod
+    def start(self) -> Agent:
         """Start the agent there.
 
         Raises:
             DeviceError: the machine cannot be reached.
         """
-        ...
 
-    def bring(self, agent: Connection, paths: Mapping[str, Path]) -> dict[str, str]:
+    @abstractmethod
+    def bring(self, agent: Agent, paths: Mapping[str, Path]) -> dict[str, str]:
         """Make files readable for the agent; returns their paths there, by the same names.
 
         Raises:
             DeviceError: the machine cannot take them.
         """
-        ...
+
+    def to_json(self) -> dict[str, Any]:
+        """Its kind and all fields, as JSON values; ``address_from_json`` reads them back."""
+        return {"kind": self.kind, **{each.name: getattr(self, each.name) for each in fields(self) if each.init}}
 
 
-_TRANSPORTS: Mapping[str, Callable[[Device], Transport]] = {"local": LocalTransport, "ssh": SshTransport}
+TRANSPORTS: Registry[type[Address]] = Registry(
+    "transport",
+    group="ofa.transports",
+    error=DeviceError,
+    lazy={
+        "fake": "devices.transports.fake:Fake",
+        "local": "devices.transports.local:Local",
+        "ssh": "devices.transports.ssh:Ssh",
+    },
+    valid=lambda entry: isinstance(entry, type) and issubclass(entry, Address),
+    must_be="a class derived from Address",
+)
+"""The addresses' classes."""
 
 
 def transport_names() -> tuple[str, ...]:
     """Names of all transports."""
-    return tuple(sorted(_TRANSPORTS))
+    return tuple(sorted(TRANSPORTS.names()))
 
 
-def get_transport(device: Device) -> Transport:
-    """The transport of a device.
+def address_from_json(value: Any, where: str) -> Address:
+    """The address of what stands under ``[transport]``.
+
+    Args:
+        value: a table with the transport's name as ``kind`` and the fields of its address, or the name alone.
+        where: words for what holds it, for messages.
 
     Raises:
-        DeviceError: there is none of this name; the message names the nearest.
+        DeviceError: an unknown transport, unknown or missing keys, or values that cannot be.
     """
-    if device.transport not in _TRANSPORTS:
-        raise DeviceError(f"there is no transport '{device.transport}'; {nearest(device.transport, _TRANSPORTS)}")
-    return _TRANSPORTS[device.transport](device)
+    table = {"kind": value} if isinstance(value, str) else value
+    if not isinstance(table, Mapping):
+        raise DeviceError(f"'transport' of {where} must be a name or a table, but is {value!r}; write its keys under [transport]")
+    check_keys(table, table, ("kind",), f"[transport] of {where}")
+    kind = table["kind"]
+    if kind not in TRANSPORTS:
+        raise DeviceError(f"'transport' of {where} must be a known one, but is '{kind}'; {nearest(str(kind), transport_names())}")
+    rest = {key: each for key, each in table.items() if key != "kind"}
+    return read_table(TRANSPORTS.get(kind), rest, f"[transport] of {where}")

@@ -23,7 +23,7 @@ _ENDED = None
 _LAST_LINES = 20
 _NO_SUCH_COMMAND, _KILLED = 127, -9
 _REMEDIES = {
-    _NO_SUCH_COMMAND: "check 'python' under [ssh]",
+    _NO_SUCH_COMMAND: "check 'python' under [transport]",
     _KILLED: "a system that runs out of memory does that: free some, or leave this network out",
 }
 """Where the exit status tells what to do."""
@@ -91,17 +91,7 @@ class Connection:
         self.close()
 
     def request(self, message: Mapping[str, Any], *, on_note: Callable[[dict[str, Any]], None], silence_limit_s: float) -> Any:
-        """Send one request and wait for its result.
-
-        Args:
-            message: the request, JSON values.
-            on_note: called with every note that the agent sends while it works.
-            silence_limit_s: longest time in seconds between two lines of the agent; then it is ended.
-
-        Raises:
-            DeviceError: the agent reports an error.
-            ConnectionLostError: it dies, or is silent for too long. The message says what it was doing.
-        """
+        """Send one request and wait for its result; see ``Agent``. A process that is silent for too long is ended."""
         note: dict[str, Any] = {}
         self._send(json.dumps(message))
         doing = f"answering '{message.get('op')}'" if self._answered else "starting"

@@ -92,8 +92,9 @@ def _flat(answer: dict[str, Any]) -> dict[str, Any]:
 
 def _render_list(known: list[dict[str, Any]]) -> RenderableType:
     columns = ("device", "runtime", "threads", "precision", "batch", "reached", "status", "description")
-    keys = ("name", "runtime", "threads", "precision", "batch", "transport", "status", "description")
-    return records(columns, [[str(fields[key]) for key in keys] for fields in known])
+    keys = ("name", "runtime", "threads", "precision", "batch", "reached", "status", "description")
+    rows = [{**fields, "reached": fields["transport"]["kind"]} for fields in known]
+    return records(columns, [[str(row[key]) for key in keys] for row in rows])
 
 
 def _render_fields(fields: dict[str, Any]) -> RenderableType:

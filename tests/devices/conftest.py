@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from devices.device import Ssh
+from devices import Ssh
 
 _SSHD = shutil.which("sshd", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"]))
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from devices import Device, device_names, get_device, load_device
+from devices import Device, Ssh, device_names, get_device, load_device
 from ofa.errors import DeviceError
 
 
@@ -41,6 +41,15 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
+def test_earlier_files_with_a_table_for_ssh_are_read(tmp_path: Path) -> None:
+    head = 'name = "x"\nruntime = "fake"\n'
+    earlier = load_device(write(tmp_path / "earlier.toml", head + 'transport = "ssh"\n[ssh]\nhost = "a"\nport = 22\n'))
+    now = load_device(write(tmp_path / "now.toml", head + '[transport]\nkind = "ssh"\nhost = "a"\nport = 22\n'))
+    assert earlier == now == Device(name="x", runtime="fake", address=Ssh(host="a", port=22))
+    in_tables = {**Device(name="x", runtime="fake").to_json(), "transport": "local", "ssh": None}
+    assert Device.from_json(in_tables) == Device(name="x", runtime="fake")
+
+
 def test_users_folders_come_before_the_catalog(tmp_path: Path) -> None:
     write(tmp_path / "local-cpu.toml", 'name = "local-cpu"\nruntime = "fake"\n')
     write(tmp_path / "mine.toml", 'name = "mine"\nruntime = "fake"\n[options]\nnoise = 0.1\n')
@@ -62,7 +71,7 @@ def test_an_unknown_name_names_the_nearest() -> None:
         ('runtime = "fake"', "has no key 'name'"),
         ('name = "x"', "has no key 'runtime'"),
         ('name = "x"\nruntime = "fake"\nthread = 2', "did you mean 'threads'"),
-        ('name = "x"\nruntime = "tensorflow"', "x.toml' must name a known runtime, but has 'tensorflow'"),
+        ('name = "x"\nruntime = "tensorflow"', "'runtime' of device 'x' must be a known one, but is 'tensorflow'"),
         ('name = "x"\nruntime = "onnxruntime"\n[options]\nspining = true', "did you mean 'spinning'"),
         ('name = "x"\nruntime = "onnxruntime"\n[options]\nspinning = 1', "must be true or false, but is 1"),
         ('name = "x"\nruntime = "onnxruntime"\noptions = 3', "must be a table"),
@@ -71,11 +80,16 @@ def test_an_unknown_name_names_the_nearest() -> None:
         ('name = "x"\nruntime = "fake"\nprecision = "fp23"', "did you mean 'fp32'"),
         ('name = "x"\nruntime = "fake"\ntransport = "locale"', "did you mean 'local'"),
         ('name = "x"\nruntime = "fake"\nstatus = "maybe"', "known: measured, template"),
-        ('name = "x"\nruntime = "fake"\ntransport = "ssh"', "must have a table [ssh] if and only if"),
-        ('name = "x"\nruntime = "fake"\n[ssh]\nhost = "a"', "must have a table [ssh] if and only if"),
-        ('name = "x"\nruntime = "fake"\ntransport = "ssh"\n[ssh]\nuser = "a"', "must name a host"),
+        ('name = "x"\nruntime = "fake"\ntransport = "ssh"', "must name its host, but has no key 'host'; add a line"),
+        ('name = "x"\nruntime = "fake"\n[ssh]\nhost = "a"', 'must be a table beside transport = "ssh", but is'),
+        ('name = "x"\nruntime = "fake"\ntransport = "ssh"\n[ssh]\nuser = "a"', "must name its host"),
+        ('name = "x"\nruntime = "fake"\n[transport]\nhost = "a"', "must name its kind"),
+        ('name = "x"\nruntime = "fake"\n[transport]\nkind = "shh"', "did you mean 'ssh'"),
+        ('name = "x"\nruntime = "fake"\n[transport]\nkind = "ssh"\nhost = 3', "a text, but is 3"),
+        ('name = "x"\nruntime = "fake"\n[transport]\nkind = "local"\nhost = "a"', "has 'host'; it has none"),
+        ('name = "x"\nruntime = "fake"\ntransport = 3', "must be a name or a table, but is 3"),
         ('name = "x"\nruntime = "fake"\ntransport = "ssh"\n[ssh]\nhost = "a"\nprot = 1', "did you mean 'port'"),
-        ('name = "x"\nruntime = "fake"\nssh = "a"', "must be a table, but is 'a'"),
+        ('name = "x"\nruntime = "fake"\nssh = "a"', "must be a table beside transport = \"ssh\", but is 'a'"),
         ('name = "x"\nruntime = "fake"\nclocks = "fast"', "known: fixed, governed, shared, unknown"),
         ('name = "x"\nruntime = "fake"\npin = 1', "true or false, but is 1"),
         ('name = "x"\nruntime = "fake"\npause_ms = -1', "within 0 and 60000, but is -1"),

@@ -14,10 +14,10 @@ import pytest
 from devices import Device, TimingPolicy, describe, groups, time_models
 from devices.measure import measure
 from devices.reasons import plain_words, reason_of
-from devices.runtimes import Timer
+from devices.runtimes import Settings, Timer
 from devices.runtimes.fake import FakeRuntime
 from devices.timing import measure_rounds
-from devices.transports import Connection, get_transport
+from devices.transports import Connection
 from devices.transports.ssh import _BOOTSTRAP
 from ofa.errors import DeviceError
 from tests.devices.conftest import SshServer
@@ -28,7 +28,7 @@ FOR_DEVELOPERS = re.compile(r"\b\w*(Error|Exception)\b|Errno|Traceback|std::|\n"
 
 
 def there(server: SshServer, *, runtime: str = "fake", **changes: object) -> Device:
-    return Device(name="there", runtime=runtime, transport="ssh", ssh=server.address(**changes))
+    return Device(name="there", runtime=runtime, address=server.address(**changes))
 
 
 def interpreter(folder: Path, *, before: str = "", modules: dict[str, str] | None = None) -> str:
@@ -80,11 +80,11 @@ def test_an_agent_that_cannot_start(ssh_server: SshServer, tmp_path: Path, befor
 
 def test_a_folder_that_cannot_be(ssh_server: SshServer) -> None:
     folder = str(ssh_server.config / "folder")
-    assert "but: not a directory; free it, or name another 'folder' under [ssh]" in sentence_of(there(ssh_server, folder=folder))
+    assert "but: not a directory; free it, or name another 'folder' under [transport]" in sentence_of(there(ssh_server, folder=folder))
 
 
 def test_an_interpreter_that_is_not_there(ssh_server: SshServer) -> None:
-    assert "check 'python' under [ssh]" in sentence_of(there(ssh_server, python="/nowhere/python3"))
+    assert "check 'python' under [transport]" in sentence_of(there(ssh_server, python="/nowhere/python3"))
 
 
 def test_a_python_that_is_too_old() -> None:
@@ -123,8 +123,8 @@ def test_inputs_that_no_memory_holds_do_not_keep_the_others(tmp_path: Path) -> N
 
 def test_a_request_that_meets_what_nobody_expected_does_not_end_the_agent() -> None:
     device = Device(name="here", runtime="fake")
-    with get_transport(device).start() as agent:
-        for request in ({"op": "time", "device": device.to_json()}, {"op": "missing"}, {}):
+    with device.address.start() as agent:  # type: ignore[attr-defined]
+        for request in ({"op": "time", "settings": device.settings.to_json()}, {"op": "missing"}, {}):
             with pytest.raises(DeviceError, match=r"must be able to finish .*, but: there is no '\w+'"):
                 agent.request(request, on_note=lambda note: None, silence_limit_s=20)
         assert agent.request({"op": "missing", "files": ["/none"]}, on_note=lambda note: None, silence_limit_s=20) == ["/none"]
@@ -141,8 +141,8 @@ def test_a_network_that_fails_while_it_is_timed_is_named_and_left_out(tmp_path: 
     paths = {f"{layers} layers": str(save_conv(tmp_path / f"{layers}.onnx", layers=layers)) for layers in (1, 2, 3)}
     load = FakeRuntime.load
 
-    def tiring(runtime: FakeRuntime, path: Path, device: Device) -> object:
-        session = load(runtime, path, device)
+    def tiring(runtime: FakeRuntime, path: Path, settings: Settings) -> object:
+        session = load(runtime, path, settings)
         timer = session.timer
 
         def tired_timer(inputs: dict[str, np.ndarray]) -> Timer:

@@ -6,14 +6,12 @@ import dataclasses
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from devices import Device, Timing, TimingPolicy, describe, get_device, groups, time_models
+from devices import Device, Fake, Timing, TimingPolicy, describe, get_device, groups, time_models
 from devices.measure import Failure, measure
 from devices.runtimes import Option
 from devices.transports import Connection, ConnectionLostError
@@ -78,83 +76,45 @@ def test_a_hang_is_ended_after_the_time_limit_and_names_the_network(models: dict
     assert time.monotonic() - start < 10
 
 
-class Bench:
-    """A transport to a machine of known costs, whose speed changes from group to group."""
-
-    def __init__(
-        self, costs: dict[str, float], speeds: list[float], *, drifting: str = "", dying: str = "", in_rounds: bool = False
-    ) -> None:
-        self.costs, self.speeds = costs, iter(speeds)
-        self.drifting, self.dying, self.in_rounds = drifting, dying, in_rounds
-        self.place = "the bench"
-        self.groups: list[list[str]] = []
-
-    def start(self) -> Bench:
-        return self
-
-    def close(self) -> None:
-        pass
-
-    def bring(self, agent: Bench, paths: dict[str, Path]) -> dict[str, str]:
-        return {key: str(path) for key, path in paths.items()}
-
-    def request(self, message: dict[str, Any], *, on_note: Callable[[dict[str, Any]], None], silence_limit_s: float) -> dict[str, Any]:
-        self.groups.append(list(message["networks"]))
-        if self.dying in message["networks"]:
-            note = {"doing": "timing" if self.in_rounds else f"loading {self.dying}", "step": 0, "steps": 1}
-            raise ConnectionLostError("it died", note if self.in_rounds else {**note, "network": self.dying})
-        slow = next(self.speeds, 1.0)
-        drift = {self.drifting: 1.2 if sum(self.drifting in group for group in self.groups) == 1 else 1.0}
-        return {
-            key: {
-                "timing": {"median_ms": slow * self.costs[key], "p90_ms": 1, "min_ms": 1, "std_ms": 0, "repeats": 20},
-                "drift": drift.get(key, 1.0),
-                "error": "",
-            }
-            for key in message["networks"]
-        }
-
-
 COSTS = {f"network {i}": 1.1**i for i in range(30)}
 
 
-def measured(bench: Bench, monkeypatch: pytest.MonkeyPatch, anchors: dict[str, float] | None = None) -> dict[str, float | str]:
-    monkeypatch.setattr("devices.measure.get_transport", lambda device: bench)
-    policy = TimingPolicy(group_size=10)
-    found = measure(fake(), dict.fromkeys(COSTS, "x"), rng=np.random.default_rng(0), policy=policy, anchors=anchors)
+def measured(bench: Fake, anchors: dict[str, float] | None = None) -> dict[str, float | str]:
+    device, policy = Device(name="bench", runtime="fake", address=bench), TimingPolicy(group_size=10)
+    found = measure(device, dict.fromkeys(COSTS, "x"), rng=np.random.default_rng(0), policy=policy, anchors=anchors)
     return {key: outcome.reason if isinstance(outcome, Failure) else outcome.median_ms for key, outcome in found}
 
 
-def test_groups_are_brought_to_one_speed(monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = Bench(COSTS, [1.0, 1.1, 0.9])
-    assert measured(bench, monkeypatch) == pytest.approx(COSTS)
+def test_groups_are_brought_to_one_speed() -> None:
+    bench = Fake(costs_ms=COSTS, slowdowns=(1.0, 1.1, 0.9))
+    assert measured(bench) == pytest.approx(COSTS)
     assert [len(group) for group in bench.groups] == [10, 18, 18], "a group and the anchors"
 
 
-def test_a_measurement_goes_on_from_an_earlier_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_measurement_goes_on_from_an_earlier_one() -> None:
     anchors = {key: COSTS[key] for key in list(COSTS)[:5]}
-    found = measured(Bench(COSTS, [1.1, 1.1, 1.1]), monkeypatch, anchors)
+    found = measured(Fake(costs_ms=COSTS, slowdowns=(1.1, 1.1, 1.1)), anchors)
     assert found == pytest.approx({key: ms for key, ms in COSTS.items() if key not in anchors})
 
 
-def test_what_drifted_is_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = Bench(COSTS, [], drifting="network 7")
-    assert measured(bench, monkeypatch) == pytest.approx(COSTS)
+def test_what_drifted_is_measured_again() -> None:
+    bench = Fake(costs_ms=COSTS, drifting="network 7")
+    assert measured(bench) == pytest.approx(COSTS)
     assert sum("network 7" in group for group in bench.groups) >= 2
     assert len(bench.groups) == 4
 
 
-def test_a_group_at_quite_another_speed_is_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = Bench(COSTS, [1.0, 1.5, 1.0, 1.0])
-    assert measured(bench, monkeypatch) == pytest.approx(COSTS)
+def test_a_group_at_quite_another_speed_is_measured_again() -> None:
+    bench = Fake(costs_ms=COSTS, slowdowns=(1.0, 1.5))
+    assert measured(bench) == pytest.approx(COSTS)
     assert len(bench.groups) == 4
-    steadily = Bench(COSTS, [1.0, 1.5, 1.5, 1.5, 1.5])
-    assert measured(steadily, monkeypatch) == pytest.approx(COSTS), "and then taken as it is"
+    steadily = Fake(costs_ms=COSTS, slowdowns=(1.0, 1.5, 1.5, 1.5, 1.5))
+    assert measured(steadily) == pytest.approx(COSTS), "and then taken as it is"
 
 
 @pytest.mark.parametrize("in_rounds", [False, True])
-def test_a_network_that_kills_the_runtime_is_given_up_and_the_others_kept(monkeypatch: pytest.MonkeyPatch, in_rounds: bool) -> None:
-    found = measured(Bench(COSTS, [], dying="network 3", in_rounds=in_rounds), monkeypatch)
+def test_a_network_that_kills_the_runtime_is_given_up_and_the_others_kept(in_rounds: bool) -> None:
+    found = measured(Fake(costs_ms=COSTS, dying="network 3", in_rounds=in_rounds))
     assert found.pop("network 3") == "it died"
     assert found == pytest.approx({key: ms for key, ms in COSTS.items() if key != "network 3"})
 
@@ -239,8 +199,8 @@ def test_the_memory_of_a_process_is_not_taken_for_that_of_a_card(models: dict[st
         return [outcome.timing.peak_memory_bytes for outcome in outcomes.values() if outcome.timing]
 
     here = memories()
-    monkeypatch.setattr(groups, "gpu_number", lambda runtime, options: 0)
-    monkeypatch.setattr(groups, "find_energy_meter", lambda runtime, options: None)
+    monkeypatch.setattr(groups, "gpu_number", lambda place: 0)
+    monkeypatch.setattr(groups, "find_energy_meter", lambda place: None)
     assert here != [None] or sys.platform != "linux"
     assert memories() == [None]
 
@@ -253,7 +213,7 @@ def test_energy_is_counted_for_as_long_as_the_policy_says(models: dict[str, Path
             self.joules_so_far += 1.0
             return self.joules_so_far
 
-    monkeypatch.setattr(groups, "find_energy_meter", lambda runtime, options: Meter())
+    monkeypatch.setattr(groups, "find_energy_meter", lambda place: Meter())
     paths = {key: str(path) for key, path in list(models.items())[:2]}
 
     def energies(energy_s: float) -> list[float | None]:

@@ -26,38 +26,29 @@ def test_packages_are_added_and_their_parts_are_not(tmp_path: Path) -> None:
     zone(tmp_path, "intel-rapl:1", "package-1", 3_000_000)
     zone(tmp_path, "intel-rapl:0:0", "core", 1_000_000)
     zone(tmp_path, "intel-rapl:2", "psys", 9_000_000)
-    meter = find_energy_meter("onnxruntime", powercap=tmp_path)
+    meter = find_energy_meter("cpu", powercap=tmp_path)
     assert meter is not None
     assert meter.joules() == pytest.approx(5.0)
 
 
-@pytest.mark.parametrize(
-    ("options", "counted"),
-    [
-        ({"provider": "CPUExecutionProvider"}, True),
-        ({"device": "CPU"}, True),
-        ({"device": "cpu", "compiled": False}, True),
-        ({"device": "GPU"}, False),
-        ({"provider": "DmlExecutionProvider"}, False),
-    ],
-)
-def test_the_processor_does_not_count_what_others_use(tmp_path: Path, options: dict[str, object], counted: bool) -> None:
+@pytest.mark.parametrize(("place", "counted"), [("cpu", True), ("GPU", False), ("DmlExecutionProvider", False)])
+def test_the_processor_does_not_count_what_others_use(tmp_path: Path, place: str, counted: bool) -> None:
     zone(tmp_path, "intel-rapl:0", "package-0", 2_000_000)
-    assert (find_energy_meter("onnxruntime", options, powercap=tmp_path) is not None) == counted
+    assert (find_energy_meter(place, powercap=tmp_path) is not None) == counted
 
 
 def test_a_counter_that_starts_again_goes_on(tmp_path: Path) -> None:
     place = zone(tmp_path, "intel-rapl:0", "package-0", 900, most=999)
-    meter = find_energy_meter("onnxruntime", powercap=tmp_path)
+    meter = find_energy_meter("cpu", powercap=tmp_path)
     assert meter is not None
     (place / "energy_uj").write_text("100")
     assert meter.joules() == pytest.approx(1100e-6)
 
 
 def test_a_machine_that_does_not_count_has_no_meter(tmp_path: Path) -> None:
-    assert find_energy_meter("onnxruntime", powercap=tmp_path / "none") is None
+    assert find_energy_meter("cpu", powercap=tmp_path / "none") is None
     (tmp_path / "intel-rapl:0").mkdir()
-    assert find_energy_meter("onnxruntime", powercap=tmp_path) is None
+    assert find_energy_meter("cpu", powercap=tmp_path) is None
 
 
 def test_energy_is_divided_by_the_calls() -> None:
@@ -110,22 +101,16 @@ def test_a_card_counts_in_its_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     library.nvmlDeviceGetTotalEnergyConsumption = {"first": 4500, "second": 7500}.__getitem__  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "pynvml", library)
     monkeypatch.setattr(meters, "gpu_facts", [GpuFacts("A", "first"), GpuFacts("B", "second")].__getitem__)
-    cuda = {"provider": "CUDAExecutionProvider"}
-    for runtime, options, joules in (
-        ("tensorrt", {}, 4.5),
-        ("onnxruntime", cuda, 4.5),
-        ("pytorch", {"device": "cuda"}, 4.5),
-        ("pytorch", {"device": "cuda:1"}, 7.5),
-    ):
-        meter = find_energy_meter(runtime, options)
+    for place, joules in (("cuda", 4.5), ("cuda:0", 4.5), ("cuda:1", 7.5)):
+        meter = find_energy_meter(place)
         assert meter is not None
         assert meter.joules() == pytest.approx(joules)
     monkeypatch.setattr(meters, "gpu_facts", lambda number: None)
-    assert find_energy_meter("tensorrt") is None  # whose card would be counted, nobody can say
+    assert find_energy_meter("cuda") is None  # whose card would be counted, nobody can say
     monkeypatch.undo()
     monkeypatch.setattr(meters, "gpu_facts", lambda number: GpuFacts("A", "first"))
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    assert find_energy_meter("tensorrt") is None
+    assert find_energy_meter("cuda") is None
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells")

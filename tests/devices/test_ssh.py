@@ -20,11 +20,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from devices import Device, TimingPolicy, describe, probe, time_models
-from devices.device import Ssh
+from devices import Device, Ssh, TimingPolicy, describe, probe, time_models
 from devices.measure import measure
-from devices.runtimes import Option
-from devices.transports import Connection, get_transport
+from devices.runtimes import Option, Settings
+from devices.transports import Connection
 from devices.transports.archive import agent_archive
 from ofa.errors import DeviceError
 from tests.devices.conftest import SshServer
@@ -34,7 +33,7 @@ QUICK = TimingPolicy(min_rounds=5, max_rounds=5, sample_ms=0.2)
 
 
 def there(address: Ssh, runtime: str = "fake", **options: Option) -> Device:
-    return Device(name="there", runtime=runtime, transport="ssh", ssh=address, options=tuple(options.items()))
+    return Device(name="there", runtime=runtime, address=address, options=tuple(options.items()))
 
 
 @pytest.fixture
@@ -54,7 +53,7 @@ def test_it_measures_what_a_local_one_does(ssh_server: SshServer, models: dict[s
 
 def test_it_describes_itself_and_answers_a_probe(ssh_server: SshServer) -> None:
     device = there(ssh_server.address(), "onnxruntime")
-    assert describe(device)["device"]["ssh"]["host"] == "127.0.0.1"
+    assert describe(device)["device"]["transport"]["host"] == "127.0.0.1"
     assert probe(device)["probe"]["median_ms"] > 0
 
 
@@ -73,9 +72,8 @@ def test_a_large_file_arrives_whole_in_parts(ssh_server: SshServer, tmp_path: Pa
     device = there(ssh_server.address())
     path = tmp_path / "large.onnx"
     path.write_bytes(np.random.default_rng(0).bytes(3_500_000))
-    transport = get_transport(device)
-    with transport.start() as agent:
-        name = transport.bring(agent, {"large": path})["large"]
+    with device.address.start() as agent:  # type: ignore[attr-defined]
+        name = device.address.bring(agent, {"large": path})["large"]
     assert (ssh_server.folder / "remote" / name).read_bytes() == path.read_bytes()
 
 
@@ -92,9 +90,9 @@ def test_an_agent_ends_when_the_connection_is_cut(
     ssh_server: SshServer, models: dict[str, Path], eventually: Callable[[Callable[[], bool]], bool]
 ) -> None:
     device = there(ssh_server.address(), failure="hang")
-    transport = get_transport(device)
-    agent = transport.start()
-    request = {"op": "time", "device": device.to_json(), "networks": transport.bring(agent, models), "policy": {}, "seed": 0}
+    agent = device.address.start()
+    networks = device.address.bring(agent, models)
+    request = {"op": "time", "settings": device.settings.to_json(), "networks": networks, "policy": {}, "seed": 0}
 
     def ask() -> None:
         with contextlib.suppress(DeviceError):
@@ -175,12 +173,12 @@ def test_the_agent_is_one_file_that_needs_python_and_numpy_only(tmp_path: Path) 
     path.write_bytes(agent_archive())
     assert agent_archive() == path.read_bytes()
     # Isolated from this project: only the file itself can give `devices` and `ofa`.
-    request = {"op": "describe", "device": Device(name="x", runtime="fake").to_json()}
+    request = {"op": "describe", "settings": Settings(runtime="fake").to_json()}
     with Connection([sys.executable, "-P", str(path)], environment={"PATH": os.environ["PATH"]}, place="the test") as agent:
         assert agent.request(request, on_note=lambda note: None, silence_limit_s=20)["runtime_version"] == "1"
     names = zipfile.ZipFile(path).namelist()
     assert "devices/agent.py" in names
-    assert not any("catalog" in name or name.startswith("latency_tables") for name in names)
+    assert not any(name.endswith(".toml") or name.startswith("latency_tables") for name in names)
 
 
 def test_the_agent_runs_on_python_3_10() -> None:

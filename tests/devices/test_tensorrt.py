@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from devices import Device
+from devices import Device, Settings
 from devices.provenance import provenance
 from devices.runtimes import cuda, get_runtime, tensorrt
 from devices.runtimes.cuda import Gpu, GpuFacts, gpu_facts
@@ -215,7 +215,7 @@ def test_a_session_gives_inputs_takes_outputs_and_times(session: Any, engine: En
 def test_a_measurement_names_the_card_and_finds_it_on_the_bus(gpu_at_hand: ctypes.CDLL) -> None:
     assert gpu_facts(0) == GpuFacts("Stand-in", "0000:65:00.0")
     assert gpu_facts(1) is None, "the driver has one"
-    on_card = Device(name="here", runtime="pytorch", options=(("device", "cuda"),))
+    on_card = Settings(runtime="pytorch", options=(("device", "cuda"),))
     assert provenance(on_card)["gpu"] == "Stand-in"
     assert provenance(replace(on_card, options=()))["gpu"] is None
 

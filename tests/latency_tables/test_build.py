@@ -143,18 +143,18 @@ def test_blocks_that_fail_are_reported_and_the_others_kept(space: Space, failure
 def test_a_device_that_cannot_be_reached_keeps_what_there_is(
     space: Space, device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from devices.transports.local import LocalTransport
+    from devices import Local
 
-    plain, starts = LocalTransport.start, 0
+    plain, starts = Local.start, 0
 
-    def start(self: LocalTransport) -> object:
+    def start(self: Local) -> object:
         nonlocal starts
         starts += 1
         if starts > 2:  # one for the description, one for the first groups
             raise DeviceError("gone")
         return plain(self)
 
-    monkeypatch.setattr(LocalTransport, "start", start)
+    monkeypatch.setattr(Local, "start", start)
     crashing = Device(name="fake", runtime="fake", options=(("failure", "crash"), ("failing", file_of_a_block(space, device))))
     with pytest.raises(DeviceError, match="gone"), Journal(tmp_path / "t.parquet") as journal:
         build(space, crashing, journal)

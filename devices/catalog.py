@@ -1,0 +1,70 @@
+"""Devices by name: those that come with the project, and TOML files of one's own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from devices.device import Device
+from ofa.errors import DeviceError, nearest
+
+__all__ = ["CATALOG", "device_names", "get_device", "load_device"]
+
+CATALOG = Path(__file__).parent / "catalog"
+"""The folder of the devices that come with the project, one TOML file each."""
+
+
+def load_device(path: str | os.PathLike[str]) -> Device:
+    """Read a device's TOML file.
+
+    Raises:
+        DeviceError: the file is absent, is not TOML, or does not describe a device.
+    """
+    import tomllib  # on the device, where Python may be older, no file is read
+
+    try:
+        with Path(path).open("rb") as file:
+            fields = tomllib.load(file)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise DeviceError(f"a device file must be readable, but '{path}' is not: {reason}; check the path") from error
+    except ValueError as error:  # not TOML, or not UTF-8
+        raise DeviceError(f"a device file must be TOML, but '{path}' is not: {error}; correct that line") from error
+    return Device.from_json(fields, source=f"'{path}'")
+
+
+def device_names(folders: Iterable[str | os.PathLike[str]] = ()) -> tuple[str, ...]:
+    """Names of all devices in the users' ``folders`` and in the catalog, sorted."""
+    return tuple(sorted(_device_files(folders)))
+
+
+def get_device(name_or_path: str | os.PathLike[str], folders: Iterable[str | os.PathLike[str]] = ()) -> Device:
+    """A device by name or by the path of its TOML file.
+
+    Args:
+        name_or_path: a name from ``device_names(folders)``, or a path that ends in ``.toml``.
+        folders: users' own folders of TOML files; they come before the catalog.
+
+    Raises:
+        DeviceError: no such device (the message names the nearest), or its file is wrong.
+    """
+    wanted = os.fspath(name_or_path)
+    if wanted.endswith(".toml"):
+        return load_device(wanted)
+    files = _device_files(folders)
+    if wanted not in files:
+        raise DeviceError(f"there is no device '{wanted}'; {nearest(wanted, files)}; or give the path of a .toml file")
+    device = load_device(files[wanted])
+    if device.name != wanted:
+        raise DeviceError(f"a device's name must be that of its file, but '{files[wanted]}' holds '{device.name}'; rename one of them")
+    return device
+
+
+def _device_files(folders: Iterable[str | os.PathLike[str]]) -> dict[str, Path]:
+    files: dict[str, Path] = {path.stem: path for path in CATALOG.glob("*.toml")}
+    for folder in reversed([Path(folder) for folder in folders]):  # the first folder wins
+        if not folder.is_dir():
+            raise DeviceError(f"a folder of devices must exist, but '{folder}' is none; create it or correct the path")
+        files.update({path.stem: path for path in folder.glob("*.toml")})
+    return files

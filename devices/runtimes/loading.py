@@ -1,0 +1,108 @@
+"""What runtimes have in common: importing a library, one sentence for its errors, and the inputs of a file."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from devices.reasons import reason_of
+from devices.runtimes import Array
+from ofa.errors import DeviceError
+
+__all__ = ["as_device_error", "bound_shape", "check_inputs", "load_library"]
+
+_FLOAT32 = ("float", "float32", "tensor(float)")
+
+
+def load_library(runtime: str, modules: Sequence[str], package: str, extra: str = "") -> Any:
+    """Import what a runtime needs.
+
+    Args:
+        runtime: its name.
+        modules: the names that the library is imported by; the first that is installed is taken.
+        package: what pip calls it.
+        extra: the extra of this project that brings it, if there is one.
+
+    Raises:
+        DeviceError: it is not installed, or does not load on this machine.
+    """
+    for module in modules:
+        try:
+            return importlib.import_module(module)
+        except ModuleNotFoundError:
+            continue
+        except (ImportError, OSError) as error:
+            raise DeviceError(
+                f"runtime '{runtime}' must be able to load {module} on the device, but: {reason_of(error)}; "
+                "install it again for that system"
+            ) from error
+    remedy = f"pip install 'ofa-nas[{extra}]' (or there, without ofa: pip install {package})" if extra else f"pip install {package}"
+    raise DeviceError(f"runtime '{runtime}' needs {modules[0]} on the device, which is not installed; install it with: {remedy}")
+
+
+@contextmanager
+def as_device_error(rule: str, remedy: str) -> Iterator[None]:
+    """Make one sentence of whatever a runtime's library raises: such exceptions have no common base.
+
+    Args:
+        rule: what must hold, without its end.
+        remedy: the next step.
+
+    Raises:
+        DeviceError: anything was raised.
+    """
+    try:
+        yield
+    except DeviceError:
+        raise
+    except Exception as error:
+        raise DeviceError(f"{rule}, but: {reason_of(error)}; {remedy}") from error
+
+
+def bound_shape(name: str, shape: Sequence[object], number_format: str, path: Path, *, batch: int) -> tuple[int, ...]:
+    """The shape that an input is timed with, in whole numbers.
+
+    Args:
+        name: of the input.
+        shape: as the runtime gives it; open sizes are no whole numbers above 0.
+        number_format: as the runtime calls it.
+        path: of the file.
+        batch: what an open first size becomes.
+
+    Raises:
+        DeviceError: it is open somewhere else, or not of float32.
+    """
+    bound = tuple(batch if not place and not _is_size(size) else size for place, size in enumerate(shape))
+    sizes = tuple(size for size in bound if isinstance(size, int) and _is_size(size))
+    if len(sizes) < len(shape) or number_format not in _FLOAT32:
+        raise DeviceError(
+            f"inputs must be float32 of a shape that is fixed but for the batch to be timed, but '{name}' of '{path.name}' is "
+            f"{number_format} {list(shape)}; export it with the device's resolution"
+        )
+    return sizes
+
+
+def _is_size(size: object) -> bool:
+    return isinstance(size, int) and size > 0
+
+
+def check_inputs(inputs: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Hold ``inputs`` against the shapes that a file declares.
+
+    Raises:
+        DeviceError: names, shapes or number formats differ.
+    """
+    if set(inputs) != set(shapes):
+        raise DeviceError(f"a network must be given the inputs {sorted(shapes)}, but got {sorted(inputs)}; name them as the file does")
+    for name, shape in shapes.items():
+        given = inputs[name]
+        if given.shape != shape or given.dtype != np.float32:
+            raise DeviceError(
+                f"input '{name}' must be float32 {list(shape)}, but is {given.dtype} {list(given.shape)}; "
+                f"convert it or export the network anew"
+            )
