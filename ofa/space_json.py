@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from ofa.choices import Gene, Stage
 from ofa.errors import SpaceError
 
-if TYPE_CHECKING:
-    from ofa.space import Space
-
 __all__ = ["SCHEMA", "family_of", "space_from_json", "space_to_json"]
+
+S = TypeVar("S")
 
 SCHEMA = 1
 _KIND = "space"
@@ -27,14 +26,14 @@ _COMMON = ("name", "num_classes", "in_channels", "resolutions", "stages", "netwo
 _HEAD = ("kind", "schema", "family", *_COMMON, "fields")
 
 
-def family_of(space: type[Space]) -> str:
+def family_of(space: type) -> str:
     """What files call a class: its own name for the families of ofa, ``module:class`` for all others."""
     own = space.__module__.startswith(f"{_FAMILIES}.")
     return space.__qualname__ if own else f"{space.__module__}:{space.__qualname__}"
 
 
-def space_to_json(space: Space) -> dict[str, Any]:
-    """A space as JSON values; errors as ``Space.to_json``."""
+def space_to_json(space: Any) -> dict[str, Any]:
+    """A ``Space`` as JSON values; errors as its own ``to_json``."""
     own = {field.name: getattr(space, field.name) for field in fields(space) if field.name not in _COMMON}
     return {
         "kind": _KIND,
@@ -50,7 +49,7 @@ def space_to_json(space: Space) -> dict[str, Any]:
     }
 
 
-def space_from_json(value: Any, base: type[Space], source: str) -> Space:
+def space_from_json(value: Any, base: type[S], source: str) -> S:
     """Read what ``space_to_json`` wrote.
 
     Args:
@@ -73,7 +72,7 @@ def space_from_json(value: Any, base: type[Space], source: str) -> Space:
     if missing or unknown:
         found = f"lacks {', '.join(missing)}" if missing else f"has {', '.join(unknown)}"
         raise SpaceError(f"{source} must have the keys {', '.join(_HEAD)}, but {found}; write it anew with: ofa space")
-    family = _family(value, base, source)
+    family: Callable[..., S] = _family(value, base, source)
     try:
         hints = get_type_hints(family)
         own = {name: _from_json(field, hints[name], name) for name, field in value["fields"].items()}
@@ -95,7 +94,7 @@ def space_from_json(value: Any, base: type[Space], source: str) -> Space:
         ) from error
 
 
-def _family(value: Mapping[str, Any], base: type[Space], source: str) -> type[Space]:
+def _family(value: Mapping[str, Any], base: type[S], source: str) -> type[S]:
     """The class of a space: a family of ofa, or another class that is imported already."""
     importlib.import_module(_FAMILIES)  # by its name, because families derive from spaces and only reading a file needs them here
     known = {family_of(found): found for found in _derived(base)}
@@ -107,7 +106,7 @@ def _family(value: Mapping[str, Any], base: type[Space], source: str) -> type[Sp
     return known[value["family"]]
 
 
-def _derived(base: type[Space]) -> Iterator[type[Space]]:
+def _derived(base: type[S]) -> Iterator[type[S]]:
     for found in base.__subclasses__():
         yield found
         yield from _derived(found)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ LAYERS = (
     ("ofa.registry", "ofa.resolution"),
     ("ofa.arch", "ofa.choices"),
     ("ofa.encoding",),
-    ("ofa.space", "ofa.space_json"),
+    ("ofa.space_json",),
+    ("ofa.space",),
     ("ofa.kernels",),
     ("ofa.depthwise", "ofa.leaves", "ofa.folded", "ofa.modes", "ofa.randomness", "ofa.synchronized"),
     ("ofa.conv_norm_act",),
@@ -106,6 +108,24 @@ def wrong_imports(source: Source) -> list[str]:
     return wrong
 
 
+def circle_in(modules: Iterable[Source], *, rooms: bool = False) -> list[str]:
+    """Modules, or rooms of a package such as ``search.front``, that import one another in a circle; [] if none do."""
+    imports: dict[str, set[str]] = {}
+    for source in modules:
+        importer = room(source.module) if rooms else source.module
+        names = {room(name) if rooms else name for _, name in imported_modules(source)}
+        imports.setdefault(importer, set()).update(names - {importer})
+    try:
+        TopologicalSorter(imports).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def room(module: str) -> str:
+    return ".".join(module.split(".")[:2])
+
+
 def forbidden_names(source: Source) -> list[str]:
     used = [*source.imports(), *source.dotted_names()]
     return sorted({f"{source.path}:{line} {rule} ({why})" for line, name in used for rule, why in FORBIDDEN.items() if inside(name, rule)})
@@ -122,6 +142,12 @@ def test_every_module_has_a_layer_of_its_own() -> None:
 
 def test_imports_point_only_up_the_list() -> None:
     assert [wrong for source in sources() for wrong in wrong_imports(source)] == []
+
+
+@pytest.mark.parametrize("rooms", [False, True])
+def test_no_modules_and_no_rooms_import_one_another(rooms: bool) -> None:
+    """So there is an order within each package as well, in which imports point only up."""
+    assert circle_in(sources(), rooms=rooms) == []
 
 
 def test_only_one_package_knows_optuna() -> None:
@@ -157,6 +183,28 @@ def test_the_library_leaves_the_process_to_its_user() -> None:
 )
 def test_a_wrong_import_is_seen(module: str, code: str, tmp_path: Path) -> None:
     assert wrong_imports(source_of(code, module, tmp_path)) != []
+
+
+@pytest.mark.parametrize(
+    ("code", "rooms", "circle"),
+    [
+        ({"search.a": "import search.b", "search.b": "import search.c", "search.c": "import search.a"}, False, True),
+        (
+            {"search.a": "if TYPE_CHECKING:\n    import search.b", "search.b": "import search.a"},
+            False,
+            True,
+        ),
+        ({"search.a.one": "import search.b.one", "search.b.one": "", "search.b.two": "import search.a.one"}, False, False),
+        ({"search.a.one": "import search.b.one", "search.b.one": "", "search.b.two": "import search.a.one"}, True, True),
+    ],
+)
+def test_a_circle_is_seen(code: dict[str, str], rooms: bool, circle: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    for module, text in code.items():
+        (tmp_path / module).mkdir()
+        made.append(source_of(text, module, tmp_path / module))
+    monkeypatch.setattr("tests.test_imports.sources", lambda: tuple(made))
+    assert bool(circle_in(made, rooms=rooms)) == circle
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from ofa.kernels.layout import GROUP
+
 __all__ = ["GROUP", "available", "depthwise_conv", "norm_activation", "takes", "takes_depthwise"]
 
-GROUP = 8
-"""Channels that one thread reads at once, so their number must be a multiple."""
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 

@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch.autograd.function import once_differentiable
 
-from ofa.kernels import GROUP
+from ofa.kernels.layout import GROUP
 
 __all__ = ["depthwise"]
 

@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from ofa.kernels import GROUP
+from ofa.kernels.layout import GROUP
 
 __all__ = ["Activation", "norm_activation"]
 
