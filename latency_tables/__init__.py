@@ -5,7 +5,7 @@ from __future__ import annotations
 from latency_tables.build import build_table
 from latency_tables.calibrate import calibrate_table
 from latency_tables.check import TableCheck, check_table
-from latency_tables.correction import Correction, Estimate
+from latency_tables.correction import Correction
 from latency_tables.estimate import Estimator
 from latency_tables.from_networks import table_from_networks
 from latency_tables.journal import Journal
@@ -15,7 +15,6 @@ from ofa.inventory import blocks_of_space
 
 __all__ = [
     "Correction",
-    "Estimate",
     "Estimator",
     "Journal",
     "LatencyTable",

@@ -88,8 +88,8 @@ def check_table(
             {
                 "arch": [json.dumps(arch.to_json()) for arch in archs],
                 "latency_ms": [estimate.latency_ms for estimate in estimates],
-                "latency_low_ms": [estimate.low_ms for estimate in estimates],
-                "latency_high_ms": [estimate.high_ms for estimate in estimates],
+                "latency_low_ms": [each.latency_low_ms if each.has_interval else np.nan for each in estimates],
+                "latency_high_ms": [each.latency_high_ms if each.has_interval else np.nan for each in estimates],
                 "measured_ms": times.at_first_speed_ms,
                 "first_ms": first_ms,
                 "second_ms": second_ms,

@@ -16,8 +16,9 @@ import numpy as np
 from latency_tables.robust import fit_relative, jackknife_width
 from ofa.arrays import Floats
 from ofa.errors import TableError
+from ofa.latency import Latency
 
-__all__ = ["COVERAGE", "Correction", "Estimate", "check_enough", "fit_correction"]
+__all__ = ["COVERAGE", "Correction", "check_enough", "fit_correction"]
 
 Amount = TypeVar("Amount", float, Floats)
 
@@ -29,15 +30,6 @@ _AFFINE = 2
 _NETWORKS_PER_TERM = 4
 _BETTER = 0.9  # a further term must leave at most this share of the error without it
 _ITERATIONS = 50
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """What a network should take, in milliseconds. ``low_ms`` and ``high_ms`` are NaN where a table is not calibrated."""
-
-    latency_ms: float
-    low_ms: float = math.nan
-    high_ms: float = math.nan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,10 +63,11 @@ class Correction:
     speed: float = 1.0
     speed_spread: float = 0.0
 
-    def apply(self, sum_ms: float, weight_bytes: float) -> Estimate:
+    def apply(self, sum_ms: float, weight_bytes: float) -> Latency:
         """The estimate for a network whose blocks sum to ``sum_ms`` and to ``weight_bytes``."""
         latency_ms = float(self.intercept_ms + self.of_block(sum_ms, weight_bytes) + self.beyond_blocks(weight_bytes))
-        return Estimate(latency_ms=latency_ms, low_ms=latency_ms * (1 - self.half_width), high_ms=latency_ms * (1 + self.half_width))
+        low_ms, high_ms = latency_ms * (1 - self.half_width), latency_ms * (1 + self.half_width)
+        return Latency(latency_ms=latency_ms, latency_low_ms=low_ms, latency_high_ms=high_ms)
 
     def of_block(self, ms: Amount, weight_bytes: Amount) -> Amount:
         """What blocks of so many ms and bytes add to the latency of a network; this part is a sum over blocks."""

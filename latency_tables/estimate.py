@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from latency_tables.correction import Estimate
 from latency_tables.spaces import check_same
 from latency_tables.table import LatencyTable
 from ofa.arch import Arch
@@ -21,6 +20,7 @@ from ofa.cost import weight_bytes
 from ofa.errors import ArchError, TableError
 from ofa.families import lower
 from ofa.inventory import inventory_of
+from ofa.latency import Latency
 from ofa.lookup import AdditiveTable
 from ofa.space import Space
 
@@ -47,7 +47,7 @@ class Estimator:
         self.table = table
         self._known: dict[tuple[Block, int], tuple[float, int]] = {}
 
-    def __call__(self, arch: Arch) -> Estimate:
+    def __call__(self, arch: Arch) -> Latency:
         """The estimate of one network.
 
         Raises:
@@ -107,13 +107,13 @@ class Estimator:
         return latencies_N + correction.intercept_ms + beyond
 
     def estimates_of_rows(self, rows_NC: Rows) -> tuple[Floats, Floats, Floats]:
-        """Latencies, and the low and high ends of their intervals, in ms, each [N]; NaN ends where the table is not calibrated.
+        """Latencies, and the low and high ends of their intervals, in ms, each [N]; all the same where the table is not calibrated.
 
         Errors as of ``latencies_of_rows``.
         """
         latencies_N = self.latencies_of_rows(rows_NC)
         correction = self.table.correction
-        width = np.nan if correction is None else correction.half_width
+        width = 0.0 if correction is None else correction.half_width
         return latencies_N, latencies_N * (1 - width), latencies_N * (1 + width)
 
     def energies_of_rows(self, rows_NC: Rows) -> Floats:

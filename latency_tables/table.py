@@ -18,13 +18,14 @@ import pyarrow as pa
 from devices.conditions import Conditions
 from devices.device import Device
 from devices.timing import Timing
-from latency_tables.correction import Correction, Estimate
+from latency_tables.correction import Correction
 from latency_tables.parquet import NotParquetError, json_of, read_parquet, write_parquet
 from ofa.blocks import Block, PlacedBlock
 from ofa.cost import weight_bytes
 from ofa.errors import FileError, TableError
 from ofa.families import space_argument
 from ofa.files import reason_of, replacing
+from ofa.latency import Latency
 from ofa.space import Space
 
 __all__ = [
@@ -193,7 +194,7 @@ class LatencyTable:
                 f"{self.metadata['estimated']['nets']} networks; build one with: ofa table build --device {self.device_name}"
             )
 
-    def estimate(self, space: Space, lowered: Sequence[PlacedBlock]) -> Estimate:
+    def estimate(self, space: Space, lowered: Sequence[PlacedBlock]) -> Latency:
         """The latency of a network from its blocks, corrected if the table is calibrated.
 
         Raises:
@@ -207,9 +208,9 @@ class LatencyTable:
             raise
         return self.corrected(sum_ms, weight_bytes(lowered))
 
-    def corrected(self, sum_ms: float, weight_bytes: int) -> Estimate:
+    def corrected(self, sum_ms: float, weight_bytes: int) -> Latency:
         """The estimate for a network whose blocks sum to ``sum_ms``, and whose weights to ``weight_bytes``."""
-        return Estimate(latency_ms=sum_ms) if self.correction is None else self.correction.apply(sum_ms, weight_bytes)
+        return Latency(latency_ms=sum_ms) if self.correction is None else self.correction.apply(sum_ms, weight_bytes)
 
     def with_metadata(self, **changes: Any) -> LatencyTable:
         """The same rows with some metadata replaced."""

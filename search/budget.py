@@ -14,12 +14,10 @@ import numpy as np
 
 from ofa.arrays import Floats
 from ofa.errors import SearchError, nearest
+from ofa.latency import LATENCIES
 from search.units import called
 
-__all__ = ["COUNTS", "LATENCIES", "Bound", "Budget", "Columns", "at_device", "known_columns"]
-
-LATENCIES = ("latency_ms", "latency_low_ms", "latency_high_ms")
-"""Of a network on a device: the expected latency and the interval that holds it."""
+__all__ = ["COUNTS", "Bound", "Budget", "Columns", "at_device", "known_columns"]
 
 ENERGY = "energy_mj"
 """Of one call on a device, where its table has it."""

@@ -80,7 +80,7 @@ class MeasuredLatency:
         return False
 
     def estimates_of_rows(self, rows_NC: Rows, /) -> tuple[Floats, Floats, Floats]:
-        """The measured latencies in ms [N], and NaN for the ends of an interval; each network is measured once.
+        """The measured latencies in ms [N], three times, as no interval is known; each network is measured once.
 
         Raises:
             DeviceError: the device cannot measure.
@@ -89,8 +89,8 @@ class MeasuredLatency:
         new = [arch for arch in dict.fromkeys(archs) if arch not in self._known]
         if new:
             self._known.update(zip(new, self._times(new).tolist(), strict=True))
-        unknown_N = np.full(len(archs), np.nan)
-        return np.array([self._known[arch] for arch in archs]), unknown_N, unknown_N
+        measured_N = np.array([self._known[arch] for arch in archs])
+        return measured_N, measured_N, measured_N
 
     def recall(self, rows_NC: Rows, values_N: Floats, /) -> None:
         """Take latencies in ms [N] that were measured before; those networks are not measured again."""

@@ -15,9 +15,10 @@ import numpy as np
 from ofa.arrays import Floats, Rows
 from ofa.errors import SearchError, nearest
 from ofa.families import whole_of
+from ofa.latency import LATENCIES
 from ofa.space import Space
 from search.accuracy import AccuracySource
-from search.budget import COUNTS, ENERGY, LATENCIES, Budget, Columns, Limit, at_device, known_columns
+from search.budget import COUNTS, ENERGY, Budget, Columns, Limit, at_device, known_columns
 from search.costs import costs_of
 from search.units import called, is_known
 
@@ -48,7 +49,7 @@ class LatencySource(Protocol):
         """Whether it measures each network, which takes seconds, instead of computing from a table."""
 
     def estimates_of_rows(self, rows_NC: Rows, /) -> tuple[Floats, Floats, Floats]:
-        """Latencies and the ends of their intervals in ms, [N] each; NaN for the ends where no interval is known."""
+        """Latencies and the ends of their intervals in ms, [N] each; all the same where no interval is known."""
 
     def energies_of_rows(self, rows_NC: Rows, /) -> Floats:
         """Millijoules of one call [N], if ``has_energy``."""
@@ -206,10 +207,8 @@ class Problem:
         if energy in names:
             found[energy] = source.energies_of_rows(rows_NC)
         if set(names) - {energy}:
-            expected_N, low_N, high_N = source.estimates_of_rows(rows_NC)
-            # A table that was not calibrated knows no interval; then the expected latency is all there is to compare.
-            ends = [np.where(np.isnan(end_N), expected_N, end_N) for end_N in (low_N, high_N)]
-            found.update(zip([at_device(name, source.device_name) for name in LATENCIES], [expected_N, *ends], strict=True))
+            columns = [at_device(name, source.device_name) for name in LATENCIES]
+            found.update(zip(columns, source.estimates_of_rows(rows_NC), strict=True))
         for name, values_N in found.items():
             wrong = np.flatnonzero(~(np.isfinite(values_N) & (values_N > 0)))
             if len(wrong):

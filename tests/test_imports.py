@@ -11,7 +11,7 @@ import pytest
 from tests.sources import PACKAGES, Source, source_of, sources
 
 LAYERS = (
-    ("ofa.errors", "ofa.progress", "ofa.files", "ofa.opsets", "ofa.arrays"),
+    ("ofa.errors", "ofa.progress", "ofa.files", "ofa.opsets", "ofa.arrays", "ofa.latency"),
     ("ofa.registry", "ofa.resolution"),
     ("ofa.arch", "ofa.choices"),
     ("ofa.encoding",),

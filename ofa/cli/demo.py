@@ -230,7 +230,7 @@ class _Road:
         (device,) = front.device_names
         measured = {answer["budget"]: answer["measured_ms"] for answer in answers}
         front.metadata["verified"] = [
-            {"arch": candidate.arch.to_json(), "device": device, **vars(candidate.latencies[device]), "measured_ms": measured[name]}
+            {"arch": candidate.arch.to_json(), "device": device, **candidate.latencies[device].to_json(), "measured_ms": measured[name]}
             for name, candidate in chosen.items()
         ]
         front.save(self.front)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -220,7 +219,7 @@ def _costs(examined: Space, latencies: LatencyTable | None) -> Callable[[tuple[P
     def with_latency(lowered: tuple[PlacedBlock, ...]) -> dict[str, float]:
         estimate = latencies.estimate(examined, lowered)
         # Only a calibrated table knows an interval; where it does, budgets are held against its upper end, as in a search.
-        interval = {} if math.isnan(estimate.high_ms) else {"latency_high_ms": estimate.high_ms}
+        interval = {"latency_high_ms": estimate.latency_high_ms} if estimate.has_interval else {}
         return {"latency_ms": estimate.latency_ms, **interval, **costs(lowered)}
 
     return with_latency

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -9,6 +10,7 @@ from typing import Any
 
 from ofa.errors import ExportError
 from ofa.files import read_json
+from ofa.latency import Latency
 
 __all__ = ["SCHEMA", "Card"]
 
@@ -63,6 +65,14 @@ class Card:
             ):
                 span = "a share in 0..1" if name == "accuracy" else "a number that is not negative"
                 raise ExportError(f"'{name}' of a card must be {span}, but is {value!r}; leave it out if it is not known")
+
+    @property
+    def latency(self) -> Latency | None:
+        """The promised latency with its interval; None if there is none."""
+        if self.latency_ms is None:
+            return None
+        low, high = (math.nan if end is None else end for end in (self.latency_low_ms, self.latency_high_ms))
+        return Latency(latency_ms=self.latency_ms, latency_low_ms=low, latency_high_ms=high)
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values."""

@@ -7,18 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ofa.arch import Arch
+from ofa.latency import Latency
 from search.budget import COUNTS, ENERGY
 
-__all__ = ["Candidate", "Latency"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Latency:
-    """The expected latency of a network on a device and the interval that holds it, in milliseconds; equal if none is known."""
-
-    latency_ms: float
-    latency_low_ms: float
-    latency_high_ms: float
+__all__ = ["Candidate"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +39,7 @@ class Candidate:
 
     def to_json(self) -> dict[str, Any]:
         """All of it, as JSON values; what is promised on the first device stands beside the other costs too."""
-        devices = {name: dict(vars(latency)) for name, latency in self.latencies.items()}
+        devices = {name: latency.to_json() for name, latency in self.latencies.items()}
         for name, energy_mj in self.energies_mj.items():
             devices[name][ENERGY] = energy_mj
         accuracy = {"accuracy": self.accuracy, "accuracy_low": self.accuracy_low, "accuracy_high": self.accuracy_high}

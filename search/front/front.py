@@ -16,9 +16,10 @@ from ofa.arch import Arch
 from ofa.arrays import Floats
 from ofa.errors import FileError, SearchError
 from ofa.families import stored_space, whole_of
+from ofa.latency import LATENCIES, Latency
 from ofa.space import Space
 from search.budget import COUNTS, ENERGY, Budget, at_device, excess_of, known_columns
-from search.front.candidate import Candidate, Latency
+from search.front.candidate import Candidate
 from search.front.infeasible import impossible
 from search.store import read_table, write_table
 from search.units import called
@@ -130,14 +131,13 @@ class Front:
     def candidate(self, row: int) -> Candidate:
         """The network of a row of ``networks``."""
         values = {name: float(column[row]) for name, column in self.columns.items()}
-        names = ("latency_ms", "latency_low_ms", "latency_high_ms")
         ends = {name: None if np.isnan(values[name]) else values[name] for name in _ACCURACIES[1:]}
         return Candidate(
             arch=Arch.from_json(json.loads(self.networks["arch"].iloc[row])),
             accuracy=values["accuracy"],
             accuracy_low=ends["accuracy_low"],
             accuracy_high=ends["accuracy_high"],
-            latencies={device: Latency(**{name: values[at_device(name, device)] for name in names}) for device in self.device_names},
+            latencies={device: Latency(**{name: values[at_device(name, device)] for name in LATENCIES}) for device in self.device_names},
             energies_mj={device: values[key] for device in self.device_names if (key := at_device(ENERGY, device)) in values},
             macs=int(values["macs"]),
             params=int(values["params"]),

@@ -111,8 +111,8 @@ def calibration_of(table: LatencyTable) -> Comparison | None:
     return Comparison(
         device=table.device_name,
         predicted_ms=np.array([estimate.latency_ms for estimate in estimates]),
-        low_ms=np.array([estimate.low_ms for estimate in estimates]),
-        high_ms=np.array([estimate.high_ms for estimate in estimates]),
+        low_ms=np.array([estimate.latency_low_ms for estimate in estimates]),
+        high_ms=np.array([estimate.latency_high_ms for estimate in estimates]),
         measured_ms=np.array([entry["measured_ms"] for entry in entries], dtype=np.float64),
         names=tuple(arch.in_words for arch in archs),
     )

@@ -51,10 +51,7 @@ class TimedCandidate:
     @property
     def within_interval(self) -> bool | None:
         """Whether the measured median is in the interval that was promised; None if there was none."""
-        promised = self.candidate.latencies[self.device]
-        if not promised.latency_low_ms < promised.latency_high_ms:
-            return None
-        return promised.latency_low_ms <= self.measured_ms <= promised.latency_high_ms
+        return self.candidate.latencies[self.device].holds(self.measured_ms)
 
     def to_json(self) -> dict[str, Any]:
         """All of it, as JSON values: the candidate's with what was measured."""
@@ -73,7 +70,7 @@ class TimedCandidate:
 
     def noted(self, conditions: Conditions) -> dict[str, Any]:
         """What a front keeps of it in its metadata, as JSON values: the promise, the measurement, and what that was made under."""
-        promised = {"arch": self.candidate.arch.to_json(), "device": self.device, **vars(self.candidate.latencies[self.device])}
+        promised = {"arch": self.candidate.arch.to_json(), "device": self.device, **self.candidate.latencies[self.device].to_json()}
         return {**promised, "measured_ms": self.measured_ms, "typical_ms": self.typical_ms, "conditions": conditions.to_json()}
 
 

@@ -18,28 +18,10 @@ from ofa.export.bundle import Bundle
 from ofa.export.card import Card
 from ofa.export.onnx import batch_of, read_model, to_model, verify_outputs
 from ofa.export.precision import PRECISIONS
+from ofa.latency import LATENCIES, Latency
 from ofa.progress import Progress, silent
 
-__all__ = ["Promise", "Subject", "Verification", "other_settings", "part_of", "subject_of_bundle", "verify"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Promise:
-    """What was said of a network's latency on one device, in milliseconds.
-
-    Attributes:
-        latency_ms: the expected latency.
-        latency_low_ms, latency_high_ms: the interval that holds it; both equal to ``latency_ms`` if none is known.
-    """
-
-    latency_ms: float
-    latency_low_ms: float
-    latency_high_ms: float
-
-    @property
-    def has_interval(self) -> bool:
-        """Whether an interval is known."""
-        return self.latency_low_ms < self.latency_high_ms
+__all__ = ["Subject", "Verification", "other_settings", "part_of", "subject_of_bundle", "verify"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -59,7 +41,7 @@ class Subject:
     network: nn.Module
     channels: int
     resolution: int
-    promise: Promise | None = None
+    promise: Latency | None = None
     budget_ms: float | None = None
     onnx_path: Path | None = None
 
@@ -80,7 +62,7 @@ class Verification:
 
     name: str
     device: str
-    promise: Promise | None
+    promise: Latency | None
     budget_ms: float | None
     timing: Timing
     difference: float
@@ -89,9 +71,7 @@ class Verification:
     @property
     def within_interval(self) -> bool | None:
         """Whether the measured median is in the promised interval; None if there is none."""
-        if self.promise is None or not self.promise.has_interval:
-            return None
-        return self.promise.latency_low_ms <= self.timing.median_ms <= self.promise.latency_high_ms
+        return None if self.promise is None else self.promise.holds(self.timing.median_ms)
 
     @property
     def within_budget(self) -> bool | None:
@@ -105,7 +85,7 @@ class Verification:
 
     def to_json(self) -> dict[str, Any]:
         """All of it, as JSON values."""
-        promise = dict.fromkeys(Promise.__dataclass_fields__) if self.promise is None else asdict(self.promise)
+        promise = dict.fromkeys(LATENCIES) if self.promise is None else self.promise.to_json()
         return {
             "name": self.name,
             "device": self.device,
@@ -201,11 +181,8 @@ def part_of(progress: Progress, number: int, count: int) -> Progress:
 
 def subject_of_bundle(bundle: Bundle, device: Device, budget_ms: float | None = None) -> Subject:
     """A bundle's network and ONNX file, with what its card promises, if that is of this device and its settings."""
-    card, promise = bundle.card, None
-    if card.device == device.name and card.latency_ms is not None and other_settings(card, device) is None:
-        low, high = card.latency_low_ms, card.latency_high_ms
-        ends = (card.latency_ms, card.latency_ms) if low is None or high is None else (low, high)
-        promise = Promise(latency_ms=card.latency_ms, latency_low_ms=ends[0], latency_high_ms=ends[1])
+    card = bundle.card
+    promise = card.latency if card.device == device.name and other_settings(card, device) is None else None
     return Subject(
         name=str(bundle.folder),
         network=bundle.network(),

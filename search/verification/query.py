@@ -14,9 +14,10 @@ from latency_tables.table import require_same_device
 from latency_tables.timing import PROCESSES, known_networks, time_beside
 from latency_tables.update import learn_from
 from ofa.errors import SearchError
+from ofa.latency import LATENCIES
 from ofa.progress import Progress, silent
 from ofa.space import Space
-from search.budget import LATENCIES, Bound, Budget, at_device
+from search.budget import Bound, Budget, at_device
 from search.front.front import Front
 from search.verification.answer import VerifiedAnswer
 from search.verification.bundle import part_of

@@ -13,8 +13,9 @@ import numpy as np
 
 from ofa.arch import Arch
 from ofa.arrays import Floats
+from ofa.latency import LATENCIES
 from ofa.space import Space
-from search.budget import LATENCIES, at_device
+from search.budget import at_device
 from search.front.front import Front
 from search.problem import LatencySource
 
@@ -36,10 +37,9 @@ def renewed(front: Front, space: Space, source: LatencySource) -> Front:
         TableError: the source's table lacks blocks.
     """
     archs = [Arch.from_json(json.loads(text)) for text in front.networks["arch"]]
-    expected_N, low_N, high_N = source.estimates_of_rows(space.rows_in(source.space, space.encode_all(archs)))
-    ends = [np.where(np.isnan(end_N), expected_N, end_N) for end_N in (low_N, high_N)]
+    estimates = source.estimates_of_rows(space.rows_in(source.space, space.encode_all(archs)))
     networks, dominated, least = front.networks.copy(), front.dominated.copy(), dict(front.metadata["least"])
-    for name, new_N in zip(LATENCIES, (expected_N, *ends), strict=True):
+    for name, new_N in zip(LATENCIES, estimates, strict=True):
         column = at_device(name, source.device_name)
         old_N = front.columns[column]
         networks[column] = new_N

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from search.budget import LATENCIES, at_device
+from ofa.latency import LATENCIES
+from search.budget import at_device
 from search.front.candidate import Candidate
 from search.front.infeasible import ImpossibleBudgetError
 from search.units import typed

@@ -64,7 +64,7 @@ def test_a_90_percent_interval_holds_90_percent_of_networks_not_seen(nets: int, 
         correction = fit_correction(*drawn(rng, nets, noise=0.03, per_mib=per_mib))
         for total, size, measured in zip(*drawn(rng, 50, noise=0.03, per_mib=per_mib), strict=True):
             estimate = correction.apply(total, size)
-            held.append(estimate.low_ms <= measured <= estimate.high_ms)
+            held.append(estimate.latency_low_ms <= measured <= estimate.latency_high_ms)
     assert 0.87 <= np.mean(held) <= 0.97
 
 

@@ -33,5 +33,5 @@ def test_it_says_where_it_is_from_and_answers_for_its_space(path: Path) -> None:
     for name, resolutions in table.metadata["spaces"].items():
         space = get_space(name)
         estimate = Estimator(space, table)(space.largest(resolutions[-1]))
-        assert 0 < estimate.low_ms < estimate.latency_ms < estimate.high_ms
+        assert 0 < estimate.latency_low_ms < estimate.latency_ms < estimate.latency_high_ms
         assert path.stem == f"{name}_{device.name}"

@@ -63,8 +63,8 @@ def test_arrays_give_the_sum_over_the_lowered_blocks(name: str, corrected: bool,
     expected = [table.estimate(space, lower(space, arch)) for arch in few]
     latency, low, high = estimator.estimates_of_rows(rows)
     np.testing.assert_allclose(latency, [each.latency_ms for each in expected], rtol=1e-9)
-    np.testing.assert_allclose(low, [each.low_ms for each in expected], rtol=1e-9)
-    np.testing.assert_allclose(high, [each.high_ms for each in expected], rtol=1e-9)
+    np.testing.assert_allclose(low, [each.latency_low_ms for each in expected], rtol=1e-9)
+    np.testing.assert_allclose(high, [each.latency_high_ms for each in expected], rtol=1e-9)
     sum_ms, weight_bytes = estimator.sums_of_rows(rows)
     expected_ms, expected_bytes = zip(*map(estimator.sums, few), strict=True)
     np.testing.assert_allclose(sum_ms, expected_ms, rtol=1e-9)

@@ -94,7 +94,7 @@ class FakeLatency:
 
     def estimates_of_rows(self, rows_NC: Rows, /) -> tuple[NDArray[np.float64], ...]:
         ms_N = self._sum_ms(rows_NC)
-        width = np.nan if self._half_width is None else self._half_width
+        width = 0.0 if self._half_width is None else self._half_width
         return ms_N, ms_N * (1 - width), ms_N * (1 + width)
 
     def energies_of_rows(self, rows_NC: Rows, /) -> NDArray[np.float64]:

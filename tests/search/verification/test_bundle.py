@@ -17,7 +17,8 @@ from ofa.export.bundle import Bundle, write_bundle
 from ofa.export.card import Card
 from ofa.export.onnx import export
 from ofa.families import lower
-from search.verification.bundle import Promise, Subject, Verification, other_settings, subject_of_bundle, verify
+from ofa.latency import Latency
+from search.verification.bundle import Subject, Verification, other_settings, subject_of_bundle, verify
 from tests.search.fakes import SMALL
 
 FAKE = get_device("fake")
@@ -37,8 +38,8 @@ def test_networks_are_compared_and_timed() -> None:
     (first,) = verify([subject()], FAKE, rng=np.random.default_rng(0))
     assert first.difference < 1e-4
     ms = first.timing.median_ms
-    right = Promise(latency_ms=ms, latency_low_ms=0.95 * ms, latency_high_ms=1.05 * ms)
-    wrong = Promise(latency_ms=0.5 * ms, latency_low_ms=0.45 * ms, latency_high_ms=0.55 * ms)
+    right = Latency(latency_ms=ms, latency_low_ms=0.95 * ms, latency_high_ms=1.05 * ms)
+    wrong = Latency(latency_ms=0.5 * ms, latency_low_ms=0.45 * ms, latency_high_ms=0.55 * ms)
     both = [subject("right", promise=right, budget_ms=1.01 * ms), subject("wrong", promise=wrong, budget_ms=0.9 * ms)]
     kept, missed = verify(both, FAKE, rng=np.random.default_rng(1))
     assert (kept.name, kept.within_interval, kept.within_budget) == ("right", True, True)
@@ -57,7 +58,7 @@ def test_what_was_not_promised_is_not_judged() -> None:
 
 def test_an_expected_latency_alone_is_no_interval() -> None:
     timing = Timing(median_ms=2.0, p90_ms=2.0, min_ms=2.0, std_ms=0.0, repeats=2)
-    promise = Promise(latency_ms=1.0, latency_low_ms=1.0, latency_high_ms=1.0)
+    promise = Latency(latency_ms=1.0, latency_low_ms=1.0, latency_high_ms=1.0)
     found = Verification(name="a", device="fake", promise=promise, budget_ms=None, timing=timing, difference=0.0)
     assert found.within_interval is None
     assert found.error == 1.0
@@ -92,7 +93,7 @@ def make_bundle(folder: Path, card: Card) -> Bundle:
 def test_a_bundle_is_held_to_its_card(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "b", Card(latency_ms=1.0, latency_low_ms=0.9, latency_high_ms=1.1, device="fake"))
     asked = subject_of_bundle(bundle, FAKE, 5.0)
-    assert asked.promise == Promise(latency_ms=1.0, latency_low_ms=0.9, latency_high_ms=1.1)
+    assert asked.promise == Latency(latency_ms=1.0, latency_low_ms=0.9, latency_high_ms=1.1)
     (found,) = verify([asked], FAKE, rng=np.random.default_rng(0))
     assert found.name == str(tmp_path / "b")
     assert found.within_budget is True
