@@ -91,7 +91,7 @@ def ours(side: str, device: str) -> Callable[[Any, Any, str], None]:
     from ofa.blocks import build_network
     from ofa.families import get_space, lower
     from ofa.supernet import Supernet
-    from ofa.training.optimizer import sgd
+    from ofa.training.optimizer import SGD
     from ofa.training.recorded import CudaGraphs, Recorder
     from ofa.training.step import Objective, gradient_scaler, training_step
 
@@ -101,7 +101,7 @@ def ours(side: str, device: str) -> Callable[[Any, Any, str], None]:
     teacher = (
         build_network(lower(space, space.largest()), generator=torch.Generator().manual_seed(1)).to(device).train().requires_grad_(False)
     )
-    optimizer = sgd(supernet.parameter_groups(3e-5), learning_rate=0.01, momentum=0.9)
+    optimizer = SGD().make(supernet.parameter_groups(3e-5), 0.01)
     archs = [arch_of(space, settings(seed)) for seed in SEEDS]
     alone = side.startswith("one")
     objective = Objective(label_smoothing=0.1) if alone else Objective(label_smoothing=0.1, teacher=teacher, distillation_weight=1.0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from ofa.errors import OfaError, nearest
@@ -97,6 +97,28 @@ class Registry(Generic[T]):
             ) from error
         self._entries[name] = self._checked(name, entry, f" of package {_package(point)}")
         return self._entries[name]
+
+    def find(self, text: str) -> T:
+        """The entry that a user typed: a name, or ``module:attribute``, which is imported. What a file says is for ``get``.
+
+        Raises:
+            OfaError: of the registry's class: there is none, it cannot be imported, or is no entry.
+        """
+        if text in self or ":" not in text:
+            return self.get(text)
+        module, _, attribute = text.partition(":")
+        try:
+            entry: T = reduce(getattr, attribute.split("."), cast(Any, importlib.import_module(module)))
+        except Exception as error:  # a module of the user's may fail in any way
+            raise self._error(
+                f"{self._kind} '{text}' must be importable as module:attribute, but importing it met {type(error).__name__}: "
+                f"{' '.join(str(error).split())}; check both names and the Python path"
+            ) from error
+        return self._checked(text, entry, "")
+
+    def name_of(self, entry: T) -> str | None:
+        """The name of an entry that was registered or asked for; None if it has none."""
+        return next((name for name, each in self._entries.items() if each is entry), None)
 
     def names(self) -> tuple[str, ...]:
         """All names, those of the project first, in the order of registration; entry points are listed and not imported.

@@ -20,6 +20,7 @@ from ofa.training.guard import Setback
 from ofa.training.loop import train
 from ofa.training.methods import compound, progressive_shrinking, single_stage
 from ofa.training.metrics import EpochMetrics
+from ofa.training.optimizer import OPTIMIZERS, SGD, AdamW, Optimizer
 from ofa.training.phase import Phase
 from ofa.training.presets import demo_recipe
 from ofa.training.recipe import Recipe
@@ -28,9 +29,13 @@ from ofa.training.run_data import RunData, data_of_run, first_data
 from ofa.training.state import TrainingState
 
 __all__ = [
+    "OPTIMIZERS",
+    "SGD",
+    "AdamW",
     "DataChanges",
     "DataRecord",
     "EpochMetrics",
+    "Optimizer",
     "Phase",
     "Recipe",
     "Run",

@@ -1,40 +1,174 @@
-"""The optimizer of supernets and of networks alone: SGD with Nesterov's momentum."""
+"""Optimizers as data: the settings that a recipe holds, what they make, and its state.
+
+The optimizer of a supernet steps the whole store: what the step's subnets do not have gets a gradient of zero, but moves on with its
+momentum and decays.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, make_dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-__all__ = ["momenta", "restore_momenta", "sgd"]
+from ofa.errors import RecipeError
+from ofa.registry import Registry
+from ofa.training.toml import build, check_range, table_of
+
+__all__ = ["OPTIMIZERS", "SGD", "AdamW", "Optimizer", "optimizer_state", "read_optimizer", "restore_optimizer"]
+
+Groups = Sequence[dict[str, Any]]
 
 
-def sgd(groups: Sequence[dict[str, Any]], *, learning_rate: float, momentum: float) -> torch.optim.SGD:
-    """SGD, on CPUs and NVIDIA's GPUs by torch's fused kernel: one pass over the weights in place of one for each term.
+@dataclass(frozen=True, kw_only=True)
+class Optimizer(ABC):
+    """The settings of an optimizer. One of one's own is a frozen dataclass that inherits from this one and makes it.
+
+    Attributes:
+        name: its name in ``OPTIMIZERS``, or ``module:attribute``; left out, that of its class.
+        weight_decay: of convolution and linear weights.
+
+    Raises:
+        RecipeError: an impossible value.
+    """
+
+    name: str = ""
+    weight_decay: float = 3e-5
+
+    def __post_init__(self) -> None:
+        kind = type(self)
+        object.__setattr__(self, "name", self.name or OPTIMIZERS.name_of(kind) or f"{kind.__module__}:{kind.__qualname__}")
+        check_range("optimizer.weight_decay", self.weight_decay, 0)
+
+    @abstractmethod
+    def make(self, groups: Groups, learning_rate: float) -> torch.optim.Optimizer:
+        """The optimizer of some parameters, with all its state in its ``state_dict``.
+
+        Args:
+            groups: of parameters, each with its ``weight_decay``.
+            learning_rate: of the first step; each group's ``lr`` is set before every step.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGD(Optimizer):
+    """Stochastic gradient descent with momentum, on CPUs and NVIDIA's GPUs by torch's fused kernel: one pass over the weights.
+
+    Attributes:
+        name: says which optimizer it is.
+        weight_decay: of convolution and linear weights, times which the weights are added to their gradients.
+        momentum: share of the last step that is made again (0..1).
+        nesterov: whether the gradient is taken as if that were made already (Nesterov, in the form of Sutskever et al., ICML 2013).
+    """
+
+    momentum: float = 0.9
+    nesterov: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range("optimizer.momentum", self.momentum, 0, 0.999)
+
+    def make(self, groups: Groups, learning_rate: float) -> torch.optim.SGD:
+        return torch.optim.SGD(
+            groups,
+            lr=learning_rate,
+            momentum=self.momentum,
+            nesterov=self.nesterov and self.momentum > 0,
+            fused=has_fused_kernel(groups),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamW(Optimizer):
+    """Adam with decoupled weight decay (Loshchilov and Hutter, ICLR 2019); a learning rate of 0.001 is common.
+
+    Attributes:
+        name: says which optimizer it is.
+        weight_decay: of convolution and linear weights, times which and the learning rate each step shrinks them.
+        betas: decays of the means of the gradients and of their squares (0..1).
+        eps: is added to the root of the mean square.
+    """
+
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for beta in self.betas:
+            check_range("optimizer.betas", beta, 0, 1 - 1e-9)
+        check_range("optimizer.eps", self.eps, 1e-30)
+
+    def make(self, groups: Groups, learning_rate: float) -> torch.optim.AdamW:
+        return torch.optim.AdamW(groups, lr=learning_rate, betas=self.betas, eps=self.eps, fused=has_fused_kernel(groups))
+
+
+OPTIMIZERS: Registry[type[Optimizer]] = Registry(
+    "optimizer",
+    group="ofa.optimizers",
+    error=RecipeError,
+    entries={"sgd": SGD, "adamw": AdamW},
+    valid=lambda entry: isinstance(entry, type) and issubclass(entry, Optimizer),
+    must_be="a class that inherits from ofa.training.Optimizer",
+)
+"""The named optimizers: the classes of their settings."""
+
+
+class _NotImported(Optimizer):
+    """Of a recipe that was read without importing what it names: it can be written again, and makes nothing."""
+
+    def make(self, groups: Groups, learning_rate: float) -> torch.optim.Optimizer:
+        raise RecipeError(
+            f"an optimizer of one's own must be named by who trains, because nothing is imported because a file says so, but '{self.name}' "
+            f"is only in the recipe of the run; add --set optimizer.name={self.name}",
+            key="optimizer",
+        )
+
+
+def read_optimizer(value: Any, *, imports: bool) -> Optimizer:
+    """The settings that a recipe says.
 
     Args:
-        groups: parameter groups, each with its ``weight_decay``.
-        learning_rate: of the first step.
-        momentum: 0..1; Nesterov's, unless it is 0.
+        value: a name, or a table of settings whose ``name`` is one (``sgd`` if it is left out).
+        imports: whether ``module:attribute`` may be imported as a name, because the user typed it.
+
+    Raises:
+        RecipeError: an unknown name or setting, or an impossible value.
     """
-    return torch.optim.SGD(groups, lr=learning_rate, momentum=momentum, nesterov=momentum > 0, fused=has_fused_kernel(groups))
+    table = {"name": "sgd", **({"name": value} if isinstance(value, str) else table_of(value, "optimizer"))}
+    name = str(table["name"])
+    if imports or name in OPTIMIZERS or ":" not in name:
+        return build(OPTIMIZERS.find(name), table, "optimizer", path=("optimizer",))
+    settings = {key: tuple(setting) if isinstance(setting, list) else setting for key, setting in table.items()}
+    kind = make_dataclass("NotImported", [(key, Any) for key in settings], bases=(_NotImported,), frozen=True, kw_only=True)
+    made: Optimizer = kind(**settings)
+    return made
 
 
-def momenta(optimizer: torch.optim.SGD, parameters: Iterable[nn.Parameter]) -> dict[str, Tensor]:
-    """The momentum of each parameter that has one, by the parameter's number; the optimizer's own tensors."""
-    found = ((str(number), optimizer.state[parameter].get("momentum_buffer")) for number, parameter in enumerate(parameters))
-    return {number: momentum for number, momentum in found if momentum is not None}
+def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """All that decides an optimizer's next steps: its own tensors by ``NUMBER.KEY``, and JSON values."""
+    state = optimizer.state_dict()
+    flat = {f"{number}.{key}": value for number, values in state["state"].items() for key, value in values.items()}
+    tensors = {name: value for name, value in flat.items() if isinstance(value, Tensor)}
+    groups = [{key: value for key, value in group.items() if key != "params"} for group in state["param_groups"]]
+    return tensors, {"state": {name: value for name, value in flat.items() if name not in tensors}, "groups": groups}
 
 
-def restore_momenta(optimizer: torch.optim.SGD, parameters: Iterable[nn.Parameter], saved: Mapping[str, Tensor]) -> None:
-    """Give the parameters copies of what ``momenta`` gave."""
-    for number, parameter in enumerate(parameters):
-        if str(number) in saved:
-            optimizer.state[parameter]["momentum_buffer"] = saved[str(number)].to(parameter.device, copy=True)
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+    """Give an optimizer of the same settings and parameters a copy of what ``optimizer_state`` told."""
+    state: dict[int, dict[str, Any]] = {}
+    for name, value in {**values["state"], **{name: tensor.clone() for name, tensor in tensors.items()}}.items():
+        number, _, key = name.partition(".")
+        state.setdefault(int(number), {})[key] = value
+    groups = [
+        {**group, "params": own["params"]} for group, own in zip(values["groups"], optimizer.state_dict()["param_groups"], strict=True)
+    ]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
-def has_fused_kernel(groups: Sequence[dict[str, Any]]) -> bool:
+def has_fused_kernel(groups: Groups) -> bool:
     """Whether there is one for all parameters."""
     return all(parameter.device.type in ("cpu", "cuda") for group in groups for parameter in group["params"])

@@ -14,7 +14,7 @@ from ofa.supernet import Supernet
 from ofa.training.average import WeightAverage
 from ofa.training.evaluation import device_of
 from ofa.training.guard import Guard
-from ofa.training.optimizer import momenta, restore_momenta, sgd
+from ofa.training.optimizer import optimizer_state, restore_optimizer
 from ofa.training.phase import Phase
 from ofa.training.recipe import Recipe
 from ofa.training.sampling import Sampler, make_sampler
@@ -43,30 +43,33 @@ class PhaseState:
     spaces: Mapping[int, Space]
     sampler: Sampler
     objective: Objective
-    optimizer: torch.optim.SGD
+    optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler | None
     average: WeightAverage | None
     guard: Guard = field(default_factory=Guard)
 
-    def tensors(self, supernet: Supernet) -> dict[str, Tensor]:
-        """All tensors of it, by name; not copies."""
-        named = {f"sampler.{name}": torch.as_tensor(array) for name, array in self.sampler.state().items()}
-        named |= {f"average.{name}": tensor for name, tensor in (self.average.state() if self.average else {}).items()}
-        return named | {f"momentum.{number}": momentum for number, momentum in momenta(self.optimizer, supernet.parameters()).items()}
+    def capture(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """All that decides how the phase goes on: tensors by name, which are no copies, and JSON values."""
+        found, settings = optimizer_state(self.optimizer)
+        tensors = {f"optimizer.{name}": tensor for name, tensor in found.items()}
+        tensors |= {f"sampler.{name}": torch.as_tensor(array) for name, array in self.sampler.state().items()}
+        tensors |= {f"average.{name}": tensor for name, tensor in (self.average.state() if self.average else {}).items()}
+        scaler = self.scaler.state_dict() if self.scaler else None
+        return tensors, {"guard": asdict(self.guard), "scaler": scaler, "optimizer": settings}
 
-    def values(self) -> dict[str, Any]:
-        """All counters of it, as JSON values."""
-        return {"guard": asdict(self.guard), "scaler": self.scaler.state_dict() if self.scaler else None}
-
-    def restore(self, supernet: Supernet, tensors: dict[str, Tensor], values: Mapping[str, Any]) -> None:
-        """Go to what ``tensors`` and ``values`` told."""
+    def restore(self, tensors: dict[str, Tensor], values: Mapping[str, Any]) -> None:
+        """Go to what ``capture`` gave."""
         self.guard = Guard(**values["guard"])
         self.sampler.restore({name: tensor.cpu().numpy() for name, tensor in part_of(tensors, "sampler").items()})
         if self.scaler is not None:
             self.scaler.load_state_dict(values["scaler"])
         if self.average is not None:
             self.average.restore(part_of(tensors, "average"))
-        restore_momenta(self.optimizer, supernet.parameters(), part_of(tensors, "momentum"))
+        found, settings = part_of(tensors, "optimizer"), values.get("optimizer")
+        if settings is None:  # of a version that knew SGD alone, and kept its momentum by the number of the parameter
+            found = {f"{number}.momentum_buffer": momentum for number, momentum in part_of(tensors, "momentum").items()}
+            settings = optimizer_state(self.optimizer)[1]
+        restore_optimizer(self.optimizer, found, settings)
 
 
 def begin_phase(
@@ -83,13 +86,13 @@ def begin_phase(
         sampler: draws the subnets in place of what the phase says.
     """
     space = phase.restrict(supernet.space)
-    groups = supernet.parameter_groups(recipe.weight_decay)
+    groups = supernet.parameter_groups(recipe.optimizer.weight_decay)
     return PhaseState(
         number=number,
         spaces={resolution: space.restrict(resolution=(resolution,)) for resolution in space.resolutions},
         sampler=sampler or make_sampler(phase.sampling, supernet.space, coupled_genes=phase.coupled),
         objective=objective,
-        optimizer=sgd(groups, learning_rate=phase.learning_rate, momentum=recipe.momentum),
+        optimizer=recipe.optimizer.make(groups, phase.learning_rate),
         scaler=gradient_scaler(recipe.precision, device_of(supernet)),
         average=WeightAverage(supernet, recipe.weight_averaging) if recipe.weight_averaging else None,
     )

@@ -21,6 +21,7 @@ from ofa.progress import Progress, silent
 from ofa.space import Space
 from ofa.supernet import Supernet
 from ofa.training.methods import METHODS
+from ofa.training.optimizer import SGD, Optimizer, read_optimizer
 from ofa.training.phase import Phase
 from ofa.training.schedule import Span
 from ofa.training.step import Precision
@@ -51,8 +52,7 @@ class Recipe:
         cosine: what the learning rate falls to zero over: each ``phase`` by itself, or the whole ``run``. Then a phase's own rate is
             multiplied by how far the run's cosine has fallen, and phases of one rate follow each other without a jump; a phase with
             ``restart`` begins another one.
-        momentum: of SGD with Nesterov's step.
-        weight_decay: of convolution and linear weights.
+        optimizer: what steps the weights: a name such as ``adamw``, or a table of its settings with the ``name`` among them.
         label_smoothing: share of a label that is spread over all classes.
         dropout: share of the classifier's inputs that are dropped in training.
         precision: of the arithmetic: ``float32``, ``bfloat16`` or ``float16`` (with scaled gradients). On a GPU torch computes the
@@ -79,8 +79,7 @@ class Recipe:
     phases: tuple[Phase, ...]
     batch_size: int = 64
     cosine: Span = "phase"
-    momentum: float = 0.9
-    weight_decay: float = 3e-5
+    optimizer: Optimizer = field(default_factory=SGD)
     label_smoothing: float = 0.1
     dropout: float = 0.0
     precision: Precision = "float32"
@@ -100,13 +99,13 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_range("batch_size", self.batch_size, 2)
-        for name in ("weight_decay", "clip_norm", "seed", "evaluate_every"):
+        for name in ("clip_norm", "seed", "evaluate_every"):
             check_range(name, getattr(self, name), 0)
         for name in ("checkpoint_steps", "evaluation_images"):
             check_range(name, getattr(self, name), 1)
         if self.workers is not None:
             check_range("workers", self.workers, 0)
-        for name in ("momentum", "label_smoothing", "dropout"):
+        for name in ("label_smoothing", "dropout"):
             check_range(name, getattr(self, name), 0, 0.999)
         if not 0 <= self.weight_averaging < 1:
             raise RecipeError(
@@ -217,8 +216,8 @@ class Recipe:
             overrides: changes of the form ``key=value``; a dot leads into a table (``augmentation.shift=0.1``), and into a
                 phase by its name (``phases.kernel.epochs=3``).
             folder: where a space file is looked for first; None for the working folder.
-            imports: whether a space ``module:attribute`` may be imported, because the user wrote the recipe. Otherwise ``space.json`` in
-                ``folder`` stands for it.
+            imports: whether ``module:attribute`` may be imported, because the user wrote the recipe. Otherwise ``space.json`` in
+                ``folder`` stands for a space, and an optimizer can be imported only if an override names it.
 
         Raises:
             RecipeError: not TOML, unknown or missing keys, impossible values.
@@ -227,12 +226,16 @@ class Recipe:
             table = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise RecipeError(f"a recipe must be TOML, but {error}; correct that line") from error
+        _name_optimizer(table)
         for override in overrides:
             _override(table, override)
+            _name_optimizer(table)
         if isinstance(table.get("space"), str):
             table["space"] = _place_of_space(table["space"], folder or Path(), imports)
         try:
-            return build(cls, table, "the recipe", phases=_phases(table))
+            typed = imports or any(override.startswith("optimizer") for override in overrides)
+            optimizer = read_optimizer(table.pop("optimizer"), imports=typed)
+            return build(cls, table, "the recipe", phases=_phases(table), optimizer=optimizer)
         except RecipeError as error:
             line = None if error.path is None or _is_overridden(error.path, overrides) else line_of(text, error.path)
             if line is None:
@@ -251,6 +254,14 @@ class Recipe:
             return cls.from_toml(text, overrides, folder=Path(path).parent, imports=imports)
         except RecipeError as error:
             raise RecipeError(f"{path}: {error}") from error
+
+
+def _name_optimizer(table: dict[str, Any]) -> None:
+    """Make the optimizer of a recipe a table with its name, so that a change can lead into it."""
+    said = table.get("optimizer")
+    if said is None:  # recipes of version 0.1 had the settings of SGD, the one optimizer, beside their other keys
+        said = {"name": "sgd", **{key: table.pop(key) for key in ("momentum", "weight_decay") if key in table}}
+    table["optimizer"] = {"name": said} if isinstance(said, str) else said
 
 
 def _phases(table: dict[str, Any]) -> tuple[Phase, ...]:

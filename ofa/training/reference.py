@@ -14,6 +14,7 @@ from ofa.data import Augmentation
 from ofa.errors import RecipeError
 from ofa.space import Gene
 from ofa.training.methods import METHODS
+from ofa.training.optimizer import OPTIMIZERS, Optimizer
 from ofa.training.phase import Phase
 from ofa.training.recipe import Recipe
 from ofa.training.toml import KINDS, to_toml
@@ -67,8 +68,15 @@ class Table:
 
 def tables_of() -> tuple[Table, ...]:
     """All tables of a recipe, the top first."""
-    makers: Mapping[str, Callable[..., Any]] = {"": Recipe, "phases": Phase, **METHODS, "augmentation": Augmentation}
-    return tuple(_table(name, maker) for name, maker in makers.items())
+    optimizers = [("optimizer", OPTIMIZERS.get(name)) for name in sorted(OPTIMIZERS.own, reverse=True)]
+    makers: list[tuple[str, Callable[..., Any]]] = [
+        ("", Recipe),
+        ("phases", Phase),
+        *METHODS.items(),
+        *optimizers,
+        ("augmentation", Augmentation),
+    ]
+    return tuple(_table(name, maker) for name, maker in makers)
 
 
 def recipe_reference(key: str | None = None) -> tuple[KeyDoc, ...]:
@@ -127,6 +135,8 @@ def _table(name: str, maker: Callable[..., Any]) -> Table:
 
 def _default(maker: Callable[..., Any], key: str, parameter: inspect.Parameter) -> Any:
     """The value of a key that is left out; MISSING if it must not be."""
+    if isinstance(maker, type) and issubclass(maker, Optimizer):
+        return getattr(maker(), key)  # its name is made from its class
     if isinstance(maker, type) and is_dataclass(maker):
         field: Field[Any] = next(field for field in fields(maker) if field.name == key)
         if field.default_factory is not MISSING:
@@ -138,6 +148,8 @@ def _default(maker: Callable[..., Any], key: str, parameter: inspect.Parameter) 
 def _shown(value: Any, *, genes: bool) -> str:
     if value is None:
         return "left out"
+    if isinstance(value, Optimizer):
+        return to_toml(value.name)
     return "{}" if is_dataclass(value) else to_toml(value, genes=genes)
 
 
@@ -177,7 +189,7 @@ def reference_markdown(recipes: Mapping[str, str]) -> str:
     for table in tables_of():
         lines += [
             "",
-            f"## {_heading(table.name)}",
+            f"## {_heading(table)}",
             "",
             table.meaning,
             "",
@@ -188,8 +200,10 @@ def reference_markdown(recipes: Mapping[str, str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _heading(name: str) -> str:
-    return f"`[[{name}]]`" if name == "phases" else f"`[{name}]`" if name else "The recipe itself"
+def _heading(table: Table) -> str:
+    if table.name == "optimizer":
+        return f"`[optimizer]` with `name = {table.keys[0].default}`"
+    return f"`[[{table.name}]]`" if table.name == "phases" else f"`[{table.name}]`" if table.name else "The recipe itself"
 
 
 def _cell(text: str) -> str:

@@ -14,11 +14,11 @@ from ofa.errors import RecipeError, WeightsError, nearest
 from ofa.progress import Progress, silent
 from ofa.training.evaluation import device_of
 from ofa.training.losses import training_loss
-from ofa.training.optimizer import sgd
+from ofa.training.optimizer import SGD, Optimizer, optimizer_state, restore_optimizer
 from ofa.training.phase import Phase
 from ofa.training.recipe import Recipe
 from ofa.training.schedule import scheduled_rate
-from ofa.training.state import TrainingState
+from ofa.training.state import TrainingState, part_of
 from ofa.training.step import PRECISIONS, Precision, gradient_scaler
 from ofa.training.toml import check_range
 
@@ -33,8 +33,7 @@ class FineTuning:
         learning_rate: at the end of the warm-up; from there it falls to zero along a cosine.
         warmup_epochs: epochs, or part of one, in which the learning rate rises linearly from zero.
         batch_size: images a step.
-        momentum: of SGD with Nesterov's step.
-        weight_decay: of convolution and linear weights.
+        optimizer: what steps the weights.
         label_smoothing: share of a label that is spread over all classes.
         distillation_weight: of the teacher's soft targets; the labels weigh 1.
         augmentation: how training images are changed at random.
@@ -47,8 +46,7 @@ class FineTuning:
     learning_rate: float = 0.02
     warmup_epochs: float = 0.0
     batch_size: int = 64
-    momentum: float = 0.9
-    weight_decay: float = 3e-5
+    optimizer: Optimizer = field(default_factory=SGD)
     label_smoothing: float = 0.1
     distillation_weight: float = 1.0
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -56,21 +54,19 @@ class FineTuning:
 
     def __post_init__(self) -> None:
         check_range("batch_size", self.batch_size, 2)
-        for name in ("weight_decay", "distillation_weight", "warmup_epochs"):
+        for name in ("distillation_weight", "warmup_epochs"):
             check_range(name, getattr(self, name), 0)
-        for name in ("momentum", "label_smoothing"):
-            check_range(name, getattr(self, name), 0, 0.999)
+        check_range("label_smoothing", self.label_smoothing, 0, 0.999)
         if self.precision not in PRECISIONS:
             raise RecipeError(f"precision must be a known one, but is '{self.precision}'; {nearest(self.precision, PRECISIONS)}")
 
     @classmethod
     def like(cls, recipe: Recipe, *, learning_rate: float = 0.02) -> FineTuning:
-        """What a supernet's recipe says of batches, regularization, augmentation and precision."""
+        """What a supernet's recipe says of batches, the optimizer, regularization, augmentation and precision."""
         return cls(
             learning_rate=learning_rate,
             batch_size=recipe.batch_size,
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
+            optimizer=recipe.optimizer,
             label_smoothing=recipe.label_smoothing,
             augmentation=recipe.augmentation,
             precision=recipe.precision,
@@ -143,13 +139,11 @@ def _capture(
     generator: torch.Generator,
 ) -> TrainingState:
     """All that decides how the training goes on, a copy."""
+    found, settings = optimizer_state(optimizer)
     tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
-    for number, parameter in enumerate(network.parameters()):
-        momentum = optimizer.state[parameter].get("momentum_buffer")
-        if momentum is not None:
-            tensors[f"momentum.{number}"] = momentum
+    tensors |= {f"optimizer.{name}": tensor for name, tensor in found.items()}
     tensors["generator"] = generator.get_state()
-    values = {"scaler": scaler.state_dict() if scaler else None}
+    values = {"scaler": scaler.state_dict() if scaler else None, "optimizer": settings}
     return TrainingState(epochs, {name: tensor.detach().clone() for name, tensor in tensors.items()}, values)
 
 
@@ -160,30 +154,26 @@ def _restore(
     scaler: torch.amp.GradScaler | None,
     generator: torch.Generator,
 ) -> None:
-    weights = {name.removeprefix("network."): tensor for name, tensor in state.tensors.items() if name.startswith("network.")}
     try:
-        network.load_state_dict(weights)
+        network.load_state_dict(part_of(state.tensors, "network"))
+        restore_optimizer(optimizer, part_of(state.tensors, "optimizer"), state.values["optimizer"])
         generator.set_state(state.tensors["generator"].cpu())
         if scaler is not None:
             scaler.load_state_dict(state.values["scaler"])
-    except (RuntimeError, KeyError, TypeError) as error:
+    except (RuntimeError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(
             f"a state must be of its network and precision, but {' '.join(str(error).split())}; go on with the arguments that made it"
         ) from error
-    for number, parameter in enumerate(network.parameters()):
-        momentum = state.tensors.get(f"momentum.{number}")
-        if momentum is not None:
-            optimizer.state[parameter]["momentum_buffer"] = momentum.to(parameter.device, copy=True)
 
 
 def _optimizer(network: nn.Module, settings: FineTuning) -> torch.optim.Optimizer:
     """Only the weights of convolutions and linear layers decay: they are the parameters of more than one dimension."""
     parameters = list(network.parameters())
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.optimizer.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return sgd(groups, learning_rate=settings.learning_rate, momentum=settings.momentum)
+    return settings.optimizer.make(groups, settings.learning_rate)
 
 
 def _step(

@@ -16,7 +16,7 @@ class TrainingState:
 
     Attributes:
         step: steps done.
-        tensors: weights, momentum, averages and teacher, by name.
+        tensors: weights, state of the optimizer, averages and teacher, by name.
         values: counters, as JSON values.
     """
 

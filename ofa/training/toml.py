@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from ofa.errors import OfaError, RecipeError, nearest
 from ofa.space import Gene
 
-__all__ = ["KINDS", "build", "check_range", "line_of", "to_toml", "toml_lines"]
+__all__ = ["KINDS", "build", "check_range", "line_of", "table_of", "to_toml", "toml_lines"]
 
 T = TypeVar("T")
 Path = tuple[str | int, ...]
@@ -116,7 +116,7 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
         return None if value is None else _convert(value, inner, where)
     if get_origin(hint) is not None or hint not in KINDS:
         if is_dataclass(hint) and isinstance(hint, type):
-            return build(hint, _table(value, where), where)
+            return build(hint, table_of(value, where), where)
         whole, real = get_args(hint)  # the only union is int | float
         return _convert(value, whole if isinstance(value, int) else real, where)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
@@ -128,7 +128,7 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
 
 def _convert_tuple(value: Any, items: tuple[Any, ...], where: str) -> tuple[Any, ...]:
     if items[0] is Gene:
-        genes = _table(value, where).items()
+        genes = table_of(value, where).items()
         return tuple(Gene(name, _convert_tuple(values, (int | float, ...), f"{where}.{name}")) for name, values in genes)
     if not isinstance(value, list | tuple):
         raise RecipeError(f"{where} must be a list, but is {value!r}; put it in brackets")
@@ -138,7 +138,8 @@ def _convert_tuple(value: Any, items: tuple[Any, ...], where: str) -> tuple[Any,
     return tuple(_convert(item, hint, f"{where}[{i}]") for i, (item, hint) in enumerate(zip(value, hints, strict=True)))
 
 
-def _table(value: Any, where: str) -> Mapping[str, Any]:
+def table_of(value: Any, where: str) -> Mapping[str, Any]:
+    """The value, if it is a table; else RecipeError."""
     if not isinstance(value, Mapping):
         raise RecipeError(f"{where} must be a table such as {{key = value}}, but is {value!r}; write it so")
     return value

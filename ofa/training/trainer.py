@@ -1,7 +1,7 @@
 """The trainer: a run that can stand still at any step, be captured, and go on as if it had never stopped.
 
 All randomness of a step follows from the recipe's seed and the step's number, never from what was drawn before. So the weights, the
-optimizer's momentum and a few counters are the whole state of a run, whatever the number of loader workers.
+optimizer's state and a few counters are the whole state of a run, whatever the number of loader workers.
 """
 
 from __future__ import annotations
@@ -323,8 +323,8 @@ class Trainer:
         if self.pending is not None:
             values["pending"] = asdict(self.pending)
         if self._phase is not None:
-            values |= self._phase.values()
-            tensors |= self._phase.tensors(self.supernet)
+            found, counters = self._phase.capture()
+            tensors, values = tensors | found, values | counters
         return TrainingState(self.step, {name: tensor.detach().clone() for name, tensor in tensors.items()}, values)
 
     def restore(self, state: TrainingState) -> None:
@@ -341,7 +341,7 @@ class Trainer:
         try:
             self.supernet.load_state_dict(part_of(state.tensors, "store"))
             self._restore_values(state)
-        except (RuntimeError, KeyError, TypeError) as error:
+        except (RuntimeError, KeyError, TypeError, ValueError) as error:
             raise WeightsError(
                 f"a checkpoint must be of its run's space and recipe, but {' '.join(str(error).split())}; resume the run that made it"
             ) from error
@@ -360,7 +360,7 @@ class Trainer:
             self._teacher.load_state_dict(teacher)
         if "guard" in values:
             self._phase = self._enter(self.schedule.place(self.step), fresh=False)
-            self._phase.restore(self.supernet, state.tensors, values)
+            self._phase.restore(state.tensors, values)
 
     def _go_back(self, place: Place, reason: str) -> None:
         """Return to the last good state with a lower rate."""

@@ -8,7 +8,7 @@ import torch
 
 from ofa.families import get_space
 from ofa.supernet import Supernet
-from ofa.training.optimizer import sgd
+from ofa.training.optimizer import SGD
 from ofa.training.recorded import CudaGraphs, Recorder
 from ofa.training.step import Objective, Precision, gradient_scaler, training_step
 from tests.ofa.strategies import TINY_SPACES
@@ -26,7 +26,7 @@ def trained(name: str, precision: Precision, device: torch.device, *, recorded: 
     supernet = Supernet(space, generator=torch.Generator().manual_seed(0)).to(device).train()
     teacher = supernet.extract(space.largest()).eval().requires_grad_(False)
     before = supernet.decayed.detach().clone()
-    optimizer = sgd(supernet.parameter_groups(1e-4), learning_rate=0.05, momentum=0.9)
+    optimizer = SGD().make(supernet.parameter_groups(1e-4), 0.05)
     scaler = gradient_scaler(precision, device)
     recorder = Recorder(CudaGraphs()) if recorded and device.type == "cuda" else None
     objective = Objective(teacher=teacher, distillation_weight=1.0, label_smoothing=0.1)
@@ -58,7 +58,7 @@ def test_blocks_of_one_place_share_memory(device: torch.device) -> None:
     space = get_space("ofa-mbv3-32px", num_classes=CLASSES)
     supernet = Supernet(space, generator=torch.Generator().manual_seed(0)).to(device).train()
     recorder = Recorder(CudaGraphs())
-    optimizer = sgd(supernet.parameter_groups(0), learning_rate=0.01, momentum=0.9)
+    optimizer = SGD().make(supernet.parameter_groups(0), 0.01)
     largest = space.largest()
     x_BCHW = torch.randn(64, 3, largest.resolution, largest.resolution, device=device).contiguous(memory_format=torch.channels_last)
     y_B = torch.zeros(64, dtype=torch.int64, device=device)

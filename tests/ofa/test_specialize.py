@@ -15,7 +15,7 @@ from ofa.errors import ArchError, RecipeError, WeightsError
 from ofa.families import lower
 from ofa.specialize import FineTuning, Specialized, specialize
 from ofa.supernet import Supernet
-from ofa.training import Phase, Recipe, TrainingState, evaluate, train
+from ofa.training import AdamW, Phase, Recipe, TrainingState, evaluate, train
 from ofa.training.single import train_network
 
 
@@ -75,8 +75,8 @@ def test_the_same_seed_gives_the_same_network(supernet: Supernet, splits: Splits
 
 
 def test_settings_follow_the_recipe(recipe: Recipe) -> None:
-    settings = FineTuning.like(replace(recipe, batch_size=16, weight_decay=0.1, precision="bfloat16"))
-    assert (settings.batch_size, settings.weight_decay, settings.precision) == (16, 0.1, "bfloat16")
+    settings = FineTuning.like(replace(recipe, batch_size=16, optimizer=AdamW(weight_decay=0.1), precision="bfloat16"))
+    assert (settings.batch_size, settings.optimizer, settings.precision) == (16, AdamW(weight_decay=0.1), "bfloat16")
     assert settings.augmentation == recipe.augmentation
 
 
