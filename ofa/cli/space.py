@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +18,6 @@ from ofa.cli.console import (
     format_count,
     format_ms,
     format_percent,
-    progress_bar,
     warn,
 )
 from ofa.cli.deriving import (
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from latency_tables import LatencyTable
-    from ofa.blocks import PlacedBlock
+    from ofa.arrays import Rows
     from ofa.space import Space
 
 __all__ = ["register"]
@@ -93,7 +93,7 @@ def space(
     examined = _named(name, changes, output, overwrite)
     report = examine(examined, resolution=resolution, samples=samples, seed=seed, table=table, limits=limits)
     emit(report, json=json, render=lambda: _render_report(report), warnings=warn(report.pop("warnings")))
-    if report["budget"] is not None and not report["budget"]["satisfiable"]:
+    if report["budget"] is not None and report["budget"]["least"]:
         raise BudgetError(_impossible(report))
 
 
@@ -139,15 +139,14 @@ def examine(
 
     Returns:
         the JSON object of ``ofa space --json``, with what warns of the table or the space in the list ``warnings``. A budget is
-        satisfiable if a sampled network or the smallest one keeps it.
+        satisfiable if a network that was looked at keeps it: a sampled one, or the one that costs the least of what is limited. It is
+        not if the least of some cost is above its limit (``least``); None is not known.
 
     Raises:
         SpaceError: it has no such resolution.
         TableError: the table is unreadable, or lacks blocks of the networks.
     """
     import numpy as np
-
-    from ofa.families import lower
 
     name = examined.name
     latencies = _load_table(table, examined)
@@ -157,12 +156,9 @@ def examine(
         examined = examined.restrict(resolution=latencies.metadata["spaces"].get(name))
     costs_of = _costs(examined, latencies)
     rng = np.random.default_rng(seed)
-    drawn = []
-    with progress_bar(f"costs of {name}") as progress:
-        for done in range(1, samples + 1):
-            drawn.append(costs_of(lower(examined, examined.sample(rng))))
-            progress(done, samples)
-    smallest, largest = costs_of(lower(examined, examined.smallest())), costs_of(lower(examined, examined.largest()))
+    drawn = costs_of(examined.encode_all([examined.sample(rng) for _ in range(samples)]))
+    smallest, largest = (costs_of(examined.encode_all([end])) for end in (examined.smallest(), examined.largest()))
+    budget, unused = _answer(examined, costs_of, drawn, limits) if limits else (None, ())
     return {
         "space": name,
         "size": examined.size,
@@ -172,9 +168,9 @@ def examine(
         "samples": samples,
         "seed": seed,
         "conditions": None if latencies is None else latencies.conditions.to_json(),
-        "costs": {cost: _summary([network[cost] for network in drawn], smallest[cost], largest[cost]) for cost in smallest},
-        "budget": _answer(limits, drawn, smallest) if limits else None,
-        "warnings": [*_advice_on(latencies), *_unused(limits, largest)],
+        "costs": {cost: _summary(column_N.tolist(), smallest[cost].item(), largest[cost].item()) for cost, column_N in drawn.items()},
+        "budget": budget,
+        "warnings": [*_advice_on(latencies), *unused],
     }
 
 
@@ -184,16 +180,16 @@ def _advice_on(latencies: LatencyTable | None) -> Sequence[str]:
     return () if latencies is None else advice_on_table(latencies.metadata)
 
 
-def _unused(limits: Mapping[str, float], largest: Mapping[str, float]) -> Sequence[str]:
-    """What is said of a budget that not even the largest network uses."""
+def _unused(limits: Mapping[str, float], most: Mapping[str, float]) -> Sequence[str]:
+    """What is said of a budget that no network uses, going by the most that each cost can be."""
     from search.units import called, typed
 
-    used = {cost: _compared(largest, cost) / limit for cost, limit in limits.items()}
-    if not used or max(used.values()) >= _USED:
+    used = {cost: most[cost] / limit for cost, limit in limits.items()}
+    if max(used.values()) >= _USED:
         return ()
     cost = max(used, key=lambda cost: used[cost])
     return (
-        f"no network of the space uses the budget: the largest one has {called(cost)} {typed(cost, _compared(largest, cost), up=True)} of "
+        f"no network of the space uses the budget: the largest one has {called(cost)} {typed(cost, most[cost], up=True)} of "
         f"{typed(cost, limits[cost])}; a larger space or resolution could use the rest for accuracy",
     )
 
@@ -210,27 +206,28 @@ def _load_table(path: Path | None, space: Space) -> LatencyTable | None:
     return table
 
 
-def _costs(examined: Space, latencies: LatencyTable | None) -> Callable[[tuple[PlacedBlock, ...]], dict[str, float]]:
-    from ofa.cost import costs
+def _costs(examined: Space, latencies: LatencyTable | None) -> Callable[[Rows], dict[str, Any]]:
+    """What finds the costs of encoded archs, [N] each; counts are whole numbers."""
+    import numpy as np
 
-    if latencies is None:
-        return lambda lowered: dict(costs(lowered))
+    from latency_tables import Estimator
+    from search.costs import costs_of
 
-    def with_latency(lowered: tuple[PlacedBlock, ...]) -> dict[str, float]:
-        estimate = latencies.estimate(examined, lowered)
-        # Only a calibrated table knows an interval; where it does, budgets are held against its upper end, as in a search.
-        interval = {"latency_high_ms": estimate.latency_high_ms} if estimate.has_interval else {}
-        return {"latency_ms": estimate.latency_ms, **interval, **costs(lowered)}
+    estimator = None if latencies is None else Estimator(examined, latencies)
 
-    return with_latency
+    def costs(rows_NC: Rows) -> dict[str, Any]:
+        counted = {name: column_N.astype(np.int64) for name, column_N in costs_of(examined)(rows_NC).items()}
+        if estimator is None:
+            return counted
+        latency_N, _, high_N = estimator.estimates_of_rows(rows_NC)
+        # Only a calibrated table knows an interval.
+        interval = {"latency_high_ms": high_N} if (high_N > latency_N).any() else {}
+        return {"latency_ms": latency_N, **interval, **counted}
+
+    return costs
 
 
-def _compared(network: Mapping[str, float], cost: str) -> float:
-    """What a limit is held against."""
-    return network["latency_high_ms"] if cost == "latency_ms" and "latency_high_ms" in network else network[cost]
-
-
-def _summary(values: Iterable[float], smallest: float, largest: float) -> dict[str, float]:
+def _summary(values: Sequence[float], smallest: float, largest: float) -> dict[str, float]:
     ascending = sorted(values)
     return {
         "smallest": smallest,
@@ -241,16 +238,37 @@ def _summary(values: Iterable[float], smallest: float, largest: float) -> dict[s
     }
 
 
-def _answer(limits: Mapping[str, float], drawn: list[dict[str, float]], smallest: dict[str, float]) -> dict[str, Any]:
-    kept = [[_compared(network, cost) <= limit for cost, limit in limits.items()] for network in drawn]
-    impossible = [cost for cost, limit in limits.items() if _compared(smallest, cost) > limit]
-    return {
+def _answer(
+    examined: Space, costs_of: Callable[[Rows], dict[str, Any]], drawn: Mapping[str, Any], limits: Mapping[str, float]
+) -> tuple[dict[str, Any], Sequence[str]]:
+    """Whether a budget can be met, going by random networks and by the least of each cost, and what warns of it."""
+    import numpy as np
+
+    from search.evolution.local_search import extreme
+
+    def compared(columns: Mapping[str, Any], cost: str) -> Any:
+        # Where a table knows an interval, budgets are held against its upper end, as in a search.
+        return columns["latency_high_ms"] if cost == "latency_ms" and "latency_high_ms" in columns else columns[cost]
+
+    least, rows, most = {}, [], {}
+    for cost in limits:
+        of_rows = partial(lambda cost, rows_NC: compared(costs_of(rows_NC), cost), cost)
+        least[cost], row_1C = extreme(examined, of_rows)
+        most[cost], _ = extreme(examined, of_rows, largest=True)
+        rows.append(row_1C)
+    ends = costs_of(np.concatenate(rows))
+    kept = {cost: compared(drawn, cost) <= limit for cost, limit in limits.items()}
+    kept_by_ends = [compared(ends, cost) <= limit for cost, limit in limits.items()]
+    all_kept = np.all(list(kept.values()), axis=0)
+    impossible = {cost: value for cost, value in least.items() if value > limits[cost]}
+    answer = {
         "limits": dict(limits),
-        "shares": {cost: sum(column) / len(drawn) for cost, column in zip(limits, zip(*kept, strict=True), strict=True)},
-        "share": sum(map(all, kept)) / len(drawn),
-        "satisfiable": any(map(all, kept)) or not impossible,
-        "least": {cost: _compared(smallest, cost) for cost in impossible},
+        "shares": {cost: float(column.mean()) for cost, column in kept.items()},
+        "share": float(all_kept.mean()),
+        "satisfiable": bool(all_kept.any() or np.all(kept_by_ends, axis=0).any()) or (False if impossible else None),
+        "least": impossible,
     }
+    return answer, _unused(limits, most)
 
 
 _FORMATS: dict[str, Callable[[float], str]] = {
@@ -302,7 +320,9 @@ def _words(report: dict[str, Any]) -> list[str]:
         return []
     shares = answer["shares"]
     said = [f"{called(cost)} of at most {typed(cost, limit)}: {format_percent(shares[cost])}" for cost, limit in answer["limits"].items()]
-    if answer["satisfiable"]:
+    if answer["satisfiable"] is None:
+        said.append("Each limit can be kept, but no network that was looked at keeps all of them: a search finds out whether one does.")
+    elif answer["satisfiable"]:
         said.append(f"The budget can be met: {format_percent(answer['share'])} of the sampled networks keep it.")
     return said
 

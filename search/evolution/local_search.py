@@ -8,14 +8,17 @@ Shape suffixes: N networks, C columns of an encoded arch, K objectives.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
-from ofa.arrays import Integers
+from ofa.arrays import Floats, Integers, Rows
 from ofa.progress import Progress, silent
+from ofa.space import Space
 from search.evolution.archive import Archive
 from search.evolution.pareto import non_dominated
 
-__all__ = ["best_of", "improve"]
+__all__ = ["best_of", "extreme", "improve"]
 
 _MEMBERS_AT_ONCE = 16
 """Networks whose neighbours are evaluated before the front is looked at again: many enough for arrays, few enough that the
@@ -52,6 +55,31 @@ def improve(archive: Archive, *, limit: int, progress: Progress = silent) -> int
         archive.evaluate(rows_NC[archive.fresh(rows_NC)][:left])
         progress(len(archive) - start, limit, f"{len(members) - len(chosen)} networks whose neighbours are unknown")
     return len(archive) - start
+
+
+def extreme(space: Space, cost: Callable[[Rows], Floats], *, largest: bool = False, descend: bool = True) -> tuple[float, Rows]:
+    """The least (or largest) value of a cost in a space, and the row [1, C] of a network that has it.
+
+    Found by descent over changes of one gene from the smallest (or largest) network: exact where a block's cost depends on its own
+    genes alone.
+
+    Args:
+        space: where to look.
+        cost: of encoded archs [N, C]; [N].
+        largest: whether to look for the largest value.
+        descend: False takes the smallest (or largest) network as it is, for costs that take long to find.
+    """
+    sign = -1.0 if largest else 1.0
+    row_1C = space.encode_all([space.largest() if largest else space.smallest()])
+    value = sign * float(cost(row_1C)[0])
+    while descend:
+        around_NC = space.neighbour_rows(row_1C)
+        values_N = sign * cost(around_NC)
+        best = int(np.argmin(values_N))
+        if values_N[best] >= value:
+            break
+        value, row_1C = float(values_N[best]), around_NC[best : best + 1]
+    return sign * value, row_1C
 
 
 def best_of(archive: Archive) -> Integers:

@@ -14,6 +14,7 @@ import pandas as pd
 
 from ofa.arrays import Floats, Rows
 from search.budget import COUNTS
+from search.evolution import local_search
 from search.evolution.archive import Archive
 from search.evolution.local_search import best_of
 from search.front.candidate import Candidate
@@ -89,22 +90,13 @@ def check_possible(problem: Problem) -> None:
 
 
 def extreme(problem: Problem, name: str, *, largest: bool = False) -> tuple[float, Rows]:
-    """The least (or largest) value of a cost in the space, and the row [1, C] of a network that has it.
-
-    Found by descent over changes of one gene from the smallest (or largest) network: exact where a block's cost depends on its own
-    genes alone.
-    """
-    space, sign = problem.space, -1.0 if largest else 1.0
-    row_1C = space.encode_all([space.largest() if largest else space.smallest()])
-    value = sign * float(problem.costs_of_rows(row_1C, [name])[name][0])
-    while not problem.is_measured(name):
-        around_NC = space.neighbour_rows(row_1C)
-        values_N = sign * problem.costs_of_rows(around_NC, [name])[name]
-        best = int(np.argmin(values_N))
-        if values_N[best] >= value:
-            break
-        value, row_1C = float(values_N[best]), around_NC[best : best + 1]
-    return sign * value, row_1C
+    """The least (or largest) value of one of the problem's costs, and the row [1, C] of a network that has it."""
+    return local_search.extreme(
+        problem.space,
+        lambda rows_NC: problem.costs_of_rows(rows_NC, [name])[name],
+        largest=largest,
+        descend=not problem.is_measured(name),
+    )
 
 
 def _candidate(problem: Problem, row_1C: Rows, accuracy: Floats) -> Candidate:

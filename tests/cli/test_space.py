@@ -9,11 +9,16 @@ from typer.testing import CliRunner
 
 from devices import describe, get_device
 from devices.timing import Timing
-from latency_tables import Correction, LatencyTable, blocks_of_space
+from latency_tables import Correction, Estimator, LatencyTable, blocks_of_space
 from latency_tables.table import SCHEMA_VERSION, row_of, rows_frame
 from ofa.cli.main import build_app
 from ofa.cost import costs
 from ofa.families import get_space, lower, space_names
+from search.budget import Budget
+from search.front.build import check_possible
+from search.front.infeasible import ImpossibleBudgetError
+from search.problem import Problem
+from tests.search.fakes import FakeAccuracy
 
 
 def ofa(*arguments: str, status: int = 0) -> Any:
@@ -111,6 +116,46 @@ def test_a_damaged_table_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "table.parquet").write_text("not a table", encoding="utf-8")
     result = CliRunner().invoke(build_app(), ["space", "ofa-mbv3-tiny", "--table", str(tmp_path / "table.parquet"), "--json"])
     assert (result.exit_code, result.stdout, len(result.stderr.splitlines())) == (1, "", 1)
+
+
+@pytest.fixture
+def upside_down(tmp_path: Path) -> Path:
+    """A table in which the blocks with the fewest MACs are the slowest, so that the smallest network is not the fastest."""
+    space = get_space("ofa-mbv3-tiny")
+    rows = []
+    for placed in blocks_of_space(space, [24]):
+        ms = 1.0 / (1 + costs([placed])["macs"] / 1e5)
+        timing = Timing(median_ms=ms, p90_ms=ms, min_ms=ms, std_ms=0.0, repeats=3)
+        rows.append(row_of(placed, timing, batch=1, precision="fp32"))
+    metadata = {"schema_version": SCHEMA_VERSION, **describe(get_device("fake")), "spaces": {space.name: [24]}, "calibration": None}
+    LatencyTable(rows_frame(rows), metadata).save(tmp_path / "table.parquet")
+    return tmp_path / "table.parquet"
+
+
+def test_space_and_search_name_the_same_least_latency(upside_down: Path) -> None:
+    report = ofa("ofa-mbv3-tiny", "--samples", "4", "--table", str(upside_down), "--latency", "0.001ms", status=1)
+    least = report["budget"]["least"]["latency_ms"]
+    assert least < report["costs"]["latency_ms"]["smallest"]
+    space = get_space("ofa-mbv3-tiny").restrict(resolution=[24])
+    problem = Problem(
+        space=space,
+        accuracy=FakeAccuracy(),
+        latencies=[Estimator(space, LatencyTable.load(upside_down))],
+        budget=Budget({"latency_ms": 0.001}),
+    )
+    with pytest.raises(ImpossibleBudgetError) as refused:
+        check_possible(problem)
+    assert list(refused.value.binding.values()) == [pytest.approx(least)]
+    assert ofa("ofa-mbv3-tiny", "--samples", "4", "--table", str(upside_down), "--latency", f"{1.0001 * least}ms")["budget"]["satisfiable"]
+
+
+def test_limits_that_can_each_be_kept_and_perhaps_not_together_are_no_promise(upside_down: Path) -> None:
+    arguments = ("ofa-mbv3-tiny", "--samples", "4", "--table", str(upside_down))
+    refused = ofa(*arguments, "--latency", "0.001ms", "--macs", "0.001K", status=1)["budget"]["least"]
+    limits = ("--latency", f"{1.0001 * refused['latency_ms']}ms", "--macs", f"{refused['macs'] / 1000}K")
+    assert ofa(*arguments, *limits)["budget"]["satisfiable"] is None
+    said = CliRunner().invoke(build_app(), ["space", *arguments, *limits])
+    assert "a search finds out whether one does" in " ".join(said.stdout.split())
 
 
 def test_people_see_a_table_and_an_answer() -> None:
