@@ -115,7 +115,7 @@ class _Road:
         with self._stage("measure"):
             table = self._measure(device)
         with self._stage("predict"):
-            settings: dict[str, Any] = {"nets": _NETS_FOR_PREDICTOR, "classes": None, "seed": self.seed}
+            settings: dict[str, Any] = {"nets": _NETS_FOR_PREDICTOR, "classes": None, "seed": self.seed, "on": "cpu"}  # as it was trained
             predicted = fit_predictor(self.run, self.predictor, overwrite=True, **settings)
         with self._stage("search"):
             front = self._search(table)

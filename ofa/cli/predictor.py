@@ -9,7 +9,7 @@ import typer
 
 from ofa.cli.console import JsonOption, emit, progress_bar, warn
 from ofa.cli.outputs import OverwriteOption, check_output
-from ofa.cli.run_data import DataOption, TestDataOption, load_run_data
+from ofa.cli.run_data import DataOption, OnOption, TestDataOption, load_run_data, place_run
 from ofa.cli.sheets import facts
 from ofa.cli.spaces import check_named, named
 
@@ -73,10 +73,13 @@ def fit(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the networks and of the cross-validation.")] = 0,
     data: DataOption = None,
     test_data: TestDataOption = None,
+    on: OnOption = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
     """Measure networks of a trained supernet, and learn to predict the accuracy of all others."""
+    if on is not None and source.is_file():
+        raise typer.BadParameter("it is for networks of a RUN that are measured; leave it out for a CSV file.", param_hint="--on")
     report = fit_predictor(
         source,
         output,
@@ -87,6 +90,7 @@ def fit(
         seed=seed,
         data=data,
         test_data=test_data,
+        on=on,
         overwrite=overwrite,
     )
     emit(report, json=json, render=lambda: _render(report), warnings=warn(report.pop("warnings")))
@@ -103,6 +107,7 @@ def fit_predictor(
     space: str | None = None,
     data: str | None = None,
     test_data: str | None = None,
+    on: str | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Fit a predictor to a run or to a CSV file, and write it.
@@ -117,6 +122,7 @@ def fit_predictor(
         space: what the user calls the space: of a CSV file's networks, where it does not name it; of a run, where its class is the user's.
         data: where a run's images are now, if they moved.
         test_data: where those to test on are now, if they moved.
+        on: where a run's networks are measured: ``cpu``, ``cuda`` or ``cuda:N``; None is a GPU if there is one.
         overwrite: whether a file that is there may be replaced.
 
     Returns:
@@ -140,6 +146,7 @@ def fit_predictor(
         wanted = named(space)
         run = load_run(source)
         check_named(wanted, run.supernet.space, f"'{source}'")
+        place_run(run, on)
         found = load_run_data(run, data=data, test_data=test_data)
         predictor, changes = _from_run(run, found.splits, nets, rounds, rng), {"data_changes": found.changes.to_json()}
         images = len(found.splits.selection)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from ofa.cli.run_data import load_run_data
+from ofa.cli.run_data import load_run_data, place_run
 from ofa.cli.spaces import check_named, named
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class ProblemOfFiles:
         seed: of measurements.
         data: where the run's images are now, if they moved.
         test_data: where those to test on are now, if they moved.
+        on: where the run's networks are measured: ``cpu``, ``cuda`` or ``cuda:N``; None is a GPU if there is one.
     """
 
     space: str | None
@@ -64,6 +65,7 @@ class ProblemOfFiles:
     seed: int = field(default=0)
     data: str | None = None
     test_data: str | None = None
+    on: str | None = None
 
     def __call__(self) -> Problem:
         """Read the files.
@@ -114,6 +116,7 @@ class ProblemOfFiles:
         from search.accuracy import MeasuredAccuracy
 
         run = load_run(folder)
+        place_run(run, self.on)
         # Workers read the same images anew, and what is to be said of them is said once.
         if parent_process() is None:
             found = load_run_data(run, data=self.data, test_data=self.test_data)

@@ -1,4 +1,4 @@
-"""The images of a run, as commands find them: where they are now, and what is said of them."""
+"""A run as commands take it: where its supernet computes, where its images are now, and what is said of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ofa.data import Splits
     from ofa.training import DataChanges, Run, RunData
 
-__all__ = ["DataOption", "TestDataOption", "load_run_data", "say_changes", "say_left_out"]
+__all__ = ["DataOption", "OnOption", "TestDataOption", "load_run_data", "place_run", "say_changes", "say_left_out"]
 
 DataOption = Annotated[
     str | None,
@@ -21,6 +21,27 @@ DataOption = Annotated[
 TestDataOption = Annotated[
     str | None, typer.Option("--test-data", metavar="PATH", help="Where the run's images to test on are now, if they moved.")
 ]
+
+
+OnOption = Annotated[
+    str | None, typer.Option("--on", metavar="PLACE", help="Where to compute: cpu, cuda or cuda:1; a GPU if there is one.")
+]
+
+
+def place_run(run: Run, on: str | None) -> None:
+    """Move the supernet of a run to where it is to compute, ``cpu``, ``cuda`` or ``cuda:N``; None is a GPU if there is one.
+
+    Raises:
+        DeviceError: it is not there.
+    """
+    import torch
+
+    from ofa.training.distributed import compute_device
+
+    place = compute_device(on)
+    if place.type == "cuda":
+        torch.cuda.set_device(place)  # what takes the current GPU, such as page-locked memory, is to find this one
+    run.supernet.to(place)
 
 
 def load_run_data(run: Run, *, data: str | None = None, test_data: str | None = None) -> RunData:

@@ -15,7 +15,7 @@ from ofa.cli.console import JsonOption, emit, format_conditions, format_ms, form
 from ofa.cli.devices import FoldersOption
 from ofa.cli.outputs import OverwriteOption, check_output
 from ofa.cli.problem import TRADES, ProblemOfFiles
-from ofa.cli.run_data import DataOption, TestDataOption
+from ofa.cli.run_data import DataOption, OnOption, TestDataOption
 from ofa.cli.sheets import records, words
 from ofa.cli.table import ResolutionsOption
 from ofa.cli.threads import let_threads_sleep
@@ -88,6 +88,7 @@ def search(
     folders: FoldersOption = None,
     data: DataOption = None,
     test_data: TestDataOption = None,
+    on: OnOption = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -105,6 +106,8 @@ def search(
         check_output(picture, overwrite=overwrite or resumed is not None)
     if (predictor is None) == (supernet is None):
         raise typer.BadParameter("accuracies come from one of --predictor and --supernet; give one of them.", param_hint="--predictor")
+    if on is not None and supernet is None:
+        raise typer.BadParameter("it is for networks of a --supernet that are measured; leave it out.", param_hint="--on")
     if best and trade:
         raise typer.BadParameter("--best trades nothing against accuracy; leave out one of the two.", param_hint="--trade")
     budget = budget_of(
@@ -123,6 +126,7 @@ def search(
         seed=seed,
         data=data,
         test_data=test_data,
+        on=on,
     )
     if evaluations is None:
         evaluations = 0 if supernet is not None or device else _EVALUATIONS

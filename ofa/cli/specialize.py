@@ -21,7 +21,7 @@ from ofa.cli.console import (
     warn,
 )
 from ofa.cli.outputs import OverwriteOption, check_output_folder
-from ofa.cli.run_data import DataOption, TestDataOption, load_run_data
+from ofa.cli.run_data import DataOption, OnOption, TestDataOption, load_run_data, place_run
 from ofa.cli.sheets import facts
 from ofa.cli.spaces import OwnSpaceOption, check_named, named
 from ofa.opsets import OPSET
@@ -65,6 +65,7 @@ def specialize(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the order and the augmentation of the images.")] = 0,
     data: DataOption = None,
     test_data: TestDataOption = None,
+    on: OnOption = None,
     space: OwnSpaceOption = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
@@ -83,6 +84,7 @@ def specialize(
     wanted, warnings = named(space), list[str]()
     loaded = load_run(run)
     check_named(wanted, loaded.supernet.space, f"'{run}'")
+    place_run(loaded, on)
     promise, device, conditions, opset = None, None, None, OPSET
     if front is not None:
         asked = _front_of(front, loaded.supernet.space)
@@ -164,7 +166,7 @@ def specialize_run(
     """Specialize a network of a trained supernet and write its bundle.
 
     Args:
-        run: the supernet and its recipe, which names the data.
+        run: the supernet, which computes where it lies, and its recipe, which names the data.
         arch: the network.
         output: the bundle; the folder it stands in must exist.
         epochs: of fine-tuning.
@@ -217,7 +219,7 @@ def specialize_run(
     }
     bundle = write_bundle(
         output,
-        made.network,
+        made.network.cpu(),
         arch,
         Card(accuracy=made.metrics.accuracy, provenance=provenance, **_promised(promise, device, conditions)),
         space=run.supernet.space,

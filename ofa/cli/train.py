@@ -62,7 +62,9 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the phases, the memory and the expected time after timing a few steps.")
     ] = False,
-    device: Annotated[str | None, typer.Option("--device", help="Where to train: cpu, cuda or cuda:1; a GPU if there is one.")] = None,
+    device: Annotated[
+        str | None, typer.Option("--on", "--device", metavar="PLACE", help="Where to train: cpu, cuda or cuda:1; a GPU if there is one.")
+    ] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write the metrics for TensorBoard, into RUN.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is already there.")] = False,
     data: DataOption = None,

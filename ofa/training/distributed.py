@@ -13,7 +13,7 @@ from torch import distributed as dist
 
 from ofa.errors import DeviceError, RecipeError
 
-__all__ = ["ALONE", "World", "joined"]
+__all__ = ["ALONE", "World", "compute_device", "joined"]
 
 _VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -77,7 +77,7 @@ def joined(device: str | None = None) -> Iterator[World]:
     Raises:
         DeviceError: the device is not there, or torchrun's variables are set in part.
     """
-    place = _device(device)
+    place = compute_device(device)
     found = [name for name in _VARIABLES if name in os.environ]
     if not found:
         # What takes the current GPU, such as page-locked memory, is to find this one.
@@ -88,7 +88,7 @@ def joined(device: str | None = None) -> Iterator[World]:
         missing = ", ".join(name for name in _VARIABLES if name not in found)
         raise DeviceError(f"a process of several must have {', '.join(_VARIABLES)} in its environment, but lacks {missing}; use torchrun")
     if place.type == "cuda":
-        place = _device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
+        place = compute_device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
         torch.cuda.set_device(place)
     dist.init_process_group("nccl" if place.type == "cuda" else "gloo", device_id=place if place.type == "cuda" else None)
     try:
@@ -97,7 +97,15 @@ def joined(device: str | None = None) -> Iterator[World]:
         dist.destroy_process_group()
 
 
-def _device(name: str | None) -> torch.device:
+def compute_device(name: str | None) -> torch.device:
+    """Where to compute.
+
+    Args:
+        name: ``cpu``, ``cuda`` or ``cuda:N``; None takes a GPU if torch sees one.
+
+    Raises:
+        DeviceError: it is not there.
+    """
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
