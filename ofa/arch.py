@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ofa.errors import ArchError
+from ofa.errors import ArchError, SpaceError
 from ofa.files import read_json, write_json
+from ofa.resolution import Resolution, parse_resolution, pixels, resolution_to_json
 
 __all__ = ["SPACE_KEY", "Arch", "Genes"]
 
@@ -57,17 +58,19 @@ class Arch:
 
     Attributes:
         space: name of the space that the arch is a point of.
-        resolution: side of the square input image in pixels.
+        resolution: of the input image in pixels: the side of a square, or height and width.
         stages: per stage the genes of its blocks; a stage's depth is its length.
         network: genes that belong to no block, such as the width of a stage.
     """
 
     space: str
-    resolution: int
+    resolution: Resolution
     stages: tuple[tuple[Genes, ...], ...]
     network: Genes = Genes()
 
     def __post_init__(self) -> None:
+        if isinstance(self.resolution, tuple):
+            object.__setattr__(self, "resolution", parse_resolution(self.resolution))
         # Archs are keys of every cache; hashing two dozen blocks each time would cost more than a look-up.
         object.__setattr__(self, "_hash", hash((self.space, self.resolution, self.stages, self.network)))
 
@@ -82,12 +85,12 @@ class Arch:
     @property
     def in_words(self) -> str:
         """A network in short: its resolution and the depths of its stages, such as ``160 px, blocks 2-3-4``."""
-        return f"{self.resolution} px, blocks {'-'.join(str(len(stage)) for stage in self.stages)}"
+        return f"{pixels(self.resolution)}, blocks {'-'.join(str(len(stage)) for stage in self.stages)}"
 
     def to_json(self) -> dict[str, Any]:
         """The arch as JSON-ready values; the genes of the network are further keys at the top."""
         stages = [[dict(block) for block in stage] for stage in self.stages]
-        return {"space": self.space, "resolution": self.resolution, **self.network, "stages": stages}
+        return {"space": self.space, "resolution": resolution_to_json(self.resolution), **self.network, "stages": stages}
 
     @classmethod
     def from_json(cls, value: Any) -> Arch:
@@ -100,8 +103,8 @@ class Arch:
             space, resolution, stages = (value[key] for key in _OWN_KEYS)
             network = Genes({key: _number(value[key]) for key in value if key not in (*_OWN_KEYS, SPACE_KEY)})
             built = tuple(tuple(Genes({key: _number(gene) for key, gene in block.items()}) for block in stage) for stage in stages)
-            return cls(str(space), int(_number(resolution)), built, network)
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            return cls(str(space), parse_resolution(resolution), built, network)
+        except (KeyError, TypeError, AttributeError, ValueError, SpaceError) as error:
             raise ArchError(
                 "an arch must be an object with the keys space, resolution and stages (a list of lists of genes), "
                 f"but reading it met {type(error).__name__}: {error}; write one with Arch.save or 'ofa query'"

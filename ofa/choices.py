@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ofa.errors import SpaceError
 
-__all__ = ["ROW_DTYPE", "Gene", "Number", "Stage"]
+__all__ = ["ROW_DTYPE", "Gene", "Number", "Stage", "check_ascending"]
 
 Number = int | float
 
@@ -26,12 +27,16 @@ class Gene:
     values: tuple[Number, ...]
 
     def __post_init__(self) -> None:
-        if not self.values or list(self.values) != sorted(set(self.values)):
-            raise SpaceError(
-                f"the values of a gene must ascend without repeats, but {self.name} has {list(self.values)}; sort them and drop repeats"
-            )
-        if len(self.values) > _MOST_VALUES:
-            raise SpaceError(f"a gene must have at most {_MOST_VALUES} values, but {self.name} has {len(self.values)}; leave some out")
+        check_ascending(self.name, self.values, sorted(set(self.values)))
+
+
+def check_ascending(name: str, values: Sequence[object], ascending: Sequence[object]) -> None:
+    """Raise SpaceError unless ``values`` are ``ascending``, at least one, and not too many for encoded archs."""
+    if not values or list(values) != list(ascending):
+        listed = ", ".join(map(str, values))
+        raise SpaceError(f"the values of a gene must ascend without repeats, but {name} has [{listed}]; sort them and drop repeats")
+    if len(values) > _MOST_VALUES:
+        raise SpaceError(f"a gene must have at most {_MOST_VALUES} values, but {name} has {len(values)}; leave some out")
 
 
 @dataclass(frozen=True)

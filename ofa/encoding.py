@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -11,17 +12,31 @@ import numpy as np
 
 from ofa.arch import Arch, Genes
 from ofa.arrays import Rows
-from ofa.choices import ROW_DTYPE, Gene, Stage
+from ofa.choices import ROW_DTYPE, Gene, Number, Stage
 from ofa.errors import ArchError
+from ofa.resolution import Resolution, mean_side
 
-__all__ = ["Encoding"]
+__all__ = ["Column", "Encoding"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One choice of encoded archs, whose entries are indices into ``values``."""
+
+    name: str
+    values: tuple[Number, ...] | tuple[Resolution, ...]
+
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """Each value as a number; of a resolution the geometric mean of its sides."""
+        return tuple(mean_side(value) if isinstance(value, tuple) else value for value in self.values)
 
 
 class Encoding:
     """The part of a space that deals in rows: a row an arch, a column a gene."""
 
     name: str
-    resolutions: tuple[int, ...]
+    resolutions: tuple[Resolution, ...]
     stages: tuple[Stage, ...]
     network: tuple[Gene, ...]
 
@@ -30,12 +45,12 @@ class Encoding:
         """Raise ArchError unless ``arch`` is a point of the space."""
 
     @cached_property
-    def columns(self) -> tuple[Gene, ...]:
-        """The genes in the order of an encoded row: resolution, network genes, then stage by stage depth and blocks."""
-        columns = [Gene("resolution", self.resolutions), *self.network]
+    def columns(self) -> tuple[Column, ...]:
+        """The choices in the order of an encoded row: resolution, network genes, then stage by stage depth and blocks."""
+        columns = [Column("resolution", self.resolutions), *(Column(gene.name, gene.values) for gene in self.network)]
         for s, stage in enumerate(self.stages):
-            columns.append(Gene(f"stages.{s}.depth", stage.depths))
-            columns += [Gene(f"stages.{s}.{b}.{gene.name}", gene.values) for b in range(stage.depths[-1]) for gene in stage.genes]
+            columns.append(Column(f"stages.{s}.depth", stage.depths))
+            columns += [Column(f"stages.{s}.{b}.{gene.name}", gene.values) for b in range(stage.depths[-1]) for gene in stage.genes]
         return tuple(columns)
 
     def encode(self, arch: Arch) -> tuple[int, ...]:

@@ -40,7 +40,7 @@ def parse_resolution(value: object) -> Resolution:
         parts = [int(part) for part in match.groups() if part] if match else []
     else:
         parts = list(value) if isinstance(value, tuple | list) else [value]
-    numbers = [int(part) for part in parts if isinstance(part, Integral) and not isinstance(part, bool) and part > 0]
+    numbers = [int(part) for part in parts if isinstance(part, Integral) and not isinstance(part, bool) and int(part) > 0]
     if len(parts) not in (1, 2) or len(numbers) != len(parts):
         raise SpaceError(
             f"a resolution must be whole pixels from 1 on, as one side (224) or as height x width (224x160), but is {value!r}; write it so"

@@ -12,10 +12,11 @@ from typing import Any, Self
 import numpy as np
 
 from ofa.arch import Arch, Genes
-from ofa.choices import ROW_DTYPE, Gene, Number, Stage
+from ofa.choices import ROW_DTYPE, Gene, Number, Stage, check_ascending
 from ofa.encoding import Encoding
 from ofa.errors import ArchError, SpaceError, nearest
 from ofa.files import read_json, write_json
+from ofa.resolution import Resolution, ascending, parse_resolution, resolution_to_json
 from ofa.space_json import space_from_json, space_to_json
 
 __all__ = ["ROW_DTYPE", "Gene", "Number", "Space", "Stage"]
@@ -30,7 +31,7 @@ class Space(Encoding):
 
     Attributes:
         name: the name that archs, tables and weights refer to.
-        resolutions: sides of the square input in pixels, ascending.
+        resolutions: of the input in pixels, ascending by area: the side of a square, or height and width.
         stages: the elastic stages, from the input to the output.
         network: genes that belong to no single block, such as a stage's width.
         num_classes: length of the logits.
@@ -38,7 +39,7 @@ class Space(Encoding):
     """
 
     name: str
-    resolutions: tuple[int, ...]
+    resolutions: tuple[Resolution, ...]
     stages: tuple[Stage, ...]
     network: tuple[Gene, ...] = ()
     num_classes: int = 1000
@@ -51,12 +52,12 @@ class Space(Encoding):
             cls.__hash__ = Space.__hash__  # type: ignore[method-assign]
 
     def __post_init__(self) -> None:
-        Gene("resolution", self.resolutions)
-        wrong = [size for size in self.resolutions if not isinstance(size, int) or size < 1]
-        if wrong:
-            raise SpaceError(
-                f"resolutions must be whole numbers of pixels from 1 on, but {self.name} has {', '.join(map(str, wrong))}; any such will do"
-            )
+        try:
+            resolutions = tuple(map(parse_resolution, self.resolutions))
+        except SpaceError as error:
+            raise SpaceError(f"{self.name}: {error}") from error
+        check_ascending("resolution", _in_json(resolutions), _in_json(ascending(resolutions)))
+        object.__setattr__(self, "resolutions", resolutions)
         if self.num_classes < 2:
             raise SpaceError(f"a classifier needs at least 2 classes, but num_classes is {self.num_classes}; count the labels of your data")
         if self.in_channels < 1:
@@ -119,11 +120,11 @@ class Space(Encoding):
         stages = tuple((chosen(stage.genes),) * stage.depths[depth] for stage in self.stages)
         return Arch(self.name, self.resolutions[resolution], stages, network)
 
-    def largest(self, resolution: int | None = None) -> Arch:
+    def largest(self, resolution: Resolution | None = None) -> Arch:
         """The arch with the largest value of every gene; ``resolution`` in pixels, the largest by default."""
         return self._at(self.uniform(resolution=-1, depth=-1, genes={}), resolution)
 
-    def smallest(self, resolution: int | None = None) -> Arch:
+    def smallest(self, resolution: Resolution | None = None) -> Arch:
         """The arch with the smallest value of every gene; ``resolution`` in pixels, the smallest by default."""
         return self._at(self.uniform(resolution=0, depth=0, genes=dict.fromkeys(self.gene_names, 0)), resolution)
 
@@ -146,7 +147,7 @@ class Space(Encoding):
         """Raise ArchError, naming the gene and its values, unless ``arch`` is a point of this space."""
         if arch.space != self.name:
             raise ArchError(f"an arch must name its space, but this is {self.name} and the arch says {arch.space}; load the space it names")
-        _check_value("resolution", arch.resolution, self.resolutions, self.name)
+        self._check_resolution(arch.resolution)
         if len(arch.stages) != len(self.stages):
             raise ArchError(f"{self.name} has {len(self.stages)} stages, but the arch has {len(arch.stages)}; give each stage its blocks")
         _check_genes("network", arch.network, self.network, self.name)
@@ -187,7 +188,7 @@ class Space(Encoding):
     # -- smaller spaces -----------------------------------------------------------------------------------------------
 
     def restrict(
-        self, *, resolution: Iterable[int] | None = None, depth: Iterable[int] | None = None, **genes: Iterable[Number] | None
+        self, *, resolution: Iterable[Resolution] | None = None, depth: Iterable[int] | None = None, **genes: Iterable[Number] | None
     ) -> Self:
         """The space of the same name with fewer choices, which is how a training phase says what is free.
 
@@ -212,7 +213,9 @@ class Space(Encoding):
             chosen = _subset("depth", depth if len(indices) > 1 else None, indices, self.name)
             return Stage(tuple(stage.depths[int(i)] for i in chosen), tuple(kept(gene) for gene in stage.genes))
 
-        resolutions = tuple(int(r) for r in _subset("resolution", resolution, self.resolutions, self.name))
+        resolutions = self.resolutions if resolution is None else ascending(resolution)
+        if not resolutions or not set(resolutions) <= set(self.resolutions):
+            raise _no_subset("resolution", _in_json(resolutions), _in_json(self.resolutions), self.name)
         stages, network = tuple(map(shortened, self.stages)), tuple(map(kept, self.network))
         return replace(self, resolutions=resolutions, stages=stages, network=network)
 
@@ -253,16 +256,29 @@ class Space(Encoding):
         """Read the space of a JSON file; errors as of ``from_json``, or FileError."""
         return space_from_json(read_json(path), Space, f"'{path}'")
 
-    def _at(self, arch: Arch, resolution: int | None) -> Arch:
+    def _at(self, arch: Arch, resolution: Resolution | None) -> Arch:
         if resolution is None:
             return arch
-        _check_value("resolution", resolution, self.resolutions, self.name)
-        return replace(arch, resolution=resolution)
+        found = replace(arch, resolution=resolution)
+        self._check_resolution(found.resolution)
+        return found
+
+    def _check_resolution(self, resolution: Resolution) -> None:
+        if resolution not in self.resolutions:
+            _check_value("resolution", resolution_to_json(resolution), _in_json(self.resolutions), self.name)
 
 
-def _check_value(what: str, value: Number, allowed: Sequence[Number], space: str) -> None:
+def _in_json(resolutions: Iterable[Resolution]) -> list[int | str]:
+    return list(map(resolution_to_json, resolutions))
+
+
+def _listed(values: Iterable[object]) -> str:
+    return f"[{', '.join(map(str, values))}]"
+
+
+def _check_value(what: str, value: Number | str, allowed: Sequence[Number | str], space: str) -> None:
     if value not in allowed:
-        raise ArchError(f"{what} must be one of {list(allowed)} in {space}, but got {value}; choose one of them")
+        raise ArchError(f"{what} must be one of {_listed(allowed)} in {space}, but got {value}; choose one of them")
 
 
 def _check_genes(where: str, genes: Genes, expected: Sequence[Gene], space: str) -> None:
@@ -287,5 +303,9 @@ def _subset(name: str, wanted: Iterable[Number] | None, values: Sequence[Number]
         return tuple(values)
     kept = tuple(sorted(set(wanted)))
     if not kept or not set(kept) <= set(values):
-        raise SpaceError(f"{name} must keep some of {list(values)} in {space}, but got {list(kept)}; choose among them")
+        raise _no_subset(name, kept, values, space)
     return kept
+
+
+def _no_subset(name: str, kept: Sequence[object], values: Sequence[object], space: str) -> SpaceError:
+    return SpaceError(f"{name} must keep some of {_listed(values)} in {space}, but got {_listed(kept)}; choose among them")

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from ofa.choices import Gene, Stage
 from ofa.errors import SpaceError
+from ofa.resolution import parse_resolution, resolution_to_json
 
 __all__ = ["SCHEMA", "family_of", "space_from_json", "space_to_json"]
 
@@ -42,7 +43,7 @@ def space_to_json(space: Any) -> dict[str, Any]:
         "name": space.name,
         "num_classes": space.num_classes,
         "in_channels": space.in_channels,
-        "resolutions": list(space.resolutions),
+        "resolutions": list(map(resolution_to_json, space.resolutions)),
         "stages": [{"depths": list(stage.depths), "genes": _genes_to_json(stage.genes)} for stage in space.stages],
         "network": _genes_to_json(space.network),
         "fields": {name: _to_json(value, f"{space.name}.{name}") for name, value in own.items()},
@@ -80,7 +81,7 @@ def space_from_json(value: Any, base: type[S], source: str) -> S:
             name=_from_json(value["name"], str, "name"),
             num_classes=_from_json(value["num_classes"], int, "num_classes"),
             in_channels=_from_json(value["in_channels"], int, "in_channels"),
-            resolutions=_from_json(value["resolutions"], tuple[int, ...], "resolutions"),
+            resolutions=tuple(map(parse_resolution, value["resolutions"])),
             stages=tuple(_stage_from_json(stage) for stage in value["stages"]),
             network=_genes_from_json(value["network"], "network"),
             **own,
