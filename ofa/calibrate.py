@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ofa.data import BatchPlan, Images, load_batches
 from ofa.errors import DataError
+from ofa.resolution import Resolution
 
 __all__ = ["CALIBRATION_IMAGES", "calibrate"]
 
@@ -23,7 +24,7 @@ CALIBRATION_IMAGES = 2048
 """From here on no network's accuracy moved by more than 0.2 points, on CIFAR-10 (benchmarks/calibration_images.py)."""
 
 
-def calibrate(network: nn.Module, data: Images, *, resolution: int, images: int = CALIBRATION_IMAGES, batch_size: int = 64) -> None:
+def calibrate(network: nn.Module, data: Images, *, resolution: Resolution, images: int = CALIBRATION_IMAGES, batch_size: int = 64) -> None:
     """Replace the batch-norm statistics of ``network`` by those of ``images`` images of ``data``, in place.
 
     Mean and variance are the exact ones over all images, not a moving average: what each batch norm meets while its batch is
@@ -34,7 +35,7 @@ def calibrate(network: nn.Module, data: Images, *, resolution: int, images: int 
     Args:
         network: any module; without batch norm it stays as it is.
         data: unaugmented images, usually those that the network was trained on.
-        resolution: side of the square input in pixels.
+        resolution: height and width of the input in pixels.
         images: how many images to use; all if there are fewer.
         batch_size: images a forward pass. Large enough that a batch represents the data; a rest of one image is left out.
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from ofa.choices import Gene, Stage
 from ofa.errors import SpaceError
-from ofa.resolution import parse_resolution, resolution_to_json
+from ofa.resolution import resolution_to_json
 
 __all__ = ["SCHEMA", "family_of", "space_from_json", "space_to_json"]
 
@@ -81,7 +81,7 @@ def space_from_json(value: Any, base: type[S], source: str) -> S:
             name=_from_json(value["name"], str, "name"),
             num_classes=_from_json(value["num_classes"], int, "num_classes"),
             in_channels=_from_json(value["in_channels"], int, "in_channels"),
-            resolutions=tuple(map(parse_resolution, value["resolutions"])),
+            resolutions=tuple(value["resolutions"]),
             stages=tuple(_stage_from_json(stage) for stage in value["stages"]),
             network=_genes_from_json(value["network"], "network"),
             **own,

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from ofa.data.transfer import moved
 from ofa.errors import DataError, MissingExtraError
 from ofa.randomness import borrowed_randomness
+from ofa.resolution import Resolution, sides
 
 __all__ = ["Augmentation", "Boxes"]
 
@@ -27,15 +28,20 @@ _GROUP = 16
 
 @dataclass(frozen=True)
 class Boxes:
-    """The part of each image that is kept, in shares of its sides.
+    """The part of each image that is kept.
 
     Attributes:
-        centre_B2: [B, 2], x and y of the middle.
-        size_B2: [B, 2], width and height.
+        size_B2: [B, 2], width and height, as shares of those of the part that fits the input.
+        place_B2: [B, 2], 0..1 across and down, within the room that is left around it in the whole image.
     """
 
-    centre_B2: Tensor
     size_B2: Tensor
+    place_B2: Tensor
+
+    def within(self, part: tuple[float, float]) -> tuple[Tensor, Tensor]:
+        """The middles [B, 2] and the sizes [B, 2] in shares of the whole image, of whose width and height the fitting part is ``part``."""
+        size_B2 = self.size_B2 * torch.tensor(part)
+        return size_B2 / 2 + (1 - size_B2) * self.place_B2, size_B2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +52,8 @@ class Augmentation:
         shift: largest shift along each axis, as a share of the image's side (0..1).
         scale: largest zoom in or out, as a share (0.1: between 0.9 and 1.1 times the size; below 1).
         flip: whether half of the images are mirrored left to right. Wrong for digits, letters and traffic signs.
-        crop_scale: smallest share of the image's area that a random crop keeps, at an aspect ratio of 3/4 to 4/3, before it is
-            resized (Szegedy et al., CVPR 2015, whose value is 0.08); 1 does not crop.
+        crop_scale: smallest area of a random crop, as a share of the largest part of the image that has the input's aspect ratio, which a
+            crop has but for a factor of 3/4 to 4/3 (Szegedy et al., CVPR 2015, whose value is 0.08); 1 does not crop.
         colour: how far brightness, contrast and saturation may change, as a share (0.4: between 0.6 and 1.4 times).
         rand_augment: operations of RandAugment (Cubuk et al., 2020) on each image; 0 is none.
         rand_augment_magnitude: how strong they are, 0..30.
@@ -104,31 +110,38 @@ class Augmentation:
         low, high = (math.log(ratio) for ratio in _ASPECT)
         ratio_B = torch.exp(low + (high - low) * torch.rand(batch, generator=generator))
         size_B2 = torch.stack([(area_B * ratio_B).sqrt(), (area_B / ratio_B).sqrt()], 1).clamp(max=1)
-        return Boxes(size_B2 / 2 + (1 - size_B2) * torch.rand(batch, 2, generator=generator), size_B2)
+        return Boxes(size_B2, torch.rand(batch, 2, generator=generator))
 
-    def __call__(self, x_BCHW: Tensor, generator: torch.Generator, boxes: Boxes | None = None, size: int | None = None) -> Tensor:
+    def __call__(
+        self,
+        x_BCHW: Tensor,
+        generator: torch.Generator,
+        crops: tuple[Tensor, Tensor] | None = None,
+        resolution: Resolution | None = None,
+    ) -> Tensor:
         """Crop, move, zoom and mirror each image by one bilinear resampling; beyond the border its outermost pixels repeat.
 
         Args:
             x_BCHW: the images.
             generator: on the CPU.
-            boxes: crops that are not yet taken.
-            size: side of the result in pixels; that of the images if None.
+            crops: what is to be taken of them, as of ``Boxes.within``.
+            resolution: of the result; that of the images if None.
         """
-        if not (self.shift or self.scale or self.flip or boxes):
+        if not (self.shift or self.scale or self.flip or crops):
             return x_BCHW
         batch = len(x_BCHW)
         zoom_B1 = 1 + self.scale * (2 * torch.rand(batch, 1, generator=generator) - 1)
         # Grid coordinates run from -1 to 1, so a shift by a share of the side is twice that share.
         move_B2 = 2 * self.shift * (2 * torch.rand(batch, 2, generator=generator) - 1)
         reach_B2 = 1 / zoom_B1.expand(batch, 2)
-        if boxes is not None:
-            reach_B2, move_B2 = reach_B2 * boxes.size_B2, move_B2 * boxes.size_B2 + 2 * boxes.centre_B2 - 1
+        if crops is not None:
+            middle_B2, size_B2 = crops
+            reach_B2, move_B2 = reach_B2 * size_B2, move_B2 * size_B2 + 2 * middle_B2 - 1
         mirrored_B = torch.rand(batch, generator=generator) < 0.5 if self.flip else torch.zeros(batch, dtype=torch.bool)
         matrix = torch.zeros(batch, 2, 3)
         matrix[:, 0, 0], matrix[:, 1, 1], matrix[:, :, 2] = torch.where(mirrored_B, -1.0, 1.0) * reach_B2[:, 0], reach_B2[:, 1], move_B2
-        side = size or x_BCHW.shape[-1]
-        grid = F.affine_grid(moved(matrix, x_BCHW.device), [batch, x_BCHW.shape[1], size or x_BCHW.shape[2], side], align_corners=False)
+        size = x_BCHW.shape[2:] if resolution is None else sides(resolution)
+        grid = F.affine_grid(moved(matrix, x_BCHW.device), [batch, x_BCHW.shape[1], *size], align_corners=False)
         return F.grid_sample(x_BCHW, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
     # -- what is done to them -----------------------------------------------------------------------------------------

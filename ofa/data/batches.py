@@ -1,6 +1,6 @@
 """From images to the batches that networks read.
 
-Shapes: B images of a batch, C channels, R pixels a side, K classes.
+Shapes: B images of a batch, C channels, H W height and width in pixels, K classes.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from ofa.data.images import ImageData, Images, Normalization, Pixels
 from ofa.data.transfer import moved
 from ofa.data.workers import Ahead, free_shared_memory, read_ahead, within_shared_memory
 from ofa.errors import DataError
+from ofa.resolution import Resolution, sides
 
 __all__ = [
     "BatchPlan",
@@ -58,7 +59,7 @@ def make_batch(
     data: Images,
     index: Tensor,
     *,
-    resolution: int,
+    resolution: Resolution,
     augmentation: Augmentation | None = None,
     generator: torch.Generator | None = None,
     device: torch.device | str = "cpu",
@@ -68,13 +69,13 @@ def make_batch(
     Args:
         data: the set.
         index: int64 [B].
-        resolution: side of the square input in pixels.
+        resolution: height and width of the input in pixels.
         augmentation: how images are changed at random, if ``generator`` is there too.
         generator: the randomness of the augmentation, on the CPU.
         device: where the batch is made.
 
     Returns:
-        float32 [B, C, R, R] in channels-last order, normalized; int64 [B], or float32 [B, K] if labels were mixed. Images that
+        float32 [B, C, H, W] in channels-last order, normalized; int64 [B], or float32 [B, K] if labels were mixed. Images that
         turn out to be broken are left out where the data skips such.
 
     Raises:
@@ -91,7 +92,7 @@ def batches(
     data: Images,
     *,
     batch_size: int,
-    resolution: int,
+    resolution: Resolution,
     generator: torch.Generator | None = None,
     augmentation: Augmentation | None = None,
     drop_last: bool = False,
@@ -124,12 +125,12 @@ class BatchPlan:
 
     Attributes:
         index: int64 [B].
-        resolution: side of the square input in pixels.
+        resolution: height and width of the input in pixels.
         seed: of its augmentation; None does not augment.
     """
 
     index: Tensor
-    resolution: int
+    resolution: Resolution
     seed: int | None
 
 
@@ -193,7 +194,7 @@ def how_far_ahead(data: Images, plans: Sequence[BatchPlan], workers: int, prefet
     """How many workers of those that are asked for read how far ahead, within the shared memory there is."""
     if workers == 0 or not plans or isinstance(data, ImageData):
         return Ahead(0, prefetch)
-    largest = max(len(plan.index) * data.rule.channels * plan.resolution**2 for plan in plans)
+    largest = max(len(plan.index) * data.rule.channels * math.prod(sides(plan.resolution)) for plan in plans)
     return within_shared_memory(largest, min(workers, len(plans)), prefetch, free_shared_memory())
 
 
@@ -220,8 +221,8 @@ def measure_loader(
     next(loader)
     _wait(place)
     started, images = time.perf_counter(), 0
-    for x_BCRR, _ in loader:
-        images += len(x_BCRR)
+    for x_BCHW, _ in loader:
+        images += len(x_BCHW)
         if time.perf_counter() - started > seconds:
             break
     _wait(place)
@@ -240,12 +241,14 @@ def _resident(data: Images, device: torch.device) -> Images:
     return data.on(device) if isinstance(data, ImageData) and device.type == "cuda" else data
 
 
-def _read(data: Images, index: Tensor, resolution: int, augmentation: Augmentation | None, generator: torch.Generator | None) -> Pixels:
+def _read(
+    data: Images, index: Tensor, resolution: Resolution, augmentation: Augmentation | None, generator: torch.Generator | None
+) -> Pixels:
     """The images at ``index``, those of a set in memory already moved and mirrored."""
     if not isinstance(data, EncodedImages):
         return data.read(index, resolution, augmentation, generator)
     boxes = augmentation.boxes(len(index), generator) if augmentation is not None and generator is not None else None
-    return data.squares(index, resolution, boxes)
+    return data.inputs(index, resolution, boxes)
 
 
 _Batch = tuple[Pixels, Tensor | None, str | None]

@@ -1,6 +1,6 @@
 """Labelled images that stay encoded until a batch needs them: for sets that do not fit in memory.
 
-Shapes: N images of a set, B of a batch, C channels, R pixels a side of the result.
+Shapes: N images of a set, B of a batch, C channels, H W height and width of the result.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from ofa.data.images import Normalization, Pixels, check_labels, unreadable_name
 from ofa.data.items import Items, Unreadable
 from ofa.data.left_out import LeftOut
 from ofa.data.opening import UnreadableError
-from ofa.data.reading import Crop, square_of
+from ofa.data.reading import Box, input_of
 from ofa.data.rule import ImageRule
 from ofa.errors import DataError
+from ofa.resolution import Resolution, sides
 
 __all__ = ["EncodedImages"]
 
@@ -116,25 +117,25 @@ class EncodedImages:
         self.broken.update(names)
 
     def read(
-        self, index: Tensor, resolution: int, augmentation: Augmentation | None = None, generator: torch.Generator | None = None
+        self, index: Tensor, resolution: Resolution, augmentation: Augmentation | None = None, generator: torch.Generator | None = None
     ) -> Pixels:
-        """The images at ``index`` (int64 [B]) as squares; arguments as of ``Images.read``."""
+        """The images at ``index`` (int64 [B]); arguments as of ``Images.read``."""
         random = augmentation if generator is not None else None
         boxes = random.boxes(len(index), generator) if random is not None and generator is not None else None
-        x, labels_B, broken = self.squares(index, resolution, boxes)
+        x, labels_B, broken = self.inputs(index, resolution, boxes)
         x = x.float()
         return Pixels(random(x, generator) if random is not None and generator is not None else x, labels_B, broken)
 
-    def squares(self, index: Tensor, resolution: int, boxes: Boxes | None = None) -> Pixels:
-        """The images at ``index`` (int64 [B]) as they are, in uint8 [B, C, R, R]: their crops, or what the rule makes square.
+    def inputs(self, index: Tensor, resolution: Resolution, boxes: Boxes | None = None) -> Pixels:
+        """The images at ``index`` (int64 [B]) unaugmented, in uint8 [B, C, H, W]: their crops, or what the rule fits.
 
         Raises:
             DataError: an image cannot be read, and such are refused.
         """
-        squares, good, broken = [], [], []
+        inputs, good, broken = [], [], []
         for place, row in enumerate(self.rows[index].tolist()):
             try:
-                squares.append(square_of(self.items.content(row), self.rule, resolution, None if boxes is None else _crop(boxes, place)))
+                inputs.append(input_of(self.items.content(row), self.rule, resolution, None if boxes is None else _box(boxes, place)))
                 good.append(place)
             except UnreadableError as error:
                 name = self.items.name(row)
@@ -144,11 +145,11 @@ class EncodedImages:
                     ) from error
                 broken.append(name)
         if not good:
-            return Pixels(torch.empty(0, self.rule.channels, resolution, resolution, dtype=torch.uint8), self.labels[:0], tuple(broken))
-        x = torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2)
+            return Pixels(torch.empty(0, self.rule.channels, *sides(resolution), dtype=torch.uint8), self.labels[:0], tuple(broken))
+        x = torch.from_numpy(np.stack(inputs)).permute(0, 3, 1, 2)
         return Pixels(x, self.labels[index[good]], tuple(broken))
 
 
-def _crop(boxes: Boxes, place: int) -> Crop:
-    (x, y), (width, height) = boxes.centre_B2[place].tolist(), boxes.size_B2[place].tolist()
-    return x - width / 2, y - height / 2, width, height
+def _box(boxes: Boxes, place: int) -> Box:
+    (width, height), (x, y) = boxes.size_B2[place].tolist(), boxes.place_B2[place].tolist()
+    return Box((width, height), (x, y))

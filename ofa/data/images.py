@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ofa.data.augmentation import Augmentation, Boxes
+from ofa.data.augmentation import Augmentation
 from ofa.data.left_out import LeftOut
-from ofa.data.reading import middle_square
+from ofa.data.reading import fitting_part
 from ofa.data.rule import ImageRule
 from ofa.data.transfer import moved
 from ofa.errors import DataError
+from ofa.resolution import Resolution, sides
 
 __all__ = [
     "KEY_BYTES",
@@ -47,7 +48,7 @@ class Pixels(NamedTuple):
     """Some images of a set, read.
 
     Attributes:
-        x_BCHW: float32 or uint8 [B, C, resolution, resolution] on the scale 0..255.
+        x_BCHW: float32 or uint8 [B, C, H, W] on the scale 0..255.
         labels_B: int64 [B].
         broken: names of images that could not be read and are not among them.
     """
@@ -108,13 +109,13 @@ class Images(Protocol):
         """The same images, normalized otherwise; by their own mean and deviation if None."""
 
     def read(
-        self, index: Tensor, resolution: int, augmentation: Augmentation | None = None, generator: torch.Generator | None = None
+        self, index: Tensor, resolution: Resolution, augmentation: Augmentation | None = None, generator: torch.Generator | None = None
     ) -> Pixels:
-        """The images at ``index`` (int64 [B]) as squares of ``resolution`` pixels.
+        """The images at ``index`` (int64 [B]) at a resolution.
 
         Args:
             index: which images.
-            resolution: side in pixels.
+            resolution: height and width in pixels.
             augmentation: how they are cropped, moved and mirrored, if ``generator`` is there too.
             generator: on the CPU.
         """
@@ -132,7 +133,7 @@ class ImageData:
         std: of each channel on the scale 0..1, every batch is divided by it; None takes it from ``images``.
         left_out: all that lies where the images lie and is not among them.
         known_keys: uint8 [N, 16], the digests of the images' content; None takes them of the pixels.
-        known_rule: how the images are read; None cuts the middle square of as many channels as ``images`` has.
+        known_rule: how the images are read; None cuts the middle part of as many channels as ``images`` has.
         least_classes: how many classes must be present; 1 for images to test on.
 
     Raises:
@@ -201,20 +202,17 @@ class ImageData:
     def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each channel on the scale 0..1: as given, or of these images."""
         # A histogram is exact and needs no copy of the images as floats.
-        shown = self._squares(self.images)
+        shown = self._fitting(self.images, 1)  # of any square
         counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in shown.unbind(1)]).double().cpu()
         share, level = counts / counts.sum(1, keepdim=True), torch.arange(256, dtype=torch.float64) / 255
         mean = share @ level
         variance = (share * (level - mean[:, None]) ** 2).sum(1)
         return self.mean or tuple(mean.tolist()), varying(self.std or variance.sqrt().tolist(), self.rule)
 
-    def _squares(self, images: Tensor) -> Tensor:
+    def _fitting(self, images: Tensor, resolution: Resolution) -> Tensor:
         """What networks see of [.., H, W], before it is resized."""
-        height, width = images.shape[-2:]
-        if height == width or self.rule.fit == "stretch":
-            return images
-        left, top, side = middle_square(width, height)
-        return images[..., top : top + side, left : left + side]
+        left, top, width, height = fitting_part(images.shape[-1], images.shape[-2], self.rule.fit, resolution)
+        return images[..., top : top + height, left : left + width]
 
     def pick(self, index: Tensor) -> ImageData:
         """The images at ``index`` (int64), normalized by their own mean and deviation unless those were given."""
@@ -245,20 +243,20 @@ class ImageData:
         return {}
 
     def read(
-        self, index: Tensor, resolution: int, augmentation: Augmentation | None = None, generator: torch.Generator | None = None
+        self, index: Tensor, resolution: Resolution, augmentation: Augmentation | None = None, generator: torch.Generator | None = None
     ) -> Pixels:
         """The images at ``index``; cut and resized bilinearly, with antialiasing where they shrink, unless a crop is taken of them."""
         index = moved(index, self.images.device)
-        boxes: Boxes | None = None
-        if augmentation is not None and generator is not None:
-            boxes = augmentation.boxes(len(index), generator)
+        boxes = augmentation.boxes(len(index), generator) if augmentation is not None and generator is not None else None
         whole = self.images[index]
-        x = (whole if boxes else self._squares(whole)).contiguous(memory_format=torch.channels_last).float()
-        if boxes is None and x.shape[2:] != (resolution, resolution):
-            x = F.interpolate(x, (resolution, resolution), mode="bilinear", antialias=True, align_corners=False)
+        fitting = self._fitting(whole, resolution)
+        x = (whole if boxes else fitting).contiguous(memory_format=torch.channels_last).float()
+        if boxes is None and x.shape[2:] != sides(resolution):
+            x = F.interpolate(x, sides(resolution), mode="bilinear", antialias=True, align_corners=False)
         if augmentation is not None and generator is not None:
             # A crop is taken from all the pixels there are, in the one resampling that also moves and mirrors.
-            x = augmentation(x, generator, boxes, resolution)
+            share = (fitting.shape[3] / whole.shape[3], fitting.shape[2] / whole.shape[2])
+            x = augmentation(x, generator, None if boxes is None else boxes.within(share), resolution)
         return Pixels(x, self.labels[index])
 
 

@@ -9,6 +9,7 @@ from statistics import median
 from typing import NamedTuple
 
 from ofa.data.scan import ImageFacts
+from ofa.resolution import Resolution, pixels, sides
 
 __all__ = ["Copies", "Overview", "PlacedImage", "Sizes", "overview"]
 
@@ -80,13 +81,13 @@ class Overview:
     warnings: tuple[str, ...]
 
 
-def overview(images: Sequence[PlacedImage], class_names: Sequence[str], resolution: int) -> Overview:
+def overview(images: Sequence[PlacedImage], class_names: Sequence[str], resolution: Resolution) -> Overview:
     """Count the images of a data set.
 
     Args:
         images: all images that can be read, at least one.
         class_names: in the order of the logits.
-        resolution: largest side of the network's input in pixels.
+        resolution: largest resolution of the network's input.
     """
     by_class: dict[str, Counter[str]] = {name: Counter() for name in class_names}
     for image in images:
@@ -164,11 +165,12 @@ def _groups(groups: Sequence[Copies]) -> str:
     return "1 image has copies" if len(groups) == 1 else f"{len(groups)} images have copies"
 
 
-def _about_sizes(images: Sequence[PlacedImage], resolution: int) -> list[str]:
-    small = sum(min(image.facts.width, image.facts.height) < resolution for image in images)
+def _about_sizes(images: Sequence[PlacedImage], resolution: Resolution) -> list[str]:
+    height, width = sides(resolution)
+    small = sum(image.facts.width < width or image.facts.height < height for image in images)
     if small <= len(images) / 2:
         return []
     return [
-        f"{small} of {len(images)} images are smaller than the network's input of {resolution} pixels and are enlarged; a smaller "
+        f"{small} of {len(images)} images are smaller than the network's input of {pixels(resolution)} and are enlarged; a smaller "
         "resolution would lose nothing of them"
     ]

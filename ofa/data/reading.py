@@ -13,26 +13,27 @@ import numpy as np
 from PIL import Image
 
 from ofa.data.opening import UnreadableError, open_image, reason_of
-from ofa.data.rule import ImageRule, largest_white
+from ofa.data.rule import Fit, ImageRule, largest_white
 from ofa.errors import DataError
+from ofa.resolution import Resolution, sides
 
 __all__ = [
     "Array",
+    "Box",
     "Bytes",
     "Content",
-    "Crop",
     "Picture",
     "Values",
     "check_channels",
     "check_white",
     "decoded",
     "draws_smaller",
+    "fitting_part",
     "has_white",
-    "middle_square",
+    "input_of",
     "picture_from",
     "picture_of",
     "pixels_of",
-    "square_of",
     "upright_size",
     "values_of",
 ]
@@ -43,7 +44,7 @@ Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 Content = bytes | Image.Image | Array
 """What a source gives for an image: an encoded file, a PIL image, or an array [H, W] or [H, W, C]."""
 
-Crop = tuple[float, float, float, float]
+_Part = tuple[float, float, float, float]
 """Left, top, width and height of a part of an image."""
 
 Picture = tuple[Image.Image, ...]
@@ -162,15 +163,14 @@ def _scaled(array: Array, white: float) -> Bytes:
 # -- to an upright picture --------------------------------------------------------------------------------------------
 
 
-def picture_of(content: Content, rule: ImageRule, at_least: int = 0, share: tuple[float, float] = (1.0, 1.0)) -> Picture:
+def picture_of(content: Content, rule: ImageRule, at_least: Resolution | None = None, share: tuple[float, float] = (1.0, 1.0)) -> Picture:
     """An upright picture of the channels of a rule.
 
     Args:
         content: what a source gives.
         rule: how it is read.
-        at_least: side in pixels of the square that is to be made of it, for which a JPEG need not be decoded at its whole size; 0 decodes
-            all of it.
-        share: of the upright width and height that the square is to be made of.
+        at_least: resolution that it is to be resized to, for which a JPEG need not be decoded at its whole size; None decodes all of it.
+        share: of the upright width and height that is kept.
 
     Raises:
         UnreadableError: it cannot be read.
@@ -205,7 +205,7 @@ def check_channels(source: Image.Image | Array, rule: ImageRule) -> None:
         )
 
 
-def decoded(content: Content, at_least: int = 0, share: tuple[float, float] = (1.0, 1.0)) -> Image.Image | Array:
+def decoded(content: Content, at_least: Resolution | None = None, share: tuple[float, float] = (1.0, 1.0)) -> Image.Image | Array:
     """An upright image or an array, of whatever pixels; arguments and errors as of ``picture_of``."""
     if isinstance(content, np.ndarray):
         if content.ndim not in (2, 3) or not content.size or content.dtype.kind not in "biuf":
@@ -213,7 +213,7 @@ def decoded(content: Content, at_least: int = 0, share: tuple[float, float] = (1
         return content.astype(content.dtype.newbyteorder("="), copy=False)
     image = open_image(content) if isinstance(content, bytes) else content
     try:
-        if at_least:
+        if at_least is not None:
             _draft(image, at_least, share)
         image.load()
         turn = _TURNS.get(orientation(image))
@@ -250,9 +250,9 @@ def draws_smaller(image: Image.Image) -> bool:
     return image.format in _DRAFTED
 
 
-def _draft(image: Image.Image, at_least: int, share: tuple[float, float]) -> None:
+def _draft(image: Image.Image, at_least: Resolution, share: tuple[float, float]) -> None:
     """Have a JPEG decoded smaller, where enough of it is left."""
-    wanted = [round(_DRAFT * at_least / part) for part in share]
+    wanted = [round(_DRAFT * side / part) for side, part in zip(sides(at_least)[::-1], share, strict=True)]
     image.draft("RGB", tuple(wanted[::-1] if upright_size(image) != image.size else wanted))  # type: ignore[arg-type]
 
 
@@ -292,24 +292,51 @@ def pixels_of(picture: Picture) -> Bytes:
     return np.concatenate([array if array.ndim == 3 else array[:, :, None] for array in arrays], axis=2)
 
 
-# -- to a square ------------------------------------------------------------------------------------------------------
+# -- to a network's input ---------------------------------------------------------------------------------------------
 
 
-def middle_square(width: int, height: int) -> tuple[int, int, int]:
-    """The left, the top and the side in pixels of the middle square of an image."""
-    side = min(width, height)
-    return (width - side) // 2, (height - side) // 2, side
+def fitting_part(width: int, height: int, fit: Fit, resolution: Resolution) -> tuple[int, int, int, int]:
+    """The left, the top, the width and the height in pixels of the part of an image that an input of a resolution shows."""
+    rows, columns = sides(resolution)
+    if fit == "stretch":
+        return 0, 0, width, height
+    if width * rows > height * columns:
+        kept = max(1, round(height * columns / rows)), height
+    else:
+        kept = width, max(1, round(width * rows / columns))
+    return (width - kept[0]) // 2, (height - kept[1]) // 2, *kept
 
 
-def square_of(content: Content, rule: ImageRule, resolution: int, crop: Crop | None = None) -> Bytes:
-    """uint8 [resolution, resolution, C] of an image.
+@dataclass(frozen=True)
+class Box:
+    """A random part of an image, which is as large as a share of what the input shows of it, and lies anywhere in the image.
+
+    Attributes:
+        size: width and height, as shares of those of the fitting part.
+        place: 0..1 across and down, within the room that is left around it.
+    """
+
+    size: tuple[float, float]
+    place: tuple[float, float]
+
+    def within(self, width: int, height: int, part: tuple[float, float]) -> _Part:
+        """The part in pixels of an image of that size, whose fitting part has the width and height ``part``."""
+        # In float32 as for a whole batch of images in memory.
+        whole = np.array([width, height])
+        size = np.array(self.size, np.float32) * (np.array(part) / whole).astype(np.float32)
+        middle = size / 2 + (1 - size) * np.array(self.place, np.float32)
+        (x, y), (across, down) = middle.tolist(), size.tolist()
+        return (x - across / 2) * width, (y - down / 2) * height, across * width, down * height
+
+
+def input_of(content: Content, rule: ImageRule, resolution: Resolution, box: Box | None = None) -> Bytes:
+    """uint8 [H, W, C] of an image at a resolution.
 
     Args:
         content: what a source gives.
         rule: how it is read.
-        resolution: side in pixels.
-        crop: left, top, width and height of the part that is taken, as shares of the upright image; None takes what the rule's ``fit``
-            says.
+        resolution: of the result.
+        box: the part that is taken; None takes what the rule's ``fit`` says.
 
     Raises:
         UnreadableError, DataError: as of ``picture_of``.
@@ -317,37 +344,33 @@ def square_of(content: Content, rule: ImageRule, resolution: int, crop: Crop | N
     source = open_image(content) if isinstance(content, bytes) else content
     if isinstance(content, bytes) and isinstance(source, Image.Image) and draws_smaller(source):
         width, height = upright_size(source)
-        kept = _kept(width, height, rule, crop)
+        kept = _kept(width, height, rule, resolution, box)
         picture = picture_of(source, rule, resolution, (kept[2] / width, kept[3] / height))
     else:
         picture = picture_of(source, rule)
         width, height = picture[0].size
-        kept = _kept(width, height, rule, crop)
+        kept = _kept(width, height, rule, resolution, box)
     across, down = picture[0].size[0] / width, picture[0].size[1] / height
-    box = (
+    bounds = (
         max(0.0, kept[0] * across),
         max(0.0, kept[1] * down),
         min(float(picture[0].size[0]), (kept[0] + kept[2]) * across),
         min(float(picture[0].size[1]), (kept[1] + kept[3]) * down),
     )
-    return pixels_of(tuple(_resized(group, resolution, box, alone=crop is None) for group in picture))
+    return pixels_of(tuple(_resized(group, resolution, bounds, alone=box is None) for group in picture))
 
 
-def _resized(group: Image.Image, resolution: int, box: Crop, *, alone: bool) -> Image.Image:
+def _resized(group: Image.Image, resolution: Resolution, bounds: _Part, *, alone: bool) -> Image.Image:
     """A part of a group of channels, resized; what lies around it has no part in its borders if it is cut out ``alone``."""
     if alone:
-        left, top, right, bottom = math.floor(box[0]), math.floor(box[1]), math.ceil(box[2]), math.ceil(box[3])
+        left, top, right, bottom = math.floor(bounds[0]), math.floor(bounds[1]), math.ceil(bounds[2]), math.ceil(bounds[3])
         if (left, top, right, bottom) != (0, 0, *group.size):
             group = group.crop((left, top, right, bottom))
-        box = (box[0] - left, box[1] - top, box[2] - left, box[3] - top)
-    return group.resize((resolution, resolution), Image.Resampling.BILINEAR, box=box)
+        bounds = (bounds[0] - left, bounds[1] - top, bounds[2] - left, bounds[3] - top)
+    return group.resize(sides(resolution)[::-1], Image.Resampling.BILINEAR, box=bounds)
 
 
-def _kept(width: int, height: int, rule: ImageRule, crop: Crop | None) -> Crop:
-    """Left, top, width and height in pixels of the part that becomes the square."""
-    if crop is not None:
-        return crop[0] * width, crop[1] * height, crop[2] * width, crop[3] * height
-    if rule.fit == "stretch":
-        return 0.0, 0.0, float(width), float(height)
-    left, top, side = middle_square(width, height)
-    return float(left), float(top), float(side), float(side)
+def _kept(width: int, height: int, rule: ImageRule, resolution: Resolution, box: Box | None) -> _Part:
+    """Left, top, width and height in pixels of the part that becomes the input."""
+    part = fitting_part(width, height, rule.fit, resolution)
+    return part if box is None else box.within(width, height, part[2:])

@@ -21,13 +21,15 @@ _FLOAT_WHITES = (1.0, 255.0, 65535.0)
 class ImageRule:
     """How every image of a set is read.
 
-    An image is turned upright by its EXIF orientation, brought to 0..255 and to ``channels``, cut or stretched to a square, and resized
-    bilinearly, with antialiasing where it shrinks. Pixels of 8 and 16 bits have a white of their own; 32-bit integers and floats have the
-    largest value of a set as theirs, rounded up to a usual one, which is kept here for the images that come later.
+    An image is turned upright by its EXIF orientation, brought to 0..255 and to ``channels``, cut or stretched to the aspect ratio of the
+    network's input, and resized bilinearly, with antialiasing where it shrinks. Pixels of 8 and 16 bits have a white of their own;
+    32-bit integers and floats have the largest value of a set as theirs, rounded up to a usual one, which is kept here for the images
+    that come later.
 
     Attributes:
         channels: 1 is grey, 3 RGB, 4 RGBA (opaque where an image does not say); any other number is read from arrays with that many.
-        fit: how an image becomes square: ``crop`` takes the middle square, ``stretch`` resizes both sides independently.
+        fit: how an image gets the aspect ratio of the input: ``crop`` takes the largest middle part that has it, ``stretch`` resizes both
+            sides independently.
         integer_white: value of white in images of 32-bit integers: 255, 65535, 2^24-1 or 2^31-1; None where none were met.
         float_white: value of white in images of floats: 1, 255 or 65535; None where none were met.
 

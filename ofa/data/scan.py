@@ -134,7 +134,7 @@ class Looker:
             width, height = upright_size(opened)
         elif draws_smaller(opened) and isinstance(content, bytes) and not self.keeper.wanted:
             width, height = upright_size(opened)
-            check_channels(decoded(opened, 1), self.rule)  # all of its data is read, as for its whole size
+            check_channels(decoded(opened, at_least=1), self.rule)  # all of its data is read, as for its whole size
         else:
             width, height, values = self._decode(opened, number)
         return ImageFacts(name, key, width, height, mode, form, size, values)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ofa.data.augmentation import Augmentation
 from ofa.data.images import Images
+from ofa.resolution import Resolution
 
 __all__ = ["ClassStrip", "contact_sheet"]
 
@@ -25,7 +26,7 @@ class ClassStrip:
     Attributes:
         class_name: of all of them.
         images: in the whole set.
-        evaluated: as a network is judged on them; [resolution, images shown x (resolution + 2) - 2] pixels.
+        evaluated: as a network is judged on them; [height, images shown x (width + 2) - 2] pixels.
         trained: the same images, changed at random as in training; None without an augmentation.
     """
 
@@ -37,7 +38,7 @@ class ClassStrip:
 
 def contact_sheet(
     data: Images,
-    resolution: int,
+    resolution: Resolution,
     *,
     each: int = 6,
     classes: int = 24,
@@ -48,7 +49,7 @@ def contact_sheet(
 
     Args:
         data: the set.
-        resolution: side of the network's input in pixels.
+        resolution: of the network's input.
         each: images of a class at most.
         classes: at most so many, the first ones.
         augmentation: of training, if ``generator`` is there too.
@@ -70,7 +71,7 @@ def contact_sheet(
     return strips
 
 
-def _changed(data: Images, index: Tensor, resolution: int, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
+def _changed(data: Images, index: Tensor, resolution: Resolution, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
     x_BCHW = data.read(index, resolution, augmentation, generator).x_BCHW
     return augmentation.recolour(x_BCHW / 255, generator) * 255
 

@@ -83,7 +83,7 @@ def load_data(
         unreadable: what is done with images that cannot be read: ``refuse`` the set, or ``skip`` and name them.
         memory: bytes up to which images of one size are kept in memory, decoded.
         channels: of the images: 1 is grey, 3 RGB, 4 RGBA; any other number is read from arrays with that many.
-        rule: how images are read, as it was found before; its channels count. None cuts the middle square.
+        rule: how images are read, as it was found before; its channels count. None cuts the middle part.
         classes: names of the classes in the order of the labels, all that there may be; some may be missing. None takes those there are,
             of which there must be at least two with images.
         known: keys of images that were decoded whole earlier, of which the headers are enough now.

@@ -23,8 +23,11 @@ def generator(seed: int = 0) -> torch.Generator:
 def test_crops_lie_within_the_image_and_keep_their_share_of_it() -> None:
     boxes = Augmentation(crop_scale=0.3).boxes(500, generator())
     assert boxes is not None
-    assert (boxes.centre_B2 - boxes.size_B2 / 2).min() > -1e-6
-    assert (boxes.centre_B2 + boxes.size_B2 / 2).max() < 1 + 1e-6
+    for part in ((1.0, 1.0), (0.5, 1.0), (1.0, 0.7)):
+        middle_B2, size_B2 = boxes.within(part)
+        assert torch.allclose(size_B2, boxes.size_B2 * torch.tensor(part))
+        assert (middle_B2 - size_B2 / 2).min() > -1e-6
+        assert (middle_B2 + size_B2 / 2).max() < 1 + 1e-6
     area, ratio = boxes.size_B2.prod(1), boxes.size_B2[:, 0] / boxes.size_B2[:, 1]
     assert 0.28 < area.min() < 0.4
     assert area.max() <= 1
@@ -37,9 +40,10 @@ def test_a_crop_is_that_part_of_the_image(pictures: ImageData) -> None:
     augmentation = Augmentation(crop_scale=0.2)
     boxes = augmentation.boxes(8, generator(3))
     assert boxes is not None
-    cropped = augmentation(GRADIENT.contiguous(), generator(), boxes, 16)
+    crops = boxes.within((1.0, 1.0))
+    cropped = augmentation(GRADIENT.contiguous(), generator(), crops, 16)
     middle = cropped.mean((1, 2, 3)) / 15
-    assert torch.allclose(middle, boxes.centre_B2[:, 0] * 16 - 0.5, atol=0.3)
+    assert torch.allclose(middle, crops[0][:, 0] * 16 - 0.5, atol=0.3)
     assert make_batch(pictures, torch.arange(5), resolution=12, augmentation=augmentation, generator=generator())[0].shape == (5, 3, 12, 12)
 
 

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from ofa.data import Augmentation, EncodedImages, ImageData, ImageRule, load_data
 from ofa.data.opening import UnreadableError, formats, open_image
-from ofa.data.reading import Bytes, Content, picture_of, pixels_of, square_of
+from ofa.data.reading import Bytes, Content, input_of, picture_of, pixels_of
 from ofa.errors import DataError
 from tests.ofa.data.pictures import encoded, picture, write_classes
 
@@ -144,7 +144,7 @@ def test_photos_are_turned_as_their_camera_was_held(kind: str, orientation: int,
         return
     left, top = ((side - min(upright.size)) // 2 for side in upright.size)
     expected = upright.resize((4, 4), Image.Resampling.BILINEAR, box=(left, top, left + 120, top + 120))
-    assert np.abs(square_of(data, ImageRule(), 4).astype(int) - np.asarray(expected)).max() <= 3
+    assert np.abs(input_of(data, ImageRule(), 4).astype(int) - np.asarray(expected)).max() <= 3
 
 
 @pytest.mark.parametrize("value", [0, 9, 65535])
@@ -299,7 +299,7 @@ def test_alpha_is_resized_like_the_colours(channels: int, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("memory", [2**30, 1])
-def test_random_crops_are_shares_of_the_whole_upright_image(memory: int, tmp_path: Path) -> None:
+def test_random_crops_lie_anywhere_in_the_upright_image(memory: int, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     ramp = Image.fromarray(np.tile(np.arange(240, dtype=np.uint8), (180, 1)))  # dark on the left, and so above when it is upright
@@ -308,7 +308,8 @@ def test_random_crops_are_shares_of_the_whole_upright_image(memory: int, tmp_pat
     boxes = augmentation.boxes(2, torch.Generator().manual_seed(5))
     assert boxes is not None
     x = data.read(torch.arange(2), 16, augmentation, torch.Generator().manual_seed(5)).x_BCHW
-    torch.testing.assert_close(x.mean((1, 2, 3)), boxes.centre_B2[:, 1] * 240 - 0.5, atol=1.5, rtol=0)
+    middle_B2, _ = boxes.within((1.0, 180 / 240))  # a square input shows 180 of 240 rows
+    torch.testing.assert_close(x.mean((1, 2, 3)), middle_B2[:, 1] * 240 - 0.5, atol=1.5, rtol=0)
 
 
 @pytest.mark.parametrize("resolution", [20, 48])

@@ -57,7 +57,7 @@ def test_batches_do_not_depend_on_how_processes_are_started(method: str, tmp_pat
 
 
 def test_workers_send_bytes(streamed: EncodedImages) -> None:
-    assert streamed.squares(torch.arange(3), 8).x_BCHW.dtype == torch.uint8
+    assert streamed.inputs(torch.arange(3), 8).x_BCHW.dtype == torch.uint8
     assert streamed.read(torch.arange(3), 8).x_BCHW.dtype == torch.float32
 
 
