@@ -20,6 +20,7 @@ from ofa.blocks import PlacedBlock
 from ofa.errors import TableError
 from ofa.inventory import blocks_of_space
 from ofa.progress import Progress, silent
+from ofa.resolution import Resolution, ascending
 from ofa.space import Space
 
 __all__ = ["build_table"]
@@ -31,7 +32,7 @@ def build_table(
     space: Space,
     device: Device,
     *,
-    resolutions: Iterable[int] | None = None,
+    resolutions: Iterable[Resolution] | None = None,
     rng: np.random.Generator,
     progress: Progress = silent,
     policy: TimingPolicy | None = None,
@@ -58,7 +59,7 @@ def build_table(
         DeviceError: the device is unreachable, or its runtime is not installed.
         TableError: ``resume_from`` or ``journal`` is of another device, runtime version or processor, or of another space of this name.
     """
-    wanted = sorted(set(space.resolutions if resolutions is None else resolutions))
+    wanted = ascending(space.resolutions if resolutions is None else resolutions)
     blocks = blocks_of_space(space, wanted)
     origin = describe(device)
     known = _known(resume_from, journal, device, origin)

@@ -17,6 +17,7 @@ from latency_tables.timing import PROCESSES, time_networks
 from ofa.arch import Arch
 from ofa.errors import TableError
 from ofa.progress import Progress, silent
+from ofa.resolution import Resolution, ascending
 from ofa.space import Space
 
 __all__ = ["calibrate_table", "sample_across_range", "table_resolutions"]
@@ -31,7 +32,7 @@ def calibrate_table(
     device: Device,
     *,
     nets: int = 20,
-    resolutions: Iterable[int] | None = None,
+    resolutions: Iterable[Resolution] | None = None,
     rng: np.random.Generator,
     progress: Progress = silent,
     policy: TimingPolicy | None = None,
@@ -104,7 +105,7 @@ def _sample_of_any_size(space: Space, rng: np.random.Generator) -> Arch:
     return space.decode(row)
 
 
-def table_resolutions(table: LatencyTable, space: Space, resolutions: Iterable[int] | None) -> list[int]:
+def table_resolutions(table: LatencyTable, space: Space, resolutions: Iterable[Resolution] | None) -> tuple[Resolution, ...]:
     """The resolutions asked for, or else those of the space that the table was built for.
 
     Raises:
@@ -112,6 +113,6 @@ def table_resolutions(table: LatencyTable, space: Space, resolutions: Iterable[i
     """
     if resolutions is not None:
         check_same(table.metadata, space, "the table")
-        return sorted(set(resolutions))
+        return ascending(resolutions)
     require_space(table, space)
-    return list(table.metadata["spaces"][space.name])
+    return ascending(table.metadata["spaces"][space.name])

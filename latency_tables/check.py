@@ -20,6 +20,7 @@ from latency_tables.table import LatencyTable
 from latency_tables.timing import PROCESSES, time_networks
 from ofa.errors import TableError
 from ofa.progress import Progress, silent
+from ofa.resolution import Resolution
 from ofa.space import Space
 
 __all__ = ["TableCheck", "check_table", "compare"]
@@ -65,7 +66,7 @@ def check_table(
     device: Device,
     *,
     nets: int = 20,
-    resolutions: Iterable[int] | None = None,
+    resolutions: Iterable[Resolution] | None = None,
     rng: np.random.Generator,
     progress: Progress = silent,
     policy: TimingPolicy | None = None,

@@ -27,6 +27,7 @@ from ofa.blocks import Block, PlacedBlock
 from ofa.errors import TableError
 from ofa.families import lower
 from ofa.inventory import blocks_of_space
+from ofa.resolution import Resolution, ascending
 from ofa.space import Space
 
 __all__ = ["UNITS", "check_networks", "estimated_table", "fit_costs", "measured_elsewhere", "table_from_networks", "units_of"]
@@ -48,7 +49,7 @@ def table_from_networks(
     measured_ms: Sequence[float],
     *,
     origin: Mapping[str, Any],
-    resolutions: Iterable[int] | None = None,
+    resolutions: Iterable[Resolution] | None = None,
 ) -> LatencyTable:
     """Learn what blocks add to a network's latency from whole networks alone.
 
@@ -69,8 +70,10 @@ def table_from_networks(
         SpaceError: a resolution that the space does not have.
     """
     y_N = check_networks(archs, measured_ms, least=LEAST_NETWORKS)
-    seen = sorted(arch.resolution for arch in archs)
-    sizes = [size for size in space.resolutions if seen[0] <= size <= seen[-1]] if resolutions is None else sorted(set(resolutions))
+    seen = ascending(arch.resolution for arch in archs)
+    known = ascending([*space.resolutions, *seen])
+    between = known[known.index(seen[0]) : known.index(seen[-1]) + 1]
+    sizes = ascending(set(between) & set(space.resolutions) if resolutions is None else resolutions)
     blocks = blocks_of_space(space, {*sizes, *seen})
     terms = _PlaceTerms(space, blocks, archs)
     shrinkage, residuals_N = min(((s, terms.left_out(y_N, s)) for s in _SHRINKAGES), key=lambda tried: float(np.abs(tried[1]).mean()))
@@ -92,7 +95,7 @@ def table_from_networks(
 
 def estimated_table(
     space: Space,
-    resolutions: Sequence[int],
+    resolutions: Sequence[Resolution],
     blocks: Iterable[tuple[PlacedBlock, float]],
     correction: Correction,
     *,

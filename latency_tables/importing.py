@@ -17,6 +17,7 @@ from ofa.blocks import PlacedBlock
 from ofa.errors import TableError
 from ofa.interop.mit_tables import Measurement, MitTable, load_mit_table
 from ofa.inventory import blocks_of_space
+from ofa.resolution import resolutions_to_json
 from ofa.space import Space
 
 __all__ = ["IMPORTED", "import_mit_tables"]
@@ -73,8 +74,8 @@ def _check_sizes(tables: Sequence[MitTable], space: Space) -> None:
         size = table.resolution
         if size not in space.resolutions:
             raise TableError(
-                f"a table's image size must be one of {space.name}, {list(space.resolutions)} px, but '{table.path}' is of {size} px; "
-                "leave that file out or name another space"
+                f"a table's image size must be one of {space.name}, {resolutions_to_json(space.resolutions)} px, but '{table.path}' is of "
+                f"{size} px; leave that file out or name another space"
             )
         if size in by_size:
             raise TableError(

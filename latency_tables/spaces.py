@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ofa.errors import TableError
 from ofa.families import space_argument, stored_space, whole_of
+from ofa.resolution import Resolution, ascending, resolutions_to_json
 from ofa.space import Space
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ __all__ = ["carried", "check_same", "require_space", "space_of"]
 _KEY = "definitions"
 
 
-def carried(space: Space, resolutions: Sequence[int], earlier: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def carried(space: Space, resolutions: Sequence[Resolution], earlier: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """What metadata say of a space: ``spaces`` (resolutions in pixels by name) and ``definitions`` (``Space.to_json`` by name).
 
     Args:
@@ -32,7 +33,7 @@ def carried(space: Space, resolutions: Sequence[int], earlier: Mapping[str, Any]
     if before:
         check_same(before, space, "the table")
     spaces, known = before.get("spaces", {}), before.get(_KEY, {})
-    sizes = sorted({*spaces.get(space.name, []), *resolutions})
+    sizes = resolutions_to_json(ascending([*spaces.get(space.name, []), *resolutions]))
     return {"spaces": {**spaces, space.name: sizes}, _KEY: {**known, space.name: whole_of(space).to_json()}}
 
 

@@ -24,6 +24,7 @@ from ofa.blocks import PlacedBlock
 from ofa.families import lower
 from ofa.inventory import blocks_of_space
 from ofa.progress import Progress
+from ofa.resolution import Resolution
 from ofa.space import Space
 
 __all__ = ["PROCESSES", "Known", "NetworkTimes", "known_networks", "measure_blocks", "time_archs", "time_beside", "time_networks"]
@@ -199,10 +200,10 @@ def known_networks(metadata: Mapping[str, Any], space: Space) -> Known:
     return {f"known network {number} again": (lower(space, archs[number]), ms) for ms, number in chosen}
 
 
-def _known_blocks(table: LatencyTable, space: Space, resolutions: Iterable[int]) -> Known:
+def _known_blocks(table: LatencyTable, space: Space, resolutions: Iterable[Resolution]) -> Known:
     """Blocks by which the machine's speed is told; always the same ones of a table, so that all that is told by them is comparable."""
     table.require_measured()
-    there = [placed for placed in blocks_of_space(space, sorted(resolutions)) if placed in table]
+    there = [placed for placed in blocks_of_space(space, resolutions) if placed in table]
     chosen = [there[i] for i in np.random.default_rng(_ANCHOR_SEED).permutation(len(there))[:_BLOCKS_AGAIN]]
     return {f"{describe_block(placed)} again": ((placed,), table.latency_ms(placed)) for placed in chosen}
 

@@ -12,6 +12,7 @@ import numpy as np
 from ofa.arch import Arch
 from ofa.blocks import Block, PlacedBlock
 from ofa.families import lower
+from ofa.resolution import Resolution
 from ofa.space import Space
 
 __all__ = ["NOTHING", "Inventory", "Place", "blocks_of_space", "inventory_of"]
@@ -55,7 +56,7 @@ class Inventory:
     places: tuple[Place, ...]
 
 
-def blocks_of_space(space: Space, resolutions: Iterable[int] | None = None) -> tuple[PlacedBlock, ...]:
+def blocks_of_space(space: Space, resolutions: Iterable[Resolution] | None = None) -> tuple[PlacedBlock, ...]:
     """Every block at every input size that a network of the space can have, each once.
 
     Args:

@@ -9,7 +9,7 @@ from numbers import Integral
 
 from ofa.errors import SpaceError
 
-__all__ = ["Resolution", "ascending", "mean_side", "parse_resolution", "pixels", "resolution_to_json", "sides"]
+__all__ = ["Resolution", "ascending", "mean_side", "parse_resolution", "pixels", "resolution_to_json", "resolutions_to_json", "sides"]
 
 Resolution = int | tuple[int, int]
 """Height and width of an image in pixels; a square is one number, so that equal resolutions are equal values."""
@@ -58,6 +58,11 @@ def resolution_to_json(resolution: Resolution) -> int | str:
 def pixels(resolution: Resolution | str) -> str:
     """A resolution, or what ``resolution_to_json`` gave of it, in words: ``224 px`` or ``224x160 px``."""
     return f"{resolution if isinstance(resolution, str) else resolution_to_json(resolution)} px"
+
+
+def resolutions_to_json(resolutions: Iterable[Resolution]) -> list[int | str]:
+    """Each as ``resolution_to_json`` gives it."""
+    return list(map(resolution_to_json, resolutions))
 
 
 def ascending(resolutions: Iterable[object]) -> tuple[Resolution, ...]:

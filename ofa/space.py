@@ -16,7 +16,7 @@ from ofa.choices import ROW_DTYPE, Gene, Number, Stage, check_ascending
 from ofa.encoding import Encoding
 from ofa.errors import ArchError, SpaceError, nearest
 from ofa.files import read_json, write_json
-from ofa.resolution import Resolution, ascending, parse_resolution, resolution_to_json
+from ofa.resolution import Resolution, ascending, parse_resolution, resolution_to_json, resolutions_to_json
 from ofa.space_json import space_from_json, space_to_json
 
 __all__ = ["ROW_DTYPE", "Gene", "Number", "Space", "Stage"]
@@ -56,7 +56,7 @@ class Space(Encoding):
             resolutions = tuple(map(parse_resolution, self.resolutions))
         except SpaceError as error:
             raise SpaceError(f"{self.name}: {error}") from error
-        check_ascending("resolution", _in_json(resolutions), _in_json(ascending(resolutions)))
+        check_ascending("resolution", resolutions_to_json(resolutions), resolutions_to_json(ascending(resolutions)))
         object.__setattr__(self, "resolutions", resolutions)
         if self.num_classes < 2:
             raise SpaceError(f"a classifier needs at least 2 classes, but num_classes is {self.num_classes}; count the labels of your data")
@@ -215,7 +215,7 @@ class Space(Encoding):
 
         resolutions = self.resolutions if resolution is None else ascending(resolution)
         if not resolutions or not set(resolutions) <= set(self.resolutions):
-            raise _no_subset("resolution", _in_json(resolutions), _in_json(self.resolutions), self.name)
+            raise _no_subset("resolution", resolutions_to_json(resolutions), resolutions_to_json(self.resolutions), self.name)
         stages, network = tuple(map(shortened, self.stages)), tuple(map(kept, self.network))
         return replace(self, resolutions=resolutions, stages=stages, network=network)
 
@@ -265,11 +265,7 @@ class Space(Encoding):
 
     def _check_resolution(self, resolution: Resolution) -> None:
         if resolution not in self.resolutions:
-            _check_value("resolution", resolution_to_json(resolution), _in_json(self.resolutions), self.name)
-
-
-def _in_json(resolutions: Iterable[Resolution]) -> list[int | str]:
-    return list(map(resolution_to_json, resolutions))
+            _check_value("resolution", resolution_to_json(resolution), resolutions_to_json(self.resolutions), self.name)
 
 
 def _listed(values: Iterable[object]) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from ofa.choices import Gene, Stage
 from ofa.errors import SpaceError
-from ofa.resolution import resolution_to_json
+from ofa.resolution import resolutions_to_json
 
 __all__ = ["SCHEMA", "family_of", "space_from_json", "space_to_json"]
 
@@ -43,7 +43,7 @@ def space_to_json(space: Any) -> dict[str, Any]:
         "name": space.name,
         "num_classes": space.num_classes,
         "in_channels": space.in_channels,
-        "resolutions": list(map(resolution_to_json, space.resolutions)),
+        "resolutions": resolutions_to_json(space.resolutions),
         "stages": [{"depths": list(stage.depths), "genes": _genes_to_json(stage.genes)} for stage in space.stages],
         "network": _genes_to_json(space.network),
         "fields": {name: _to_json(value, f"{space.name}.{name}") for name, value in own.items()},

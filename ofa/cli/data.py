@@ -12,12 +12,14 @@ import typer
 
 from ofa.cli.console import JsonOption, emit, progress_bar, warn
 from ofa.cli.outputs import OverwriteOption, check_output
+from ofa.cli.spaces import parse_resolution_option
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from ofa.data import LeftOut, Scan
     from ofa.data.overview import Overview, PlacedImage
+    from ofa.resolution import Resolution
     from ofa.training import Recipe
     from ofa.training.record import DataRecord
 
@@ -43,7 +45,13 @@ def data(
         typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe, such as fractions, seed, space or test_data."),
     ] = None,
     resolution: Annotated[
-        int | None, typer.Option("--resolution", min=1, metavar="PIXELS", help="Side of the network's input on the contact sheet.")
+        Any,
+        typer.Option(
+            "--resolution",
+            parser=parse_resolution_option,
+            metavar="PIXELS",
+            help="Input of the network on the contact sheet: 224 or 224x160.",
+        ),
     ] = None,
     each: Annotated[int, typer.Option(min=1, help="Images of each class on the contact sheet.")] = 6,
     output: Annotated[
@@ -70,7 +78,7 @@ class _Look:
     recipe: Recipe
     scans: tuple[Scan, ...]
     images: tuple[PlacedImage, ...]
-    resolution: int
+    resolution: Resolution
     notes: tuple[str, ...]
 
     @cached_property
@@ -88,10 +96,12 @@ class _Look:
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object of ``ofa data --json``."""
+        from ofa.resolution import resolution_to_json
+
         return {
             "data": self.recipe.data,
             "test_data": self.recipe.test_data,
-            "resolution": self.resolution,
+            "resolution": resolution_to_json(self.resolution),
             "rule": self.scans[0].rule.to_json(),
             **asdict(self.overview),
             "left_out": [each._asdict() for each in self.left_out],
@@ -114,7 +124,7 @@ class _Look:
         save_data_page(source, path)
 
 
-def _look(source: str, changes: list[str] | tuple[str, ...], resolution: int | None) -> _Look:
+def _look(source: str, changes: list[str] | tuple[str, ...], resolution: Resolution | None) -> _Look:
     """Read all images of a source, and find out to which part each belongs.
 
     Raises:
@@ -139,8 +149,8 @@ def _look(source: str, changes: list[str] | tuple[str, ...], resolution: int | N
     ]
     if not images:
         scans[0].images(unreadable="skip")  # which says that there are none
-    side = resolution or (recipe.get_space().resolutions[-1] if sized else _usual_resolution(images))
-    return _Look(recipe=recipe, scans=tuple(scans), images=tuple(images), resolution=side, notes=tuple(notes))
+    shown = resolution or (recipe.get_space().resolutions[-1] if sized else _usual_resolution(images))
+    return _Look(recipe=recipe, scans=tuple(scans), images=tuple(images), resolution=shown, notes=tuple(notes))
 
 
 def _recipe_of(source: str, changes: list[str] | tuple[str, ...]) -> tuple[Recipe, DataRecord | None, bool]:

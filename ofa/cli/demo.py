@@ -259,6 +259,8 @@ def _choose(front: Front, budgets: dict[str, float]) -> dict[str, Candidate]:
 def _render(report: dict[str, Any]) -> RenderableType:
     from rich.console import Group
 
+    from ofa.resolution import pixels
+
     title = f"Best networks for three budgets on {report['device']}: {format_conditions(report['conditions'])}"
     columns = ("budget", "input", "blocks", "accuracy", "promised", "measured", "budget kept", "weights", "ONNX = PyTorch to")
     rows = []
@@ -267,7 +269,7 @@ def _render(report: dict[str, Any]) -> RenderableType:
         rows.append(
             (
                 row["budget"],
-                f"{row['arch']['resolution']} px",
+                pixels(row["arch"]["resolution"]),
                 "-".join(str(len(stage)) for stage in row["arch"]["stages"]),
                 format_percent(row["accuracy"]),
                 interval,

@@ -12,6 +12,7 @@ from ofa.cli.spaces import parse_resolutions
 
 if TYPE_CHECKING:
     from ofa.choices import Number
+    from ofa.resolution import Resolution
     from ofa.space import Space
 
 __all__ = ["Changes", "ChannelsOption", "ClassesOption", "KeepOption", "NameOption", "OutputOption", "ResolutionsOption", "write_space"]
@@ -29,7 +30,9 @@ def _numbers(text: str, rule: str, example: str) -> list[Number]:
 
 ResolutionsOption = Annotated[
     Any,
-    typer.Option("--resolutions", parser=parse_resolutions, metavar="LIST", help="Input sizes in pixels in place of its own: 96,128,160."),
+    typer.Option(
+        "--resolutions", parser=parse_resolutions, metavar="LIST", help="Input sizes in pixels in place of its own: 96,128,160x96."
+    ),
 ]
 KeepOption = Annotated[
     list[str] | None,
@@ -50,7 +53,7 @@ OutputOption = Annotated[
 class Changes:
     """What the options say is to be another than in the space that is named; None for nothing."""
 
-    resolutions: list[int] | None = None
+    resolutions: list[Resolution] | None = None
     keep: list[str] | None = None
     channels: int | None = None
     classes: int | None = None

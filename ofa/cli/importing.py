@@ -114,6 +114,7 @@ def import_weights(
     from ofa.families import lower
     from ofa.interop import mit
     from ofa.interop.checkpoints import open_checkpoint
+    from ofa.resolution import resolution_to_json
     from ofa.training import begin_run, save_run
     from ofa.training.checkpoint import WEIGHTS
 
@@ -139,7 +140,7 @@ def import_weights(
         "tensors": len(supernet.named_tensors()),
         "entry": found.entry,
         "remarks": remarks,
-        "largest": {"resolution": space.resolutions[-1], **largest},
+        "largest": {"resolution": resolution_to_json(space.resolutions[-1]), **largest},
     }
 
 
@@ -229,6 +230,7 @@ def _recipe(space: Space, data: str, named: str = "") -> Recipe:
 
 
 def _lines(report: dict[str, Any]) -> RenderableType:
+    from ofa.resolution import pixels
     from search.units import called
 
     rows = []
@@ -242,7 +244,7 @@ def _lines(report: dict[str, Any]) -> RenderableType:
         elif key == "largest":
             rows.append(("largest network", f"{format_count(value['macs'])} MACs, {format_count(value['params'])} parameters"))
         elif key == "arch":
-            rows.append(("network", f"{value['space']} at {value['resolution']} px, {sum(map(len, value['stages']))} blocks"))
+            rows.append(("network", f"{value['space']} at {pixels(value['resolution'])}, {sum(map(len, value['stages']))} blocks"))
         else:
             rows.append((key.replace("_", " "), Name(value) if key in ("path", "weights") else str(value)))
     return facts(rows)

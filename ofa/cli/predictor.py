@@ -193,9 +193,11 @@ def _from_run(run: Run, data: Splits, nets: int, rounds: int, rng: np.random.Gen
 
 
 def _render(report: dict[str, Any]) -> RenderableType:
+    from ofa.resolution import pixels
+
     low, high = report["resolutions"][0], report["resolutions"][-1]
     rows = [
-        ("space", f"{report['space']}, {low} px" if low == high else f"{report['space']}, {low} to {high} px"),
+        ("space", f"{report['space']}, {pixels(high)}" if low == high else f"{report['space']}, {low} to {pixels(high)}"),
         ("networks", str(report["networks"])),
         ("their accuracies, measured", f"{100 * report['least_accuracy']:.1f} .. {100 * report['greatest_accuracy']:.1f} %"),
         ("regression", report["model"]),

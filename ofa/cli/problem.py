@@ -14,6 +14,7 @@ from ofa.cli.spaces import check_named, named
 
 if TYPE_CHECKING:
     from latency_tables import LatencyTable
+    from ofa.resolution import Resolution
     from ofa.space import Space
     from search.accuracy import AccuracySource
     from search.budget import Budget
@@ -59,7 +60,7 @@ class ProblemOfFiles:
     tables: Sequence[Path]
     devices: Sequence[str]
     device_folders: Sequence[Path]
-    resolutions: Sequence[int] | None
+    resolutions: Sequence[Resolution] | None
     budget: Budget
     trades: Sequence[str] | None = None
     seed: int = field(default=0)
@@ -89,7 +90,7 @@ class ProblemOfFiles:
             whole=whole,
         )
 
-    def _accuracies(self) -> tuple[Space, AccuracySource, Sequence[int], Space]:
+    def _accuracies(self) -> tuple[Space, AccuracySource, Sequence[Resolution], Space]:
         """The space, what tells its networks' accuracies, at which resolutions, and the space with all of its resolutions."""
         wanted = named(self.space)
         if self.predictor is None:
@@ -129,22 +130,23 @@ class ProblemOfFiles:
         check_named(wanted, run.supernet.space, f"'{folder}'")
         return run.supernet.space, source
 
-    def _common(self, space: Space, known: Sequence[int], tables: Sequence[LatencyTable]) -> list[int]:
+    def _common(self, space: Space, known: Sequence[Resolution], tables: Sequence[LatencyTable]) -> Sequence[Resolution]:
         """The resolutions that are asked for, or else all that every source knows."""
         from latency_tables.calibrate import table_resolutions
         from ofa.errors import TableError
+        from ofa.resolution import ascending, resolutions_to_json
 
         if self.resolutions is not None:
-            return list(self.resolutions)
+            return self.resolutions
         common = set(known) & set(space.resolutions)
         for table in tables:
             common &= set(table_resolutions(table, space, None))
         if not common:
             raise TableError(
                 f"tables and accuracies must share a resolution, but those of {space.name} share none; build a table with --resolutions "
-                f"{','.join(map(str, known))}"
+                f"{','.join(map(str, resolutions_to_json(known)))}"
             )
-        return sorted(common)
+        return ascending(common)
 
     def _estimators(self, space: Space, tables: Sequence[LatencyTable]) -> list[LatencySource]:
         from latency_tables import Estimator

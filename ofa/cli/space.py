@@ -31,12 +31,14 @@ from ofa.cli.deriving import (
     write_space,
 )
 from ofa.cli.sheets import records, words
+from ofa.cli.spaces import parse_resolution_option
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from latency_tables import LatencyTable
     from ofa.arrays import Rows
+    from ofa.resolution import Resolution
     from ofa.space import Space
 
 __all__ = ["register"]
@@ -56,7 +58,9 @@ def space(
         str | None,
         typer.Argument(metavar="[SPACE]", help="A space: its name, its file, or module:attribute; without it, all names are listed."),
     ] = None,
-    resolution: Annotated[int | None, typer.Option(help="Only networks of this input size, in pixels.")] = None,
+    resolution: Annotated[
+        Any, typer.Option(parser=parse_resolution_option, metavar="PIXELS", help="Only networks of this input size: 224 or 224x160.")
+    ] = None,
     samples: Annotated[int, typer.Option(min=1, help="How many random networks to look at.")] = 500,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random networks.")] = 0,
     table: Annotated[Path | None, typer.Option(help="A latency table, to look at latencies as well.")] = None,
@@ -111,12 +115,13 @@ def list_spaces() -> list[dict[str, Any]]:
     """Every named space with its size and the MACs of its smallest and largest network."""
     from ofa.cost import macs
     from ofa.families import get_space, lower, space_names
+    from ofa.resolution import resolutions_to_json
 
     return [
         {
             "space": known.name,
             "size": known.size,
-            "resolutions": list(known.resolutions),
+            "resolutions": resolutions_to_json(known.resolutions),
             "smallest_macs": macs(lower(known, known.smallest())),
             "largest_macs": macs(lower(known, known.largest())),
         }
@@ -125,7 +130,7 @@ def list_spaces() -> list[dict[str, Any]]:
 
 
 def examine(
-    examined: Space, *, resolution: int | None, samples: int, seed: int, table: Path | None, limits: Mapping[str, float]
+    examined: Space, *, resolution: Resolution | None, samples: int, seed: int, table: Path | None, limits: Mapping[str, float]
 ) -> dict[str, Any]:
     """What random networks of a space cost, and which share of them keeps the limits.
 
@@ -148,6 +153,8 @@ def examine(
     """
     import numpy as np
 
+    from ofa.resolution import resolutions_to_json
+
     name = examined.name
     latencies = _load_table(table, examined)
     if resolution is not None:
@@ -162,7 +169,7 @@ def examine(
     return {
         "space": name,
         "size": examined.size,
-        "resolutions": list(examined.resolutions),
+        "resolutions": resolutions_to_json(examined.resolutions),
         "in_channels": examined.in_channels,
         "num_classes": examined.num_classes,
         "samples": samples,
@@ -289,9 +296,11 @@ def _render_spaces(spaces: list[dict[str, Any]]) -> RenderableType:
     return records(("space", "networks", "resolutions", "MACs of the smallest", "MACs of the largest"), rows)
 
 
-def _pixels(resolutions: list[int]) -> str:
-    first, last, count = resolutions[0], resolutions[-1], len(resolutions)
-    return f"{first}..{last} px ({count})" if count > 1 else f"{first} px"
+def _pixels(resolutions: list[int | str]) -> str:
+    from ofa.resolution import pixels
+
+    first, last, count = resolutions[0], pixels(resolutions[-1]), len(resolutions)
+    return f"{first}..{last} ({count})" if count > 1 else last
 
 
 def _render_report(report: dict[str, Any]) -> RenderableType:

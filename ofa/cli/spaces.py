@@ -1,4 +1,4 @@
-"""The option by which commands that read files are told a space of one's own class: files carry spaces, but never code."""
+"""Resolutions as options, and the option by which commands are told a space of one's own class: files carry spaces, but never code."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from ofa.resolution import Resolution
     from ofa.space import Space
 
-__all__ = ["OwnSpaceOption", "check_named", "named", "parse_resolutions"]
+__all__ = ["OwnSpaceOption", "check_named", "named", "parse_resolution_option", "parse_resolutions"]
 
 OwnSpaceOption = Annotated[
     str | None,
@@ -17,12 +18,25 @@ OwnSpaceOption = Annotated[
 ]
 
 
-def parse_resolutions(text: str) -> list[int]:
-    """The sizes of an option such as ``24,32``, in pixels."""
+def parse_resolutions(text: str) -> list[Resolution]:
+    """The resolutions of an option such as ``24,32x24``, in pixels."""
+    from ofa.errors import SpaceError
+    from ofa.resolution import parse_resolution
+
     try:
-        return [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise typer.BadParameter(f"resolutions must be pixels with commas between, but got '{text}'; write for example 24,32.") from error
+        return [parse_resolution(part) for part in text.split(",")]
+    except SpaceError as error:
+        raise typer.BadParameter(
+            f"resolutions must be pixels with commas between, but got '{text}'; write for example 24,32, or 32x24 for height x width."
+        ) from error
+
+
+def parse_resolution_option(text: str) -> Resolution:
+    """The one resolution of an option such as ``24`` or ``32x24``."""
+    found = parse_resolutions(text)
+    if len(found) > 1:
+        raise typer.BadParameter(f"there must be one resolution, but got '{text}'; write for example 24, or 32x24 for height x width.")
+    return found[0]
 
 
 def named(text: str | None) -> Space | None:

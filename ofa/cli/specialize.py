@@ -257,8 +257,10 @@ def _promised(promise: Candidate | None, device: str | None, conditions: Conditi
 
 
 def _render(report: dict[str, Any]) -> RenderableType:
+    from ofa.resolution import pixels
+
     rows = [
-        ("input", f"{report['arch']['resolution']} px"),
+        ("input", pixels(report["arch"]["resolution"])),
         ("accuracy as extracted and calibrated", format_percent(report["accuracy_before"])),
         (f"accuracy after {report['epochs']} epochs", format_percent(report["accuracy"])),
         ("accuracy of the teacher", format_percent(report["teacher_accuracy"])),

@@ -32,7 +32,7 @@ TableArgument = Annotated[Path, typer.Argument(metavar="TABLE", help="A latency 
 
 ResolutionsOption = Annotated[
     Any,
-    typer.Option("--resolutions", parser=parse_resolutions, metavar="LIST", help="Input sizes in pixels, such as 24,32; all by default."),
+    typer.Option("--resolutions", parser=parse_resolutions, metavar="LIST", help="Input sizes in pixels: 24,32x24; all by default."),
 ]
 
 

@@ -265,6 +265,7 @@ class _Course:
         from ofa.calibrate import calibrate
         from ofa.cost import costs
         from ofa.families import lower
+        from ofa.resolution import pixels, resolution_to_json
         from ofa.training import evaluate
         from ofa.training.loop import trained_resolutions
 
@@ -272,28 +273,30 @@ class _Course:
         resolutions = trained_resolutions(self._recipe, space)
         ends = [
             (name, resolution, arch)
-            for resolution in sorted({resolutions[0], resolutions[-1]})
+            for resolution in dict.fromkeys((resolutions[0], resolutions[-1]))
             for name, arch in (("smallest", space.smallest(resolution)), ("largest", space.largest(resolution)))
         ]
         with _bar("evaluating", self._world) as progress:
             for number, (name, resolution, arch) in enumerate(ends):
-                progress(number, len(ends), f"the {name} network at {resolution} px")
+                progress(number, len(ends), f"the {name} network at {pixels(resolution)}")
                 network = self._supernet.extract(arch)
                 calibrate(network, self._splits.train, resolution=resolution)
                 accuracy = evaluate(network, self._splits.selection, resolution=resolution)
-                rows.append({"network": name, "resolution": resolution, "accuracy": accuracy, **costs(lower(space, arch))})
+                row = {"network": name, "resolution": resolution_to_json(resolution), "accuracy": accuracy}
+                rows.append({**row, **costs(lower(space, arch))})
             progress(len(ends), len(ends))
         return rows
 
     def _judge(self, networks: Sequence[dict[str, Any]]) -> None:
         """Warn of networks that learned nothing."""
+        from ofa.resolution import pixels
         from ofa.training.advice import chance_level, is_at_chance
 
         selection = self._splits.selection
         chance = chance_level(selection)
         lost = [row for row in networks if is_at_chance(row["accuracy"], len(selection), chance)]
         if lost:
-            told = ", ".join(f"{row['network']} {format_percent(row['accuracy'])} at {row['resolution']} px" for row in lost)
+            told = ", ".join(f"{row['network']} {format_percent(row['accuracy'])} at {pixels(row['resolution'])}" for row in lost)
             self.warnings.append(
                 f"networks should be right clearly more often than whoever always names the most frequent class "
                 f"({format_percent(chance)} of {len(selection)} images), but {told} "
@@ -349,6 +352,7 @@ def _bar(description: str, world: World) -> Any:
 
 def _render(report: dict[str, Any]) -> RenderableType:
     from ofa.cli.sheets import records
+    from ofa.resolution import pixels
 
     title = f"{report['run']}: {report['space']} on {report['data']}, {report['epochs']} epochs in {report['duration_s']:.0f} s"
     caption = f"accuracy of calibrated networks on {report['selection_images']} images that were not trained on"
@@ -357,7 +361,7 @@ def _render(report: dict[str, Any]) -> RenderableType:
     rows = [
         (
             row["network"],
-            f"{row['resolution']} px",
+            pixels(row["resolution"]),
             format_percent(row["accuracy"]),
             format_count(row["macs"]),
             format_count(row["params"]),

@@ -32,6 +32,7 @@ from ofa.export.card import Card
 from ofa.export.onnx import OPSET, export, verify_outputs
 from ofa.families import lower, named_space, save_arch
 from ofa.files import unwritable, write_json
+from ofa.resolution import resolution_to_json, sides
 from ofa.space import Space
 from ofa.weights import check_finite, check_names, read_weights, space_header, write_weights
 
@@ -85,7 +86,7 @@ class Bundle:
     @property
     def input_shape(self) -> tuple[int, int, int, int]:
         """[1, C, H, W] of one image."""
-        return (1, len(self.mean), self.arch.resolution, self.arch.resolution)
+        return (1, len(self.mean), *sides(self.arch.resolution))
 
     def network(self) -> nn.Sequential:
         """The network with its weights, in evaluation mode, built anew from the arch.
@@ -152,7 +153,7 @@ def write_bundle(
         generator: where the random input comes from by which ``network.onnx`` is checked against ``network``.
         dynamic_batch: whether ``network.onnx`` leaves the batch open; otherwise it takes one image.
         opset: version of its operators.
-        rule: how the images were read that the network knows; None cuts the middle square.
+        rule: how the images were read that the network knows; None cuts the middle part.
 
     Raises:
         WeightsError: ``network`` is not the network of ``arch``, or holds weights that are not finite.
@@ -216,7 +217,7 @@ def _header(
     return {
         "kind": _KIND,
         **space_header(space),
-        "resolution": str(arch.resolution),
+        "resolution": str(resolution_to_json(arch.resolution)),
         "arch": json.dumps(arch.to_json()),
         "class_names": json.dumps(list(class_names)),
         "mean": json.dumps(list(mean)),

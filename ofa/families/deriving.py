@@ -14,6 +14,7 @@ from ofa.blocks import assemble, build_empty
 from ofa.choices import Number, Stage
 from ofa.errors import SpaceError
 from ofa.families.lowering import lower
+from ofa.resolution import Resolution, ascending, pixels, sides
 from ofa.space import Space
 
 __all__ = ["check_computes", "derive"]
@@ -23,7 +24,7 @@ def derive(
     space: Space,
     name: str,
     *,
-    resolutions: Sequence[int] | None = None,
+    resolutions: Sequence[Resolution] | None = None,
     in_channels: int | None = None,
     num_classes: int | None = None,
     keep: Mapping[str, Sequence[Number]] | None = None,
@@ -33,7 +34,7 @@ def derive(
     Args:
         space: the other.
         name: of the new one, which must be another name unless its networks are those of ``space``.
-        resolutions: sides of the square input in pixels, any whole numbers from 1 on; None for those of ``space``.
+        resolutions: of the input in pixels, of any sides from 1 on; None for those of ``space``.
         in_channels: channels of the images.
         num_classes: length of the logits, which is no part of what a name stands for.
         keep: by gene, and by ``depth``, the values to keep.
@@ -50,7 +51,7 @@ def derive(
     made = replace(
         made,
         name=name,
-        resolutions=made.resolutions if resolutions is None else tuple(sorted(set(resolutions))),
+        resolutions=made.resolutions if resolutions is None else ascending(resolutions),
         stages=made.stages if depths is None else tuple(_shortened(stage, depths, space.name) for stage in made.stages),
         in_channels=space.in_channels if in_channels is None else in_channels,
         num_classes=space.num_classes if num_classes is None else num_classes,
@@ -92,14 +93,14 @@ def check_computes(space: Space) -> None:
 
 def _check_computes(space: Space, arch: Arch) -> None:
     network = assemble({placed.name: build_empty(placed.block) for placed in lower(space, arch)}).eval()
-    x_BCHW = torch.empty(1, space.in_channels, arch.resolution, arch.resolution, device="meta")
+    x_BCHW = torch.empty(1, space.in_channels, *sides(arch.resolution), device="meta")
     try:
         found = tuple(network(x_BCHW).shape)
     except (RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise SpaceError(
-            f"every network of {space.name} must compute an image of {arch.resolution} px, but {arch.in_words} does not: {reason}; choose "
-            "larger resolutions"
+            f"every network of {space.name} must compute an image of {pixels(arch.resolution)}, but {arch.in_words} does not: {reason}; "
+            "choose larger resolutions"
         ) from error
     if found != (1, space.num_classes):
         raise SpaceError(

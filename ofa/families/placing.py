@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ofa.blocks import Block, PlacedBlock
+from ofa.resolution import Resolution, sides
 
 __all__ = ["Placer"]
 
@@ -11,11 +12,11 @@ class Placer:
     """Collects blocks and keeps account of the image size before the next one.
 
     Args:
-        resolution: side of the network's square input in pixels.
+        resolution: of the network's input.
     """
 
-    def __init__(self, resolution: int) -> None:
-        self._size = resolution
+    def __init__(self, resolution: Resolution) -> None:
+        self._size, _ = sides(resolution)
         self._placed: list[PlacedBlock] = []
 
     def place(self, name: str, block: Block) -> None:

@@ -18,6 +18,7 @@ from ofa.arrays import Floats
 from ofa.errors import SpaceError, WeightsError
 from ofa.families import named_space
 from ofa.interop.checkpoints import open_checkpoint, unwrapped_key
+from ofa.resolution import Resolution, pixels, resolutions_to_json
 from ofa.space import Space
 from ofa.weights import SPACE_KEY, check_finite, read_weights, space_header, write_weights
 
@@ -68,8 +69,8 @@ class MitPredictor:
             (torch.from_numpy(np.asarray(weight, np.float32)), torch.from_numpy(np.asarray(bias, np.float32))) for weight, bias in layers
         )
         self._inputs = _inputs(space)
-        known = [_FIRST_RESOLUTION + _RESOLUTIONS.index(each) if each in _RESOLUTIONS else -1 for each in space.resolutions]
-        self._resolution_features = np.array(known)
+        known: dict[Resolution, int] = {each: _FIRST_RESOLUTION + _RESOLUTIONS.index(each) for each in self.resolutions}
+        self._resolution_features = np.array([known.get(each, -1) for each in space.resolutions])
 
     @property
     def space_name(self) -> str:
@@ -79,7 +80,7 @@ class MitPredictor:
     @property
     def resolutions(self) -> tuple[int, ...]:
         """The resolutions of the space that it knows, in pixels."""
-        return tuple(resolution for resolution in self.space.resolutions if resolution in _RESOLUTIONS)
+        return tuple(each for each in self.space.resolutions if isinstance(each, int) and each in _RESOLUTIONS)
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -137,7 +138,7 @@ class MitPredictor:
         if len(unknown):
             raise SpaceError(
                 f"MIT's predictor knows the resolutions {list(_RESOLUTIONS)}, but a network has "
-                f"{self.space.resolutions[rows_NC[unknown[0], 0]]}; "
+                f"{pixels(self.space.resolutions[rows_NC[unknown[0], 0]])}; "
                 "restrict the space to them, for example space.restrict(resolution=[160, 176, 192, 208, 224])"
             )
         # A column behind the last takes what skipped blocks would set.
@@ -223,6 +224,6 @@ def _check_space(space: Space) -> None:
         )
     if not set(space.resolutions) & set(_RESOLUTIONS):
         raise SpaceError(
-            f"MIT's predictor knows the resolutions {list(_RESOLUTIONS)}, but {space.name} has {list(space.resolutions)}; "
+            f"MIT's predictor knows the resolutions {list(_RESOLUTIONS)}, but {space.name} has {resolutions_to_json(space.resolutions)}; "
             "use it with ofa-mbv3-w1.0 or ofa-mbv3-w1.2"
         )

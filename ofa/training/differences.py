@@ -7,6 +7,8 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from ofa.errors import RecipeError
+from ofa.resolution import Resolution
+from ofa.space import Gene
 from ofa.training.phase import Phase
 from ofa.training.recipe import Recipe
 from ofa.training.toml import to_toml
@@ -55,7 +57,8 @@ def _texts(instance: Any) -> Iterator[tuple[str, str]]:
 
 
 def _text(key: str, value: Any) -> str:
-    return "by the data" if value is None else to_toml(value, genes=key == "free")
+    items = {"free": (Gene,), "resolutions": (Resolution,)}.get(key, ())
+    return "by the data" if value is None else to_toml(value, items=items)
 
 
 def extended(recipe: Recipe, epochs: int, learning_rate: float | None = None) -> Recipe:

@@ -23,6 +23,7 @@ from ofa.arch import Arch
 from ofa.cost import macs
 from ofa.data import BatchPlan, Images, default_workers, make_batch, measure_loader
 from ofa.families import lower
+from ofa.resolution import ascending
 from ofa.space import Space
 from ofa.supernet import Supernet
 from ofa.training.distributed import ALONE, World
@@ -250,7 +251,7 @@ def expected_memory(supernet: Supernet, recipe: Recipe, data: Images, *, timed_i
     missing = (min(recipe.batch_size, len(data)) - timed_images) // world.size
     if missing <= 0:
         return peak_memory(world.device)
-    resolution = max(max(phase.restrict(supernet.space).resolutions) for phase in recipe.phases)
+    resolution = ascending(phase.restrict(supernet.space).resolutions[-1] for phase in recipe.phases)[-1]
     index = torch.arange(3) % len(data)
     x_BCHW, _ = make_batch(data, index, resolution=resolution, device=world.device)
     network = supernet.subnet(supernet.space.largest(resolution))

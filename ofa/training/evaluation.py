@@ -10,6 +10,7 @@ from torch import nn
 from ofa.data import Images, batches
 from ofa.errors import DataError
 from ofa.modes import evaluating
+from ofa.resolution import Resolution
 
 __all__ = ["check_classes", "device_of", "evaluate"]
 
@@ -17,15 +18,15 @@ _NAMED = 5
 """How many classes an error names."""
 
 
-def evaluate(network: nn.Module, data: Images, *, resolution: int, batch_size: int = 256) -> float:
+def evaluate(network: nn.Module, data: Images, *, resolution: Resolution, batch_size: int = 256) -> float:
     """The share of ``data`` (0..1) whose class has the largest logit; images that are skipped because they are broken do not count.
 
     The network is put in evaluation mode meanwhile, and afterwards in the mode it was in.
 
     Args:
-        network: maps [B, C, resolution, resolution] to [B, classes].
+        network: maps [B, C, H, W] to [B, classes].
         data: images in order, unaugmented.
-        resolution: side of the square input in pixels.
+        resolution: height and width of the input in pixels.
         batch_size: images a forward pass.
 
     Raises:

@@ -13,6 +13,7 @@ from ofa.data import Images
 from ofa.errors import DataError
 from ofa.families import space_argument
 from ofa.progress import Progress, silent
+from ofa.resolution import Resolution, ascending
 from ofa.space import Space
 from ofa.supernet import Supernet
 from ofa.training.distributed import ALONE, World
@@ -99,12 +100,12 @@ def train(
     return metrics
 
 
-def trained_resolutions(recipe: Recipe, space: Space) -> tuple[int, ...]:
-    """The sides of the input, in pixels, that a phase of the recipe draws from; the smallest first."""
-    return tuple(sorted({resolution for phase in recipe.phases for resolution in phase.restrict(space).resolutions}))
+def trained_resolutions(recipe: Recipe, space: Space) -> tuple[Resolution, ...]:
+    """The resolutions that a phase of the recipe draws from; the smallest first."""
+    return ascending(resolution for phase in recipe.phases for resolution in phase.restrict(space).resolutions)
 
 
-def reference_archs(space: Space, resolutions: Sequence[int]) -> dict[str, Arch]:
+def reference_archs(space: Space, resolutions: Sequence[Resolution]) -> dict[str, Arch]:
     """The smallest, a middle and the largest network of a space, each at the resolution of ``resolutions`` that goes with its size."""
     middle = {gene.name: (len(gene.values) - 1) // 2 for stage in space.stages for gene in stage.genes}
     middle |= {gene.name: (len(gene.values) - 1) // 2 for gene in space.network}

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from ofa.errors import RecipeError
+from ofa.resolution import Resolution
 from ofa.space import Gene, Number, Space
 from ofa.training.phase import Phase
 
@@ -29,7 +30,7 @@ def progressive_shrinking(
     subnets_per_step: int = 4,
     distillation_weight: float = 1.0,
     warmup_epochs: float = 0.0,
-    resolutions: tuple[int, ...] = (),
+    resolutions: tuple[Resolution, ...] = (),
     sampling: Literal["uniform", "strata", "best-up"] = "uniform",
     sandwich: bool = False,
     teacher: Literal["copy", "in-place"] = "copy",
@@ -50,7 +51,7 @@ def progressive_shrinking(
         subnets_per_step: in the width phases; a quarter of it while the kernel opens and half of it while the depth does.
         distillation_weight: of the teacher's soft targets, beside the labels' weight of 1.
         warmup_epochs: of the first phase.
-        resolutions: sides of the input in pixels; empty for all of the space.
+        resolutions: height and width of the input in pixels, such as 224 or "224x160"; empty for all of the space.
         sampling: how each step's subnets are chosen.
         sandwich: whether the largest and the smallest network of a phase are among the subnets of each step, which then are at
             least three. Not in the paper; it helps where steps are few.
@@ -77,7 +78,7 @@ def compound(
     subnets_per_step: int = 4,
     distillation_weight: float = 1.0,
     warmup_epochs: float = 0.0,
-    resolutions: tuple[int, ...] = (),
+    resolutions: tuple[Resolution, ...] = (),
     sampling: Literal["uniform", "strata", "best-up"] = "uniform",
     sandwich: bool = False,
     teacher: Literal["copy", "in-place"] = "copy",
@@ -96,7 +97,7 @@ def compound(
         subnets_per_step: in the phases after the first.
         distillation_weight: of the teacher's soft targets, beside the labels' weight of 1.
         warmup_epochs: of the first phase.
-        resolutions: sides of the input in pixels; empty for all of the space.
+        resolutions: height and width of the input in pixels, such as 224 or "224x160"; empty for all of the space.
         sampling: how each step's subnets are chosen.
         sandwich: whether the largest and the smallest network of a phase are among the subnets of each step, which then are at
             least three.
@@ -126,7 +127,7 @@ def single_stage(
     distillation_weight: float = float("inf"),
     divergence: Literal["kl", "alpha"] = "alpha",
     sampling: Literal["uniform", "strata", "best-up"] = "uniform",
-    resolutions: tuple[int, ...] = (),
+    resolutions: tuple[Resolution, ...] = (),
 ) -> tuple[Phase, ...]:
     """One phase in which all networks learn together (BigNAS, Yu et al., ECCV 2020; AlphaNet, Wang et al., ICML 2021).
 
@@ -143,7 +144,7 @@ def single_stage(
             labels out. Where steps are few the largest network knows too little for that.
         divergence: between the largest network's answers and the others'.
         sampling: how the subnets between the largest and the smallest are chosen.
-        resolutions: sides of the input in pixels; empty for all of the space.
+        resolutions: height and width of the input in pixels, such as 224 or "224x160"; empty for all of the space.
     """
     free = {name: values for kind in _kinds(space).values() for name, values in kind.items()}
     phase = Phase(
@@ -203,7 +204,7 @@ class _Later:
 
 
 def _phases(
-    steps: Sequence[_Step], epochs: int, learning_rate: float, later: _Later, warmup_epochs: float, resolutions: tuple[int, ...]
+    steps: Sequence[_Step], epochs: int, learning_rate: float, later: _Later, warmup_epochs: float, resolutions: tuple[Resolution, ...]
 ) -> tuple[Phase, ...]:
     """The largest network's phase, then one for each further step, all that was opened before staying open."""
     lengths = _divide(epochs, [step.weight for step in steps])

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from ofa.errors import RecipeError, SpaceError
+from ofa.resolution import Resolution, parse_resolution
 from ofa.space import Gene, Space
 from ofa.training.losses import Divergence
 from ofa.training.toml import check_range
@@ -25,7 +26,8 @@ class Phase:
         learning_rate: at the end of the warm-up; from there it falls to zero along a cosine.
         free: the choices that are sampled, by gene; ``depth`` counts each stage's depths from the shallowest, as
             ``Space.restrict`` does. Genes that are not named stand at their largest value.
-        resolutions: sides of the input in pixels, one drawn for each batch; empty for all of the space.
+        resolutions: height and width of the input in pixels, such as 224 or "224x160", one drawn for each batch; empty for all of the
+            space.
         subnets_per_step: subnets whose mean gradient makes one step.
         sampling: how they are chosen: ``uniform``, ``strata`` (small and large networks as often as middling ones) or ``best-up``
             (of several, the one of which the losses so far promise most).
@@ -50,7 +52,7 @@ class Phase:
     epochs: int
     learning_rate: float
     free: tuple[Gene, ...] = ()
-    resolutions: tuple[int, ...] = ()
+    resolutions: tuple[Resolution, ...] = ()
     subnets_per_step: int = 1
     sampling: Literal["uniform", "strata", "best-up"] = "uniform"
     sandwich: bool = False
@@ -64,6 +66,7 @@ class Phase:
     restart: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "resolutions", tuple(map(parse_resolution, self.resolutions)))
         where = f"phases.{self.name}"
         check_range(f"{where}.epochs", self.epochs, 1)
         check_range(f"{where}.subnets_per_step", self.subnets_per_step, 1)

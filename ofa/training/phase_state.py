@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ofa.resolution import Resolution
 from ofa.space import Space
 from ofa.supernet import Supernet
 from ofa.training.average import WeightAverage
@@ -40,7 +41,7 @@ class PhaseState:
     """
 
     number: int
-    spaces: Mapping[int, Space]
+    spaces: Mapping[Resolution, Space]
     sampler: Sampler
     objective: Objective
     optimizer: torch.optim.Optimizer

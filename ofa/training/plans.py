@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from ofa.data import BatchPlan, batch_indices
+from ofa.resolution import Resolution
 from ofa.training.distributed import World
 from ofa.training.phase import Phase
 from ofa.training.recipe import Recipe
@@ -19,7 +20,7 @@ _ORDER, _BATCH, ARCHS, DROPOUT = range(4)
 """What a stream of a training's random numbers is for."""
 
 
-def epoch_plans(recipe: Recipe, images: int, place: Place, resolutions: Sequence[int], world: World) -> list[BatchPlan]:
+def epoch_plans(recipe: Recipe, images: int, place: Place, resolutions: Sequence[Resolution], world: World) -> list[BatchPlan]:
     """The batches of an epoch: this process's share of the images, a resolution for all processes, a seed of its own.
 
     Args:

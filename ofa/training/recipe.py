@@ -45,7 +45,8 @@ class Recipe:
         data: the images: the name of a data set, a Parquet file, a folder, or ``module:attribute`` (see ``ofa.data.load_data``).
         phases: one after the other, each from the weights that the one before left.
         test_data: further images like ``data`` to test on; empty cuts the test part from ``data``.
-        fit: how an image becomes square: ``crop`` takes the middle square, ``stretch`` resizes both sides independently.
+        fit: how an image gets the aspect ratio of the input: ``crop`` takes the largest middle part that has it, ``stretch`` resizes both
+            sides independently.
         unreadable: what happens to images that cannot be read: ``refuse`` the data, or ``skip`` and name them.
         workers: processes that decode images; left out, the data decides.
         batch_size: images a step.

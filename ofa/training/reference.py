@@ -24,7 +24,7 @@ __all__ = ["KeyDoc", "Table", "argument_docs", "recipe_reference", "reference_ma
 _SECTION = re.compile(r"^(Attributes|Args|Raises|Returns|Yields):$", re.MULTILINE)
 _ENTRY = re.compile(r"^    (\w+(?:, \w+)*): (.+(?:\n(?: {8}.*|))*)", re.MULTILINE)
 _REQUIRED = "required"
-_WORDS = {"a whole number": "whole numbers", "a number": "numbers", "a string": "strings"}
+_WORDS = {"a whole number": "whole numbers", "a number": "numbers", "a string": "strings", "a resolution": "resolutions"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,13 +119,13 @@ def _table(name: str, maker: Callable[..., Any]) -> Table:
     for key, parameter in inspect.signature(maker).parameters.items():
         if key == "space" and name in METHODS:
             continue  # which the recipe itself names
-        genes = Gene in get_args(hints[key])
+        value = _default(maker, key, parameter)
         keys.append(
             KeyDoc(
                 table=name,
                 key=key,
                 type=_type(hints[key]),
-                default=_REQUIRED if (value := _default(maker, key, parameter)) is MISSING else _shown(value, genes=genes),
+                default=_REQUIRED if value is MISSING else _shown(value, items=get_args(hints[key])[:1]),
                 meaning=docs.get(key, ""),
             )
         )
@@ -145,12 +145,12 @@ def _default(maker: Callable[..., Any], key: str, parameter: inspect.Parameter) 
     return MISSING if parameter.default is parameter.empty else parameter.default
 
 
-def _shown(value: Any, *, genes: bool) -> str:
+def _shown(value: Any, *, items: tuple[Any, ...]) -> str:
     if value is None:
         return "left out"
     if isinstance(value, Optimizer):
         return to_toml(value.name)
-    return "{}" if is_dataclass(value) else to_toml(value, genes=genes)
+    return "{}" if is_dataclass(value) else to_toml(value, items=items)
 
 
 def _type(hint: Any) -> str:

@@ -14,6 +14,7 @@ from ofa.arch import Arch
 from ofa.cost import macs
 from ofa.errors import RecipeError, nearest
 from ofa.families import lower
+from ofa.resolution import Resolution
 from ofa.space import Space
 
 __all__ = ["SAMPLERS", "BestUp", "Repeated", "Sampler", "Strata", "Uniform", "coupled", "free", "make_sampler"]
@@ -75,8 +76,8 @@ class Repeated(_Stateless):
 
     def __init__(self, sampler: Sampler, draws: int) -> None:
         self._sampler, self._draws = sampler, draws
-        self._drawn: dict[int, list[tuple[Arch, ...]]] = {}
-        self._calls: Counter[int] = Counter()
+        self._drawn: dict[Resolution, list[tuple[Arch, ...]]] = {}
+        self._calls: Counter[Resolution] = Counter()
 
     def draw(self, space: Space, count: int, rng: np.random.Generator) -> tuple[Arch, ...]:
         """``count`` archs of ``space``, always the same count."""

@@ -12,6 +12,7 @@ from torch import nn
 from ofa.data import Augmentation, BatchPlan, Images, batch_indices, default_workers, load_batches
 from ofa.errors import RecipeError, WeightsError, nearest
 from ofa.progress import Progress, silent
+from ofa.resolution import Resolution
 from ofa.training.evaluation import device_of
 from ofa.training.losses import training_loss
 from ofa.training.optimizer import SGD, Optimizer, optimizer_state, restore_optimizer
@@ -77,7 +78,7 @@ def train_network(
     network: nn.Module,
     data: Images,
     *,
-    resolution: int,
+    resolution: Resolution,
     epochs: int,
     generator: torch.Generator,
     settings: FineTuning,
@@ -89,9 +90,9 @@ def train_network(
     """Train one network in place; it is left in training mode. Going on from a state, it ends as if it had never stopped.
 
     Args:
-        network: maps [B, C, resolution, resolution] to [B, classes]; trained where it lies.
+        network: maps [B, C, H, W] to [B, classes]; trained where it lies.
         data: the images to train on.
-        resolution: side of the square input in pixels.
+        resolution: height and width of the input in pixels.
         epochs: passes over the data, at least 1.
         generator: order and augmentation of the images, on the CPU.
         settings: how the passes are made.

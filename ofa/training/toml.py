@@ -12,6 +12,7 @@ from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from ofa.errors import OfaError, RecipeError, nearest
+from ofa.resolution import Resolution, parse_resolution, resolution_to_json
 from ofa.space import Gene
 
 __all__ = ["KINDS", "build", "check_range", "line_of", "table_of", "to_toml", "toml_lines"]
@@ -19,7 +20,7 @@ __all__ = ["KINDS", "build", "check_range", "line_of", "table_of", "to_toml", "t
 T = TypeVar("T")
 Path = tuple[str | int, ...]
 _ARRAY, _TABLE, _PAIR = (re.compile(pattern) for pattern in (r"\s*\[\[(.+?)\]\]", r"\s*\[(.+?)\]", r"\s*([\w.\-'\" ]+?)\s*=(.*)"))
-KINDS = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
+KINDS = {int: "a whole number", float: "a number", str: "a string", bool: "true or false", Resolution: "a resolution"}
 
 
 def check_range(where: str, value: float, low: float, high: float = math.inf) -> None:
@@ -107,6 +108,8 @@ def _keys(dotted: str) -> Path:
 def _convert(value: Any, hint: Any, where: str) -> Any:
     if get_origin(hint) is tuple:
         return _convert_tuple(value, get_args(hint), where)
+    if hint == Resolution:
+        return parse_resolution(value)
     if get_origin(hint) is Literal:
         if value not in get_args(hint):
             raise RecipeError(f"{where} must be one of its words, but is {value!r}; {nearest(str(value), get_args(hint))}")
@@ -149,20 +152,22 @@ def toml_lines(instance: Any, leave_out: str = "") -> list[str]:
     """A line of TOML for each field of a dataclass that ``build`` makes, but for the one to leave out."""
     hints = get_type_hints(type(instance))
     return [
-        f"{field.name} = {to_toml(getattr(instance, field.name), genes=Gene in get_args(hints[field.name]))}"
+        f"{field.name} = {to_toml(getattr(instance, field.name), items=get_args(hints[field.name])[:1])}"
         for field in fields(instance)
         if field.name != leave_out and getattr(instance, field.name) is not None
     ]
 
 
-def to_toml(value: Any, *, genes: bool = False) -> str:
-    """A value of a field as TOML; ``genes`` are written as a table even if there are none."""
-    if genes:
+def to_toml(value: Any, *, items: tuple[Any, ...] = ()) -> str:
+    """A value of a field as TOML; ``items`` is the type of those of a tuple, if it is one."""
+    if items == (Gene,):
         return "{" + ", ".join(f"{gene.name} = {to_toml(gene.values)}" for gene in value) + "}"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
         return json.dumps(value)
+    if items == (Resolution,):
+        value = tuple(map(resolution_to_json, value))
     if isinstance(value, tuple):
         return "[" + ", ".join(map(to_toml, value)) + "]"
     if is_dataclass(value):

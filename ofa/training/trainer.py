@@ -21,6 +21,7 @@ from ofa.data import Images, default_workers, load_batches
 from ofa.errors import DataError, WeightsError
 from ofa.progress import Progress
 from ofa.randomness import borrowed_randomness
+from ofa.resolution import Resolution
 from ofa.space import Space
 from ofa.supernet import Supernet
 from ofa.training.distributed import World
@@ -182,7 +183,7 @@ class Trainer:
         self._read()
         self._totals.duration_s += time.perf_counter() - started
 
-    def _one_step(self, phase: PhaseState, resolution: int, batch: tuple[Tensor, Tensor]) -> None:
+    def _one_step(self, phase: PhaseState, resolution: Resolution, batch: tuple[Tensor, Tensor]) -> None:
         place = self.schedule.place(self.step)
         for group in phase.optimizer.param_groups:
             group["lr"] = self.rate(place)

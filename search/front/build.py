@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ofa.arrays import Floats, Rows
+from ofa.resolution import resolutions_to_json
 from search.budget import COUNTS
 from search.evolution import local_search
 from search.evolution.archive import Archive
@@ -55,7 +56,7 @@ def front_of(archive: Archive, metadata: Mapping[str, Any]) -> Front:
     about = {
         "num_classes": problem.space.num_classes,
         "space_json": problem.of_whole.to_json(),
-        "resolutions": list(problem.space.resolutions),
+        "resolutions": resolutions_to_json(problem.space.resolutions),
         "least": least,
     }
     return Front(networks, dominated, {**metadata, **about})

@@ -18,6 +18,7 @@ from ofa.arch import Arch
 from ofa.arrays import Bools, Floats, Rows
 from ofa.errors import FileError, SpaceError
 from ofa.families import stored_space, whole_of
+from ofa.resolution import resolutions_to_json
 from ofa.space import Space
 from search.predictor.ensemble import Ensemble, cross_validate
 from search.predictor.features import FeatureMap, feature_map
@@ -124,7 +125,7 @@ class AccuracyPredictor:
     @property
     def provenance(self) -> dict[str, Any]:
         """What it is and how good, as JSON values."""
-        known = {"source": "predicted", "model": _MODEL, **asdict(self.trust), "resolutions": list(self.space.resolutions)}
+        known = {"source": "predicted", "model": _MODEL, **asdict(self.trust), "resolutions": resolutions_to_json(self.space.resolutions)}
         return known if self.fair_trust is None else {**known, "fair_sample": asdict(self.fair_trust)}
 
     def of_rows(self, rows_NC: Rows) -> Floats:

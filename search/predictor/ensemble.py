@@ -146,8 +146,8 @@ def kernels(features: Sequence[Feature]) -> tuple[Kernel, Kernel]:
     what sums over stages say to what single blocks say. Both go on as a plane beyond the networks that are known.
     """
     sums = np.array([f for f, each in enumerate(features) if not each.hot], dtype=np.intp)
-    # MACs and resolution are of the whole network, and every part sees them.
-    blocks = np.array([f for f, each in enumerate(features) if each.hot or each.kind in ("macs", "resolution")])
+    # MACs and the input are of the whole network, and every part sees them.
+    blocks = np.array([f for f, each in enumerate(features) if each.hot or each.kind in ("macs", "resolution", "aspect")])
     everything = np.arange(len(features))
 
     def rational(columns: NDArray[np.intp], *, stages: bool) -> Rational:

@@ -13,6 +13,7 @@ import numpy as np
 
 from ofa.arch import Arch
 from ofa.arrays import Floats, Rows
+from ofa.resolution import mean_side, sides
 from ofa.space import Space
 from search.costs import costs_of
 
@@ -29,7 +30,7 @@ class Feature:
     """What one column of the features is about.
 
     Attributes:
-        kind: name of the gene, or ``depth``, ``resolution``, ``macs``.
+        kind: name of the gene, or ``depth``, ``resolution``, ``aspect``, ``macs``.
         stage: index of its stage, -1 for what belongs to none.
         hot: whether it says that one gene has one value; else it is a number about a whole stage or network.
     """
@@ -44,7 +45,8 @@ class FeatureMap:
 
     First the one-hot values of all genes but the resolution, zeros for those of skipped blocks: no order is put into a gene whose
     values need not have one. Then per stage the blocks and the sum over blocks of every gene, as a share of its largest value, and
-    for the network the logarithms of its resolution and its MACs: what many genes do together, which few networks suffice to learn.
+    for the network the logarithms of its resolution (the geometric mean of its sides), of its aspect ratio and of its MACs: what many genes
+    do together, which few networks suffice to learn.
 
     Attributes:
         features: what each column is about; [F].
@@ -54,10 +56,11 @@ class FeatureMap:
         self.space = space
         hot, self._column_H, self._value_H = _hot_features(space)
         sums, self._weights_HS = _sums(space, hot, self._column_H, self._value_H)
-        whole = (Feature("resolution", _NETWORK, False), Feature("macs", _NETWORK, False))
-        self._log_resolutions = np.log(np.array(space.resolutions, dtype=np.float64))
-        ends_2F = self._numbers(space.encode_all([space.smallest(), space.largest()]))
-        middle_F, range_F = ends_2F.mean(axis=0), np.ptp(ends_2F, axis=0)
+        whole = [Feature(kind, _NETWORK, hot=False) for kind in ("resolution", "aspect", "macs")]
+        self._log_sizes_R2 = np.log([(mean_side(each), np.divide(*sides(each))) for each in space.resolutions])
+        ends = [arch for each in space.resolutions for arch in (space.smallest(each), space.largest(each))]
+        ends_NF = self._numbers(space.encode_all(ends))
+        middle_F, range_F = (ends_NF.min(axis=0) + ends_NF.max(axis=0)) / 2, np.ptp(ends_NF, axis=0)
         # What never changes says nothing.
         self._kept_F = np.flatnonzero(range_F > 0)
         self._middle_F, self._scale_F = middle_F[self._kept_F], range_F[self._kept_F] / 4
@@ -78,8 +81,7 @@ class FeatureMap:
 
     def _numbers(self, rows_NC: Rows, hot_NH: Floats | None = None) -> Floats:
         hot_NH = self._hot(rows_NC) if hot_NH is None else hot_NH
-        resolution_N = self._log_resolutions[rows_NC[:, 0]]
-        return np.column_stack([hot_NH @ self._weights_HS, resolution_N, log_macs(self.space, rows_NC)])
+        return np.column_stack([hot_NH @ self._weights_HS, self._log_sizes_R2[rows_NC[:, 0]], log_macs(self.space, rows_NC)])
 
 
 @lru_cache(maxsize=16)
@@ -124,7 +126,7 @@ def _sums(space: Space, hot: Sequence[Feature], column_H: Rows, value_H: Rows) -
     sums = list(dict.fromkeys(Feature(each.kind, each.stage, hot=False) for each in hot))
     weights_HS = np.zeros((len(hot), len(sums)))
     for h, each in enumerate(hot):
-        values = space.columns[column_H[h]].values
+        values = space.columns[column_H[h]].numbers
         weights_HS[h, sums.index(Feature(each.kind, each.stage, hot=False))] = values[value_H[h]] / values[-1]
     return sums, weights_HS
 

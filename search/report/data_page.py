@@ -15,6 +15,7 @@ from ofa.data import ImageRule, LeftOut
 from ofa.data.overview import Copies, Overview
 from ofa.data.sheet import ClassStrip
 from ofa.files import replacing
+from ofa.resolution import Resolution, pixels
 from search.report.page import Page, render
 
 __all__ = ["DataSource", "data_page", "save_data_page"]
@@ -33,7 +34,7 @@ class DataSource:
 
     Attributes:
         data: the data set, as the user named it.
-        resolution: side of the network's input in pixels.
+        resolution: of the network's input.
         overview: of the images that can be read.
         left_out: all other files.
         strips: images of each class, as a network meets them.
@@ -41,7 +42,7 @@ class DataSource:
     """
 
     data: str
-    resolution: int
+    resolution: Resolution
     overview: Overview
     left_out: Sequence[LeftOut]
     strips: Sequence[ClassStrip]
@@ -64,7 +65,7 @@ def data_page(source: DataSource, *, title: str | None = None) -> Page:
         data={"kind": "data", "charts": {}},
         content={
             "warnings": found.warnings,
-            "resolution": source.resolution,
+            "resolution": pixels(source.resolution),
             "rule": _words(source.rule),
             "strips": [_strip(strip) for strip in source.strips],
             "parts": _PARTS,
@@ -98,7 +99,7 @@ def save_data_page(source: DataSource, path: str | os.PathLike[str], *, title: s
 def _words(rule: ImageRule) -> str:
     """A rule in words."""
     colours = {1: "grey", 3: "RGB", 4: "RGBA"}.get(rule.channels, f"{rule.channels} channels")
-    fit = "the middle square is cut out" if rule.fit == "crop" else "stretched to a square"
+    fit = "the middle part is cut out" if rule.fit == "crop" else "stretched"
     whites = [
         f"{white:g} is white in {kind}"
         for kind, white in (("images of 32-bit integers", rule.integer_white), ("images of floats", rule.float_white))

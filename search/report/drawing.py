@@ -9,6 +9,7 @@ from typing import Any
 from ofa.arch import Arch
 from ofa.blocks import Block, PlacedBlock
 from ofa.families import lower
+from ofa.resolution import resolutions_to_json
 from ofa.space import Space
 
 __all__ = ["drawings"]
@@ -47,7 +48,7 @@ def drawings(space: Space, archs: Sequence[Arch]) -> dict[str, Any]:
         "slots": [stage.depths[-1] for stage in space.stages],
         "blocks": blocks,
         "networks": networks,
-        "resolutions": [arch.resolution for arch in archs],
+        "resolutions": resolutions_to_json(arch.resolution for arch in archs),
         "genes": [dict(arch.network) for arch in archs],
     }
 

@@ -12,7 +12,8 @@ from sklearn.linear_model import RidgeCV
 from sklearn.model_selection import KFold, cross_val_predict
 
 from ofa.arrays import Floats, Rows
-from ofa.space import Space
+from ofa.resolution import Resolution
+from ofa.space import Number, Space
 from search.front.columns import Indices, best_along
 
 __all__ = ["LEAST_NETWORKS", "Effect", "Effects", "Trend", "main_effects", "trends"]
@@ -38,7 +39,7 @@ class Effect:
 
     gene: str
     size: float
-    values: tuple[tuple[float, float, float], ...]
+    values: tuple[tuple[Number | Resolution, float, float], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,9 +111,10 @@ def main_effects(space: Space, rows_NC: Rows, numbers_N: Floats) -> Effects | No
     return Effects(by_gene=by_gene, explained=explained, networks=len(numbers_N))
 
 
-def _one_hot(space: Space, rows_NC: Rows) -> tuple[Floats, list[str], list[float], list[float]]:
+def _one_hot(space: Space, rows_NC: Rows) -> tuple[Floats, list[str], list[Number | Resolution], list[float]]:
     """Features [N, F], and of each its gene, the value that it stands for, and that value's share of the networks with the gene."""
-    features, owners, values, shares = [], [], [], []
+    features, owners, shares = [], [], []
+    values: list[Number | Resolution] = []
     active_NC = space.active(rows_NC)
     for column, gene in enumerate(space.columns):
         has_N, row_N = active_NC[:, column], rows_NC[:, column]
@@ -124,13 +126,13 @@ def _one_hot(space: Space, rows_NC: Rows) -> tuple[Floats, list[str], list[float
             share = float(is_N.sum() / has_N.sum())
             features.append(np.where(has_N, is_N - share, 0.0))
             owners.append(gene.name)
-            values.append(float(gene.values[index]))
+            values.append(gene.values[index])
             shares.append(share)
     x_NF = np.stack(features, axis=1) if features else np.empty((len(rows_NC), 0))
     return x_NF, owners, values, shares
 
 
-def _effect(gene: str, owners: list[str], weights_F: Floats, values: list[float], shares: list[float]) -> Effect:
+def _effect(gene: str, owners: list[str], weights_F: Floats, values: list[Number | Resolution], shares: list[float]) -> Effect:
     own = [f for f, owner in enumerate(owners) if owner == gene]
     share, weight = np.array([shares[f] for f in own]), weights_F[own]
     contribution = weight - float(share @ weight)
@@ -149,7 +151,8 @@ def trends(space: Space, rows_NC: Rows, cost_N: Floats, accuracy_N: Floats) -> t
         accuracy_N: their accuracies.
 
     Returns:
-        One trend for the resolution, one for the depth and one for each kind of gene that takes more than one value.
+        One trend for the resolution (the geometric mean of its sides), one for the depth and one for each kind of gene that takes more
+        than one value.
     """
     best = best_along(cost_N, accuracy_N)
     groups = [group for group in np.array_split(best, min(_BINS, len(best))) if len(group)]
@@ -164,7 +167,7 @@ def trends(space: Space, rows_NC: Rows, cost_N: Floats, accuracy_N: Floats) -> t
             kinds.setdefault(kind, {}).setdefault(owner, []).append(column)
 
     def values(columns: list[int], group: Indices) -> Floats:
-        table = [np.array(space.columns[column].values, dtype=np.float64)[rows_NC[group, column]] for column in columns]
+        table = [np.array(space.columns[column].numbers, dtype=np.float64)[rows_NC[group, column]] for column in columns]
         found: Floats = np.stack(table, axis=1)[active_NC[group][:, columns]]
         return found
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ofa.space import Space
+from ofa.resolution import Resolution, resolution_to_json
+from ofa.space import Number, Space
 from search.front.columns import figures
 from search.report.genes import Effect, Effects
 
@@ -99,9 +100,13 @@ def heat_map(space: Space, effects: Effects, *, words: str, unit: str, scale: fl
 
 def _cell(effect: Effect, largest: float, decimals: int, unit: str, scale: float) -> Cell:
     level = round((LEVELS - 1) * effect.size / largest) if largest else 0
-    facts = [f"{value:g}: {delta / scale:+.3g} {unit}, in {share:.0%} of networks" for value, share, delta in effect.values]
+    facts = [f"{_text(value)}: {delta / scale:+.3g} {unit}, in {share:.0%} of networks" for value, share, delta in effect.values]
     size = effect.size / scale
     return Cell(text=f"{size:.{decimals}f}", level=level, title="\n".join([_words(effect.gene), *facts]), size=size)
+
+
+def _text(value: Number | Resolution) -> str:
+    return str(resolution_to_json(value)) if isinstance(value, tuple) else f"{value:g}"
 
 
 def _words(gene: str) -> str:

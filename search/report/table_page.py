@@ -15,6 +15,7 @@ from latency_tables.spaces import space_of
 from latency_tables.table import block_key
 from ofa.errors import SpaceError
 from ofa.inventory import NOTHING, inventory_of
+from ofa.resolution import ascending, pixels
 from search.front.columns import figures
 from search.report.charts import axis, chart, layer
 from search.report.measured import calibration_of, classes_of, residuals_of
@@ -97,14 +98,14 @@ def _block(fields: Mapping[str, Any], size: int, median_ms: float, p90_ms: float
 
 def _facts(table: LatencyTable, blocks: Sequence[_Block]) -> tuple[tuple[str, str], ...]:
     metadata, correction = table.metadata, table.correction
-    sizes = sorted({size for each in metadata["spaces"].values() for size in each})
+    sizes = ascending(size for each in metadata["spaces"].values() for size in each)
     latencies = [block.median_ms for block in blocks]
     interval = "none yet" if correction is None else f"±{correction.half_width:.1%} from {correction.nets} networks"
     facts = (
         ("blocks", f"{len(blocks):,}"),
         ("a block takes", f"{figures(min(latencies))} .. {figures(max(latencies))} ms" if latencies else ""),
         ("conditions", table.conditions.words),
-        ("resolutions", f"{sizes[0]} .. {sizes[-1]} px" if len(sizes) > 1 else f"{sizes[0]} px" if sizes else ""),
+        ("resolutions", " .. ".join(pixels(size) for size in dict.fromkeys((*sizes[:1], *sizes[-1:])))),
         ("interval", interval),
         ("measured" if "sources" not in metadata else "imported", str(metadata.get("date", ""))[:10]),
     )
@@ -140,7 +141,8 @@ def _place_charts(table: LatencyTable, blocks: Sequence[_Block]) -> dict[str, Js
             continue
         if not resolutions:
             continue
-        inventory = inventory_of(space.restrict(resolution=[max(resolutions)]))
+        largest = ascending(resolutions)[-1]
+        inventory = inventory_of(space.restrict(resolution=[largest]))
         placed = []
         for at, place in enumerate(inventory.places):
             options = [inventory.blocks[i] for i in np.unique(place.blocks).tolist() if i != NOTHING]
@@ -148,7 +150,7 @@ def _place_charts(table: LatencyTable, blocks: Sequence[_Block]) -> dict[str, Js
             placed += [(at, block) for block in found if block is not None]
         ticks = [(at, place.name.replace("stages.", "")) for at, place in enumerate(inventory.places)]
         x, y = axis("place in the network (stage.block)", ticks=ticks), axis("median latency", "ms", zero=True)
-        charts[f"place-{number}"] = chart(f"By place, {name} at {max(resolutions)} px", x, y, _by_kernel(placed))
+        charts[f"place-{number}"] = chart(f"By place, {name} at {pixels(largest)}", x, y, _by_kernel(placed))
     return charts
 
 

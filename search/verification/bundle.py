@@ -20,6 +20,7 @@ from ofa.export.onnx import batch_of, read_model, to_model, verify_outputs
 from ofa.export.precision import PRECISIONS
 from ofa.latency import LATENCIES, Latency
 from ofa.progress import Progress, silent
+from ofa.resolution import Resolution, sides
 
 __all__ = ["Subject", "Verification", "other_settings", "part_of", "subject_of_bundle", "verify"]
 
@@ -40,7 +41,7 @@ class Subject:
     name: str
     network: nn.Module
     channels: int
-    resolution: int
+    resolution: Resolution
     promise: Latency | None = None
     budget_ms: float | None = None
     onnx_path: Path | None = None
@@ -205,7 +206,7 @@ def other_settings(card: Card, device: Device) -> Conditions | None:
 
 def _file(subject: Subject, device: Device, path: Path) -> tuple[Path, tuple[int, int, int, int]]:
     """The subject's file in the device's precision, as its table's blocks were timed, and the shape of its input."""
-    shape = (device.batch, subject.channels, subject.resolution, subject.resolution)
+    shape = (device.batch, subject.channels, *sides(subject.resolution))
     source = subject.onnx_path
     model = to_model(subject.network, shape, opset=device.opset) if source is None else read_model(source)
     path.write_bytes(PRECISIONS.get(device.precision).of(model).SerializeToString())
