@@ -74,12 +74,12 @@ def test_random_crops_have_the_aspect_ratio_of_the_input_but_for_a_third(resolut
     width_B = (x_BCHW[:, 0, :, -2] - x_BCHW[:, 0, :, 1]).mean(1) * width / (width - 3)
     height_B = (x_BCHW[:, 1, -2] - x_BCHW[:, 1, 1]).mean(1) * height / (height - 3)
     ratio_B = width_B / height_B * height / width
-    assert 0.74 < ratio_B.min() < 0.85
-    assert 1.2 < ratio_B.max() < 1.35
+    assert 0.7 < ratio_B.min() < 0.85  # to the pixels that the ends are rounded to
+    assert 1.2 < ratio_B.max() < 1.4
     _, _, *part = fitting_part(240, 180, "crop", resolution)
     share_B = width_B * height_B / (part[0] * part[1])
-    assert 0.27 < share_B.min() < 0.45
-    assert 0.8 < share_B.max() < 1.01
+    assert 0.25 < share_B.min() < 0.45
+    assert 0.8 < share_B.max() < 1.05
 
 
 def test_batches_of_many_resolutions_are_the_same_from_workers(tmp_path: Path) -> None:
