@@ -15,7 +15,6 @@ from devices.device import Device
 from devices.measure import describe, time_models
 from devices.timing import TimingPolicy
 from ofa.errors import DeviceError
-from ofa.files import replacing
 from ofa.opsets import ir_version_for, least_release
 
 __all__ = ["probe"]
@@ -37,11 +36,11 @@ def probe(device: Device) -> dict[str, Any]:
     Raises:
         DeviceError: it is unreachable, or its runtime is not installed, is too old for the files, or cannot run this.
     """
+    from ofa.export.formats import write_file  # on the device itself there are no formats
+
     description = describe(device)
     with tempfile.TemporaryDirectory(prefix="ofa-") as folder:
-        path = Path(folder) / "probe.onnx"
-        with replacing(path) as temporary:
-            temporary.write_bytes(_convolution(device))
+        path = write_file(_convolution(device), Path(folder), device.format)
         try:
             timing = time_models(device, {"the probe": path}, rng=np.random.default_rng(0), policy=_POLICY)["the probe"]
         except DeviceError as error:

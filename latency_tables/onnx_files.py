@@ -15,22 +15,22 @@ from torch import nn
 from devices.device import Device
 from latency_tables.table import block_key
 from ofa.blocks import Block, PlacedBlock, build_network
+from ofa.export.formats import write_file
 from ofa.export.onnx import at_size, to_model
 from ofa.export.precision import PRECISIONS
-from ofa.files import replacing
 from ofa.progress import Progress
 
 __all__ = ["ModelFiles", "randomize"]
 
 
 class ModelFiles:
-    """ONNX files in a folder that lasts as long as a measurement.
+    """Files in a folder that lasts as long as a measurement.
 
     A network is exported once, a block once for all input sizes. Weights are random but follow from the blocks alone, so that a block
     is the same file at every time, which a device that has it already need not be sent again.
 
     Args:
-        device: whose batch, precision and opset they have.
+        device: whose batch, precision, opset and format they have.
     """
 
     def __init__(self, device: Device) -> None:
@@ -58,10 +58,7 @@ class ModelFiles:
     def _export(self, lowered: Sequence[PlacedBlock]) -> Path:
         model = self._block(lowered[0]) if len(lowered) == 1 else self._model(build_network(lowered), *lowered)
         content = PRECISIONS.get(self._device.precision).of(model).SerializeToString()
-        path = Path(self._folder.name) / f"{hashlib.sha256(content).hexdigest()}.onnx"
-        with replacing(path) as temporary:
-            temporary.write_bytes(content)
-        return path
+        return write_file(content, Path(self._folder.name), self._device.format)
 
     def _block(self, placed: PlacedBlock) -> onnx.ModelProto:
         if placed.block not in self._models:

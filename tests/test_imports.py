@@ -43,7 +43,7 @@ LAYERS = (
 )
 """A module imports only from its own layer or from one above it in this list."""
 
-DEVICES_MAY_IMPORT = ("devices", "ofa.errors", "ofa.progress", "ofa.files", "ofa.opsets", "ofa.registry")
+DEVICES_MAY_IMPORT = ("devices", "ofa.errors", "ofa.progress", "ofa.files", "ofa.opsets", "ofa.registry", "ofa.export.formats")
 ONLY_PACKAGE_WITH_OPTUNA = "search.study"
 RUNS_ALONE = "devices.agent"
 """A process of its own on the device: it speaks through its stdin and stdout."""

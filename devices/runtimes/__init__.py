@@ -100,6 +100,11 @@ class Settings:
         """Where networks are executed; see ``Runtime.place``."""
         return get_runtime(self.runtime).place(self)
 
+    @property
+    def format(self) -> str:
+        """Format of the files that the runtime takes; see ``Runtime.format``."""
+        return get_runtime(self.runtime).format
+
     def to_json(self) -> dict[str, Any]:
         """All fields, as JSON values; ``from_json`` reads them back."""
         return {**dataclasses.asdict(self), "options": dict(self.options)}
@@ -143,7 +148,7 @@ class Runtime(Protocol):
 
     @property
     def format(self) -> str:
-        """Format of the files that it takes, one of ``ofa.export.formats``."""
+        """Format of the files that it takes, one of ``ofa.export.formats.FORMATS``."""
         ...
 
     @property

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -76,21 +75,20 @@ class _FakeAgent:
         if address.dying in networks:
             note = {"doing": "timing" if address.in_rounds else f"loading {address.dying}", "step": 0, "steps": 1}
             raise ConnectionLostError("it died", note if address.in_rounds else {**note, "network": address.dying})
-        unknown = {key: path for key, path in networks.items() if key not in address.costs_ms}
-        results: dict[str, Any] = answer({**message, "networks": unknown}, say) if unknown else {}
-        results |= {key: dataclasses.asdict(self._outcome(key)) for key in networks if key not in unknown}
-        return {key: self._slowed(results[key]) for key in networks}
+        timed = {key: path for key, path in networks.items() if key not in address.costs_ms}
+        outcomes: dict[str, Any] = answer({**message, "networks": timed}, say)
+        return {key: self._as_told(key, outcomes.get(key)) for key in networks}
 
-    def _outcome(self, key: str) -> Outcome:
-        cost = self._address.costs_ms[key]
-        return Outcome(timing=Timing(median_ms=cost, p90_ms=cost, min_ms=cost, std_ms=0.0, repeats=_REPEATS), drift=self._drift(key))
-
-    def _drift(self, key: str) -> float:
-        return _DRIFT if key == self._address.drifting and sum(key in group for group in self._address.groups) == 1 else 1.0
-
-    def _slowed(self, outcome: dict[str, Any]) -> dict[str, Any]:
-        number = len(self._address.groups) - 1
-        slowdowns = self._address.slowdowns
-        if outcome["timing"] is None or number >= len(slowdowns):
-            return outcome
-        return {**outcome, "timing": dataclasses.asdict(Timing(**outcome["timing"]).at_speed(1 / slowdowns[number]))}
+    def _as_told(self, key: str, measured: Mapping[str, Any] | None) -> dict[str, Any]:
+        """The outcome of one network, by its cost if it was not measured, with what the test wants to happen to it."""
+        address, number = self._address, len(self._address.groups) - 1
+        if measured is None:
+            cost = address.costs_ms[key]
+            outcome = Outcome(timing=Timing(median_ms=cost, p90_ms=cost, min_ms=cost, std_ms=0.0, repeats=_REPEATS))
+        else:
+            outcome = Outcome(**{**measured, "timing": None if measured["timing"] is None else Timing(**measured["timing"])})
+        if outcome.timing is not None and number < len(address.slowdowns):
+            outcome = replace(outcome, timing=outcome.timing.at_speed(1 / address.slowdowns[number]))
+        if key == address.drifting and sum(key in group for group in address.groups) == 1:
+            outcome = replace(outcome, drift=_DRIFT)
+        return asdict(outcome)

@@ -16,6 +16,7 @@ from devices import Conditions, Device, Timing, TimingPolicy, describe, time_mod
 from ofa.errors import SearchError
 from ofa.export.bundle import Bundle
 from ofa.export.card import Card
+from ofa.export.formats import ONNX, write_file
 from ofa.export.onnx import batch_of, read_model, to_model, verify_outputs
 from ofa.export.precision import PRECISIONS
 from ofa.latency import LATENCIES, Latency
@@ -139,13 +140,12 @@ def verify(
         raise SearchError(f"networks to verify need names of their own, but are called {names}; give at least one, and each another name")
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     with tempfile.TemporaryDirectory(prefix="ofa-verify-") as folder:
-        files = [_file(subject, device, Path(folder) / f"{number}.onnx") for number, subject in enumerate(subjects)]
-        pairs = list(zip(subjects, files, strict=True))
+        pairs = [(subject, *_file(subject, device, Path(folder))) for subject in subjects]
         tolerance = PRECISIONS.get(device.precision).tolerance
         differences = [
-            verify_outputs(subject.network, path, shape, generator=generator, tolerance=tolerance) for subject, (path, shape) in pairs
+            verify_outputs(subject.network, path, shape, generator=generator, tolerance=tolerance) for subject, path, shape in pairs
         ]
-        models = {subject.name: path for subject, (path, _) in pairs}
+        models = {subject.name: write_file(path.read_bytes(), Path(folder), device.format) for subject, path, _ in pairs}
         runs = [
             time_models(device, models, rng=rng, policy=policy, progress=part_of(progress, number, processes))
             for number in range(processes)
@@ -161,7 +161,7 @@ def verify(
             difference=difference,
             conditions=Conditions.of(device, runtime_version=version, input_shape=shape),
         )
-        for (each, (_, shape)), difference in zip(pairs, differences, strict=True)
+        for (each, _, shape), difference in zip(pairs, differences, strict=True)
     )
 
 
@@ -204,10 +204,9 @@ def other_settings(card: Card, device: Device) -> Conditions | None:
     return None if promised.has_settings_of(Conditions.of(device)) else promised
 
 
-def _file(subject: Subject, device: Device, path: Path) -> tuple[Path, tuple[int, int, int, int]]:
-    """The subject's file in the device's precision, as its table's blocks were timed, and the shape of its input."""
+def _file(subject: Subject, device: Device, folder: Path) -> tuple[Path, tuple[int, int, int, int]]:
+    """The subject's ONNX file in the device's precision, as its table's blocks were timed, and the shape of its input."""
     shape = (device.batch, subject.channels, *sides(subject.resolution))
     source = subject.onnx_path
     model = to_model(subject.network, shape, opset=device.opset) if source is None else read_model(source)
-    path.write_bytes(PRECISIONS.get(device.precision).of(model).SerializeToString())
-    return path, shape
+    return write_file(PRECISIONS.get(device.precision).of(model).SerializeToString(), folder, ONNX), shape

@@ -1,0 +1,77 @@
+"""File formats of networks: each is made from an ONNX file, and runtimes say which one they take (``devices.runtimes.Runtime.format``).
+
+A format of one's own is a ``Format`` that is entered in ``FORMATS``, by ``FORMATS.register`` or by the entry point ``ofa.formats`` of its
+package.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ofa.errors import ExportError, OfaError
+from ofa.files import replacing
+from ofa.registry import Registry
+
+__all__ = ["FORMATS", "ONNX", "Format", "write_file"]
+
+ONNX = "onnx"
+"""The format that networks are exported to, and all others are made from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """A format of files.
+
+    Attributes:
+        suffix: end of the files' names, such as ``.tflite``.
+        convert: makes the content of a file of this format from that of an ONNX file; None for ONNX itself.
+    """
+
+    suffix: str
+    convert: Callable[[bytes], bytes] | None = None
+
+
+FORMATS: Registry[Format] = Registry(
+    "file format",
+    group="ofa.formats",
+    error=ExportError,
+    entries={ONNX: Format(suffix=".onnx")},
+    valid=lambda entry: isinstance(entry, Format),
+    must_be="an ofa.export.formats.Format",
+)
+
+
+def write_file(model: bytes, folder: Path, format: str) -> Path:
+    """Write a network as a file that is named by its content, so that equal networks are one file.
+
+    Args:
+        model: the content of its ONNX file, in the precision that is wanted.
+        folder: where the file is written.
+        format: a name of ``FORMATS``.
+
+    Raises:
+        ExportError: there is no such format, or the network cannot be converted.
+        FileError: the folder cannot be written.
+    """
+    kind = FORMATS.get(format)
+    content = model if kind.convert is None else _converted(model, kind.convert, format)
+    path = folder / f"{hashlib.sha256(content).hexdigest()}{kind.suffix}"
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+    return path
+
+
+def _converted(model: bytes, convert: Callable[[bytes], bytes], format: str) -> bytes:
+    try:
+        return convert(model)
+    except OfaError:
+        raise
+    except Exception as error:  # those of converters have no common base
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ExportError(
+            f"a network must be convertible from ONNX to the format '{format}' of its runtime, but: {reason}; name a device whose runtime "
+            "takes another format"
+        ) from error
