@@ -58,10 +58,10 @@ def expanding_layers(space_name: str, resolution: int) -> Iterator[tuple[ConvNor
             for part in build_network([placed]).modules():
                 if not isinstance(part, ConvNormAct) or part.conv.kernel_size != (1, 1) or part.conv.out_channels <= part.conv.in_channels:
                     continue
-                key = (part.conv.in_channels, part.conv.out_channels, placed.input_size, type(part.activation))
+                key = (part.conv.in_channels, part.conv.out_channels, placed.input.height, type(part.activation))
                 if key not in seen:
                     seen.add(key)
-                    yield part.train(), placed.input_size
+                    yield part.train(), placed.input.height
 
 
 def measured(layer: ConvNormAct, size: int, batch: int, repeats: int) -> dict[str, Any]:

@@ -78,7 +78,7 @@ class Networks:
         self.ms = {name: np.array([float(row[f"lat_ms_{name}"]) for row in rows]) for name in DEVICES}
         self.rows = np.array([SPACE.encode(arch) for arch in self.archs], dtype=np.int8)
         self.one_hot = one_hot(self.archs)
-        self.units = np.array([np.sum([units_of(p.block, p.input_size) for p in lower(SPACE, arch)], axis=0) for arch in self.archs])
+        self.units = np.array([np.sum([units_of(p.block, p.input) for p in lower(SPACE, arch)], axis=0) for arch in self.archs])
 
     def chosen(self, numbers: np.ndarray) -> list[Arch]:
         return [self.archs[number] for number in numbers]

@@ -15,7 +15,7 @@ from latency_tables.spaces import check_same
 from latency_tables.table import LatencyTable
 from ofa.arch import Arch
 from ofa.arrays import Floats, Integers, Rows
-from ofa.blocks import Block
+from ofa.blocks import Block, Shape
 from ofa.cost import weight_bytes
 from ofa.errors import ArchError, TableError
 from ofa.families import lower
@@ -45,7 +45,7 @@ class Estimator:
         check_same(table.metadata, space, f"table '{table.source}'" if table.source else "the table")
         self.space = space
         self.table = table
-        self._known: dict[tuple[Block, int], tuple[float, int]] = {}
+        self._known: dict[tuple[Block, Shape], tuple[float, int]] = {}
 
     def __call__(self, arch: Arch) -> Latency:
         """The estimate of one network.
@@ -80,10 +80,10 @@ class Estimator:
         """Sums over the network's blocks: their latencies in ms, not corrected, and the bytes of their weights; errors as of calling it."""
         lowered = lower(self.space, arch)
         known = self._known
-        if any((placed.block, placed.input_size) not in known for placed in lowered):
+        if any((placed.block, placed.input) not in known for placed in lowered):
             self.table.require(self.space, lowered)
-            known.update({(placed.block, placed.input_size): (self.table.latency_ms(placed), weight_bytes([placed])) for placed in lowered})
-        latencies_ms, sizes = zip(*(known[placed.block, placed.input_size] for placed in lowered), strict=True)
+            known.update({(placed.block, placed.input): (self.table.latency_ms(placed), weight_bytes([placed])) for placed in lowered})
+        latencies_ms, sizes = zip(*(known[placed.block, placed.input] for placed in lowered), strict=True)
         return sum(latencies_ms), sum(sizes)
 
     def latencies_ms(self, archs: Sequence[Arch]) -> Floats:

@@ -23,7 +23,7 @@ from latency_tables.table import SCHEMA_VERSION, LatencyTable, row_of, rows_fram
 from ofa import __version__
 from ofa.arch import Arch
 from ofa.arrays import Floats
-from ofa.blocks import Block, PlacedBlock
+from ofa.blocks import Block, PlacedBlock, Shape
 from ofa.errors import TableError
 from ofa.families import lower
 from ofa.inventory import blocks_of_space
@@ -86,8 +86,8 @@ def table_from_networks(
         nets=len(y_N),
         residuals=tuple(sorted(residuals_N.tolist(), key=abs)),
     )
-    ms = dict(zip(((placed.block, placed.input_size) for placed in blocks), ms_U.tolist(), strict=True))
-    chosen = [(placed, ms[placed.block, placed.input_size]) for placed in blocks_of_space(space, sizes)]
+    ms = dict(zip(((placed.block, placed.input) for placed in blocks), ms_U.tolist(), strict=True))
+    chosen = [(placed, ms[placed.block, placed.input]) for placed in blocks_of_space(space, sizes)]
     how = {"by": "networks", "nets": len(y_N), "shrinkage": shrinkage}
     networks = list(zip(archs, y_N.tolist(), strict=True))
     return estimated_table(space, sizes, chosen, correction, origin=origin, how=how, networks=networks)
@@ -141,15 +141,13 @@ def measured_elsewhere(device: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=65536)
-def units_of(block: Block, input_size: int) -> tuple[float, ...]:
-    """How much a block has of each of ``UNITS``, for one image of that size [K]."""
-    side = {"input": input_size, "output": block.output_size(input_size), "pooled": 1}
-    layers = block.layers
-    macs = [layer.weights(block.channels) * side[layer.at] ** 2 for layer in layers]
-    written = [block.channels[layer.outputs] * side[layer.at] ** 2 for layer in layers] or [block.out_channels * side["output"] ** 2]
-    depthwise = sum(count for count, layer in zip(macs, layers, strict=True) if layer.depthwise)
-    weights = sum(layer.weights(block.channels) for layer in layers)
-    return (1.0, float(len(layers)), float(sum(macs) - depthwise), float(depthwise), float(sum(written)), float(weights))
+def units_of(block: Block, shape: Shape) -> tuple[float, ...]:
+    """How much a block has of each of ``UNITS``, for one input of that shape [K]."""
+    layers = block.layers(shape)
+    macs = {of: sum(layer.macs for layer in layers if layer.depthwise == of) for of in (False, True)}
+    written = sum(layer.output.values for layer in layers) if layers else block.output(shape).values
+    weights = sum(layer.weights for layer in layers)
+    return (1.0, float(len(layers)), float(macs[False]), float(macs[True]), float(written), float(weights))
 
 
 def check_networks(archs: Sequence[Arch], measured_ms: Sequence[float], *, least: int) -> Floats:
@@ -188,11 +186,11 @@ class _PlaceTerms:
     """Networks as sums of the units at each place; all are scaled so that a typical network has one of each unit in all places together."""
 
     def __init__(self, space: Space, blocks: Sequence[PlacedBlock], archs: Sequence[Arch]) -> None:
-        units_UK = np.array([units_of(placed.block, placed.input_size) for placed in blocks])
+        units_UK = np.array([units_of(placed.block, placed.input) for placed in blocks])
         places = list(dict.fromkeys(placed.name for placed in blocks))
         place_U = np.array([places.index(placed.name) for placed in blocks])
-        numbers = {(placed.block, placed.input_size): number for number, placed in enumerate(blocks)}
-        ids = [[numbers[placed.block, placed.input_size] for placed in lower(space, arch)] for arch in archs]
+        numbers = {(placed.block, placed.input): number for number, placed in enumerate(blocks)}
+        ids = [[numbers[placed.block, placed.input] for placed in lower(space, arch)] for arch in archs]
         scale_K = np.mean([units_UK[i].sum(axis=0) for i in ids], axis=0)
         units_UK = units_UK / np.where(scale_K > 0, scale_K, 1.0)
         at_place_UPK = units_UK[:, None, :] * (place_U[:, None] == np.arange(len(places)))[:, :, None]

@@ -13,7 +13,7 @@ from devices.timing import Timing
 from latency_tables.spaces import carried
 from latency_tables.table import SCHEMA_VERSION, LatencyTable, describe_block, row_of, rows_frame
 from ofa import __version__
-from ofa.blocks import PlacedBlock
+from ofa.blocks import Block, PlacedBlock, Shape
 from ofa.errors import TableError
 from ofa.interop.mit_tables import Measurement, MitTable, load_mit_table
 from ofa.inventory import blocks_of_space
@@ -58,10 +58,10 @@ def import_mit_tables(
     tables = [load_mit_table(path) for path in paths]
     _check_sizes(tables, space)
     found: dict[PlacedBlock, list[Measurement]] = {}
-    named: dict[tuple[Any, int], PlacedBlock] = {}
+    named: dict[tuple[Block, Shape], PlacedBlock] = {}
     for table in tables:
         for placed, measured in _matched(table, space):
-            found.setdefault(named.setdefault((placed.block, placed.input_size), placed), []).append(measured)
+            found.setdefault(named.setdefault((placed.block, placed.input), placed), []).append(measured)
     rows = [row_of(placed, _timing(Measurement.pooled(each)), batch=batch, precision=precision) for placed, each in found.items()]
     return LatencyTable(rows_frame(rows), _metadata(tables, space, device, precision, batch))
 

@@ -63,13 +63,13 @@ class ModelFiles:
     def _block(self, placed: PlacedBlock) -> onnx.ModelProto:
         if placed.block not in self._models:
             self._models[placed.block] = self._model(placed.block.build(), placed)
-        return at_size(self._models[placed.block], placed.input_size)
+        return at_size(self._models[placed.block], placed.input)
 
     def _model(self, network: nn.Module, *lowered: PlacedBlock) -> onnx.ModelProto:
         first = lowered[0]
         key = "".join(block_key(placed.block) for placed in lowered)
         randomize(network, torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(key.encode()).digest()[:7], "big")))
-        shape = (self._device.batch, first.block.in_channels, first.input_size, first.input_size)
+        shape = (self._device.batch, *first.input)
         return to_model(network.eval(), shape, opset=self._device.opset)
 
 

@@ -26,6 +26,7 @@ from ofa.errors import FileError, TableError
 from ofa.families import space_argument
 from ofa.files import reason_of, replacing
 from ofa.latency import Latency
+from ofa.resolution import Resolution, pixels, resolution_to_json
 from ofa.space import Space
 
 __all__ = [
@@ -67,12 +68,12 @@ def block_key(block: Block) -> str:
 def describe_block(placed: PlacedBlock) -> str:
     """A few words on a block for people, such as ``inverted_residual 24->40 (stages.1.0) at 56 px``."""
     block = placed.block
-    return f"{block.kind} {block.in_channels}->{block.out_channels} ({placed.name}) at {placed.input_size} px"
+    return f"{block.kind} {block.in_channels}->{block.out_channels} ({placed.name}) at {pixels(placed.input.size)}"
 
 
 def row_of(placed: PlacedBlock, timing: Timing, *, batch: int, precision: str) -> dict[str, Any]:
     """One row of a table, by the names in ``COLUMNS``."""
-    key = {"kind": placed.block.kind, "block": block_key(placed.block), "input_size_px": placed.input_size}
+    key = {"kind": placed.block.kind, "block": block_key(placed.block), "input_size_px": placed.input.size}
     return {**key, "batch": batch, "precision": precision, **dataclasses.asdict(timing)}
 
 
@@ -124,12 +125,12 @@ class LatencyTable:
         return None if fields is None else Correction.from_json(fields)
 
     @cached_property
-    def _latencies(self) -> dict[tuple[str, int], float]:
+    def _latencies(self) -> dict[tuple[str, Resolution], float]:
         keys = zip(self.rows["block"].tolist(), self.rows["input_size_px"].tolist(), strict=True)
         return dict(zip(keys, self.rows["median_ms"].tolist(), strict=True))
 
     @cached_property
-    def _energies(self) -> dict[tuple[str, int], float]:
+    def _energies(self) -> dict[tuple[str, Resolution], float]:
         keys = zip(self.rows["block"].tolist(), self.rows["input_size_px"].tolist(), strict=True)
         return dict(zip(keys, self.rows["energy_mj"].astype(float).tolist(), strict=True))
 
@@ -138,7 +139,7 @@ class LatencyTable:
         return f"table '{self.source}'" if self.source else "the table"
 
     def __contains__(self, placed: PlacedBlock) -> bool:
-        return (block_key(placed.block), placed.input_size) in self._latencies
+        return (block_key(placed.block), placed.input.size) in self._latencies
 
     def latency_ms(self, placed: PlacedBlock) -> float:
         """The median time of one block.
@@ -146,14 +147,14 @@ class LatencyTable:
         Raises:
             TableError: the table lacks it.
         """
-        latency_ms = self._latencies.get((block_key(placed.block), placed.input_size))
+        latency_ms = self._latencies.get((block_key(placed.block), placed.input.size))
         if latency_ms is None:
             raise TableError(f"a block must be in the table, but {self._called} lacks {describe_block(placed)}; build the table anew")
         return latency_ms
 
     def energy_mj(self, placed: PlacedBlock) -> float:
         """Millijoules of one call of a block; NaN where the table does not have it."""
-        return self._energies.get((block_key(placed.block), placed.input_size), math.nan)
+        return self._energies.get((block_key(placed.block), placed.input.size), math.nan)
 
     def require(self, space: Space, lowered: Sequence[PlacedBlock]) -> None:
         """Check that all blocks of a network are there.
@@ -167,7 +168,7 @@ class LatencyTable:
                 "it was measured by others, so take networks of its resolutions only"
                 if "sources" in self.metadata
                 else f"measure them with: ofa table build --space {space_argument(space)} --device {self.device_name} --resolutions "
-                f"{lowered[0].input_size} --classes {space.num_classes} --resume -o {self.source or 'TABLE.parquet'}"
+                f"{resolution_to_json(lowered[0].input.size)} --classes {space.num_classes} --resume -o {self.source or 'TABLE.parquet'}"
             )
             raise TableError(
                 f"a table must hold all blocks of a network, but {self._called} lacks {len(missing)} of {len(lowered)}, first "
@@ -202,7 +203,7 @@ class LatencyTable:
         """
         latencies = self._latencies
         try:
-            sum_ms = sum([latencies[block_key(placed.block), placed.input_size] for placed in lowered])
+            sum_ms = sum([latencies[block_key(placed.block), placed.input.size] for placed in lowered])
         except KeyError:
             self.require(space, lowered)
             raise

@@ -76,7 +76,7 @@ def transfer_table(
     fitted = _fit(terms_NT, y_N)
     blocks = [placed for placed in blocks_of_space(space, sizes) if placed in source]
     source_ms = _added_by_blocks(source, np.array([[source.latency_ms(placed), weight_bytes([placed])] for placed in blocks]))
-    units_UK = np.array([units_of(placed.block, placed.input_size) for placed in blocks])
+    units_UK = np.array([units_of(placed.block, placed.input) for placed in blocks])
     ms_U = fitted.costs_T[0] * source_ms + units_UK @ fitted.costs_T[2:]
     correction = Correction(
         intercept_ms=float(fitted.costs_T[0] * _intercept(source) + fitted.costs_T[1]),
@@ -185,7 +185,7 @@ def _student_width(residuals_N: Floats, terms: int) -> float:
 def _terms(source: LatencyTable, space: Space, archs: Sequence[Arch]) -> Floats:
     """What each network has of each term [N, T]."""
     estimator = Estimator(space, source)
-    units_NK = np.array([np.sum([units_of(placed.block, placed.input_size) for placed in lower(space, arch)], axis=0) for arch in archs])
+    units_NK = np.array([np.sum([units_of(placed.block, placed.input) for placed in lower(space, arch)], axis=0) for arch in archs])
     return np.column_stack([estimator.latencies_ms(archs), np.ones(len(archs)), units_NK])
 
 

@@ -23,13 +23,6 @@ class ConvNormAct(nn.Sequential):
     conv: nn.Conv2d
     norm: nn.BatchNorm2d
 
-    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d, activation: nn.Module | None) -> None:
-        super().__init__()
-        self.conv = conv
-        self.norm = norm
-        if activation is not None:
-            self.activation = activation
-
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Map [B, C, H, W] to [B, outputs, H', W']."""
         y_BCHW: Tensor

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 import torch
 from torch import fx, nn
 
-from ofa.blocks import Block, PlacedBlock, build_empty
+from ofa.blocks import Block, PlacedBlock, Shape, build_empty
 
 __all__ = ["COSTS", "costs", "macs", "params", "peak_activation_bytes", "weight_bytes"]
 
@@ -17,7 +18,7 @@ BYTES_PER_FLOAT = 4
 
 def macs(lowered: Iterable[PlacedBlock]) -> int:
     """Multiply-accumulates of all convolutions and linear layers for one image."""
-    return sum(_macs(placed.block, placed.input_size) for placed in lowered)
+    return sum(placed.block.macs(placed.input) for placed in lowered)
 
 
 def params(lowered: Iterable[PlacedBlock]) -> int:
@@ -42,7 +43,7 @@ def peak_activation_bytes(lowered: Iterable[PlacedBlock], *, bytes_per_value: in
     order: a tensor lives from the operation that makes it to the last that reads it, and an element-wise operation (batch norm,
     activation, addition, gate) writes over an operand that nobody reads later, as inference runtimes do.
     """
-    return max(_peak_values(placed.block, placed.input_size) for placed in lowered) * bytes_per_value
+    return max(_peak_values(placed.block, placed.input) for placed in lowered) * bytes_per_value
 
 
 COSTS: dict[str, Callable[[Iterable[PlacedBlock]], int]] = {
@@ -63,31 +64,25 @@ def costs(lowered: Iterable[PlacedBlock]) -> dict[str, int]:
 
 
 @lru_cache(maxsize=16384)
-def _macs(block: Block, input_size: int) -> int:
-    return block.macs(input_size)
-
-
-@lru_cache(maxsize=16384)
 def _params(block: Block) -> int:
     return block.params()
 
 
 @lru_cache(maxsize=16384)
 def _shipped_bytes(block: Block, bytes_per_weight: int) -> int:
-    weights = sum(layer.weights(block.channels) for layer in block.layers)
-    biases = sum(block.channels[layer.outputs] for layer in block.layers if layer.norm or layer.bias)
-    return weights * bytes_per_weight + biases * BYTES_PER_FLOAT
+    sizes = {"decayed": bytes_per_weight, "undecayed": BYTES_PER_FLOAT}
+    return sum(math.prod(block.shapes[name]) * sizes[spec.role] for name, spec in block.tensors.items() if spec.ships)
 
 
 _ELEMENT_WISE = (nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.Hardswish, nn.Hardsigmoid, nn.Dropout, nn.Flatten, nn.Identity)
 
 
 @lru_cache(maxsize=16384)
-def _peak_values(block: Block, input_size: int) -> int:
+def _peak_values(block: Block, shape: Shape) -> int:
     """Peak number of values alive in the graph of one block, for one image."""
     graph = _traced(block)
     sizes = _Sizes(graph)
-    sizes.run(torch.empty(1, block.in_channels, input_size, input_size, device="meta"))
+    sizes.run(torch.empty(1, *shape, device="meta"))
     nodes = [node for node in graph.graph.nodes if node.op != "output"]
     owner: dict[fx.Node, fx.Node] = {}
     readers: dict[fx.Node, int] = {}

@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 
 from ofa.arch import Arch
-from ofa.blocks import Block, PlacedBlock
+from ofa.blocks import Block, PlacedBlock, Shape
 from ofa.families import lower
 from ofa.resolution import Resolution
 from ofa.space import Space
@@ -48,7 +48,7 @@ class Inventory:
     """All blocks of a space, and where they stand.
 
     Attributes:
-        blocks: unique by block and input size, each with the first place it was found at.
+        blocks: unique by block and input shape, each with the first place it was found at.
         places: every place that some network has.
     """
 
@@ -57,7 +57,7 @@ class Inventory:
 
 
 def blocks_of_space(space: Space, resolutions: Iterable[Resolution] | None = None) -> tuple[PlacedBlock, ...]:
-    """Every block at every input size that a network of the space can have, each once.
+    """Every block at every input shape that a network of the space can have, each once.
 
     Args:
         space: any space.
@@ -77,7 +77,7 @@ def inventory_of(space: Space) -> Inventory:
     changing one gene after the other in several networks and looking at what changes; then all combinations of just these are lowered.
     """
     base = space.encode(space.largest())
-    numbers: dict[tuple[Block, int], int] = {}
+    numbers: dict[tuple[Block, Shape], int] = {}
     blocks: list[PlacedBlock] = []
     places = []
     for name, columns in _influences(space, _bases(space)).items():
@@ -86,7 +86,7 @@ def inventory_of(space: Space) -> Inventory:
         for values in itertools.product(*map(range, shape)):
             placed = _by_place(space, _changed(base, columns, values)).get(name)
             if placed is not None:
-                number = numbers.setdefault((placed.block, placed.input_size), len(blocks))
+                number = numbers.setdefault((placed.block, placed.input), len(blocks))
                 if number == len(blocks):
                     blocks.append(placed)
                 ids[values] = number

@@ -7,17 +7,16 @@ views that are trained and the copies that are shipped.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise, product
-from typing import Literal
 
 import torch
 from torch import nn
 
 from ofa.arch import Arch
-from ofa.blocks import Block
+from ofa.blocks import Block, Role
 from ofa.families import lower
 from ofa.space import Space
 
@@ -26,27 +25,13 @@ __all__ = [
     "KernelTransform",
     "StoredTensor",
     "channel_groups",
-    "crop",
     "importance",
-    "kernel_steps",
     "layout",
-    "leading",
     "order_within",
-    "tensor_axes",
     "trained_widths",
-    "transform_name",
 ]
 
-Kind = Literal["decayed", "undecayed", "statistics"]
-
-KERNEL_AXIS = "kernel"
 _ALIGNMENT = 16
-_NORM_TENSORS: dict[str, Kind] = {
-    "weight": "undecayed",
-    "bias": "undecayed",
-    "running_mean": "statistics",
-    "running_var": "statistics",
-}
 
 
 @dataclass(frozen=True)
@@ -55,17 +40,23 @@ class StoredTensor:
 
     Attributes:
         name: place and name within the block, such as ``stages.0.1.expand.conv.weight``.
-        kind: which flat tensor it lies in: weights that decay, those that do not, or batch-norm statistics.
+        place: where its block stands.
+        role: which flat tensor it lies in: weights that decay, those that do not, or batch-norm statistics.
         offset: where it begins in its flat tensor, in values.
         shape: its largest shape.
-        axes: what each axis counts: a block-local axis of channels, ``kernel``, or None for what never varies.
+        axes: by dimension the block's axis of channels that it counts, or None.
+        kernels: where its kernel is elastic, all sizes of it from the largest down.
+        is_transform: whether it is the matrix that leads from a kernel to a smaller one.
     """
 
     name: str
-    kind: Kind
+    place: str
+    role: Role
     offset: int
     shape: tuple[int, ...]
     axes: tuple[str | None, ...]
+    kernels: tuple[int, ...] = ()
+    is_transform: bool = False
 
     @property
     def end(self) -> int:
@@ -77,65 +68,55 @@ class StoredTensor:
         """Where the next one begins: at the next whole cache line, so that no view is out of step with the vector units."""
         return -(-self.end // _ALIGNMENT) * _ALIGNMENT
 
-    @property
-    def is_transform(self) -> bool:
-        """Whether it is the matrix that leads from a kernel to a smaller one."""
-        return self.axes == (None, None)
+    def steps(self, kernel: int) -> Iterator[tuple[int, str]]:
+        """The way from the stored kernel down to ``kernel``: the size after each step, and the name of the matrix stored for it."""
+        for large, small in pairwise(self.kernels):
+            if small >= kernel:
+                yield small, f"{self.name}_{large}to{small}"
 
-
-def tensor_axes(block: Block) -> dict[str, tuple[Kind, tuple[str | None, ...]]]:
-    """By name within the block: the kind of each tensor, and what its axes count."""
-    tensors: dict[str, tuple[Kind, tuple[str | None, ...]]] = {}
-    for layer in block.layers:
-        inputs = None if layer.depthwise else layer.inputs
-        stem, kernel = (layer.name, ()) if layer.linear else (f"{layer.name}.conv", (KERNEL_AXIS, KERNEL_AXIS))
-        tensors[f"{stem}.weight"] = ("decayed", (layer.outputs, inputs, *kernel))
-        if layer.bias:
-            tensors[f"{stem}.bias"] = ("undecayed", (layer.outputs,))
-        if layer.norm:
-            tensors |= {f"{layer.name}.norm.{name}": (kind, (layer.outputs,)) for name, kind in _NORM_TENSORS.items()}
-    return tensors
+    def view(self, tensor: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+        """What a tensor of ``shape`` has of the stored one: leading channels, and of a kernel what its first transform reads."""
+        for dim, axis in enumerate(self.axes):
+            if axis is not None and shape[dim] != self.shape[dim]:
+                tensor = tensor.narrow(dim, 0, shape[dim])
+        first = next(self.steps(shape[-1]), None) if self.kernels else None
+        return tensor if first is None else _crop(tensor, first[0])
 
 
 @lru_cache(maxsize=64)
 def layout(space: Space) -> tuple[StoredTensor, ...]:
-    """Every tensor that a supernet of ``space`` stores, in the order of the network.
+    """Every tensor that a supernet of ``space`` stores, at the largest that any block has it, in the order of the network.
 
-    The largest arch has the largest value of every tensor. A convolution whose kernel is elastic also has one matrix for each
-    step from a kernel to the next smaller one.
+    A convolution whose kernel is elastic also has one matrix for each step from a kernel to the next smaller one.
     """
-    steps = kernel_steps(space)
+    first: dict[str, tuple[str, Block, str]] = {}
+    shapes: dict[str, set[tuple[int, ...]]] = {}
+    for place, block in _blocks(space):
+        for local, shape in block.shapes.items():
+            first.setdefault(f"{place}.{local}", (place, block, local))
+            shapes.setdefault(f"{place}.{local}", set()).add(shape)
     stored: list[StoredTensor] = []
-    ends: dict[Kind, int] = {"decayed": 0, "undecayed": 0, "statistics": 0}
+    ends: dict[Role, int] = {}
 
-    def store(name: str, kind: Kind, shape: tuple[int, ...], axes: tuple[str | None, ...]) -> None:
-        stored.append(StoredTensor(name, kind, ends[kind], shape, axes))
-        ends[kind] = stored[-1].slot_end
+    def store(tensor: StoredTensor) -> None:
+        stored.append(replace(tensor, offset=ends.get(tensor.role, 0)))
+        ends[tensor.role] = stored[-1].slot_end
 
-    for placed in lower(space, space.largest()):
-        kernels = {layer.name: layer.kernel for layer in placed.block.layers}
-        for local, (kind, axes) in tensor_axes(placed.block).items():
-            name = f"{placed.name}.{local}"
-            lengths = {**placed.block.channels, KERNEL_AXIS: kernels.get(local.removesuffix(".conv.weight"), 1)}
-            store(name, kind, tuple(1 if axis is None else lengths[axis] for axis in axes), axes)
-            for large, small in steps.get(name, ()):
-                # Decaying a matrix pulls it to zero, but doing nothing is the identity; so it does not decay.
-                store(transform_name(name, large, small), "undecayed", (small**2, small**2), (None, None))
+    for name, (place, block, local) in first.items():
+        spec = block.tensors[local]
+        rules = [block.axes[dim].rule if isinstance(dim, str) else None for dim in spec.dims]
+        axes = tuple(str(dim) if rule == "leading" else None for dim, rule in zip(spec.dims, rules, strict=True))
+        sizes = sorted({shape[-1] for shape in shapes[name]}, reverse=True) if "centre" in rules else []
+        kernels = tuple(sizes) if len(sizes) > 1 else ()
+        tensor = StoredTensor(name, place, spec.role, 0, tuple(map(max, zip(*shapes[name], strict=True))), axes, kernels)
+        store(tensor)
+        for small, matrix in tensor.steps(0):
+            # Decaying a matrix pulls it to zero, but doing nothing is the identity; so it does not decay.
+            store(StoredTensor(matrix, place, "undecayed", 0, (small**2, small**2), (None, None), is_transform=True))
     return tuple(stored)
 
 
-# -- slices -----------------------------------------------------------------------------------------------------------
-
-
-def leading(tensor: torch.Tensor, axes: Sequence[str | None], channels: Mapping[str, int]) -> torch.Tensor:
-    """The view of a stored tensor that keeps the leading channels of every axis."""
-    for dim, axis in enumerate(axes):
-        if axis is not None and channels.get(axis, tensor.shape[dim]) != tensor.shape[dim]:
-            tensor = tensor.narrow(dim, 0, channels[axis])
-    return tensor
-
-
-def crop(weight_OIKK: torch.Tensor, kernel: int) -> torch.Tensor:
+def _crop(weight_OIKK: torch.Tensor, kernel: int) -> torch.Tensor:
     """The view of a weight's central ``kernel`` x ``kernel`` taps."""
     margin = (weight_OIKK.shape[-1] - kernel) // 2
     return weight_OIKK[..., margin : margin + kernel, margin : margin + kernel] if margin else weight_OIKK
@@ -156,26 +137,9 @@ class KernelTransform(nn.Module):
         """The weight [O, I, k, k] of the last step, from one at least as large as the first step's."""
         for matrix in self.matrices:
             side = math.isqrt(matrix.shape[0])
-            taps = crop(weight_OIKK, side).flatten(2)
+            taps = _crop(weight_OIKK, side).flatten(2)
             weight_OIKK = nn.functional.linear(taps, matrix).unflatten(2, (side, side))
         return weight_OIKK
-
-
-def transform_name(weight: str, large: int, small: int) -> str:
-    """Name of the stored matrix that leads from one kernel size of a weight to the next smaller."""
-    return f"{weight}_{large}to{small}"
-
-
-@lru_cache(maxsize=64)
-def kernel_steps(space: Space) -> dict[str, tuple[tuple[int, int], ...]]:
-    """By name of each weight whose kernel is elastic: the steps (larger, smaller) from its largest kernel down."""
-    kernels: dict[str, set[int]] = {}
-    for arch in _uniform_archs(space):
-        for placed in lower(space, arch):
-            for layer in placed.block.layers:
-                if not layer.linear:
-                    kernels.setdefault(f"{placed.name}.{layer.name}.conv.weight", set()).add(layer.kernel)
-    return {name: tuple(pairwise(sorted(sizes, reverse=True))) for name, sizes in kernels.items() if len(sizes) > 1}
 
 
 # -- the order of channels --------------------------------------------------------------------------------------------
@@ -195,10 +159,8 @@ class ChannelGroup:
 @lru_cache(maxsize=64)
 def channel_groups(space: Space) -> tuple[ChannelGroup, ...]:
     """The groups of channels whose number is elastic in ``space``; the image's channels and the classes are never among them."""
-    lowered = lower(space, space.largest())
-    parent: dict[tuple[str, str], tuple[str, str]] = {
-        (placed.name, axis): (placed.name, axis) for placed in lowered for axis in placed.block.channels
-    }
+    lowered, widths = lower(space, space.largest()), trained_widths(space)
+    parent = {member: member for member in widths}
 
     def root(member: tuple[str, str]) -> tuple[str, str]:
         while parent[member] != member:
@@ -211,27 +173,26 @@ def channel_groups(space: Space) -> tuple[ChannelGroup, ...]:
     for before, after in pairwise(lowered):
         tie((before.name, "out"), (after.name, "in"))
     for placed in lowered:
-        for one, other in placed.block.tied_axes:
+        for one, other in placed.block.ties:
             tie((placed.name, one), (placed.name, other))
     groups: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for member in parent:
         groups.setdefault(root(member), []).append(member)
-    widths = trained_widths(space)
     return tuple(ChannelGroup(tuple(members)) for members in groups.values() if any(len(widths[member]) > 1 for member in members))
 
 
 def trained_widths(space: Space) -> dict[tuple[str, str], frozenset[int]]:
     """By (place, axis): every number of channels that some arch of ``space`` has there."""
     widths: dict[tuple[str, str], set[int]] = {}
-    for arch in _uniform_archs(space):
-        for placed in lower(space, arch):
-            for axis, count in placed.block.channels.items():
-                widths.setdefault((placed.name, axis), set()).add(count)
+    for place, block in _blocks(space):
+        for name, axis in block.axes.items():
+            if axis.rule == "leading":
+                widths.setdefault((place, name), set()).add(axis.length)
     return {member: frozenset(counts) for member, counts in widths.items()}
 
 
 def importance(block: Block, axis: str, weights: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
-    """How much each channel of an axis matters: the L1 norm of the weights that read it, or None if no layer does.
+    """How much each channel of an axis matters: the L1 norm of the weights that read it, or None if none do.
 
     Args:
         block: the block.
@@ -239,11 +200,10 @@ def importance(block: Block, axis: str, weights: Mapping[str, torch.Tensor]) -> 
         weights: the block's stored tensors by their names within the block.
     """
     total: torch.Tensor | None = None
-    for reader in block.importance.get(axis, ()):
-        layer = next(layer for layer in block.layers if layer.name == reader)
-        weight = weights[reader + (".weight" if layer.linear else ".conv.weight")]
-        norm = weight.abs().sum(dim=[d for d in range(weight.dim()) if d != 1])
-        total = norm if total is None else total + norm
+    for name, spec in block.tensors.items():
+        if spec.ranks is not None and spec.dims[spec.ranks] == axis:
+            norm = weights[name].abs().sum(dim=[dim for dim in range(len(spec.dims)) if dim != spec.ranks])
+            total = norm if total is None else total + norm
     return total
 
 
@@ -257,6 +217,13 @@ def order_within(importance_C: torch.Tensor, boundaries: Iterable[int]) -> torch
     ends = sorted({0, *boundaries, len(importance_C)})
     segments = [start + torch.argsort(importance_C[start:end], descending=True, stable=True) for start, end in pairwise(ends)]
     return torch.cat(segments)
+
+
+@lru_cache(maxsize=64)
+def _blocks(space: Space) -> tuple[tuple[str, Block], ...]:
+    """By place, each once: blocks that between them have every tensor and every length of every axis; first those of the largest arch."""
+    archs = (space.largest(), *_uniform_archs(space))
+    return tuple(dict.fromkeys((placed.name, placed.block) for arch in archs for placed in lower(space, arch)))
 
 
 def _uniform_archs(space: Space) -> Iterator[Arch]:

@@ -31,6 +31,8 @@ __all__ = ["Piece", "Supernet"]
 _FORGOTTEN = ("_blocks", "_gradients", "_flat_gradient")
 """Attributes that view the flat tensors and are made anew when those are others."""
 
+_SYNCHRONIZED: Mapping[type[nn.Module], type[nn.Module]] = {nn.BatchNorm2d: SynchronizedBatchNorm2d}
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -79,11 +81,11 @@ class Supernet(nn.Module):
         self._tensors = {stored.name: stored for stored in sharing.layout(space)}
         lengths: dict[str, int] = {}
         for stored in self._tensors.values():
-            lengths[stored.kind] = stored.slot_end
+            lengths[stored.role] = stored.slot_end
         # Touching fresh memory is what costs here, so each float is written once: padding now, the rest by whoever fills it.
-        flats = {kind: torch.empty(length) for kind, length in lengths.items()}
+        flats = {role: torch.empty(length) for role, length in lengths.items()}
         for stored in self._tensors.values():
-            flats[stored.kind][stored.end : stored.slot_end].zero_()
+            flats[stored.role][stored.end : stored.slot_end].zero_()
         self.decayed = nn.Parameter(flats["decayed"])
         self.undecayed = nn.Parameter(flats["undecayed"])
         self.register_buffer("statistics", flats["statistics"])
@@ -215,7 +217,7 @@ class Supernet(nn.Module):
             yield self._slot(stored), stored
 
     def _slot(self, stored: StoredTensor, flats: Mapping[str, torch.Tensor] | None = None) -> torch.Tensor:
-        flat = getattr(self, stored.kind).detach() if flats is None else flats[stored.kind]
+        flat = getattr(self, stored.role).detach() if flats is None else flats[stored.role]
         return flat[stored.offset : stored.end].view(stored.shape)
 
     @torch.no_grad()
@@ -238,22 +240,20 @@ class Supernet(nn.Module):
                 self._permute(set(group.members), sharing.order_within(torch.stack(known).sum(0), boundaries))
 
     def _importance(self, place: str, block: Block, axis: str) -> torch.Tensor | None:
-        weights = {name: self._slot(self._tensors[f"{place}.{name}"]) for name in sharing.tensor_axes(block)}
+        weights = {name: self._slot(self._tensors[f"{place}.{name}"]) for name in block.tensors}
         return sharing.importance(block, axis, weights)
 
     def _permute(self, members: set[tuple[str, str]], order: torch.Tensor) -> None:
-        places = {place for place, _ in members}
         for tensor, stored in self._stored():
-            place = next((p for p in places if stored.name.startswith(p + ".")), None)
             for dim, axis in enumerate(stored.axes):
-                if place is not None and axis is not None and (place, axis) in members:
+                if axis is not None and (stored.place, axis) in members:
                     tensor.copy_(tensor.index_select(dim, order))
 
     # -- modules of views ---------------------------------------------------------------------------------------------
 
-    def _skeleton(self, block: Block) -> nn.Module:
+    def _skeleton(self, block: Block, *, synchronized: bool = False) -> nn.Module:
         """The module of a block whose parameters have no storage yet, ready but for them."""
-        module = build_empty(block)
+        module = build_empty(block, _SYNCHRONIZED if synchronized else None)
         for part in module.modules():
             if isinstance(part, nn.BatchNorm2d):
                 part.num_batches_tracked = torch.zeros((), dtype=torch.int64, device=self.decayed.device)
@@ -265,48 +265,34 @@ class Supernet(nn.Module):
     def _build(self, placed: PlacedBlock, own: Callable[[torch.Tensor], torch.Tensor]) -> nn.Module:
         """The module of a block whose tensors are what ``own`` makes of the store's, kernel transforms applied."""
         module = self._skeleton(placed.block)
-        for name, view in self._views(placed):
-            matrices = self._matrices(placed, name)
+        for name, view, matrices in self._views(placed):
             transformed = KernelTransform(nn.Parameter(matrix) for matrix in matrices)(view) if matrices else view
             assign(module, name, own(transformed))
         return module
 
-    def _views(self, placed: PlacedBlock, flats: Mapping[str, torch.Tensor] | None = None) -> Iterator[tuple[str, torch.Tensor]]:
-        """By name within the block: the view that it has of each of its stored tensors, before any kernel transform."""
-        for name, (_, axes) in sharing.tensor_axes(placed.block).items():
-            view = sharing.leading(self._slot(self._tensors[f"{placed.name}.{name}"], flats), axes, placed.block.channels)
-            steps = self._steps(placed, name)
-            yield name, sharing.crop(view, steps[0][1]) if steps else view
-
-    def _steps(self, placed: PlacedBlock, name: str) -> tuple[tuple[int, int], ...]:
-        """The steps from the stored kernel of a tensor down to the block's own."""
-        steps = sharing.kernel_steps(self.space).get(f"{placed.name}.{name}", ())
-        own = next((layer.kernel for layer in placed.block.layers if f"{layer.name}.conv.weight" == name), 1)
-        return tuple(step for step in steps if step[1] >= own)
-
-    def _matrices(self, placed: PlacedBlock, name: str, flats: Mapping[str, torch.Tensor] | None = None) -> list[torch.Tensor]:
-        steps = self._steps(placed, name)
-        return [self._slot(self._tensors[sharing.transform_name(f"{placed.name}.{name}", *step)], flats) for step in steps]
+    def _views(
+        self, placed: PlacedBlock, flats: Mapping[str, torch.Tensor] | None = None
+    ) -> Iterator[tuple[str, torch.Tensor, list[torch.Tensor]]]:
+        """By name within the block: the view that it has of each of its stored tensors, and the matrices that lead to its own kernel."""
+        for name, shape in placed.block.shapes.items():
+            stored = self._tensors[f"{placed.name}.{name}"]
+            matrices = [self._slot(self._tensors[matrix], flats) for _, matrix in stored.steps(shape[-1])]
+            yield name, stored.view(self._slot(stored, flats), shape), matrices
 
     def _bind_block(self, placed: PlacedBlock) -> tuple[nn.Module, tuple[Leaf, ...]]:
         """Build a block of leaves that view the store."""
         self._attach_gradients()
-        module = self._skeleton(placed.block)
-        if self._synchronized:
-            for part in module.modules():
-                if isinstance(part, nn.BatchNorm2d):
-                    part.__class__ = SynchronizedBatchNorm2d
+        module = self._skeleton(placed.block, synchronized=self._synchronized)
         leaves: list[Leaf] = []
-        gradients = dict(self._views(placed, self._gradients | {"statistics": self.statistics}))
-        for name, view in self._views(placed):
-            if self._tensors[f"{placed.name}.{name}"].kind == "statistics":
+        gradients = self._views(placed, self._gradients | {"statistics": self.statistics})
+        for (name, view, matrices), (_, gradient, slots) in zip(self._views(placed), gradients, strict=True):
+            if placed.block.tensors[name].role == "statistics":
                 assign(module, name, view)
                 continue
-            leaf = make_leaf(view, gradients[name], leaves)
-            matrices = self._matrices(placed, name)
+            leaf = make_leaf(view, gradient, leaves)
             if matrices:
-                slots = zip(matrices, self._matrices(placed, name, self._gradients), strict=True)
-                parametrize_weight(module, name, leaf, KernelTransform(make_leaf(matrix, slot, leaves) for matrix, slot in slots))
+                transform = KernelTransform(make_leaf(*each, leaves) for each in zip(matrices, slots, strict=True))
+                parametrize_weight(module, name, leaf, transform)
             else:
                 assign(module, name, leaf)
         return module, tuple(leaves)

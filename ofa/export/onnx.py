@@ -10,7 +10,7 @@ Shapes: B batch, C channels, H W pixels.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -59,7 +59,7 @@ class _Versions:
 
 def to_model(
     network: nn.Module,
-    input_shape: tuple[int, int, int, int],
+    input_shape: tuple[int, ...],
     *,
     metadata: Mapping[str, str] | None = None,
     dynamic_batch: bool = False,
@@ -71,8 +71,8 @@ def to_model(
     Args:
         network: made of the operations of ofa.export.operators only; it is left exactly as it was, in mode, weights and
             statistics.
-        input_shape: [B, C, H, W] of the input, which is named ``images``. The output is named ``logits`` if it is [B, n], and
-            ``output`` if it still has pixels.
+        input_shape: [B, C, H, W] of the input, or what else a block takes; it is named ``images``. The output is named ``logits`` if
+            it is [B, n], and ``output`` if it still has pixels.
         metadata: keys and values that the file carries (``metadata_props``).
         dynamic_batch: whether B is left open in the file.
         opset: version of the ONNX operators; the default is the oldest that has all of them, so that old runtimes read the file.
@@ -172,10 +172,14 @@ def read_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
     return model
 
 
-def at_size(model: onnx.ModelProto, size: int) -> onnx.ModelProto:
-    """A copy of an exported model whose input has another size in pixels; a model without pixels in its input is copied as it is.
+def at_size(model: onnx.ModelProto, shape: Sequence[int]) -> onnx.ModelProto:
+    """A copy of an exported model whose input has another size.
 
     The networks' operations do not depend on it, so that a block need not be traced anew for every size.
+
+    Args:
+        model: the model.
+        shape: of the input without the batch, such as (C, H, W).
 
     Raises:
         ExportError: the network does not fit the size.
@@ -183,10 +187,10 @@ def at_size(model: onnx.ModelProto, size: int) -> onnx.ModelProto:
     resized = onnx.ModelProto()
     resized.CopyFrom(model)
     graph = resized.graph
-    pixels = list(graph.input[0].type.tensor_type.shape.dim)[2:]
-    if all(each.dim_value == size for each in pixels):
+    dims = graph.input[0].type.tensor_type.shape.dim[1:]
+    if [each.dim_value for each in dims] == list(shape):
         return resized
-    for each in pixels:
+    for each, size in zip(dims, shape, strict=True):
         each.dim_value = size
     output = _infer_output(graph, graph.output[0].name, _versions_of(model))
     del graph.output[:]

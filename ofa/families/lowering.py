@@ -6,8 +6,9 @@ from functools import lru_cache
 from itertools import pairwise
 
 from ofa.arch import Arch
-from ofa.blocks import PlacedBlock
+from ofa.blocks import PlacedBlock, Shape
 from ofa.errors import OfaError, SpaceError
+from ofa.families.placing import input_shape
 from ofa.space import Space
 
 __all__ = ["lower"]
@@ -42,8 +43,7 @@ def _check_chain(space: Space, arch: Arch, placed: tuple[PlacedBlock, ...]) -> N
         raise _unfit(space, "a tuple of PlacedBlock", "got nothing" if wrong is None else f"got {type(wrong).__name__}")
     first, last = placed[0], placed[-1]
     ends = {
-        "begin with the image's channels": (first.block.in_channels, space.in_channels),
-        "begin with the arch's resolution": (first.input_size, arch.resolution),
+        "begin with the image": (_taken(first).words, input_shape(space, arch).words),
         "end with a logit a class": (last.block.out_channels, space.num_classes),
         "be at places of different names": (len({each.name for each in placed}), len(placed)),
     }
@@ -51,11 +51,14 @@ def _check_chain(space: Space, arch: Arch, placed: tuple[PlacedBlock, ...]) -> N
         if found != wanted:
             raise _unfit(space, f"blocks that {rule}", f"there are {found} where {wanted} must be")
     for before, after in pairwise(placed):
-        given = (before.block.out_channels, before.block.output_size(before.input_size))
-        taken = (after.block.in_channels, after.input_size)
-        if given != taken:
-            sizes = [f"{channels} channels of {size} px" for channels, size in (given, taken)]
-            raise _unfit(space, "blocks that fit each other", f"{before.name} gives {sizes[0]} and {after.name} takes {sizes[1]}")
+        given = before.block.output(before.input)
+        if given != after.input or given.channels != after.block.in_channels:
+            taken = _taken(after).words
+            raise _unfit(space, "blocks that fit each other", f"{before.name} gives {given.words} and {after.name} takes {taken}")
+
+
+def _taken(placed: PlacedBlock) -> Shape:
+    return placed.input.of_channels(placed.block.in_channels)
 
 
 def _unfit(space: Space, rule: str, found: str) -> SpaceError:

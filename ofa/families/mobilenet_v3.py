@@ -36,7 +36,7 @@ class MobileNetV3Space(Space):
     def lower(self, arch: Arch) -> tuple[PlacedBlock, ...]:
         """The blocks of ``arch``, from the image to the logits."""
         self.check(arch)
-        placer = Placer(arch.resolution)
+        placer = Placer(self, arch)
         stem = self.stem_width
         placer.place(
             "stem.conv", ConvBlock(in_channels=self.in_channels, out_channels=stem, kernel=3, stride=self.stem_stride, activation="h_swish")

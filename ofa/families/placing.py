@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-from ofa.blocks import Block, PlacedBlock
-from ofa.resolution import Resolution, sides
+from ofa.arch import Arch
+from ofa.blocks import Block, PlacedBlock, Shape
+from ofa.resolution import sides
+from ofa.space import Space
 
-__all__ = ["Placer"]
+__all__ = ["Placer", "input_shape"]
+
+
+def input_shape(space: Space, arch: Arch) -> Shape:
+    """The shape of an image that ``arch`` takes: the channels of the space, the arch's height and width."""
+    return Shape(space.in_channels, *sides(arch.resolution))
 
 
 class Placer:
-    """Collects blocks and keeps account of the image size before the next one.
+    """Collects blocks and keeps account of the shape before the next one.
 
     Args:
-        resolution: of the network's input.
+        space: of the network.
+        arch: whose blocks are placed.
     """
 
-    def __init__(self, resolution: Resolution) -> None:
-        self._size, _ = sides(resolution)
+    def __init__(self, space: Space, arch: Arch) -> None:
+        self._shape = input_shape(space, arch)
         self._placed: list[PlacedBlock] = []
 
     def place(self, name: str, block: Block) -> None:
         """Put ``block`` after what is there, at the dotted place ``name``."""
-        self._placed.append(PlacedBlock(name, block, self._size))
-        self._size = block.output_size(self._size)
+        self._placed.append(PlacedBlock(name, block, self._shape))
+        self._shape = block.output(self._shape)
 
     @property
     def placed(self) -> tuple[PlacedBlock, ...]:

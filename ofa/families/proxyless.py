@@ -32,7 +32,7 @@ class ProxylessSpace(Space):
     def lower(self, arch: Arch) -> tuple[PlacedBlock, ...]:
         """The blocks of ``arch``, from the image to the logits."""
         self.check(arch)
-        placer = Placer(arch.resolution)
+        placer = Placer(self, arch)
         stem, first = self.stem_widths
         placer.place(
             "stem.conv", ConvBlock(in_channels=self.in_channels, out_channels=stem, kernel=3, stride=2, activation="relu6", norm_eps=_EPS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ofa.arch import Arch
 from ofa.blocks import Bottleneck, Classifier, ConvBlock, MaxPool, PlacedBlock, ResidualConv, make_divisible
@@ -35,22 +36,22 @@ class ResNetSpace(Space):
     def lower(self, arch: Arch) -> tuple[PlacedBlock, ...]:
         """The blocks of ``arch``, from the image to the logits."""
         self.check(arch)
-        placer = Placer(arch.resolution)
+        placer = Placer(self, arch)
         channels = _place_stem(placer, self, arch)
         for s, (base, stride, genes) in enumerate(zip(self.stage_channels, self.strides, arch.stages, strict=True)):
             width = make_divisible(base * arch.network[f"stage_{s + 1}_width"])
             for b, gene in enumerate(genes):
-                block = Bottleneck(
-                    in_channels=channels,
-                    mid_channels=make_divisible(round(width * gene["expand"])),
-                    out_channels=width,
-                    stride=stride if b == 0 else 1,
-                    downsample=b == 0,
-                )
-                placer.place(f"stages.{s}.{b}", block)
+                placer.place(f"stages.{s}.{b}", _block(channels, width, gene["expand"], stride if b == 0 else 1, downsample=b == 0))
                 channels = width
         placer.place("classifier", Classifier(in_channels=channels, out_channels=self.num_classes, pool=True))
         return placer.placed
+
+
+# A training step lowers several new archs, and they share nearly all of their blocks.
+@lru_cache(maxsize=4096)
+def _block(channels: int, width: int, expand: float, stride: int, *, downsample: bool) -> Bottleneck:
+    inner = make_divisible(round(width * expand))
+    return Bottleneck(in_channels=channels, mid_channels=inner, out_channels=width, stride=stride, downsample=downsample)
 
 
 def _place_stem(placer: Placer, space: ResNetSpace, arch: Arch) -> int:

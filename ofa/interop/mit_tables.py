@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from ofa.blocks import Block, Classifier, ConvBlock, FeatureMix, InvertedResidual, PlacedBlock
+from ofa.blocks import Block, Classifier, ConvBlock, FeatureMix, InvertedResidual, PlacedBlock, Shape
 from ofa.errors import FileError, TableError
 
 __all__ = ["Measurement", "MitTable", "load_mit_table"]
@@ -73,7 +73,7 @@ class MitTable:
 
     def entries_of(self, placed: PlacedBlock) -> tuple[str, ...]:
         """Names of the entries that make up a block, in the order of the computation; none where the file lacks one of them."""
-        spellings = _spellings(placed.block, placed.input_size)
+        spellings = _spellings(placed.block, placed.input)
         return next((names for names in spellings if all(name in self.entries for name in names)), ())
 
     def measurement(self, placed: PlacedBlock) -> Measurement | None:
@@ -130,10 +130,9 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _BEYOND
 
 
-def _spellings(block: Block, size: int) -> list[tuple[str, ...]]:
+def _spellings(block: Block, shape: Shape) -> list[tuple[str, ...]]:
     """The names that a block's entries may have; none for blocks that no published table knows."""
-    after = block.output_size(size)
-    before, pixels = f"input:{size}x{size}x{block.in_channels}", f"output:{after}x{after}x{block.out_channels}"
+    before, pixels = (f"{end}:{of.height}x{of.width}x{of.channels}" for end, of in (("input", shape), ("output", block.output(shape))))
     if isinstance(block, ConvBlock) and block.kernel in _CONVS:
         return [(f"{_CONVS[block.kernel]}-{before}-{pixels}",)]
     if isinstance(block, FeatureMix):

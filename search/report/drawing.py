@@ -37,7 +37,7 @@ def drawings(space: Space, archs: Sequence[Arch]) -> dict[str, Any]:
     for arch in archs:
         row = []
         for placed, genes in _with_genes(lower(space, arch), arch):
-            key = (placed.name, placed.block, placed.input_size, tuple(genes.items()))
+            key = (placed.name, placed.block, placed.input, tuple(genes.items()))
             if key not in numbers:
                 numbers[key] = len(blocks)
                 blocks.append(_described(placed, genes))
@@ -69,9 +69,9 @@ def _described(placed: PlacedBlock, genes: dict[str, float]) -> dict[str, Any]:
         "out": block.out_channels,
         "kernel": getattr(block, "kernel", None),
         "stride": getattr(block, "stride", 1),
-        "from": placed.input_size,
-        "to": block.output_size(placed.input_size),
-        "macs": block.macs(placed.input_size),
+        "from": placed.input.size,
+        "to": block.output(placed.input).size,
+        "macs": block.macs(placed.input),
         "params": block.params(),
         "genes": genes,
         "words": _words(block),

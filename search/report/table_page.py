@@ -146,7 +146,7 @@ def _place_charts(table: LatencyTable, blocks: Sequence[_Block]) -> dict[str, Js
         placed = []
         for at, place in enumerate(inventory.places):
             options = [inventory.blocks[i] for i in np.unique(place.blocks).tolist() if i != NOTHING]
-            found = [known.get((block_key(each.block), each.input_size)) for each in options]
+            found = [known.get((block_key(each.block), each.input.size)) for each in options]
             placed += [(at, block) for block in found if block is not None]
         ticks = [(at, place.name.replace("stages.", "")) for at, place in enumerate(inventory.places)]
         x, y = axis("place in the network (stage.block)", ticks=ticks), axis("median latency", "ms", zero=True)

@@ -177,7 +177,7 @@ def _named(words: str) -> Command:
 def _write_table(path: Path) -> None:
     rows = []
     for placed in blocks_of_space(SPACE):
-        ms = 0.01 + placed.block.macs(placed.input_size) / 1e6
+        ms = 0.01 + placed.block.macs(placed.input) / 1e6
         rows.append(row_of(placed, Timing(median_ms=ms, p90_ms=ms, min_ms=ms, std_ms=0.0, repeats=3), batch=1, precision="fp32"))
     correction = Correction(intercept_ms=0.1, slope=1.0, half_width=0.1, coverage=0.9, nets=20)
     metadata = {"schema_version": SCHEMA_VERSION, **describe(get_device("fake")), "spaces": {SPACE.name: list(SPACE.resolutions)}}

@@ -98,7 +98,7 @@ def net_config() -> dict[str, Any]:
     stem = [conv("stem.first", 2), {"name": "ResidualBlock", "conv": conv("stem.middle", 1)}, conv("stem.last", 1)]
     body = [
         {
-            **{"in_channels": block.in_channels, "out_channels": block.out_channels, "mid_channels": block.channels["mid1"]},
+            **{"in_channels": block.in_channels, "out_channels": block.out_channels, "mid_channels": block.lengths["mid1"]},
             **{"kernel_size": 3, "stride": getattr(block, "stride", 1), "act_func": "relu"},
         }
         for name, block in blocks.items()

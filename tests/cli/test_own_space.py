@@ -51,7 +51,7 @@ class PlainNets(Space):
     widths: tuple[int, ...]
 
     def lower(self, arch: Arch) -> tuple[PlacedBlock, ...]:
-        placer, channels = Placer(arch.resolution), self.in_channels
+        placer, channels = Placer(self, arch), self.in_channels
         for s, (width, blocks) in enumerate(zip(self.widths, arch.stages, strict=True)):
             for b, genes in enumerate(blocks):
                 stride = 2 if b == 0 else 1

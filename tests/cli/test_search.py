@@ -66,7 +66,7 @@ def table(folder: Path) -> Path:
     """Every block takes a part of a millisecond and a part for its MACs; whole networks keep within 10 %."""
     rows = []
     for placed in blocks_of_space(SPACE):
-        ms = 0.01 + placed.block.macs(placed.input_size) / 1e6
+        ms = 0.01 + placed.block.macs(placed.input) / 1e6
         rows.append(row_of(placed, timing(ms), batch=1, precision="fp32"))
     correction = Correction(intercept_ms=0.1, slope=1.0, half_width=0.1, coverage=0.9, nets=20)
     metadata = {"schema_version": SCHEMA_VERSION, **describe(get_device("fake")), "spaces": {SPACE.name: list(SPACE.resolutions)}}
@@ -84,7 +84,7 @@ def predictor(folder: Path) -> Path:
         for k in (0, 1)
         for e in (0, 1, 2)
     ]
-    sizes = [sum(placed.block.macs(placed.input_size) for placed in lower(SPACE, arch)) for arch in archs]
+    sizes = [sum(placed.block.macs(placed.input) for placed in lower(SPACE, arch)) for arch in archs]
     results = pd.DataFrame({"arch": [json.dumps(arch.to_json()) for arch in archs], "accuracy": [0.9 - 1e5 / size for size in sizes]})
     results.to_csv(folder / "results.csv", index=False)
     report = ofa("predictor", "fit", folder / "results.csv", "-o", folder / "predictor.parquet")

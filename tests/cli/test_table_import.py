@@ -33,8 +33,7 @@ def run(*arguments: object) -> Any:
 
 def entries(placed: PlacedBlock) -> list[str]:
     """What a publisher would call a block."""
-    block, size = placed.block, placed.input_size
-    after = block.output_size(size)
+    block, size, after = placed.block, placed.input.height, placed.block.output(placed.input).height
     if isinstance(block, ConvBlock):
         return [
             f"Conv{'' if block.kernel == 3 else '_1'}-input:{size}x{size}x{block.in_channels}-output:{after}x{after}x{block.out_channels}"

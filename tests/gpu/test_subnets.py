@@ -41,7 +41,7 @@ def test_gradients_outside_a_subnet_are_exactly_zero(name: str, device: torch.de
         supernet.subnet(arch)(images(arch, batch=4).to(device)).square().sum().backward()
         inside = supernet.extract(arch).state_dict()
         for stored in supernet._tensors.values():
-            if stored.kind == "statistics" or stored.is_transform:
+            if stored.role == "statistics" or stored.is_transform:
                 continue
             gradient = supernet._slot(stored, supernet._gradients)
             outside = torch.ones_like(gradient, dtype=torch.bool)

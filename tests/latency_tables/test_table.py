@@ -67,7 +67,7 @@ def test_a_key_is_the_same_for_equal_blocks_and_another_for_others() -> None:
 def test_an_estimate_is_the_corrected_sum_over_blocks(table: LatencyTable, space: Space) -> None:
     lowered = lower(space, space.sample(np.random.default_rng(0)))
     total = sum(
-        float(table.rows.set_index(["block", "input_size_px"]).loc[(block_key(p.block), p.input_size), "median_ms"]) for p in lowered
+        float(table.rows.set_index(["block", "input_size_px"]).loc[(block_key(p.block), p.input.size), "median_ms"]) for p in lowered
     )
     plain = table.estimate(space, lowered)
     assert plain.latency_ms == pytest.approx(total, rel=1e-12)

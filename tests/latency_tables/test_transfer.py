@@ -21,7 +21,7 @@ from latency_tables.calibrate import sample_across_range
 from latency_tables.from_networks import measured_elsewhere, table_from_networks, units_of
 from latency_tables.transfer import read_measurements, transfer_table
 from ofa.arch import Arch
-from ofa.blocks import InvertedResidual
+from ofa.blocks import InvertedResidual, Shape
 from ofa.cli.exits import ending_well
 from ofa.cli.table_transfer import transfer
 from ofa.errors import ArchError, FileError, TableError
@@ -209,7 +209,7 @@ def test_units_are_those_of_the_layers() -> None:
     block = InvertedResidual(in_channels=8, mid_channels=24, out_channels=16, kernel=3, stride=2)
     # expand 8->24 at 10x10, depthwise to 5x5, project 24->16
     macs, depthwise, written, weights = 8 * 24 * 100 + 24 * 16 * 25, 24 * 9 * 25, 24 * 100 + 24 * 25 + 16 * 25, 8 * 24 + 24 * 9 + 24 * 16
-    assert units_of(block, 10) == (1, 3, macs, depthwise, written, weights)
+    assert units_of(block, Shape(8, 10, 10)) == (1, 3, macs, depthwise, written, weights)
 
 
 # -- files and the command ------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from ofa.arch import Arch
+from ofa.blocks import Block, PlacedBlock, Shape
 from ofa.families import get_space, space_names
 from ofa.space import Space
 from ofa.supernet import Supernet
@@ -45,6 +46,11 @@ def randomized(supernet: Supernet, seed: int = 1) -> Supernet:
             elif tensor.dim() < 4:
                 tensor.add_(noise - 0.5, alpha=0.2)
     return supernet
+
+
+def placed_at(side: int, block: Block, name: str = "block") -> PlacedBlock:
+    """A block where images of that side reach it."""
+    return PlacedBlock(name, block, Shape(block.in_channels, side, side))
 
 
 def images(arch: Arch, batch: int = 2, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:

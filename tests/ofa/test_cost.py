@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from torch import nn
 
 from ofa.arch import Arch
-from ofa.blocks import Block, Bottleneck, Classifier, ConvBlock, FeatureMix, InvertedResidual, PlacedBlock, build_network, make_divisible
+from ofa.blocks import Block, Bottleneck, Classifier, ConvBlock, FeatureMix, InvertedResidual, build_network, make_divisible
 from ofa.cost import costs, macs, params, peak_activation_bytes, weight_bytes
 from ofa.families import lower
 from ofa.space import Space
-from tests.ofa.strategies import ALL_SPACES, archs_of, images
+from tests.ofa.strategies import ALL_SPACES, archs_of, images, placed_at
 
 
 def counted_macs(network: nn.Module, x_BCHW: torch.Tensor) -> int:
@@ -50,19 +50,16 @@ def test_every_block_stands_at_the_size_that_reaches_it(case: tuple[Space, Arch]
     space, arch = case
     x = torch.empty(1, 3, arch.resolution, arch.resolution, device="meta")
     for placed in lower(space, arch):
-        if x.dim() == 4:
-            assert x.shape[1:] == (placed.block.in_channels, placed.input_size, placed.input_size)
+        assert x.shape[1:] == placed.input
         with torch.device("meta"):
             x = placed.block.build().eval()(x)
-        assert x.shape[1] == placed.block.out_channels
-        if x.dim() == 4:
-            assert x.shape[2] == placed.block.output_size(placed.input_size)
+        assert x.shape[1:] == placed.block.output(placed.input)
     assert x.shape == (1, space.num_classes)
 
 
 def test_shipped_weights_are_the_folded_ones() -> None:
     block = ConvBlock(in_channels=3, out_channels=8, kernel=3, stride=2)
-    lowered = (PlacedBlock("stem", block, 32),)
+    lowered = (placed_at(32, block),)
     assert params(lowered) == 3 * 8 * 9 + 2 * 8
     assert weight_bytes(lowered) == 4 * (3 * 8 * 9 + 8)
     assert weight_bytes(lowered, bytes_per_weight=1) == 3 * 8 * 9 + 4 * 8
@@ -95,12 +92,12 @@ SMALL = {"in_channels": 16, "out_channels": 16, "mid_channels": 8}
     ],
 )
 def test_peak_activations_by_hand(block: Block, size: int, values: int) -> None:
-    assert peak_activation_bytes((PlacedBlock("block", block, size),)) == 4 * values
-    assert peak_activation_bytes((PlacedBlock("block", block, size),), bytes_per_value=1) == values
+    assert peak_activation_bytes((placed_at(size, block),)) == 4 * values
+    assert peak_activation_bytes((placed_at(size, block),), bytes_per_value=1) == values
 
 
 def test_all_costs_by_name() -> None:
-    lowered = (PlacedBlock("block", RESIDUAL, 10),)
+    lowered = (placed_at(10, RESIDUAL),)
     assert costs(lowered) == {
         "macs": macs(lowered),
         "params": params(lowered),

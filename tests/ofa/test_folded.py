@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -29,9 +30,14 @@ def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
+def in_a_row(conv: nn.Module, norm: nn.Module, activation: nn.Module | None) -> ConvNormAct:
+    parts = OrderedDict(conv=conv, norm=norm)
+    return ConvNormAct(parts if activation is None else OrderedDict(**parts, activation=activation))
+
+
 def layer(inputs: int, outputs: int, activation: type[nn.Module] | None = nn.ReLU, **norm: float) -> ConvNormAct:
     """A layer in double precision whose every number is random."""
-    parts = ConvNormAct(
+    parts = in_a_row(
         nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs, **norm), None if activation is None else activation()
     ).double()
     source = generator()
@@ -171,10 +177,10 @@ def test_it_is_folded_only_where_it_can_be_and_helps(monkeypatch: pytest.MonkeyP
             assert not folds(large(x_BCHW))
         for kernel, stride, groups, bias in ((3, 1, 1, False), (1, 2, 1, False), (1, 1, 2, False), (1, 1, 1, True)):
             conv = nn.Conv2d(4, 8, kernel, stride, kernel // 2, groups=groups, bias=bias)
-            assert not folds(ConvNormAct(conv, nn.BatchNorm2d(8), None)(images(2, 4, 4, 4, torch.float32)))
+            assert not folds(in_a_row(conv, nn.BatchNorm2d(8), None)(images(2, 4, 4, 4, torch.float32)))
         for norm in (nn.BatchNorm2d(8, momentum=None), nn.BatchNorm2d(8, affine=False), SynchronizedBatchNorm2d(8)):
-            assert not folds(ConvNormAct(nn.Conv2d(4, 8, 1, bias=False), norm, None)(images(2, 4, 4, 4, torch.float32)))
-        other = ConvNormAct(nn.Conv2d(4, 8, 1, bias=False), nn.BatchNorm2d(8), nn.Sigmoid())
+            assert not folds(in_a_row(nn.Conv2d(4, 8, 1, bias=False), norm, None)(images(2, 4, 4, 4, torch.float32)))
+        other = in_a_row(nn.Conv2d(4, 8, 1, bias=False), nn.BatchNorm2d(8), nn.Sigmoid())
         assert not folds(other(images(2, 4, 4, 4, torch.float32)))
 
 

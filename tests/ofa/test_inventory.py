@@ -17,18 +17,18 @@ def test_every_block_of_random_networks_is_found(name: str) -> None:
     space = get_space(name)
     resolutions = (space.resolutions[0], space.resolutions[-1])
     allowed = space.restrict(resolution=resolutions)
-    found = {(placed.block, placed.input_size) for placed in blocks_of_space(space, resolutions)}
+    found = {(placed.block, placed.input) for placed in blocks_of_space(space, resolutions)}
     rng = np.random.default_rng(0)
     for arch in [space.smallest(), space.largest(), *(allowed.sample(rng) for _ in range(300))]:
-        assert {(placed.block, placed.input_size) for placed in lower(space, arch)} <= found
+        assert {(placed.block, placed.input) for placed in lower(space, arch)} <= found
 
 
 @pytest.mark.parametrize("name", ["ofa-mbv3-tiny", "ofa-proxyless-tiny", "ofa-resnet50-tiny"])
 def test_nothing_is_found_that_no_network_has(name: str) -> None:
     space = get_space(name)
     rng = np.random.default_rng(0)
-    used = {(placed.block, placed.input_size) for _ in range(6000) for placed in lower(space, space.sample(rng))}
-    assert {(placed.block, placed.input_size) for placed in blocks_of_space(space)} == used
+    used = {(placed.block, placed.input) for _ in range(6000) for placed in lower(space, space.sample(rng))}
+    assert {(placed.block, placed.input) for placed in blocks_of_space(space)} == used
 
 
 @pytest.mark.parametrize("name", space_names())
@@ -41,13 +41,13 @@ def test_every_place_holds_the_block_that_lowering_puts_there(name: str, data: s
     row, inventory = space.encode(arch), inventory_of(space)
     numbers = {place.name: int(place.blocks[tuple(row[column] for column in place.columns)]) for place in inventory.places}
     found = {place: inventory.blocks[number] for place, number in numbers.items() if number != NOTHING}
-    expected = {placed.name: (placed.block, placed.input_size) for placed in lower(space, arch)}
-    assert {place: (placed.block, placed.input_size) for place, placed in found.items()} == expected
+    expected = {placed.name: (placed.block, placed.input) for placed in lower(space, arch)}
+    assert {place: (placed.block, placed.input) for place, placed in found.items()} == expected
 
 
 @pytest.mark.parametrize("name", space_names())
 def test_each_is_found_once(name: str) -> None:
-    blocks = [(placed.block, placed.input_size) for placed in blocks_of_space(get_space(name))]
+    blocks = [(placed.block, placed.input) for placed in blocks_of_space(get_space(name))]
     assert len(set(blocks)) == len(blocks)
 
 

@@ -122,7 +122,7 @@ def test_largest_and_smallest_bound_the_costs(name: str) -> None:
     space, rng = get_space(name), np.random.default_rng(0)
 
     def macs(arch: Arch) -> int:
-        return sum(placed.block.macs(placed.input_size) for placed in lower(space, arch))
+        return sum(placed.block.macs(placed.input) for placed in lower(space, arch))
 
     for arch in (space.sample(rng) for _ in range(10)):
         assert macs(space.smallest()) <= macs(arch) <= macs(space.largest())
@@ -237,7 +237,7 @@ def test_every_family_has_a_tiny_member() -> None:
 def test_the_32_pixel_space_spans_5_to_30_million_macs() -> None:
     space = get_space("ofa-mbv3-32px")
     low, high = (
-        sum(placed.block.macs(placed.input_size) for placed in lower(space, arch)) / 1e6 for arch in (space.smallest(), space.largest())
+        sum(placed.block.macs(placed.input) for placed in lower(space, arch)) / 1e6 for arch in (space.smallest(), space.largest())
     )
     assert 5 <= low < 6
     assert 29 < high < 31

@@ -17,7 +17,7 @@ import torch
 
 from latency_tables import Estimator, LatencyTable, build_table
 from ofa.arch import Arch
-from ofa.blocks import Classifier, ConvBlock, PlacedBlock
+from ofa.blocks import Classifier, ConvBlock, PlacedBlock, Shape
 from ofa.errors import ArchError, FileError, RecipeError, SpaceError, TableError
 from ofa.families import derive, get_space, load_arch, lower, named_space, save_arch, space_names
 from ofa.space import Gene, Space, Stage
@@ -41,7 +41,9 @@ class Pair(Space):
     def lower(self, arch: Arch) -> tuple[PlacedBlock, ...]:
         first = ConvBlock(in_channels=self.in_channels, out_channels=8, kernel=int(arch.stages[0][0]["kernel"]))
         last = Classifier(in_channels=8 + self.extra, out_channels=self.num_classes, pool=True)
-        return PlacedBlock("stages.0.0", first, arch.resolution), PlacedBlock("classifier", last, arch.resolution - self.gap)
+        side = int(arch.resolution)
+        shapes = (Shape(self.in_channels, side, side), Shape(8, side - self.gap, side - self.gap))
+        return PlacedBlock("stages.0.0", first, shapes[0]), PlacedBlock("classifier", last, shapes[1])
 
 
 def pair(**changes: Any) -> Pair:

@@ -89,7 +89,7 @@ class FakeLatency:
     @cached_property
     def _sum_ms(self) -> AdditiveTable:
         inventory = inventory_of(self.space)
-        ms = [0.01 + p.block.macs(p.input_size) / 1e6 / (1 + p.block.out_channels / self._wide) for p in inventory.blocks]
+        ms = [0.01 + p.block.macs(p.input) / 1e6 / (1 + p.block.out_channels / self._wide) for p in inventory.blocks]
         return AdditiveTable(self.space, inventory, np.array(ms))
 
     def estimates_of_rows(self, rows_NC: Rows, /) -> tuple[NDArray[np.float64], ...]:

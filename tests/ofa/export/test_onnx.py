@@ -82,8 +82,8 @@ def test_every_block_is_a_model_of_its_own(name, tmp_path, generator):
     space = get_space(name)
     for placed in set(lower(space, space.sample(np.random.default_rng(5)))):
         network = with_statistics(placed.block.build())
-        size = min(placed.input_size, 17)
-        shape = (1, placed.block.in_channels, size, size)
+        channels, *sides = placed.input
+        shape = (1, channels, *(min(side, 17) for side in sides))
         export(network, shape, tmp_path / "block.onnx")
         verify_outputs(network, tmp_path / "block.onnx", shape, generator=generator)
         model = onnx.load(tmp_path / "block.onnx")

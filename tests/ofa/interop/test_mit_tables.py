@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from ofa.blocks import Classifier, ConvBlock, FeatureMix, InvertedResidual, MaxPool, PlacedBlock
+from ofa.blocks import Classifier, ConvBlock, FeatureMix, InvertedResidual, MaxPool
 from ofa.errors import FileError, TableError
 from ofa.interop.mit_tables import Measurement, load_mit_table
+from tests.ofa.strategies import placed_at
 
 NEWER = """
 AvgPool2D-input:7x7x96-output:1x1x96: {count: 40, mean: 0.03, std: 0.003}
@@ -53,24 +54,24 @@ def test_a_block_gets_the_time_of_its_entries(
     tmp_path: Path, block: InvertedResidual, size: int, mean_ms: float, std_ms: float, count: int
 ) -> None:
     table = load_mit_table(write(tmp_path, NEWER))
-    found = table.measurement(PlacedBlock("here", block, size))
+    found = table.measurement(placed_at(size, block, "here"))
     assert found is not None
     assert (found.mean_ms, found.std_ms, found.count) == (pytest.approx(mean_ms), pytest.approx(std_ms), count)
-    assert table.measurement(PlacedBlock("here", block, size + 1)) is None
+    assert table.measurement(placed_at(size + 1, block, "here")) is None
 
 
 @pytest.mark.parametrize("change", [{"kernel": 3}, {"squeeze_excite": False}, {"activation": "relu"}, {"mid_channels": 96}, {"stride": 1}])
 def test_a_block_that_differs_in_one_thing_is_not_there(tmp_path: Path, change: dict[str, object]) -> None:
     fields = {"in_channels": 24, "mid_channels": 72, "out_channels": 40, "kernel": 5, "stride": 2, "activation": "h_swish"}
     block = InvertedResidual(**{**fields, "squeeze_excite": True, **change})  # type: ignore[arg-type]
-    assert load_mit_table(write(tmp_path, NEWER)).entries_of(PlacedBlock("here", block, 14)) == ()
+    assert load_mit_table(write(tmp_path, NEWER)).entries_of(placed_at(14, block, "here")) == ()
 
 
 def test_a_file_says_what_it_is(tmp_path: Path) -> None:
     table = load_mit_table(write(tmp_path, NEWER))
     assert (table.resolution, len(table.entries)) == (224, 7)
     assert table.sha256 == hashlib.sha256(NEWER.encode()).hexdigest()
-    assert table.entries_of(PlacedBlock("head.mix", FeatureMix(in_channels=96, out_channels=128), 7)) == (
+    assert table.entries_of(placed_at(7, FeatureMix(in_channels=96, out_channels=128), "head.mix")) == (
         "AvgPool2D-input:7x7x96-output:1x1x96",
         "Conv_2-input:1x1x96-output:1x1x128",
     )
@@ -79,12 +80,12 @@ def test_a_file_says_what_it_is(tmp_path: Path) -> None:
 def test_a_part_alone_is_no_block(tmp_path: Path) -> None:
     text = "\n".join(line for line in NEWER.splitlines() if not line.startswith("AvgPool2D"))
     table = load_mit_table(write(tmp_path, text))
-    assert table.measurement(PlacedBlock("head.mix", FeatureMix(in_channels=96, out_channels=128), 7)) is None
+    assert table.measurement(placed_at(7, FeatureMix(in_channels=96, out_channels=128), "head.mix")) is None
 
 
 def test_a_block_that_nobody_published_is_not_there(tmp_path: Path) -> None:
     table = load_mit_table(write(tmp_path, NEWER))
-    assert table.measurement(PlacedBlock("stem.pool", MaxPool(in_channels=16, out_channels=16), 112)) is None
+    assert table.measurement(placed_at(112, MaxPool(in_channels=16, out_channels=16), "stem.pool")) is None
 
 
 def test_older_files_have_ratios_and_variances(tmp_path: Path) -> None:
@@ -92,15 +93,15 @@ def test_older_files_have_ratios_and_variances(tmp_path: Path) -> None:
     first = InvertedResidual(in_channels=32, mid_channels=32, out_channels=16, kernel=3, activation="relu6", expand=False)
     later = InvertedResidual(in_channels=40, mid_channels=240, out_channels=40, kernel=7, activation="relu6", residual=True)
     assert table.resolution == 160
-    assert table.measurement(PlacedBlock("stem.block", first, 80)) == Measurement(mean_ms=3.5, std_ms=0.2, count=9)
-    assert table.measurement(PlacedBlock("stages.1.1", later, 10)) == Measurement(mean_ms=1.5, std_ms=0.3, count=9)
-    last = PlacedBlock("classifier", Classifier(in_channels=320, out_channels=1000, pool=True), 5)
+    assert table.measurement(placed_at(80, first, "stem.block")) == Measurement(mean_ms=3.5, std_ms=0.2, count=9)
+    assert table.measurement(placed_at(10, later, "stages.1.1")) == Measurement(mean_ms=1.5, std_ms=0.3, count=9)
+    last = placed_at(5, Classifier(in_channels=320, out_channels=1000, pool=True), "classifier")
     assert table.measurement(last) == Measurement(mean_ms=0.3, std_ms=0.1, count=9)
 
 
 def test_older_files_are_not_of_networks_with_other_activations(tmp_path: Path) -> None:
     block = InvertedResidual(in_channels=40, mid_channels=240, out_channels=40, kernel=7, activation="relu", residual=True)
-    assert load_mit_table(write(tmp_path, OLDER)).measurement(PlacedBlock("stages.1.1", block, 10)) is None
+    assert load_mit_table(write(tmp_path, OLDER)).measurement(placed_at(10, block, "stages.1.1")) is None
 
 
 def test_calls_of_one_thing_are_pooled() -> None:

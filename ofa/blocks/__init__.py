@@ -1,0 +1,33 @@
+"""Blocks: what is built. Each kind is a small frozen value with one description, from which module, tensors, shapes and MACs all follow.
+
+Shapes: B batch, C channels, H W pixels. Blocks map x_BCHW to y_BCHW; those behind the pooling give [B, C].
+"""
+
+from ofa.blocks.assembling import assemble, build_empty, build_network, initialize
+from ofa.blocks.block import Axis, Block, PlacedBlock
+from ofa.blocks.convolutions import ConvBlock, MaxPool, ResidualConv
+from ofa.blocks.heads import Classifier, FeatureMix
+from ofa.blocks.parts import Activation, Role
+from ofa.blocks.residuals import Bottleneck, InvertedResidual, make_divisible
+from ofa.blocks.shape import Shape
+
+__all__ = [
+    "Activation",
+    "Axis",
+    "Block",
+    "Bottleneck",
+    "Classifier",
+    "ConvBlock",
+    "FeatureMix",
+    "InvertedResidual",
+    "MaxPool",
+    "PlacedBlock",
+    "ResidualConv",
+    "Role",
+    "Shape",
+    "assemble",
+    "build_empty",
+    "build_network",
+    "initialize",
+    "make_divisible",
+]

@@ -1,0 +1,102 @@
+"""Networks of blocks: assembled, empty or with weights of their own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+
+import torch
+from torch import nn
+
+from ofa.blocks.block import Block, PlacedBlock
+
+__all__ = ["assemble", "build_empty", "build_network", "initialize"]
+
+
+def assemble(modules: Mapping[str, nn.Module], *, training: bool = True) -> nn.Sequential:
+    """One sequential network of modules by their dotted names, nested by the dots and in the given order.
+
+    Args:
+        modules: the parts; their own modes stay as they are.
+        training: mode of the containers around them.
+    """
+    root = nn.Sequential()
+    root.training = training
+    for name, module in modules.items():
+        parent = root
+        *path, leaf = name.split(".")
+        for part in path:
+            child = parent._modules.get(part)
+            if child is None:
+                child = nn.Sequential()
+                child.training = training
+                parent._modules[part] = child
+            assert isinstance(child, nn.Sequential)
+            parent = child
+        # add_module's checks cost more than all else here, and a subnet is assembled for every training step.
+        parent._modules[leaf] = module
+    return root
+
+
+def build_network(lowered: Iterable[PlacedBlock], *, generator: torch.Generator | None = None) -> nn.Sequential:
+    """A network with freshly initialized storage of its own, such as one trained without a supernet.
+
+    Args:
+        lowered: the blocks from the input to the logits, as ``ofa.families.lower`` gives them.
+        generator: source of the initial weights; torch's default one if None.
+    """
+    network = assemble({placed.name: build_empty(placed.block) for placed in lowered})
+    network.to_empty(device="cpu")
+    initialize(network, generator)
+    return network
+
+
+def build_empty(block: Block, instead: Mapping[type[nn.Module], type[nn.Module]] | None = None) -> nn.Module:
+    """The module of a block whose tensors are on the meta device: they have shapes and no storage yet.
+
+    Args:
+        block: what to build.
+        instead: classes to take in place of others, each with the same attributes.
+    """
+    return _replica(_empty(block), instead or {})
+
+
+@lru_cache(maxsize=4096)
+def _empty(block: Block) -> nn.Module:
+    with torch.device("meta"):
+        return block.build()
+
+
+def _replica(module: nn.Module, instead: Mapping[type[nn.Module], type[nn.Module]]) -> nn.Module:
+    """A module like ``module``, tensors and constants shared; twenty times faster than building it, whose initialization is lost."""
+    kind = instead.get(type(module), type(module))
+    replica = kind.__new__(kind)
+    replica.__dict__ = {key: value.copy() if isinstance(value, dict) else value for key, value in module.__dict__.items()}
+    for name, child in module._modules.items():
+        replica._modules[name] = child if child is None else _replica(child, instead)
+    return replica
+
+
+@torch.no_grad()
+def initialize(network: nn.Module, generator: torch.Generator | None = None) -> None:
+    """Draw the weights of every layer anew, in place.
+
+    Convolutions are normal with variance 2 / fan-out (He et al., ICCV 2015), the linear layer uniform within 1 / sqrt(fan-in);
+    biases are 0 and batch norms the identity.
+    """
+    for module in network.modules():
+        match module:
+            case nn.Conv2d():
+                fan_out = module.out_channels // module.groups * math.prod(module.kernel_size)
+                module.weight.normal_(0.0, math.sqrt(2.0 / fan_out), generator=generator)
+            case nn.Linear():
+                bound = 1.0 / math.sqrt(module.in_features)
+                module.weight.uniform_(-bound, bound, generator=generator)
+            case nn.BatchNorm2d():
+                module.weight.fill_(1.0)
+                module.reset_running_stats()
+            case _:
+                continue
+        if module.bias is not None:
+            module.bias.zero_()

@@ -1,0 +1,44 @@
+"""Blocks behind the last image: they pool it and give a vector."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+
+from ofa.blocks.block import Block
+from ofa.blocks.parts import Activation, Chain, Linear, Part, Plain, activation, flatten, global_pool
+
+__all__ = ["Classifier", "FeatureMix"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureMix(Block):
+    """Global average pooling, then a linear layer without bias, and an activation (the head of MobileNetV3); gives [B, C].
+
+    Others write the linear layer as a 1x1 convolution of one pixel, which is the same and several times slower to train.
+    """
+
+    kind: ClassVar[str] = "feature_mix"
+    activation: Activation = "h_swish"
+
+    @property
+    def body(self) -> Part:
+        return Chain(
+            {"pool": global_pool(), "flatten": flatten(), "linear": Linear("in", "out"), "activation": activation(self.activation)}
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classifier(Block):
+    """Global average pooling where the input still has pixels, dropout, and the linear layer that gives the logits [B, classes]."""
+
+    kind: ClassVar[str] = "classifier"
+    pool: bool = False
+
+    @property
+    def body(self) -> Part:
+        pool = {"pool": global_pool()} if self.pool else {}
+        dropout = Plain(lambda: nn.Dropout(0.0))
+        return Chain({**pool, "flatten": flatten(), "dropout": dropout, "linear": Linear("in", "out", bias=True)})

@@ -1,0 +1,58 @@
+"""Modules that join what they compute with their input.
+
+Shapes: B batch, C channels, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+__all__ = ["AddShortcut", "Gated", "Residual"]
+
+
+class Residual(nn.Sequential):
+    """Adds the input to the output of the sequence."""
+
+    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        """The sum, of the input's shape."""
+        body_BCHW: torch.Tensor = super().forward(x_BCHW)  # type: ignore[no-untyped-call]
+        return body_BCHW + x_BCHW
+
+
+class Gated(nn.Sequential):
+    """Multiplies the input by the gate [B, C, 1, 1] that the sequence computes from it."""
+
+    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        """The product, of the input's shape."""
+        gate_BC11: torch.Tensor = super().forward(x_BCHW)  # type: ignore[no-untyped-call]
+        return x_BCHW * gate_BC11
+
+
+class AddShortcut(nn.Module):
+    """Layers one after the other and a shortcut beside them, added and activated.
+
+    Args:
+        layers: by their names.
+        shortcut: computes what is added from the input; None for the input itself.
+        activation: of the sum.
+    """
+
+    def __init__(self, layers: Mapping[str, nn.Module], shortcut: nn.Module | None, activation: nn.Module) -> None:
+        super().__init__()
+        self._layers = tuple(layers)
+        for name, module in layers.items():
+            self.add_module(name, module)
+        self.downsample = shortcut
+        self.activation = activation
+
+    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        """Map [B, C, H, W] to [B, outputs, H', W']."""
+        y_BCHW = x_BCHW
+        for name in self._layers:
+            y_BCHW = getattr(self, name)(y_BCHW)
+        shortcut_BCHW = x_BCHW if self.downsample is None else self.downsample(x_BCHW)
+        activated: torch.Tensor = self.activation(y_BCHW + shortcut_BCHW)
+        return activated

@@ -1,0 +1,365 @@
+"""Parts: what blocks are made of. A part says what its tensors are, and makes the module that has them.
+
+A part takes its sizes from the axes of its block by their names, so that it is the same for blocks of all widths.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import nn
+
+from ofa.blocks.modules import AddShortcut, Gated, Residual
+from ofa.blocks.shape import Shape
+from ofa.conv_norm_act import ConvNormAct
+from ofa.depthwise import DepthwiseConv2d
+
+__all__ = [
+    "Activation",
+    "BatchNorm",
+    "Chain",
+    "Conv",
+    "Gate",
+    "Layer",
+    "Lengths",
+    "Linear",
+    "Part",
+    "Plain",
+    "ResidualChain",
+    "Role",
+    "Shortcut",
+    "TensorSpec",
+    "activation",
+    "average_pool",
+    "conv_norm_act",
+    "flatten",
+    "global_pool",
+    "max_pool",
+]
+
+Activation = Literal["relu", "relu6", "h_swish", "h_sigmoid"]
+
+Role = Literal["decayed", "undecayed", "statistics"]
+"""Weights that decay, parameters that do not, and what batch norms note of their inputs."""
+
+Lengths = Mapping[str, int]
+
+BATCH_NORM_MOMENTUM = 0.1
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A tensor of a block.
+
+    Attributes:
+        role: how it is trained.
+        dims: of each dimension the axis that it counts, or its length where that never varies.
+        ranks: the dimension whose channels its weights rank: those that are read, for what they are worth; None for no dimension.
+        ships: whether it is in a shipped network: a batch norm's scale is folded into the weights before it.
+    """
+
+    role: Role
+    dims: tuple[str | int, ...]
+    ranks: int | None = None
+    ships: bool = True
+
+    def shape(self, lengths: Lengths) -> tuple[int, ...]:
+        """Its shape in a block whose axes have these lengths."""
+        return tuple(lengths[dim] if isinstance(dim, str) else dim for dim in self.dims)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What a convolution or linear layer computes for one input.
+
+    Attributes:
+        weights: number of weights, without bias.
+        output: shape of its output.
+        depthwise: whether each channel has a filter of its own.
+    """
+
+    weights: int
+    output: Shape
+    depthwise: bool = False
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates: each weight is used once at every position of the output."""
+        return self.weights * self.output.positions
+
+
+class Part(ABC):
+    """A piece of a block; by itself one without tensors that keeps shape and channels."""
+
+    @property
+    def tensors(self) -> Mapping[str, TensorSpec]:
+        """Its tensors by their dotted names in its module, in the module's order."""
+        return {}
+
+    @abstractmethod
+    def module(self, lengths: Lengths) -> nn.Module:
+        """The module, for axes of these lengths."""
+
+    def compute(self, shape: Shape, lengths: Lengths, layers: list[Layer]) -> Shape:
+        """The shape of its output for an input of ``shape``; what its layers compute is added to ``layers``."""
+        return shape
+
+    def follow(self, axis: str, ties: set[tuple[str, str]]) -> str:
+        """The axis of the output's channels for an input with channels of ``axis``; axes that must keep one order are added to ``ties``."""
+        return axis
+
+
+# -- leaves -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Weighted(Part):
+    """A layer of weights, from the axis ``inputs`` to the axis ``outputs``."""
+
+    inputs: str
+    outputs: str
+    bias: bool = False
+
+    @property
+    @abstractmethod
+    def weight(self) -> TensorSpec:
+        """The tensor of weights."""
+
+    @property
+    def tensors(self) -> Mapping[str, TensorSpec]:
+        bias = {"bias": TensorSpec("undecayed", (self.outputs,))} if self.bias else {}
+        return {"weight": self.weight, **bias}
+
+    def compute(self, shape: Shape, lengths: Lengths, layers: list[Layer]) -> Shape:
+        output = self.reached(shape, lengths).of_channels(lengths[self.outputs])
+        layers.append(Layer(math.prod(self.weight.shape(lengths)), output, getattr(self, "depthwise", False)))
+        return output
+
+    def reached(self, shape: Shape, lengths: Lengths) -> Shape:
+        """The positions of the output."""
+        return shape
+
+    def follow(self, axis: str, ties: set[tuple[str, str]]) -> str:
+        return self.outputs
+
+
+@dataclass(frozen=True)
+class Conv(_Weighted):
+    """A convolution that pads by half of its kernel.
+
+    Attributes:
+        kernel: pixels of its side, or the axis of its taps.
+        depthwise: whether each channel has a filter of its own; ``inputs`` and ``outputs`` are the same then.
+        ranks: whether its weights say how much its input's channels matter.
+    """
+
+    kernel: str | int = 1
+    stride: int = 1
+    depthwise: bool = False
+    ranks: bool = True
+
+    @property
+    def weight(self) -> TensorSpec:
+        taps = (self.kernel, self.kernel)
+        if self.depthwise:
+            return TensorSpec("decayed", (self.outputs, 1, *taps))
+        return TensorSpec("decayed", (self.outputs, self.inputs, *taps), ranks=1 if self.ranks else None)
+
+    def _side(self, lengths: Lengths) -> int:
+        return lengths[self.kernel] if isinstance(self.kernel, str) else self.kernel
+
+    def module(self, lengths: Lengths) -> nn.Module:
+        side, channels = self._side(lengths), lengths[self.outputs]
+        if self.depthwise:
+            return DepthwiseConv2d(channels, side, self.stride)
+        return nn.Conv2d(lengths[self.inputs], channels, side, self.stride, side // 2, bias=self.bias)
+
+    def reached(self, shape: Shape, lengths: Lengths) -> Shape:
+        return shape.strided(self._side(lengths), self.stride)
+
+
+@dataclass(frozen=True)
+class Linear(_Weighted):
+    """A linear layer."""
+
+    @property
+    def weight(self) -> TensorSpec:
+        return TensorSpec("decayed", (self.outputs, self.inputs), ranks=1)
+
+    def module(self, lengths: Lengths) -> nn.Module:
+        return nn.Linear(lengths[self.inputs], lengths[self.outputs], bias=self.bias)
+
+
+@dataclass(frozen=True)
+class BatchNorm(Part):
+    """Batch norm over the channels of an axis."""
+
+    axis: str
+    eps: float
+
+    @property
+    def tensors(self) -> Mapping[str, TensorSpec]:
+        dims = (self.axis,)
+        statistics = {name: TensorSpec("statistics", dims, ships=False) for name in ("running_mean", "running_var")}
+        return {"weight": TensorSpec("undecayed", dims, ships=False), "bias": TensorSpec("undecayed", dims), **statistics}
+
+    def module(self, lengths: Lengths) -> nn.Module:
+        return nn.BatchNorm2d(lengths[self.axis], eps=self.eps, momentum=BATCH_NORM_MOMENTUM)
+
+
+@dataclass(frozen=True)
+class Plain(Part):
+    """A module without tensors.
+
+    Attributes:
+        make: makes it.
+        reaches: the shape of its output for that of an input; None where it keeps it.
+    """
+
+    make: Callable[[], nn.Module]
+    reaches: Callable[[Shape], Shape] | None = None
+
+    def module(self, lengths: Lengths) -> nn.Module:
+        return self.make()
+
+    def compute(self, shape: Shape, lengths: Lengths, layers: list[Layer]) -> Shape:
+        return shape if self.reaches is None else self.reaches(shape)
+
+
+# -- parts of parts ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Chain(Part):
+    """Parts by their names, one after the other."""
+
+    parts: Mapping[str, Part]
+    container: ClassVar[type[nn.Sequential]] = nn.Sequential
+
+    @property
+    def tensors(self) -> Mapping[str, TensorSpec]:
+        return {f"{name}.{local}": spec for name, part in self.parts.items() for local, spec in part.tensors.items()}
+
+    def module(self, lengths: Lengths) -> nn.Module:
+        return self.container(OrderedDict((name, part.module(lengths)) for name, part in self.parts.items()))
+
+    def compute(self, shape: Shape, lengths: Lengths, layers: list[Layer]) -> Shape:
+        for part in self.parts.values():
+            shape = part.compute(shape, lengths, layers)
+        return shape
+
+    def follow(self, axis: str, ties: set[tuple[str, str]]) -> str:
+        for part in self.parts.values():
+            axis = part.follow(axis, ties)
+        return axis
+
+
+class _ConvNormActChain(Chain):
+    container = ConvNormAct
+
+
+class ResidualChain(Chain):
+    """A chain whose input is added to its output."""
+
+    container: ClassVar[type[nn.Sequential]] = Residual
+
+    def follow(self, axis: str, ties: set[tuple[str, str]]) -> str:
+        reached = super().follow(axis, ties)
+        ties.add((axis, reached))
+        return reached
+
+
+class Gate(ResidualChain):
+    """A chain that gives a gate [C, 1, 1], which its input is multiplied by."""
+
+    container = Gated
+
+    def compute(self, shape: Shape, lengths: Lengths, layers: list[Layer]) -> Shape:
+        super().compute(shape, lengths, layers)
+        return shape
+
+
+@dataclass(frozen=True)
+class Shortcut(Part):
+    """A chain and a shortcut beside it, added and activated.
+
+    Attributes:
+        body: the chain, whose parts are named in the block.
+        shortcut: computes what is added of the input; None for the input itself.
+        activation: of the sum.
+    """
+
+    body: Chain
+    shortcut: Part | None
+    activation: Part
+
+    @property
+    def tensors(self) -> Mapping[str, TensorSpec]:
+        shortcut = {} if self.shortcut is None else {"downsample": self.shortcut}
+        return Chain({**self.body.parts, **shortcut}).tensors
+
+    def module(self, lengths: Lengths) -> nn.Module:
+        layers = {name: part.module(lengths) for name, part in self.body.parts.items()}
+        shortcut = None if self.shortcut is None else self.shortcut.module(lengths)
+        return AddShortcut(layers, shortcut, self.activation.module(lengths))
+
+    def compute(self, shape: Shape, lengths: Lengths, layers: list[Layer]) -> Shape:
+        reached = self.body.compute(shape, lengths, layers)
+        if self.shortcut is not None:
+            self.shortcut.compute(shape, lengths, layers)
+        return reached
+
+    def follow(self, axis: str, ties: set[tuple[str, str]]) -> str:
+        reached = self.body.follow(axis, ties)
+        ties.add((reached, axis if self.shortcut is None else self.shortcut.follow(axis, ties)))
+        return reached
+
+
+# -- words for usual parts --------------------------------------------------------------------------------------------
+
+
+def conv_norm_act(conv: Conv, eps: float, after: Activation | None = None) -> Chain:
+    """A convolution, its batch norm, and an activation or none."""
+    last = {} if after is None else {"activation": activation(after)}
+    return _ConvNormActChain({"conv": conv, "norm": BatchNorm(conv.outputs, eps), **last})
+
+
+_ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
+    "relu": lambda: nn.ReLU(inplace=True),
+    "relu6": lambda: nn.ReLU6(inplace=True),
+    "h_swish": nn.Hardswish,
+    "h_sigmoid": nn.Hardsigmoid,
+}
+
+
+def activation(name: Activation) -> Part:
+    """An activation."""
+    return Plain(_ACTIVATIONS[name])
+
+
+def global_pool() -> Part:
+    """The average over all pixels: (C, H, W) to (C, 1, 1)."""
+    return Plain(lambda: nn.AdaptiveAvgPool2d(1), lambda shape: Shape(shape.channels, 1, 1))
+
+
+def flatten() -> Part:
+    """(C, H, W) to (C H W,)."""
+    return Plain(nn.Flatten, lambda shape: Shape(shape.values))
+
+
+def average_pool(stride: int) -> Part:
+    """The average over windows of ``stride`` pixels a side; one at the edge may be smaller."""
+    return Plain(
+        lambda: nn.AvgPool2d(stride, stride, ceil_mode=True),
+        lambda shape: Shape(shape.channels, -(-shape.height // stride), -(-shape.width // stride)),
+    )
+
+
+def max_pool(kernel: int, stride: int) -> Part:
+    """The largest value of windows of ``kernel`` pixels a side, padded by half of it."""
+    return Plain(lambda: nn.MaxPool2d(kernel, stride, padding=kernel // 2), lambda shape: shape.strided(kernel, stride))
