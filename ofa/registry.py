@@ -17,7 +17,7 @@ from ofa.reasons import reason_of
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-__all__ = ["Registry"]
+__all__ = ["Registry", "import_attribute"]
 
 T = TypeVar("T")
 
@@ -83,8 +83,7 @@ class Registry(Generic[T]):
         if name in self._entries:
             return self._entries[name]
         if name in self._lazy:
-            module, _, attribute = self._lazy[name].partition(":")
-            return cast(T, getattr(importlib.import_module(module), attribute))
+            return cast(T, import_attribute(self._lazy[name]))
         point = self._points.get(name)
         if point is None:
             raise self._error(f"there is no {self._kind} '{name}'; {nearest(name, self.names())}")
@@ -106,13 +105,12 @@ class Registry(Generic[T]):
         """
         if text in self or ":" not in text:
             return self.get(text)
-        module, _, attribute = text.partition(":")
         try:
-            entry: T = reduce(getattr, attribute.split("."), cast(Any, importlib.import_module(module)))
+            entry: T = import_attribute(text)
         except Exception as error:  # a module of the user's may fail in any way
             raise self._error(
-                f"{self._kind} '{text}' must be importable as module:attribute, but importing it met {type(error).__name__}: "
-                f"{' '.join(str(error).split())}; check both names and the Python path"
+                f"{self._kind} '{text}' must be importable as module:attribute, but: {reason_of(error)}; check both names, and that the "
+                "module is installed where it is used"
             ) from error
         return self._checked(text, entry, "")
 
@@ -154,6 +152,12 @@ class Registry(Generic[T]):
         if not self._valid(entry):
             raise self._error(f"a {self._kind} must be {self._must_be}, but '{name}'{origin} is {entry!r}; register another object")
         return entry
+
+
+def import_attribute(text: str) -> Any:
+    """What ``module:attribute`` names; importing the module raises what it raises."""
+    module, _, attribute = text.partition(":")
+    return reduce(getattr, attribute.split("."), cast(Any, importlib.import_module(module)))
 
 
 def _package(point: EntryPoint) -> str:

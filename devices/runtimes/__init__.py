@@ -7,10 +7,8 @@ entered in ``RUNTIMES``, by ``RUNTIMES.register`` or by the entry point ``ofa.ru
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import reduce
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +17,6 @@ import numpy as np
 from devices.checks import called, check_choice, check_fields, check_keys, check_range
 from ofa.errors import DeviceError
 from ofa.opsets import NEWEST_OPSET, OLDEST_OPSET, OPSET
-from ofa.reasons import reason_of
 from ofa.registry import Registry
 
 __all__ = [
@@ -223,18 +220,10 @@ def adopt(name: str, reference: str | None) -> None:
     Raises:
         DeviceError: it cannot be imported.
     """
-    if reference is None or name in RUNTIMES:
-        return
-    module, _, attribute = reference.partition(":")
-    try:
-        runtime: Any = reduce(getattr, attribute.split("."), importlib.import_module(module))
-    except Exception as error:  # a module of the user's may fail in any way
-        raise DeviceError(
-            f"runtime '{name}' must be importable on the device as {reference}, but: {reason_of(error)}; put the class at the top of a "
-            "module that is installed there"
-        ) from error
-    if name not in RUNTIMES:  # importing the module may have registered it
-        RUNTIMES.register(name, runtime)
+    if reference is not None and name not in RUNTIMES:
+        runtime = RUNTIMES.find(reference)
+        if name not in RUNTIMES:  # importing the module may have registered it
+            RUNTIMES.register(name, runtime)
 
 
 def _complete_options(settings: Settings) -> tuple[tuple[str, Option], ...]:

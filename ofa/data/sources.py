@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from ofa.data.scanned import MEMORY, Scan, scan_source
 from ofa.data.source import Source, whole_numbers
 from ofa.errors import DataError, nearest
 from ofa.progress import Progress, silent
-from ofa.registry import Registry
+from ofa.registry import Registry, import_attribute
 
 __all__ = ["DATA", "count_items", "data_names", "digits", "load_data", "scan_data"]
 
@@ -162,9 +161,8 @@ def _named_source(spec: str, channels: int) -> ImageData | Source:
 
 
 def _dataset_source(spec: str) -> Source:
-    module, _, attribute = spec.partition(":")
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        found = import_attribute(spec)
     except (ImportError, AttributeError) as error:
         raise DataError(f"'{spec}' must name a dataset as module:attribute, but {error}; check both names and the Python path") from error
     dataset: Any = found() if isinstance(found, type) or not hasattr(found, "__getitem__") else found

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-from functools import reduce
-
 from ofa.errors import OfaError, SpaceError
+from ofa.registry import import_attribute
 from ofa.space import Space
 
 __all__ = ["import_space"]
@@ -20,9 +18,8 @@ def import_space(spec: str) -> Space:
     Raises:
         SpaceError: it cannot be imported, is no space, or has fields that no file can carry.
     """
-    module, _, attribute = spec.partition(":")
     try:
-        found = reduce(getattr, attribute.split("."), importlib.import_module(module))
+        found = import_attribute(spec)
         # A space is no function, and the class alone has no name and no resolutions yet.
         space = found() if callable(found) and not isinstance(found, type) else found
     except OfaError as error:

@@ -107,13 +107,13 @@ def test_blocks_are_built_in_the_runtimes_format_and_timed_by_a_process_that_imp
 
 def test_a_runtime_that_the_device_lacks_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(
-        DeviceError, match=rf"'zipped' must be importable on the device as {__name__}:Zipped, but: .*; put the class"
+        DeviceError, match=rf"runtime '{__name__}:Zipped' must be importable as module:attribute, but: No module .*; check both names"
     ) as caught:
         describe(Device(name="mine", runtime="zipped", address=Folder(folder=str(tmp_path))))
     assert "\n" not in str(caught.value)
     with (
         RUNTIMES.registered("inner", inner_runtime()),
-        pytest.raises(DeviceError, match=r"must be importable on the device as .*<locals>\.Inner"),
+        pytest.raises(DeviceError, match=r"<locals>\.Inner' must be importable as module:attribute, but: "),
     ):
         describe(Device(name="mine", runtime="inner"))
 
