@@ -39,7 +39,6 @@ from ofa.data import ImageData, Splits
 from ofa.errors import DataError
 from ofa.families import lower
 from ofa.files import replacing
-from ofa.specialize import specialize
 from ofa.training import (
     Phase,
     Recipe,
@@ -58,6 +57,7 @@ from ofa.training.memory import keep_freed_memory
 from ofa.training.presets import load_recipe
 from ofa.training.sampling import make_sampler
 from ofa.training.single import FineTuning, train_network
+from ofa.training.specialization import specialize
 from ofa.weights import read_weights, write_weights
 
 NETWORKS, BUDGETS, SMALL, SEEDS = 12, 5, 3, 3

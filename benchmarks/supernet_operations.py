@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from machine import describe_machine, others_during
 
-from ofa.export.onnx import export
+from ofa.exporting.onnx import export
 from ofa.families import get_space
 from ofa.supernet import Supernet
 

@@ -204,7 +204,7 @@ def network_alone(name: str) -> str:
 
 def specialized(name: str) -> str:
     """A network that is cut out, calibrated and distilled, and its accuracies."""
-    from ofa.specialize import FineTuning, specialize
+    from ofa.training.specialization import FineTuning, specialize
 
     _, splits = recipe_and_data(name, "compound")
     supernet, generator = some_supernet(name), torch.Generator().manual_seed(6)
@@ -227,7 +227,7 @@ def onnx_outputs(name: str) -> str:
 
 def onnx_half(name: str) -> str:
     """The bytes of the same file in half precision."""
-    from ofa.export.precision import to_half
+    from ofa.exporting.precision import to_half
 
     return digest(to_half(exported(name)).SerializeToString(deterministic=True))
 
@@ -348,7 +348,7 @@ def rows_of_table(path: Path) -> Any:
 @lru_cache
 def exported(name: str) -> Any:
     """An untrained network as an ONNX model, without the version of the project that made it."""
-    from ofa.export.onnx import to_model
+    from ofa.exporting.onnx import to_model
 
     supernet, arch = some_supernet(name), some_arch(name)
     shape = (2, supernet.space.in_channels, arch.resolution, arch.resolution)

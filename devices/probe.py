@@ -36,7 +36,7 @@ def probe(device: Device) -> dict[str, Any]:
     Raises:
         DeviceError: it is unreachable, or its runtime is not installed, is too old for the files, or cannot run this.
     """
-    from ofa.export.formats import write_file  # on the device itself there are no formats
+    from ofa.exporting.formats import write_file  # on the device itself there are no formats
 
     description = describe(device)
     with tempfile.TemporaryDirectory(prefix="ofa-") as folder:

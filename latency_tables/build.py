@@ -15,13 +15,13 @@ from latency_tables.journal import Journal
 from latency_tables.spaces import carried
 from latency_tables.table import SCHEMA_VERSION, LatencyTable, describe_block, row_of, rows_frame
 from latency_tables.timing import measure_blocks
-from ofa import __version__
 from ofa.blocks import PlacedBlock
 from ofa.errors import TableError
 from ofa.inventory import blocks_of_space
 from ofa.progress import Progress, silent
 from ofa.resolution import Resolution, ascending
 from ofa.space import Space
+from ofa.version import __version__
 
 __all__ = ["build_table"]
 
@@ -96,7 +96,7 @@ def _known(table: LatencyTable | None, journal: Journal | None, device: Device, 
         if journal.rows:
             kept = rows_frame(journal.rows)
             rows = kept if rows.empty else pd.concat([rows, kept], ignore_index=True)
-            rows = rows.drop_duplicates(["block", "input_height_px", "input_width_px"], ignore_index=True)
+            rows = rows.drop_duplicates(["block", "input_size_px"], ignore_index=True)
             metadata |= {"calibration": None, "networks": []}
     return LatencyTable(rows, metadata, source)
 

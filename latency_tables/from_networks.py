@@ -20,7 +20,6 @@ from latency_tables.correction import COVERAGE, Correction
 from latency_tables.robust import fit_relative, jackknife_width
 from latency_tables.spaces import carried
 from latency_tables.table import SCHEMA_VERSION, LatencyTable, row_of, rows_frame
-from ofa import __version__
 from ofa.arch import Arch
 from ofa.arrays import Floats
 from ofa.blocks import Block, PlacedBlock, Shape
@@ -29,6 +28,7 @@ from ofa.families import lower
 from ofa.inventory import blocks_of_space
 from ofa.resolution import Resolution, ascending
 from ofa.space import Space
+from ofa.version import __version__
 
 __all__ = ["UNITS", "check_networks", "estimated_table", "fit_costs", "measured_elsewhere", "table_from_networks", "units_of"]
 

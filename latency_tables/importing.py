@@ -12,13 +12,13 @@ from devices.conditions import Conditions
 from devices.timing import Timing
 from latency_tables.spaces import carried
 from latency_tables.table import SCHEMA_VERSION, LatencyTable, describe_block, row_of, rows_frame
-from ofa import __version__
 from ofa.blocks import Block, PlacedBlock, Shape
 from ofa.errors import TableError
 from ofa.interop.mit_tables import Measurement, MitTable, load_mit_table
 from ofa.inventory import blocks_of_space
 from ofa.resolution import resolutions_to_json
 from ofa.space import Space
+from ofa.version import __version__
 
 __all__ = ["IMPORTED", "import_mit_tables"]
 

@@ -15,9 +15,9 @@ from torch import nn
 from devices.device import Device
 from latency_tables.table import block_key
 from ofa.blocks import Block, PlacedBlock, build_network
-from ofa.export.formats import write_file
-from ofa.export.onnx import at_size, to_model
-from ofa.export.precision import PRECISIONS
+from ofa.exporting.formats import write_file
+from ofa.exporting.onnx import at_size, to_model
+from ofa.exporting.precision import PRECISIONS
 from ofa.progress import Progress
 
 __all__ = ["ModelFiles", "randomize"]

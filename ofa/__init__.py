@@ -5,43 +5,45 @@ The names below are loaded when they are first used, so that importing ``ofa`` s
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ofa.lazy import lazily
 
 if TYPE_CHECKING:
+    from ofa.api import build_table, export, fit_predictor, query, search, specialize, train, verify
     from ofa.arch import Arch
     from ofa.errors import OfaError
     from ofa.families import Space, get_space, lower, space_names
+    from ofa.supernet import Supernet
+    from ofa.version import __version__
 
-    __version__: str
+__all__ = [
+    "Arch",
+    "OfaError",
+    "Space",
+    "Supernet",
+    "__version__",
+    "build_table",
+    "export",
+    "fit_predictor",
+    "get_space",
+    "lower",
+    "query",
+    "search",
+    "space_names",
+    "specialize",
+    "train",
+    "verify",
+]
 
-__all__ = ["Arch", "OfaError", "Space", "__version__", "get_space", "lower", "space_names"]
-
-_HOMES = {
-    "Arch": "ofa.arch",
-    "OfaError": "ofa.errors",
-    "Space": "ofa.families",  # where families are, so that a file of theirs can be read
-    "get_space": "ofa.families",
-    "lower": "ofa.families",
-    "space_names": "ofa.families",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        value = _version()
-    elif name in _HOMES:
-        value = getattr(importlib.import_module(_HOMES[name]), name)
-    else:
-        raise AttributeError(f"module 'ofa' has no attribute '{name}'")
-    globals()[name] = value
-    return value
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("ofa-nas")
-    except PackageNotFoundError:  # a source tree that is on the import path but not installed
-        return "0+uninstalled"
+__getattr__ = lazily(
+    __name__,
+    {
+        "ofa.api": ("build_table", "export", "fit_predictor", "query", "search", "specialize", "train", "verify"),
+        "ofa.arch": ("Arch",),
+        "ofa.errors": ("OfaError",),
+        "ofa.families": ("Space", "get_space", "lower", "space_names"),  # where families are, so that a file of theirs can be read
+        "ofa.supernet": ("Supernet",),
+        "ofa.version": ("__version__",),
+    },
+)

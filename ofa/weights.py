@@ -13,11 +13,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from ofa import __version__
 from ofa.errors import FileError, WeightsError
 from ofa.families import stored_space
 from ofa.files import replacing
 from ofa.space import Space
+from ofa.version import __version__
 
 __all__ = ["SCHEMA", "SPACE_KEY", "Weights", "check_finite", "check_names", "read_weights", "space_header", "write_weights"]
 

@@ -1,1 +1,55 @@
-"""Search: how accurate and how fast each network of a space is, the set of the best, and the answer to any budget from it."""
+"""Search: how accurate and how fast each network of a space is, the set of the best, and the answer to any budget from it.
+
+The names below are loaded when they are first used, because most of them need torch or Optuna.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ofa.lazy import lazily
+
+if TYPE_CHECKING:
+    from search.accuracy import AccuracySource, MeasuredAccuracy
+    from search.budget import Bound, Budget
+    from search.front.candidate import Candidate
+    from search.front.front import Front
+    from search.front.infeasible import ImpossibleBudgetError
+    from search.latency import MeasuredLatency
+    from search.predictor.accuracy_predictor import AccuracyPredictor
+    from search.problem import LatencySource, Problem
+    from search.study import Effort, run_study
+    from search.verification.query import query_verified
+
+__all__ = [
+    "AccuracyPredictor",
+    "AccuracySource",
+    "Bound",
+    "Budget",
+    "Candidate",
+    "Effort",
+    "Front",
+    "ImpossibleBudgetError",
+    "LatencySource",
+    "MeasuredAccuracy",
+    "MeasuredLatency",
+    "Problem",
+    "query_verified",
+    "run_study",
+]
+
+__getattr__ = lazily(
+    __name__,
+    {
+        "search.accuracy": ("AccuracySource", "MeasuredAccuracy"),
+        "search.budget": ("Bound", "Budget"),
+        "search.front.candidate": ("Candidate",),
+        "search.front.front": ("Front",),
+        "search.front.infeasible": ("ImpossibleBudgetError",),
+        "search.latency": ("MeasuredLatency",),
+        "search.predictor.accuracy_predictor": ("AccuracyPredictor",),
+        "search.problem": ("LatencySource", "Problem"),
+        "search.study": ("Effort", "run_study"),
+        "search.verification.query": ("query_verified",),
+    },
+)

@@ -15,7 +15,7 @@ import numpy as np
 from ofa.arrays import Floats
 from ofa.errors import SearchError, nearest
 from ofa.latency import LATENCIES
-from search.units import called
+from search.units import called, read_typed
 
 __all__ = ["COUNTS", "Bound", "Budget", "Columns", "at_device", "known_columns"]
 
@@ -80,9 +80,9 @@ class Budget:
     """What a network may cost, and at least must; kept by every answer.
 
     Args:
-        limits: by name what is limited: a number is the most, a ``Bound`` says more. Names are ``latency_ms`` and ``energy_mj``, of
-            several devices ``latency_ms@pi``; ``macs``, ``params``, ``weight_bytes``, ``peak_activation_bytes``; and ``accuracy``
-            (0..1), which is a least. None sets no limit.
+        limits: by name what is limited: a number, or a text with a unit such as ``12ms``, is the most, a ``Bound`` says more. Names
+            are ``latency_ms`` and ``energy_mj``, of several devices ``latency_ms@pi``; ``macs``, ``params``, ``weight_bytes``,
+            ``peak_activation_bytes``; and ``accuracy`` (0..1), which is a least. None sets no limit.
         expected_latency: compare ``latency_ms`` with the expected latency. By default its most is compared with the upper end of the
             interval, so that a network that meets the budget on paper meets it on the device, and its least with the lower end.
 
@@ -93,7 +93,7 @@ class Budget:
         SearchError: a name that is none of these, or a limit that is not a positive number.
     """
 
-    def __init__(self, limits: Mapping[str, float | Bound | None] | None = None, *, expected_latency: bool = False) -> None:
+    def __init__(self, limits: Mapping[str, float | str | Bound | None] | None = None, *, expected_latency: bool = False) -> None:
         self.expected_latency = expected_latency
         self.bounds: dict[str, Bound] = {}
         for name, limit in (limits or {}).items():
@@ -101,7 +101,7 @@ class Budget:
             if base not in _LIMITED or ("@" in name and (base not in (LATENCIES[0], ENERGY) or not device)):
                 raise SearchError(f"a budget must limit a known number, but got '{name}'; {nearest(base, _LIMITED)}")
             if limit is not None:
-                self.bounds[name] = self._bound(name, limit)
+                self.bounds[name] = self._bound(name, read_typed(name, limit) if isinstance(limit, str) else limit)
 
     @staticmethod
     def _bound(name: str, limit: float | Bound) -> Bound:

@@ -12,17 +12,20 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from latency_tables import LatencyTable
+from latency_tables.calibrate import table_resolutions
 from ofa.arrays import Floats, Rows
-from ofa.errors import SearchError, nearest
+from ofa.errors import SearchError, TableError, nearest
 from ofa.families import whole_of
 from ofa.latency import LATENCIES
+from ofa.resolution import Resolution, ascending, resolutions_to_json
 from ofa.space import Space
 from search.accuracy import AccuracySource
 from search.budget import COUNTS, ENERGY, Budget, Columns, Limit, at_device, known_columns
 from search.costs import costs_of
 from search.units import called, is_known
 
-__all__ = ["LatencySource", "Problem", "Remembering"]
+__all__ = ["LatencySource", "Problem", "Remembering", "common_resolutions"]
 
 
 class LatencySource(Protocol):
@@ -217,3 +220,25 @@ class Problem:
                     f"{source.space.decode(rows_NC[wrong[0]].tolist()).to_json()}; measure the table again"
                 )
         return found
+
+
+def common_resolutions(space: Space, known: Iterable[Resolution], tables: Iterable[LatencyTable]) -> tuple[Resolution, ...]:
+    """The resolutions of a space that its accuracies and all tables know, ascending.
+
+    Args:
+        space: the space.
+        known: those of the accuracies.
+        tables: of latencies.
+
+    Raises:
+        TableError: there is none.
+    """
+    common = set(known) & set(space.resolutions)
+    for table in tables:
+        common &= set(table_resolutions(table, space, None))
+    if not common:
+        raise TableError(
+            f"tables and accuracies must share a resolution, but those of {space.name} share none; build a table with --resolutions "
+            f"{','.join(map(str, resolutions_to_json(known)))}"
+        )
+    return tuple(ascending(common))

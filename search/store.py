@@ -13,9 +13,9 @@ import pyarrow as pa
 
 from latency_tables.parquet import NotParquetError, json_of, read_parquet, write_parquet
 from latency_tables.table import METADATA_KEY
-from ofa import __version__
 from ofa.errors import FileError
 from ofa.files import reason_of
+from ofa.version import __version__
 
 __all__ = ["read_table", "write_table"]
 

@@ -1,10 +1,13 @@
-"""Numbers of networks as people say and type them: what a column is called, and its values with units that options take."""
+"""Numbers of networks as people say and type them: what a column is called, and its values with units, written and read."""
 
 from __future__ import annotations
 
 import math
+import re
 
-__all__ = ["called", "is_known", "typed"]
+from ofa.errors import SearchError
+
+__all__ = ["called", "is_known", "read_typed", "typed"]
 
 _CALLED = {
     "latency_ms": "latency",
@@ -34,6 +37,11 @@ _UNITS = {
 }
 """By column: from which value on a unit is used, how many of the column's own it is, and how it is written."""
 _DIGITS = 4
+
+_NUMBER_WITH_UNIT = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([A-Za-zµ]+|%)", re.ASCII)
+_KINDS = {"latency_ms": ("a latency", "12ms"), "energy_mj": ("an energy", "20mJ"), "accuracy": ("an accuracy", "76%")}
+_COUNT, _SIZE = ("a count", "300M"), ("a size", "2MiB")
+"""What values are called, and an example of one."""
 
 
 def called(column: str, *, end: bool = False) -> str:
@@ -66,6 +74,35 @@ def typed(column: str, value: float, *, up: bool | None = None) -> str:
     scale, unit = next(((scale, unit) for least, scale, unit in known if value >= least), known[-1][1:])
     number = value / scale if up is None else _rounded(value / scale, up)
     return f"{number:.12g}{unit}"
+
+
+def read_typed(column: str, text: str) -> float:
+    """The value of a text such as ``12ms``, ``2MiB``, ``300M`` or ``76%``, in the column's own unit; counts and bytes are whole numbers.
+
+    Args:
+        column: as in ``typed``.
+        text: a positive number with one of the column's units; ``KB`` is 1000 bytes, ``KiB`` 1024.
+
+    Raises:
+        SearchError: it is none.
+    """
+    name = column.partition("@")[0]
+    known = _UNITS.get(name, _PLAIN) + (_DECIMAL if name.endswith("_bytes") else ())
+    units = {unit: scale for _, scale, unit in sorted(known, key=lambda each: each[1])}
+    match = _NUMBER_WITH_UNIT.fullmatch(text.strip())
+    scale = units.get(match[2].replace("µ", "u")) if match else None
+    value = 0.0 if match is None or scale is None else float(match[1]) * scale
+    is_whole = name not in _KINDS
+    kind, example = _KINDS.get(name, _SIZE if name.endswith("_bytes") else _COUNT)
+    if is_whole and math.isfinite(value):
+        value = round(value)
+    if not 0 < value < math.inf:
+        raise SearchError(
+            f"{kind} must be a positive number with a unit ({', '.join(units)}), but got '{text}'; write for example {example}"
+        )
+    if name == "accuracy" and value > 1:
+        raise SearchError(f"an accuracy must be at most 100%, but got '{text}'; write for example 76%")
+    return value
 
 
 def _rounded(value: float, up: bool) -> float:

@@ -17,9 +17,9 @@ from latency_tables import Journal, LatencyTable
 from latency_tables.check import compare
 from latency_tables.plot import save_check_plot
 from ofa.errors import FileError, OfaError
-from ofa.export.bundle import Bundle, load_bundle, write_bundle
-from ofa.export.card import Card
-from ofa.export.onnx import export
+from ofa.exporting.bundle import Bundle, load_bundle, write_bundle
+from ofa.exporting.card import Card
+from ofa.exporting.onnx import export
 from ofa.families import get_space
 from ofa.files import replacing, write_json
 from ofa.supernet import Supernet

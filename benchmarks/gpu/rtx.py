@@ -53,7 +53,7 @@ def require_package() -> None:
 
 def require_generation(capability: str) -> None:
     """Its supported cards are those with the cores that make an RTX: Ampere's and Hopper's cards for data centres (8.0, 9.0) are not."""
-    from ofa.export.tensorrt import GPU_GENERATIONS
+    from ofa.exporting.tensorrt import GPU_GENERATIONS
 
     known = sorted({each for generation in GPU_GENERATIONS.values() for each in generation} - {"8.0"})
     if capability not in known:
@@ -116,7 +116,7 @@ def time_it(path: Path, device: Device, report: Report) -> None:
 
 def build(path: Path, capability: str, report: Report) -> None:
     """Build an engine for a named generation, as `ofa export` does, and read it back: by the card, if there is one."""
-    from ofa.export.tensorrt import build_engine, inspect_engine
+    from ofa.exporting.tensorrt import build_engine, inspect_engine
 
     engine = report.work / "largest.engine"
     build_engine(path, engine, flavour="tensorrt-rtx", gpus=(capability or DRY_GENERATION,))

@@ -1,4 +1,4 @@
-"""From an ONNX graph to a graph of PyTorch's functions, for the operators that ``ofa.export.onnx`` writes."""
+"""From an ONNX graph to a graph of PyTorch's functions, for the operators that ``ofa.exporting.onnx`` writes."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class _Reader:
     def require(self, condition: bool, rule: str) -> None:
         """Refuse a file whose setting PyTorch's function does not have."""
         if not condition:
-            raise DeviceError(f"runtime 'pytorch' must find {rule}, but '{self.name}' has others; export it with ofa.export.onnx")
+            raise DeviceError(f"runtime 'pytorch' must find {rule}, but '{self.name}' has others; export it with ofa.exporting.onnx")
 
 
 Settings = Mapping[str, Any]

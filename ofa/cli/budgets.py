@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,86 +36,27 @@ __all__ = [
     "range_parser",
 ]
 
-_MILLISECONDS = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}
-_BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
-_COUNTS = {"K": 10**3, "M": 10**6, "G": 10**9}
 
-_MILLIJOULES = {"uJ": 1e-3, "µJ": 1e-3, "mJ": 1.0, "J": 1e3}
-_PERCENT = {"%": 0.01}
+def _parser(column: str) -> Callable[[str], Any]:
+    """A parser of values of a column, whose errors are wrong usage."""
 
-_NUMBER_WITH_UNIT = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([A-Za-zµ]+|%)", re.ASCII)
+    def parse(text: str) -> float:
+        from ofa.errors import SearchError
+        from search.units import read_typed
 
+        try:
+            return read_typed(column, text)
+        except SearchError as error:
+            raise typer.BadParameter(f"{error}.") from error
 
-def parse_latency_ms(text: str) -> float:
-    """``12ms``, ``0.5s`` or ``800us`` in milliseconds.
-
-    Raises:
-        typer.BadParameter: no positive number with one of the units.
-    """
-    return _parse(text, _MILLISECONDS, "a latency", "12ms")
+    return parse
 
 
-def parse_bytes(text: str) -> int:
-    """``2MiB`` (2 x 1024 x 1024) or ``300KB`` (300 x 1000) in bytes.
-
-    Raises:
-        typer.BadParameter: no positive number with one of the units.
-    """
-    return _whole(text, _BYTES, "a size", "2MiB")
-
-
-def parse_count(text: str) -> int:
-    """``300M`` MACs or ``5M`` parameters as a number.
-
-    Raises:
-        typer.BadParameter: no positive number with one of the units.
-    """
-    return _whole(text, _COUNTS, "a count", "300M")
-
-
-def parse_energy_mj(text: str) -> float:
-    """``20mJ`` or ``0.02J`` in millijoules.
-
-    Raises:
-        typer.BadParameter: no positive number with one of the units.
-    """
-    return _parse(text, _MILLIJOULES, "an energy", "20mJ")
-
-
-def parse_percent(text: str) -> float:
-    """``76%`` as a share (0..1).
-
-    Raises:
-        typer.BadParameter: no positive number of at most 100 with the sign.
-    """
-    value = _parse(text, _PERCENT, "an accuracy", "76%")
-    if value > 1:
-        raise typer.BadParameter(f"an accuracy must be at most 100%, but got '{text}'; write for example 76%.")
-    return value
-
-
-def _whole(text: str, units: Mapping[str, float], what: str, example: str) -> int:
-    value = round(_parse(text, units, what, example))
-    if value < 1:
-        raise _wrong(text, units, what, example)
-    return value
-
-
-def _parse(text: str, units: Mapping[str, float], what: str, example: str) -> float:
-    match = _NUMBER_WITH_UNIT.fullmatch(text.strip())
-    scale = units.get(match[2]) if match else None
-    if match is None or scale is None:
-        raise _wrong(text, units, what, example)
-    value = float(match[1]) * scale
-    if not 0 < value < math.inf:
-        raise _wrong(text, units, what, example)
-    return value
-
-
-def _wrong(text: str, units: Mapping[str, float], what: str, example: str) -> typer.BadParameter:
-    return typer.BadParameter(
-        f"{what} must be a positive number with a unit ({', '.join(units)}), but got '{text}'; write for example {example}."
-    )
+parse_latency_ms = _parser("latency_ms")
+parse_bytes = _parser("weight_bytes")
+parse_count = _parser("macs")
+parse_energy_mj = _parser("energy_mj")
+parse_percent = _parser("accuracy")
 
 
 LatencyOption = Annotated[

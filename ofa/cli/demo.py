@@ -186,14 +186,13 @@ class _Road:
             bundles[name] = self.output / f"network-{number}"
             specialize_run(
                 run,
-                candidate.arch,
+                candidate,
                 bundles[name],
                 epochs=_FINE_TUNING_EPOCHS,
                 seed=self.seed,
-                promise=candidate,
+                front=front,
                 device=device.name,
                 overwrite=True,
-                conditions=front.conditions.get(device.name),
             )
         return bundles
 
@@ -201,7 +200,7 @@ class _Road:
         """Compare the bundles' ONNX files with PyTorch, time them, and note both on their cards."""
         import numpy as np
 
-        from ofa.export.bundle import load_bundle
+        from ofa.exporting.bundle import load_bundle
         from search.verification.bundle import subject_of_bundle, verify
 
         loaded = {name: load_bundle(path) for name, path in bundles.items()}

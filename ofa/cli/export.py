@@ -16,8 +16,8 @@ from ofa.opsets import OPSET, ir_version_for, least_release
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from ofa.export.bundle import Bundle
-    from ofa.export.tensorrt import Flavour
+    from ofa.exporting.bundle import Bundle
+    from ofa.exporting.tensorrt import Flavour
 
 __all__ = ["export", "export_engine", "export_onnx", "register"]
 
@@ -69,7 +69,7 @@ def export(
     json: JsonOption = False,
 ) -> None:
     """Write a bundle's network for a runtime, and check what was written."""
-    from ofa.export.bundle import load_bundle
+    from ofa.exporting.bundle import load_bundle
 
     wanted = named(space)
     source = load_bundle(bundle)
@@ -105,15 +105,7 @@ def export_onnx(bundle: Bundle, path: Path, *, dynamic_batch: bool, opset: int =
     Raises:
         OfaError: the bundle is damaged, the file cannot be written or computes something else.
     """
-    import torch
-
-    from ofa.export.onnx import export, verify_outputs
-    from ofa.files import replacing
-
-    network = bundle.network()
-    with replacing(path) as temporary:  # what computes something else does not take the place of a file that does not
-        export(network, bundle.input_shape, temporary, metadata=bundle.metadata, dynamic_batch=dynamic_batch, opset=opset)
-        difference = verify_outputs(network, temporary, bundle.input_shape, generator=torch.Generator().manual_seed(0))
+    difference = bundle.write_onnx(path, dynamic_batch=dynamic_batch, opset=opset)
     shape = ["batch" if dynamic_batch else 1, *bundle.input_shape[1:]]
     about = {"format": "onnx", "path": str(path), "file_bytes": path.stat().st_size, "input_shape": shape}
     return {**about, "opset": opset, "ir_version": ir_version_for(opset), "difference": difference}
@@ -144,10 +136,10 @@ def export_engine(
     Raises:
         OfaError: the package is missing, or refuses the network, the GPUs or its own engine.
     """
-    from ofa.export.tensorrt import build_engine, inspect_engine
+    from ofa.exporting.tensorrt import build_engine, inspect_engine
 
     if path is None:
-        path = bundle.engines / f"{'-'.join([flavour, *gpus, *['fp16'] * half])}.engine"
+        path = bundle.engine_path(flavour, gpus, half=half)
         path.parent.mkdir(exist_ok=True)
     check_output(path, overwrite=overwrite)
     with progress_bar(f"building for {flavour}") as progress:

@@ -14,13 +14,9 @@ from ofa.cli.sheets import facts
 from ofa.cli.spaces import check_named, named
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import numpy as np
     from rich.console import RenderableType
 
-    from ofa.arch import Arch
-    from ofa.arrays import Floats
     from ofa.data import Splits
     from ofa.training import Run
     from search.predictor.accuracy_predictor import AccuracyPredictor
@@ -170,26 +166,10 @@ def _from_csv(path: Path, name: str | None, classes: int | None, rng: np.random.
 
 
 def _from_run(run: Run, data: Splits, nets: int, rounds: int, rng: np.random.Generator) -> AccuracyPredictor:
-    from search.accuracy import MeasuredAccuracy
-    from search.predictor.active_learning import fit_actively
+    from search.predictor.active_learning import fit_to_supernet
 
-    space = run.supernet.space
-    with progress_bar(f"networks of {space.name}") as progress:
-        before = 0
-
-        def show(done: int, total: int, text: str = "") -> None:
-            # The source counts from 0 each time it is asked.
-            progress(before + done, nets, text)
-
-        source = MeasuredAccuracy(run.supernet, data.selection, data.train, progress=show)
-
-        def measure(archs: Sequence[Arch]) -> Floats:
-            nonlocal before
-            accuracies = source(archs)
-            before += len(archs)
-            return accuracies
-
-        return fit_actively(space, measure, nets=nets, rng=rng, rounds=rounds, progress=progress)
+    with progress_bar(f"networks of {run.supernet.space.name}") as progress:
+        return fit_to_supernet(run.supernet, data, nets=nets, rounds=rounds, rng=rng, progress=progress)
 
 
 def _render(report: dict[str, Any]) -> RenderableType:

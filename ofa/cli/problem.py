@@ -132,21 +132,9 @@ class ProblemOfFiles:
 
     def _common(self, space: Space, known: Sequence[Resolution], tables: Sequence[LatencyTable]) -> Sequence[Resolution]:
         """The resolutions that are asked for, or else all that every source knows."""
-        from latency_tables.calibrate import table_resolutions
-        from ofa.errors import TableError
-        from ofa.resolution import ascending, resolutions_to_json
+        from search.problem import common_resolutions
 
-        if self.resolutions is not None:
-            return self.resolutions
-        common = set(known) & set(space.resolutions)
-        for table in tables:
-            common &= set(table_resolutions(table, space, None))
-        if not common:
-            raise TableError(
-                f"tables and accuracies must share a resolution, but those of {space.name} share none; build a table with --resolutions "
-                f"{','.join(map(str, resolutions_to_json(known)))}"
-            )
-        return ascending(common)
+        return common_resolutions(space, known, tables) if self.resolutions is None else self.resolutions
 
     def _estimators(self, space: Space, tables: Sequence[LatencyTable]) -> list[LatencySource]:
         from latency_tables import Estimator

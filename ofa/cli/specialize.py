@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,17 +24,15 @@ from ofa.cli.outputs import OverwriteOption, check_output_folder
 from ofa.cli.run_data import DataOption, OnOption, TestDataOption, load_run_data, place_run
 from ofa.cli.sheets import facts
 from ofa.cli.spaces import OwnSpaceOption, check_named, named
-from ofa.opsets import OPSET
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rich.console import RenderableType
 
-    from devices import Conditions
     from ofa.arch import Arch
     from ofa.space import Space
-    from ofa.training import Run, RunData
+    from ofa.training import Run
     from search.budget import Budget
     from search.front.candidate import Candidate
     from search.front.front import Front
@@ -85,31 +83,28 @@ def specialize(
     loaded = load_run(run)
     check_named(wanted, loaded.supernet.space, f"'{run}'")
     place_run(loaded, on)
-    promise, device, conditions, opset = None, None, None, OPSET
+    network: Arch | Candidate
+    asked, device = None, None
     if front is not None:
         asked = _front_of(front, loaded.supernet.space)
         warnings += warn(_advice(asked, budget))  # before the work, which may be long
-        promise, device, conditions, opset = _best_of(asked, budget)
-        chosen = promise.arch
+        network, device = _best_of(asked, budget)
     else:
         if budget:
             raise typer.BadParameter("budgets need a front to ask; add --front, or leave them out.", param_hint="--arch")
         assert arch is not None
-        chosen = load_arch(arch, loaded.supernet.space)
+        network = load_arch(arch, loaded.supernet.space)
     report = specialize_run(
         loaded,
-        chosen,
+        network,
         output,
+        front=asked,
+        device=device,
         epochs=epochs,
         seed=seed,
-        source=str(run),
-        promise=promise,
-        device=device,
         data=data,
         test_data=test_data,
         overwrite=overwrite,
-        conditions=conditions,
-        opset=opset,
     )
     classes, images = report["classes"], report["test_images"]
     warnings += warn(advice_on_accuracy(report["accuracy"], classes, what="the network", images=images))
@@ -136,48 +131,41 @@ def _advice(front: Front, budget: Budget) -> Sequence[str]:
     return (*advice_on_front(front), *advice_on_budget(budget, front.columns, front.device_names))
 
 
-def _best_of(front: Front, budget: Budget) -> tuple[Candidate, str | None, Conditions | None, int]:
-    """The most accurate network of a front within the budget, the device that it is for, and how files are timed there.
+def _best_of(front: Front, budget: Budget) -> tuple[Candidate, str | None]:
+    """The most accurate network of a front within the budget, and the device that it is for.
 
     A front of several devices is asked for the first one that the budget names, or for its first if the budget names none.
     """
     asked = {name.partition("@")[2] for name in budget.bounds}
     device = next((name for name in front.device_names if name in asked), next(iter(front.device_names), None))
-    settings = (front.metadata.get("latency") or {}).get(device, {}).get("device") or {}
-    return front.query(budget)[0], device, front.conditions.get(device or ""), settings.get("opset", OPSET)
+    return front.query(budget)[0], device
 
 
 def specialize_run(
     run: Run,
-    arch: Arch,
+    network: Arch | Candidate,
     output: Path,
     *,
+    front: Front | None = None,
+    device: str | None = None,
     epochs: int,
     seed: int = 0,
-    source: str | None = None,
-    promise: Candidate | None = None,
-    device: str | None = None,
     data: str | None = None,
     test_data: str | None = None,
-    conditions: Conditions | None = None,
-    opset: int = OPSET,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Specialize a network of a trained supernet and write its bundle.
 
     Args:
         run: the supernet, which computes where it lies, and its recipe, which names the data.
-        arch: the network.
+        network: an arch, or the answer of a front, whose promise goes on the card.
         output: the bundle; the folder it stands in must exist.
+        front: that the answer is of.
+        device: name of the device that its promise is of.
         epochs: of fine-tuning.
         seed: of the order and the augmentation of the images.
-        source: what the bundle's card calls the run.
-        promise: the answer of a front that the network is, whose latency goes on the card.
-        device: name of the device that this latency is of.
         data: where the run's images are now, if they moved.
         test_data: where those to test on are now, if they moved.
-        conditions: what it holds under.
-        opset: version of the operators of the bundle's ONNX file: what ships is what is timed.
         overwrite: whether a bundle that is there may be replaced.
 
     Returns:
@@ -186,74 +174,31 @@ def specialize_run(
     Raises:
         OfaError: the arch is of another space, the data or the folder cannot be used, or the export fails.
     """
-    import torch
-
-    from ofa.export.bundle import write_bundle
-    from ofa.export.card import Card
-    from ofa.specialize import FineTuning
-    from ofa.specialize import specialize as make
+    from ofa.api import specialize as make
+    from ofa.training.specialization import SpecializeMetrics
+    from search.front.candidate import Candidate
 
     check_output_folder(output, overwrite=overwrite)
-    run.supernet.space.check(arch)
+    run.supernet.space.check(network.arch if isinstance(network, Candidate) else network)
     found = load_run_data(run, data=data, test_data=test_data)
-    splits = found.splits
     with progress_bar("fine-tuning") as progress:
-        made = make(
-            run.supernet,
-            arch,
-            splits.train,
-            splits.test,
+        bundle = make(
+            run,
+            network,
+            output,
+            front=front,
+            device=device,
             epochs=epochs,
-            generator=torch.Generator().manual_seed(seed),
-            settings=FineTuning.like(run.recipe),
+            seed=seed,
+            data=found,
+            overwrite=overwrite,
             progress=progress,
         )
-    mean, std = splits.train.normalization
-    provenance = {
-        "run": source,
-        **_known_of(found, run),
-        "recipe_seed": run.recipe.seed,
-        "seed": seed,
-        "test_images": len(splits.test),
-        **asdict(made.metrics),
-    }
-    bundle = write_bundle(
-        output,
-        made.network.cpu(),
-        arch,
-        Card(accuracy=made.metrics.accuracy, provenance=provenance, **_promised(promise, device, conditions)),
-        space=run.supernet.space,
-        class_names=splits.train.class_names,
-        mean=mean,
-        std=std,
-        rule=splits.train.rule,
-        generator=torch.Generator().manual_seed(seed),
-        opset=opset,
-    )
-    counted = {name: getattr(bundle.card, name) for name in ("macs", "params", "weight_bytes", "peak_activation_bytes")}
-    latency = {name: getattr(bundle.card, name) for name in ("device", "latency_ms", "conditions")}
-    about = {"bundle": str(output), "arch": arch.to_json(), "test_images": len(splits.test), "classes": splits.test.num_classes}
-    return {**about, **asdict(made.metrics), **counted, **latency, "data_changes": found.changes.to_json()}
-
-
-def _known_of(found: RunData, run: Run) -> dict[str, Any]:
-    """What the bundle's card says of the images: their name as it was typed, and whether they are what the run began with."""
-    if found.record is None:
-        return {"data": run.recipe.data}
-    record = found.record
-    return {
-        "data": record.facts.data.typed,
-        "data_digest": record.digest,
-        "data_images": record.counts,
-        "data_changed": found.changes.changed,
-    }
-
-
-def _promised(promise: Candidate | None, device: str | None, conditions: Conditions | None) -> dict[str, Any]:
-    """The fields of a card that say what a front promised."""
-    if promise is None or device is None:
-        return {}
-    return {"device": device, "conditions": None if conditions is None else conditions.to_json(), **asdict(promise.latencies[device])}
+    card, test = bundle.card, found.splits.test
+    about = {"bundle": str(output), "arch": bundle.arch.to_json(), "test_images": len(test), "classes": test.num_classes}
+    measured = {field.name: card.provenance[field.name] for field in fields(SpecializeMetrics)}
+    told = ("macs", "params", "weight_bytes", "peak_activation_bytes", "device", "latency_ms", "conditions")
+    return {**about, **measured, **{name: getattr(card, name) for name in told}, "data_changes": found.changes.to_json()}
 
 
 def _render(report: dict[str, Any]) -> RenderableType:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from devices import Device
-    from ofa.export.card import Card
+    from ofa.exporting.card import Card
     from search.verification.bundle import Verification
 
 __all__ = ["register", "verify"]
@@ -48,8 +48,8 @@ def verify(
 
     from devices import get_device
     from ofa.errors import BudgetError
-    from ofa.export.bundle import load_bundle
-    from search.verification.bundle import subject_of_bundle
+    from ofa.exporting.bundle import load_bundle
+    from search.verification.bundle import note_on_card, subject_of_bundle
     from search.verification.bundle import verify as run
 
     measured = get_device(device, folders or ())
@@ -60,11 +60,9 @@ def verify(
     with progress_bar(f"timing on {measured.name}") as progress:
         (found,) = run([subject], measured, rng=np.random.default_rng(seed), progress=progress)
     earlier = loaded.card.measured_ms
-    noted = loaded.card.device in (None, measured.name) and (earlier is None or overwrite)
+    noted = note_on_card(loaded, found, overwrite=overwrite)
     report = {**found.to_json(), "promised_under": loaded.card.conditions, "noted": noted}
     _remark(loaded.card, found, measured)
-    if noted:
-        loaded.note_measurement(measured.name, found.timing.median_ms, report["conditions"])
     emit(report, json=json, render=lambda: _render(report))
     if not noted and earlier is not None:
         console.print(f"ofa: the card keeps its earlier {format_ms(earlier)}; add --overwrite to note this measurement", soft_wrap=True)

@@ -17,13 +17,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ofa import __version__
 from ofa.arrays import Integers
 from ofa.data import ImageRule
 from ofa.data.images import KEY_BYTES, Normalization, key_of
 from ofa.errors import FileError, RecipeError
 from ofa.files import replacing
 from ofa.training.toml import build
+from ofa.version import __version__
 
 __all__ = ["PARTS", "RECORD", "DataRecord", "Facts", "Source"]
 

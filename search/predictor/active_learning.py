@@ -11,15 +11,18 @@ import numpy as np
 
 from ofa.arch import Arch
 from ofa.arrays import Floats, Rows
+from ofa.data import Splits
 from ofa.errors import SearchError
 from ofa.progress import Progress, silent
 from ofa.space import ROW_DTYPE, Space
+from ofa.supernet import Supernet
+from search.accuracy import MeasuredAccuracy
 from search.predictor.accuracy_predictor import AccuracyPredictor, fit_ensemble
 from search.predictor.features import log_macs
 from search.predictor.sampling import sample_stratified
 from search.predictor.training_data import LEAST_NETWORKS
 
-__all__ = ["ROUNDS", "fit_actively"]
+__all__ = ["ROUNDS", "fit_actively", "fit_to_supernet"]
 
 Measure = Callable[[Sequence[Arch]], Floats]
 
@@ -35,6 +38,27 @@ _PARENTS = 200
 """Fewest that the next generation descends from."""
 _MUTATION = 0.05
 """The chance of each gene to be drawn anew."""
+
+
+def fit_to_supernet(
+    supernet: Supernet, data: Splits, *, nets: int, rng: np.random.Generator, rounds: int = ROUNDS, progress: Progress = silent
+) -> AccuracyPredictor:
+    """Fit a predictor to networks of a trained supernet, measured on the selection part; arguments and errors as ``fit_actively``."""
+    before = 0
+
+    def show(done: int, total: int, text: str = "") -> None:
+        # The source counts from 0 each time it is asked.
+        progress(before + done, nets, text)
+
+    source = MeasuredAccuracy(supernet, data.selection, data.train, progress=show)
+
+    def measure(archs: Sequence[Arch]) -> Floats:
+        nonlocal before
+        accuracies = source(archs)
+        before += len(archs)
+        return accuracies
+
+    return fit_actively(supernet.space, measure, nets=nets, rng=rng, rounds=rounds, progress=progress)
 
 
 def fit_actively(

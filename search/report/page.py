@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-import ofa
+from ofa.version import __version__
 
 __all__ = ["Page", "render"]
 
@@ -64,7 +64,7 @@ def render(page: Page) -> str:
             style=Markup(style),
             script=Markup(script),
             data=Markup(_inert(page.data)),
-            version=ofa.__version__,
+            version=__version__,
         )
     )
     return text

@@ -14,16 +14,16 @@ from torch import nn
 
 from devices import Conditions, Device, Timing, TimingPolicy, describe, time_models
 from ofa.errors import SearchError
-from ofa.export.bundle import Bundle
-from ofa.export.card import Card
-from ofa.export.formats import ONNX, write_file
-from ofa.export.onnx import batch_of, read_model, to_model, verify_outputs
-from ofa.export.precision import PRECISIONS
+from ofa.exporting.bundle import Bundle
+from ofa.exporting.card import Card
+from ofa.exporting.formats import ONNX, write_file
+from ofa.exporting.onnx import batch_of, read_model, to_model, verify_outputs
+from ofa.exporting.precision import PRECISIONS
 from ofa.latency import LATENCIES, Latency
 from ofa.progress import Progress, silent
 from ofa.resolution import Resolution, sides
 
-__all__ = ["Subject", "Verification", "other_settings", "part_of", "subject_of_bundle", "verify"]
+__all__ = ["Subject", "Verification", "note_on_card", "other_settings", "part_of", "subject_of_bundle", "verify"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -194,6 +194,24 @@ def subject_of_bundle(bundle: Bundle, device: Device, budget_ms: float | None = 
         # What ships is what is timed, unless the device takes another number of images at once than the file.
         onnx_path=bundle.onnx_path if batch_of(bundle.onnx_path) in (None, device.batch) else None,
     )
+
+
+def note_on_card(bundle: Bundle, found: Verification, *, overwrite: bool = False) -> bool:
+    """Write a measured latency to a bundle's card, unless one is there or the card is of another device; whether it was written.
+
+    Args:
+        bundle: that was verified.
+        found: what came of it.
+        overwrite: whether a measurement that is there is replaced.
+
+    Raises:
+        FileError: the card cannot be written.
+    """
+    noted = bundle.card.device in (None, found.device) and (bundle.card.measured_ms is None or overwrite)
+    if noted:
+        conditions = None if found.conditions is None else found.conditions.to_json()
+        bundle.note_measurement(found.device, found.timing.median_ms, conditions)
+    return noted
 
 
 def other_settings(card: Card, device: Device) -> Conditions | None:

@@ -22,8 +22,8 @@ from latency_tables import Correction, LatencyTable, blocks_of_space
 from latency_tables.table import SCHEMA_VERSION, row_of, rows_frame
 from ofa.blocks import build_network
 from ofa.cli.main import build_app
-from ofa.export.bundle import write_bundle
-from ofa.export.card import Card
+from ofa.exporting.bundle import write_bundle
+from ofa.exporting.card import Card
 from ofa.families import get_space, lower
 from ofa.interop.mit_keys import key_names
 from ofa.supernet import Supernet

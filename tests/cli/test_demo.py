@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from ofa.export.bundle import load_bundle
+from ofa.exporting.bundle import load_bundle
 from search.front.front import Front
 
 

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from ofa.cli import export as export_command
 from ofa.cli.exits import ending_well
-from ofa.export.bundle import write_bundle
-from ofa.export.card import Card
+from ofa.exporting.bundle import write_bundle
+from ofa.exporting.card import Card
 from ofa.families import get_space
 from ofa.supernet import Supernet
 

@@ -15,7 +15,7 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from ofa.export.bundle import load_bundle
+from ofa.exporting.bundle import load_bundle
 from tests.photos import CLASSES, Dirt, photo, write_photos
 
 SPACE = "ofa-mbv3-tiny"

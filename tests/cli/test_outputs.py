@@ -10,7 +10,7 @@ import pytest
 
 from ofa.cli.outputs import check_output, check_output_folder
 from ofa.errors import FileError
-from ofa.export.bundle import load_bundle
+from ofa.exporting.bundle import load_bundle
 from tests.cli.files import COMMANDS, ENDINGS, FOLDERS, Command, call, invoke, outputs_to, walk
 from tests.disk import room_for
 

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from ofa.cli import importing, predictor, search, specialize, train
 from ofa.errors import DataError
-from ofa.export.bundle import load_bundle
+from ofa.exporting.bundle import load_bundle
 from ofa.families import get_space
 from ofa.interop.mit_keys import key_names
 from ofa.supernet import Supernet

@@ -22,8 +22,8 @@ from ofa.blocks import build_network
 from ofa.cli.budgets import parse_latency_ms
 from ofa.cli.main import build_app
 from ofa.cli.search import _EVALUATIONS, _TRIALS, _command
-from ofa.export.bundle import load_bundle, write_bundle
-from ofa.export.card import Card
+from ofa.exporting.bundle import load_bundle, write_bundle
+from ofa.exporting.card import Card
 from ofa.families import get_space, lower
 from ofa.files import write_json
 from ofa.training import demo_recipe, save_run

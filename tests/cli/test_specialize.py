@@ -15,6 +15,6 @@ from tests.search.fronts import make_front
 )
 def test_the_promise_is_that_of_the_device_that_the_budget_names(limits: dict[str, float], device: str) -> None:
     front = make_front(devices=("phone", "pi"))
-    best, chosen, _, _ = _best_of(front, Budget(limits, expected_latency=True))
+    best, chosen = _best_of(front, Budget(limits, expected_latency=True))
     assert chosen == device
     assert best.latencies[device].latency_ms in set(front.networks[f"latency_ms@{device}"])

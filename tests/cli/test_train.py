@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from ofa.cli import dry_run, specialize, train
 from ofa.errors import DataError, FileError, RecipeError
-from ofa.export.bundle import load_bundle
+from ofa.exporting.bundle import load_bundle
 from ofa.families import get_space
 from ofa.training import evaluate, load_run
 

@@ -17,9 +17,9 @@ from devices import Settings
 from devices.runtimes import Array, Runtime, get_runtime
 from ofa.blocks import build_network
 from ofa.errors import DeviceError
-from ofa.export.formats import FORMATS, write_file
-from ofa.export.onnx import to_model
-from ofa.export.precision import PRECISIONS
+from ofa.exporting.formats import FORMATS, write_file
+from ofa.exporting.onnx import to_model
+from ofa.exporting.precision import PRECISIONS
 from ofa.families import get_space, lower
 from tests.devices.models import conv_model
 

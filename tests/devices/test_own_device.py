@@ -21,7 +21,7 @@ from devices.transports import Agent, Connection
 from devices.transports.archive import agent_archive
 from latency_tables import build_table
 from ofa.errors import DeviceError, ExportError
-from ofa.export.formats import FORMATS, Format
+from ofa.exporting.formats import FORMATS, Format
 from ofa.families import get_space
 from tests.devices.runtime_contract import RuntimeContract
 from tests.devices.transport_contract import QUICK, TransportContract

@@ -9,7 +9,7 @@ import pytest
 
 from devices import Device, Timing, get_device, probe
 from ofa.errors import DeviceError
-from ofa.export.onnx import IR_VERSION, OPSET
+from ofa.exporting.onnx import IR_VERSION, OPSET
 
 module = importlib.import_module("devices.probe")
 LOCAL = get_device("local-cpu")

@@ -13,8 +13,8 @@ from torch import nn
 from devices import Device
 from devices.runtimes import Option, get_runtime
 from ofa.errors import DeviceError
-from ofa.export.onnx import to_model
-from ofa.export.operators import MODULES
+from ofa.exporting.onnx import to_model
+from ofa.exporting.operators import MODULES
 from tests.devices.models import conv_model, save_conv
 
 SHAPE = (2, 4, 9, 9)

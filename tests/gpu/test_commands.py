@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ofa.export.bundle import load_bundle
+from ofa.exporting.bundle import load_bundle
 from ofa.training import demo_recipe, save_run
 from tests.cli.files import invoke
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ofa.export.onnx import export, verify_outputs
+from ofa.exporting.onnx import export, verify_outputs
 from ofa.families import get_space
 from ofa.supernet import Supernet
 from tests.ofa.strategies import TINY_SPACES, images, randomized

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from ofa.calibrate import calibrate
 from ofa.data import ImageData
-from ofa.export.onnx import export, verify_outputs
-from ofa.specialize import FineTuning, specialize
+from ofa.exporting.onnx import export, verify_outputs
 from ofa.supernet import Supernet
 from ofa.training import Recipe, begin_run, continue_run, evaluate, save_state, single_stage, train
 from ofa.training.distributed import World
 from ofa.training.dry_run import estimate_phases, peak_memory
+from ofa.training.specialization import FineTuning, specialize
 from ofa.training.state import TrainingState
 
 pytestmark = pytest.mark.gpu

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ofa.export.card import Card
+from ofa.exporting.card import Card
 from ofa.latency import Latency
 
 

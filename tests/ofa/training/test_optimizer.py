@@ -14,12 +14,12 @@ from torch import Tensor
 from ofa.data import ImageData
 from ofa.errors import RecipeError
 from ofa.families import get_space
-from ofa.specialize import FineTuning
 from ofa.supernet import Supernet
 from ofa.training import OPTIMIZERS, SGD, AdamW, Optimizer, Recipe, TrainingState, begin_run, continue_run, save_state, train
 from ofa.training.differences import changed_keys
 from ofa.training.optimizer import optimizer_state, restore_optimizer
 from ofa.training.single import train_network
+from ofa.training.specialization import FineTuning
 
 TINY = "ofa-mbv3-tiny"
 RATE, DECAY = 0.05, 0.1

@@ -13,9 +13,9 @@ from torch import nn
 from devices import Conditions, Device, Timing, get_device
 from ofa.blocks import build_network
 from ofa.errors import ExportError, SearchError
-from ofa.export.bundle import Bundle, write_bundle
-from ofa.export.card import Card
-from ofa.export.onnx import export
+from ofa.exporting.bundle import Bundle, write_bundle
+from ofa.exporting.card import Card
+from ofa.exporting.onnx import export
 from ofa.families import lower
 from ofa.latency import Latency
 from search.verification.bundle import Subject, Verification, other_settings, subject_of_bundle, verify

@@ -13,10 +13,10 @@ from ofa.blocks import build_network
 from ofa.data import ImageData, Splits
 from ofa.errors import ArchError, RecipeError, WeightsError
 from ofa.families import lower
-from ofa.specialize import FineTuning, Specialized, specialize
 from ofa.supernet import Supernet
 from ofa.training import AdamW, Phase, Recipe, TrainingState, evaluate, train
 from ofa.training.single import train_network
+from ofa.training.specialization import FineTuning, Specialized, specialize
 
 
 @pytest.fixture(scope="module")

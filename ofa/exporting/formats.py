@@ -13,7 +13,6 @@ from pathlib import Path
 
 from ofa.errors import ExportError, OfaError
 from ofa.files import replacing
-from ofa.reasons import reason_of
 from ofa.registry import Registry
 
 __all__ = ["FORMATS", "ONNX", "Format", "write_file"]
@@ -41,7 +40,7 @@ FORMATS: Registry[Format] = Registry(
     error=ExportError,
     entries={ONNX: Format(suffix=".onnx")},
     valid=lambda entry: isinstance(entry, Format),
-    must_be="an ofa.export.formats.Format",
+    must_be="an ofa.exporting.formats.Format",
 )
 
 
@@ -71,7 +70,8 @@ def _converted(model: bytes, convert: Callable[[bytes], bytes], format: str) -> 
     except OfaError:
         raise
     except Exception as error:  # those of converters have no common base
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise ExportError(
-            f"a network must be convertible from ONNX to the format '{format}' of its runtime, but: {reason_of(error)}; name a device "
-            "whose runtime takes another format"
+            f"a network must be convertible from ONNX to the format '{format}' of its runtime, but: {reason}; name a device whose runtime "
+            "takes another format"
         ) from error

@@ -14,8 +14,8 @@ from torch import nn
 from ofa.cost import costs
 from ofa.data import ImageRule
 from ofa.errors import ArchError, ExportError, FileError, OfaError, WeightsError
-from ofa.export.bundle import load_bundle, write_bundle
-from ofa.export.card import Card
+from ofa.exporting.bundle import load_bundle, write_bundle
+from ofa.exporting.card import Card
 from ofa.families import get_space, lower, space_names
 from ofa.supernet import Supernet
 

@@ -22,9 +22,9 @@ from typing import Any, Literal
 import onnx
 
 from ofa.errors import ExportError, nearest
-from ofa.export.engine_record import EngineInfo, EngineTensor, read_bytes, read_record, record_path, write_record
-from ofa.export.precision import to_half
-from ofa.export.tensorrt_package import FLAVOURS, Package
+from ofa.exporting.engine_record import EngineInfo, EngineTensor, read_bytes, read_record, record_path, write_record
+from ofa.exporting.precision import to_half
+from ofa.exporting.tensorrt_package import FLAVOURS, Package
 from ofa.files import replacing
 from ofa.progress import Progress, silent
 
@@ -71,7 +71,7 @@ def build_engine(
     """Build an engine from an ONNX file and write it with its record, each all or nothing.
 
     Args:
-        onnx_path: a file that ``ofa.export.onnx.export`` wrote.
+        onnx_path: a file that ``ofa.exporting.onnx.export`` wrote.
         engine_path: where the engine goes; its record goes to the same name with ``.json`` behind it.
         flavour: which package builds.
         gpus: generations or compute capabilities to build for; empty leaves it to the package (``tensorrt-rtx``: Ampere and

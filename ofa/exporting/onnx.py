@@ -1,6 +1,6 @@
 """Networks and blocks to ONNX files, in milliseconds, and the proof that the file computes what the network does.
 
-The network is traced with torch.fx and each call is written by the handler of its operation (ofa.export.operators); a
+The network is traced with torch.fx and each call is written by the handler of its operation (ofa.exporting.operators); a
 batch norm behind a convolution is folded into it. ``torch.onnx.export`` answers the same need for any network at all, but
 takes about a second a block, and a latency table needs hundreds of blocks.
 
@@ -24,13 +24,13 @@ import torch
 from onnx import TensorProto, helper
 from torch import nn
 
-from ofa import __version__
 from ofa.errors import ExportError
-from ofa.export.operators import GraphWriter
-from ofa.export.tracing import FEATURES, INPUT, LOGITS, write_calls
+from ofa.exporting.operators import GraphWriter
+from ofa.exporting.tracing import FEATURES, INPUT, LOGITS, write_calls
 from ofa.files import replacing
 from ofa.modes import evaluating
 from ofa.opsets import IR_VERSION, NEWEST_OPSET, OLDEST_OPSET, OPSET, ir_version_for
+from ofa.version import __version__
 
 __all__ = ["INPUT", "IR_VERSION", "OPSET", "at_size", "batch_of", "check_model", "export", "read_model", "to_model", "verify_outputs"]
 
@@ -69,7 +69,7 @@ def to_model(
     """The ONNX model of a network or block in evaluation mode.
 
     Args:
-        network: made of the operations of ofa.export.operators only; it is left exactly as it was, in mode, weights and
+        network: made of the operations of ofa.exporting.operators only; it is left exactly as it was, in mode, weights and
             statistics.
         input_shape: [B, C, H, W] of the input, or what else a block takes; it is named ``images``. The output is named ``logits`` if
             it is [B, n], and ``output`` if it still has pixels.

@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from ofa.errors import ExportError
-from ofa.export.onnx import check_model
+from ofa.exporting.onnx import check_model
 from ofa.registry import Registry
 
 __all__ = ["PRECISIONS", "Precision", "to_half"]
@@ -71,6 +71,6 @@ PRECISIONS: Registry[Precision] = Registry(
     error=ExportError,
     entries={"fp32": Precision(tolerance=1e-4), "fp16": Precision(tolerance=0.02, rewrite=to_half)},
     valid=lambda entry: isinstance(entry, Precision),
-    must_be="an ofa.export.precision.Precision",
+    must_be="an ofa.exporting.precision.Precision",
 )
 """By the name that a device's settings have for it."""

@@ -12,7 +12,7 @@ from typing import Any
 from torch import fx, nn
 
 from ofa.errors import ExportError
-from ofa.export.operators import FUNCTIONS, MODULES, Call, GraphWriter, handler_of
+from ofa.exporting.operators import FUNCTIONS, MODULES, Call, GraphWriter, handler_of
 from ofa.modes import evaluating
 
 __all__ = ["FEATURES", "INPUT", "LOGITS", "write_calls"]
@@ -133,5 +133,5 @@ def _unknown(what: str) -> ExportError:
     known = ", ".join(sorted(kind.__name__ for kind in MODULES))
     return ExportError(
         f"an exported network must be made of {known}, and sums and products of two values, but it has {what}; "
-        "use one of these or enter a handler in ofa.export.operators"
+        "use one of these or enter a handler in ofa.exporting.operators"
     )

@@ -11,12 +11,12 @@ from onnx import TensorProto, helper, save
 from torch import nn
 
 from ofa.errors import ExportError, FileError, MissingExtraError
-from ofa.export import onnx as onnx_export
-from ofa.export.engine_record import EngineTensor, record_path
-from ofa.export.tensorrt import build_engine, compute_capabilities, inspect_engine
+from ofa.exporting import onnx as onnx_export
+from ofa.exporting.engine_record import EngineTensor, record_path
+from ofa.exporting.tensorrt import build_engine, compute_capabilities, inspect_engine
 from ofa.families import get_space
 from ofa.supernet import Supernet
-from tests.ofa.export import fake_tensorrt
+from tests.ofa.exporting import fake_tensorrt
 
 has_rtx = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx_bindings") is None and importlib.util.find_spec("tensorrt_rtx") is None,
@@ -217,7 +217,7 @@ def test_a_package_that_does_not_load_says_so(monkeypatch, onnx_path, tmp_path):
     def broken(name):
         raise ImportError("libnvinfer.so.10: cannot open shared object file")
 
-    monkeypatch.setattr("ofa.export.tensorrt_package.importlib.import_module", broken)
+    monkeypatch.setattr("ofa.exporting.tensorrt_package.importlib.import_module", broken)
     with pytest.raises(ExportError, match=r"libnvinfer\.so"):
         build_engine(onnx_path, tmp_path / "e", flavour="tensorrt")
 

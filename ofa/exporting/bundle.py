@@ -28,10 +28,10 @@ from ofa.blocks import PlacedBlock, assemble, build_empty
 from ofa.cost import costs
 from ofa.data import ImageRule
 from ofa.errors import DataError, ExportError, FileError, WeightsError
-from ofa.export.card import Card
-from ofa.export.onnx import OPSET, export, verify_outputs
+from ofa.exporting.card import Card
+from ofa.exporting.onnx import OPSET, export, verify_outputs
 from ofa.families import lower, named_space, save_arch
-from ofa.files import unwritable, write_json
+from ofa.files import replacing, unwritable, write_json
 from ofa.resolution import resolution_to_json, sides
 from ofa.space import Space
 from ofa.weights import check_finite, check_names, read_weights, space_header, write_weights
@@ -101,6 +101,31 @@ class Bundle:
         # Copies, because tensors lie in the file at any address, and oneDNN's kernels for unaligned weights round otherwise.
         network.load_state_dict({name: tensor.clone() for name, tensor in weights.tensors.items()}, assign=True)
         return network.eval()
+
+    def write_onnx(self, path: str | os.PathLike[str], *, dynamic_batch: bool = False, opset: int = OPSET) -> float:
+        """Export the network anew, and run the file against PyTorch before it takes its place.
+
+        Args:
+            path: the file.
+            dynamic_batch: whether it leaves the batch open.
+            opset: version of its operators.
+
+        Returns:
+            The largest difference of the outputs, as a share of their scale.
+
+        Raises:
+            WeightsError: the weights are damaged.
+            ExportError: the file cannot be exported, or computes something else.
+            FileError: it cannot be written.
+        """
+        network = self.network()
+        with replacing(path) as temporary:
+            export(network, self.input_shape, temporary, metadata=self.metadata, dynamic_batch=dynamic_batch, opset=opset)
+            return verify_outputs(network, temporary, self.input_shape, generator=torch.Generator().manual_seed(0))
+
+    def engine_path(self, flavour: str, gpus: Sequence[str] = (), *, half: bool = False) -> Path:
+        """Where an engine of this network stands: named by what builds it, the GPUs and the precision."""
+        return self.engines / f"{'-'.join([flavour, *gpus, *['fp16'] * half])}.engine"
 
     def note_measurement(self, device: str, measured_ms: float, conditions: Mapping[str, Any] | None = None) -> Bundle:
         """Write a measured latency to the card and return the bundle with it.

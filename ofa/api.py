@@ -1,0 +1,392 @@
+"""The main road in Python, as ``from ofa import ...`` gives it: each step takes and returns values that can be saved and read back.
+
+run = train("digits", "digits.run")
+table = build_table(run.supernet.space, "local-cpu")
+front = search(fit_predictor(run), [table])
+(best,) = query(front, {"latency_ms": "2ms"})
+bundle = specialize(run, best, "digits.bundle", front=front)
+verify(bundle, "local-cpu")
+export(bundle, "onnx", "digits.onnx")
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+import latency_tables
+import ofa.training.specialization as specialization
+from devices import Device, get_device
+from latency_tables import Estimator, LatencyTable, calibrate_table
+from ofa.arch import Arch
+from ofa.errors import SearchError
+from ofa.exporting.bundle import Bundle, write_bundle
+from ofa.exporting.card import Card
+from ofa.exporting.tensorrt import build_engine
+from ofa.families import get_space
+from ofa.files import check_output, check_output_folder
+from ofa.opsets import OPSET
+from ofa.progress import Progress, silent
+from ofa.resolution import Resolution
+from ofa.space import Space
+from ofa.training import Recipe, Run, RunData, append_metrics, begin_run, first_data, save_run, save_state
+from ofa.training import train as train_supernet
+from ofa.training.distributed import World, compute_device
+from ofa.training.presets import load_recipe
+from search.accuracy import AccuracySource, MeasuredAccuracy
+from search.budget import Bound, Budget
+from search.front.candidate import Candidate
+from search.front.front import Front
+from search.predictor.accuracy_predictor import AccuracyPredictor
+from search.predictor.active_learning import ROUNDS, fit_to_supernet
+from search.problem import Problem, common_resolutions
+from search.study import Effort, run_study
+from search.verification import bundle as verification
+from search.verification.bundle import Verification, note_on_card, subject_of_bundle
+
+__all__ = ["build_table", "export", "fit_predictor", "query", "search", "specialize", "train", "verify"]
+
+_REMEDY = "name another place, or pass overwrite=True"
+
+Target = Literal["onnx", "tensorrt", "tensorrt-rtx"]
+Limits = Budget | Mapping[str, float | str | Bound | None]
+
+
+def train(
+    recipe: Recipe | str,
+    folder: str | os.PathLike[str],
+    *,
+    changes: Sequence[str] = (),
+    on: str | None = None,
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> Run:
+    """Train a supernet by a recipe in this process, and write its run; ``ofa train --resume`` goes on with one that was cut off.
+
+    Args:
+        recipe: a recipe, the path of its file, or the name of one that comes with ofa (``ofa recipes``).
+        folder: the run.
+        changes: of a recipe that is read, such as ``batch_size=32``.
+        on: ``cpu``, ``cuda`` or ``cuda:N``; None takes a GPU if there is one.
+        overwrite: whether what is in the folder may be replaced.
+        progress: told of every step.
+
+    Raises:
+        OfaError: the recipe or its data cannot be used, the folder cannot be written, or training fails.
+    """
+    check_output_folder(Path(folder), overwrite=overwrite, remedy=_REMEDY)
+    chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, changes)
+    place = compute_device(on)
+    found = first_data(chosen)
+    supernet = chosen.build_supernet(found.splits.train.num_classes).to(place)
+    begin_run(folder, chosen, found.record)
+    metrics = train_supernet(
+        supernet,
+        chosen,
+        found.splits.train,
+        selection=found.splits.selection,
+        world=World(0, 1, place),
+        progress=progress,
+        on_metrics=lambda epoch: append_metrics(folder, epoch),
+        on_state=lambda state: save_state(folder, chosen, state),
+    )
+    save_run(folder, supernet, chosen, metrics)
+    return Run(supernet, chosen, tuple(metrics), Path(folder))
+
+
+def build_table(
+    space: Space | str,
+    device: Device | str,
+    *,
+    nets: int = 20,
+    resolutions: Iterable[Resolution] | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> LatencyTable:
+    """Time every block of a space on a device, and whole networks, by which the sum of the blocks is corrected.
+
+    Args:
+        space: a space, or what ``get_space`` takes.
+        device: a device, its name, or the path of its file.
+        nets: whole networks to time, at least 9; 0 for none: then the table knows no interval.
+        resolutions: of the input, in pixels; None for all of the space.
+        seed: of networks, inputs and order of measurement.
+        progress: told how far it is.
+
+    Raises:
+        OfaError: the space or the device is unknown, or the device cannot measure.
+    """
+    chosen = get_space(space) if isinstance(space, str) else space
+    measured = get_device(device) if isinstance(device, str) else device
+    sizes = None if resolutions is None else tuple(resolutions)
+    rng = np.random.default_rng(seed)
+    table = latency_tables.build_table(chosen, measured, resolutions=sizes, rng=rng, progress=progress)
+    if nets == 0:
+        return table
+    return calibrate_table(table, chosen, measured, nets=nets, resolutions=sizes, rng=rng, progress=progress)
+
+
+def fit_predictor(run: Run, *, nets: int = 100, rounds: int = ROUNDS, seed: int = 0, progress: Progress = silent) -> AccuracyPredictor:
+    """Measure networks of a run where its supernet lies, and learn to predict the accuracy of all others.
+
+    Args:
+        run: a trained supernet and its images.
+        nets: how many are measured, at least 10.
+        rounds: in how many they are chosen near the front or where the predictor is unsure; 0 takes all evenly over MACs.
+        seed: of networks and folds.
+        progress: told how many are measured.
+
+    Raises:
+        OfaError: the images are gone or others, or the networks do not suffice.
+    """
+    splits = run.load_data().splits
+    return fit_to_supernet(run.supernet, splits, nets=nets, rounds=rounds, rng=np.random.default_rng(seed), progress=progress)
+
+
+def search(
+    accuracy: AccuracySource | Run,
+    tables: Sequence[LatencyTable] = (),
+    *,
+    budget: Limits | None = None,
+    objectives: Sequence[str] | None = None,
+    resolutions: Sequence[Resolution] | None = None,
+    trials: int = 160,
+    evaluations: int | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Front:
+    """Find the networks that nothing beats in accuracy and cost.
+
+    Args:
+        accuracy: a predictor, or a run whose networks are all measured (slow, exact).
+        tables: of latencies, one a device.
+        budget: limits that every network keeps.
+        objectives: costs to trade against accuracy, such as ``macs`` or ``latency_high_ms@pi``; None for the latency on every device,
+            or the MACs without any. Empty, only accuracy counts.
+        resolutions: of the input; None for all that accuracies and tables know.
+        trials: networks that Optuna proposes.
+        evaluations: networks that evolution evaluates besides; None is 200,000, and 0 for a run, whose networks are measured.
+        seed: decides all choices.
+        progress: told how many networks are evaluated.
+
+    Raises:
+        OfaError: accuracies and tables are of different spaces, or no network keeps the budget.
+    """
+    source: AccuracySource
+    if isinstance(accuracy, Run):
+        splits = accuracy.load_data().splits
+        source = MeasuredAccuracy(accuracy.supernet, splits.selection, splits.train)
+        evaluations = evaluations or 0
+    else:
+        source = accuracy
+    known = source.space.resolutions
+    space = source.space.restrict(resolution=resolutions or common_resolutions(source.space, known, tables))
+    problem = Problem(
+        space=space,
+        accuracy=source,
+        latencies=[Estimator(space, table) for table in tables],
+        budget=_budget(budget or {}),
+        objectives=None if objectives is None else tuple(objectives),
+        whole=getattr(accuracy, "whole", None),
+    )
+    looked_at = {} if evaluations is None else {"evaluations": evaluations}
+    return run_study(problem, seed=seed, effort=Effort(trials=trials, **looked_at), progress=progress)
+
+
+def query(front: Front, budget: Limits, *, top: int = 1) -> tuple[Candidate, ...]:
+    """The most accurate networks of a front within a budget, best first.
+
+    Args:
+        front: the front.
+        budget: limits by name, in the name's unit or as text with one: ``{"latency_ms": "12ms", "weight_bytes": "2MiB"}``.
+        top: how many.
+
+    Raises:
+        SearchError: a limit that the front does not know.
+        ImpossibleBudgetError: no network of the front keeps it; the message names the nearest.
+    """
+    return front.query(_budget(budget), top)
+
+
+def specialize(
+    run: Run,
+    network: Arch | Candidate,
+    folder: str | os.PathLike[str],
+    *,
+    front: Front | None = None,
+    device: str | None = None,
+    epochs: int = 5,
+    seed: int = 0,
+    data: RunData | None = None,
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> Bundle:
+    """Extract a network of a run, calibrate it, fine-tune it with the largest network as its teacher, and write it as a bundle.
+
+    Args:
+        run: the supernet, which computes where it lies, and its recipe.
+        network: an arch, or the answer of a front, whose promise goes on the bundle's card.
+        folder: the bundle; the folder it stands in must exist.
+        front: that the answer is of.
+        device: of the front, whose promise it is; None for its first.
+        epochs: of fine-tuning; 0 only calibrates.
+        seed: of the order and the augmentation of the images.
+        data: the run's images, where they are loaded already.
+        overwrite: whether a bundle that is there may be replaced.
+        progress: told of every epoch.
+
+    Returns:
+        The bundle; its card has the accuracy on the test part, and in ``provenance`` that before fine-tuning and the teacher's.
+
+    Raises:
+        OfaError: the arch is of another space, the images or the folder cannot be used, or the export fails.
+    """
+    check_output_folder(Path(folder), overwrite=overwrite, remedy=_REMEDY)
+    arch = network.arch if isinstance(network, Candidate) else network
+    run.supernet.space.check(arch)
+    found = data or run.load_data()
+    splits = found.splits
+    made = specialization.specialize(
+        run.supernet,
+        arch,
+        splits.train,
+        splits.test,
+        epochs=epochs,
+        generator=torch.Generator().manual_seed(seed),
+        settings=specialization.FineTuning.like(run.recipe),
+        progress=progress,
+    )
+    provenance = {
+        "run": str(run.folder),
+        **_images_of(found, run),
+        "recipe_seed": run.recipe.seed,
+        "seed": seed,
+        "test_images": len(splits.test),
+        **asdict(made.metrics),
+    }
+    promised, opset = _promise(network, front, device)
+    mean, std = splits.train.normalization
+    return write_bundle(
+        folder,
+        made.network.cpu(),
+        arch,
+        Card(accuracy=made.metrics.accuracy, provenance=provenance, **promised),
+        space=run.supernet.space,
+        class_names=splits.train.class_names,
+        mean=mean,
+        std=std,
+        rule=splits.train.rule,
+        generator=torch.Generator().manual_seed(seed),
+        opset=opset,
+    )
+
+
+def export(
+    bundle: Bundle,
+    to: Target,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    dynamic_batch: bool = False,
+    opset: int = OPSET,
+    gpus: Sequence[str] = (),
+    half: bool = False,
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> Path:
+    """Write a bundle's network for a runtime, and check what was written.
+
+    Args:
+        bundle: whose network.
+        to: an ONNX file, or an engine of TensorRT or TensorRT for RTX.
+        path: the file; None for one in the bundle.
+        dynamic_batch: whether an ONNX file leaves the batch open.
+        opset: version of an ONNX file's operators.
+        gpus: GPU generations or compute capabilities that an engine is for; empty leaves them to TensorRT.
+        half: whether an engine computes in float16.
+        overwrite: whether a file that is there may be replaced.
+        progress: told how far an engine is.
+
+    Returns:
+        Where it was written.
+
+    Raises:
+        OfaError: the file cannot be written, computes something else, or TensorRT is not there or refuses the network.
+    """
+    own = bundle.onnx_path if to == "onnx" else bundle.engine_path(to, gpus, half=half)
+    target = own if path is None else Path(path)
+    check_output(target, overwrite=overwrite, remedy=_REMEDY)
+    if to == "onnx":
+        bundle.write_onnx(target, dynamic_batch=dynamic_batch, opset=opset)
+    else:
+        build_engine(bundle.onnx_path, target, flavour=to, gpus=gpus, half=half, progress=progress)
+    return target
+
+
+def verify(
+    bundle: Bundle,
+    device: Device | str,
+    *,
+    budget_ms: float | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> Verification:
+    """Compare a bundle's file with PyTorch, time it on a device, compare that with its card, and note it there.
+
+    Args:
+        bundle: the bundle.
+        device: a device, its name, or the path of its file.
+        budget_ms: the most that the network may take.
+        seed: of the inputs.
+        overwrite: whether a measurement that is on the card already is replaced.
+        progress: told how far it is.
+
+    Raises:
+        OfaError: the file computes something else, or the device cannot measure it.
+    """
+    measured = get_device(device) if isinstance(device, str) else device
+    subject = subject_of_bundle(bundle, measured, budget_ms)
+    (found,) = verification.verify([subject], measured, rng=np.random.default_rng(seed), progress=progress)
+    note_on_card(bundle, found, overwrite=overwrite)
+    return found
+
+
+def _budget(limits: Limits) -> Budget:
+    return limits if isinstance(limits, Budget) else Budget(limits)
+
+
+def _promise(network: Arch | Candidate, front: Front | None, device: str | None) -> tuple[dict[str, Any], int]:
+    """The fields of a card that say what a front promised, and the opset of the files that were timed there."""
+    if not isinstance(network, Candidate) or front is None:
+        return {}, OPSET
+    named = device or next(iter(front.device_names), None)
+    if named is None:
+        return {}, OPSET
+    if named not in network.latencies:
+        raise SearchError(
+            f"a promise must be of a device of the front, but '{named}' is none of {', '.join(front.device_names) or 'its devices'}; "
+            "name one of them"
+        )
+    conditions = front.conditions.get(named)
+    settings = (front.metadata.get("latency") or {}).get(named, {}).get("device") or {}
+    fields = {"device": named, "conditions": None if conditions is None else conditions.to_json(), **asdict(network.latencies[named])}
+    return fields, settings.get("opset", OPSET)
+
+
+def _images_of(found: RunData, run: Run) -> dict[str, Any]:
+    """What the bundle's card says of the images: their name as it was typed, and whether they are what the run began with."""
+    if found.record is None:
+        return {"data": run.recipe.data}
+    record = found.record
+    return {
+        "data": record.facts.data.typed,
+        "data_digest": record.digest,
+        "data_images": record.counts,
+        "data_changed": found.changes.changed,
+    }
