@@ -31,10 +31,10 @@ from typing import IO, Any
 
 from devices.groups import time_group
 from devices.provenance import provenance
-from devices.reasons import reason_of
 from devices.runtimes import Settings, adopt
 from devices.timing import TimingPolicy
 from ofa.errors import DeviceError, OfaError
+from ofa.reasons import reason_of
 
 __all__ = ["answer", "main"]
 
@@ -123,7 +123,3 @@ def _raise_priority() -> None:
     # Linux shares the processor out among sessions first, and only within one by the priority above.
     with contextlib.suppress(OSError):
         Path("/proc/self/autogroup").write_text("-20")
-
-
-if __name__ == "__main__":
-    main()

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from devices.meters import PeakMemory, energy_per_call_mj, find_energy_meter, gpu_number
-from devices.reasons import reason_of
 from devices.runtimes import Runtime, Settings, Timer, get_runtime
 from devices.timing import Floats, Timing, TimingPolicy, halves_ratio, measure_rounds, warm_up
 from ofa.errors import DeviceError, OfaError
+from ofa.reasons import reason_of
 
 __all__ = ["Outcome", "Say", "pinned", "time_group"]
 

@@ -96,7 +96,7 @@ def _known(table: LatencyTable | None, journal: Journal | None, device: Device, 
         if journal.rows:
             kept = rows_frame(journal.rows)
             rows = kept if rows.empty else pd.concat([rows, kept], ignore_index=True)
-            rows = rows.drop_duplicates(["block", "input_size_px"], ignore_index=True)
+            rows = rows.drop_duplicates(["block", "input_height_px", "input_width_px"], ignore_index=True)
             metadata |= {"calibration": None, "networks": []}
     return LatencyTable(rows, metadata, source)
 

@@ -26,7 +26,7 @@ from ofa.errors import FileError, TableError
 from ofa.families import space_argument
 from ofa.files import reason_of, replacing
 from ofa.latency import Latency
-from ofa.resolution import Resolution, pixels, resolution_to_json
+from ofa.resolution import pixels, resolution_to_json
 from ofa.space import Space
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "block_key",
     "describe_block",
     "require_same_device",
+    "row_key",
     "row_of",
     "rows_frame",
 ]
@@ -45,10 +46,12 @@ SCHEMA_VERSION = 1
 
 _SOMETIMES_EMPTY = ("energy_mj", "peak_memory_bytes")
 COLUMNS = (
-    *("kind", "block", "input_size_px", "batch", "precision", "median_ms", "p90_ms", "min_ms", "std_ms", "repeats"),
+    *("kind", "block", "input_height_px", "input_width_px", "batch", "precision", "median_ms", "p90_ms", "min_ms", "std_ms", "repeats"),
     *_SOMETIMES_EMPTY,
 )
 """Of a table's rows; ``block`` is the block's fields as canonical JSON. Energy and memory are empty where the device did not tell."""
+
+_KEY = ("block", "input_height_px", "input_width_px")
 
 METADATA_KEY = b"ofa_latency_table"
 """Under which a table carries where it came from, as JSON."""
@@ -65,6 +68,11 @@ def block_key(block: Block) -> str:
     return json.dumps({"kind": block.kind, **dataclasses.asdict(block)}, sort_keys=True, separators=(",", ":"))
 
 
+def row_key(placed: PlacedBlock) -> tuple[str, int, int]:
+    """What a row is found by: the block's key, and height and width of its input."""
+    return block_key(placed.block), placed.input.height, placed.input.width
+
+
 def describe_block(placed: PlacedBlock) -> str:
     """A few words on a block for people, such as ``inverted_residual 24->40 (stages.1.0) at 56 px``."""
     block = placed.block
@@ -73,8 +81,8 @@ def describe_block(placed: PlacedBlock) -> str:
 
 def row_of(placed: PlacedBlock, timing: Timing, *, batch: int, precision: str) -> dict[str, Any]:
     """One row of a table, by the names in ``COLUMNS``."""
-    key = {"kind": placed.block.kind, "block": block_key(placed.block), "input_size_px": placed.input.size}
-    return {**key, "batch": batch, "precision": precision, **dataclasses.asdict(timing)}
+    key = dict(zip(_KEY, row_key(placed), strict=True))
+    return {"kind": placed.block.kind, **key, "batch": batch, "precision": precision, **dataclasses.asdict(timing)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +90,7 @@ class LatencyTable:
     """Measured blocks of one device.
 
     Args:
-        rows: the columns ``COLUMNS``, one row for each block and input size.
+        rows: the columns ``COLUMNS``, one row for each block and input shape.
         metadata: JSON values: ``schema_version``, ``device`` (its file's fields), ``runtime_version``, ``conditions``, ``processor``,
             ``date`` and the rest of ``devices.provenance``, ``ofa_version``, ``spaces`` (resolutions in pixels by the name of the
             space), ``definitions`` (the spaces themselves by name; not in tables of earlier versions), ``calibration`` (or None).
@@ -125,21 +133,24 @@ class LatencyTable:
         return None if fields is None else Correction.from_json(fields)
 
     @cached_property
-    def _latencies(self) -> dict[tuple[str, Resolution], float]:
-        keys = zip(self.rows["block"].tolist(), self.rows["input_size_px"].tolist(), strict=True)
-        return dict(zip(keys, self.rows["median_ms"].tolist(), strict=True))
+    def _latencies(self) -> dict[tuple[str, int, int], float]:
+        return dict(zip(self.keys, self.rows["median_ms"].tolist(), strict=True))
 
     @cached_property
-    def _energies(self) -> dict[tuple[str, Resolution], float]:
-        keys = zip(self.rows["block"].tolist(), self.rows["input_size_px"].tolist(), strict=True)
-        return dict(zip(keys, self.rows["energy_mj"].astype(float).tolist(), strict=True))
+    def _energies(self) -> dict[tuple[str, int, int], float]:
+        return dict(zip(self.keys, self.rows["energy_mj"].astype(float).tolist(), strict=True))
+
+    @property
+    def keys(self) -> list[tuple[str, int, int]]:
+        """The ``row_key`` of every row."""
+        return list(zip(*(self.rows[column].tolist() for column in _KEY), strict=True))
 
     @property
     def _called(self) -> str:
         return f"table '{self.source}'" if self.source else "the table"
 
     def __contains__(self, placed: PlacedBlock) -> bool:
-        return (block_key(placed.block), placed.input.size) in self._latencies
+        return row_key(placed) in self._latencies
 
     def latency_ms(self, placed: PlacedBlock) -> float:
         """The median time of one block.
@@ -147,14 +158,14 @@ class LatencyTable:
         Raises:
             TableError: the table lacks it.
         """
-        latency_ms = self._latencies.get((block_key(placed.block), placed.input.size))
+        latency_ms = self._latencies.get(row_key(placed))
         if latency_ms is None:
             raise TableError(f"a block must be in the table, but {self._called} lacks {describe_block(placed)}; build the table anew")
         return latency_ms
 
     def energy_mj(self, placed: PlacedBlock) -> float:
         """Millijoules of one call of a block; NaN where the table does not have it."""
-        return self._energies.get((block_key(placed.block), placed.input.size), math.nan)
+        return self._energies.get(row_key(placed), math.nan)
 
     def require(self, space: Space, lowered: Sequence[PlacedBlock]) -> None:
         """Check that all blocks of a network are there.
@@ -203,7 +214,7 @@ class LatencyTable:
         """
         latencies = self._latencies
         try:
-            sum_ms = sum([latencies[block_key(placed.block), placed.input.size] for placed in lowered])
+            sum_ms = sum([latencies[row_key(placed)] for placed in lowered])
         except KeyError:
             self.require(space, lowered)
             raise
@@ -246,7 +257,11 @@ class LatencyTable:
         except FileError as error:
             raise TableError(f"a latency table must be readable, but '{path}' is not: {reason_of(error)}; check the path") from error
         metadata = _metadata_of(table, path)
-        return cls(table.replace_schema_metadata(None).to_pandas(), metadata, os.fspath(path))
+        rows = table.replace_schema_metadata(None).to_pandas()
+        if "input_size_px" in rows:  # of versions that knew squares only
+            rows = rows.rename(columns={"input_size_px": "input_height_px"})
+            rows.insert(rows.columns.get_loc("input_height_px") + 1, "input_width_px", rows["input_height_px"])
+        return cls(rows, metadata, os.fspath(path))
 
 
 def require_same_device(theirs: Mapping[str, Any], device: Device, called: str) -> None:

@@ -12,6 +12,7 @@ from functools import cached_property, reduce
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from ofa.errors import OfaError, nearest
+from ofa.reasons import reason_of
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -89,10 +90,9 @@ class Registry(Generic[T]):
         try:
             entry = point.load()
         except Exception as error:  # a package may fail in any way
-            reason = " ".join(str(error).split()) or type(error).__name__
             raise self._error(
-                f"{self._kind} '{name}' of package {_package(point)} must be importable, but {point.value} is not: {reason}; install "
-                "that package anew, or remove it"
+                f"{self._kind} '{name}' of package {_package(point)} must be importable, but {point.value} is not: {reason_of(error)}; "
+                "install that package anew, or remove it"
             ) from error
         self._entries[name] = self._checked(name, entry, f" of package {_package(point)}")
         return self._entries[name]
@@ -125,6 +125,9 @@ class Registry(Generic[T]):
             OfaError: of the registry's class: two packages have an entry of one name.
         """
         return tuple(dict.fromkeys([*self._lazy, *self._entries, *self._points]))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries or name in self._lazy or name in self._points

@@ -9,7 +9,17 @@ from numbers import Integral
 
 from ofa.errors import SpaceError
 
-__all__ = ["Resolution", "ascending", "mean_side", "parse_resolution", "pixels", "resolution_to_json", "resolutions_to_json", "sides"]
+__all__ = [
+    "Resolution",
+    "ascending",
+    "aspect",
+    "mean_side",
+    "parse_resolution",
+    "pixels",
+    "resolution_to_json",
+    "resolutions_to_json",
+    "sides",
+]
 
 Resolution = int | tuple[int, int]
 """Height and width of an image in pixels; a square is one number, so that equal resolutions are equal values."""
@@ -26,6 +36,12 @@ def mean_side(resolution: Resolution) -> float:
     """The geometric mean of height and width: the side of the square of the same area."""
     height, width = sides(resolution)
     return math.sqrt(height * width)
+
+
+def aspect(resolution: Resolution) -> float:
+    """Height over width."""
+    height, width = sides(resolution)
+    return height / width
 
 
 def parse_resolution(value: object) -> Resolution:

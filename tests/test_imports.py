@@ -11,7 +11,7 @@ import pytest
 from tests.sources import PACKAGES, Source, source_of, sources
 
 LAYERS = (
-    ("ofa.errors", "ofa.lazy", "ofa.version", "ofa.progress", "ofa.files", "ofa.opsets", "ofa.arrays", "ofa.latency"),
+    ("ofa.errors", "ofa.lazy", "ofa.version", "ofa.progress", "ofa.files", "ofa.opsets", "ofa.arrays", "ofa.latency", "ofa.reasons"),
     ("ofa.registry", "ofa.resolution"),
     ("ofa.arch", "ofa.choices"),
     ("ofa.encoding",),
@@ -43,7 +43,10 @@ LAYERS = (
 )
 """A module imports only from its own layer or from one above it in this list."""
 
-DEVICES_MAY_IMPORT = ("devices", "ofa.errors", "ofa.progress", "ofa.files", "ofa.opsets", "ofa.registry", "ofa.exporting.formats")
+DEVICES_MAY_IMPORT = (
+    *("devices", "ofa.errors", "ofa.progress", "ofa.files", "ofa.opsets", "ofa.reasons", "ofa.registry"),
+    "ofa.exporting.formats",
+)
 ONLY_PACKAGE_WITH_OPTUNA = "search.study"
 RUNS_ALONE = "devices.agent"
 """A process of its own on the device: it speaks through its stdin and stdout."""

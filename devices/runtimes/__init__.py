@@ -15,7 +15,6 @@ from typing import Any, Protocol
 import numpy as np
 
 from devices.checks import called, check_choice, check_fields, check_keys, check_range
-from devices.reasons import reason_of
 from ofa.errors import DeviceError
 from ofa.opsets import NEWEST_OPSET, OLDEST_OPSET, OPSET
 from ofa.registry import Registry
@@ -31,7 +30,6 @@ __all__ = [
     "adopt",
     "get_runtime",
     "reference_to",
-    "runtime_names",
 ]
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
@@ -51,7 +49,7 @@ class Settings:
     """What executes networks, and how: a deployed network keeps a table's promise only under the same settings.
 
     Args:
-        runtime: what executes them, one of ``runtime_names()``.
+        runtime: what executes them, one of ``RUNTIMES``.
         threads: threads that compute one call.
         precision: number format of weights and activations, one of the runtime's (``fp32``, ``fp16``).
         batch: images in one call.
@@ -76,7 +74,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_fields(self, self.words)
-        check_choice(self, "runtime", runtime_names(), self.words)
+        check_choice(self, "runtime", RUNTIMES, self.words)
         check_choice(self, "precision", get_runtime(self.runtime).precisions, self.words)
         check_range(self, "threads", self.words, 1)
         check_range(self, "batch", self.words, 1)
@@ -196,12 +194,7 @@ RUNTIMES: Registry[Callable[[], Runtime]] = Registry(
         "tensorrt-rtx": "devices.runtimes.tensorrt:TensorRtForRtx",
     },
 )
-"""The runtimes' classes. One of a user's own stands at the top of a module, as the agent, another process, must import it."""
-
-
-def runtime_names() -> tuple[str, ...]:
-    """Names of all runtimes, installed or not."""
-    return tuple(sorted(RUNTIMES.names()))
+"""The runtimes' classes, installed or not. One of a user's own stands at the top of a module: the agent, another process, imports it."""
 
 
 def get_runtime(name: str) -> Runtime:

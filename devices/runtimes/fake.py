@@ -8,13 +8,12 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from devices.runtimes import Array, Option, Settings, Timer
-from devices.runtimes.loading import bound_shape, check_inputs
+from devices.runtimes.loading import as_device_error, check_inputs, load_library, onnx_shapes
 from ofa.errors import DeviceError
 
 __all__ = ["FakeRuntime"]
@@ -55,18 +54,15 @@ class FakeRuntime:
         """Load an ONNX file, or fail as the options say."""
         if str(settings.option("failing")) in path.name:
             _fail(str(settings.option("failure")), path)
-        try:
+        onnx = load_library("fake", ("onnx",), "onnx")
+        with as_device_error(f"an ONNX file must be readable, as '{path.name}' must be", "export it again"):
             content = path.read_bytes()
             if not content:  # protobuf reads nothing as an empty message
                 raise ValueError("it is empty")
-            read = _onnx().load_from_string(content)
-            shapes = _bind(read, path, settings.batch)
-            model = _onnx().shape_inference.infer_shapes(read, strict_mode=True, data_prop=True)
-        except DeviceError:
-            raise
-        except Exception as error:  # onnx raises errors of its own, of protobuf's and of the system
-            reason = " ".join(str(error).split())
-            raise DeviceError(f"an ONNX file must be readable, but '{path.name}' is not: {reason}; export it again") from error
+            read = onnx.load_from_string(content)
+            shapes = onnx_shapes(onnx, read, path, batch=settings.batch)
+            _bind(read, settings.batch)
+            model = onnx.shape_inference.infer_shapes(read, strict_mode=True, data_prop=True)
         # Noise differs between networks, whatever the order in which they are loaded.
         digest = int.from_bytes(hashlib.sha256(content).digest()[:8], "big")
         return _Session(model, shapes, float(settings.option("noise")), np.random.default_rng([int(settings.option("seed")), digest]))
@@ -110,29 +106,14 @@ class _Session:
         return timed
 
 
-def _onnx() -> ModuleType:
-    try:
-        import onnx
-        import onnx.shape_inference
-    except ImportError as error:
-        raise DeviceError("runtime 'fake' needs the package onnx, which is not installed; install it with: pip install onnx") from error
-    module: ModuleType = onnx
-    return module
-
-
-def _bind(model: Any, path: Path, batch: int) -> dict[str, tuple[int, ...]]:
-    """Give an open batch the size that is timed; returns the shapes of the inputs."""
-    shapes = {}
+def _bind(model: Any, batch: int) -> None:
+    """Give an open batch the size that is timed."""
     for argument in model.graph.input:
-        kind = argument.type.tensor_type
-        sizes = [size.dim_value or size.dim_param for size in kind.shape.dim]
-        number_format = _onnx().TensorProto.DataType.Name(kind.elem_type).lower()
-        shapes[argument.name] = bound_shape(argument.name, sizes, number_format, path, batch=batch)
-        if kind.shape.dim and not kind.shape.dim[0].dim_value:
-            kind.shape.dim[0].dim_value = batch
+        sizes = argument.type.tensor_type.shape.dim
+        if sizes and not sizes[0].dim_value:
+            sizes[0].dim_value = batch
             for each in model.graph.output:  # what the file says of them is of any batch; it is inferred anew
                 each.type.tensor_type.ClearField("shape")
-    return shapes
 
 
 def _call_ms(model: Any) -> float:

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from devices.reasons import reason_of
 from devices.runtimes import Array
 from ofa.errors import DeviceError
+from ofa.reasons import reason_of
 
-__all__ = ["as_device_error", "bound_shape", "check_inputs", "load_library"]
+__all__ = ["as_device_error", "bound_shape", "check_inputs", "load_library", "onnx_shapes"]
 
 _FLOAT32 = ("float", "float32", "tensor(float)")
 
@@ -85,6 +85,17 @@ def bound_shape(name: str, shape: Sequence[object], number_format: str, path: Pa
             f"{number_format} {list(shape)}; export it with the device's resolution"
         )
     return sizes
+
+
+def onnx_shapes(onnx: Any, model: Any, path: Path, *, batch: int) -> dict[str, tuple[int, ...]]:
+    """The shapes of the inputs of an ``onnx.ModelProto``, as ``bound_shape`` has them; ``onnx`` is the library."""
+    shapes = {}
+    for argument in model.graph.input:
+        kind = argument.type.tensor_type
+        sizes = [size.dim_value or size.dim_param for size in kind.shape.dim]
+        number_format = onnx.TensorProto.DataType.Name(kind.elem_type).lower()
+        shapes[argument.name] = bound_shape(argument.name, sizes, number_format, path, batch=batch)
+    return shapes
 
 
 def _is_size(size: object) -> bool:

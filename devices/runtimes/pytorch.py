@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from devices.runtimes import Array, Option, Settings, Timer
-from devices.runtimes.loading import as_device_error, bound_shape, check_inputs, load_library
+from devices.runtimes.loading import as_device_error, check_inputs, load_library, onnx_shapes
 from devices.runtimes.torch_graph import read_graph
 from ofa.errors import DeviceError
 
@@ -54,7 +54,7 @@ class PyTorch:
         _check_available(torch, place)
         torch.set_num_threads(settings.threads)
         model = _read(path)
-        shapes = {each.name: _shape(each, path, settings.batch) for each in model.graph.input}
+        shapes = onnx_shapes(_onnx(), model, path, batch=settings.batch)
         layout = torch.channels_last if settings.option("channels_last") else torch.contiguous_format
         network = read_graph(torch, model, path.name).to(place)
         for constant in network.buffers():
@@ -145,12 +145,6 @@ def _read(path: Path) -> Any:
             raise ValueError("it holds no operators")
         onnx.checker.check_model(str(path))  # of the model it would write a copy first, which takes longer than all else
     return model
-
-
-def _shape(argument: Any, path: Path, batch: int) -> tuple[int, ...]:
-    kind = argument.type.tensor_type
-    sizes = [size.dim_value or size.dim_param for size in kind.shape.dim]
-    return bound_shape(argument.name, sizes, _onnx().TensorProto.DataType.Name(kind.elem_type).lower(), path, batch=batch)
 
 
 def _onnx() -> Any:

@@ -17,7 +17,7 @@ from devices.transports.connection import Connection, ConnectionLostError
 from ofa.errors import DeviceError, nearest
 from ofa.registry import Registry
 
-__all__ = ["TRANSPORTS", "Address", "Agent", "Connection", "ConnectionLostError", "address_from_json", "transport_names"]
+__all__ = ["TRANSPORTS", "Address", "Agent", "Connection", "ConnectionLostError", "address_from_json"]
 
 
 class Agent(Protocol):
@@ -94,11 +94,6 @@ TRANSPORTS: Registry[type[Address]] = Registry(
 """The addresses' classes."""
 
 
-def transport_names() -> tuple[str, ...]:
-    """Names of all transports."""
-    return tuple(sorted(TRANSPORTS.names()))
-
-
 def address_from_json(value: Any, where: str) -> Address:
     """The address of what stands under ``[transport]``.
 
@@ -115,6 +110,6 @@ def address_from_json(value: Any, where: str) -> Address:
     check_keys(table, table, ("kind",), f"[transport] of {where}")
     kind = table["kind"]
     if kind not in TRANSPORTS:
-        raise DeviceError(f"'transport' of {where} must be a known one, but is '{kind}'; {nearest(str(kind), transport_names())}")
+        raise DeviceError(f"'transport' of {where} must be a known one, but is '{kind}'; {nearest(str(kind), TRANSPORTS)}")
     rest = {key: each for key, each in table.items() if key != "kind"}
     return read_table(TRANSPORTS.get(kind), rest, f"[transport] of {where}")

@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import IO, Any
 
-from devices.reasons import plain_words
 from ofa.errors import DeviceError
+from ofa.reasons import plain_words
 
 __all__ = ["Connection", "ConnectionLostError"]
 

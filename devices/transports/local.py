@@ -27,7 +27,7 @@ class Local(Address):
         """Start the agent. It finds modules where this process does: a runtime may be one of the user's own."""
         paths = [str(_ROOT), *filter(None, sys.path)]
         # -P: a folder named `devices` where the user happens to stand must not be taken for this package.
-        command = [sys.executable, "-P", "-m", "devices.agent"]
+        command = [sys.executable, "-P", "-c", "from devices.agent import main; main()"]
         return Connection(command, environment={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}, place="this machine")
 
     def bring(self, agent: Agent, paths: Mapping[str, Path]) -> dict[str, str]:

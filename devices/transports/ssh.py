@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from devices.checks import check_range
-from devices.reasons import reason_of
 from devices.transports import Address, Agent
 from devices.transports.archive import agent_archive
 from devices.transports.connection import Connection
 from ofa.errors import DeviceError
+from ofa.reasons import reason_of
 
 __all__ = ["Ssh"]
 

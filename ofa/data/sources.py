@@ -54,7 +54,7 @@ DATA: Registry[Callable[[int], ImageData | Source]] = Registry("data set", group
 
 def data_names() -> tuple[str, ...]:
     """The names of sets that ``load_data`` knows."""
-    return tuple(sorted(DATA.names()))
+    return tuple(sorted(DATA))
 
 
 def load_data(
@@ -146,7 +146,7 @@ def _source(spec: str, channels: int) -> ImageData | Source:
         return _dataset_source(spec)
     raise DataError(
         f"data must be a Parquet file, a folder, module:attribute or the name of a set, but '{spec}' is none of them; "
-        f"check the path, or {nearest(spec, DATA.names())}"
+        f"check the path, or {nearest(spec, DATA)}"
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ofa.errors import ExportError, OfaError
 from ofa.files import replacing
+from ofa.reasons import reason_of
 from ofa.registry import Registry
 
 __all__ = ["FORMATS", "ONNX", "Format", "write_file"]
@@ -70,8 +71,7 @@ def _converted(model: bytes, convert: Callable[[bytes], bytes], format: str) -> 
     except OfaError:
         raise
     except Exception as error:  # those of converters have no common base
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise ExportError(
-            f"a network must be convertible from ONNX to the format '{format}' of its runtime, but: {reason}; name a device whose runtime "
-            "takes another format"
+            f"a network must be convertible from ONNX to the format '{format}' of its runtime, but: {reason_of(error)}; name a device "
+            "whose runtime takes another format"
         ) from error

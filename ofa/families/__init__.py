@@ -83,7 +83,7 @@ def get_space(text: str, num_classes: int | None = None) -> Space:
         space = _checked(import_space(text), text)
     else:
         raise SpaceError(
-            f"'{text}' must be the name of a space, the path of a space file (.json) or module:attribute; {nearest(text, SPACES.names())}"
+            f"'{text}' must be the name of a space, the path of a space file (.json) or module:attribute; {nearest(text, SPACES)}"
         )
     return _with_classes(space, num_classes)
 
@@ -98,7 +98,7 @@ def named_space(name: str, num_classes: int | None = None) -> Space:
     if name not in SPACES:
         raise SpaceError(
             f"'{name}' must be the name of a space that comes with ofa, because the file does not carry the space itself; give it "
-            f"with --space, or correct the name: {nearest(name, SPACES.names())}"
+            f"with --space, or correct the name: {nearest(name, SPACES)}"
         )
     return _with_classes(SPACES.get(name), num_classes)
 

@@ -81,12 +81,13 @@ def _shortened(stage: Stage, depths: Sequence[Number], name: str) -> Stage:
 
 @lru_cache(maxsize=64)
 def check_computes(space: Space) -> None:
-    """See whether the smallest and the largest network compute images of the least and the greatest size, without weights and numbers.
+    """See whether the smallest and the largest network compute images of the least and the greatest sizes, without weights and numbers.
 
     Raises:
         SpaceError: one does not.
     """
-    for resolution in dict.fromkeys((space.resolutions[0], space.resolutions[-1])):
+    lowest, narrowest = min(space.resolutions, key=sides), min(space.resolutions, key=lambda each: sides(each)[1])
+    for resolution in dict.fromkeys((space.resolutions[0], lowest, narrowest, space.resolutions[-1])):
         for arch in (space.smallest(resolution), space.largest(resolution)):
             _check_computes(space, arch)
 

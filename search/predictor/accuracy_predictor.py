@@ -18,7 +18,7 @@ from ofa.arch import Arch
 from ofa.arrays import Bools, Floats, Rows
 from ofa.errors import FileError, SpaceError
 from ofa.families import stored_space, whole_of
-from ofa.resolution import resolutions_to_json
+from ofa.resolution import aspect, resolutions_to_json
 from ofa.space import Space
 from search.predictor.ensemble import Ensemble, cross_validate
 from search.predictor.features import FeatureMap, feature_map
@@ -40,8 +40,8 @@ class AccuracyPredictor:
     """Predicts accuracies of the networks of one space; made by ``fit`` or ``load``. It is an ``AccuracySource``.
 
     Attributes:
-        space: its networks: all of the space of that name but those with resolutions below or above all that it is fitted to, for
-            nothing is known of them.
+        space: its networks: all of the space of that name but those with resolutions or aspect ratios below or above all that it is fitted
+            to, for nothing is known of them.
         whole: the space with all of its resolutions.
         trust: how good it is, going by all networks it is fitted to, each predicted from others.
         fair_trust: the same by the fair sample among them alone, where others were chosen; else None.
@@ -233,12 +233,15 @@ def fit_ensemble(space: Space, archs: Sequence[Arch], accuracies: Floats) -> tup
 def _seen(space: Space, archs: Sequence[Arch]) -> tuple[FeatureMap, Floats]:
     """The features of the part of a space that ``archs`` say something about, and of themselves; [M, F].
 
-    Where one resolution was measured, MACs do not tell what another would do. Of a space with fewer choices of its own the whole
-    one is taken, which is what a file can name.
+    Where one resolution was measured, MACs do not tell what another would do, nor another aspect ratio. Of a space with fewer choices
+    of its own the whole one is taken, which is what a file can name.
     """
     space = whole_of(space)
     rows_MC = space.encode_all(archs)
-    known = space.restrict(resolution=space.resolutions[rows_MC[:, 0].min() : rows_MC[:, 0].max() + 1])
+    measured = sorted(set(rows_MC[:, 0].tolist()))
+    aspects = [aspect(space.resolutions[index]) for index in measured]
+    between = space.resolutions[measured[0] : measured[-1] + 1]
+    known = space.restrict(resolution=[each for each in between if min(aspects) <= aspect(each) <= max(aspects)])
     of_known = feature_map(known)
     return of_known, of_known(space.rows_in(known, rows_MC))
 

@@ -6,13 +6,13 @@ import csv
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
 
 import numpy as np
 
 from ofa.arch import Arch, Genes
 from ofa.arrays import Floats
-from ofa.errors import ArchError, FileError
+from ofa.errors import ArchError, FileError, SpaceError
+from ofa.resolution import parse_resolution
 from ofa.space import Space
 
 __all__ = ["read_results"]
@@ -22,15 +22,14 @@ _ACCURACIES: Mapping[str, float] = {"accuracy": 1.0, "top1_percent": 100.0}
 """Columns of accuracies, and what 100 % is in each."""
 
 Row = Mapping[str, str]
-_Number = TypeVar("_Number", int, float)
 
 
 def read_results(path: str | os.PathLike[str], space: Space | None = None) -> tuple[list[Arch], Floats]:
     """Networks and their accuracies (0..1) from a CSV file with a header.
 
     A network is the column ``arch`` (JSON, as ``Arch.to_json``), or the columns ``resolution``, ``depths``, ``kernels`` and
-    ``expands`` of published results: numbers with dashes between them, a depth for each stage, and a kernel and an expand ratio for
-    each of the blocks that a stage can have; those of blocks that are not there do not count. The accuracy is the column
+    ``expands`` of published results: a resolution, and numbers with dashes between them, a depth for each stage, and a kernel and an
+    expand ratio for each of the blocks that a stage can have; those of blocks that are not there do not count. The accuracy is the column
     ``accuracy`` (0..1) or ``top1_percent``.
 
     Args:
@@ -66,7 +65,7 @@ def _read(
         if None in row or None in row.values():
             raise ValueError("a row must have a value for each name of the header; add or remove commas")
         return read_arch(row), read_accuracy(row)
-    except (ArchError, ValueError) as error:
+    except (ArchError, SpaceError, ValueError) as error:
         raise FileError(f"'{path}', line {line}: {error}") from error
 
 
@@ -93,7 +92,7 @@ def _accuracy_reader(path: str | os.PathLike[str], header: Sequence[str]) -> Cal
     name, whole = present[0], _ACCURACIES[present[0]]
 
     def read(row: Row) -> float:
-        value = _number(row, name, float)
+        value = _number(row, name)
         if not 0 <= value <= whole:
             raise ValueError(f"{name} must be a number in 0..{whole:g}, but is {row[name]}; correct it")
         return value / whole
@@ -122,7 +121,7 @@ def _arch_of_parts(row: Row, space: Space) -> Arch:
         if depth not in stage.depths:
             raise ValueError(f"depths must be among {list(stage.depths)} in {space.name}, but one is {depth}; correct it")
         stages.append(tuple(blocks[:depth]))
-    arch = Arch(space.name, _number(row, "resolution", int), tuple(stages))
+    arch = Arch(space.name, parse_resolution(row["resolution"]), tuple(stages))
     space.check(arch)
     return arch
 
@@ -134,8 +133,8 @@ def _numbers(row: Row, name: str, count: int) -> list[int]:
     return [int(part) for part in parts]
 
 
-def _number(row: Row, name: str, kind: type[_Number]) -> _Number:
+def _number(row: Row, name: str) -> float:
     try:
-        return kind(row[name])
+        return float(row[name])
     except ValueError as error:
         raise ValueError(f"{name} must be a number, but is '{row[name]}'; correct it") from error

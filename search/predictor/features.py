@@ -13,7 +13,7 @@ import numpy as np
 
 from ofa.arch import Arch
 from ofa.arrays import Floats, Rows
-from ofa.resolution import mean_side, sides
+from ofa.resolution import aspect, mean_side
 from ofa.space import Space
 from search.costs import costs_of
 
@@ -57,7 +57,7 @@ class FeatureMap:
         hot, self._column_H, self._value_H = _hot_features(space)
         sums, self._weights_HS = _sums(space, hot, self._column_H, self._value_H)
         whole = [Feature(kind, _NETWORK, hot=False) for kind in ("resolution", "aspect", "macs")]
-        self._log_sizes_R2 = np.log([(mean_side(each), np.divide(*sides(each))) for each in space.resolutions])
+        self._log_sizes_R2 = np.log([(mean_side(each), aspect(each)) for each in space.resolutions])
         ends = [arch for each in space.resolutions for arch in (space.smallest(each), space.largest(each))]
         ends_NF = self._numbers(space.encode_all(ends))
         middle_F, range_F = (ends_NF.min(axis=0) + ends_NF.max(axis=0)) / 2, np.ptp(ends_NF, axis=0)

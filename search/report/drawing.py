@@ -9,7 +9,7 @@ from typing import Any
 from ofa.arch import Arch
 from ofa.blocks import Block, PlacedBlock
 from ofa.families import lower
-from ofa.resolution import resolutions_to_json
+from ofa.resolution import resolution_to_json, resolutions_to_json
 from ofa.space import Space
 
 __all__ = ["drawings"]
@@ -69,8 +69,8 @@ def _described(placed: PlacedBlock, genes: dict[str, float]) -> dict[str, Any]:
         "out": block.out_channels,
         "kernel": getattr(block, "kernel", None),
         "stride": getattr(block, "stride", 1),
-        "from": placed.input.size,
-        "to": block.output(placed.input).size,
+        "from": resolution_to_json(placed.input.size),
+        "to": resolution_to_json(block.output(placed.input).size),
         "macs": block.macs(placed.input),
         "params": block.params(),
         "genes": genes,

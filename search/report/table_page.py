@@ -12,10 +12,10 @@ import numpy as np
 
 from latency_tables import LatencyTable
 from latency_tables.spaces import space_of
-from latency_tables.table import block_key
+from latency_tables.table import row_key
 from ofa.errors import SpaceError
 from ofa.inventory import NOTHING, inventory_of
-from ofa.resolution import ascending, pixels
+from ofa.resolution import Resolution, ascending, parse_resolution, pixels, resolution_to_json
 from search.front.columns import figures
 from search.report.charts import axis, chart, layer
 from search.report.measured import calibration_of, classes_of, residuals_of
@@ -38,7 +38,7 @@ class _Block:
     kind: str
     channels: str
     kernel: int
-    input_size: int
+    input_size: Resolution
     median_ms: float
     p90_ms: float
 
@@ -46,7 +46,7 @@ class _Block:
     def text(self) -> str:
         kernel = f"\nkernel {self.kernel}×{self.kernel}" if self.kernel else ""
         spread = f"\n90 % of calls within {figures(self.p90_ms)} ms" if math.isfinite(self.p90_ms) else ""
-        return f"{self.kind} {self.channels} at {self.input_size} px{kernel}\n{figures(self.median_ms)} ms{spread}"
+        return f"{self.kind} {self.channels} at {pixels(self.input_size)}{kernel}\n{figures(self.median_ms)} ms{spread}"
 
 
 def table_page(table: LatencyTable, *, title: str | None = None) -> Page:
@@ -85,11 +85,14 @@ def table_page(table: LatencyTable, *, title: str | None = None) -> Page:
 
 
 def _blocks(table: LatencyTable) -> list[_Block]:
-    columns = [table.rows[name].tolist() for name in ("block", "input_size_px", "median_ms", "p90_ms")]
-    return [_block(json.loads(text), int(size), float(median), float(p90)) for text, size, median, p90 in zip(*columns, strict=True)]
+    columns = [table.rows[name].tolist() for name in ("median_ms", "p90_ms")]
+    return [
+        _block(json.loads(text), parse_resolution(sides), float(median), float(p90))
+        for (text, *sides), median, p90 in zip(table.keys, *columns, strict=True)
+    ]
 
 
-def _block(fields: Mapping[str, Any], size: int, median_ms: float, p90_ms: float) -> _Block:
+def _block(fields: Mapping[str, Any], size: Resolution, median_ms: float, p90_ms: float) -> _Block:
     middle = [fields["mid_channels"]] if "mid_channels" in fields else []
     channels = " → ".join(map(str, [fields["in_channels"], *middle, fields["out_channels"]]))
     kind, kernel = str(fields["kind"]).replace("_", " "), int(fields.get("kernel", 0))
@@ -124,15 +127,15 @@ def _by_kernel(placed: Sequence[tuple[int, _Block]]) -> list[Json]:
 
 
 def _size_chart(blocks: Sequence[_Block]) -> Json:
-    sizes = sorted({block.input_size for block in blocks})
-    x = axis("input size of the block, px", ticks=[(i, str(size)) for i, size in enumerate(sizes)])
+    sizes = ascending(block.input_size for block in blocks)
+    x = axis("input size of the block, px", ticks=[(i, str(resolution_to_json(size))) for i, size in enumerate(sizes)])
     y = axis("median latency", "ms", zero=True)
     return chart("By input size and kernel", x, y, _by_kernel([(sizes.index(block.input_size), block) for block in blocks]))
 
 
 def _place_charts(table: LatencyTable, blocks: Sequence[_Block]) -> dict[str, Json]:
     """For each space at its largest resolution: what may stand at each place, and what it takes."""
-    known = dict(zip(zip(table.rows["block"], table.rows["input_size_px"], strict=True), blocks, strict=True))
+    known = dict(zip(table.keys, blocks, strict=True))
     charts = {}
     for number, (name, resolutions) in enumerate(table.metadata["spaces"].items()):
         try:
@@ -146,7 +149,7 @@ def _place_charts(table: LatencyTable, blocks: Sequence[_Block]) -> dict[str, Js
         placed = []
         for at, place in enumerate(inventory.places):
             options = [inventory.blocks[i] for i in np.unique(place.blocks).tolist() if i != NOTHING]
-            found = [known.get((block_key(each.block), each.input.size)) for each in options]
+            found = [known.get(row_key(each)) for each in options]
             placed += [(at, block) for block in found if block is not None]
         ticks = [(at, place.name.replace("stages.", "")) for at, place in enumerate(inventory.places)]
         x, y = axis("place in the network (stage.block)", ticks=ticks), axis("median latency", "ms", zero=True)
@@ -156,7 +159,7 @@ def _place_charts(table: LatencyTable, blocks: Sequence[_Block]) -> dict[str, Js
 
 def _slowest(blocks: Sequence[_Block]) -> list[tuple[str, ...]]:
     rows = sorted(blocks, key=lambda block: -block.median_ms)[:_SLOWEST]
-    return [(row.kind, row.channels, _kernel(row), f"{row.input_size} px", f"{figures(row.median_ms)} ms") for row in rows]
+    return [(row.kind, row.channels, _kernel(row), pixels(row.input_size), f"{figures(row.median_ms)} ms") for row in rows]
 
 
 def _kernel(block: _Block) -> str:

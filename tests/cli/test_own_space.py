@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from onnxruntime import InferenceSession
 from typer.testing import CliRunner
 
 from ofa.arch import Arch
@@ -20,6 +22,7 @@ from ofa.errors import DataError
 from ofa.exporting.bundle import load_bundle
 from ofa.families import derive, get_space
 from ofa.families.placing import Placer
+from ofa.resolution import ascending, resolution_to_json, sides
 from ofa.space import Gene, Space, Stage
 from ofa.supernet import Supernet
 from ofa.training import Phase, Recipe, load_run, train
@@ -111,7 +114,7 @@ def own_file(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "space",
         "ofa-mbv3-tiny",
         "--resolutions",
-        "12,20",
+        "12x20,20",
         "--keep",
         "kernel=3",
         "--keep",
@@ -126,6 +129,17 @@ def own_file(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"space": path, **road(folder, str(path), "{expand = [3, 4, 6]}")}
 
 
+def computes_images_of(paths: dict[str, Path], space: Space) -> bool:
+    """Whether the exported file takes one image of a resolution of the space, and ONNX Runtime computes with it."""
+    bundle = load_bundle(paths["bundle"])
+    session = InferenceSession(str(paths["bundle"].parent / "network.onnx"), providers=["CPUExecutionProvider"])
+    (taken,) = session.get_inputs()
+    assert taken.shape == list(bundle.input_shape) == [1, space.in_channels, *sides(bundle.arch.resolution)]
+    assert bundle.arch.resolution in space.resolutions
+    (logits,) = session.run(None, {taken.name: np.zeros(taken.shape, np.float32)})
+    return logits.shape == (1, space.num_classes) and bool(np.isfinite(logits).all())
+
+
 def test_a_class_of_ones_own_walks_the_whole_road(own_class: dict[str, Path]) -> None:
     run = load_run(own_class["run"])
     assert run.supernet.space == plain()
@@ -133,10 +147,10 @@ def test_a_class_of_ones_own_walks_the_whole_road(own_class: dict[str, Path]) ->
     assert run.recipe.space.endswith("space.json")
 
 
-def test_a_grey_space_file_walks_the_whole_road_at_resolutions_below_the_named_ones(own_file: dict[str, Path]) -> None:
+def test_a_grey_space_file_walks_the_whole_road_at_sizes_below_the_named_ones_that_are_not_square(own_file: dict[str, Path]) -> None:
     space = get_space(str(own_file["space"]))
-    assert (space.name, space.resolutions, space.in_channels) == ("small", (12, 20), 1)
-    assert load_bundle(own_file["bundle"]).input_shape[1] == 1
+    assert (space.name, space.resolutions, space.in_channels) == ("small", ((12, 20), 20), 1)
+    assert computes_images_of(own_file, space)
     assert load_run(own_file["run"]).supernet.space == Front.load(own_file["front"]).space == space
     # Nothing needs the file any more.
     own_file["space"].rename(own_file["space"].with_suffix(".away"))
@@ -144,6 +158,29 @@ def test_a_grey_space_file_walks_the_whole_road_at_resolutions_below_the_named_o
         ofa("specialize", own_file["run"], "--arch", own_file["arch.json"], "-o", own_file["run"].parent / "again", "--epochs", 0)
     finally:
         own_file["space"].with_suffix(".away").rename(own_file["space"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("named", "resolutions", "channels", "free"),
+    [
+        ("ofa-proxyless-tiny", "20x12,12x20", 1, "{depth = [0, 1], expand = [3, 4, 6]}"),
+        ("ofa-resnet50-tiny", "16,20", 4, "{depth = [0, 1]}"),
+    ],
+)
+def test_images_of_any_sides_and_channels_walk_the_whole_road(
+    named: str, resolutions: str, channels: int, free: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "other.space.json"
+    ofa("space", named, "--resolutions", resolutions, "--channels", channels, "-o", path, "--samples", 2)
+    paths = road(tmp_path, str(path), free)
+    space = get_space(str(path))
+    assert space.resolutions == ascending(resolutions.split(","))
+    assert computes_images_of(paths, space)
+    looked = ofa("data", "digits", "--set", f"space={path}", "-o", tmp_path / "data.html")
+    assert looked["resolution"] == resolution_to_json(space.resolutions[-1])
+    for number, source in enumerate((paths["run"], paths["table.parquet"], paths["front"])):
+        ofa("report", source, "-o", tmp_path / f"{number}.html")
 
 
 def specialize(own_class: dict[str, Path], *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -197,7 +234,8 @@ def test_an_unchanged_space_is_written_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (("--resolutions", "0,16"), "whole numbers of pixels from 1 on"),
+        (("--resolutions", "0,16"), "pixels with commas between"),
+        (("--resolutions", "16x"), "32x24 for height x width"),
         (("--resolutions", "16.5"), "pixels with commas between"),
         (("--keep", "kernel"), "gene=values"),
         (("--keep", "kernel=big"), "must be numbers with commas between"),
@@ -210,12 +248,15 @@ def test_a_change_that_cannot_be_is_refused(change: tuple[str, str], words: str)
 
 
 def test_without_a_file_the_changed_space_is_looked_at() -> None:
-    assert ofa("space", "ofa-mbv3-tiny", "--resolutions", "12", "--samples", 1)["resolutions"] == [12]
+    assert ofa("space", "ofa-mbv3-tiny", "--resolutions", "12,16x12", "--samples", 1)["resolutions"] == [12, "16x12"]
+    wide = ("space", "ofa-mbv3-tiny", "--resolutions", "16x24,24", "--resolution", "16x24", "--samples", 1)
+    assert ofa(*wide)["resolutions"] == ["16x24"]
+    assert "networks of 16x24 px" in run(*wide).stdout
 
 
 def test_a_front_of_another_space_of_the_name_is_refused(own_file: dict[str, Path], tmp_path: Path) -> None:
     other = tmp_path / "small.space.json"
-    ofa("space", "ofa-mbv3-tiny", "--resolutions", "12,24", "--keep", "kernel=3", "--keep", "depth=1", "-o", other, "--samples", 1)
+    ofa("space", "ofa-mbv3-tiny", "--resolutions", "12x20,24", "--keep", "kernel=3", "--keep", "depth=1", "-o", other, "--samples", 1)
     result = run("search", "--space", other, "--predictor", own_file["predictor"], "-o", tmp_path / "front", *EFFORT)
     assert "which is another of the name small" in " ".join(result.stderr.split())
     calibrate = ("table", "calibrate", own_file["table.parquet"], "-o", tmp_path / "table.parquet")

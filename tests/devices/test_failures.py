@@ -13,13 +13,13 @@ import pytest
 
 from devices import Device, TimingPolicy, describe, groups, time_models
 from devices.measure import measure
-from devices.reasons import plain_words, reason_of
 from devices.runtimes import Settings, Timer
 from devices.runtimes.fake import FakeRuntime
 from devices.timing import measure_rounds
 from devices.transports import Connection
 from devices.transports.ssh import _BOOTSTRAP
 from ofa.errors import DeviceError
+from ofa.reasons import plain_words, reason_of
 from tests.devices.conftest import SshServer
 from tests.devices.models import save_conv
 

@@ -140,13 +140,18 @@ def test_the_agent_needs_no_torch_and_nothing_of_the_supernet() -> None:
     code = (
         "import sys, devices, devices.agent, devices.runtimes.onnxruntime\n"
         "heavy = {'torch', 'pandas', 'onnx', 'onnxruntime', 'rich', 'typer', 'scipy'} & set(sys.modules)\n"
-        "allowed = {'ofa.errors', 'ofa.progress', 'ofa.files', 'ofa.opsets', 'ofa.registry'}\n"
+        "allowed = {'ofa.errors', 'ofa.progress', 'ofa.files', 'ofa.opsets', 'ofa.reasons', 'ofa.registry'}\n"
         "ours = {m for m in sys.modules if m.startswith('ofa.')} - allowed\n"
         "sys.exit(str(heavy | ours) if heavy | ours else 0)"
     )
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_an_agent_starts_without_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONWARNINGS", "error")
+    assert describe(fake())["runtime_version"] == "1"
 
 
 def test_a_folder_named_devices_where_the_user_stands_does_not_matter(

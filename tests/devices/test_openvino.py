@@ -11,7 +11,7 @@ import pytest
 from devices import Device
 from devices.runtimes import Option, get_runtime
 from ofa.errors import DeviceError
-from ofa.exporting.onnx import to_half
+from ofa.exporting.precision import to_half
 from tests.devices.models import conv_model, save_conv
 
 if importlib.util.find_spec("openvino") is None:

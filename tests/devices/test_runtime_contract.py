@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from devices import Settings
-from devices.runtimes import get_runtime, runtime_names
+from devices.runtimes import RUNTIMES, get_runtime
 from ofa.errors import DeviceError
 from tests.devices.models import save_conv
 from tests.devices.runtime_contract import RuntimeContract
@@ -67,10 +67,10 @@ class TestEveryRuntime(RuntimeContract):
 
 
 def test_every_runtime_is_under_contract() -> None:
-    assert {settings.runtime for settings in SETTINGS.values()} == set(runtime_names())
+    assert {settings.runtime for settings in SETTINGS.values()} == set(RUNTIMES)
 
 
-@pytest.mark.parametrize("name", runtime_names())
+@pytest.mark.parametrize("name", RUNTIMES.names())
 def test_one_that_is_not_installed_says_what_to_install(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save_conv(tmp_path / "a.onnx")
     for module in ("onnx", "onnxruntime", "openvino", "torch", "tensorrt", "tensorrt_bindings", "tensorrt_rtx", "tensorrt_rtx_bindings"):

@@ -21,7 +21,7 @@ from devices.provenance import provenance
 from devices.runtimes import cuda, get_runtime, tensorrt
 from devices.runtimes.cuda import Gpu, GpuFacts, gpu_facts
 from ofa.errors import DeviceError
-from ofa.exporting.onnx import to_half
+from ofa.exporting.precision import to_half
 from tests.devices.models import conv_model, save_conv
 
 RTX = Device(name="here", runtime="tensorrt-rtx")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from devices import Address, Device, Fake, Local, time_models
-from devices.transports import transport_names
+from devices import TRANSPORTS, Address, Device, Fake, Local, time_models
 from tests.devices.conftest import SshServer
 from tests.devices.transport_contract import QUICK, TransportContract
 
@@ -36,7 +35,7 @@ class TestSsh(TransportContract):
 
 
 def test_every_transport_is_under_contract() -> None:
-    assert transport_names() == ("fake", "local", "ssh")
+    assert set(TRANSPORTS) == {"fake", "local", "ssh"}
 
 
 def test_a_fake_takes_what_it_is_told_to_take() -> None:

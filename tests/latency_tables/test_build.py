@@ -57,7 +57,7 @@ def test_a_build_that_was_cut_off_goes_on_where_it_was(
         table = build(space, device, journal)
         assert journal.rows[:25] == kept, "what was measured is not measured again"
         assert len(journal.rows) == len(whole)
-    keys = ["block", "input_size_px"]
+    keys = ["block", "input_height_px", "input_width_px"]
     assert table.rows.sort_values(keys)["median_ms"].tolist() == pytest.approx(whole.rows.sort_values(keys)["median_ms"].tolist())
 
 
@@ -136,8 +136,8 @@ def test_blocks_that_fail_are_reported_and_the_others_kept(space: Space, failure
     (reason,) = failed.values()
     assert ("and did" if failure == "error" else "died with status 86") in reason
     assert len(table) == len(plain) - 1
-    expected = {(row.block, row.input_size_px): row.median_ms for row in plain.rows.itertuples()}
-    assert all(row.median_ms == pytest.approx(expected[row.block, row.input_size_px]) for row in table.rows.itertuples())
+    expected = {(row.block, row.input_height_px): row.median_ms for row in plain.rows.itertuples()}
+    assert all(row.median_ms == pytest.approx(expected[row.block, row.input_height_px]) for row in table.rows.itertuples())
 
 
 def test_a_device_that_cannot_be_reached_keeps_what_there_is(

@@ -12,10 +12,10 @@ import pytest
 
 from devices import Conditions, Device, TimingPolicy
 from latency_tables import Correction, Estimator, LatencyTable, blocks_of_space, build_table
-from latency_tables.table import COLUMNS, SCHEMA_VERSION, block_key
+from latency_tables.table import COLUMNS, SCHEMA_VERSION, block_key, row_key
 from ofa.blocks import ConvBlock
 from ofa.errors import FileError, TableError
-from ofa.families import get_space, lower
+from ofa.families import derive, get_space, lower
 from ofa.space import Space
 
 CORRECTION = Correction(intercept_ms=0.5, slope=2.0, half_width=0.1, coverage=0.9, nets=20, residuals=(0.01, -0.1))
@@ -49,6 +49,30 @@ def test_a_saved_table_is_the_same_when_read(table: LatencyTable, space: Space, 
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_table_of_squares_from_an_earlier_version_says_the_same(table: LatencyTable, space: Space, tmp_path: Path) -> None:
+    table.save(tmp_path / "table.parquet")
+    written = pq.read_table(tmp_path / "table.parquet")
+    names = ["input_size_px" if name == "input_height_px" else name for name in written.column_names]
+    squares = written.rename_columns(names).drop_columns("input_width_px").replace_schema_metadata(written.schema.metadata)
+    pq.write_table(squares, tmp_path / "old.parquet")
+    old = LatencyTable.load(tmp_path / "old.parquet")
+    pd.testing.assert_frame_equal(old.rows, table.rows, check_dtype=False)
+    lowered = lower(space, space.smallest())
+    assert old.estimate(space, lowered) == table.estimate(space, lowered)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_a_table_holds_blocks_of_any_height_and_width(channels: int, device: Device, quick: TimingPolicy, tmp_path: Path) -> None:
+    space = derive(get_space("ofa-mbv3-tiny"), "wide", resolutions=[(16, 24), (24, 16), 20], in_channels=channels)
+    build_table(space, device, rng=np.random.default_rng(0), policy=quick).save(tmp_path / "table.parquet")
+    table = LatencyTable.load(tmp_path / "table.parquet")
+    assert len(table) == len(blocks_of_space(space))
+    rng, estimator = np.random.default_rng(1), Estimator(space, table)
+    for arch in [space.sample(rng) for _ in range(10)]:
+        lowered = lower(space, arch)
+        assert estimator(arch).latency_ms == pytest.approx(sum(table.latency_ms(placed) for placed in lowered))
+
+
 def test_rows_go_to_csv(table: LatencyTable, tmp_path: Path) -> None:
     table.save(tmp_path / "table.csv")
     assert list(pd.read_csv(tmp_path / "table.csv").columns) == list(COLUMNS)
@@ -66,9 +90,7 @@ def test_a_key_is_the_same_for_equal_blocks_and_another_for_others() -> None:
 
 def test_an_estimate_is_the_corrected_sum_over_blocks(table: LatencyTable, space: Space) -> None:
     lowered = lower(space, space.sample(np.random.default_rng(0)))
-    total = sum(
-        float(table.rows.set_index(["block", "input_size_px"]).loc[(block_key(p.block), p.input.size), "median_ms"]) for p in lowered
-    )
+    total = sum(float(table.rows.set_index(["block", "input_height_px", "input_width_px"]).loc[row_key(p), "median_ms"]) for p in lowered)
     plain = table.estimate(space, lowered)
     assert plain.latency_ms == pytest.approx(total, rel=1e-12)
     assert not plain.has_interval

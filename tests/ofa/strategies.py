@@ -10,13 +10,23 @@ from hypothesis.strategies import SearchStrategy
 
 from ofa.arch import Arch
 from ofa.blocks import Block, PlacedBlock, Shape
-from ofa.families import get_space, space_names
+from ofa.families import derive, get_space, space_names
+from ofa.resolution import sides
 from ofa.space import Space
 from ofa.supernet import Supernet
 
 ALL_SPACES = space_names()
 TINY_SPACES = tuple(name for name in ALL_SPACES if name.endswith("-tiny"))
 """One small space of every family: all that is special about a family is in them."""
+OTHER_INPUTS = {
+    other.name: other
+    for space in map(get_space, TINY_SPACES)
+    for other in (
+        derive(space, f"{space.name}-grey", resolutions=("17x40", "24", "32x18"), in_channels=1),
+        derive(space, f"{space.name}-rgba", resolutions=(16, (24, 16)), in_channels=4),
+    )
+}
+"""Of every family, networks of inputs that are not square, of 1 and of 4 channels."""
 
 
 def archs(space: Space) -> SearchStrategy[Arch]:
@@ -24,15 +34,20 @@ def archs(space: Space) -> SearchStrategy[Arch]:
     return st.tuples(*(st.integers(0, len(gene.values) - 1) for gene in space.columns)).map(space.decode)
 
 
+def space_of(name: str) -> Space:
+    """A named space, or one of ``OTHER_INPUTS``."""
+    return OTHER_INPUTS[name] if name in OTHER_INPUTS else get_space(name)
+
+
 def archs_of(names: tuple[str, ...]) -> SearchStrategy[tuple[Space, Arch]]:
     """A space of those names and one of its archs."""
-    return st.sampled_from(names).map(get_space).flatmap(lambda space: st.tuples(st.just(space), archs(space)))
+    return st.sampled_from(names).map(space_of).flatmap(lambda space: st.tuples(st.just(space), archs(space)))
 
 
 @lru_cache
 def shared_supernet(name: str) -> Supernet:
     """A supernet for tests that leave its weights alone, with statistics and kernel matrices that are not trivial."""
-    return randomized(Supernet(get_space(name), generator=torch.Generator().manual_seed(0)))
+    return randomized(Supernet(space_of(name), generator=torch.Generator().manual_seed(0)))
 
 
 def randomized(supernet: Supernet, seed: int = 1) -> Supernet:
@@ -54,5 +69,6 @@ def placed_at(side: int, block: Block, name: str = "block") -> PlacedBlock:
 
 
 def images(arch: Arch, batch: int = 2, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """Random images [B, 3, R, R] of the arch's resolution."""
-    return torch.randn(batch, 3, arch.resolution, arch.resolution, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+    """Random images [B, C, H, W] of the arch's resolution and its space's channels."""
+    shape = (batch, space_of(arch.space).in_channels, *sides(arch.resolution))
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)

@@ -12,7 +12,7 @@ from ofa.blocks import Block, Bottleneck, Classifier, ConvBlock, FeatureMix, Inv
 from ofa.cost import costs, macs, params, peak_activation_bytes, weight_bytes
 from ofa.families import lower
 from ofa.space import Space
-from tests.ofa.strategies import ALL_SPACES, archs_of, images, placed_at
+from tests.ofa.strategies import ALL_SPACES, OTHER_INPUTS, archs_of, images, placed_at
 
 
 def counted_macs(network: nn.Module, x_BCHW: torch.Tensor) -> int:
@@ -33,22 +33,22 @@ def counted_macs(network: nn.Module, x_BCHW: torch.Tensor) -> int:
 
 
 @settings(max_examples=40)
-@given(archs_of(ALL_SPACES))
+@given(archs_of((*ALL_SPACES, *OTHER_INPUTS)))
 def test_macs_and_params_are_those_of_the_built_network(case: tuple[Space, Arch]) -> None:
     space, arch = case
     lowered = lower(space, arch)
     with torch.device("meta"):
         network = nn.Sequential(*(placed.block.build() for placed in lowered)).eval()
-    x_BCHW = torch.empty(1, 3, arch.resolution, arch.resolution, device="meta")
+    x_BCHW = images(arch, batch=1).to("meta")
     assert macs(lowered) == counted_macs(network, x_BCHW)
     assert params(lowered) == sum(parameter.numel() for parameter in network.parameters())
 
 
 @settings(max_examples=25)
-@given(archs_of(ALL_SPACES))
+@given(archs_of((*ALL_SPACES, *OTHER_INPUTS)))
 def test_every_block_stands_at_the_size_that_reaches_it(case: tuple[Space, Arch]) -> None:
     space, arch = case
-    x = torch.empty(1, 3, arch.resolution, arch.resolution, device="meta")
+    x = images(arch, batch=1).to("meta")
     for placed in lower(space, arch):
         assert x.shape[1:] == placed.input
         with torch.device("meta"):

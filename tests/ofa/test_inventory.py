@@ -9,12 +9,12 @@ from latency_tables import blocks_of_space
 from ofa.errors import SpaceError
 from ofa.families import get_space, lower, space_names
 from ofa.inventory import NOTHING, inventory_of
-from tests.ofa.strategies import archs
+from tests.ofa.strategies import OTHER_INPUTS, archs, space_of
 
 
-@pytest.mark.parametrize("name", space_names())
+@pytest.mark.parametrize("name", [*space_names(), *OTHER_INPUTS])
 def test_every_block_of_random_networks_is_found(name: str) -> None:
-    space = get_space(name)
+    space = space_of(name)
     resolutions = (space.resolutions[0], space.resolutions[-1])
     allowed = space.restrict(resolution=resolutions)
     found = {(placed.block, placed.input) for placed in blocks_of_space(space, resolutions)}
@@ -25,17 +25,17 @@ def test_every_block_of_random_networks_is_found(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["ofa-mbv3-tiny", "ofa-proxyless-tiny", "ofa-resnet50-tiny"])
 def test_nothing_is_found_that_no_network_has(name: str) -> None:
-    space = get_space(name)
+    space = space_of(name)
     rng = np.random.default_rng(0)
     used = {(placed.block, placed.input) for _ in range(6000) for placed in lower(space, space.sample(rng))}
     assert {(placed.block, placed.input) for placed in blocks_of_space(space)} == used
 
 
-@pytest.mark.parametrize("name", space_names())
+@pytest.mark.parametrize("name", [*space_names(), *OTHER_INPUTS])
 @given(data=st.data())
 @settings(max_examples=20)
 def test_every_place_holds_the_block_that_lowering_puts_there(name: str, data: st.DataObject) -> None:
-    space = get_space(name)
+    space = space_of(name)
     space = space.restrict(resolution=(space.resolutions[0], space.resolutions[-1]))
     arch = data.draw(archs(space))
     row, inventory = space.encode(arch), inventory_of(space)
@@ -45,9 +45,9 @@ def test_every_place_holds_the_block_that_lowering_puts_there(name: str, data: s
     assert {place: (placed.block, placed.input) for place, placed in found.items()} == expected
 
 
-@pytest.mark.parametrize("name", space_names())
+@pytest.mark.parametrize("name", [*space_names(), *OTHER_INPUTS])
 def test_each_is_found_once(name: str) -> None:
-    blocks = [(placed.block, placed.input) for placed in blocks_of_space(get_space(name))]
+    blocks = [(placed.block, placed.input) for placed in blocks_of_space(space_of(name))]
     assert len(set(blocks)) == len(blocks)
 
 

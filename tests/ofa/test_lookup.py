@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 
 from ofa.cost import COSTS
-from ofa.families import get_space, lower
+from ofa.families import lower
 from ofa.inventory import inventory_of
 from ofa.lookup import AdditiveTable
-from tests.ofa.strategies import TINY_SPACES
+from tests.ofa.strategies import OTHER_INPUTS, TINY_SPACES, space_of
 
 
-@pytest.mark.parametrize("name", TINY_SPACES)
+@pytest.mark.parametrize("name", [*TINY_SPACES, *OTHER_INPUTS])
 def test_costs_of_blocks_become_those_of_networks(name: str) -> None:
-    space, rng = get_space(name), np.random.default_rng(0)
+    space, rng = space_of(name), np.random.default_rng(0)
     inventory = inventory_of(space)
     rows = np.stack([rng.integers(len(gene.values), size=100) for gene in space.columns], axis=1)
     networks = [lower(space, space.decode(row.tolist())) for row in rows]

@@ -15,12 +15,12 @@ from ofa.arch import Arch, Genes
 from ofa.errors import ArchError, FileError, SpaceError
 from ofa.families import get_space, lower, space_names
 from ofa.space import Gene, Space, Stage
-from tests.ofa.strategies import ALL_SPACES, archs_of
+from tests.ofa.strategies import ALL_SPACES, OTHER_INPUTS, archs_of
 
 PUBLISHED_STAGE_CHOICES = 9**2 + 9**3 + 9**4  # three kernels times three ratios, two to four blocks
 
 
-@given(archs_of(ALL_SPACES))
+@given(archs_of((*ALL_SPACES, *OTHER_INPUTS)))
 def test_decoding_an_encoded_arch_gives_the_arch(case: tuple[Space, Arch]) -> None:
     space, arch = case
     row = space.encode(arch)
@@ -29,7 +29,7 @@ def test_decoding_an_encoded_arch_gives_the_arch(case: tuple[Space, Arch]) -> No
     assert hash(space.decode(row)) == hash(arch)
 
 
-@given(archs_of(ALL_SPACES))
+@given(archs_of((*ALL_SPACES, *OTHER_INPUTS)))
 def test_json_and_pickle_give_the_arch_back(case: tuple[Space, Arch]) -> None:
     _, arch = case
     assert Arch.from_json(json.loads(json.dumps(arch.to_json()))) == arch
@@ -38,7 +38,7 @@ def test_json_and_pickle_give_the_arch_back(case: tuple[Space, Arch]) -> None:
     assert hash(copy) == hash(arch)
 
 
-@given(archs_of(ALL_SPACES))
+@given(archs_of((*ALL_SPACES, *OTHER_INPUTS)))
 def test_different_archs_are_different_networks(case: tuple[Space, Arch]) -> None:
     space, arch = case
     built = [lower(space, neighbour) for neighbour in (arch, *space.neighbours(arch))]
@@ -81,7 +81,7 @@ def test_samples_are_points_and_follow_the_generator(name: str) -> None:
     assert len(set(first)) > 15
 
 
-@given(archs_of(ALL_SPACES))
+@given(archs_of((*ALL_SPACES, *OTHER_INPUTS)))
 def test_neighbours_differ_in_one_choice(case: tuple[Space, Arch]) -> None:
     space, arch = case
     neighbours = list(space.neighbours(arch))
@@ -92,7 +92,7 @@ def test_neighbours_differ_in_one_choice(case: tuple[Space, Arch]) -> None:
         assert _choices_apart(arch, neighbour) == 1
 
 
-@given(archs_of(ALL_SPACES))
+@given(archs_of((*ALL_SPACES, *OTHER_INPUTS)))
 def test_no_neighbour_is_missing(case: tuple[Space, Arch]) -> None:
     space, arch = case
     row = space.encode(arch)

@@ -17,13 +17,13 @@ from ofa.errors import ArchError
 from ofa.families import get_space
 from ofa.space import Space
 from ofa.supernet import Supernet
-from tests.ofa.strategies import ALL_SPACES, TINY_SPACES, archs_of, images, randomized, shared_supernet
+from tests.ofa.strategies import ALL_SPACES, OTHER_INPUTS, TINY_SPACES, archs_of, images, randomized, shared_supernet, space_of
 
 Store = dict[str, torch.Tensor]
 
 
 def fresh(name: str, dtype: torch.dtype = torch.float32) -> Supernet:
-    return randomized(Supernet(get_space(name), generator=torch.Generator().manual_seed(0))).to(dtype)
+    return randomized(Supernet(space_of(name), generator=torch.Generator().manual_seed(0))).to(dtype)
 
 
 def sliced(store: Store, network: nn.Module) -> Store:
@@ -48,7 +48,7 @@ def sliced(store: Store, network: nn.Module) -> Store:
 
 
 @settings(max_examples=30)
-@given(archs_of((*TINY_SPACES, "ofa-mbv3-32px")))
+@given(archs_of((*TINY_SPACES, *OTHER_INPUTS, "ofa-mbv3-32px")))
 def test_a_subnet_and_its_extract_compute_the_same_bits(case: tuple[Space, Arch]) -> None:
     space, arch = case
     supernet = shared_supernet(space.name).eval()
@@ -81,7 +81,7 @@ def test_the_largest_subnet_is_the_store(name: str) -> None:
 
 
 @settings(max_examples=20)
-@given(archs_of(TINY_SPACES))
+@given(archs_of((*TINY_SPACES, *OTHER_INPUTS)))
 def test_a_subnet_is_the_slice_that_the_paper_describes(case: tuple[Space, Arch]) -> None:
     space, arch = case
     supernet = shared_supernet(space.name).eval()
@@ -176,7 +176,7 @@ def gradients_by_slicing(supernet: Supernet, archs: list[Arch]) -> Store:
 
 
 @settings(max_examples=25)
-@given(archs_of(TINY_SPACES))
+@given(archs_of((*TINY_SPACES, *OTHER_INPUTS)))
 def test_gradients_of_several_subnets_add_up_to_those_of_slicing(case: tuple[Space, Arch]) -> None:
     space, arch = case
     supernet = fresh(space.name, torch.float64).train()
@@ -189,7 +189,7 @@ def test_gradients_of_several_subnets_add_up_to_those_of_slicing(case: tuple[Spa
 
 
 @settings(max_examples=25)
-@given(archs_of(TINY_SPACES))
+@given(archs_of((*TINY_SPACES, *OTHER_INPUTS)))
 def test_gradients_outside_the_slices_are_exactly_zero(case: tuple[Space, Arch]) -> None:
     space, arch = case
     supernet = fresh(space.name).train()

@@ -15,7 +15,9 @@ from ofa.exporting.onnx import export, to_model, verify_outputs
 from ofa.exporting.precision import PRECISIONS, to_half
 from ofa.families import get_space, lower, space_names
 from ofa.opsets import IR_VERSION, NEWEST_OPSET, OLDEST_OPSET, OPSET, ir_version_for
+from ofa.resolution import sides
 from ofa.supernet import Supernet
+from tests.ofa.strategies import OTHER_INPUTS, space_of
 
 
 @pytest.fixture
@@ -64,15 +66,15 @@ def kinds(model: onnx.ModelProto) -> list[str]:
 # -- whole networks and their blocks ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", space_names())
+@pytest.mark.parametrize("name", [*space_names(), *OTHER_INPUTS])
 def test_networks_compute_the_same_in_onnx_runtime(name, tmp_path, generator):
-    space = get_space(name)
+    space = space_of(name)
     # The two smallest resolutions: among them are sizes that halve to odd numbers, where pools must round as PyTorch does.
     space = space.restrict(resolution=list(space.resolutions[:2]))
     rng = np.random.default_rng(11)
-    for arch in {space.sample(rng), space.smallest(space.resolutions[-1]), *([space.sample(rng)] if name.endswith("-tiny") else [])}:
+    for arch in {space.sample(rng), space.smallest(space.resolutions[-1]), *([space.sample(rng)] if "-tiny" in name else [])}:
         network = with_statistics(build_network(lower(space, arch)))
-        shape = (2, 3, arch.resolution, arch.resolution)
+        shape = (2, space.in_channels, *sides(arch.resolution))
         export(network, shape, tmp_path / "network.onnx")
         assert verify_outputs(network, tmp_path / "network.onnx", shape, generator=generator) < 1e-4
 

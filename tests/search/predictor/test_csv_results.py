@@ -90,7 +90,7 @@ def test_a_file_of_something_else_is_refused(text: str, words: str, tmp_path: Pa
         (f"224,2-2-2-2-2,{KERNELS},{EXPANDS.replace('4', 'x')},70", "line 2: expands must be 20 whole numbers"),
         (f"224,2-2-2-2-2,{KERNELS.replace('5', '9')},{EXPANDS},70", "line 2: .*kernel must be one of"),
         (f"223,2-2-2-2-2,{KERNELS},{EXPANDS},70", "line 2: resolution must be one of"),
-        (f"big,2-2-2-2-2,{KERNELS},{EXPANDS},70", "line 2: resolution must be a number, but is 'big'"),
+        (f"big,2-2-2-2-2,{KERNELS},{EXPANDS},70", "line 2: a resolution must be whole pixels .* but is 'big'"),
         (f"224,2-2-2-2-2,{KERNELS},{EXPANDS},170", r"line 2: top1_percent must be a number in 0..100, but is 170"),
     ],
 )
