@@ -13,7 +13,7 @@ from devices import Conditions, Device
 from latency_tables import LatencyTable
 from ofa.blocks import make_divisible
 from ofa.errors import FileError
-from ofa.families import get_space, lower
+from ofa.families import derive, get_space, lower
 from ofa.training import demo_recipe
 from ofa.training.checkpoint import append_metrics, begin_run
 from ofa.training.metrics import EpochMetrics
@@ -22,7 +22,7 @@ from search.report import page_of, read_source, save_report
 from search.report.drawing import drawings
 from search.report.front_page import heat_maps
 from search.report.genes import main_effects, trends
-from search.report.heat import LEVELS
+from search.report.heat import LEVELS, heat_map
 from search.report.measured import calibration_of, residuals_of, verified_of
 from search.report.page import render
 from search.report.pictures import save_pictures
@@ -103,6 +103,15 @@ def test_effects_that_are_there_are_found() -> None:
     assert max(others) < 0.002
     deltas = [delta for _, _, delta in effects.by_gene["resolution"].values]
     assert np.diff(deltas) == pytest.approx(0.05, rel=0.02)
+
+
+def test_an_effect_names_height_and_width() -> None:
+    space = derive(get_space("ofa-mbv3-tiny"), "wide", resolutions=["16x24", 24])
+    rows = space.sample_rows(200, np.random.default_rng(0))
+    effects = main_effects(space, rows, rows[:, 0].astype(float))
+    assert effects is not None
+    others = dict(heat_map(space, effects, words="accuracy", unit="points", scale=0.01).others)
+    assert [line.partition(":")[0] for line in others["resolution"].title.split("\n")] == ["resolution", "16x24", "24"]
 
 
 def test_effects_of_noise_explain_nothing() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ofa.errors import FileError, RecipeError
-from ofa.families import get_space, space_names
+from ofa.families import derive, get_space, space_names
 from ofa.space import Gene
 from ofa.training import Phase, Recipe, demo_recipe, progressive_shrinking
 from ofa.training.methods import METHODS, single_stage
@@ -55,6 +55,16 @@ def test_toml_keeps_all_of_a_recipe(recipe: Recipe) -> None:
     assert hash(Recipe.from_toml(recipe.to_toml())) == hash(recipe)
 
 
+def test_resolutions_of_height_and_width_are_read_and_written(tmp_path: Path) -> None:
+    path = tmp_path / "wide.json"
+    derive(get_space("ofa-mbv3-tiny"), "wide", resolutions=[16, "16x24", 24]).save(path)
+    recipe = Recipe.from_toml(TEXT)
+    first = replace(recipe.phases[0], resolutions=((16, 24), 16, (24, 24)))
+    text = replace(recipe, space=str(path), phases=(first, *recipe.phases[1:])).to_toml()
+    assert 'resolutions = ["16x24", 16, 24]' in text
+    assert Recipe.from_toml(text).phases[0].resolutions == ((16, 24), 16, 24)
+
+
 def test_phases_can_be_made_by_progressive_shrinking() -> None:
     recipe = Recipe.from_toml('space = "ofa-mbv3-tiny"\ndata = "digits"\n[progressive_shrinking]\nepochs = 12\nlearning_rate = 0.2')
     assert recipe.phases == progressive_shrinking(get_space("ofa-mbv3-tiny"), epochs=12, learning_rate=0.2)
@@ -87,6 +97,8 @@ def test_changes_reach_into_tables_and_phases() -> None:
         ("phases.full.warmup_epochs=4", r"warmup_epochs must be in 0\.\.3"),
         ("phases.full.lr=1", "no key 'lr'"),
         ("phases.kernel.resolutions=[20]", r"phases.kernel .* \[16, 24, 32\].* \[20\]"),
+        ('phases.kernel.resolutions=["20x24"]', r"phases.kernel .* \[16, 24, 32\].* \[20x24\]"),
+        ('phases.kernel.resolutions=[16, "big"]', "phases.kernel: a resolution must be whole pixels .* but is 'big'"),
         ("phases.kernel.free.kernel=[7]", r"phases.kernel .*\[3, 5\].* \[7\]"),
         ("phases.kernel.free.kernel=[5, 3]", "ascend"),
         ("phases.kernel.free.kernle=[3]", "did you mean 'kernel'"),

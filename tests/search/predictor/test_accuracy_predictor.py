@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import kendalltau
 
 from ofa.errors import ArchError, FileError, SearchError, SpaceError
-from ofa.families import get_space
+from ofa.families import derive, get_space
 from search.predictor.accuracy_predictor import AccuracyPredictor
 from search.predictor.csv_results import read_results
 from search.predictor.sampling import sample_stratified
@@ -104,6 +104,15 @@ def test_resolutions_beyond_those_measured_are_refused() -> None:
     assert predictor.provenance["resolutions"] == [24]
     with pytest.raises(ArchError, match=r"resolution must be one of \[24\]"):
         predictor([SPACE.largest()])
+
+
+def test_aspect_ratios_beyond_those_measured_are_refused() -> None:
+    space = derive(SPACE, "wide", resolutions=[16, (16, 36), 32])
+    archs = sample_stratified(space.restrict(resolution=[16, 32]), 30, np.random.default_rng(0))
+    predictor = AccuracyPredictor.fit(space, archs, np.random.default_rng(1).random(30), np.random.default_rng(0))
+    assert predictor.space.resolutions == (16, 32)
+    with pytest.raises(ArchError, match=r"resolution must be one of \[16, 32\] in wide, but got 16x36"):
+        predictor([space.largest((16, 36))])
 
 
 def test_accuracies_of_noise_alone_are_said_to_be_that() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ofa.cost import macs
-from ofa.families import get_space, lower, space_names
+from ofa.families import derive, get_space, lower, space_names
 from search.predictor.features import Feature, feature_map, features, log_macs
 from tests.search.fakes import SPACE
 
@@ -69,3 +69,13 @@ def test_different_networks_have_different_features() -> None:
     rows_NC = np.unique(SPACE.sample_rows(300, np.random.default_rng(1)), axis=0)
     assert len(np.unique(feature_map(SPACE)(rows_NC), axis=0)) == len(rows_NC)
     assert len(np.unique(features(SPACE, [SPACE.decode(row) for row in rows_NC.tolist()])[:, :-1], axis=0)) == len(rows_NC)
+
+
+def test_inputs_of_one_area_differ_by_their_aspect_ratio() -> None:
+    space = derive(SPACE, "wide", resolutions=[(16, 36), 24, (36, 16)])
+    of_space = feature_map(space)
+    (column,) = (number for number, feature in enumerate(of_space.features) if feature.kind == "aspect")
+    assert "resolution" not in {feature.kind for feature in of_space.features}
+    wide, square, tall = of_space(space.encode_all([space.largest(resolution) for resolution in space.resolutions]))
+    assert (wide[column], square[column], tall[column]) == pytest.approx((-2, 0, 2))
+    assert "aspect" not in {feature.kind for feature in feature_map(SPACE).features}
