@@ -152,14 +152,20 @@ class Augmentation:
         return self.colour > 0 or self.rand_augment > 0
 
     def recolour(self, x_BCHW: Tensor, generator: torch.Generator) -> Tensor:
-        """Change colours, and apply RandAugment, on images in 0..1.
+        """Change colours, and apply RandAugment, on images in 0..1. Grey images stay grey, and alpha is left alone.
 
         Raises:
+            DataError: images of channels that have no colours; or RGBA with RandAugment, which would turn alpha otherwise than the colours.
             MissingExtraError: the extra ``augment`` is not installed.
         """
         if not self.recolours:
             return x_BCHW
+        _check_colours(x_BCHW.shape[1], alpha=not self.rand_augment)
         library = _kornia()
+        x_BCHW, alpha_BAHW = x_BCHW[:, :3], x_BCHW[:, 3:]
+        grey = x_BCHW.shape[1] == 1
+        if grey:
+            x_BCHW = x_BCHW.repeat(1, 3, 1, 1)
         with borrowed_randomness(generator, x_BCHW.device):
             if self.colour:
                 x_BCHW = library.ColorJiggle(self.colour, self.colour, self.colour)(x_BCHW)
@@ -168,6 +174,10 @@ class Augmentation:
                 x_BCHW = torch.cat([augment(group) for group in x_BCHW.split(_GROUP)])
             torch.randint(2**62, (), out=(drawn := torch.empty((), dtype=torch.int64)))
         generator.manual_seed(int(drawn))  # so that what is drawn next does not repeat what the library drew
+        if grey:
+            x_BCHW = x_BCHW[:, :1]
+        if alpha_BAHW.shape[1]:
+            x_BCHW = torch.cat([x_BCHW, alpha_BAHW], dim=1)
         return x_BCHW.contiguous(memory_format=torch.channels_last)
 
     def mix(self, x_BCHW: Tensor, y_B: Tensor, num_classes: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -194,6 +204,14 @@ class Augmentation:
         share = (weight_B if lot < self.mixup else 1 - weight_B)[:, None].to(x_BCHW.dtype)
         targets = (1 - share) * F.one_hot(own_B.long(), num_classes) + share * F.one_hot(other_B.long(), num_classes)
         return mixed.contiguous(memory_format=torch.channels_last), targets.float()
+
+
+def _check_colours(channels: int, *, alpha: bool) -> None:
+    if channels in (1, 3) or (channels == 4 and alpha):
+        return
+    rule = "changing colours needs images of 1, 3 or 4 channels" if alpha else "RandAugment needs images of 1 or 3 channels"
+    keys = "colour = 0" if alpha else "rand_augment = 0"
+    raise DataError(f"{rule}, but these have {channels}; set {keys} and use shift, scale, flip and crop_scale")
 
 
 def _kornia() -> Any:

@@ -77,8 +77,8 @@ def _changed(data: Images, index: Tensor, resolution: Resolution, augmentation: 
 
 
 def _strip(x_BCHW: Tensor) -> Image.Image:
-    """The images of a batch in a row; of other than one or three channels the first is shown alone."""
-    x_BCHW = x_BCHW if x_BCHW.shape[1] == 3 else x_BCHW[:, :1].expand(-1, 3, -1, -1)
+    """The images of a batch in a row, without alpha; of other channels than colours the first is shown alone."""
+    x_BCHW = x_BCHW[:, :3] if x_BCHW.shape[1] in (3, 4) else x_BCHW[:, :1].expand(-1, 3, -1, -1)
     pixels = x_BCHW.clamp(0, 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     count, height, width, _ = pixels.shape
     paper = np.full((height, count * (width + _GAP) - _GAP, 3), _PAPER, np.uint8)

@@ -47,6 +47,33 @@ def test_a_crop_is_that_part_of_the_image(pictures: ImageData) -> None:
     assert make_batch(pictures, torch.arange(5), resolution=12, augmentation=augmentation, generator=generator())[0].shape == (5, 3, 12, 12)
 
 
+@pytest.mark.parametrize("augmentation", [Augmentation(colour=0.4), Augmentation(rand_augment=2), Augmentation(colour=0.2, rand_augment=1)])
+def test_grey_images_stay_grey_whatever_is_drawn(augmentation: Augmentation) -> None:
+    x_B1HW = torch.rand(4, 1, 10, 16, generator=generator())
+    changed = [augmentation.recolour(x_B1HW, generator(seed)) for seed in range(20)]
+    assert all(each.shape == x_B1HW.shape for each in changed)
+    assert sum(torch.equal(each, x_B1HW) for each in changed) < 5
+
+
+def test_colours_change_and_alpha_does_not() -> None:
+    x_B4HW = torch.rand(4, 4, 10, 16, generator=generator())
+    changed = Augmentation(colour=0.4).recolour(x_B4HW, generator(1))
+    assert torch.equal(changed[:, :3], Augmentation(colour=0.4).recolour(x_B4HW[:, :3], generator(1)))
+    assert torch.equal(changed[:, 3], x_B4HW[:, 3])
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "channels", "words"),
+    [
+        (Augmentation(colour=0.4), 5, "needs images of 1, 3 or 4 channels, but these have 5; set colour = 0"),
+        (Augmentation(rand_augment=2), 4, "RandAugment needs images of 1 or 3 channels, but these have 4; set rand_augment = 0"),
+    ],
+)
+def test_channels_without_colours_are_refused(augmentation: Augmentation, channels: int, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        augmentation.recolour(torch.rand(2, channels, 8, 8), generator())
+
+
 @pytest.mark.parametrize(
     "augmentation",
     [Augmentation(colour=0.4), Augmentation(rand_augment=2), Augmentation(colour=0.3, rand_augment=1, rand_augment_magnitude=20)],
