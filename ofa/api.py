@@ -63,6 +63,7 @@ def train(
     folder: str | os.PathLike[str],
     *,
     changes: Sequence[str] = (),
+    trust: bool = False,
     on: str | None = None,
     overwrite: bool = False,
     progress: Progress = silent,
@@ -73,6 +74,7 @@ def train(
         recipe: a recipe, the path of its file, or the name of one that comes with ofa (``ofa recipes``).
         folder: the run.
         changes: of a recipe that is read, such as ``batch_size=32``.
+        trust: whether ``module:attribute`` is imported because a recipe's file says so, and not only where ``changes`` do.
         on: ``cpu``, ``cuda`` or ``cuda:N``; None takes a GPU if there is one.
         overwrite: whether what is in the folder may be replaced.
         progress: told of every step.
@@ -81,7 +83,7 @@ def train(
         OfaError: the recipe or its data cannot be used, the folder cannot be written, or training fails.
     """
     check_output_folder(Path(folder), overwrite=overwrite, remedy=_REMEDY)
-    chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, changes)
+    chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, changes, trust=trust)
     place = compute_device(on)
     found = first_data(chosen)
     supernet = chosen.build_supernet(found.splits.train.num_classes).to(place)

@@ -52,8 +52,12 @@ class Standing:
     metrics: tuple[EpochMetrics, ...] = ()
 
 
-def recipe_and_run(config: str | None, output: Path | None, changes: Sequence[str], *, resume: bool) -> tuple[Recipe, Path | None]:
+def recipe_and_run(
+    config: str | None, output: Path | None, changes: Sequence[str], *, resume: bool, trust: bool = False
+) -> tuple[Recipe, Path | None]:
     """The recipe and the folder that a command line names; with ``--resume`` the folder alone is enough, because it has its recipe.
+
+    With ``trust`` a recipe's ``module:attribute`` is imported because its file says so; a run's never is.
 
     Raises:
         typer.BadParameter: neither is named.
@@ -69,7 +73,7 @@ def recipe_and_run(config: str | None, output: Path | None, changes: Sequence[st
     if resume and output is None:
         output, config = Path(str(config)), None
     if config is not None:
-        return load_recipe(config, changes), output
+        return load_recipe(config, changes, trust=trust), output
     assert output is not None
     if not (output / CONFIG).is_file():
         raise FileError(

@@ -10,11 +10,14 @@ if TYPE_CHECKING:
     from ofa.resolution import Resolution
     from ofa.space import Space
 
-__all__ = ["OwnSpaceOption", "check_named", "named", "parse_resolution_option", "parse_resolutions"]
+__all__ = ["OwnSpaceOption", "TrustOption", "check_named", "named", "parse_resolution_option", "parse_resolutions"]
 
 OwnSpaceOption = Annotated[
     str | None,
     typer.Option("--space", metavar="SPACE", help="Its space again, needed only where the class is your own: module:attribute."),
+]
+TrustOption = Annotated[
+    bool, typer.Option("--trust", help="Import the module:attribute that the recipe names; otherwise only what you type is imported.")
 ]
 
 

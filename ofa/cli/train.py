@@ -14,7 +14,7 @@ import typer
 from ofa.cli.console import JsonOption, emit, format_count, format_percent, progress_bar, remark, warn
 from ofa.cli.resuming import Resumption, Standing, recipe_and_run, standing
 from ofa.cli.run_data import DataOption, TestDataOption, say_changes, say_left_out
-from ofa.cli.spaces import OwnSpaceOption, check_named, named
+from ofa.cli.spaces import OwnSpaceOption, TrustOption, check_named, named
 from ofa.cli.stopping import Stop, stoppable
 from ofa.progress import silent
 
@@ -70,6 +70,7 @@ def train(
     data: DataOption = None,
     test_data: TestDataOption = None,
     space: OwnSpaceOption = None,
+    trust: TrustOption = False,
     json: JsonOption = False,
 ) -> None:
     """Train a supernet by a recipe, on one processor or, under torchrun, on several.
@@ -88,7 +89,7 @@ def train(
     if resume and overwrite:
         raise typer.BadParameter("choose one: --resume goes on with the run, --overwrite begins it anew", param_hint="--overwrite")
     wanted = named(space)
-    recipe, output = recipe_and_run(config, output, changes or (), resume=resume)
+    recipe, output = recipe_and_run(config, output, changes or (), resume=resume, trust=trust)
     check_named(wanted, recipe.get_space(), "the recipe")
     if output is None and not dry_run:
         raise typer.BadParameter("name the folder to write, for example -o digits.run", param_hint="--output")

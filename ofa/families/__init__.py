@@ -34,6 +34,7 @@ __all__ = [
     "check_name",
     "derive",
     "get_space",
+    "is_attribute",
     "is_space_file",
     "load_arch",
     "lower",
@@ -86,6 +87,11 @@ def get_space(text: str, num_classes: int | None = None) -> Space:
             f"'{text}' must be the name of a space, the path of a space file (.json) or module:attribute; {nearest(text, SPACES)}"
         )
     return _with_classes(space, num_classes)
+
+
+def is_attribute(text: str) -> bool:
+    """Whether a text that names a space is taken as ``module:attribute``, whose module is imported."""
+    return text not in SPACES and not is_space_file(text) and _ATTRIBUTE.fullmatch(text) is not None
 
 
 def is_space_file(text: str) -> bool:

@@ -44,12 +44,13 @@ def preset_about(name: str) -> str:
     return " ".join(comment)
 
 
-def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(source: str, overrides: Sequence[str] = (), *, trust: bool = False) -> Recipe:
     """Read a recipe from a file, or one that comes with the project by its name.
 
     Args:
         source: the path or name.
         overrides: changes as of ``Recipe.from_toml``.
+        trust: whether ``module:attribute`` is imported because the file says so, and not only where an override does.
 
     Raises:
         FileError: there is neither such a file nor such a name.
@@ -61,7 +62,7 @@ def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
             f"or begin another by '{Path(source) / 'config.toml'}'"
         )
     if Path(source).exists() or source.endswith(".toml"):
-        return Recipe.load(source, overrides)
+        return Recipe.load(source, overrides, imports=trust)
     if source not in preset_names():
         raise FileError(f"'{source}' must be a TOML file or the name of a recipe; {nearest(source, preset_names())}")
     return Recipe.from_toml(preset_text(source), overrides)

@@ -16,7 +16,7 @@ import torch
 from ofa.data import Augmentation, ImageRule, Images, Splits, load_data, split
 from ofa.data.rule import Fit
 from ofa.errors import FileError, OfaError, RecipeError
-from ofa.families import get_space, is_space_file, space_names
+from ofa.families import get_space, is_attribute, is_space_file, space_names
 from ofa.progress import Progress, silent
 from ofa.space import Space
 from ofa.supernet import Supernet
@@ -217,8 +217,8 @@ class Recipe:
             overrides: changes of the form ``key=value``; a dot leads into a table (``augmentation.shift=0.1``), and into a
                 phase by its name (``phases.kernel.epochs=3``).
             folder: where a space file is looked for first; None for the working folder.
-            imports: whether ``module:attribute`` may be imported, because the user wrote the recipe. Otherwise ``space.json`` in
-                ``folder`` stands for a space, and an optimizer can be imported only if an override names it.
+            imports: whether ``module:attribute`` may be imported because the recipe says so. Otherwise only if an override says it, and
+                ``space.json`` in ``folder`` stands for a space.
 
         Raises:
             RecipeError: not TOML, unknown or missing keys, impossible values.
@@ -232,7 +232,8 @@ class Recipe:
             _override(table, override)
             _name_optimizer(table)
         if isinstance(table.get("space"), str):
-            table["space"] = _place_of_space(table["space"], folder or Path(), imports)
+            typed = imports or any(override.partition("=")[0].strip() == "space" for override in overrides)
+            table["space"] = _place_of_space(table["space"], folder or Path(), typed)
         try:
             typed = imports or any(override.startswith("optimizer") for override in overrides)
             optimizer = read_optimizer(table.pop("optimizer"), imports=typed)
@@ -301,10 +302,12 @@ def _place_of_space(text: str, folder: Path, imports: bool) -> str:
     if not imports and text not in space_names():
         if carried.is_file():
             return str(carried)
-        raise RecipeError(
-            f"the recipe of a run must say a space of ofa, or have {SPACE} beside it, but its space is '{text}', and nothing is imported "
-            "because a file says so; put the files of one run together"
-        )
+        if is_attribute(text):
+            raise RecipeError(
+                f"nothing is imported because a file says so, but the recipe's space is '{text}' and no {SPACE} is beside it; type it, "
+                f"--set space={text}, or let ofa train trust the recipe: --trust",
+                key="space",
+            )
     beside = (folder / text).absolute()
     return str(beside) if is_space_file(text) and beside.is_file() else text
 

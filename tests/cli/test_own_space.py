@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,7 @@ def road(folder: Path, space: str, free: str, again: tuple[str, ...] = ()) -> di
     """Walk it: every file carries its space, so that only a class of one's own is named ``again``."""
     paths = {name: folder / name for name in ("recipe.toml", "run", "table.parquet", "predictor", "front", "arch.json", "bundle")}
     paths["recipe.toml"].write_text(RECIPE.format(space=space, free=free))
-    ofa("train", paths["recipe.toml"], "-o", paths["run"])
+    ofa("train", paths["recipe.toml"], "-o", paths["run"], *(("--trust",) if again else ()))
     on_device = ("--space", space, "--device", "fake")
     ofa("table", "build", *on_device, "-o", paths["table.parquet"])
     ofa("table", "calibrate", paths["table.parquet"], *on_device, "--nets", 9)
@@ -95,6 +95,8 @@ def road(folder: Path, space: str, free: str, again: tuple[str, ...] = ()) -> di
     ofa("specialize", paths["run"], "--front", paths["front"], *budget, "-o", paths["bundle"], "--epochs", 0, *again)
     ofa("export", paths["bundle"], "--to", "onnx", "-o", folder / "network.onnx", *again)
     ofa("verify", paths["bundle"], "--device", "fake", *again)
+    for name in ("run", "table.parquet", "front"):
+        assert ofa("report", paths[name], "-o", folder / f"{name}.html", *again)["bytes"] > 1000
     return paths
 
 
@@ -183,17 +185,41 @@ def test_images_of_any_sides_and_channels_walk_the_whole_road(
         ofa("report", source, "-o", tmp_path / f"{number}.html")
 
 
-def specialize(own_class: dict[str, Path], *arguments: str) -> subprocess.CompletedProcess[str]:
-    """In a process that does not know the class."""
-    files = (own_class["run"], "--arch", own_class["arch.json"], "-o", own_class["run"].parent / "again")
-    command = [sys.executable, "-m", "ofa", "specialize", *files, "--epochs", "0", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+def elsewhere(*commands: list[str]) -> list[str]:
+    """What commands say that are refused in a process that does not know the class."""
+    code = (
+        "import json, sys\n"
+        "from typer.testing import CliRunner\n"
+        "from ofa.cli.main import build_app\n"
+        "for words in json.loads(sys.argv[1]):\n"
+        "    done = CliRunner().invoke(build_app(), words)\n"
+        "    assert done.exit_code == 1, (words, done.output)\n"
+        f"    assert {__name__!r} not in sys.modules, words\n"
+        "    print(done.stderr.strip().splitlines()[-1])  # after warnings\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, json.dumps(commands)], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
 
 
-def test_what_a_file_says_is_not_imported(own_class: dict[str, Path]) -> None:
-    result = specialize(own_class)
-    assert result.returncode == 1
-    assert "name the space again with --space module:attribute" in result.stderr
+def test_what_a_file_says_is_not_imported(own_class: dict[str, Path], tmp_path: Path) -> None:
+    of = {name: str(path) for name, path in own_class.items()}
+    carrying = (
+        ["specialize", of["run"], "--arch", of["arch.json"], "--epochs", "0", "-o", f"{tmp_path}/bundle"],
+        ["predictor", "fit", of["run"], "--nets", "10", "-o", f"{tmp_path}/predictor"],
+        ["train", "--resume", of["run"], "--epochs", "1"],
+        ["search", "--predictor", of["predictor"], "-o", f"{tmp_path}/front"],
+        ["query", of["front"], "--macs", "1G", "-o", f"{tmp_path}/arch.json"],
+        ["verify", of["bundle"], "--device", "fake"],
+        ["export", of["bundle"], "--to", "onnx", "-o", f"{tmp_path}/network.onnx"],
+        ["report", of["front"], "-o", f"{tmp_path}/front.html"],
+    )
+    said = elsewhere(*carrying, ["train", of["recipe.toml"], "-o", f"{tmp_path}/run"])
+    assert len(said) == len(carrying) + 1, said
+    assert all("name the space again with --space module:attribute" in sentence for sentence in said[:-1]), said
+    assert f"nothing is imported because a file says so, but the recipe's space is '{PLAIN}'" in said[-1]
+    assert f"--set space={PLAIN}, or let ofa train trust the recipe: --trust" in said[-1]
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_run_of_ones_own_space_goes_on_by_itself(own_file: dict[str, Path], tmp_path: Path) -> None:
@@ -204,8 +230,40 @@ def test_a_run_of_ones_own_space_goes_on_by_itself(own_file: dict[str, Path], tm
 
 @pytest.mark.slow
 def test_what_the_user_says_is_imported(own_class: dict[str, Path]) -> None:
-    result = specialize(own_class, "--space", PLAIN)
+    files = (own_class["run"], "--arch", own_class["arch.json"], "-o", own_class["run"].parent / "again")
+    command = [sys.executable, "-m", "ofa", "specialize", *files, "--epochs", "0", "--space", PLAIN]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+
+
+def fails_in_the_middle() -> PlainNets:
+    """Networks of one block in the first stage and two in the second cannot be built, which neither end of the space tells."""
+    return Lopsided(**{field.name: getattr(plain(), field.name) for field in fields(PlainNets)} | {"name": "lopsided"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lopsided(PlainNets):
+    """Plain convolutions, some of which its author forgot."""
+
+    def lower(self, arch: Arch) -> tuple[PlacedBlock, ...]:
+        if [len(blocks) for blocks in arch.stages] == [1, 2]:
+            raise KeyError("stages.1.1")
+        return super().lower(arch)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "words"),
+    [
+        ("no.such.module:plain", "importing it met ModuleNotFoundError: No module named 'no'; check both names"),
+        (f"{__name__}:absent", "importing it met AttributeError"),
+        (f"{__name__}:ROOT", "must name a space, or a function without arguments that makes one, but is PosixPath"),
+        (f"{__name__}:fails_in_the_middle", "its class met KeyError: 'stages.1.1'; correct Lopsided.lower"),
+    ],
+)
+def test_a_space_that_cannot_be_had_or_built_is_one_sentence(attribute: str, words: str) -> None:
+    result = run("space", attribute, "--json")
+    assert (result.exit_code, result.stdout, len(result.stderr.splitlines())) == (1, "", 1)
+    assert words in result.stderr
 
 
 def refused(*arguments: object) -> str:
