@@ -95,7 +95,7 @@ def test_a_device_file_imports_nothing(tmp_path: Path, line: str) -> None:
 
 
 def test_blocks_are_built_in_the_runtimes_format_and_timed_by_a_process_that_imports_it() -> None:
-    space = get_space("ofa-proxyless-tiny")
+    space = get_space("ofa-proxyless-tiny").restrict(kernel=[3], expand=[3])
     tables = [
         build_table(space, Device(name="fake", runtime=runtime), resolutions=[16], rng=np.random.default_rng(0), policy=QUICK)
         for runtime in ("fake", "zipped")

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from devices import Device, TimingPolicy
+from devices import Device, Fake, TimingPolicy
 from latency_tables import LatencyTable, build_table
 from ofa.families import get_space
 from ofa.space import Space
@@ -19,7 +19,7 @@ def quick() -> TimingPolicy:
 
 @pytest.fixture(scope="session")
 def device() -> Device:
-    return Device(name="fake", runtime="fake")
+    return Device(name="fake", runtime="fake", address=Fake())
 
 
 @pytest.fixture(scope="session")
