@@ -76,7 +76,8 @@ class Address(ABC):
 
     def to_json(self) -> dict[str, Any]:
         """Its kind and all fields, as JSON values; ``address_from_json`` reads them back."""
-        return {"kind": self.kind, **{each.name: getattr(self, each.name) for each in fields(self) if each.init}}
+        values = {each.name: getattr(self, each.name) for each in fields(self) if each.init}
+        return {"kind": self.kind, **{key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}}
 
 
 TRANSPORTS: Registry[type[Address]] = Registry(

@@ -43,6 +43,7 @@ class TransportContract:
     def test_its_name_and_fields_are_those_of_device_files(self, address: Address) -> None:
         assert isinstance(address, TRANSPORTS.get(address.kind))
         fields = json.loads(json.dumps(at(address).to_json()))
+        assert fields == at(address).to_json()
         assert fields["transport"]["kind"] == address.kind
         assert Device.from_json(fields) == at(address)
         with pytest.raises(DeviceError, match=r"\[transport\] .* but has 'nonsense'"):
