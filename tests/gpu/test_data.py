@@ -11,6 +11,7 @@ from PIL import Image
 from ofa.data import Augmentation, BatchPlan, ImageData, load_batches, load_data, make_batch
 from ofa.data.transfer import moved
 from ofa.randomness import borrowed_randomness
+from ofa.resolution import Resolution
 
 pytestmark = pytest.mark.gpu
 
@@ -19,8 +20,10 @@ CROPS = Augmentation(crop_scale=0.4, flip=True)
 
 
 @pytest.mark.parametrize("augmentation", [None, GEOMETRY, CROPS], ids=["plain", "moved", "cropped"])
-@pytest.mark.parametrize("resolution", [16, 12])
-def test_a_batch_is_that_of_the_cpu(augmentation: Augmentation | None, resolution: int, pictures: ImageData, device: torch.device) -> None:
+@pytest.mark.parametrize("resolution", [16, 12, (12, 20)])
+def test_a_batch_is_that_of_the_cpu(
+    augmentation: Augmentation | None, resolution: Resolution, pictures: ImageData, device: torch.device
+) -> None:
     plans = [BatchPlan(torch.arange(number, number + 32), resolution, number) for number in range(4)]
     here, there = (list(load_batches(pictures, plans, augmentation=augmentation, device=place)) for place in (device, "cpu"))
     for (x_BCHW, y_B), (other_BCHW, labels_B) in zip(here, there, strict=True):
