@@ -87,7 +87,7 @@ class Journal:
                 break
             whole += len(line)
             self.origin = entry.get("origin", self.origin)
-            self.rows += [entry["row"]] if "row" in entry else []
+            self.rows += [_with_both_sides(entry["row"])] if "row" in entry else []
         if self.rows and not self._resume:
             raise TableError(
                 f"a build that was cut off must be continued or given up, but '{self.path}' holds {len(self.rows)} blocks of one; "
@@ -119,3 +119,9 @@ def _entry(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return entry if isinstance(entry, dict) else None
+
+
+def _with_both_sides(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of this version, or of an earlier one, which knew squares only."""
+    sides = {f"input_{side}_px": row["input_size_px"] for side in ("height", "width")} if "input_size_px" in row else {}
+    return {**row, **sides}

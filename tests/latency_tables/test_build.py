@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import os
 import signal
 import subprocess
@@ -70,6 +71,18 @@ def _until(journal: Journal, rows: int) -> object:
         plain(row)
 
     return add
+
+
+def test_a_build_that_an_earlier_version_began_goes_on(space: Space, device: Device, tmp_path: Path) -> None:
+    small = space.restrict(resolution=[16], depth=[0], kernel=[3], expand=[3])
+    path = tmp_path / "t.parquet"
+    with Journal(path) as journal:
+        table = build(small, device, journal)
+    text = journal.path.read_text()
+    journal.path.write_text(re.sub(r'"input_height_px": (\d+), "input_width_px": \d+', r'"input_size_px": \1', text))
+    with Journal(path, resume=True) as journal:
+        assert build(small, device, journal).rows.equals(table.rows)
+        assert len(journal.rows) == len(table)
 
 
 def test_a_line_that_was_written_half_is_measured_again(space: Space, device: Device, tmp_path: Path) -> None:
