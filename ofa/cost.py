@@ -39,11 +39,11 @@ def weight_bytes(lowered: Iterable[PlacedBlock], *, bytes_per_weight: int = BYTE
 def peak_activation_bytes(lowered: Iterable[PlacedBlock], *, bytes_per_value: int = BYTES_PER_FLOAT) -> int:
     """Largest sum of the tensors that are alive at once, for one image.
 
-    Blocks run one after the other, so the peak is that of the hungriest block. Within a block its real graph is walked in
-    order: a tensor lives from the operation that makes it to the last that reads it, and an element-wise operation (batch norm,
-    activation, addition, gate) writes over an operand that nobody reads later, as inference runtimes do.
+    Blocks run one after the other, so the peak is that of the hungriest block and of what waits for blocks behind it. Within a block
+    its real graph is walked in order: a tensor lives from the operation that makes it to the last that reads it, and an element-wise
+    operation (batch norm, activation, addition, gate) writes over an operand that nobody reads later, as inference runtimes do.
     """
-    return max(_peak_values(placed.block, placed.input) for placed in lowered) * bytes_per_value
+    return max(_peak_at(placed) for placed in lowered) * bytes_per_value
 
 
 COSTS: dict[str, Callable[[Iterable[PlacedBlock]], int]] = {
@@ -77,9 +77,19 @@ def _shipped_bytes(block: Block, bytes_per_weight: int) -> int:
 _ELEMENT_WISE = (nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.Hardswish, nn.Hardsigmoid, nn.Dropout, nn.Flatten, nn.Identity)
 
 
+def _peak_at(placed: PlacedBlock) -> int:
+    """Values alive at most while a block runs, for one image."""
+    count, values = len(placed.inputs), placed.input.values
+    if count < 2:
+        return placed.beside + _peak_values(placed.block, placed.input, placed.kept > 0)
+    # The sum is written over one of the inputs, unless all of them are kept.
+    summing = (count + (placed.kept == count)) * values
+    return placed.beside + max(summing, placed.kept * values + _peak_values(placed.block, placed.input, False))
+
+
 @lru_cache(maxsize=16384)
-def _peak_values(block: Block, shape: Shape) -> int:
-    """Peak number of values alive in the graph of one block, for one image."""
+def _peak_values(block: Block, shape: Shape, keeps_input: bool) -> int:
+    """Peak number of values alive in the graph of one block, for one image, with its input to the end if that is kept."""
     graph = _traced(block)
     sizes = _Sizes(graph)
     sizes.run(torch.empty(1, *shape, device="meta"))
@@ -95,7 +105,7 @@ def _peak_values(block: Block, shape: Shape) -> int:
         if reused is None:
             alive[node] = sizes.of[node]
         peak = max(peak, sum(alive.values()))
-        readers[owner[node]] = readers.get(owner[node], 0) + len(node.users)
+        readers[owner[node]] = readers.get(owner[node], 0) + len(node.users) + (keeps_input and node.op == "placeholder")
         for operand in operands:
             readers[operand] -= 1
             if readers[operand] == 0:

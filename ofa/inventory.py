@@ -48,7 +48,7 @@ class Inventory:
     """All blocks of a space, and where they stand.
 
     Attributes:
-        blocks: unique by block and input shape, each with the first place it was found at.
+        blocks: unique by block, input shape and what is alive beside it, each with the first place it was found at.
         places: every place that some network has.
     """
 
@@ -66,7 +66,10 @@ def blocks_of_space(space: Space, resolutions: Iterable[Resolution] | None = Non
     Raises:
         SpaceError: a resolution that the space does not have.
     """
-    return inventory_of(space if resolutions is None else space.restrict(resolution=resolutions)).blocks
+    found: dict[tuple[Block, Shape], PlacedBlock] = {}
+    for placed in inventory_of(space if resolutions is None else space.restrict(resolution=resolutions)).blocks:
+        found.setdefault((placed.block, placed.input), placed)
+    return tuple(found.values())
 
 
 @lru_cache(maxsize=16)
@@ -77,7 +80,7 @@ def inventory_of(space: Space) -> Inventory:
     changing one gene after the other in several networks and looking at what changes; then all combinations of just these are lowered.
     """
     base = space.encode(space.largest())
-    numbers: dict[tuple[Block, Shape], int] = {}
+    numbers: dict[tuple[object, ...], int] = {}
     blocks: list[PlacedBlock] = []
     places = []
     for name, columns in _influences(space, _bases(space)).items():
@@ -86,7 +89,8 @@ def inventory_of(space: Space) -> Inventory:
         for values in itertools.product(*map(range, shape)):
             placed = _by_place(space, _changed(base, columns, values)).get(name)
             if placed is not None:
-                number = numbers.setdefault((placed.block, placed.input), len(blocks))
+                key = (placed.block, placed.input, len(placed.inputs), placed.beside, placed.kept)
+                number = numbers.setdefault(key, len(blocks))
                 if number == len(blocks):
                     blocks.append(placed)
                 ids[values] = number

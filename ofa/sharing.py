@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from ofa.arch import Arch
-from ofa.blocks import Block, Role
+from ofa.blocks import Block, Role, sources
 from ofa.families import lower
 from ofa.space import Space
 
@@ -159,7 +159,7 @@ class ChannelGroup:
 @lru_cache(maxsize=64)
 def channel_groups(space: Space) -> tuple[ChannelGroup, ...]:
     """The groups of channels whose number is elastic in ``space``; the image's channels and the classes are never among them."""
-    lowered, widths = lower(space, space.largest()), trained_widths(space)
+    widths = trained_widths(space)
     parent = {member: member for member in widths}
 
     def root(member: tuple[str, str]) -> tuple[str, str]:
@@ -170,11 +170,14 @@ def channel_groups(space: Space) -> tuple[ChannelGroup, ...]:
     def tie(one: tuple[str, str], other: tuple[str, str]) -> None:
         parent[root(one)] = root(other)
 
-    for before, after in pairwise(lowered):
-        tie((before.name, "out"), (after.name, "in"))
-    for placed in lowered:
-        for one, other in placed.block.ties:
-            tie((placed.name, one), (placed.name, other))
+    # What feeds a block is another one where stages are shallower.
+    for depth in range(max((len(stage.depths) for stage in space.stages), default=1)):
+        lowered = lower(space, space.uniform(resolution=-1, depth=depth, genes={}))
+        for placed, feeding in zip(lowered, sources(lowered), strict=True):
+            for one, other in placed.block.ties:
+                tie((placed.name, one), (placed.name, other))
+            for place in feeding:
+                tie((place, "out"), (placed.name, "in"))
     groups: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for member in parent:
         groups.setdefault(root(member), []).append(member)

@@ -109,7 +109,7 @@ class Space(Encoding):
 
         Args:
             resolution: index of the resolution.
-            depth: index of each stage's depth.
+            depth: index of each stage's depth; a stage that has none at it takes its largest.
             genes: index by gene name. A gene that is not named, or has no value at its index, takes its largest.
         """
 
@@ -117,7 +117,7 @@ class Space(Encoding):
             return Genes({gene.name: gene.values[min(genes.get(gene.name, -1), len(gene.values) - 1)] for gene in choices})
 
         network = chosen(self.network)
-        stages = tuple((chosen(stage.genes),) * stage.depths[depth] for stage in self.stages)
+        stages = tuple((chosen(stage.genes),) * stage.depths[min(depth, len(stage.depths) - 1)] for stage in self.stages)
         return Arch(self.name, self.resolutions[resolution], stages, network)
 
     def largest(self, resolution: Resolution | None = None) -> Arch:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Self
 
 import torch
@@ -17,7 +18,7 @@ from torch import nn
 
 from ofa import sharing
 from ofa.arch import Arch
-from ofa.blocks import Block, PlacedBlock, assemble, build_empty, initialize
+from ofa.blocks import Block, PlacedBlock, assemble, build_empty, initialize, segments
 from ofa.errors import WeightsError
 from ofa.families import lower
 from ofa.leaves import Leaf, assign, make_leaf, parametrize_weight
@@ -28,7 +29,7 @@ from ofa.weights import SPACE_KEY, read_weights, space_header, write_weights
 
 __all__ = ["Piece", "Supernet"]
 
-_FORGOTTEN = ("_blocks", "_gradients", "_flat_gradient")
+_FORGOTTEN = ("_blocks", "_segments", "_gradients", "_flat_gradient")
 """Attributes that view the flat tensors and are made anew when those are others."""
 
 _SYNCHRONIZED: Mapping[type[nn.Module], type[nn.Module]] = {nn.BatchNorm2d: SynchronizedBatchNorm2d}
@@ -36,17 +37,22 @@ _SYNCHRONIZED: Mapping[type[nn.Module], type[nn.Module]] = {nn.BatchNorm2d: Sync
 
 @dataclass(frozen=True)
 class Piece:
-    """A block of a subnet.
+    """A part of a subnet: a block, or several where more than one tensor is alive between them.
 
     Attributes:
-        placed: the block and where it stands.
+        placed: the blocks and where they stand.
         module: computes it, of views.
         leaves: its parameters.
     """
 
-    placed: PlacedBlock
+    placed: tuple[PlacedBlock, ...]
     module: nn.Module
     leaves: tuple[Leaf, ...]
+
+    @property
+    def name(self) -> str:
+        """The place of its last block."""
+        return self.placed[-1].name
 
 
 class Supernet(nn.Module):
@@ -68,7 +74,7 @@ class Supernet(nn.Module):
     def __init__(self, space: Space, *, generator: torch.Generator | None = None, dropout: float = 0.0) -> None:
         super().__init__()
         self._allocate(space, dropout)
-        largest = assemble({placed.name: self._build(placed, lambda view: view) for placed in lower(space, space.largest())})
+        largest = assemble((placed, self._build(placed, lambda view: view)) for placed in lower(space, space.largest()))
         initialize(largest, generator)
         for tensor, stored in self._stored():
             if stored.is_transform:
@@ -94,6 +100,7 @@ class Supernet(nn.Module):
     def _forget(self) -> None:
         """Drop all that views the flat tensors, because they are others now."""
         self._blocks: dict[tuple[str, Block], tuple[nn.Module, tuple[Leaf, ...]]] = {}
+        self._segments: dict[tuple[PlacedBlock, ...], nn.Module] = {}
         self._gradients: dict[str, torch.Tensor] = {}
         self._flat_gradient: torch.Tensor | None = None
 
@@ -121,21 +128,30 @@ class Supernet(nn.Module):
             ArchError: ``arch`` is not a point of the space.
         """
         pieces = self._bound(arch)
-        network = assemble({piece.placed.name: piece.module for piece in pieces}, training=self.training)
+        network = assemble(((placed, piece.module) for piece in pieces for placed in piece.placed), training=self.training)
         network.register_forward_pre_hook(lambda *_: self._attach(pieces))
         return network
 
     def pieces(self, arch: Arch) -> list[Piece]:
-        """The blocks of ``subnet(arch)`` one by one, from the input to the logits.
+        """The parts of ``subnet(arch)`` one after the other, from the input to the logits: each takes what the one before gives.
 
         Call it anew for every step: an optimizer may have detached the gradients since.
 
         Raises:
             ArchError: ``arch`` is not a point of the space.
         """
-        pieces = self._bound(arch)
-        self._attach(pieces)
-        return pieces
+        bound = self._bound(arch)
+        self._attach(bound)
+        pieces = iter(bound)
+        return [self._joined(list(islice(pieces, len(part)))) for part in segments(lower(self.space, arch))]
+
+    def _joined(self, pieces: list[Piece]) -> Piece:
+        if len(pieces) == 1:
+            return pieces[0]
+        placed = tuple(piece.placed[0] for piece in pieces)
+        if placed not in self._segments:
+            self._segments[placed] = assemble(zip(placed, (piece.module for piece in pieces), strict=True))
+        return Piece(placed, self._segments[placed], tuple(leaf for piece in pieces for leaf in piece.leaves))
 
     def _bound(self, arch: Arch) -> list[Piece]:
         """The blocks of an arch, in the supernet's mode."""
@@ -147,7 +163,7 @@ class Supernet(nn.Module):
             module, leaves = self._blocks[key]
             if module.training is not self.training:
                 module.train(self.training)
-            pieces.append(Piece(placed, module, leaves))
+            pieces.append(Piece((placed,), module, leaves))
         return pieces
 
     def _attach(self, pieces: Iterable[Piece]) -> None:
@@ -162,8 +178,7 @@ class Supernet(nn.Module):
         Raises:
             ArchError: ``arch`` is not a point of the space.
         """
-        modules = {placed.name: self._build(placed, _copy) for placed in lower(self.space, arch)}
-        return assemble(modules).train(self.training)
+        return assemble((placed, self._build(placed, _copy)) for placed in lower(self.space, arch)).train(self.training)
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode of the supernet; the subnets follow when they are picked."""

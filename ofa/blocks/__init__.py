@@ -3,13 +3,14 @@
 Shapes: B batch, C channels, H W pixels. Blocks map x_BCHW to y_BCHW; those behind the pooling give [B, C].
 """
 
-from ofa.blocks.assembling import assemble, build_empty, build_network, initialize
+from ofa.blocks.assembling import assemble, build_empty, build_network, empty_network, initialize
 from ofa.blocks.block import Axis, Block, PlacedBlock
 from ofa.blocks.convolutions import ConvBlock, MaxPool, ResidualConv
 from ofa.blocks.heads import Classifier, FeatureMix
 from ofa.blocks.parts import Activation, Role
 from ofa.blocks.residuals import Bottleneck, InvertedResidual, make_divisible
 from ofa.blocks.shape import Shape
+from ofa.blocks.wiring import last_readers, segments, sources, with_liveness
 
 __all__ = [
     "Activation",
@@ -28,6 +29,11 @@ __all__ = [
     "assemble",
     "build_empty",
     "build_network",
+    "empty_network",
     "initialize",
+    "last_readers",
     "make_divisible",
+    "segments",
+    "sources",
+    "with_liveness",
 ]

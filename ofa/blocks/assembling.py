@@ -10,22 +10,27 @@ import torch
 from torch import nn
 
 from ofa.blocks.block import Block, PlacedBlock
+from ofa.blocks.modules import Wired
+from ofa.blocks.wiring import sources
 
-__all__ = ["assemble", "build_empty", "build_network", "initialize"]
+__all__ = ["assemble", "build_empty", "build_network", "empty_network", "initialize"]
 
 
-def assemble(modules: Mapping[str, nn.Module], *, training: bool = True) -> nn.Sequential:
-    """One sequential network of modules by their dotted names, nested by the dots and in the given order.
+def assemble(built: Iterable[tuple[PlacedBlock, nn.Module]], *, training: bool = True) -> nn.Sequential:
+    """One network of the modules of its blocks, nested by the dots of their places.
 
     Args:
-        modules: the parts; their own modes stay as they are.
+        built: the blocks in the order in which they run, with their modules, whose own modes stay as they are.
         training: mode of the containers around them.
     """
-    root = nn.Sequential()
+    pairs = list(built)
+    lowered = [placed for placed, _ in pairs]
+    wired = any(placed.inputs for placed in lowered)
+    root = Wired([(placed.name, names) for placed, names in zip(lowered, sources(lowered), strict=True)]) if wired else nn.Sequential()
     root.training = training
-    for name, module in modules.items():
-        parent = root
-        *path, leaf = name.split(".")
+    for placed, module in pairs:
+        parent: nn.Sequential = root
+        *path, leaf = placed.name.split(".")
         for part in path:
             child = parent._modules.get(part)
             if child is None:
@@ -39,6 +44,11 @@ def assemble(modules: Mapping[str, nn.Module], *, training: bool = True) -> nn.S
     return root
 
 
+def empty_network(lowered: Iterable[PlacedBlock]) -> nn.Sequential:
+    """A network whose tensors have shapes and no storage: no time and no random numbers for an initialization."""
+    return assemble((placed, build_empty(placed.block)) for placed in lowered)
+
+
 def build_network(lowered: Iterable[PlacedBlock], *, generator: torch.Generator | None = None) -> nn.Sequential:
     """A network with freshly initialized storage of its own, such as one trained without a supernet.
 
@@ -46,7 +56,7 @@ def build_network(lowered: Iterable[PlacedBlock], *, generator: torch.Generator 
         lowered: the blocks from the input to the logits, as ``ofa.families.lower`` gives them.
         generator: source of the initial weights; torch's default one if None.
     """
-    network = assemble({placed.name: build_empty(placed.block) for placed in lowered})
+    network = empty_network(lowered)
     network.to_empty(device="cpu")
     initialize(network, generator)
     return network

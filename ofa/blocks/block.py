@@ -133,8 +133,14 @@ class PlacedBlock:
         name: dotted place in the network, such as ``stages.2.1``.
         block: what is built there.
         input: shape of its input.
+        inputs: places of the blocks that feed it, whose outputs are added; none for the block before, or the network's input.
+        beside: values that blocks before it gave and blocks behind it read; here and in ``kept`` what ``lower`` notes.
+        kept: how many of its inputs blocks behind it read too.
     """
 
     name: str
     block: Block
     input: Shape
+    inputs: tuple[str, ...] = ()
+    beside: int = 0
+    kept: int = 0

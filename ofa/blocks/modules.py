@@ -5,12 +5,14 @@ Shapes: B batch, C channels, H W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import operator
+from collections.abc import Mapping, Sequence
+from functools import reduce
 
 import torch
 from torch import nn
 
-__all__ = ["AddShortcut", "Gated", "Residual"]
+__all__ = ["AddShortcut", "Gated", "Residual", "Wired"]
 
 
 class Residual(nn.Sequential):
@@ -56,3 +58,26 @@ class AddShortcut(nn.Module):
         shortcut_BCHW = x_BCHW if self.downsample is None else self.downsample(x_BCHW)
         activated: torch.Tensor = self.activation(y_BCHW + shortcut_BCHW)
         return activated
+
+
+class Wired(nn.Sequential):
+    """Parts by dotted names that each take the sum of what others gave, and not all of them what the one before gave.
+
+    Args:
+        order: the names as the parts run, each with the names of those that feed it; one that is no part is the input.
+    """
+
+    def __init__(self, order: Sequence[tuple[str, Sequence[str]]]) -> None:
+        super().__init__()
+        self._order = tuple(order)
+        self._last = {name: number for number, (_, names) in enumerate(order) for name in names}
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Map what the first part takes to what the last one gives."""
+        alive: dict[str, torch.Tensor] = {}
+        result = input
+        for number, (place, names) in enumerate(self._order):
+            summed = reduce(operator.add, [alive.get(name, input) for name in names]) if names else input
+            alive = {name: value for name, value in alive.items() if self._last.get(name, 0) > number}
+            result = alive[place] = self.get_submodule(place)(summed)
+        return result

@@ -24,6 +24,7 @@ __all__ = [
     "BatchNorm",
     "Chain",
     "Conv",
+    "Depthwise",
     "Gate",
     "Layer",
     "Lengths",
@@ -124,6 +125,7 @@ class _Weighted(Part):
     inputs: str
     outputs: str
     bias: bool = False
+    depthwise: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -136,13 +138,9 @@ class _Weighted(Part):
         return {"weight": self.weight, **bias}
 
     def compute(self, shape: Shape, lengths: Lengths, layers: list[Layer]) -> Shape:
-        output = self.reached(shape, lengths).of_channels(lengths[self.outputs])
-        layers.append(Layer(math.prod(self.weight.shape(lengths)), output, getattr(self, "depthwise", False)))
+        output = shape.of_channels(lengths[self.outputs])
+        layers.append(Layer(math.prod(self.weight.shape(lengths)), output, self.depthwise))
         return output
-
-    def reached(self, shape: Shape, lengths: Lengths) -> Shape:
-        """The positions of the output."""
-        return shape
 
     def follow(self, axis: str, ties: set[tuple[str, str]]) -> str:
         return self.outputs
@@ -154,33 +152,41 @@ class Conv(_Weighted):
 
     Attributes:
         kernel: pixels of its side, or the axis of its taps.
-        depthwise: whether each channel has a filter of its own; ``inputs`` and ``outputs`` are the same then.
         ranks: whether its weights say how much its input's channels matter.
     """
 
     kernel: str | int = 1
     stride: int = 1
-    depthwise: bool = False
     ranks: bool = True
 
     @property
     def weight(self) -> TensorSpec:
-        taps = (self.kernel, self.kernel)
-        if self.depthwise:
-            return TensorSpec("decayed", (self.outputs, 1, *taps))
-        return TensorSpec("decayed", (self.outputs, self.inputs, *taps), ranks=1 if self.ranks else None)
+        return TensorSpec("decayed", (self.outputs, self.inputs, self.kernel, self.kernel), ranks=1 if self.ranks else None)
 
-    def _side(self, lengths: Lengths) -> int:
+    def side(self, lengths: Lengths) -> int:
+        """Pixels of the kernel's side."""
         return lengths[self.kernel] if isinstance(self.kernel, str) else self.kernel
 
     def module(self, lengths: Lengths) -> nn.Module:
-        side, channels = self._side(lengths), lengths[self.outputs]
-        if self.depthwise:
-            return DepthwiseConv2d(channels, side, self.stride)
-        return nn.Conv2d(lengths[self.inputs], channels, side, self.stride, side // 2, bias=self.bias)
+        side = self.side(lengths)
+        return nn.Conv2d(lengths[self.inputs], lengths[self.outputs], side, self.stride, side // 2, bias=self.bias)
 
-    def reached(self, shape: Shape, lengths: Lengths) -> Shape:
-        return shape.strided(self._side(lengths), self.stride)
+    def compute(self, shape: Shape, lengths: Lengths, layers: list[Layer]) -> Shape:
+        return super().compute(shape.strided(self.side(lengths), self.stride), lengths, layers)
+
+
+@dataclass(frozen=True)
+class Depthwise(Conv):
+    """A convolution with one filter for each channel, without bias; ``inputs`` and ``outputs`` are the same axis."""
+
+    depthwise: ClassVar[bool] = True
+
+    @property
+    def weight(self) -> TensorSpec:
+        return TensorSpec("decayed", (self.outputs, 1, self.kernel, self.kernel))
+
+    def module(self, lengths: Lengths) -> nn.Module:
+        return DepthwiseConv2d(lengths[self.outputs], self.side(lengths), self.stride)
 
 
 @dataclass(frozen=True)

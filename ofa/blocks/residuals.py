@@ -11,6 +11,7 @@ from ofa.blocks.parts import (
     Activation,
     Chain,
     Conv,
+    Depthwise,
     Gate,
     Part,
     ResidualChain,
@@ -58,7 +59,7 @@ class InvertedResidual(Block):
     @property
     def body(self) -> Part:
         mid, eps = "mid" if self.expand else "in", self.norm_eps
-        depthwise = Conv(mid, mid, kernel="kernel", stride=self.stride, depthwise=True)
+        depthwise = Depthwise(mid, mid, kernel="kernel", stride=self.stride)
         parts: dict[str, Part] = {"expand": conv_norm_act(Conv("in", mid), eps, self.activation)} if self.expand else {}
         parts["depthwise"] = conv_norm_act(depthwise, eps, self.activation)
         if self.squeeze_excite:

@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from ofa.arch import Arch
-from ofa.blocks import PlacedBlock, assemble, build_empty
+from ofa.blocks import empty_network
 from ofa.cost import costs
 from ofa.data import ImageRule
 from ofa.errors import DataError, ExportError, FileError, WeightsError
@@ -95,7 +95,7 @@ class Bundle:
             WeightsError: the weights are damaged, not finite, or not those of the arch.
         """
         weights = read_weights(self.folder / _WEIGHTS, kind=_KIND)
-        network = _skeleton(lower(self.space, self.arch))
+        network = empty_network(lower(self.space, self.arch))
         _check_tensors(weights.tensors, network, f"'{weights.path}'")
         check_finite(weights.tensors, f"'{weights.path}'")
         # Copies, because tensors lie in the file at any address, and oneDNN's kernels for unaligned weights round otherwise.
@@ -190,7 +190,7 @@ def write_bundle(
     _check_classes(space, class_names)
     _check_channels(lowered[0].block.in_channels, mean, std)
     tensors = network.state_dict()
-    _check_tensors(tensors, _skeleton(lowered), f"the network of a bundle of {arch.space}")
+    _check_tensors(tensors, empty_network(lowered), f"the network of a bundle of {arch.space}")
     check_finite(tensors, f"the network of a bundle of {arch.space}")
     counted: dict[str, Any] = dict(costs(lowered))
     card = replace(card, **counted)
@@ -256,11 +256,6 @@ def _bundle(folder: Path, space: Space, arch: Arch, card: Card, header: Mapping[
     # Bundles of earlier versions do not say: their images were of one shape, or cut.
     rule = ImageRule.from_text(header["image_rule"]) if "image_rule" in header else ImageRule(channels=len(mean))
     return Bundle(folder=folder, space=space, arch=arch, card=card, class_names=class_names, mean=mean, std=std, rule=rule)
-
-
-def _skeleton(lowered: tuple[PlacedBlock, ...]) -> nn.Sequential:
-    """The network without storage: no time and no random numbers for an initialization that would be overwritten."""
-    return assemble({placed.name: build_empty(placed.block) for placed in lowered})
 
 
 def _check_tensors(tensors: Mapping[str, torch.Tensor], network: nn.Module, source: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ofa.arch import Arch
-from ofa.blocks import assemble, build_empty
+from ofa.blocks import empty_network
 from ofa.choices import Number, Stage
 from ofa.errors import SpaceError
 from ofa.families.lowering import lower
@@ -93,7 +93,7 @@ def check_computes(space: Space) -> None:
 
 
 def _check_computes(space: Space, arch: Arch) -> None:
-    network = assemble({placed.name: build_empty(placed.block) for placed in lower(space, arch)}).eval()
+    network = empty_network(lower(space, arch)).eval()
     x_BCHW = torch.empty(1, space.in_channels, *sides(arch.resolution), device="meta")
     try:
         found = tuple(network(x_BCHW).shape)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from itertools import pairwise
 
 from ofa.arch import Arch
-from ofa.blocks import PlacedBlock, Shape
+from ofa.blocks import PlacedBlock, Shape, last_readers, sources, with_liveness
 from ofa.errors import OfaError, SpaceError
 from ofa.families.placing import input_shape
 from ofa.space import Space
@@ -32,12 +31,12 @@ def lower(space: Space, arch: Arch) -> tuple[PlacedBlock, ...]:
             f"a space must say what each of its archs is built of, but for {arch.in_words} of {space.name} its class met "
             f"{type(error).__name__}: {error}; correct {type(space).__name__}.lower"
         ) from error
-    _check_chain(space, arch, placed)
-    return placed
+    _check_wiring(space, arch, placed)
+    return with_liveness(placed) if any(each.inputs for each in placed) else placed
 
 
-def _check_chain(space: Space, arch: Arch, placed: tuple[PlacedBlock, ...]) -> None:
-    """Whether every block fits the one before, which for a class of one's own is not certain."""
+def _check_wiring(space: Space, arch: Arch, placed: tuple[PlacedBlock, ...]) -> None:
+    """Whether every block fits those that feed it, which for a class of one's own is not certain."""
     wrong = next((each for each in placed if not isinstance(each, PlacedBlock)), None)
     if wrong is not None or not placed:
         raise _unfit(space, "a tuple of PlacedBlock", "got nothing" if wrong is None else f"got {type(wrong).__name__}")
@@ -50,11 +49,18 @@ def _check_chain(space: Space, arch: Arch, placed: tuple[PlacedBlock, ...]) -> N
     for rule, (found, wanted) in ends.items():
         if found != wanted:
             raise _unfit(space, f"blocks that {rule}", f"there are {found} where {wanted} must be")
-    for before, after in pairwise(placed):
-        given = before.block.output(before.input)
-        if given != after.input or given.channels != after.block.in_channels:
-            taken = _taken(after).words
-            raise _unfit(space, "blocks that fit each other", f"{before.name} gives {given.words} and {after.name} takes {taken}")
+    given: dict[str, Shape] = {}
+    for each, names in zip(placed, sources(placed), strict=True):
+        for name in names:
+            if name not in given:
+                raise _unfit(space, "blocks that read blocks before them", f"{each.name} reads {name}, which is none")
+            if given[name] != each.input or each.input.channels != each.block.in_channels:
+                taken = _taken(each).words
+                raise _unfit(space, "blocks that fit each other", f"{name} gives {given[name].words} and {each.name} takes {taken}")
+        given[each.name] = each.block.output(each.input)
+    unread = given.keys() - last_readers(placed).keys() - {last.name}
+    if unread:
+        raise _unfit(space, "blocks that others read", f"nothing reads {min(unread)}")
 
 
 def _taken(placed: PlacedBlock) -> Shape:

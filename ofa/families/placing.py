@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ofa.arch import Arch
 from ofa.blocks import Block, PlacedBlock, Shape
 from ofa.resolution import sides
@@ -25,12 +27,14 @@ class Placer:
 
     def __init__(self, space: Space, arch: Arch) -> None:
         self._shape = input_shape(space, arch)
+        self._given: dict[str, Shape] = {}
         self._placed: list[PlacedBlock] = []
 
-    def place(self, name: str, block: Block) -> None:
-        """Put ``block`` after what is there, at the dotted place ``name``."""
-        self._placed.append(PlacedBlock(name, block, self._shape))
-        self._shape = block.output(self._shape)
+    def place(self, name: str, block: Block, inputs: Sequence[str] = ()) -> None:
+        """Put ``block`` at the dotted place ``name``, after what is there or on the sum of what the places ``inputs`` give."""
+        shape = self._given[inputs[0]] if inputs else self._shape
+        self._placed.append(PlacedBlock(name, block, shape, tuple(inputs)))
+        self._shape = self._given[name] = block.output(shape)
 
     @property
     def placed(self) -> tuple[PlacedBlock, ...]:

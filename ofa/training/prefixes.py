@@ -52,7 +52,7 @@ class Node:
 
     piece: Piece
     numbers: list[int] = field(default_factory=list)
-    children: dict[PlacedBlock, Node] = field(default_factory=dict)
+    children: dict[tuple[PlacedBlock, ...], Node] = field(default_factory=dict)
     ends: dict[int, nn.Module] = field(default_factory=dict)
 
     def branches(self) -> list[tuple[int, Node | None]]:
@@ -64,7 +64,7 @@ class Node:
 
 def tree(networks: Sequence[Sequence[Piece]]) -> Node:
     """The root, which is no block itself, of the tree that the networks make but for their last blocks."""
-    root = Node(Piece(networks[0][0].placed, nn.Identity(), ()))
+    root = Node(Piece((), nn.Identity(), ()))
     for number, pieces in enumerate(networks):
         node = root
         for piece in pieces[:-1]:

@@ -170,10 +170,10 @@ class Recorder:
         piece, users = node.piece, len(node.numbers)
         key = (piece.module, source, users, _precision(source.value))
         if key not in self._passes:
-            pool = self._pool(piece.placed.name)
+            pool = self._pool(piece.name)
 
             def boundary(y: Tensor) -> _Boundary:
-                return self._boundary(piece.placed.name, y, needs_gradient=True)
+                return self._boundary(piece.name, y, needs_gradient=True)
 
             self._passes[key] = _Pass(self._graphs, piece, users, source, boundary, pool)
         return self._passes[key]
