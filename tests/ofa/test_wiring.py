@@ -16,7 +16,7 @@ from ofa.arch import Arch, Genes
 from ofa.blocks import Classifier, ConvBlock, InvertedResidual, PlacedBlock, Shape, segments, with_liveness
 from ofa.cost import costs, peak_activation_bytes
 from ofa.errors import SpaceError
-from ofa.export.onnx import export, verify_outputs
+from ofa.exporting.onnx import export, verify_outputs
 from ofa.families import lower
 from ofa.families.placing import Placer, input_shape
 from ofa.inventory import blocks_of_space

@@ -106,7 +106,7 @@ def test_a_block_is_run_once_for_all_networks_that_begin_with_it() -> None:
     networks = [supernet.pieces(largest), supernet.pieces(space.smallest(resolution=largest.resolution)), supernet.pieces(largest)]
     calls: dict[str, int] = {}
     for piece in {piece.module: piece for pieces in networks for piece in pieces}.values():
-        place = piece.placed.name
+        place = piece.name
 
         def count(*_: object, place: str = place) -> None:
             calls[place] = calls.get(place, 0) + 1
@@ -114,10 +114,10 @@ def test_a_block_is_run_once_for_all_networks_that_begin_with_it() -> None:
         piece.module.register_forward_hook(count)
     x_BCHW = torch.randn(2, 3, largest.resolution, largest.resolution)
     run_together(networks, x_BCHW, lambda number, last, features: last(features).sum())
-    first, second, *_ = (piece.placed.name for piece in networks[0])
+    first, second, *_ = (piece.name for piece in networks[0])
     assert calls[first] == 1  # the stem
     assert calls[second] <= 2  # the largest twice in one, and the smallest
-    assert calls[networks[0][-1].placed.name] == 3  # classifiers with their dropout are never shared
+    assert calls[networks[0][-1].name] == 3  # classifiers with their dropout are never shared
 
 
 def test_blocks_are_computed_once_then_recorded_and_then_replayed() -> None:
