@@ -63,7 +63,7 @@ def main() -> None:
     start = time.perf_counter()
     full = get_space("ofa-mbv3-w1.2")
     table = import_mit_tables(arguments.tables, full, device="note10")
-    space = full.restrict(resolution=table.metadata["spaces"][full.name])
+    space = full.restrict(resolution=table.info.resolutions_of(full.name))
     predictor = load_predictor(arguments.predictor, full)
     estimator = compiled(space, table)
     prepared_s = round(time.perf_counter() - start, 2)
@@ -241,7 +241,7 @@ def enumerated(space: Space, predictor: MitPredictor, table: LatencyTable) -> di
         "networks": space.size,
         "exhaustive_s": round(truth_s, 2),
         "search_s": round(seconds, 2),
-        "evaluated": front.metadata["study"]["evaluated"],
+        "evaluated": front.info.study["evaluated"],
         "true_optimum_of_100_budgets": exact,
         "hypervolume": round(volume / true_volume, 6),
         "front": len(front),
@@ -280,7 +280,7 @@ def fronts(
     return {
         "seconds": [round(each, 2) for each in seconds],
         "networks": [len(front) for front in found],
-        "evaluated": [front.metadata["study"]["evaluated"] for front in found],
+        "evaluated": [front.info.study["evaluated"] for front in found],
         "median_below_best_known": gaps,
         "query_ms": {"median": round(statistics.median(query_ms), 3), "max": round(max(query_ms), 3)},
         "impossible_query_ms": round(1e3 * refused(lambda: front.query(Budget({"latency_ms": 1}))), 2),

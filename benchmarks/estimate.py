@@ -26,6 +26,7 @@ from threadpoolctl import threadpool_limits
 
 from devices import Device, Timing
 from latency_tables import Correction, Estimator, LatencyTable, blocks_of_space
+from latency_tables.info import TableInfo
 from latency_tables.table import row_of, rows_frame
 from ofa.families import get_space, lower
 from ofa.inventory import inventory_of
@@ -155,8 +156,8 @@ def random_table(space: Space, rng: np.random.Generator) -> LatencyTable:
         ms = float(rng.uniform(0.01, 5))
         rows.append(row_of(placed, Timing(median_ms=ms, p90_ms=ms, min_ms=ms, std_ms=0.0, repeats=2), batch=1, precision="fp32"))
     device = Device(name="random", runtime="fake").to_json()
-    metadata = {"device": device, "spaces": {space.name: list(space.resolutions)}, "calibration": CORRECTION.to_json()}
-    return LatencyTable(rows_frame(rows), metadata)
+    info = TableInfo(device=device, runtime_version=None, calibration=CORRECTION).with_space(space, space.resolutions)
+    return LatencyTable(rows_frame(rows), info)
 
 
 if __name__ == "__main__":

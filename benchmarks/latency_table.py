@@ -27,6 +27,7 @@ from latency_tables import LatencyTable, TableCheck, build_table, calibrate_tabl
 from latency_tables.plot import save_check_plot
 from latency_tables.timing import PROCESSES
 from ofa.families import get_space
+from ofa.schema import to_json
 from ofa.space import Space
 
 ORIGIN = ("runtime_version", "processor", "gpu", "cores", "clock_policy", "load")
@@ -116,7 +117,7 @@ def built(
         build_table(space, device, resolutions=resolutions, rng=np.random.default_rng(0), policy=policy).save(path)
         told({"build_s": round(time.perf_counter() - start, 1)})
     table = LatencyTable.load(path)
-    told({"blocks": len(table), "failed": table.metadata["failed"], "origin": {key: table.metadata.get(key) for key in ORIGIN}})
+    told({"blocks": len(table), "failed": table.info.failed, "origin": {key: getattr(table.info, key) for key in ORIGIN}})
     return table
 
 
@@ -125,7 +126,7 @@ def calibrated(table: LatencyTable, space: Space, device: Device, path: Path, *,
     start = time.perf_counter()
     table = calibrate_table(table, space, device, nets=nets, rng=np.random.default_rng(0), **same)
     table.save(path)
-    calibration = {key: value for key, value in table.metadata["calibration"].items() if key != "residuals"}
+    calibration = {key: value for key, value in to_json(table.info.calibration).items() if key != "residuals"}
     told({"calibrate_s": round(time.perf_counter() - start, 1), "calibration": calibration})
     return table
 

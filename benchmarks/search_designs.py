@@ -83,7 +83,7 @@ def main() -> None:
     arguments = parser.parse_args()
     full = get_space("ofa-mbv3-w1.2")
     table = import_mit_tables(arguments.tables, full, device="note10")
-    space = full.restrict(resolution=table.metadata["spaces"][full.name])
+    space = full.restrict(resolution=table.info.resolutions_of(full.name))
     predictor, estimator = load_predictor(arguments.predictor, full), compiled(space, table)
     figures = []
     with others_during() as others:

@@ -174,7 +174,7 @@ def transferred(
 
 def source_alone(table: LatencyTable) -> float:
     """1 if nothing but a factor was learned: the order of networks is the known device's."""
-    shares = table.metadata["estimated"]["shares"]
+    shares = table.info.estimated.shares
     return float(sum(share for term, share in shares.items() if term != "source") == 0)
 
 

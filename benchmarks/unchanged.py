@@ -335,8 +335,8 @@ def estimator(path: Path) -> Any:
     from latency_tables import Estimator, LatencyTable
 
     table = LatencyTable.load(path)
-    (name, resolutions), *_ = table.metadata["spaces"].items()
-    return Estimator(get_space(name).restrict(resolution=resolutions), table)
+    name, *_ = table.info.spaces
+    return Estimator(get_space(name).restrict(resolution=table.info.resolutions_of(name)), table)
 
 
 def rows_of_table(path: Path) -> Any:

@@ -35,6 +35,7 @@ from ofa.arrays import Floats, Rows
 from ofa.families import get_space
 from ofa.interop.mit_predictor import load_predictor
 from ofa.progress import silent
+from ofa.schema import to_json
 from ofa.space import Space
 from search.budget import Budget, at_device
 from search.costs import costs_of
@@ -76,8 +77,8 @@ def main() -> None:
         "resolutions": resolutions,
         "device": device.to_json(),
         "accuracy": dict(accuracy.provenance),
-        "calibration": {key: value for key, value in table.metadata["calibration"].items() if key != "residuals"},
-        "front": {"networks": len(front), "study": front.metadata["study"]},
+        "calibration": {key: value for key, value in to_json(table.info.calibration).items() if key != "residuals"},
+        "front": {"networks": len(front), "study": front.info.study},
         "others_cores": others.cores,
         **figures(answers, again),
         "feedback": feedback(answers),
@@ -173,7 +174,7 @@ def learned_table(work: Path) -> LatencyTable:
 def retimed(answers: list[dict[str, Any]], space: Space, table: LatencyTable, device: Device, *, seed: int) -> dict[str, Any]:
     """All answers timed again, in processes of their own."""
     archs = [Arch.from_json(answer["arch"]) for answer in answers]
-    known = known_networks(table.metadata, space)
+    known = known_networks(table.info, space)
     times = time_beside(known, space, archs, device, rng=np.random.default_rng(seed), progress=silent)
     clock_ms = np.median(times.raw_ms, axis=0)
     return {"measured_ms": clock_ms.tolist(), "typical_ms": times.at_first_speed_ms.tolist(), "slowdown": times.typical_slowdown}

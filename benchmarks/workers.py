@@ -135,7 +135,7 @@ def measure(make: Any, effort: Effort, workers: int, kind: str, repeats: int) ->
         complete = [trial for trial in trials if trial.state.name == "COMPLETE"]
         assert len(complete) == effort.trials
         span = max(trial.datetime_complete for trial in complete) - min(trial.datetime_start for trial in complete)
-        study = front.metadata["study"]
+        study = front.info.study
         runs.append(
             {
                 "trials_per_s": round(effort.trials / span.total_seconds(), 2),
@@ -183,8 +183,8 @@ def kill(effort: Effort, sleep_s: float, kind: str) -> dict[str, Any]:
         "wanted": effort.trials,
         "states": dict(Counter(trial.state.name for trial in trials)),
         "numbers_are_unique": len({trial.number for trial in trials}) == len(trials),
-        "workers": front.metadata["study"]["workers"],
-        "deaths": front.metadata["study"]["deaths"],
+        "workers": front.info.study["workers"],
+        "deaths": front.info.study["deaths"],
         "finished_by_the_killed": sum(trial.user_attrs["worker"].split("/")[1] == process for trial in trials),
         "taken_over": [{"number": trial.number, "state": trial.state.name, "attempts": trial.user_attrs["attempts"]} for trial in taken],
         "taken_over_by_another": all(trial.user_attrs["worker"].split("/")[1] != process for trial in taken),

@@ -55,14 +55,6 @@ class Conditions:
             input_shape=input_shape,
         )
 
-    @classmethod
-    def of_metadata(cls, metadata: Mapping[str, Any]) -> Conditions | None:
-        """Those of the latencies of a table, or of a front on one device, from its metadata; None where it does not tell."""
-        device = metadata.get("device")
-        if not isinstance(device, Mapping) or not {"batch", "precision"} <= set(device):
-            return None
-        return cls.of_fields(device, runtime_version=metadata.get("runtime_version"))
-
     @property
     def words(self) -> str:
         """In a few words, such as ``batch 1, fp32, 1 thread, calls in a row, onnxruntime 1.20.0``."""

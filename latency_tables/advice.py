@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 from latency_tables.check import TableCheck
+from latency_tables.info import TableInfo
 
 __all__ = ["WIDE", "advice_on_check", "advice_on_table"]
 
@@ -16,25 +15,22 @@ _LEAST_INSIDE = 0.6
 _LEAST_KENDALL = 0.5
 
 
-def advice_on_table(metadata: Mapping[str, Any]) -> tuple[str, ...]:
+def advice_on_table(info: TableInfo) -> tuple[str, ...]:
     """What to know before a table's latencies are relied on.
 
     Args:
-        metadata: of the table, or what a front keeps of it; of a device whose networks were timed there is nothing to say.
+        info: of the table, or what a front keeps of it; of a device whose networks were timed there is nothing to say.
     """
-    if metadata.get("source") == "measured":
+    if info.source == "measured":
         return ()
-    device = metadata.get("device")
-    called = f"the latency table of {device['name']}" if isinstance(device, Mapping) and "name" in device else "the latency table"
-    calibration = metadata.get("calibration")
+    called, calibration = f"the latency table of {info.device_name}", info.calibration
     if calibration is None:
-        remedy = "time networks on the device, with: ofa table transfer" if "sources" in metadata else "run: ofa table calibrate"
+        remedy = "time networks on the device, with: ofa table transfer" if info.sources else "run: ofa table calibrate"
         return (f"{called} is not calibrated, so that the sum of its blocks stands for a network and no interval is known; {remedy}",)
-    half_width = calibration.get("half_width") if isinstance(calibration, Mapping) else None
-    if isinstance(half_width, int | float) and half_width > WIDE:
+    if calibration.half_width > WIDE:
         return (
-            f"{called} knows networks only within {half_width:.0%}, so that budgets on it mean little; calibrate it again with more "
-            "--nets while the machine does nothing else: ofa table calibrate --overwrite",
+            f"{called} knows networks only within {calibration.half_width:.0%}, so that budgets on it mean little; calibrate it again with "
+            "more --nets while the machine does nothing else: ofa table calibrate --overwrite",
         )
     return ()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,9 @@ import pandas as pd
 from devices.device import Device
 from devices.measure import ANCHORS, Failure, describe
 from devices.timing import TimingPolicy
+from latency_tables.info import TableInfo
 from latency_tables.journal import Journal
-from latency_tables.spaces import carried
-from latency_tables.table import SCHEMA_VERSION, LatencyTable, describe_block, row_of, rows_frame
+from latency_tables.table import LatencyTable, describe_block, row_of, rows_frame
 from latency_tables.timing import measure_blocks
 from ofa.blocks import PlacedBlock
 from ofa.errors import TableError
@@ -21,7 +22,6 @@ from ofa.inventory import blocks_of_space
 from ofa.progress import Progress, silent
 from ofa.resolution import Resolution, ascending
 from ofa.space import Space
-from ofa.version import __version__
 
 __all__ = ["build_table"]
 
@@ -41,7 +41,7 @@ def build_table(
 ) -> LatencyTable:
     """Measure every block that networks of a space are made of.
 
-    Blocks that cannot be measured, because the runtime refuses them, crashes or hangs, are left out; ``metadata["failed"]`` says which
+    Blocks that cannot be measured, because the runtime refuses them, crashes or hangs, are left out; ``info.failed`` says which
     and why.
 
     Args:
@@ -62,43 +62,37 @@ def build_table(
     wanted = ascending(space.resolutions if resolutions is None else resolutions)
     blocks = blocks_of_space(space, wanted)
     origin = describe(device)
-    known = _known(resume_from, journal, device, origin)
-    described = carried(space, wanted, known.metadata)
+    here = TableInfo.of_origin(origin)
+    known = _known(resume_from, journal, device, here, origin)
+    described = known.info.with_space(space, wanted)
     new = [placed for placed in blocks if placed not in known]
     rows, failed = _measure(new, _anchors(known, blocks, rng), device, journal, rng=rng, progress=progress, policy=policy)
-    old = known.metadata
-    metadata = {
-        "schema_version": SCHEMA_VERSION,
-        **origin,
-        "ofa_version": __version__,
-        **described,
-        "failed": failed,
-        "calibration": None if rows else old.get("calibration"),
-        "networks": [] if rows else old.get("networks", []),
-    }
+    kept = ("spaces", "definitions", *(() if rows else ("calibration", "networks", "processes", "calibrated_with")))
+    info = replace(here, failed=failed, **{name: getattr(described, name) for name in kept})
     joined = pd.concat([known.rows, rows_frame(rows)], ignore_index=True) if len(known) and rows else known.rows
-    return LatencyTable(joined if len(known) else rows_frame(rows), metadata, known.source)
+    return LatencyTable(joined if len(known) else rows_frame(rows), info, known.source)
 
 
-def _known(table: LatencyTable | None, journal: Journal | None, device: Device, origin: Mapping[str, Any]) -> LatencyTable:
+def _known(table: LatencyTable | None, journal: Journal | None, device: Device, here: TableInfo, origin: Mapping[str, Any]) -> LatencyTable:
     """What need not be measured: the rows of a table and of a journal."""
-    rows, metadata, source = rows_frame([]), {}, ""
+    rows, info, source = rows_frame([]), here, ""
     if table is not None:
         table.require_measured()
         table.require_device(device)
-        _check_same_origin(table.metadata, origin)
-        rows, metadata, source = table.rows, dict(table.metadata), table.source
+        _check_same_origin(table.info, here)
+        rows, info, source = table.rows, table.info, table.source
     if journal is not None:
         if journal.origin is not None:
-            LatencyTable(rows_frame([]), {**journal.origin, "spaces": {}}, str(journal.path)).require_device(device)
-            _check_same_origin(journal.origin, origin)
+            begun = TableInfo.of_origin(journal.origin)
+            begun.of_device(device, f"table '{journal.path}'")
+            _check_same_origin(begun, here)
         journal.begin(origin)
         if journal.rows:
             kept = rows_frame(journal.rows)
             rows = kept if rows.empty else pd.concat([rows, kept], ignore_index=True)
             rows = rows.drop_duplicates(["block", "input_height_px", "input_width_px"], ignore_index=True)
-            metadata |= {"calibration": None, "networks": []}
-    return LatencyTable(rows, metadata, source)
+            info = replace(info, calibration=None, networks=())
+    return LatencyTable(rows, info, source)
 
 
 def _anchors(known: LatencyTable, blocks: Sequence[PlacedBlock], rng: np.random.Generator) -> dict[str, tuple[PlacedBlock, float]]:
@@ -134,10 +128,10 @@ def _measure(
     return rows, failed
 
 
-def _check_same_origin(there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+def _check_same_origin(there: TableInfo, here: TableInfo) -> None:
     for key in _MUST_AGREE:
-        if there.get(key) != here.get(key):  # earlier tables do not name a GPU, as none was measured on one
+        if getattr(there, key) != getattr(here, key):  # earlier tables do not name a GPU, as none was measured on one
             raise TableError(
-                f"a table can only be continued where it was begun, but its {key.replace('_', ' ')} is {there.get(key)!r} "
-                f"and here it is {here.get(key)!r}; build a new table"
+                f"a table can only be continued where it was begun, but its {key.replace('_', ' ')} is {getattr(there, key)!r} "
+                f"and here it is {getattr(here, key)!r}; build a new table"
             )

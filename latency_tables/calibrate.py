@@ -11,7 +11,7 @@ from devices.measure import describe
 from devices.timing import TimingPolicy
 from latency_tables.correction import check_enough, fit_correction
 from latency_tables.estimate import Estimator
-from latency_tables.spaces import check_same, require_space
+from latency_tables.info import MeasuredNetwork
 from latency_tables.table import LatencyTable
 from latency_tables.timing import PROCESSES, time_networks
 from ofa.arch import Arch
@@ -40,7 +40,7 @@ def calibrate_table(
 ) -> LatencyTable:
     """Time whole networks and store them, and the correction that they teach, in a copy of the table.
 
-    The copy's metadata has as ``calibrated_with`` the version of the runtime; another than the blocks' is for the caller to tell.
+    The copy's info has as ``calibrated_with`` the version of the runtime; another than the blocks' is for the caller to tell.
 
     Args:
         table: measured on ``device``, with the blocks of ``space``.
@@ -68,9 +68,9 @@ def calibrate_table(
     speed = times.typical_slowdown
     measured_ms = (speed * times.at_first_speed_ms).tolist()
     correction = fit_correction([ms for ms, _ in sums], [size for _, size in sums], measured_ms, speed=speed, speed_spread=times.spread)
-    networks = [{"arch": arch.to_json(), "measured_ms": ms} for arch, ms in zip(archs, measured_ms, strict=True)]
+    networks = tuple(MeasuredNetwork(arch=arch, measured_ms=ms) for arch, ms in zip(archs, measured_ms, strict=True))
     version = describe(device)["runtime_version"]
-    return table.with_metadata(calibration=correction.to_json(), networks=networks, processes=len(times.slowdowns), calibrated_with=version)
+    return table.with_info(calibration=correction, networks=networks, processes=len(times.slowdowns), calibrated_with=version)
 
 
 def sample_across_range(space: Space, estimator: Estimator, count: int, rng: np.random.Generator) -> list[Arch]:
@@ -112,7 +112,7 @@ def table_resolutions(table: LatencyTable, space: Space, resolutions: Iterable[R
         TableError: it was built for another space, or another of the same name.
     """
     if resolutions is not None:
-        check_same(table.metadata, space, "the table")
+        table.info.check_same(space, "the table")
         return ascending(resolutions)
-    require_space(table, space)
-    return ascending(table.metadata["spaces"][space.name])
+    table.require_space(space)
+    return table.info.resolutions_of(space.name)

@@ -5,11 +5,10 @@ Shape suffixes: N networks, P terms of the correction.
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -78,15 +77,6 @@ class Correction:
         """What a network of so many bytes of weights takes beyond the intercept and the sum over its blocks."""
         beyond: Amount = self.ms_per_weight_mib2 * (weight_bytes / _MIB) ** 2
         return beyond
-
-    def to_json(self) -> dict[str, Any]:
-        """All fields, as JSON values."""
-        return {**dataclasses.asdict(self), "residuals": list(self.residuals)}
-
-    @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> Correction:
-        """The correction that ``to_json`` wrote."""
-        return cls(**{**fields, "residuals": tuple(fields["residuals"])})
 
 
 def fit_correction(

@@ -5,13 +5,12 @@ Shape suffixes: N archs, C columns of an encoded arch, U blocks of the space.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
-from latency_tables.spaces import check_same
+from latency_tables.info import TableInfo
 from latency_tables.table import LatencyTable
 from ofa.arch import Arch
 from ofa.arrays import Floats, Integers, Rows
@@ -42,7 +41,7 @@ class Estimator:
     """
 
     def __init__(self, space: Space, table: LatencyTable) -> None:
-        check_same(table.metadata, space, f"table '{table.source}'" if table.source else "the table")
+        table.info.check_same(space, table.called)
         self.space = space
         self.table = table
         self._known: dict[tuple[Block, Shape], tuple[float, int]] = {}
@@ -62,9 +61,9 @@ class Estimator:
         return self.table.device_name
 
     @property
-    def metadata(self) -> Mapping[str, Any]:
-        """The table's, as JSON values."""
-        return self.table.metadata
+    def info(self) -> TableInfo:
+        """What is known of the table."""
+        return self.table.info
 
     @property
     def is_measured(self) -> bool:

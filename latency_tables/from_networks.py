@@ -7,28 +7,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from scipy.optimize import nnls
 
-from devices.conditions import Conditions
 from devices.timing import Timing
 from latency_tables.correction import COVERAGE, Correction
+from latency_tables.info import Estimated, MeasuredNetwork, TableInfo
 from latency_tables.robust import fit_relative, jackknife_width
-from latency_tables.spaces import carried
-from latency_tables.table import SCHEMA_VERSION, LatencyTable, row_of, rows_frame
+from latency_tables.table import LatencyTable, row_of, rows_frame
 from ofa.arch import Arch
 from ofa.arrays import Floats
 from ofa.blocks import Block, PlacedBlock, Shape
 from ofa.errors import TableError
 from ofa.families import lower
 from ofa.inventory import blocks_of_space
+from ofa.parquet import now
 from ofa.resolution import Resolution, ascending
 from ofa.space import Space
-from ofa.version import __version__
 
 __all__ = ["UNITS", "check_networks", "estimated_table", "fit_costs", "measured_elsewhere", "table_from_networks", "units_of"]
 
@@ -88,7 +87,7 @@ def table_from_networks(
     )
     ms = dict(zip(((placed.block, placed.input) for placed in blocks), ms_U.tolist(), strict=True))
     chosen = [(placed, ms[placed.block, placed.input]) for placed in blocks_of_space(space, sizes)]
-    how = {"by": "networks", "nets": len(y_N), "shrinkage": shrinkage}
+    how = Estimated(by="networks", nets=len(y_N), shrinkage=shrinkage)
     networks = list(zip(archs, y_N.tolist(), strict=True))
     return estimated_table(space, sizes, chosen, correction, origin=origin, how=how, networks=networks)
 
@@ -100,7 +99,7 @@ def estimated_table(
     correction: Correction,
     *,
     origin: Mapping[str, Any],
-    how: Mapping[str, Any],
+    how: Estimated,
     networks: Iterable[tuple[Arch, float]],
 ) -> LatencyTable:
     """A table of blocks that nobody timed: ``median_ms`` is what each is estimated to add to a network, from ``repeats`` of 0 samples.
@@ -111,23 +110,14 @@ def estimated_table(
         blocks: with their estimates in ms.
         correction: from their sum to networks.
         origin: as ``devices.describe`` gives it; names the device, its batch and its precision.
-        how: what is written to ``metadata["estimated"]``: ``by`` what, and from what.
+        how: by what they were estimated, and from what.
         networks: those that were measured, and what they took in ms.
     """
-    device = origin["device"]
-    rows = [row_of(placed, _not_timed(ms), batch=device["batch"], precision=device["precision"]) for placed, ms in blocks]
-    metadata = {
-        "schema_version": SCHEMA_VERSION,
-        **origin,
-        "conditions": Conditions.of_fields(device, runtime_version=origin.get("runtime_version")).to_json(),
-        "ofa_version": __version__,
-        **carried(space, resolutions),
-        "failed": {},
-        "calibration": correction.to_json(),
-        "networks": [{"arch": arch.to_json(), "measured_ms": ms} for arch, ms in networks],
-        "estimated": dict(how),
-    }
-    return LatencyTable(rows_frame(rows), metadata)
+    measured = tuple(MeasuredNetwork(arch=arch, measured_ms=ms) for arch, ms in networks)
+    info = replace(TableInfo.of_origin(origin).with_space(space, resolutions), calibration=correction, networks=measured, estimated=how)
+    batch, precision = info.conditions.batch, info.conditions.precision
+    rows = [row_of(placed, _not_timed(ms), batch=batch, precision=precision) for placed, ms in blocks]
+    return LatencyTable(rows_frame(rows), info)
 
 
 def measured_elsewhere(device: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,7 +127,7 @@ def measured_elsewhere(device: Mapping[str, Any]) -> dict[str, Any]:
         device: the fields of a ``Device`` (``to_json``), or at least ``name``, ``runtime``, ``precision`` and ``batch``.
     """
     unknown = dict.fromkeys(("runtime_version", "processor"), "unknown")
-    return {"device": dict(device), **unknown, "date": datetime.now(UTC).isoformat(timespec="seconds")}
+    return {"device": dict(device), **unknown, "date": now()}
 
 
 @lru_cache(maxsize=65536)

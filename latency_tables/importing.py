@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
-from devices.conditions import Conditions
 from devices.timing import Timing
-from latency_tables.spaces import carried
-from latency_tables.table import SCHEMA_VERSION, LatencyTable, describe_block, row_of, rows_frame
+from latency_tables.info import PublishedFile, TableInfo
+from latency_tables.table import LatencyTable, describe_block, row_of, rows_frame
 from ofa.blocks import Block, PlacedBlock, Shape
 from ofa.errors import TableError
 from ofa.interop.mit_tables import Measurement, MitTable, load_mit_table
 from ofa.inventory import blocks_of_space
-from ofa.resolution import resolutions_to_json
+from ofa.parquet import now
+from ofa.resolution import resolution_to_json, resolutions_to_json
 from ofa.space import Space
-from ofa.version import __version__
 
 __all__ = ["IMPORTED", "import_mit_tables"]
 
@@ -63,7 +61,7 @@ def import_mit_tables(
         for placed, measured in _matched(table, space):
             found.setdefault(named.setdefault((placed.block, placed.input), placed), []).append(measured)
     rows = [row_of(placed, _timing(Measurement.pooled(each)), batch=batch, precision=precision) for placed, each in found.items()]
-    return LatencyTable(rows_frame(rows), _metadata(tables, space, device, precision, batch))
+    return LatencyTable(rows_frame(rows), _info(tables, space, device, precision, batch))
 
 
 def _check_sizes(tables: Sequence[MitTable], space: Space) -> None:
@@ -109,22 +107,12 @@ def _timing(measured: Measurement) -> Timing:
     return Timing(median_ms=measured.mean_ms, p90_ms=math.nan, min_ms=math.nan, std_ms=measured.std_ms, repeats=measured.count)
 
 
-def _metadata(tables: Sequence[MitTable], space: Space, device: str, precision: str, batch: int) -> Mapping[str, Any]:
+def _info(tables: Sequence[MitTable], space: Space, device: str, precision: str, batch: int) -> TableInfo:
     """As of a table that was built, as far as others tell."""
     fields = {"name": device, "runtime": IMPORTED, "precision": precision, "batch": batch, "clocks": _UNKNOWN}
     fields |= dict.fromkeys(("threads", "pause_ms"))
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "device": fields,
-        "runtime_version": _UNKNOWN,
-        "conditions": Conditions.of_fields(fields, runtime_version=_UNKNOWN).to_json(),
-        "processor": _UNKNOWN,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "ofa_version": __version__,
-        **carried(space, [table.resolution for table in tables]),
-        "failed": {},
-        "calibration": None,
-        "networks": [],
-        "sources": [{"name": table.path.name, "sha256": table.sha256, "resolution": table.resolution} for table in tables],
-        "note": _NOTE,
-    }
+    origin = TableInfo.of_origin({"device": fields, "runtime_version": _UNKNOWN, "processor": _UNKNOWN, "date": now()})
+    sources = tuple(
+        PublishedFile(name=table.path.name, sha256=table.sha256, resolution=resolution_to_json(table.resolution)) for table in tables
+    )
+    return replace(origin.with_space(space, [table.resolution for table in tables]), sources=sources, note=_NOTE)

@@ -13,36 +13,34 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 
 from devices.conditions import Conditions
 from devices.device import Device
 from devices.timing import Timing
 from latency_tables.correction import Correction
-from latency_tables.parquet import NotParquetError, json_of, read_parquet, write_parquet
+from latency_tables.info import TableInfo
 from ofa.blocks import Block, PlacedBlock
 from ofa.cost import weight_bytes
-from ofa.errors import FileError, TableError
+from ofa.errors import TableError
 from ofa.families import space_argument
-from ofa.files import reason_of, replacing
+from ofa.files import replacing
 from ofa.latency import Latency
+from ofa.parquet import Kind
 from ofa.resolution import pixels, resolution_to_json
 from ofa.space import Space
 
 __all__ = [
     "COLUMNS",
-    "METADATA_KEY",
     "SCHEMA_VERSION",
     "LatencyTable",
     "block_key",
     "describe_block",
-    "require_same_device",
     "row_key",
     "row_of",
     "rows_frame",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _SOMETIMES_EMPTY = ("energy_mj", "peak_memory_bytes")
 COLUMNS = (
@@ -53,13 +51,25 @@ COLUMNS = (
 
 _KEY = ("block", "input_height_px", "input_width_px")
 
-METADATA_KEY = b"ofa_latency_table"
-"""Under which a table carries where it came from, as JSON."""
-_SAME_DEVICE = ("name", "runtime", "threads", "pin", "precision", "batch", "pause_ms", "options")
-_BEFORE_PAUSES = {"pause_ms": 0.0}
-"""What files say of a device that were written before it could have pauses."""
 
-_REQUIRED = ("schema_version", "device", "runtime_version", "processor", "spaces")
+def _of_squares(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of earlier versions, which knew squares only, as rows of now."""
+    if "input_size_px" not in rows:
+        return rows
+    rows = rows.rename(columns={"input_size_px": "input_height_px"})
+    rows.insert(list(rows).index("input_height_px") + 1, "input_width_px", rows["input_height_px"])
+    return rows
+
+
+_FILES = Kind(
+    name="latency table",
+    info=TableInfo,
+    schema=SCHEMA_VERSION,
+    columns=COLUMNS,
+    renew=_of_squares,
+    made_by="ofa table build",
+    error=TableError,
+)
 
 
 @lru_cache(maxsize=65536)
@@ -91,9 +101,7 @@ class LatencyTable:
 
     Args:
         rows: the columns ``COLUMNS``, one row for each block and input shape.
-        metadata: JSON values: ``schema_version``, ``device`` (its file's fields), ``runtime_version``, ``conditions``, ``processor``,
-            ``date`` and the rest of ``devices.provenance``, ``ofa_version``, ``spaces`` (resolutions in pixels by the name of the
-            space), ``definitions`` (the spaces themselves by name; not in tables of earlier versions), ``calibration`` (or None).
+        info: where it was measured, of which spaces, and what it was calibrated by.
         source: the file that it was read from, for messages.
 
     Raises:
@@ -101,17 +109,17 @@ class LatencyTable:
     """
 
     rows: pd.DataFrame
-    metadata: Mapping[str, Any]
+    info: TableInfo
     source: str = ""
 
     def __post_init__(self) -> None:
         missing = [column for column in COLUMNS if column not in self.rows.columns]
         if missing:
             raise TableError(
-                f"a latency table must have the columns {', '.join(COLUMNS)}, but {self._called} lacks {', '.join(missing)}; build it anew"
+                f"a latency table must have the columns {', '.join(COLUMNS)}, but {self.called} lacks {', '.join(missing)}; build it anew"
             )
         if len(self._latencies) < len(self.rows):
-            raise TableError(f"a latency table must hold each block once, but {self._called} repeats some; build it anew")
+            raise TableError(f"a latency table must hold each block once, but {self.called} repeats some; build it anew")
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -119,18 +127,17 @@ class LatencyTable:
     @property
     def device_name(self) -> str:
         """Name of the device that it was measured on."""
-        return str(self.metadata["device"]["name"])
+        return self.info.device_name
 
     @property
     def conditions(self) -> Conditions:
         """What its latencies hold under."""
-        return Conditions.of_fields(self.metadata["device"], runtime_version=self.metadata.get("runtime_version"))
+        return self.info.conditions
 
-    @cached_property
+    @property
     def correction(self) -> Correction | None:
         """What ``calibrate_table`` learned, or None."""
-        fields = self.metadata.get("calibration")
-        return None if fields is None else Correction.from_json(fields)
+        return self.info.calibration
 
     @cached_property
     def _latencies(self) -> dict[tuple[str, int, int], float]:
@@ -146,7 +153,8 @@ class LatencyTable:
         return list(zip(*(self.rows[column].tolist() for column in _KEY), strict=True))
 
     @property
-    def _called(self) -> str:
+    def called(self) -> str:
+        """Words for it in messages."""
         return f"table '{self.source}'" if self.source else "the table"
 
     def __contains__(self, placed: PlacedBlock) -> bool:
@@ -160,7 +168,7 @@ class LatencyTable:
         """
         latency_ms = self._latencies.get(row_key(placed))
         if latency_ms is None:
-            raise TableError(f"a block must be in the table, but {self._called} lacks {describe_block(placed)}; build the table anew")
+            raise TableError(f"a block must be in the table, but {self.called} lacks {describe_block(placed)}; build the table anew")
         return latency_ms
 
     def energy_mj(self, placed: PlacedBlock) -> float:
@@ -177,14 +185,28 @@ class LatencyTable:
         if missing:
             remedy = (
                 "it was measured by others, so take networks of its resolutions only"
-                if "sources" in self.metadata
+                if self.info.sources
                 else f"measure them with: ofa table build --space {space_argument(space)} --device {self.device_name} --resolutions "
                 f"{resolution_to_json(lowered[0].input.size)} --classes {space.num_classes} --resume -o {self.source or 'TABLE.parquet'}"
             )
             raise TableError(
-                f"a table must hold all blocks of a network, but {self._called} lacks {len(missing)} of {len(lowered)}, first "
+                f"a table must hold all blocks of a network, but {self.called} lacks {len(missing)} of {len(lowered)}, first "
                 f"{describe_block(missing[0])}; {remedy}"
             )
+
+    def require_space(self, space: Space) -> None:
+        """Check that it was built for a space, and not for another of the same name.
+
+        Raises:
+            TableError: it was not.
+        """
+        spaces = self.info.spaces
+        if space.name not in spaces:
+            raise TableError(
+                f"a table must be of the space it is used for, but this one is of {', '.join(spaces)} and not of {space.name}; "
+                f"build one with: ofa table build --space {space_argument(space)} --device {self.device_name}"
+            )
+        self.info.check_same(space, self.called)
 
     def require_device(self, device: Device) -> None:
         """Check that the table was measured on this very device, settings included.
@@ -192,7 +214,7 @@ class LatencyTable:
         Raises:
             TableError: it is of another, or of other settings.
         """
-        require_same_device(self.metadata["device"], device, self._called)
+        self.info.of_device(device, self.called)
 
     def require_measured(self) -> None:
         """Check that the rows are times of blocks, which can be compared to new ones and added to.
@@ -200,10 +222,10 @@ class LatencyTable:
         Raises:
             TableError: they are estimates from whole networks.
         """
-        if "estimated" in self.metadata:
+        if self.info.estimated is not None:
             raise TableError(
-                f"a table must hold measured blocks to be calibrated or continued, but the rows of {self._called} are estimates from "
-                f"{self.metadata['estimated']['nets']} networks; build one with: ofa table build --device {self.device_name}"
+                f"a table must hold measured blocks to be calibrated or continued, but the rows of {self.called} are estimates from "
+                f"{self.info.estimated.nets} networks; build one with: ofa table build --device {self.device_name}"
             )
 
     def estimate(self, space: Space, lowered: Sequence[PlacedBlock]) -> Latency:
@@ -224,12 +246,12 @@ class LatencyTable:
         """The estimate for a network whose blocks sum to ``sum_ms``, and whose weights to ``weight_bytes``."""
         return Latency(latency_ms=sum_ms) if self.correction is None else self.correction.apply(sum_ms, weight_bytes)
 
-    def with_metadata(self, **changes: Any) -> LatencyTable:
-        """The same rows with some metadata replaced."""
-        return LatencyTable(self.rows, {**self.metadata, **changes}, self.source)
+    def with_info(self, **changes: Any) -> LatencyTable:
+        """The same rows with some fields of ``info`` replaced."""
+        return LatencyTable(self.rows, dataclasses.replace(self.info, **changes), self.source)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the table: Parquet with the metadata inside; a path that ends in ``.csv`` gets the rows alone.
+        """Write the table: Parquet with ``info`` inside; a path that ends in ``.csv`` gets the rows alone.
 
         Raises:
             FileError: the path cannot be written.
@@ -238,8 +260,7 @@ class LatencyTable:
             with replacing(path) as temporary:
                 self.rows.to_csv(temporary, index=False)
             return
-        table = pa.Table.from_pandas(self.rows, preserve_index=False)
-        write_parquet(table.replace_schema_metadata({METADATA_KEY: json.dumps(self.metadata).encode()}), path)
+        _FILES.write(self.rows, self.info, path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> LatencyTable:
@@ -248,63 +269,11 @@ class LatencyTable:
         Raises:
             TableError: the file is absent, damaged, no latency table, or of a newer schema.
         """
-        try:
-            table = read_parquet(path)
-        except NotParquetError as error:
-            raise TableError(
-                f"a latency table must be a Parquet file, but '{path}' is damaged or none; build it anew with: ofa table build"
-            ) from error
-        except FileError as error:
-            raise TableError(f"a latency table must be readable, but '{path}' is not: {reason_of(error)}; check the path") from error
-        metadata = _metadata_of(table, path)
-        rows = table.replace_schema_metadata(None).to_pandas()
-        if "input_size_px" in rows:  # of versions that knew squares only
-            rows = rows.rename(columns={"input_size_px": "input_height_px"})
-            rows.insert(rows.columns.get_loc("input_height_px") + 1, "input_width_px", rows["input_height_px"])
-        return cls(rows, metadata, os.fspath(path))
-
-
-def require_same_device(theirs: Mapping[str, Any], device: Device, called: str) -> None:
-    """Check that a table was measured on this very device, settings included.
-
-    Args:
-        theirs: the fields of the table's device.
-        device: the one that it is used with.
-        called: words for the table.
-
-    Raises:
-        TableError: it is of another, or of other settings.
-    """
-    ours, known = device.to_json(), {**_BEFORE_PAUSES, **theirs}
-    for key in _SAME_DEVICE:
-        if known.get(key) != ours[key]:
-            raise TableError(
-                f"a table must be of the device that it is used with, but the {key} of {called} is {known.get(key)!r} and of "
-                f"device '{device.name}' {ours[key]!r}; name the table's device, or build a table of this one"
-            )
+        rows, info = _FILES.read(path)
+        return cls(rows, info, os.fspath(path))
 
 
 def rows_frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """Rows as a data frame with the columns of a table, also when there are none."""
     frame = pd.DataFrame(list(rows), columns=list(COLUMNS))
     return frame.astype(dict.fromkeys(_SOMETIMES_EMPTY, "float64"))
-
-
-def _metadata_of(table: pa.Table, path: str | os.PathLike[str]) -> dict[str, Any]:
-    metadata = json_of(table, METADATA_KEY)
-    if metadata is None:
-        raise TableError(
-            f"a latency table must say where it came from, but the Parquet file '{path}' does not; make one with: ofa table build"
-        )
-    version = metadata.get("schema_version")
-    incomplete = [key for key in _REQUIRED if key not in metadata] if isinstance(version, int) else ["schema_version"]
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise TableError(
-            f"a latency table's schema must be at most {SCHEMA_VERSION} for this version of ofa, but that of '{path}' is "
-            f"{metadata['schema_version']}; upgrade with: pip install -U ofa-nas"
-        )
-    if incomplete:
-        raise TableError(
-            f"a latency table must say where it came from, but '{path}' lacks {', '.join(incomplete)}; build it anew with: ofa table build"
-        )
-    return metadata

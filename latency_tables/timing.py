@@ -9,13 +9,13 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from devices.device import Device
 from devices.measure import Failure, measure, time_models
 from devices.timing import Timing, TimingPolicy
+from latency_tables.info import TableInfo
 from latency_tables.onnx_files import ModelFiles
 from latency_tables.table import LatencyTable, describe_block
 from ofa.arch import Arch
@@ -122,7 +122,7 @@ def time_networks(
         DeviceError: as ``devices.measure.time_models``.
     """
     table.require(space, lower(space, archs[0]))
-    known = known_networks(table.metadata, space) if since_calibration else {}
+    known = known_networks(table.info, space) if since_calibration else {}
     known = known or _known_blocks(table, space, {arch.resolution for arch in archs})
     return time_beside(known, space, archs, device, rng=rng, progress=progress, policy=policy, processes=processes)
 
@@ -183,18 +183,18 @@ def time_archs(
     return time_beside({}, space, archs, device, rng=rng, progress=progress, policy=policy, processes=processes).at_first_speed_ms
 
 
-def known_networks(metadata: Mapping[str, Any], space: Space) -> Known:
+def known_networks(info: TableInfo, space: Space) -> Known:
     """Some of the networks that a table was calibrated by, from the fastest to the slowest, with what they take.
 
     Those times are of the machine's typical speed. There are none if the table has no such networks, or some of another space.
 
     Args:
-        metadata: the table's.
+        info: of the table.
         space: the networks must be of it.
     """
-    then = sorted((network["measured_ms"], number) for number, network in enumerate(metadata.get("networks", [])))
+    then = sorted((network.measured_ms, number) for number, network in enumerate(info.networks))
     chosen = [then[round(i)] for i in np.linspace(0, len(then) - 1, min(_NETWORKS_AGAIN, len(then)))]
-    archs = {number: Arch.from_json(metadata["networks"][number]["arch"]) for _, number in chosen}
+    archs = {number: info.networks[number].arch for _, number in chosen}
     if not all(arch in space for arch in archs.values()):
         return {}
     return {f"known network {number} again": (lower(space, archs[number]), ms) for ms, number in chosen}

@@ -20,6 +20,7 @@ from latency_tables.calibrate import table_resolutions
 from latency_tables.correction import COVERAGE, Correction
 from latency_tables.estimate import Estimator
 from latency_tables.from_networks import UNITS, check_networks, estimated_table, fit_costs, units_of
+from latency_tables.info import Estimated
 from latency_tables.robust import jackknife_width
 from latency_tables.table import LatencyTable
 from ofa.arch import Arch
@@ -28,6 +29,7 @@ from ofa.cost import weight_bytes
 from ofa.errors import FileError, OfaError, TableError
 from ofa.families import lower
 from ofa.inventory import blocks_of_space
+from ofa.schema import to_json
 from ofa.space import Space
 
 __all__ = ["LEAST_NETWORKS", "read_measurements", "transfer_table"]
@@ -69,7 +71,7 @@ def transfer_table(
     """
     if source.correction is not None and source.correction.ms_per_weight_mib2:
         # No sum over blocks, so no rows could say it; the terms that are fitted here have the weights too.
-        source = source.with_metadata(calibration=None)
+        source = source.with_info(calibration=None)
     sizes = table_resolutions(source, space, None)
     y_N = check_networks(archs, measured_ms, least=LEAST_NETWORKS)
     terms_NT = _terms(source, space, archs)
@@ -87,13 +89,14 @@ def transfer_table(
         residuals=tuple(sorted(fitted.left_out_N.tolist(), key=abs)),
     )
     shares = np.mean(terms_NT * fitted.costs_T / y_N[:, None], axis=0)
-    how = {
-        "by": "transfer",
-        "nets": len(y_N),
-        "source": {"file": os.path.basename(source.source), **{key: source.metadata.get(key) for key in ("device", "date", "estimated")}},
-        "times_source": float(fitted.costs_T[0]),
-        "shares": dict(zip(TERMS, shares.tolist(), strict=True)),
-    }
+    known = {"device": source.info.device, "date": source.info.date, "estimated": to_json(source.info.estimated)}
+    how = Estimated(
+        by="transfer",
+        nets=len(y_N),
+        source={"file": os.path.basename(source.source), **known},
+        times_source=float(fitted.costs_T[0]),
+        shares=dict(zip(TERMS, shares.tolist(), strict=True)),
+    )
     networks = list(zip(archs, y_N.tolist(), strict=True))
     estimates = zip(blocks, ms_U.tolist(), strict=True)
     return estimated_table(space, sizes, estimates, correction, origin=origin, how=how, networks=networks)

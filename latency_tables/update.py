@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from latency_tables.correction import fit_correction
 from latency_tables.estimate import Estimator
+from latency_tables.info import MeasuredNetwork
 from latency_tables.table import LatencyTable
 from latency_tables.timing import PROCESSES
 from ofa.arch import Arch
@@ -43,19 +44,18 @@ def learn_from(
         TableError: the table lacks blocks of a network.
     """
     old = table.correction
-    entries = table.metadata.get("networks", [])
-    if old is None or not entries or "estimated" in table.metadata:
+    if old is None or not table.info.networks or table.info.estimated is not None:
         return None
-    before = min(_REMEMBERED, table.metadata.get("processes", PROCESSES))
+    before = min(_REMEMBERED, table.info.processes or PROCESSES)
     passes = abs(slowdown - 1) <= max(_MOMENTARY, old.speed_spread)
     lasting = slowdown ** (processes / (before + processes)) if passes else slowdown
-    known_ms = {Arch.from_json(entry["arch"]): float(entry["measured_ms"]) for entry in entries}
+    known_ms = {network.arch: network.measured_ms for network in table.info.networks}
     now_ms = {arch: lasting * ms for arch, ms in {**known_ms, **typical_ms}.items()}
     estimator = Estimator(space, table)
     sums_ms, sizes = zip(*(estimator.sums(arch) for arch in now_ms), strict=True)
     correction = fit_correction(
         sums_ms, sizes, list(now_ms.values()), coverage=old.coverage, speed=lasting * old.speed, speed_spread=old.speed_spread
     )
-    networks = [{"arch": arch.to_json(), "measured_ms": ms} for arch, ms in now_ms.items()]
+    networks = tuple(MeasuredNetwork(arch=arch, measured_ms=ms) for arch, ms in now_ms.items())
     seen = before + processes if passes else processes
-    return table.with_metadata(calibration=correction.to_json(), networks=networks, processes=seen)
+    return table.with_info(calibration=correction, networks=networks, processes=seen)

@@ -376,8 +376,8 @@ def _promise(network: Arch | Candidate, front: Front | None, device: str | None)
             "name one of them"
         )
     conditions = front.conditions.get(named)
-    settings = (front.metadata.get("latency") or {}).get(named, {}).get("device") or {}
-    fields = {"device": named, "conditions": None if conditions is None else conditions.to_json(), **asdict(network.latencies[named])}
+    settings = front.info.latency[named].device if named in front.info.latency else {}
+    fields = {"device": named, "conditions": None if conditions is None else conditions.to_json(), **network.latencies[named].to_json()}
     return fields, settings.get("opset", OPSET)
 
 

@@ -15,6 +15,7 @@ __all__ = [
     "MissingExtraError",
     "OfaError",
     "RecipeError",
+    "SchemaError",
     "SearchError",
     "SpaceError",
     "TableError",
@@ -63,6 +64,10 @@ class RecipeError(OfaError):
 
 class FileError(OfaError):
     """A file that cannot be read or written."""
+
+
+class SchemaError(FileError):
+    """What a file says cannot be: a key is missing, or a value is of another kind."""
 
 
 class DeviceError(OfaError):

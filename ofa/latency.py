@@ -29,6 +29,12 @@ class Latency:
             for name in LATENCIES[1:]:
                 object.__setattr__(self, name, self.latency_ms)
 
+    @classmethod
+    def of(cls, latency_ms: float, low_ms: float | None, high_ms: float | None) -> Latency:
+        """The latency of numbers as JSON has them: None for an end that is not known."""
+        low, high = (math.nan if end is None else end for end in (low_ms, high_ms))
+        return cls(latency_ms=latency_ms, latency_low_ms=low, latency_high_ms=high)
+
     @property
     def has_interval(self) -> bool:
         """Whether an interval is known."""

@@ -75,15 +75,13 @@ def advice_on_predictor(provenance: Mapping[str, Any]) -> tuple[str, ...]:
 
 def advice_on_front(front: Front) -> tuple[str, ...]:
     """What to know before the numbers of a front are relied on."""
-    metadata = front.metadata
-    accuracy, latency = metadata.get("accuracy"), metadata.get("latency")
-    sentences = list(advice_on_predictor(accuracy)) if isinstance(accuracy, Mapping) else []
-    classes = metadata.get("num_classes")
-    if isinstance(classes, int):
+    info = front.info
+    sentences = list(advice_on_predictor(info.accuracy))
+    if info.num_classes is not None:
         best = float(front.columns["accuracy"].max())
-        sentences += advice_on_accuracy(best, classes, what="the most accurate network of the front")
-    for each in latency.values() if isinstance(latency, Mapping) else ():
-        sentences += advice_on_table(each) if isinstance(each, Mapping) else ()
+        sentences += advice_on_accuracy(best, info.num_classes, what="the most accurate network of the front")
+    for each in info.latency.values():
+        sentences += advice_on_table(each)
     return tuple(sentences)
 
 

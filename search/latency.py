@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
-from devices import Conditions, Device, TimingPolicy, describe
+from devices import Device, TimingPolicy, describe
+from latency_tables.info import TableInfo
 from latency_tables.timing import time_archs
 from ofa.arch import Arch
 from ofa.arrays import Floats, Rows
@@ -58,16 +58,11 @@ class MeasuredLatency:
         """The device."""
         return self._device.name
 
-    @property
-    def metadata(self) -> dict[str, Any]:
-        """What measures, as JSON values."""
-        conditions = Conditions.of(self._device, runtime_version=self._version)
-        about = {"source": "measured", "device": self._device.to_json(), "processes": self._processes}
-        return {**about, "runtime_version": self._version, "conditions": conditions.to_json()}
-
     @cached_property
-    def _version(self) -> str:
-        return str(describe(self._device)["runtime_version"])
+    def info(self) -> TableInfo:
+        """What measures."""
+        version = str(describe(self._device)["runtime_version"])
+        return TableInfo(device=self._device.to_json(), runtime_version=version, source="measured", processes=self._processes)
 
     @property
     def is_measured(self) -> bool:

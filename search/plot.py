@@ -83,7 +83,7 @@ def draw_front(front: Front, *, picks: Sequence[Pick] = (), title: str | None = 
     Returns:
         A figure of matplotlib's object interface: no window, no global state.
     """
-    known = costs_of_front(front.networks, front.metadata)
+    known = costs_of_front(front.networks, front.info)
     drawn = next((each for each in known if each.key == cost), known[0])
     figure = _figure(8, 5.2)
     axes = figure.add_subplot()
@@ -102,7 +102,7 @@ def draw_costs(front: Front, *, title: str | None = None) -> Figure:
         front: its networks.
         title: above the picture; by default the space and the devices.
     """
-    known = costs_of_front(front.networks, front.metadata)
+    known = costs_of_front(front.networks, front.info)
     columns = min(_MOST_COLUMNS, len(known))
     rows = -(-len(known) // columns)
     figure = _figure(4.2 * columns, 3.2 * rows + 0.4)
@@ -128,8 +128,8 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _title(front: Front) -> str:
-    devices = ", ".join(map(str, front.metadata.get("devices", ())))
-    return f"{front.metadata['space']} on {devices}" if devices else str(front.metadata["space"])
+    devices = ", ".join(front.info.devices)
+    return f"{front.info.space} on {devices}" if devices else front.info.space
 
 
 def filled(text: str, most: int) -> str:
@@ -151,7 +151,7 @@ def _draw_networks(axes: Axes, front: Front, cost: Quantity) -> None:
     # Steps, because between two networks a budget gets the one below it and nothing better.
     words = f"front ({len(best)})"
     axes.plot(values[best], 100 * accuracy[best], "o-", drawstyle="steps-post", color=_BLUE, markersize=3.5, linewidth=1.2, label=words)
-    axes.set_ylabel(f"accuracy ({front.accuracy_source}), %" if front.accuracy_source else "accuracy, %")
+    axes.set_ylabel(f"accuracy ({front.info.accuracy_source}), %" if front.info.accuracy_source else "accuracy, %")
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

@@ -5,15 +5,16 @@ Shape suffixes: N archs, C columns of an encoded arch. Every column of numbers i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from latency_tables import LatencyTable
 from latency_tables.calibrate import table_resolutions
+from latency_tables.info import TableInfo
 from ofa.arrays import Floats, Rows
 from ofa.errors import SearchError, TableError, nearest
 from ofa.families import whole_of
@@ -40,8 +41,8 @@ class LatencySource(Protocol):
         """The device."""
 
     @property
-    def metadata(self) -> Mapping[str, Any]:
-        """Where the numbers come from, as JSON values."""
+    def info(self) -> TableInfo:
+        """Where the numbers come from."""
 
     @property
     def has_energy(self) -> bool:

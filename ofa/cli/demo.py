@@ -135,7 +135,7 @@ class _Road:
             "training": {key: trained[key] for key in ("space", "epochs", "networks")},
             "table": {"blocks": len(table), "networks_for_correction": _NETS_FOR_TABLE},
             "predictor": {key: predicted[key] for key in ("networks", "kendall_tau", "rmse")},
-            "front": {"networks": len(front), "evaluated": front.metadata["study"]["evaluated"]},
+            "front": {"networks": len(front), "evaluated": front.info.evaluated},
             "results": answers,
             "files": {"folder": str(self.output), "picture": str(self.picture), "front": str(self.front), "report": str(self.report)},
         }
@@ -224,14 +224,23 @@ class _Road:
 
     def _report(self, front: Front, chosen: dict[str, Candidate], answers: list[dict[str, Any]]) -> None:
         """Note in the front what was measured of its networks, and write the page that shows it."""
+        from devices import Conditions
+        from search.front.info import VerifiedNetwork
         from search.report import save_report
 
         (device,) = front.device_names
-        measured = {answer["budget"]: answer["measured_ms"] for answer in answers}
-        front.metadata["verified"] = [
-            {"arch": candidate.arch.to_json(), "device": device, **candidate.latencies[device].to_json(), "measured_ms": measured[name]}
+        measured = {answer["budget"]: answer for answer in answers}
+        timed = [
+            VerifiedNetwork(
+                arch=candidate.arch,
+                device=device,
+                **candidate.latencies[device].to_json(),
+                measured_ms=measured[name]["measured_ms"],
+                conditions=Conditions.from_json(measured[name]["conditions"]),
+            )
             for name, candidate in chosen.items()
         ]
+        front = front.with_verified(timed)
         front.save(self.front)
         save_report(front, self.report)
 

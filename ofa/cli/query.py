@@ -99,7 +99,7 @@ def query(
         check_named(wanted, loaded.space, f"'{front}'")
     devices = loaded.device_names
     answer: dict[str, Any] = {"device": next(iter(devices), None), "devices": list(devices), "budget": budget.to_json()}
-    answer["accuracy_source"] = loaded.accuracy_source
+    answer["accuracy_source"] = loaded.info.accuracy_source
     answer["conditions"] = {name: each.to_json() for name, each in loaded.conditions.items()}
     try:
         if verify:

@@ -135,10 +135,8 @@ def search(
         front = run_workers(
             files, workers=workers, seed=seed, effort=effort, sampler=sampler, storage=storage, name=study, progress=progress
         )
-    front.metadata["command"] = _command()
-    if storage is not None:
-        front.metadata["study"] |= _identity(storage, study)
-    if resumed is not None and resumed != front.metadata["space"]:
+    front = front.with_info(command=_command(), study={**front.info.study, **({} if storage is None else _identity(storage, study))})
+    if resumed is not None and resumed != front.info.space:
         check_output(output, overwrite=False)
     front.save(output)
     if picture is not None:
@@ -164,12 +162,11 @@ def _front_of(output: Path, storage: str | None, study: str | None) -> str | Non
     if storage is None or not output.is_file():
         return None
     try:
-        metadata = Front.load(output).metadata
+        info = Front.load(output).info
     except OfaError:
         return None
-    about = metadata.get("study") or {}
-    is_own = all(about.get(key, "") == value for key, value in _identity(storage, study).items())
-    return str(metadata["space"]) if is_own and not metadata.get("verified") else None
+    is_own = all(info.study.get(key, "") == value for key, value in _identity(storage, study).items())
+    return info.space if is_own and not info.verified else None
 
 
 def _command() -> str:
@@ -179,14 +176,15 @@ def _command() -> str:
 
 def _report(front: Front, output: Path) -> dict[str, Any]:
     """The JSON object of ``ofa search --json``."""
+    from ofa.schema import to_json
     from search.budget import Budget
 
     (best,) = front.query(Budget())
     return {
         "front": str(output),
         "networks": len(front),
-        **{key: front.metadata[key] for key in ("space", "devices", "objectives", "budget", "study")},
-        "accuracy_source": front.accuracy_source,
+        **{key: value for key, value in to_json(front.info).items() if key in ("space", "devices", "objectives", "budget", "study")},
+        "accuracy_source": front.info.accuracy_source,
         "conditions": {name: each.to_json() for name, each in front.conditions.items()},
         "cheapest": front.candidate(0).to_json(),
         "most_accurate": best.to_json(),

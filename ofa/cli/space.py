@@ -160,7 +160,7 @@ def examine(
     if resolution is not None:
         examined = examined.restrict(resolution=[resolution])
     elif latencies is not None:
-        examined = examined.restrict(resolution=latencies.metadata["spaces"].get(name))
+        examined = examined.restrict(resolution=list(latencies.info.resolutions_of(name)) or None)
     costs_of = _costs(examined, latencies)
     rng = np.random.default_rng(seed)
     drawn = costs_of(examined.encode_all([examined.sample(rng) for _ in range(samples)]))
@@ -184,7 +184,7 @@ def examine(
 def _advice_on(latencies: LatencyTable | None) -> Sequence[str]:
     from latency_tables.advice import advice_on_table
 
-    return () if latencies is None else advice_on_table(latencies.metadata)
+    return () if latencies is None else advice_on_table(latencies.info)
 
 
 def _unused(limits: Mapping[str, float], most: Mapping[str, float]) -> Sequence[str]:
@@ -206,10 +206,9 @@ def _load_table(path: Path | None, space: Space) -> LatencyTable | None:
         return None
 
     from latency_tables import LatencyTable
-    from latency_tables.spaces import check_same
 
     table = LatencyTable.load(path)
-    check_same(table.metadata, space, f"table '{path}'")
+    table.info.check_same(space, table.called)
     return table
 
 

@@ -14,12 +14,13 @@ from ofa.cli.outputs import REMEDY, OverwriteOption, check_output
 from ofa.cli.sheets import Name, facts
 from ofa.cli.spaces import parse_resolutions
 from ofa.cli.table_import import import_group
+from ofa.cli.table_summary import summary_of
 from ofa.cli.table_transfer import transfer
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from latency_tables import LatencyTable, TableCheck
+    from latency_tables import TableCheck
     from ofa.space import Space
 
 __all__ = ["register"]
@@ -80,9 +81,9 @@ def build(
         journal.finish()
     if old is not None and old.correction is not None and table.correction is None:
         console.print("The table has new blocks: calibrate it again.", highlight=False)
-    report = {**_summary(table), "table": str(output), "measured": len(table) - (0 if old is None else len(old))}
+    report = {**summary_of(table, output), "measured": len(table) - (0 if old is None else len(old))}
     emit(report, json=json, render=lambda: _render(report))
-    failed = table.metadata["failed"]
+    failed = table.info.failed
     if failed:
         first = next(iter(failed))
         raise TableError(
@@ -127,9 +128,9 @@ def calibrate(
         rng = np.random.default_rng(seed)
         calibrated = calibrate_table(loaded, chosen, measured, nets=nets, resolutions=resolutions, rng=rng, progress=progress)
     calibrated.save(target)
-    remark_version(loaded.conditions, calibrated.metadata["calibrated_with"], "The table's blocks were")
-    report = {**_summary(calibrated), "table": str(target)}
-    emit(report, json=json, render=lambda: _render(report), warnings=warn(advice_on_table(calibrated.metadata)))
+    remark_version(loaded.conditions, calibrated.info.calibrated_with, "The table's blocks were")
+    report = summary_of(calibrated, target)
+    emit(report, json=json, render=lambda: _render(report), warnings=warn(advice_on_table(calibrated.info)))
 
 
 def check(
@@ -184,22 +185,14 @@ def show(
     loaded = LatencyTable.load(table)
     if rows is not None:
         loaded.save(rows)
-    report = {**_summary(loaded), "table": str(table)}
-    emit(report, json=json, render=lambda: _render(report), warnings=warn(advice_on_table(loaded.metadata)))
+    report = summary_of(loaded, table)
+    emit(report, json=json, render=lambda: _render(report), warnings=warn(advice_on_table(loaded.info)))
 
 
 def _space(name: str, classes: int | None) -> Space:
     from ofa.families import get_space
 
     return get_space(name, classes)
-
-
-def _summary(table: LatencyTable) -> dict[str, Any]:
-    """A table's metadata with the number of its blocks."""
-    rest = {key: value for key, value in table.metadata.items() if key != "networks"}
-    calibration = table.metadata.get("calibration")
-    about = {"conditions": table.conditions.to_json(), "calibration": calibration}
-    return {**rest, **about, "blocks": len(table), "kinds": table.rows["kind"].value_counts().to_dict()}
 
 
 def _figures(found: TableCheck) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import typer
 from ofa.cli.console import JsonOption, emit, format_conditions, warn
 from ofa.cli.outputs import OverwriteOption, check_output
 from ofa.cli.sheets import Name, facts
+from ofa.cli.table_summary import summary_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -48,9 +49,8 @@ def mit_yaml(
     check_output(output, overwrite=overwrite)
     table = import_mit_tables(files, get_space(space, classes), device=device, precision=precision, batch=batch)
     table.save(output)
-    rest = {key: value for key, value in table.metadata.items() if key != "networks"}
-    report = {**rest, "table": str(output), "blocks": len(table), "kinds": table.rows["kind"].value_counts().to_dict()}
-    emit(report, json=json, render=lambda: _render(report), warnings=warn(advice_on_table(table.metadata)))
+    report = summary_of(table, output)
+    emit(report, json=json, render=lambda: _render(report), warnings=warn(advice_on_table(table.info)))
 
 
 def _render(report: dict[str, Any]) -> RenderableType:

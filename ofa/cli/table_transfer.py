@@ -11,6 +11,7 @@ from ofa.cli.console import JsonOption, emit, format_conditions, format_ms, form
 from ofa.cli.devices import DeviceOption, FoldersOption
 from ofa.cli.outputs import OverwriteOption, check_output
 from ofa.cli.sheets import Name, facts
+from ofa.cli.table_summary import summary_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,8 +63,8 @@ def transfer(
         origin = measured_elsewhere(measured.to_json())
     table = transfer_table(loaded, chosen, archs, times, origin=origin)
     table.save(output)
-    report = {**{key: value for key, value in table.metadata.items() if key != "networks"}, "blocks": len(table), "table": str(output)}
-    emit(report, json=json, render=lambda: _render(report), warnings=warn(advice_on_table(table.metadata)))
+    report = summary_of(table, output)
+    emit(report, json=json, render=lambda: _render(report), warnings=warn(advice_on_table(table.info)))
 
 
 def _measure(source: LatencyTable, space: Space, device: Device, nets: int, rng: np.random.Generator) -> tuple[list[Arch], list[float]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -69,10 +68,7 @@ class Card:
     @property
     def latency(self) -> Latency | None:
         """The promised latency with its interval; None if there is none."""
-        if self.latency_ms is None:
-            return None
-        low, high = (math.nan if end is None else end for end in (self.latency_low_ms, self.latency_high_ms))
-        return Latency(latency_ms=self.latency_ms, latency_low_ms=low, latency_high_ms=high)
+        return None if self.latency_ms is None else Latency.of(self.latency_ms, self.latency_low_ms, self.latency_high_ms)
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values."""

@@ -21,6 +21,7 @@ from search.evolution.local_search import best_of
 from search.front.candidate import Candidate
 from search.front.front import Front
 from search.front.infeasible import impossible
+from search.front.info import FrontInfo
 from search.problem import Problem
 
 __all__ = ["check_possible", "extreme", "front_of"]
@@ -29,8 +30,12 @@ _MOST_DOMINATED = 2000
 """Other networks that a front keeps for its pictures, drawn evenly from all."""
 
 
-def front_of(archive: Archive, metadata: Mapping[str, Any]) -> Front:
+def front_of(archive: Archive, study: Mapping[str, Any]) -> Front:
     """The front of all evaluated networks that keep the problem's budget.
+
+    Args:
+        archive: everything that was evaluated.
+        study: what the search says of itself, as JSON values.
 
     Raises:
         ImpossibleBudgetError: none of them keeps it.
@@ -53,13 +58,25 @@ def front_of(archive: Archive, metadata: Mapping[str, Any]) -> Front:
     computed = [name for name in problem.column_names if name in problem.needed or not problem.is_measured(name)]
     known = problem.costs_of_rows(archive.rows[shown], computed)
     dominated = pd.DataFrame({"accuracy": archive.accuracies[shown], **known})
-    about = {
-        "num_classes": problem.space.num_classes,
-        "space_json": problem.of_whole.to_json(),
-        "resolutions": resolutions_to_json(problem.space.resolutions),
-        "least": least,
-    }
-    return Front(networks, dominated, {**metadata, **about})
+    return Front(networks, dominated, _info(problem, least=least, study=study))
+
+
+def _info(problem: Problem, *, least: Mapping[str, float], study: Mapping[str, Any]) -> FrontInfo:
+    """Where the numbers of a problem's networks come from."""
+    return FrontInfo(
+        space=problem.space.name,
+        num_classes=problem.space.num_classes,
+        space_json=problem.of_whole.to_json(),
+        resolutions=tuple(resolutions_to_json(problem.space.resolutions)),
+        devices=problem.devices,
+        objectives=problem.costs,
+        least=least,
+        budget=problem.budget.to_json(),
+        expected_latency=problem.budget.expected_latency,
+        accuracy=dict(problem.accuracy.provenance),
+        latency={source.device_name: source.info for source in problem.latencies},
+        study=study,
+    )
 
 
 def frame_of(problem: Problem, rows_NC: Rows, accuracies: Floats) -> pd.DataFrame:
@@ -101,6 +118,5 @@ def extreme(problem: Problem, name: str, *, largest: bool = False) -> tuple[floa
 
 
 def _candidate(problem: Problem, row_1C: Rows, accuracy: Floats) -> Candidate:
-    metadata = {"devices": list(problem.devices), "objectives": list(problem.costs), "least": {}}
     frame = frame_of(problem, row_1C[:1], accuracy[:1])
-    return Front(frame, frame[[*COUNTS]].iloc[:0], metadata).candidate(0)
+    return Front(frame, frame[[*COUNTS]].iloc[:0], _info(problem, least={}, study={})).candidate(0)

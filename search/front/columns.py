@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from ofa.arrays import Floats
 from search.evolution.pareto import non_dominated
+from search.front.info import FrontInfo
 
 __all__ = ["Quantity", "best_along", "costs_of_front", "expected_column", "figures", "floats_of"]
 
@@ -80,15 +80,15 @@ def expected_column(column: str) -> str:
     return _ENDS.get(name, name) + at + device
 
 
-def costs_of_front(networks: pd.DataFrame, metadata: Mapping[str, Any]) -> tuple[Quantity, ...]:
+def costs_of_front(networks: pd.DataFrame, info: FrontInfo) -> tuple[Quantity, ...]:
     """All costs that the networks of a front have: first those that the search was about, in its order, then the others.
 
     Args:
         networks: of the front; columns without any number are no costs.
-        metadata: of the front, whose ``objectives`` and ``devices`` set the order.
+        info: of the front, whose ``objectives`` and ``devices`` set the order.
     """
-    on_devices = [f"{name}@{device}" for name in _ON_DEVICE for device in metadata.get("devices", ())]
-    wanted = [*map(expected_column, metadata.get("objectives", ())), *on_devices, *_EXACT]
+    on_devices = [f"{name}@{device}" for name in _ON_DEVICE for device in info.devices]
+    wanted = [*map(expected_column, info.objectives), *on_devices, *_EXACT]
     known = [column for column in dict.fromkeys(wanted) if np.isfinite(floats_of(networks, column)).any()]
     return tuple(_quantity(networks, column) for column in known)
 

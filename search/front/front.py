@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -14,20 +15,21 @@ import pandas as pd
 from devices import Conditions
 from ofa.arch import Arch
 from ofa.arrays import Floats
-from ofa.errors import FileError, SearchError
+from ofa.errors import SearchError
 from ofa.families import stored_space, whole_of
 from ofa.latency import LATENCIES, Latency
+from ofa.parquet import Kind
 from ofa.space import Space
 from search.budget import COUNTS, ENERGY, Budget, at_device, excess_of, known_columns
 from search.front.candidate import Candidate
 from search.front.infeasible import impossible
-from search.store import read_table, write_table
+from search.front.info import FrontInfo, VerifiedNetwork
 from search.units import called
 
 __all__ = ["Front"]
 
-_SCHEMA = 2
 _ACCURACIES = ("accuracy", "accuracy_low", "accuracy_high")
+_FILES = Kind(name="front", info=FrontInfo, schema=2, oldest=2, columns=(*_ACCURACIES, *COUNTS, "arch", "on_front"), made_by="ofa search")
 
 
 class Front:
@@ -37,15 +39,14 @@ class Front:
         networks: one row each, ascending in the first objective: ``accuracy`` with ``accuracy_low`` and ``accuracy_high`` (NaN where
             they are not known), the columns of ``search.budget.known_columns``, and ``arch`` as JSON text.
         dominated: some of everything else that was evaluated, for pictures: ``accuracy`` and costs.
-        metadata: JSON values: ``space`` (its name), ``space_json`` (all of it), ``devices``, ``objectives``, ``least`` (the least
-            achievable cost by column), where accuracy and latency come from, the study.
+        info: what was searched for, and where accuracies and latencies come from.
     """
 
-    def __init__(self, networks: pd.DataFrame, dominated: pd.DataFrame, metadata: Mapping[str, Any]) -> None:
+    def __init__(self, networks: pd.DataFrame, dominated: pd.DataFrame, info: FrontInfo) -> None:
         if not len(networks):
             raise SearchError("a front must hold a network, but this one is empty; evaluate some networks that keep the budget")
-        self.metadata = dict(metadata)
-        by = [name for name in (*self.metadata["objectives"][:1], "accuracy") if name in networks]
+        self.info = info
+        by = [name for name in (*info.objectives[:1], "accuracy") if name in networks]
         self.networks = networks.sort_values(by, kind="stable", ignore_index=True)
         self.dominated = dominated.reset_index(drop=True)
 
@@ -59,26 +60,26 @@ class Front:
         Raises:
             SpaceError: it is unknown here, or of a class that has not been imported.
         """
-        known = self.metadata
-        return whole_of(stored_space(known.get("space_json"), str(known["space"]), known.get("num_classes"), "a front"))
+        return whole_of(stored_space(self.info.space_json, self.info.space, self.info.num_classes, "a front"))
 
     @property
     def device_names(self) -> tuple[str, ...]:
         """The devices that its latencies are of."""
-        return tuple(self.metadata["devices"])
-
-    @property
-    def accuracy_source(self) -> str | None:
-        """How its accuracies are known: ``predicted`` or ``measured``; None if that was not noted."""
-        about = self.metadata.get("accuracy")
-        return about.get("source") if isinstance(about, Mapping) else None
+        return self.info.devices
 
     @property
     def conditions(self) -> dict[str, Conditions]:
         """What the latencies hold under, by device; devices of which the front does not tell are left out."""
-        latency = self.metadata.get("latency") or {}
-        found = {name: Conditions.of_metadata(latency.get(name) or {}) for name in self.device_names}
-        return {name: conditions for name, conditions in found.items() if conditions is not None}
+        return {name: self.info.latency[name].conditions for name in self.device_names if name in self.info.latency}
+
+    def with_info(self, **changes: Any) -> Self:
+        """The same networks with some fields of ``info`` replaced."""
+        return type(self)(self.networks, self.dominated, replace(self.info, **changes))
+
+    def with_verified(self, networks: Iterable[VerifiedNetwork]) -> Self:
+        """The same with further networks that were timed; a network's newer measurement on a device replaces the older."""
+        noted = {(network.device, network.arch): network for network in (*self.info.verified, *networks)}
+        return self.with_info(verified=tuple(noted.values()))
 
     @cached_property
     def columns(self) -> dict[str, Floats]:
@@ -111,15 +112,15 @@ class Front:
         allowed = np.flatnonzero(excess_N <= 0)
         if not len(allowed):
             nearest = self.candidate(int(np.argmin(excess_N)))
-            least, source = self.metadata["least"], self.accuracy_source
+            least, source = self.info.least, self.info.accuracy_source
             raise impossible(limits, self.columns, least, nearest=nearest, among="of the front", source=source)
-        costs = [self.columns[name][allowed] for name in reversed(self.metadata["objectives"])]
+        costs = [self.columns[name][allowed] for name in reversed(self.info.objectives)]
         order = np.lexsort([*costs, -self.columns["accuracy"][allowed]])
         return tuple(self.candidate(int(i)) for i in allowed[order[:top]])
 
     def unsearched(self, budget: Budget) -> tuple[str, ...]:
         """What a budget limits that was no objective, or at least: there the front's answer keeps it, but a better one may exist."""
-        searched = {name.replace("latency_high_ms", "latency_ms") for name in self.metadata["objectives"]}
+        searched = {name.replace("latency_high_ms", "latency_ms") for name in self.info.objectives}
         limits = budget.limits(self.device_names)
         strange = [
             limit.name
@@ -148,7 +149,7 @@ class Front:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the front as a Parquet file."""
         rows = pd.concat([self.networks.assign(on_front=True), self.dominated.assign(on_front=False, arch=None)], ignore_index=True)
-        write_table(rows, self.metadata, path, kind="front", schema=_SCHEMA)
+        _FILES.write(rows, self.info, path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -157,11 +158,9 @@ class Front:
         Raises:
             FileError: the file is absent, damaged, no front, or of another schema.
         """
-        wanted = (*_ACCURACIES, *COUNTS, "arch", "on_front")
-        rows, metadata = read_table(path, kind="front", schema=_SCHEMA, columns=wanted, made_by="ofa search", oldest=_SCHEMA)
-        missing = set(known_columns(metadata.get("devices", []))) - set(rows.columns)
-        if missing or not {"objectives", "least", "devices"} <= set(metadata):
-            raise FileError(f"'{path}' must be a whole front, but lacks {sorted(missing) or 'metadata'}; make it again with: ofa search")
+        rows, info = _FILES.read(path)
+        if missing := sorted(set(known_columns(info.devices)) - set(rows.columns)):
+            raise _FILES.incomplete(path, f"lacks {missing[0]}")
         on_front = rows.pop("on_front").to_numpy(dtype=np.bool_)
         dominated = rows[~on_front].drop(columns="arch").dropna(axis="columns", how="all")
-        return cls(rows[on_front], dominated, metadata)
+        return cls(rows[on_front], dominated, info)

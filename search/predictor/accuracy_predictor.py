@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -16,24 +16,50 @@ import pandas as pd
 
 from ofa.arch import Arch
 from ofa.arrays import Bools, Floats, Rows
-from ofa.errors import FileError, SpaceError
+from ofa.errors import SpaceError
 from ofa.families import stored_space, whole_of
+from ofa.parquet import Kind, now
 from ofa.resolution import aspect, resolutions_to_json
 from ofa.space import Space
 from search.predictor.ensemble import Ensemble, cross_validate
 from search.predictor.features import FeatureMap, feature_map
 from search.predictor.training_data import LEAST_NETWORKS, check_measured, distinct
 from search.predictor.validation import Trust, interval_width, trust_of
-from search.store import read_table, write_table
 
-__all__ = ["AccuracyPredictor", "fit_ensemble"]
+__all__ = ["AccuracyPredictor", "PredictorInfo", "fit_ensemble"]
 
-_SCHEMA = 2
 _MADE_BY = "ofa predictor fit"
 _MODEL = "2 Gaussian processes"
 _FOLDS = 10
 _CHUNK = 2048
 """Networks whose features are held at once, whatever number is asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictorInfo:
+    """What a predictor carries beside the networks that it is fitted to.
+
+    Attributes:
+        space: name of the space of its networks.
+        num_classes: of its networks.
+        space_json: all of the space (``Space.to_json``); None in predictors of earlier versions.
+        parameters: of the ensemble (``Ensemble.parameters``).
+        width: of an interval, in deviations of the ensemble.
+        trust, fair_trust: how good it is by all networks, and by the fair sample among them where others were chosen.
+        date: when it was fitted.
+    """
+
+    space: str
+    num_classes: int
+    space_json: Mapping[str, Any] | None = None
+    parameters: Mapping[str, Any]
+    width: float
+    trust: Trust
+    fair_trust: Trust | None = None
+    date: str = field(default_factory=now)
+
+
+_FILES = Kind(name="predictor", info=PredictorInfo, schema=2, oldest=2, columns=("arch", "accuracy"), made_by=_MADE_BY)
 
 
 class AccuracyPredictor:
@@ -43,20 +69,17 @@ class AccuracyPredictor:
         space: its networks: all of the space of that name but those with resolutions or aspect ratios below or above all that it is fitted
             to, for nothing is known of them.
         whole: the space with all of its resolutions.
-        trust: how good it is, going by all networks it is fitted to, each predicted from others.
-        fair_trust: the same by the fair sample among them alone, where others were chosen; else None.
+        info: what was found in fitting, and how good that is.
     """
 
-    def __init__(self, space: Space, archs: Sequence[Arch], accuracies: Floats, metadata: Mapping[str, Any]) -> None:
+    def __init__(self, space: Space, archs: Sequence[Arch], accuracies: Floats, info: PredictorInfo) -> None:
         self._archs, self._accuracies = tuple(archs), accuracies
-        self.trust = Trust(**metadata["trust"])
-        self.fair_trust = None if metadata["fair_trust"] is None else Trust(**metadata["fair_trust"])
-        self._width = float(metadata["width"])
+        self.info = info
         self.whole = whole_of(space)
         self._map, x_MF = _seen(space, archs)
         self.space = self._map.space
         # The costly part was to find the parameters. The rest is done again, so no fitted object has to be stored or trusted.
-        self._ensemble = Ensemble(self._map.features, x_MF, accuracies, metadata["parameters"])
+        self._ensemble = Ensemble(self._map.features, x_MF, accuracies, dict(info.parameters))
 
     @classmethod
     def fit(
@@ -89,13 +112,26 @@ class AccuracyPredictor:
         folds = min(_FOLDS, len(archs))
         left_out = cross_validate(known.features, x_MF, values, folds=folds, rng=rng, start=ensemble.parameters)
         judged_apart = not fair_M.all() and fair_M.sum() >= LEAST_NETWORKS
-        metadata = {
-            "parameters": ensemble.parameters,
-            "width": interval_width(left_out.score),
-            "trust": asdict(trust_of(left_out, values, np.ones_like(fair_M))),
-            "fair_trust": asdict(trust_of(left_out, values, fair_M)) if judged_apart else None,
-        }
-        return cls(space, archs, values, metadata)
+        info = PredictorInfo(
+            space=space.name,
+            num_classes=space.num_classes,
+            space_json=whole_of(space).to_json(),
+            parameters=ensemble.parameters,
+            width=interval_width(left_out.score),
+            trust=trust_of(left_out, values, np.ones_like(fair_M)),
+            fair_trust=trust_of(left_out, values, fair_M) if judged_apart else None,
+        )
+        return cls(space, archs, values, info)
+
+    @property
+    def trust(self) -> Trust:
+        """How good it is, going by all networks it is fitted to, each predicted from others."""
+        return self.info.trust
+
+    @property
+    def fair_trust(self) -> Trust | None:
+        """The same by the fair sample among them alone, where others were chosen; else None."""
+        return self.info.fair_trust
 
     @property
     def space_name(self) -> str:
@@ -143,7 +179,7 @@ class AccuracyPredictor:
         """
         ends_2N = np.empty((2, len(rows_NC)))
         for part in _chunks(len(rows_NC)):
-            ends_2N[:, part] = self._ensemble.interval(self._map(rows_NC[part]), self._width)
+            ends_2N[:, part] = self._ensemble.interval(self._map(rows_NC[part]), self.info.width)
         low_N, high_N = np.clip(ends_2N, 0.0, 1.0)
         return low_N, high_N
 
@@ -163,16 +199,7 @@ class AccuracyPredictor:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the data and what was found in fitting as a Parquet file."""
         rows = pd.DataFrame({"arch": [json.dumps(arch.to_json()) for arch in self._archs], "accuracy": self._accuracies})
-        metadata = {
-            "space": self.space.name,
-            "num_classes": self.space.num_classes,
-            "space_json": self.whole.to_json(),
-            "parameters": self._ensemble.parameters,
-            "width": self._width,
-            "trust": asdict(self.trust),
-            "fair_trust": None if self.fair_trust is None else asdict(self.fair_trust),
-        }
-        write_table(rows, metadata, path, kind="predictor", schema=_SCHEMA)
+        _FILES.write(rows, self.info, path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], space: Space | None = None) -> Self:
@@ -186,17 +213,15 @@ class AccuracyPredictor:
             FileError: the file is absent, damaged, no predictor, or of another schema.
             SpaceError: it is of another space than ``space``, or of networks with another number of classes.
         """
-        rows, metadata = read_table(path, kind="predictor", schema=_SCHEMA, columns=("arch", "accuracy"), made_by=_MADE_BY)
-        if metadata["schema"] < _SCHEMA:
-            raise FileError(f"'{path}' must have schema {_SCHEMA}, but has {metadata['schema']}; fit it again with: {_MADE_BY}")
+        rows, info = _FILES.read(path)
         if space is not None:
-            _check_wanted(path, metadata, space)
+            _check_wanted(path, info, space)
+        own = stored_space(info.space_json, info.space, info.num_classes, f"'{path}'")
         try:
-            own = stored_space(metadata.get("space_json"), metadata["space"], metadata["num_classes"], f"'{path}'")
             archs = [Arch.from_json(json.loads(text)) for text in rows["arch"]]
-            loaded = cls(own, archs, rows["accuracy"].to_numpy(dtype=np.float64), metadata)
+            loaded = cls(own, archs, rows["accuracy"].to_numpy(dtype=np.float64), info)
         except (KeyError, TypeError, ValueError) as error:
-            raise FileError(f"'{path}' must be a whole predictor, but reading it met: {error}; make it again with: {_MADE_BY}") from error
+            raise _FILES.incomplete(path, f"reading it met: {error}") from error
         if space is not None and not space.is_part_of(loaded.whole):
             raise SpaceError(
                 f"a predictor knows the networks of one space, but '{path}' is of another that is called {space.name} too; fit one with: "
@@ -246,14 +271,14 @@ def _seen(space: Space, archs: Sequence[Arch]) -> tuple[FeatureMap, Floats]:
     return of_known, of_known(space.rows_in(known, rows_MC))
 
 
-def _check_wanted(path: str | os.PathLike[str], metadata: Mapping[str, Any], space: Space) -> None:
-    if space.name != metadata["space"]:
+def _check_wanted(path: str | os.PathLike[str], info: PredictorInfo, space: Space) -> None:
+    if space.name != info.space:
         raise SpaceError(
-            f"a predictor knows the networks of one space, but '{path}' is of {metadata['space']} and {space.name} is asked for; "
+            f"a predictor knows the networks of one space, but '{path}' is of {info.space} and {space.name} is asked for; "
             f"fit one with: {_MADE_BY}"
         )
-    if space.num_classes != metadata["num_classes"]:
+    if space.num_classes != info.num_classes:
         raise SpaceError(
-            f"a predictor knows networks of one number of classes, but '{path}' is of {metadata['num_classes']} and {space.num_classes} "
+            f"a predictor knows networks of one number of classes, but '{path}' is of {info.num_classes} and {space.num_classes} "
             f"are asked for; fit one with: {_MADE_BY}"
         )

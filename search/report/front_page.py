@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ofa.arch import Arch
+from ofa.schema import to_json
 from ofa.space import Space
 from search.front.columns import Quantity, best_along, costs_of_front, figures, floats_of
 from search.report.charts import axis, chart, layer, numbers
 from search.report.drawing import drawings
 from search.report.genes import LEAST_NETWORKS, Effects, main_effects, trends
 from search.report.heat import HeatMap, heat_map
-from search.report.measured import Residuals, residuals_of, verified_of
+from search.report.measured import residuals_of, verified_of
 from search.report.measured_charts import measured_chart, residuals_chart, summary_of
 from search.report.page import Page
-from search.report.provenance import command_of, groups_of, rows_of
+from search.report.provenance import groups_of, rows_of
 
 if TYPE_CHECKING:
     from ofa.arrays import Floats
     from search.front.front import Front
+    from search.front.info import FrontInfo
 
 __all__ = ["effects_of", "front_page", "heat_maps"]
 
@@ -53,18 +55,18 @@ def front_page(front: Front, *, title: str | None = None) -> Page:
         SpaceError: the space of the front is unknown here, or of a class that has not been imported.
         ArchError: a network is not of that space.
     """
-    networks, metadata = front.networks, front.metadata
+    networks, info = front.networks, front.info
     space = front.space
     archs = [Arch.from_json(json.loads(text)) for text in networks["arch"]]
-    costs = costs_of_front(networks, metadata)
-    devices = [str(name) for name in metadata.get("devices", ())]
-    compared, left = verified_of(metadata), _residuals(metadata)
+    costs = costs_of_front(networks, info)
+    compared = verified_of(info)
+    left = tuple(filter(None, map(residuals_of, info.latency.values())))
     charts = {f"measured-{i}": measured_chart(each) for i, each in enumerate(compared)}
     charts |= {f"residuals-{i}": residuals_chart(each) for i, each in enumerate(left)}
     charts |= {f"trend-{i}": each for i, each in enumerate(_trend_charts(space, archs, front, costs[0]))}
     data = {
         "kind": "front",
-        "known": front.accuracy_source,
+        "known": front.info.accuracy_source,
         "next": _NEXT,
         "costs": [_cost_json(cost) for cost in costs],
         "networks": _columns(front.networks, costs, intervals=True),
@@ -73,7 +75,7 @@ def front_page(front: Front, *, title: str | None = None) -> Page:
         "chosen": _chosen(front, costs[0]),
         "charts": charts,
     }
-    where = f" on {', '.join(devices)}" if devices else ""
+    where = f" on {', '.join(info.devices)}" if info.devices else ""
     return Page(
         template="front.html",
         title=title or f"{space.name}{where}",
@@ -88,8 +90,8 @@ def front_page(front: Front, *, title: str | None = None) -> Page:
             "maps": heat_maps(front),
             "first": costs[0],
             "least_networks": LEAST_NETWORKS,
-            "groups": _provenance(metadata),
-            "command": command_of(metadata),
+            "groups": _provenance(info),
+            "command": info.command,
             "summaries": [summary_of(each) for each in compared],
         },
     )
@@ -117,27 +119,17 @@ def _chosen(front: Front, cost: Quantity) -> list[int]:
 
 def _facts(front: Front, costs: Sequence[Quantity]) -> tuple[tuple[str, str], ...]:
     """What the page says first: how many networks, and from where to where they reach."""
-    metadata, networks = front.metadata, front.networks
+    info, networks = front.info, front.networks
     accuracy = 100 * floats_of(networks, "accuracy")
-    study = metadata.get("study") or {}
-    among = f" of {study['evaluated']:,} evaluated" if isinstance(study.get("evaluated"), int) else ""
-    known = f"accuracy, {front.accuracy_source}" if front.accuracy_source else "accuracy"
+    among = "" if info.evaluated is None else f" of {info.evaluated:,} evaluated"
+    known = f"accuracy, {front.info.accuracy_source}" if front.info.accuracy_source else "accuracy"
     facts = [("networks", f"{len(networks):,}{among}"), (known, f"{accuracy.min():.1f} .. {accuracy.max():.1f} %")]
     for cost in costs[:3]:
         values = floats_of(networks, cost.key) / cost.scale
         facts.append((cost.words, f"{figures(np.nanmin(values))} .. {figures(np.nanmax(values))} {cost.unit}".rstrip()))
     facts += [(f"conditions on {name}", each.words) for name, each in front.conditions.items()]
-    facts.append(("searched", str(metadata.get("date", ""))[:10]))
+    facts.append(("searched", info.date[:10]))
     return tuple((name, text) for name, text in facts if text)
-
-
-# -- predicted and measured -------------------------------------------------------------------------------------------
-
-
-def _residuals(metadata: Mapping[str, Any]) -> tuple[Residuals, ...]:
-    latency = metadata.get("latency") or {}
-    found = [residuals_of(each, str(device)) for device, each in latency.items() if isinstance(each, Mapping)]
-    return tuple(each for each in found if each is not None)
 
 
 # -- genes ------------------------------------------------------------------------------------------------------------
@@ -153,7 +145,7 @@ def effects_of(front: Front, column: str) -> Effects | None:
 def heat_maps(front: Front) -> tuple[HeatMap, ...]:
     """The effects of genes on accuracy and on the first cost; none if there are too few networks."""
     space = front.space
-    first = costs_of_front(front.networks, front.metadata)[0]
+    first = costs_of_front(front.networks, front.info)[0]
     found = []
     for column, words, unit, scale in (("accuracy", "accuracy", "points", 0.01), (first.key, first.words, first.unit, first.scale)):
         effects = effects_of(front, column)
@@ -184,12 +176,9 @@ def _trend_texts(costs: Floats, owner: str, means: Floats, cost: Quantity) -> li
 # -- provenance -------------------------------------------------------------------------------------------------------
 
 
-def _provenance(metadata: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
-    groups = groups_of({key: value for key, value in metadata.items() if key not in _APART}, "Front")
-    groups += groups_of({"limits": metadata.get("budget") or {}, "least": metadata.get("least") or {}}, "Front")
+def _provenance(info: FrontInfo) -> list[tuple[str, list[tuple[str, str]]]]:
+    groups = groups_of({key: value for key, value in to_json(info).items() if key not in _APART}, "Front")
+    groups += groups_of({"limits": info.budget, "least": info.least}, "Front")
     names = {"limits": "Budget of the search", "least": "Least that was found"}
     groups = [(names.get(title, title.capitalize()), rows) for title, rows in groups]
-    for device, each in (metadata.get("latency") or {}).items():
-        if isinstance(each, Mapping):
-            groups.append((f"Latency on {device}", rows_of(each)))
-    return groups
+    return groups + [(f"Latency on {device}", rows_of(to_json(each))) for device, each in info.latency.items()]

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy.stats import kendalltau
 
 from latency_tables import LatencyTable
-from latency_tables.spaces import space_of
+from latency_tables.info import TableInfo
 from ofa.arch import Arch
 from ofa.arrays import Floats
 from ofa.families import lower
-from ofa.space import Space
+from ofa.latency import Latency
+from search.front.info import FrontInfo, VerifiedNetwork
 
 __all__ = ["Comparison", "Residuals", "calibration_of", "classes_of", "residuals_of", "verified_of"]
-
-Json = Mapping[str, Any]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -79,61 +77,45 @@ class Residuals:
     coverage: float
 
 
-def verified_of(metadata: Json) -> tuple[Comparison, ...]:
-    """What ``ofa query --verify`` left in the metadata of a front, by device."""
-    by_device: dict[str, list[Json]] = {}
-    for entry in metadata.get("verified") or ():
-        by_device.setdefault(str(entry["device"]), []).append(entry)
-    return tuple(_verified(device, entries) for device, entries in by_device.items())
+def verified_of(info: FrontInfo) -> tuple[Comparison, ...]:
+    """What ``ofa query --verify`` left in a front, by device."""
+    by_device: dict[str, list[VerifiedNetwork]] = {}
+    for network in info.verified:
+        by_device.setdefault(network.device, []).append(network)
+    return tuple(_comparison(device, [(each.arch, each.promised, each.measured_ms) for each in own]) for device, own in by_device.items())
 
 
-def residuals_of(metadata: Json, device: str) -> Residuals | None:
-    """The residuals of a table's calibration; None if it has none.
-
-    Args:
-        metadata: of the table.
-        device: its name.
-    """
-    calibration = metadata.get("calibration")
-    if not isinstance(calibration, Mapping) or not calibration.get("residuals"):
+def residuals_of(info: TableInfo) -> Residuals | None:
+    """The residuals of a table's calibration; None if it has none."""
+    found = info.calibration
+    if found is None or not found.residuals:
         return None
-    shares = np.array(calibration["residuals"], dtype=np.float64)
-    return Residuals(device=device, shares=shares, half_width=float(calibration["half_width"]), coverage=float(calibration["coverage"]))
+    return Residuals(device=info.device_name, shares=np.array(found.residuals), half_width=found.half_width, coverage=found.coverage)
 
 
 def calibration_of(table: LatencyTable) -> Comparison | None:
     """The networks that a table was calibrated with against what it says of them now; None if it has no such networks."""
-    entries = table.metadata.get("networks") or ()
-    if table.correction is None or not entries:
+    if table.correction is None or not table.info.networks:
         return None
-    archs = [Arch.from_json(entry["arch"]) for entry in entries]
-    estimates = [table.estimate(_space(table, arch), lower(_space(table, arch), arch)) for arch in archs]
-    return Comparison(
-        device=table.device_name,
-        predicted_ms=np.array([estimate.latency_ms for estimate in estimates]),
-        low_ms=np.array([estimate.latency_low_ms for estimate in estimates]),
-        high_ms=np.array([estimate.latency_high_ms for estimate in estimates]),
-        measured_ms=np.array([entry["measured_ms"] for entry in entries], dtype=np.float64),
-        names=tuple(arch.in_words for arch in archs),
-    )
+    spaces = [table.info.space_of(network.arch.space, classes_of(table)) for network in table.info.networks]
+    measured = [
+        (network.arch, table.estimate(space, lower(space, network.arch)), network.measured_ms)
+        for space, network in zip(spaces, table.info.networks, strict=True)
+    ]
+    return _comparison(table.device_name, measured)
 
 
-def _verified(device: str, entries: Sequence[Json]) -> Comparison:
-    def column(key: str) -> Floats:
-        return np.array([np.nan if entry.get(key) is None else entry[key] for entry in entries], dtype=np.float64)
-
+def _comparison(device: str, measured: Sequence[tuple[Arch, Latency, float]]) -> Comparison:
+    """Networks with what was said of each and what it took."""
+    latencies = [latency for _, latency, _ in measured]
     return Comparison(
         device=device,
-        predicted_ms=column("latency_ms"),
-        low_ms=column("latency_low_ms"),
-        high_ms=column("latency_high_ms"),
-        measured_ms=column("measured_ms"),
-        names=tuple(Arch.from_json(entry["arch"]).in_words for entry in entries),
+        predicted_ms=np.array([each.latency_ms for each in latencies]),
+        low_ms=np.array([each.latency_low_ms if each.has_interval else np.nan for each in latencies]),
+        high_ms=np.array([each.latency_high_ms if each.has_interval else np.nan for each in latencies]),
+        measured_ms=np.array([ms for _, _, ms in measured]),
+        names=tuple(arch.in_words for arch, _, _ in measured),
     )
-
-
-def _space(table: LatencyTable, arch: Arch) -> Space:
-    return space_of(table.metadata, arch.space, classes_of(table))
 
 
 def classes_of(table: LatencyTable) -> int | None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from search.front.columns import figures
 
-__all__ = ["Group", "command_of", "groups_of", "rows_of"]
+__all__ = ["Group", "groups_of", "rows_of"]
 
 Group = tuple[str, list[tuple[str, str]]]
 """A heading, and names with their values."""
@@ -36,14 +35,6 @@ def groups_of(metadata: Mapping[str, Any], title: str) -> list[Group]:
 def rows_of(metadata: Mapping[str, Any]) -> list[tuple[str, str]]:
     """All values of ``metadata``, those of objects within it with the object's name before theirs."""
     return list(_rows(metadata))
-
-
-def command_of(metadata: Mapping[str, Any]) -> str | None:
-    """The command that made the file, if its metadata has it."""
-    command = metadata.get("command")
-    if isinstance(command, list | tuple):
-        return shlex.join(map(str, command))
-    return None if command is None else str(command)
 
 
 def _rows(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

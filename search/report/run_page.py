@@ -12,7 +12,7 @@ from ofa.training.metrics import EpochMetrics
 from search.front.columns import figures
 from search.report.charts import axis, chart, layer
 from search.report.page import Page
-from search.report.provenance import command_of, groups_of, rows_of
+from search.report.provenance import groups_of, rows_of
 from search.report.training import RunRecord
 
 __all__ = ["run_charts", "run_page"]
@@ -41,7 +41,7 @@ def run_page(run: RunRecord, *, title: str | None = None) -> Page:
             "charts": charts,
             "phases": _phases(run.epochs),
             "groups": _recipe(run.recipe),
-            "command": command_of(run.recipe),
+            "command": None,
         },
     )
 

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from latency_tables import LatencyTable
-from latency_tables.parquet import NotParquetError, read_keys
-from latency_tables.table import METADATA_KEY
 from ofa.errors import FileError
 from ofa.files import reason_of
+from ofa.parquet import kind_of
 from search.report.training import RunRecord, read_run
 
 if TYPE_CHECKING:
@@ -35,14 +34,14 @@ def read_source(path: str | os.PathLike[str]) -> Front | LatencyTable | RunRecor
     if not place.exists():
         raise FileError(f"a report must be of a file or folder that is there, but '{path}' is not; check the path")
     try:
-        keys = read_keys(place)
-    except NotParquetError as error:
-        raise FileError(
-            f"a report must be of a front, a latency table or the folder of a run, but '{path}' is no whole Parquet file; "
-            "name what ofa search, ofa table or ofa train wrote"
-        ) from error
+        kind = kind_of(place)
     except FileError as error:
         raise FileError(
             f"a report must be of a file or folder that can be read, but '{path}' cannot be: {reason_of(error)}; check the path"
         ) from error
-    return LatencyTable.load(place) if METADATA_KEY in keys else Front.load(place)
+    if kind is None:
+        raise FileError(
+            f"a report must be of a front, a latency table or the folder of a run, but '{path}' is no whole Parquet file of ofa; "
+            "name what ofa search, ofa table or ofa train wrote"
+        )
+    return LatencyTable.load(place) if kind == "latency table" else Front.load(place)

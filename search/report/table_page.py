@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 
 from latency_tables import LatencyTable
-from latency_tables.spaces import space_of
 from latency_tables.table import row_key
 from ofa.errors import SpaceError
 from ofa.inventory import NOTHING, inventory_of
 from ofa.resolution import Resolution, ascending, parse_resolution, pixels, resolution_to_json
+from ofa.schema import to_json
 from search.front.columns import figures
 from search.report.charts import axis, chart, layer
 from search.report.measured import calibration_of, classes_of, residuals_of
 from search.report.measured_charts import measured_chart, residuals_chart, summary_of
 from search.report.page import Page
-from search.report.provenance import command_of, groups_of
+from search.report.provenance import groups_of
 
 __all__ = ["table_page"]
 
@@ -56,15 +56,15 @@ def table_page(table: LatencyTable, *, title: str | None = None) -> Page:
         table: of one device.
         title: by default its device and spaces.
     """
-    blocks, metadata = _blocks(table), dict(table.metadata)
-    spaces = ", ".join(metadata["spaces"])
-    compared, left = calibration_of(table), residuals_of(metadata, table.device_name)
+    blocks, info = _blocks(table), table.info
+    spaces = ", ".join(info.spaces)
+    compared, left = calibration_of(table), residuals_of(info)
     charts = {"blocks-size": _size_chart(blocks), **_place_charts(table, blocks)}
     if compared is not None:
         charts["measured-0"] = measured_chart(compared)
     if left is not None:
         charts["residuals-0"] = residuals_chart(left)
-    groups = groups_of({key: value for key, value in metadata.items() if key != "networks"}, "Table")
+    groups = groups_of({key: value for key, value in to_json(info).items() if key != "networks"}, "Table")
     return Page(
         template="table.html",
         title=title or f"Latency of {spaces} on {table.device_name}",
@@ -76,10 +76,10 @@ def table_page(table: LatencyTable, *, title: str | None = None) -> Page:
             "left": left,
             "summaries": [] if compared is None else [summary_of(compared)],
             "slowest": _slowest(blocks),
-            "estimated": "estimated" in metadata,
-            "imported": "sources" in metadata,
+            "estimated": info.estimated is not None,
+            "imported": bool(info.sources),
             "groups": [(heading.capitalize(), rows) for heading, rows in groups],
-            "command": command_of(metadata),
+            "command": None,
         },
     )
 
@@ -100,8 +100,8 @@ def _block(fields: Mapping[str, Any], size: Resolution, median_ms: float, p90_ms
 
 
 def _facts(table: LatencyTable, blocks: Sequence[_Block]) -> tuple[tuple[str, str], ...]:
-    metadata, correction = table.metadata, table.correction
-    sizes = ascending(size for each in metadata["spaces"].values() for size in each)
+    info, correction = table.info, table.correction
+    sizes = ascending(size for each in info.spaces.values() for size in each)
     latencies = [block.median_ms for block in blocks]
     interval = "none yet" if correction is None else f"±{correction.half_width:.1%} from {correction.nets} networks"
     facts = (
@@ -110,7 +110,7 @@ def _facts(table: LatencyTable, blocks: Sequence[_Block]) -> tuple[tuple[str, st
         ("conditions", table.conditions.words),
         ("resolutions", " .. ".join(pixels(size) for size in dict.fromkeys((*sizes[:1], *sizes[-1:])))),
         ("interval", interval),
-        ("measured" if "sources" not in metadata else "imported", str(metadata.get("date", ""))[:10]),
+        ("imported" if info.sources else "measured", (info.date or "")[:10]),
     )
     return tuple((name, text) for name, text in facts if text)
 
@@ -137,15 +137,15 @@ def _place_charts(table: LatencyTable, blocks: Sequence[_Block]) -> dict[str, Js
     """For each space at its largest resolution: what may stand at each place, and what it takes."""
     known = dict(zip(table.keys, blocks, strict=True))
     charts = {}
-    for number, (name, resolutions) in enumerate(table.metadata["spaces"].items()):
+    for number, name in enumerate(table.info.spaces):
+        resolutions = table.info.resolutions_of(name)
         try:
-            space = space_of(table.metadata, name, classes_of(table))
+            space = table.info.space_of(name, classes_of(table))
         except SpaceError:  # of a class that nobody named, so that its places are not known
             continue
         if not resolutions:
             continue
-        largest = ascending(resolutions)[-1]
-        inventory = inventory_of(space.restrict(resolution=[largest]))
+        inventory = inventory_of(space.restrict(resolution=[resolutions[-1]]))
         placed = []
         for at, place in enumerate(inventory.places):
             options = [inventory.blocks[i] for i in np.unique(place.blocks).tolist() if i != NOTHING]
@@ -153,7 +153,7 @@ def _place_charts(table: LatencyTable, blocks: Sequence[_Block]) -> dict[str, Js
             placed += [(at, block) for block in found if block is not None]
         ticks = [(at, place.name.replace("stages.", "")) for at, place in enumerate(inventory.places)]
         x, y = axis("place in the network (stage.block)", ticks=ticks), axis("median latency", "ms", zero=True)
-        charts[f"place-{number}"] = chart(f"By place, {name} at {pixels(largest)}", x, y, _by_kernel(placed))
+        charts[f"place-{number}"] = chart(f"By place, {name} at {pixels(resolutions[-1])}", x, y, _by_kernel(placed))
     return charts
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from ofa.families import space_names
 from ofa.progress import Progress, silent
+from ofa.schema import to_json
 from search.front.build import check_possible, front_of
 from search.front.front import Front
 from search.problem import Problem
@@ -20,7 +21,7 @@ from search.study.heartbeat import new_group, worker_name
 from search.study.ledger import PATIENCE_S, Ledger
 from search.study.searching import Search
 
-__all__ = ["describe", "entropy_of", "front_metadata", "run_study"]
+__all__ = ["describe", "entropy_of", "run_study"]
 
 
 def run_study(
@@ -51,7 +52,7 @@ def run_study(
         patience_s: seconds without a sign of life after which a worker on another machine counts as dead, and its trials are taken over.
 
     Returns:
-        The front over everything that keeps the problem's budget. Its metadata says where all of it came from.
+        The front over everything that keeps the problem's budget. Its ``info`` says where all of it came from.
 
     Raises:
         SearchError: a wrong setting, a storage that cannot be used or holds a study of another problem, or an evaluation that
@@ -79,7 +80,7 @@ def run_study(
         search.run()
     progress(effort.total, effort.total, f"{len(search.archive)} different networks")
     about = {"sampler": sampler, "seed": seed, "workers": 1, "died": 0, **search.counts.to_json()}
-    return front_of(search.archive, front_metadata(problem, description, {**about, "seconds": round(time.perf_counter() - start, 3)}))
+    return front_of(search.archive, {**about, "seconds": round(time.perf_counter() - start, 3)})
 
 
 def entropy_of(ledger: Ledger | Memory, resumed: int | None = None) -> tuple[int, ...]:
@@ -97,7 +98,7 @@ def entropy_of(ledger: Ledger | Memory, resumed: int | None = None) -> tuple[int
 
 def describe(problem: Problem) -> dict[str, Any]:
     """What two searches must share to be one study."""
-    latency = json.dumps([dict(source.metadata) for source in problem.latencies], sort_keys=True, default=str)
+    latency = json.dumps([to_json(source.info) for source in problem.latencies], sort_keys=True)
     genes = json.dumps([[gene.name, list(gene.values)] for gene in problem.space.columns], default=str)
     whole = problem.of_whole
     # The name of a space of ofa tells all of it, and studies of earlier versions have nothing else.
@@ -117,8 +118,3 @@ def describe(problem: Problem) -> dict[str, Any]:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def front_metadata(problem: Problem, description: dict[str, Any], study: dict[str, Any]) -> dict[str, Any]:
-    """Where a front comes from."""
-    return {**description, "latency": {source.device_name: dict(source.metadata) for source in problem.latencies}, "study": study}

@@ -25,7 +25,7 @@ from search.problem import Problem
 from search.study.effort import Counts, Effort, check_sampler
 from search.study.heartbeat import new_group, worker_name
 from search.study.ledger import PATIENCE_S, Ledger
-from search.study.run import describe, front_metadata, run_study
+from search.study.run import describe, run_study
 from search.study.searching import evaluating, recall
 from search.study.steering import Steering
 from search.study.worker import Task, work
@@ -49,7 +49,7 @@ def run_workers(
 ) -> Front:
     """Search in several processes on one study, and return the front of everything that was evaluated.
 
-    A worker that dies is not started again: the others take over its trials, and the front's metadata says how many died, and of what.
+    A worker that dies is not started again: the others take over its trials, and the front says how many died, and of what.
     With one worker this is ``run_study``. Latencies that several workers measure on one device at the same time disturb each other:
     have one worker for each device, or a table.
 
@@ -100,7 +100,7 @@ def run_workers(
     progress(effort.total, effort.total, f"{len(archive)} different networks")
     # A network that several workers came upon is counted for each of them.
     about["evaluated"] = look.finished + about["evolved"] + about["neighbours"]
-    return front_of(archive, front_metadata(problem, description, {**about, "seconds": round(time.perf_counter() - start, 3)}))
+    return front_of(archive, {**about, "seconds": round(time.perf_counter() - start, 3)})
 
 
 def _deaths(members: Sequence[_Member]) -> dict[str, Any]:

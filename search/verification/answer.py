@@ -11,6 +11,7 @@ from devices import Conditions
 from latency_tables import LatencyTable
 from search.front.candidate import Candidate
 from search.front.front import Front
+from search.front.info import VerifiedNetwork
 
 __all__ = ["TimedCandidate", "VerifiedAnswer"]
 
@@ -68,10 +69,16 @@ class TimedCandidate:
             **({"reason": self.reason} if self.reason else {}),
         }
 
-    def noted(self, conditions: Conditions) -> dict[str, Any]:
-        """What a front keeps of it in its metadata, as JSON values: the promise, the measurement, and what that was made under."""
-        promised = {"arch": self.candidate.arch.to_json(), "device": self.device, **self.candidate.latencies[self.device].to_json()}
-        return {**promised, "measured_ms": self.measured_ms, "typical_ms": self.typical_ms, "conditions": conditions.to_json()}
+    def noted(self, conditions: Conditions) -> VerifiedNetwork:
+        """What a front keeps of it: the promise, the measurement, and what that was made under."""
+        return VerifiedNetwork(
+            arch=self.candidate.arch,
+            device=self.device,
+            **self.candidate.latencies[self.device].to_json(),
+            measured_ms=self.measured_ms,
+            typical_ms=self.typical_ms,
+            conditions=conditions,
+        )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -88,7 +95,7 @@ class VerifiedAnswer:
         rounds: of measurements.
         conditions: what was measured under.
         table: the table with what was learned; None where nothing could be.
-        front: the front with what was measured in its metadata (``verified``), and estimates of ``table`` if there is one.
+        front: the front with what was measured (``info.verified``), and estimates of ``table`` if there is one.
     """
 
     device: str

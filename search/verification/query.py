@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from devices import Conditions, Device, TimingPolicy, describe
 from latency_tables import Estimator, LatencyTable
 from latency_tables.onnx_files import ModelFiles
-from latency_tables.table import require_same_device
-from latency_tables.timing import PROCESSES, known_networks, time_beside
+from latency_tables.timing import PROCESSES, Known, known_networks, time_beside
 from latency_tables.update import learn_from
 from ofa.errors import SearchError
 from ofa.latency import LATENCIES
@@ -21,7 +19,7 @@ from search.budget import Bound, Budget, at_device
 from search.front.front import Front
 from search.verification.answer import VerifiedAnswer
 from search.verification.bundle import part_of
-from search.verification.refresh import renewed, with_verified
+from search.verification.refresh import renewed
 from search.verification.rounds import Rounds
 
 __all__ = ["MARGIN", "query_verified"]
@@ -82,11 +80,12 @@ def query_verified(
     _check(front, device, table, {"top": top, "processes": processes, "most_rounds": most_rounds})
     if table is not None:
         front = renewed(front, space, Estimator(space, table))
-    about: Mapping[str, Any] = front.metadata.get("latency", {}).get(device.name, {})
+    about = front.info.latency.get(device.name)
     budget_ms, others = _divided(budget, front.device_names, device.name)
     pool = front.query(others, len(front))
-    rounds = Rounds(pool, device.name, about.get("calibration"), budget_ms, top, margin)
-    known, number, evidence = known_networks(about, space), 0, rounds.evidence
+    rounds = Rounds(pool, device.name, None if about is None else about.calibration, budget_ms, top, margin)
+    known: Known = {} if about is None else known_networks(about, space)
+    number, evidence = 0, rounds.evidence
     with ModelFiles(device) as files:
         while number < most_rounds and (chosen := rounds.next_networks()):
             archs = [pool[i].arch for i in chosen]
@@ -101,7 +100,7 @@ def query_verified(
     if table is not None and known:
         typical_ms = {pool[i].arch: evidence.typical_ms(i) for i in evidence.timed}
         learned = learn_from(table, space, typical_ms, slowdown=evidence.slowdown, processes=number * processes)
-    front = with_verified(front if learned is None else renewed(front, space, Estimator(space, learned)), entries)
+    front = front if learned is None else renewed(front, space, Estimator(space, learned))
     return VerifiedAnswer(
         device=device.name,
         budget_ms=budget_ms,
@@ -112,7 +111,7 @@ def query_verified(
         rounds=number,
         conditions=conditions,
         table=learned,
-        front=front,
+        front=front.with_verified(entries),
     )
 
 
@@ -127,9 +126,8 @@ def _check(front: Front, device: Device, table: LatencyTable | None, numbers: Ma
         )
     if table is not None:
         table.require_device(device)
-    settings = front.metadata.get("latency", {}).get(device.name, {}).get("device")
-    if settings is not None:
-        require_same_device(settings, device, "the table that the front was searched with")
+    if device.name in front.info.latency:
+        front.info.latency[device.name].of_device(device, "the table that the front was searched with")
 
 
 def _divided(budget: Budget, devices: tuple[str, ...], device: str) -> tuple[float | None, Budget]:

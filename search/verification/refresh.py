@@ -6,8 +6,7 @@ Shape suffix: N networks.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
@@ -19,7 +18,7 @@ from search.budget import at_device
 from search.front.front import Front
 from search.problem import LatencySource
 
-__all__ = ["renewed", "with_verified"]
+__all__ = ["renewed"]
 
 
 def renewed(front: Front, space: Space, source: LatencySource) -> Front:
@@ -38,7 +37,7 @@ def renewed(front: Front, space: Space, source: LatencySource) -> Front:
     """
     archs = [Arch.from_json(json.loads(text)) for text in front.networks["arch"]]
     estimates = source.estimates_of_rows(space.rows_in(source.space, space.encode_all(archs)))
-    networks, dominated, least = front.networks.copy(), front.dominated.copy(), dict(front.metadata["least"])
+    networks, dominated, least = front.networks.copy(), front.dominated.copy(), dict(front.info.least)
     for name, new_N in zip(LATENCIES, estimates, strict=True):
         column = at_device(name, source.device_name)
         old_N = front.columns[column]
@@ -47,23 +46,8 @@ def renewed(front: Front, space: Space, source: LatencySource) -> Front:
             dominated[column] = _changed(dominated[column].to_numpy(dtype=np.float64), old_N, new_N)
         if column in least:
             least[column] = float(_changed(np.array([least[column]]), old_N, new_N)[0])
-    latency = {**front.metadata.get("latency", {}), source.device_name: dict(source.metadata)}
-    return Front(networks, dominated, {**front.metadata, "least": least, "latency": latency})
-
-
-def with_verified(front: Front, entries: Sequence[dict[str, Any]]) -> Front:
-    """The front with measurements noted in its metadata as ``verified``; a network's newer one on a device replaces the older.
-
-    Args:
-        front: any.
-        entries: JSON objects with ``arch`` and ``device``.
-    """
-    noted = {_key(entry): entry for entry in (*(front.metadata.get("verified") or ()), *entries)}
-    return Front(front.networks, front.dominated, {**front.metadata, "verified": list(noted.values())})
-
-
-def _key(entry: dict[str, Any]) -> str:
-    return json.dumps([entry["device"], entry["arch"]], sort_keys=True)
+    latency = {**front.info.latency, source.device_name: source.info}
+    return Front(networks, dominated, replace(front.info, least=least, latency=latency))
 
 
 def _changed(values_N: Floats, old_N: Floats, new_N: Floats) -> Floats:

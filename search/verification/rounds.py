@@ -6,11 +6,10 @@ Shape suffix: N networks of the front that keep the budget's other limits, best 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
+from latency_tables.correction import Correction
 from ofa.latency import LATENCIES
 from search.budget import at_device
 from search.front.candidate import Candidate
@@ -36,7 +35,7 @@ class Rounds:
     Args:
         pool: networks that keep all other limits, best first; at least one.
         device: name of the device.
-        calibration: of the device's table, as JSON values; None if it has none.
+        calibration: of the device's table; None if it has none.
         budget_ms: the most that a network may take there; None for no limit.
         top: how many networks are asked for.
         margin: between the budget and what a network probably takes, as a share of the latter.
@@ -49,7 +48,7 @@ class Rounds:
         self,
         pool: tuple[Candidate, ...],
         device: str,
-        calibration: Mapping[str, Any] | None,
+        calibration: Correction | None,
         budget_ms: float | None,
         top: int,
         margin: float,
@@ -61,7 +60,7 @@ class Rounds:
         promised = [candidate.latencies[device] for candidate in pool]
         # Half of the interval as a share: the same of all networks of a table.
         half = promised[0].latency_high_ms / promised[0].latency_ms - 1
-        spread = float((calibration or {}).get("speed_spread", 0.0))
+        spread = 0.0 if calibration is None else calibration.speed_spread
         doubt = max(0.0, half - spread) / _DEVIATIONS if half > 0 else math.inf
         above, below = np.clip([half - spread, half] if half > 0 else [_MOST_REACH] * 2, _LEAST_REACH, _MOST_REACH)
         # A machine that is faster than usual at the moment allows nothing more, one that is slower allows less.

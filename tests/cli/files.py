@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +19,8 @@ from typer.testing import CliRunner
 
 from devices import Timing, describe, get_device
 from latency_tables import Correction, LatencyTable, blocks_of_space
-from latency_tables.table import SCHEMA_VERSION, row_of, rows_frame
+from latency_tables.info import TableInfo
+from latency_tables.table import row_of, rows_frame
 from ofa.blocks import build_network
 from ofa.cli.main import build_app
 from ofa.exporting.bundle import write_bundle
@@ -180,8 +181,8 @@ def _write_table(path: Path) -> None:
         ms = 0.01 + placed.block.macs(placed.input) / 1e6
         rows.append(row_of(placed, Timing(median_ms=ms, p90_ms=ms, min_ms=ms, std_ms=0.0, repeats=3), batch=1, precision="fp32"))
     correction = Correction(intercept_ms=0.1, slope=1.0, half_width=0.1, coverage=0.9, nets=20)
-    metadata = {"schema_version": SCHEMA_VERSION, **describe(get_device("fake")), "spaces": {SPACE.name: list(SPACE.resolutions)}}
-    LatencyTable(rows_frame(rows), {**metadata, "calibration": correction.to_json()}).save(path)
+    info = TableInfo.of_origin(describe(get_device("fake"))).with_space(SPACE, SPACE.resolutions)
+    LatencyTable(rows_frame(rows), replace(info, calibration=correction)).save(path)
 
 
 def _write_bundle(folder: Path) -> None:

@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 
 from devices import Conditions, Timing, describe, get_device
 from latency_tables import Correction, LatencyTable, blocks_of_space
-from latency_tables.table import SCHEMA_VERSION, row_of, rows_frame
+from latency_tables.info import TableInfo
+from latency_tables.table import row_of, rows_frame
 from ofa.arch import Arch
 from ofa.blocks import build_network
 from ofa.cli.budgets import parse_latency_ms
@@ -69,8 +70,8 @@ def table(folder: Path) -> Path:
         ms = 0.01 + placed.block.macs(placed.input) / 1e6
         rows.append(row_of(placed, timing(ms), batch=1, precision="fp32"))
     correction = Correction(intercept_ms=0.1, slope=1.0, half_width=0.1, coverage=0.9, nets=20)
-    metadata = {"schema_version": SCHEMA_VERSION, **describe(get_device("fake")), "spaces": {SPACE.name: list(SPACE.resolutions)}}
-    LatencyTable(rows_frame(rows), {**metadata, "calibration": correction.to_json()}).save(folder / "table.parquet")
+    info = TableInfo.of_origin(describe(get_device("fake"))).with_space(SPACE, SPACE.resolutions)
+    LatencyTable(rows_frame(rows), replace(info, calibration=correction)).save(folder / "table.parquet")
     return folder / "table.parquet"
 
 
@@ -116,7 +117,7 @@ def test_a_search_can_measure_networks_of_a_run(run: Path, table: Path, folder: 
     output = folder / "measured.parquet"
     report = ofa("search", "--supernet", run, "--table", table, "--trials", 6, "--resolutions", "16", "-o", output)
     assert report["study"]["evaluated"] <= 6
-    assert Front.load(output).metadata["accuracy"]["source"] == "measured"
+    assert Front.load(output).info.accuracy["source"] == "measured"
     assert {json.loads(arch)["resolution"] for arch in Front.load(output).networks["arch"]} == {16}
 
 
@@ -228,12 +229,12 @@ def test_mits_predictor_can_lead_a_search(folder: Path) -> None:
     ofa("import", "mit-predictor", folder / "acc_predictor.pth", "--space", space.name, "-o", folder / "mit.safetensors")
     table_path = folder / "mit-table.parquet"
     rows = [row_of(placed, timing(0.1), batch=1, precision="fp32") for placed in blocks_of_space(space, [224])]
-    metadata = {"schema_version": SCHEMA_VERSION, **describe(get_device("fake")), "spaces": {space.name: [224]}}
-    LatencyTable(rows_frame(rows), metadata).save(table_path)
+    info = TableInfo.of_origin(describe(get_device("fake"))).with_space(space, [224])
+    LatencyTable(rows_frame(rows), info).save(table_path)
     road = ("--predictor", folder / "mit.safetensors", "--table", table_path, "--trials", 16, "--evaluations", 500)
     report = ofa("search", *road, "-o", folder / "mit-front.parquet")
     assert report["space"] == space.name
-    assert Front.load(folder / "mit-front.parquet").metadata["resolutions"] == [224]
+    assert Front.load(folder / "mit-front.parquet").info.resolutions == (224,)
     found = ofa("search", *road[:2], "--resolutions", "160,224", *road[4:], "--best", "--macs", "200M..210M", "-o", folder / "macs.parquet")
     assert (found["devices"], found["networks"]) == ([], 1)
     assert 200e6 <= found["most_accurate"]["macs"] <= 210e6
@@ -244,8 +245,8 @@ def two(folder: Path, predictor: Path, table: Path) -> Path:
     """A front of two devices; on the second, blocks take twice as long, and there is no interval."""
     loaded = LatencyTable.load(table)
     rows = loaded.rows.assign(median_ms=2 * loaded.rows["median_ms"])
-    device = {**loaded.metadata["device"], "name": "slow"}
-    LatencyTable(rows, {**loaded.metadata, "device": device, "calibration": None}).save(folder / "slow.parquet")
+    device = {**loaded.info.device, "name": "slow"}
+    LatencyTable(rows, replace(loaded.info, device=device, calibration=None)).save(folder / "slow.parquet")
     tables = ("--table", table, "--table", folder / "slow.parquet")
     costs = ("--trade", "latency", "--trade", "weights", "--trials", 32, "--evaluations", 3000)
     report = ofa("search", "--predictor", predictor, *tables, *costs, "-o", folder / "two.parquet")
@@ -277,8 +278,8 @@ def test_networks_can_be_timed_instead_of_looked_up(run: Path, folder: Path) -> 
     report = ofa("search", "--supernet", run, *arguments)
     front = Front.load(folder / "timed.parquet")
     assert report["study"]["evaluated"] <= 3
-    assert front.metadata["latency"]["fake"]["source"] == "measured"
-    assert front.metadata["command"].startswith("ofa")
+    assert front.info.latency["fake"].source == "measured"
+    assert front.info.command.startswith("ofa")
 
 
 def test_an_impossible_search_says_so_at_once(predictor: Path, table: Path, folder: Path) -> None:
@@ -303,7 +304,7 @@ def test_a_query_can_be_verified_on_the_device(front: Path, table: Path, folder:
     for network in answer["results"]:
         assert network["measured_ms"] <= 1000
         assert network["budget_used"] <= 1
-    assert len(Front.load(copy).metadata["verified"]) >= 2
+    assert len(Front.load(copy).info.verified) >= 2
     people = invoke("query", copy, "--latency", "1s", "--verify")
     assert "of the budget" in people.stdout
     assert "Nothing was written: add --update" in people.stdout

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 from devices import describe, get_device
 from devices.timing import Timing
 from latency_tables import Correction, Estimator, LatencyTable, blocks_of_space
-from latency_tables.table import SCHEMA_VERSION, row_of, rows_frame
+from latency_tables.info import TableInfo
+from latency_tables.table import row_of, rows_frame
 from ofa.cli.main import build_app
 from ofa.cost import costs
 from ofa.families import get_space, lower, space_names
@@ -83,8 +84,8 @@ def table(tmp_path: Path) -> Path:
     resolution = space.resolutions[1]
     timing = Timing(median_ms=1.0, p90_ms=1.0, min_ms=1.0, std_ms=0.0, repeats=3)
     rows = [row_of(placed, timing, batch=1, precision="fp32") for placed in blocks_of_space(space, [resolution])]
-    metadata = {"schema_version": SCHEMA_VERSION, **describe(get_device("fake")), "spaces": {space.name: [resolution]}, "calibration": None}
-    LatencyTable(rows_frame(rows), metadata).save(tmp_path / "table.parquet")
+    info = TableInfo.of_origin(describe(get_device("fake"))).with_space(space, [resolution])
+    LatencyTable(rows_frame(rows), info).save(tmp_path / "table.parquet")
     return tmp_path / "table.parquet"
 
 
@@ -103,7 +104,7 @@ def test_a_table_adds_latency_at_its_resolutions(table: Path) -> None:
 
 def test_a_calibrated_table_is_held_to_the_upper_end_of_its_interval(table: Path) -> None:
     calibration = Correction(intercept_ms=0.0, slope=1.0, half_width=0.5, coverage=0.9, nets=20, residuals=())
-    LatencyTable.load(table).with_metadata(calibration=calibration.to_json()).save(table)
+    LatencyTable.load(table).with_info(calibration=calibration).save(table)
     report = ofa("ofa-mbv3-tiny", "--samples", "4", "--table", str(table), "--latency", "1ms", status=1)
     assert (
         report["budget"]["least"]["latency_ms"]
@@ -127,8 +128,8 @@ def upside_down(tmp_path: Path) -> Path:
         ms = 1.0 / (1 + costs([placed])["macs"] / 1e5)
         timing = Timing(median_ms=ms, p90_ms=ms, min_ms=ms, std_ms=0.0, repeats=3)
         rows.append(row_of(placed, timing, batch=1, precision="fp32"))
-    metadata = {"schema_version": SCHEMA_VERSION, **describe(get_device("fake")), "spaces": {space.name: [24]}, "calibration": None}
-    LatencyTable(rows_frame(rows), metadata).save(tmp_path / "table.parquet")
+    info = TableInfo.of_origin(describe(get_device("fake"))).with_space(space, [24])
+    LatencyTable(rows_frame(rows), info).save(tmp_path / "table.parquet")
     return tmp_path / "table.parquet"
 
 

@@ -31,8 +31,7 @@ def test_people_read_them_in_a_few_words(conditions: Conditions, words: str) -> 
 
 def test_files_from_before_there_were_pauses_are_of_calls_in_a_row() -> None:
     fields = {key: value for key, value in get_device("fake").to_json().items() if key not in ("pause_ms", "opset")}
-    assert Conditions.of_metadata({"device": fields, "runtime_version": "1"}) == Conditions.of(get_device("fake"), runtime_version="1")
-    assert Conditions.of_metadata({"source": "somebody"}) is None
+    assert Conditions.of_fields(fields, runtime_version="1") == Conditions.of(get_device("fake"), runtime_version="1")
 
 
 def test_settings_differ_but_versions_and_shapes_do_not_matter_to_a_promise() -> None:

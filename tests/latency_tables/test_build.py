@@ -145,7 +145,7 @@ def test_blocks_that_fail_are_reported_and_the_others_kept(space: Space, failure
     device = Device(name="fake", runtime="fake", options=(("failure", failure), ("failing", file_of_a_block(space, plain_device))))
     with Journal(tmp_path / "t.parquet") as journal:
         table = build(space, device, journal)
-    failed = table.metadata["failed"]
+    failed = table.info.failed
     (reason,) = failed.values()
     assert ("and did" if failure == "error" else "died with status 86") in reason
     assert len(table) == len(plain) - 1
@@ -196,7 +196,7 @@ def test_killing_the_command_loses_only_the_group_in_hand(space: Space, tmp_path
 
 def test_a_table_is_not_continued_on_another_card(space: Space, device: Device) -> None:
     table = build(space, device)
-    elsewhere = LatencyTable(table.rows, {**table.metadata, "gpu": "another card"})
+    elsewhere = table.with_info(gpu="another card")
     with pytest.raises(TableError, match="its gpu is 'another card' and here it is None; build a new table"):
         build(space, device, resume_from=elsewhere)
 

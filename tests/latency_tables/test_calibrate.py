@@ -107,7 +107,7 @@ def test_a_calibrated_table_predicts_networks_it_has_not_seen(
     assert after.kendall > 0.9
     assert len(after.networks) == after.nets == 15
     assert after.slowdown == pytest.approx(1.0)
-    assert calibrated.metadata["calibration"]["nets"] == 20
+    assert calibrated.info.calibration.nets == 20
     assert table.correction is None, "calibrating makes a copy"
 
 
@@ -116,14 +116,14 @@ def test_few_processes_are_enough_for_a_calibration_and_a_noise_floor(
 ) -> None:
     calibrated = calibrate_table(table, space, device, nets=9, rng=np.random.default_rng(1), policy=quick, processes=2)
     check = check_table(calibrated, space, device, nets=3, rng=np.random.default_rng(5), policy=quick, processes=2)
-    assert calibrated.metadata["processes"] == 2
+    assert calibrated.info.processes == 2
     assert check.noise_floor >= 0
 
 
 def test_a_machine_that_became_slower_is_seen_and_divided_out(
     table: LatencyTable, space: Space, device: Device, quick: TimingPolicy
 ) -> None:
-    faster = LatencyTable(table.rows.assign(median_ms=table.rows["median_ms"] * 0.8), table.metadata)
+    faster = LatencyTable(table.rows.assign(median_ms=table.rows["median_ms"] * 0.8), table.info)
     now = check_table(table, space, device, nets=5, rng=np.random.default_rng(5), policy=quick)
     then = check_table(faster, space, device, nets=5, rng=np.random.default_rng(5), policy=quick)
     assert then.slowdown == pytest.approx(1.25)
@@ -152,7 +152,7 @@ def test_a_machine_whose_speed_differs_from_process_to_process_widens_the_interv
     assert calibrated.correction.speed_spread == pytest.approx(0.1 / 1.1, abs=0.01)
     assert calibrated.correction.half_width >= calibrated.correction.speed_spread > steady.speed_spread
     network = lower(space, space.largest())
-    promised, before = calibrated.estimate(space, network), table.with_metadata(calibration=steady.to_json()).estimate(space, network)
+    promised, before = calibrated.estimate(space, network), table.with_info(calibration=steady).estimate(space, network)
     assert promised.latency_ms == pytest.approx(1.1 * before.latency_ms, rel=0.01)
     monkeypatch.undo()
     check = check_table(calibrated, space, device, nets=5, rng=np.random.default_rng(5), policy=quick)

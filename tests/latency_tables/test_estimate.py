@@ -43,7 +43,7 @@ def estimator_of(name: str, *, corrected: bool = False) -> Estimator:
     space = get_space(name)
     space = space.restrict(resolution=space.resolutions[:: max(1, len(space.resolutions) // 3)])
     table = random_table(space, np.random.default_rng(0))
-    return Estimator(space, table.with_metadata(calibration=CORRECTION.to_json()) if corrected else table)
+    return Estimator(space, table.with_info(calibration=CORRECTION) if corrected else table)
 
 
 def random_rows(space: Space, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -153,7 +153,7 @@ def test_more_archs_than_a_chunk_and_none(space: Space, table: LatencyTable) -> 
 
 
 def test_missing_blocks_are_an_error_only_for_those_who_need_them(space: Space, table: LatencyTable) -> None:
-    one = LatencyTable(table.rows[table.rows["input_height_px"] <= 24], table.metadata)
+    one = LatencyTable(table.rows[table.rows["input_height_px"] <= 24], table.info)
     estimator = Estimator(space, one)
     small_row, large_row = space.encode(space.largest(space.resolutions[0])), space.encode(space.largest())
     assert estimator.latencies_of_rows([small_row])[0] > 0

@@ -11,6 +11,7 @@ import pytest
 from devices import Device
 from latency_tables import Estimator, LatencyTable
 from latency_tables.importing import import_mit_tables
+from latency_tables.info import PublishedFile
 from ofa.errors import FileError, TableError
 from ofa.families import MobileNetV3Space, get_space, lower, proxyless
 from ofa.families.mobilenet_v3 import make_space
@@ -92,20 +93,20 @@ def test_a_block_in_several_files_gets_the_mean_of_all_calls(small: MobileNetV3S
     classifier = lower(small, small.largest(resolution=32))[-1]
     assert table.latency_ms(classifier) == pytest.approx(0.3)
     assert set(table.rows["repeats"]) == {50, 100}
-    assert table.metadata["spaces"] == {"small": [16, 32]}
+    assert table.info.spaces == {"small": (16, 32)}
 
 
 def test_the_table_says_where_it_came_from(small: MobileNetV3Space, file_32: Path, tmp_path: Path) -> None:
     table = import_mit_tables([file_32], small, device="a phone")
     table.save(tmp_path / "table.parquet")
     loaded = LatencyTable.load(tmp_path / "table.parquet")
-    assert dict(loaded.metadata) == dict(table.metadata)
+    assert loaded.info == table.info
     assert loaded.device_name == "a phone"
     assert loaded.correction is None
     sha256 = hashlib.sha256(file_32.read_bytes()).hexdigest()
-    assert loaded.metadata["sources"] == [{"name": "32.yaml", "sha256": sha256, "resolution": 32}]
-    assert "published by others" in loaded.metadata["note"]
-    assert datetime.fromisoformat(loaded.metadata["date"]).tzinfo is not None
+    assert loaded.info.sources == (PublishedFile(name="32.yaml", sha256=sha256, resolution=32),)
+    assert "published by others" in loaded.info.note
+    assert datetime.fromisoformat(loaded.info.date).tzinfo is not None
 
 
 @pytest.mark.parametrize("name", ["phone", "fake"])
@@ -182,7 +183,7 @@ def test_the_published_note10_tables_sum_to_what_the_published_network_takes() -
     alone = import_mit_tables([files[224]], space, device="note10")
     assert Estimator(space, alone)(arch).latency_ms == pytest.approx(29.97, abs=0.005)
     table = import_mit_tables(files.values(), space, device="note10")
-    assert table.metadata["spaces"] == {"ofa-mbv3-w1.2": [160, 192, 224]}
+    assert table.info.spaces == {"ofa-mbv3-w1.2": (160, 192, 224)}
     # The classifier was timed at all three sizes: 0.670, 0.665 and 0.656 ms.
     assert Estimator(space, table)(arch).latency_ms == pytest.approx(29.96, abs=0.005)
 

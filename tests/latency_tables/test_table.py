@@ -12,6 +12,7 @@ import pytest
 
 from devices import Conditions, Device, TimingPolicy
 from latency_tables import Correction, Estimator, LatencyTable, blocks_of_space, build_table
+from latency_tables.info import MeasuredNetwork
 from latency_tables.table import COLUMNS, SCHEMA_VERSION, block_key, row_key
 from ofa.blocks import ConvBlock
 from ofa.errors import FileError, TableError
@@ -30,19 +31,18 @@ def test_it_holds_all_blocks_of_the_space_with_their_statistics(table: LatencyTa
 
 
 def test_it_says_where_it_came_from(table: LatencyTable, space: Space, device: Device) -> None:
-    assert table.metadata["schema_version"] == SCHEMA_VERSION
-    assert Device.from_json(table.metadata["device"]) == device
-    assert table.metadata["spaces"] == {space.name: list(space.resolutions)}
-    assert {"runtime_version", "processor", "date", "ofa_version"} <= set(table.metadata)
+    assert Device.from_json(table.info.device) == device
+    assert table.info.spaces == {space.name: space.resolutions}
+    assert None not in (table.info.runtime_version, table.info.processor, table.info.date, table.info.ofa_version)
 
 
 def test_a_saved_table_is_the_same_when_read(table: LatencyTable, space: Space, tmp_path: Path) -> None:
     path = tmp_path / "table.parquet"
-    written = table.with_metadata(calibration=CORRECTION.to_json())
+    written = table.with_info(calibration=CORRECTION)
     written.save(path)
     read = LatencyTable.load(path)
     pd.testing.assert_frame_equal(read.rows, table.rows, check_dtype=False)
-    assert read.metadata == written.metadata
+    assert read.info == written.info
     assert read.correction == CORRECTION
     lowered = lower(space, space.largest())
     assert read.estimate(space, lowered) == written.estimate(space, lowered)
@@ -94,7 +94,7 @@ def test_an_estimate_is_the_corrected_sum_over_blocks(table: LatencyTable, space
     plain = table.estimate(space, lowered)
     assert plain.latency_ms == pytest.approx(total, rel=1e-12)
     assert not plain.has_interval
-    corrected = table.with_metadata(calibration=CORRECTION.to_json()).estimate(space, lowered)
+    corrected = table.with_info(calibration=CORRECTION).estimate(space, lowered)
     assert corrected.latency_ms == pytest.approx(0.5 + 2 * total)
     assert (corrected.latency_low_ms, corrected.latency_high_ms) == pytest.approx((0.9 * corrected.latency_ms, 1.1 * corrected.latency_ms))
 
@@ -122,13 +122,16 @@ def test_resuming_measures_only_what_is_missing(space: Space, device: Device, qu
     rng = np.random.default_rng(0)
     small, large = space.resolutions[0], space.resolutions[-1]
     first = build_table(space, device, resolutions=[small], rng=rng, policy=quick)
-    marked = LatencyTable(first.rows.assign(median_ms=123.0), {**first.metadata, "calibration": CORRECTION.to_json(), "networks": [{}]})
+    marked = LatencyTable(
+        first.rows.assign(median_ms=123.0),
+        dataclasses.replace(first.info, calibration=CORRECTION, networks=(MeasuredNetwork(arch=space.smallest(), measured_ms=1.0),)),
+    )
     both = build_table(space, device, resolutions=[small, large], rng=rng, policy=quick, resume_from=marked)
     assert (both.rows["median_ms"] == 123.0).sum() == len(first)
     assert len(both) == len(blocks_of_space(space, [small, large]))
-    assert both.metadata["spaces"] == {space.name: [small, large]}
+    assert both.info.spaces == {space.name: (small, large)}
     assert both.correction is None, "a correction learned at other resolutions must not be applied to new ones"
-    assert both.metadata["networks"] == []
+    assert both.info.networks == ()
     again = build_table(space, device, resolutions=[small], rng=rng, policy=quick, resume_from=marked)
     assert again.correction == CORRECTION
     assert len(again) == len(first)
@@ -138,12 +141,12 @@ def test_a_table_of_another_device_is_not_continued(table: LatencyTable, space: 
     with pytest.raises(TableError, match="the threads of the table is 1"):
         build_table(space, Device(name="fake", runtime="fake", threads=2), rng=np.random.default_rng(0), resume_from=table)
     with pytest.raises(TableError, match="runtime version is '0'"):
-        build_table(space, device, rng=np.random.default_rng(0), resume_from=table.with_metadata(runtime_version="0"))
+        build_table(space, device, rng=np.random.default_rng(0), resume_from=table.with_info(runtime_version="0"))
 
 
 def test_a_table_is_of_the_pauses_it_was_measured_with(table: LatencyTable, space: Space, device: Device, tmp_path: Path) -> None:
     pausing = dataclasses.replace(device, pause_ms=2.0)
-    assert table.conditions == Conditions.of(device, runtime_version="1") == Conditions.from_json(table.metadata["conditions"])
+    assert table.conditions == Conditions.of(device, runtime_version="1") == table.info.conditions
     with pytest.raises(TableError, match=r"the pause_ms of the table is 0\.0 and of device 'fake' 2\.0"):
         table.require_device(pausing)
     policy = TimingPolicy(min_rounds=2, max_rounds=2)
@@ -156,8 +159,8 @@ def test_a_table_is_of_the_pauses_it_was_measured_with(table: LatencyTable, spac
 
 
 def test_a_table_from_before_there_were_pauses_is_of_calls_in_a_row(table: LatencyTable, device: Device) -> None:
-    fields = {key: value for key, value in table.metadata["device"].items() if key not in ("pause_ms", "opset")}
-    old = LatencyTable(table.rows, {**{key: value for key, value in table.metadata.items() if key != "conditions"}, "device": fields})
+    fields = {key: value for key, value in table.info.device.items() if key not in ("pause_ms", "opset")}
+    old = table.with_info(device=fields)
     old.require_device(device)
     assert old.conditions == table.conditions
     with pytest.raises(TableError, match="pause_ms"):
@@ -170,13 +173,15 @@ def test_files_that_are_no_tables_are_refused_in_a_sentence(table: LatencyTable,
     (tmp_path / "text.parquet").write_text("latency")
     (tmp_path / "empty.parquet").write_bytes(b"")
     pq.write_table(pa.table({"a": [1]}), tmp_path / "other.parquet")
-    table.with_metadata(schema_version=SCHEMA_VERSION + 1).save(tmp_path / "newer.parquet")
+    written = pq.read_table(tmp_path / "good.parquet")
+    about = {**json.loads(written.schema.metadata[b"ofa"]), "schema": SCHEMA_VERSION + 1}
+    pq.write_table(written.replace_schema_metadata({b"ofa": json.dumps(about)}), tmp_path / "newer.parquet")
     words = {
         "cut": "damaged",
         "text": "damaged",
         "empty": "damaged",
-        "other": "must say where it came from",
-        "newer": f"must be at most {SCHEMA_VERSION}",
+        "other": "must be a latency table, but is another Parquet file",
+        "newer": f"must have schema {SCHEMA_VERSION} or older",
         "none": "no such file",
     }
     for name, expected in words.items():
@@ -196,9 +201,9 @@ def test_metadata_that_is_incomplete_is_refused(table: LatencyTable, tmp_path: P
 
 def test_rows_are_checked(table: LatencyTable) -> None:
     with pytest.raises(TableError, match="lacks median_ms"):
-        LatencyTable(table.rows.drop(columns="median_ms"), table.metadata)
+        LatencyTable(table.rows.drop(columns="median_ms"), table.info)
     with pytest.raises(TableError, match="once"):
-        LatencyTable(pd.concat([table.rows, table.rows.iloc[:1]]), table.metadata)
+        LatencyTable(pd.concat([table.rows, table.rows.iloc[:1]]), table.info)
 
 
 def test_a_folder_that_is_not_there_leaves_nothing(table: LatencyTable, tmp_path: Path) -> None:

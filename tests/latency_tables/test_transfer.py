@@ -27,6 +27,7 @@ from ofa.cli.table_transfer import transfer
 from ofa.errors import ArchError, FileError, TableError
 from ofa.families import get_space, lower
 from ofa.interop import mit
+from ofa.schema import to_json
 from ofa.space import Space
 
 Latency = Callable[[Arch], float]
@@ -69,10 +70,10 @@ def test_a_device_that_is_a_factor_faster_is_met_exactly(
 ) -> None:
     if calibrated:
         correction = Correction(intercept_ms=0.1, slope=0.9, ms_per_weight_mib=0.2, half_width=0.1, coverage=0.9, nets=20)
-        table = table.with_metadata(calibration=correction.to_json())
+        table = table.with_info(calibration=correction)
     found = moved(table, space, ten, lambda arch: 0.3 * latencies(space, table, [arch])[0])
     assert latencies(space, found, unseen) == pytest.approx(0.3 * latencies(space, table, unseen), rel=1e-9)
-    assert found.metadata["estimated"]["times_source"] == pytest.approx(0.3)
+    assert found.info.estimated.times_source == pytest.approx(0.3)
     assert found.correction is not None
     assert found.correction.half_width < 1e-9
 
@@ -86,7 +87,7 @@ def test_overhead_that_the_known_device_does_not_have_is_learned(
     naive = np.abs(known * np.median(np.array(truth) / known) / truth - 1).mean()
     assert mean_error(space, found, unseen, latency) < 0.02 < 0.1 < naive
     assert spearmanr(latencies(space, found, unseen), truth).statistic > 0.98 > spearmanr(known, truth).statistic
-    assert found.metadata["estimated"]["shares"]["source"] < 0.8
+    assert found.info.estimated.shares["source"] < 0.8
 
 
 def test_noise_alone_does_not_change_the_order(space: Space, table: LatencyTable, ten: list[Arch], unseen: list[Arch]) -> None:
@@ -122,13 +123,13 @@ def test_intervals_hold_nine_in_ten_new_networks(space: Space, table: LatencyTab
 def test_the_table_says_what_it_is(space: Space, table: LatencyTable, device: Device, ten: list[Arch], tmp_path: Path) -> None:
     moved(table, space, ten, with_overhead(space, table)).save(tmp_path / "new.parquet")
     found = LatencyTable.load(tmp_path / "new.parquet")
-    estimated = found.metadata["estimated"]
+    estimated = found.info.estimated
     assert found.device_name == "new"
-    assert (estimated["by"], estimated["nets"]) == ("transfer", 10)
-    assert estimated["source"]["device"]["name"] == table.device_name
-    assert sum(estimated["shares"].values()) == pytest.approx(1, abs=0.01)
-    assert found.metadata["spaces"] == table.metadata["spaces"]
-    assert [Arch.from_json(network["arch"]) for network in found.metadata["networks"]] == ten
+    assert (estimated.by, estimated.nets) == ("transfer", 10)
+    assert estimated.source["device"]["name"] == table.device_name
+    assert sum(estimated.shares.values()) == pytest.approx(1, abs=0.01)
+    assert found.info.spaces == table.info.spaces
+    assert [network.arch for network in found.info.networks] == ten
     assert len(found) == len(table)
     assert (found.rows["median_ms"] >= 0).all()
     assert set(found.rows["repeats"]) == {0}
@@ -139,10 +140,10 @@ def test_the_table_says_what_it_is(space: Space, table: LatencyTable, device: De
 
 def test_a_table_of_some_resolutions_gives_one_of_these(space: Space, table: LatencyTable) -> None:
     small = space.restrict(resolution=[16, 24])
-    part = table.with_metadata(spaces={space.name: [16, 24]})
+    part = table.with_info(spaces={space.name: (16, 24)})
     archs = sample_across_range(small, Estimator(space, part), 10, np.random.default_rng(0))
     found = moved(part, space, archs, lambda arch: latencies(space, table, [arch])[0])
-    assert found.metadata["spaces"] == {space.name: [16, 24]}
+    assert found.info.spaces == {space.name: (16, 24)}
     assert len(found) < len(table)
 
 
@@ -181,8 +182,8 @@ def test_networks_tell_what_their_blocks_cost(space: Space, table: LatencyTable,
     assert np.abs(latencies(space, found, unseen) / truth - 1).mean() < 0.01
     assert (found.rows["median_ms"] >= 0).all()
     assert set(found.rows["repeats"]) == {0}
-    assert found.metadata["estimated"]["by"] == "networks"
-    assert found.metadata["spaces"] == {space.name: list(space.resolutions)}
+    assert found.info.estimated.by == "networks"
+    assert found.info.spaces == {space.name: space.resolutions}
 
 
 def test_intervals_of_a_table_from_networks_hold(space: Space, table: LatencyTable, sampled: list[Arch], unseen: list[Arch]) -> None:
@@ -197,9 +198,9 @@ def test_intervals_of_a_table_from_networks_hold(space: Space, table: LatencyTab
 def test_a_table_from_networks_has_the_resolutions_asked_for(space: Space, table: LatencyTable, sampled: list[Arch]) -> None:
     small = [arch for arch in sampled if arch.resolution <= 24]
     times = latencies(space, table, small).tolist()
-    assert table_from_networks(space, small, times, origin=ORIGIN).metadata["spaces"] == {space.name: [16, 24]}
+    assert table_from_networks(space, small, times, origin=ORIGIN).info.spaces == {space.name: (16, 24)}
     one = table_from_networks(space, small, times, origin=ORIGIN, resolutions=[32])
-    assert one.metadata["spaces"] == {space.name: [32]}
+    assert one.info.spaces == {space.name: (32,)}
     assert latencies(space, one, [space.largest(32)])[0] > 0
     with pytest.raises(TableError, match="at least 20 different networks must be measured, but there are 19"):
         table_from_networks(space, sampled[:19], [1.0] * 19, origin=ORIGIN)
@@ -271,8 +272,8 @@ def test_the_command_measures_networks_of_the_new_device(source: Path, space: Sp
     result = run(source, "--space", space.name, "--device", "fake", "-o", output, "--nets", 6, "--json")
     assert result.exit_code == 0, result.stderr
     report, found = json.loads(result.stdout), LatencyTable.load(output)
-    assert report["estimated"] == found.metadata["estimated"]
-    assert report["estimated"]["nets"] == len(found.metadata["networks"]) == 6
+    assert report["estimated"] == to_json(found.info.estimated)
+    assert report["estimated"]["nets"] == len(found.info.networks) == 6
     assert report["estimated"]["source"]["file"] == source.name
     assert report["blocks"] == len(found) == len(table)
     assert report["runtime_version"] == "1"
@@ -286,7 +287,7 @@ def test_the_command_takes_measurements(source: Path, space: Space, table: Laten
     assert "10 networks and the table of fake" in result.stdout
     found = LatencyTable.load(output)
     assert found.device_name == "local-cpu"
-    assert found.metadata["runtime_version"] == "unknown"
+    assert found.info.runtime_version == "unknown"
     assert latencies(space, found, ten) == pytest.approx(2 * latencies(space, table, ten))
     before = output.read_bytes()
     again = run(*arguments)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from latency_tables.info import TableInfo
 from ofa.arch import Arch
 from ofa.arrays import Rows
 from ofa.families import get_space
@@ -83,8 +84,9 @@ class FakeLatency:
         self._wide = wide
 
     @property
-    def metadata(self) -> dict[str, Any]:
-        return {"device": {"name": self.device_name}, "calibration": self._half_width}
+    def info(self) -> TableInfo:
+        device = {"name": self.device_name, "batch": 1, "precision": "fp32"}
+        return TableInfo(device=device, runtime_version=None, note=f"half width {self._half_width}")
 
     @cached_property
     def _sum_ms(self) -> AdditiveTable:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,18 +12,20 @@ import pandas as pd
 
 from ofa.arch import Arch
 from ofa.families import get_space
+from ofa.latency import LATENCIES
 from search.costs import EXACT_COSTS, costs_of
 from search.evolution.pareto import non_dominated
 from search.front.candidate import Candidate
 from search.front.columns import floats_of
 from search.front.front import Front
+from search.front.info import FrontInfo, VerifiedNetwork
 
 HOSTILE = "</script><img src=x onerror=window.ran=1>&amp;\"'${1}`"
 """A name that would run if any part of a page took it for markup."""
 
 
 def make_front(
-    space: str = "ofa-mbv3-tiny", *, networks: int = 800, devices: Sequence[str] = ("pi", "phone"), seed: int = 0, **metadata: Any
+    space: str = "ofa-mbv3-tiny", *, networks: int = 800, devices: Sequence[str] = ("pi", "phone"), seed: int = 0, **info: Any
 ) -> Front:
     """A front of random networks: the first device has intervals, the others have none; the last has energies."""
     searched = get_space(space)
@@ -41,20 +44,18 @@ def make_front(
     best = non_dominated(
         np.stack([-columns["accuracy"], columns[first], columns["weight_bytes"], columns["peak_activation_bytes"]], axis=1)
     )
-    known = {
-        "space": space,
-        "num_classes": searched.num_classes,
-        "devices": list(devices),
-        "latency": {},
-        "accuracy": {"source": "predicted", "model": "fake", "networks": 60, "kendall_tau": 0.8, "rmse": 0.01},
-        "objectives": [f"latency_high_ms@{device}" if device == devices[0] else f"latency_ms@{device}" for device in devices] or ["macs"],
-        "budget": {},
-        "study": {"sampler": "random", "seed": seed, "trials": networks, "evaluated": len(rows), "seconds": 1.5},
-        "least": {},
-    }
+    known = FrontInfo(
+        space=space,
+        num_classes=searched.num_classes,
+        devices=tuple(devices),
+        accuracy={"source": "predicted", "model": "fake", "networks": 60, "kendall_tau": 0.8, "rmse": 0.01},
+        objectives=tuple(f"latency_high_ms@{device}" if device == devices[0] else f"latency_ms@{device}" for device in devices)
+        or ("macs",),
+        study={"sampler": "random", "seed": seed, "trials": networks, "evaluated": len(rows), "seconds": 1.5},
+    )
     on_front = frame[best].sort_values(first, kind="stable", ignore_index=True)
     beaten = frame[~best].drop(columns=["arch", "accuracy_low", "accuracy_high"]).reset_index(drop=True)
-    return Front(on_front, beaten, {**known, **metadata})
+    return Front(on_front, beaten, replace(known, **info))
 
 
 def _accuracies(rows: Any, rng: np.random.Generator) -> Any:
@@ -88,13 +89,11 @@ def arch_of(front: Front, row: int) -> Arch:
     return Arch.from_json(json.loads(front.networks["arch"].iloc[row]))
 
 
-def verified(front: Front, device: str, factors: Sequence[float]) -> list[dict[str, Any]]:
-    """What a verification would add to a front's metadata: the first networks, each measured at a factor of its prediction."""
+def verified(front: Front, device: str, factors: Sequence[float]) -> list[VerifiedNetwork]:
+    """What a verification would add to a front: the first networks, each measured at a factor of its prediction."""
     found = []
     for row, factor in enumerate(factors):
-        ms, low, high = (
-            float(front.networks[f"{name}@{device}"].iloc[row]) for name in ("latency_ms", "latency_low_ms", "latency_high_ms")
-        )
+        ms, low, high = (float(front.networks[f"{name}@{device}"].iloc[row]) for name in LATENCIES)
         ends = {"latency_low_ms": None if np.isnan(low) else low, "latency_high_ms": None if np.isnan(high) else high}
-        found.append({"arch": arch_of(front, row).to_json(), "device": device, "latency_ms": ms, **ends, "measured_ms": factor * ms})
+        found.append(VerifiedNetwork(arch=arch_of(front, row), device=device, latency_ms=ms, **ends, measured_ms=factor * ms))
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,15 @@ import pytest
 
 from latency_tables.advice import advice_on_check, advice_on_table
 from latency_tables.check import compare
+from latency_tables.correction import Correction
+from latency_tables.info import PublishedFile, TableInfo
 from search.advice import advice_on_accuracy, advice_on_budget, advice_on_front, advice_on_predictor
 from search.budget import Bound, Budget
 from tests.search.fronts import make_front
 
 GOOD: dict[str, Any] = {"source": "predicted", "networks": 100, "kendall_tau": 0.9}
-TABLE: dict[str, Any] = {"device": {"name": "pi"}, "calibration": {"half_width": 0.05}}
+CORRECTION = Correction(intercept_ms=0.0, slope=1.0, half_width=0.05, coverage=0.9, nets=20)
+TABLE = TableInfo(device={"name": "pi", "batch": 1, "precision": "fp32"}, runtime_version="1", calibration=CORRECTION)
 
 
 @pytest.mark.parametrize(
@@ -42,21 +46,21 @@ def test_a_good_predictor_is_not_doubted(provenance: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("metadata", "words"),
+    ("changes", "words"),
     [
         ({"calibration": None}, "the latency table of pi is not calibrated"),
-        ({"calibration": {"half_width": 0.75}}, "knows networks only within 75%"),
-        ({"calibration": None, "sources": []}, "run: ofa table transfer"),
+        ({"calibration": replace(CORRECTION, half_width=0.75)}, "knows networks only within 75%"),
+        ({"calibration": None, "sources": (PublishedFile(name="a", sha256="b", resolution=224),)}, "run: ofa table transfer"),
     ],
 )
-def test_a_poor_table_is_said(metadata: dict[str, Any], words: str) -> None:
-    (sentence,) = advice_on_table({**TABLE, **metadata})
+def test_a_poor_table_is_said(changes: dict[str, Any], words: str) -> None:
+    (sentence,) = advice_on_table(replace(TABLE, **changes))
     assert words in sentence.replace("time networks on the device, with:", "run:")
 
 
 def test_a_good_table_and_what_is_measured_are_not_doubted() -> None:
     assert advice_on_table(TABLE) == ()
-    assert advice_on_table({"source": "measured", "device": {"name": "pi"}}) == ()
+    assert advice_on_table(replace(TABLE, source="measured", calibration=None)) == ()
 
 
 def checked(factors: list[float]) -> tuple[str, ...]:
@@ -84,7 +88,7 @@ def test_accuracies_of_chance_are_said(accuracy: float, classes: int, images: in
 
 
 def test_a_front_passes_on_what_is_to_be_said_of_its_sources() -> None:
-    latency = {"pi": {"device": {"name": "pi"}, "calibration": None}, "phone": {**TABLE, "device": {"name": "phone"}}}
+    latency = {"pi": replace(TABLE, calibration=None), "phone": TABLE}
     front = make_front(networks=60, accuracy={**GOOD, "kendall_tau": 0.1}, latency=latency)
     predictor, table = advice_on_front(front)
     assert "Kendall tau of 0.10" in predictor

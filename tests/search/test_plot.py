@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from devices import Device
+from latency_tables.info import TableInfo
 from ofa.errors import FileError
 from search.front.columns import costs_of_front
 from search.plot import Pick, draw_costs, draw_front, save_front_picture
@@ -49,7 +50,7 @@ def test_it_shows_what_there_is(front: Any) -> None:
 
 
 def test_it_says_what_latencies_hold_under() -> None:
-    about = {"device": Device(name="pi", runtime="onnxruntime", pause_ms=100).to_json(), "runtime_version": "1.20.0"}
+    about = TableInfo(device=Device(name="pi", runtime="onnxruntime", pause_ms=100).to_json(), runtime_version="1.20.0")
     front = make_front(latency={"pi": about})
     words = "pi: batch 1, fp32, 1 thread, 100 ms of pause before each call, onnxruntime 1.20.0"
     (axes,) = draw_front(front).axes
@@ -62,7 +63,7 @@ def test_it_says_what_latencies_hold_under() -> None:
 @pytest.mark.parametrize("cost", ["latency_ms@phone", "macs"])
 def test_it_can_be_drawn_against_another_cost(front: Any, cost: str) -> None:
     (axes,) = draw_front(front, picks=picks_of(front), cost=cost).axes
-    drawn = next(each for each in costs_of_front(front.networks, front.metadata) if each.key == cost)
+    drawn = next(each for each in costs_of_front(front.networks, front.info) if each.key == cost)
     assert axes.get_xlabel() == drawn.label
     low, high = axes.get_xlim()
     values = front.networks[cost] / drawn.scale
@@ -71,14 +72,14 @@ def test_it_can_be_drawn_against_another_cost(front: Any, cost: str) -> None:
 
 
 def test_a_front_alone_can_be_drawn(front: Any) -> None:
-    alone = type(front)(front.networks.iloc[:1], front.dominated.iloc[:0], front.metadata)
+    alone = type(front)(front.networks.iloc[:1], front.dominated.iloc[:0], front.info)
     (axes,) = draw_front(alone, title="costs $5 and $6").axes
     assert axes.get_title("left") == r"costs \$5 and \$6"
 
 
 def test_every_cost_has_a_panel(front: Any) -> None:
     figure = draw_costs(front)
-    assert [axes.get_xlabel() for axes in figure.axes] == [cost.label for cost in costs_of_front(front.networks, front.metadata)]
+    assert [axes.get_xlabel() for axes in figure.axes] == [cost.label for cost in costs_of_front(front.networks, front.info)]
 
 
 def test_no_figure_stays_behind(front: Any) -> None:

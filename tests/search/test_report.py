@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import latency_tables
-from devices import Conditions, Device
+from devices import Device
 from latency_tables import LatencyTable
+from latency_tables.info import TableInfo
 from ofa.blocks import make_divisible
 from ofa.errors import FileError
 from ofa.families import derive, get_space, lower
@@ -26,7 +27,7 @@ from search.report.heat import LEVELS, heat_map
 from search.report.measured import calibration_of, residuals_of, verified_of
 from search.report.page import render
 from search.report.pictures import save_pictures
-from search.report.provenance import command_of, groups_of
+from search.report.provenance import groups_of
 from search.report.training import read_run
 from tests.search.fronts import HOSTILE, arch_of, make_front, verified
 
@@ -58,7 +59,7 @@ def test_numbers_have_three_digits_and_no_exponent(value: float, words: str) -> 
 
 def test_costs_are_in_the_order_of_the_search_and_in_a_fitting_unit() -> None:
     front = make_front()
-    costs = costs_of_front(front.networks, front.metadata)
+    costs = costs_of_front(front.networks, front.info)
     keys = ["latency_ms@pi", "latency_ms@phone", "energy_mj@phone", "macs", "params", "weight_bytes", "peak_activation_bytes"]
     assert [cost.key for cost in costs] == keys
     assert [(cost.low, cost.high) for cost in costs[:2]] == [("latency_low_ms@pi", "latency_high_ms@pi"), (None, None)]
@@ -68,13 +69,12 @@ def test_costs_are_in_the_order_of_the_search_and_in_a_fitting_unit() -> None:
 
 def test_a_search_about_macs_alone_needs_no_device() -> None:
     front = make_front(devices=())
-    assert costs_of_front(front.networks, front.metadata)[0].key == "macs"
+    assert costs_of_front(front.networks, front.info)[0].key == "macs"
     assert page_of(front).title == "ofa-mbv3-tiny"
 
 
 def test_pages_say_what_latencies_hold_under() -> None:
-    about = {"device": Device(name="pi", runtime="onnxruntime", pause_ms=100).to_json(), "runtime_version": "1.20.0"}
-    about["conditions"] = Conditions.of_metadata(about).to_json()  # type: ignore[union-attr]
+    about = TableInfo(device=Device(name="pi", runtime="onnxruntime", pause_ms=100).to_json(), runtime_version="1.20.0")
     page = page_of(make_front(latency={"pi": about}))
     assert ("conditions on pi", "batch 1, fp32, 1 thread, 100 ms of pause before each call, onnxruntime 1.20.0") in page.facts
     (rows,) = [dict(rows) for title, rows in page.content["groups"] if title == "Latency on pi"]
@@ -196,7 +196,7 @@ def test_a_block_says_what_it_is() -> None:
 def test_a_verification_is_summed_up() -> None:
     front = make_front()
     entries = [*verified(front, "pi", [1.0, 1.05, 1.2, 0.95]), *verified(front, "phone", [1.1])]
-    by_device = {each.device: each for each in verified_of({"verified": entries})}
+    by_device = {each.device: each for each in verified_of(front.with_verified(entries).info)}
     assert by_device["pi"].mean_error == pytest.approx(0.075)
     assert by_device["pi"].inside == pytest.approx(0.75)
     assert np.isnan(by_device["phone"].inside)
@@ -205,13 +205,13 @@ def test_a_verification_is_summed_up() -> None:
 
 def test_networks_of_a_calibration_are_compared() -> None:
     table = LatencyTable.load(TABLE)
-    found, left = calibration_of(table), residuals_of(table.metadata, "x")
+    found, left = calibration_of(table), residuals_of(table.info)
     assert found is not None
     assert left is not None
     assert len(found.names) == len(left.shares) == 20
     assert found.mean_error < left.half_width
-    bare = table.with_metadata(calibration=None)
-    assert (calibration_of(bare), residuals_of(bare.metadata, "x")) == (None, None)
+    bare = table.with_info(calibration=None)
+    assert (calibration_of(bare), residuals_of(bare.info)) == (None, None)
 
 
 # -- pages ------------------------------------------------------------------------------------------------------------
@@ -239,8 +239,8 @@ def test_a_page_asks_for_nothing_and_is_the_same_every_time(tmp_path: Path) -> N
 
 
 def test_names_of_others_stay_text() -> None:
-    front = make_front(devices=(HOSTILE,), note=HOSTILE)
-    front.metadata["verified"] = verified(front, HOSTILE, [1.0, 1.1, 0.9])
+    front = make_front(devices=(HOSTILE,), command=HOSTILE)
+    front = front.with_verified(verified(front, HOSTILE, [1.0, 1.1, 0.9]))
     html = render(page_of(front, title=HOSTILE))
     assert "<img" not in html
     assert html.count("</script>") == 2
@@ -251,14 +251,14 @@ def test_a_front_says_what_it_lacks() -> None:
     html = render(page_of(front))
     assert "ofa query FRONT --verify" in html
     assert "at least 30 networks" in html
-    single = type(front)(front.networks.iloc[:1], front.dominated.iloc[:0], front.metadata)
+    single = type(front)(front.networks.iloc[:1], front.dominated.iloc[:0], front.info)
     assert "too few networks" in render(page_of(single))
 
 
 def test_a_front_shows_calibrations_and_verifications() -> None:
-    front = make_front(latency={"pi": dict(LatencyTable.load(TABLE).metadata)})
-    assert "Calibration on pi" in render(page_of(front))
-    front.metadata["verified"] = verified(front, "pi", [1.0, 1.1, 0.9])
+    front = make_front(latency={"pi": LatencyTable.load(TABLE).info})
+    assert "Calibration on local-pytorch" in render(page_of(front))
+    front = front.with_verified(verified(front, "pi", [1.0, 1.1, 0.9]))
     html = render(page_of(front))
     assert "3 networks on pi" in html
     assert "--verify" not in html
@@ -269,8 +269,6 @@ def test_provenance_lists_everything_and_counts_what_is_long() -> None:
     groups = dict(groups_of(metadata, "File"))
     assert groups["File"] == [("ofa", "1.0"), ("many", "9"), ("list", "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 ... (20 in all)")]
     assert groups["study"] == [("seed", "3"), ("deep: er", "yes")]
-    assert command_of({"command": ["ofa", "search", "-o", "a b"]}) == "ofa search -o 'a b'"
-    assert command_of({}) is None
 
 
 def test_a_table_and_a_run_have_pages(tmp_path: Path) -> None:
@@ -285,7 +283,7 @@ def test_a_table_and_a_run_have_pages(tmp_path: Path) -> None:
 
 def test_pictures_of_everything_are_written(tmp_path: Path) -> None:
     front = make_front()
-    front.metadata["verified"] = verified(front, "pi", [1.0, 1.1, 0.9])
+    front = front.with_verified(verified(front, "pi", [1.0, 1.1, 0.9]))
     names = {path.stem for path in save_pictures(front, tmp_path / "front")}
     assert names >= {"front", "costs", "measured-1", "genes", "along-the-front-1"}
     assert {path.stem for path in save_pictures(LatencyTable.load(TABLE), tmp_path)} >= {"blocks", "measured-1", "calibration-1"}

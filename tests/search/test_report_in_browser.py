@@ -38,17 +38,17 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def front() -> Any:
     made = make_front(networks=3000)
-    made.metadata["verified"] = verified(made, "pi", [1.0, 1.04, 0.97, 1.2])
+    made = made.with_verified(verified(made, "pi", [1.0, 1.04, 0.97, 1.2]))
     return made
 
 
 @pytest.fixture(scope="module")
 def pages(front: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
-    hostile = make_front(devices=(HOSTILE,), command=HOSTILE, note={HOSTILE: HOSTILE})
-    hostile.metadata["verified"] = verified(hostile, HOSTILE, [1.0, 1.1])
+    hostile = make_front(devices=(HOSTILE,), command=HOSTILE, study={HOSTILE: HOSTILE})
+    hostile = hostile.with_verified(verified(hostile, HOSTILE, [1.0, 1.1]))
     sources = {"front": front, "hostile": hostile, "table": read_source(TABLE), "run": read_source(make_run(folder / "run-folder"))}
-    sources |= {"one": type(front)(front.networks.iloc[:1], front.dominated.iloc[:0], front.metadata)}
+    sources |= {"one": type(front)(front.networks.iloc[:1], front.dominated.iloc[:0], front.info)}
     paths = {name: folder / f"{name}.html" for name in sources}
     for name, source in sources.items():
         save_report(source, paths[name], title=HOSTILE if name == "hostile" else None)
@@ -136,7 +136,7 @@ def test_whatever_gets_in_cannot_run(browser: Browser, pages: dict[str, Path]) -
 
 def test_budgets_pick_what_the_front_picks(tab: Tab, front: Any) -> None:
     rng = np.random.default_rng(3)
-    costs = costs_of_front(front.networks, front.metadata)
+    costs = costs_of_front(front.networks, front.info)
     met = 0
     for _ in range(20):
         chosen = rng.choice(len(costs), size=rng.integers(1, 4), replace=False)
@@ -247,7 +247,7 @@ def test_everything_can_be_reached_and_done_by_keyboard(tab: Tab, front: Any) ->
         seen.append(tab.run("(() => { const a = document.activeElement; return a.id || a.dataset.key || a.className || a.tagName; })()"))
         if seen[-1] == "BODY":
             break
-    costs = len(costs_of_front(front.networks, front.metadata))
+    costs = len(costs_of_front(front.networks, front.info))
     assert seen[0] == "skip"
     assert {f"limit-{c}" for c in range(costs)} | {f"limit-{c}-slider" for c in range(costs)} | {"clear", "plot"} <= set(seen)
     # Along the chart with arrows: the facts are said aloud, and Enter picks.
@@ -268,7 +268,7 @@ def test_a_chart_has_its_points_and_its_budget(tab: Tab, front: Any) -> None:
     d = tab.run("document.querySelector('#hero .dots.inside').getAttribute('d')")
     assert 0 < d.count("M") <= len(front.networks) // 2
     assert tab.run("document.querySelector('#hero .border').getAttribute('d')").startswith("M")
-    assert tab.run("document.querySelectorAll('#multiples .plot').length") == len(costs_of_front(front.networks, front.metadata))
+    assert tab.run("document.querySelectorAll('#multiples .plot').length") == len(costs_of_front(front.networks, front.info))
 
 
 def test_a_page_without_its_script_still_has_its_words(pages: dict[str, Path]) -> None:
@@ -280,7 +280,7 @@ def test_a_page_without_its_script_still_has_its_words(pages: dict[str, Path]) -
 def test_a_page_of_thousands_of_networks_is_small(tmp_path: Path) -> None:
     front = make_front("ofa-mbv3-32px", networks=3000)
     frame = front.networks.iloc[np.arange(5000) % len(front.networks)].reset_index(drop=True)
-    save_report(type(front)(frame, front.dominated, front.metadata), tmp_path / "big.html")
+    save_report(type(front)(frame, front.dominated, front.info), tmp_path / "big.html")
     assert (tmp_path / "big.html").stat().st_size < 12e6
 
 
@@ -295,7 +295,7 @@ _OUTSIDE = """[...document.querySelectorAll('.names text')].filter((text) => {
 @pytest.mark.parametrize("width", [390, 1280])
 def test_names_beside_axes_are_whole_and_within_the_chart(browser: Browser, tmp_path: Path, width: int) -> None:
     made = make_front(networks=200, devices=(LONG,))
-    made.metadata["verified"] = verified(made, LONG, [1.0, 1.1])
+    made = made.with_verified(verified(made, LONG, [1.0, 1.1]))
     save_report(made, tmp_path / "long.html")
     with browser.open(tmp_path / "long.html", width=width) as tab:
         names = tab.run("[...document.querySelectorAll('#hero .names text')].map((text) => text.textContent)")

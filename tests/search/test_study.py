@@ -45,7 +45,7 @@ def truth() -> dict[str, NDArray[np.float64]]:
 
 def test_the_front_is_that_of_an_exhaustive_search(truth: dict[str, NDArray[np.float64]]) -> None:
     front = run_study(fake_problem(TINY), seed=0, effort=effort(48, 290))
-    assert front.metadata["study"]["evaluated"] < 0.8 * TINY.size
+    assert front.info.study["evaluated"] < 0.8 * TINY.size
     for limit in np.quantile(truth[HIGH], np.linspace(0, 1, 40)):
         best = truth["accuracy"][truth[HIGH] <= limit].max()
         assert front.query(Budget({"latency_ms": float(limit)}))[0].accuracy == pytest.approx(best, abs=1e-12)
@@ -68,7 +68,7 @@ def test_the_seed_decides(sampler: str) -> None:
     first, again, other = (run_study(fake_problem(), seed=seed, effort=few, sampler=sampler) for seed in (0, 0, 1))
     assert summary(first) == summary(again)
     assert summary(first) != summary(other)
-    assert first.metadata["study"]["trials"] == few.trials
+    assert first.info.study["trials"] == few.trials
 
 
 def test_the_seed_decides_what_evolves() -> None:
@@ -109,7 +109,7 @@ def test_hard_limits_are_kept_by_the_whole_front_and_steer_the_search() -> None:
 
 def test_other_costs_can_be_objectives() -> None:
     front = run_study(fake_problem(objectives=("macs", "peak_activation_bytes")), seed=0, effort=effort(50))
-    assert front.metadata["objectives"] == ["macs", "peak_activation_bytes"]
+    assert front.info.objectives == ("macs", "peak_activation_bytes")
 
 
 def test_an_impossible_budget_ends_with_the_least_there_is() -> None:
@@ -130,7 +130,7 @@ def test_a_measured_study_is_resumed(storage: str) -> None:
     half = run_study(fake_problem(accuracy=accuracy), seed=0, effort=effort(10, 0), storage=storage)
     accuracy.asked.clear()
     whole = run_study(fake_problem(accuracy=accuracy), seed=0, effort=effort(20, 0), storage=storage)
-    assert whole.metadata["study"]["trials"] == 20
+    assert whole.info.study["trials"] == 20
     found = len(whole)  # the intervals of the front are asked for, which a source that measures knows by then
     assert 5 <= len(accuracy.asked) - found <= 10
     accuracy.asked.clear()
@@ -172,7 +172,7 @@ def test_what_was_measured_is_not_measured_again_by_the_next_process(tmp_path: P
         front = run_study(problem, seed=0, effort=effort(12, 0), storage=storage)
         # Looking for the least latency measures the smallest network, before any trial.
         assert len(set(latency.measured)) == len(latency.measured) <= (13 if number == 0 else 1)
-        assert front.metadata["study"]["trials"] == 12
+        assert front.info.study["trials"] == 12
     begun = [line for line in log.read_text().splitlines() if "begins" in line]
     assert len(set(begun)) == len(begun) <= 12
     trial = trials_of(storage, SMALL.name)[0]
@@ -182,7 +182,7 @@ def test_what_was_measured_is_not_measured_again_by_the_next_process(tmp_path: P
 def test_a_study_of_arrays_is_resumed(storage: str) -> None:
     run_study(fake_problem(), seed=0, effort=effort(16), storage=storage)
     whole = run_study(fake_problem(), seed=0, effort=effort(24), storage=storage)
-    assert whole.metadata["study"]["trials"] == 24
+    assert whole.info.study["trials"] == 24
     assert [trial.state.name for trial in trials_of(storage, SMALL.name)] == ["COMPLETE"] * 24
 
 
@@ -224,7 +224,7 @@ def test_a_failing_accuracy_leaves_the_study_intact(failure: Exception | float, 
     states = [trial.state.name for trial in trials_of(storage, SMALL.name)]
     assert set(states) <= {"COMPLETE", "FAIL"}
     front = run_study(fake_problem(), seed=0, effort=effort(20, evaluations), storage=storage)
-    assert front.metadata["study"]["trials"] == 20
+    assert front.info.study["trials"] == 20
     states = [trial.state.name for trial in trials_of(storage, SMALL.name)]
     assert states.count("COMPLETE") == 20
     assert states.count("RUNNING") == 0

@@ -120,8 +120,8 @@ def test_one_of_three_is_killed_at_a_servers_study(storage: str, tmp_path: Path)
         storage=storage,
         name=name,
     )
-    assert front.metadata["study"]["died"] == 1
-    assert PASSWORD not in str(front.metadata)
+    assert front.info.study["died"] == 1
+    assert PASSWORD not in str(front.info)
     trials = assert_whole(trials_of(storage, name), 20)
     taken = [trial for trial in trials if "attempts" in trial.user_attrs]
     assert len(taken) == 1
@@ -133,7 +133,7 @@ def test_a_servers_study_is_resumed_with_what_it_knows(storage: str, tmp_path: P
     log, name = tmp_path / "log", f"resumed {storage.partition(':')[0]}"
     for trials in (5, 10):
         front = run_study(slow_problem(str(log), 0), seed=0, effort=Effort(trials=trials, evaluations=0), storage=storage, name=name)
-        assert front.metadata["study"]["trials"] == trials
+        assert front.info.study["trials"] == trials
     rows = [line.split()[2] for line in log.read_text().splitlines()]
     assert len(rows) == 2 * len(set(rows))  # begun and ended once each
     run_study(slow_problem(str(log), 0), seed=0, effort=Effort(trials=30, evaluations=100), storage=storage, name=name)

@@ -41,10 +41,10 @@ def test_one_of_four_is_killed_and_no_trial_is_lost_or_done_twice(storage: str, 
     front = run_workers(partial(slow_problem, str(log), 0.15), workers=4, seed=0, effort=effort, storage=storage)
     trials = assert_whole(trials_of(storage, SMALL.name), 40)
     assert len(killed) == 1
-    assert front.metadata["study"]["workers"] == 4
-    assert front.metadata["study"]["died"] == 1
-    assert front.metadata["study"]["deaths"][0].endswith("it was killed by signal 9")
-    assert front.metadata["study"]["trials"] == 40
+    assert front.info.study["workers"] == 4
+    assert front.info.study["died"] == 1
+    assert front.info.study["deaths"][0].endswith("it was killed by signal 9")
+    assert front.info.study["trials"] == 40
     # What it was at has been taken over by another, once, under its own number; what it had finished is its own.
     taken = [trial for trial in trials if trial.user_attrs.get("attempts", 1) > 1]
     assert [trial.user_attrs["attempts"] for trial in taken] == [2]
@@ -95,13 +95,13 @@ def test_arrays_of_several_workers_find_what_one_finds(tmp_path: Path) -> None:
     effort = Effort(trials=48, evaluations=4000)
     make = partial(fake_problem, SPACE)
     front = run_workers(make, workers=3, seed=0, effort=effort, storage=str(tmp_path / "study.journal"))
-    study = front.metadata["study"]
+    study = front.info.study
     assert study["trials"] == 48
     assert study["died"] == 0
     assert 3000 < study["evolved"] + study["neighbours"] <= 4000
     alone = run_study(make(), seed=0, effort=effort)
     assert mean_accuracy(front, alone) > mean_accuracy(alone, alone) - 0.005
-    assert front.metadata["objectives"] == alone.metadata["objectives"]
+    assert front.info.objectives == alone.info.objectives
 
 
 def mean_accuracy(front: Front, at: Front) -> float:
@@ -115,7 +115,7 @@ def test_workers_need_no_storage(capfd: pytest.CaptureFixture[str]) -> None:
     seen: list[tuple[int, int]] = []
     effort = Effort(trials=20, evaluations=300, islands=4)
     front = run_workers(fake_problem, workers=2, seed=0, effort=effort, progress=lambda done, total, text="": seen.append((done, total)))
-    assert front.metadata["study"]["trials"] == 20
+    assert front.info.study["trials"] == 20
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     assert seen[-1] == (320, 320)
     assert capfd.readouterr() == ("", "")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devices import Conditions, Device
+from latency_tables.info import TableInfo
 from ofa.arch import Arch
 from ofa.errors import FileError, SearchError
 from search.budget import Bound, Budget, excess_of
@@ -31,12 +33,8 @@ def make_archive(count: int = 400, **settings: Any) -> Archive:
     return archive
 
 
-def metadata_of(archive: Archive) -> dict[str, Any]:
-    return {"space": SMALL.name, "devices": list(archive.problem.devices), "objectives": list(archive.problem.costs)}
-
-
 ARCHIVE = make_archive()
-FRONT = front_of(ARCHIVE, metadata_of(ARCHIVE))
+FRONT = front_of(ARCHIVE, {})
 ALL = {"accuracy": ARCHIVE.accuracies, **ARCHIVE.problem.costs_of_rows(ARCHIVE.rows, ARCHIVE.problem.column_names)}
 LIMITED = {"latency_ms@paper": "latency_high_ms@paper", "latency_ms@pi": "latency_high_ms@pi", "params": "params", "accuracy": "accuracy"}
 
@@ -61,11 +59,11 @@ def test_the_front_answers_any_budget_as_well_as_everything_that_was_evaluated(s
 def test_it_tells_what_its_latencies_hold_under() -> None:
     device = Device(name="paper", runtime="fake", pause_ms=20)
     fields = {key: value for key, value in device.to_json().items() if key != "pause_ms"}
-    about = {"paper": {"device": device.to_json(), "runtime_version": "1"}, "pi": {"device": fields}}
-    front = Front(FRONT.networks, FRONT.dominated, {**FRONT.metadata, "latency": about})
+    about = {"paper": TableInfo(device=device.to_json(), runtime_version="1"), "pi": TableInfo(device=fields, runtime_version=None)}
+    front = FRONT.with_info(latency=about)
     assert front.conditions["paper"] == Conditions.of(device, runtime_version="1")
     assert front.conditions["pi"].pause_ms == 0.0
-    assert FRONT.conditions == {}, "sources of others may not tell"
+    assert FRONT.with_info(latency={}).conditions == {}
 
 
 def test_the_best_come_first() -> None:
@@ -91,7 +89,9 @@ def test_an_impossible_limit_is_answered_with_the_least_that_can_be_and_the_near
     assert caught.value.binding == {"latency_ms@paper": least}
     assert caught.value.nearest is not None
     assert caught.value.nearest.latencies["paper"].latency_high_ms == least
-    assert f"(the nearest network: {caught.value.nearest.arch.in_words}, accuracy {caught.value.nearest.accuracy:.1%})" in str(caught.value)
+    assert f"(the nearest network: {caught.value.nearest.arch.in_words}, fake accuracy {caught.value.nearest.accuracy:.1%})" in str(
+        caught.value
+    )
     stated = float(str(caught.value).partition("is latency on paper ")[2].partition("ms;")[0])
     assert least <= stated < 1.001 * least
 
@@ -99,7 +99,7 @@ def test_an_impossible_limit_is_answered_with_the_least_that_can_be_and_the_near
 def test_limits_that_exclude_each_other_are_named_with_what_each_would_have_to_be() -> None:
     # In this space what is fast is also small; parameters are mirrored, so that the fast networks have many.
     networks = FRONT.networks.assign(params=FRONT.networks["params"].max() + 1 - FRONT.networks["params"])
-    front = Front(networks, FRONT.dominated, {**FRONT.metadata, "least": {}})
+    front = Front(networks, FRONT.dominated, replace(FRONT.info, least={}))
     limits = {
         "latency_ms@paper": float(networks["latency_high_ms@paper"].quantile(0.1)),
         "params": float(networks["params"].quantile(0.1)),
@@ -141,13 +141,13 @@ def test_an_impossible_search_ends_before_it_begins(limits: dict[str, Any]) -> N
 def test_a_search_without_an_answer_says_what_is_least() -> None:
     archive = make_archive(20, budget=Budget({"accuracy": 0.9999}))
     with pytest.raises(ImpossibleBudgetError, match="the most achievable is accuracy"):
-        front_of(archive, metadata_of(archive))
+        front_of(archive, {})
 
 
 def test_only_networks_within_the_budget_are_on_the_front() -> None:
     limit = float(np.median(ALL["macs"]))
     archive = make_archive(budget=Budget({"macs": limit}))
-    front = front_of(archive, metadata_of(archive))
+    front = front_of(archive, {})
     assert front.networks["macs"].max() <= limit
     assert len(front.networks) + len(front.dominated) == len(archive)
 
@@ -159,8 +159,7 @@ def test_a_saved_front_answers_the_same(tmp_path: Path) -> None:
     budget = Budget({"latency_ms@paper": 0.5})
     assert loaded.query(budget, top=3) == FRONT.query(budget, top=3)
     assert loaded.device_names == ("paper", "pi")
-    assert loaded.metadata.items() >= FRONT.metadata.items()
-    assert {"schema", "ofa", "date"} <= set(loaded.metadata)
+    assert loaded.info == FRONT.info
     assert len(loaded.dominated) == len(FRONT.dominated)
     assert set(loaded.dominated) == set(FRONT.dominated)
 

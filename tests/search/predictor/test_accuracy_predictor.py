@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from scipy.stats import kendalltau
 
@@ -13,7 +16,6 @@ from ofa.families import derive, get_space
 from search.predictor.accuracy_predictor import AccuracyPredictor
 from search.predictor.csv_results import read_results
 from search.predictor.sampling import sample_stratified
-from search.store import write_table
 from tests.search.fakes import SMALL, SPACE, FakeAccuracy
 
 
@@ -222,12 +224,15 @@ def test_files_that_are_no_predictor_are_refused(predictor: AccuracyPredictor, t
     pd.DataFrame({"arch": ["{}"], "accuracy": [0.5]}).to_parquet(path)
     with pytest.raises(FileError, match="is another Parquet file"):
         AccuracyPredictor.load(path)
-    write_table(pd.DataFrame({"arch": ["{}"], "accuracy": [0.5]}), {"space": SPACE.name}, path, kind="predictor", schema=1)
-    with pytest.raises(FileError, match="must have schema 2, but has 1; fit it again"):
-        AccuracyPredictor.load(path)
-    write_table(pd.DataFrame({"arch": ["{}"], "accuracy": [0.5]}), {"space": SPACE.name}, path, kind="predictor", schema=2)
-    with pytest.raises(FileError, match="must be a whole predictor"):
-        AccuracyPredictor.load(path)
+    table = pa.table({"arch": ["{}"], "accuracy": [0.5]})
+    for schema, words in (
+        (1, r"must have schema 2 or newer, but has 1 .*; make it again with: ofa predictor fit"),
+        (2, "'num_classes' is missing"),
+    ):
+        about = {"space": SPACE.name, "kind": "predictor", "schema": schema, "ofa": "0.1.0"}
+        pq.write_table(table.replace_schema_metadata({"ofa": json.dumps(about)}), path)
+        with pytest.raises(FileError, match=words):
+            AccuracyPredictor.load(path)
     predictor.save(path)
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(FileError, match="damaged"):

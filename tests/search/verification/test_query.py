@@ -112,9 +112,9 @@ def test_a_device_slower_than_its_table_costs_drops_once_and_never_again(
     assert table.correction is not None
     assert first.table.correction is not None
     assert first.table.correction.speed == pytest.approx(1.07 * table.correction.speed, rel=0.01)
-    assert len(first.table.metadata["networks"]) > len(table.metadata["networks"])
+    assert len(first.table.info.networks) > len(table.info.networks)
     assert first.front.columns[LATENCY] == pytest.approx(1.07 * front.columns[LATENCY], rel=0.01)
-    assert first.front.metadata["least"][LATENCY] == pytest.approx(1.07 * front.metadata["least"][LATENCY], rel=0.01)
+    assert first.front.info.least[LATENCY] == pytest.approx(1.07 * front.info.least[LATENCY], rel=0.01)
     second = ask(first.front, budget, table=first.table)
     assert second.slowdown == pytest.approx(1, abs=0.005)
     assert [found for found in second.dropped if found.measured_ms > 1.01 * second.budget_ms] == []
@@ -125,8 +125,9 @@ def test_a_device_slower_than_its_table_costs_drops_once_and_never_again(
 
 def test_a_table_that_is_wrong_about_networks_is_corrected(front: Front, table: LatencyTable) -> None:
     # The machine is as fast as ever, but whoever calibrated has stored a slope that is too small.
-    calibration = {**table.metadata["calibration"], "slope": 0.92 * table.metadata["calibration"]["slope"]}
-    wrong = table.with_metadata(calibration=calibration)
+    assert table.correction is not None
+    calibration = replace(table.correction, slope=0.92 * table.correction.slope)
+    wrong = table.with_info(calibration=calibration)
     answer = ask(front, within(front, 0.5), table=wrong)
     assert answer.slowdown == pytest.approx(1)
     assert answer.kept[0].measured_ms <= answer.budget_ms
@@ -139,14 +140,14 @@ def test_a_table_that_is_wrong_about_networks_is_corrected(front: Front, table: 
 def test_what_was_measured_is_noted_in_the_front(front: Front, tmp_path: Path) -> None:
     answer = ask(front, within(front, 0.5))
     again = ask(answer.front, within(front, 0.5))
-    verified = again.front.metadata["verified"]
-    assert [entry["arch"] for entry in verified] == [entry["arch"] for entry in answer.front.metadata["verified"]]
+    verified = again.front.info.verified
+    assert [entry.arch for entry in verified] == [entry.arch for entry in answer.front.info.verified]
     best = answer.kept[0]
-    (noted,) = [entry for entry in verified if entry["arch"] == best.candidate.arch.to_json()]
-    assert {"arch", "device", "latency_ms", "latency_low_ms", "latency_high_ms", "measured_ms"} <= set(noted)
-    assert noted["measured_ms"] == pytest.approx(best.measured_ms)
+    (noted,) = [entry for entry in verified if entry.arch == best.candidate.arch]
+    assert noted.promised == best.candidate.latencies["fake"]
+    assert noted.measured_ms == pytest.approx(best.measured_ms)
     again.front.save(tmp_path / "f.parquet")
-    assert Front.load(tmp_path / "f.parquet").metadata["verified"] == verified
+    assert Front.load(tmp_path / "f.parquet").info.verified == verified
     assert answer.table is None, "nothing to learn for"
 
 
@@ -212,7 +213,7 @@ def test_a_front_of_several_devices_is_verified_on_one(table: LatencyTable) -> N
 def test_another_device_or_table_is_refused(front: Front, table: LatencyTable) -> None:
     with pytest.raises(TableError, match="the threads of the table that the front was searched with is 1"):
         ask(front, Budget(), device=replace(FAKE, threads=2))
-    other = table.with_metadata(device=replace(FAKE, name="other").to_json())
+    other = table.with_info(device=replace(FAKE, name="other").to_json())
     with pytest.raises(TableError, match="the name of the table is 'other'"):
         ask(front, Budget(), table=other)
     with pytest.raises(SearchError, match="'top' of at least 1, but got 0"):
@@ -222,7 +223,7 @@ def test_another_device_or_table_is_refused(front: Front, table: LatencyTable) -
 
 
 def test_a_front_without_calibration_is_verified_by_the_clock_alone(table: LatencyTable, slower: Callable[[float], None]) -> None:
-    bare = table.with_metadata(calibration=None, networks=[])
+    bare = table.with_info(calibration=None, networks=())
     problem = Problem(space=SMALL, accuracy=FakeAccuracy(), latencies=[Estimator(SPACE, bare)])
     front = run_study(problem, seed=0, effort=Effort(trials=32, evaluations=2000, islands=4))
     answer = ask(front, within(front, 0.5), table=bare)

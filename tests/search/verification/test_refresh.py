@@ -3,8 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ofa.arch import Arch
+from search.front.info import VerifiedNetwork
 from search.study import Effort, run_study
-from search.verification.refresh import renewed, with_verified
+from search.verification.refresh import renewed
 from tests.search.fakes import SMALL, FakeLatency, fake_problem
 
 FRONT = run_study(fake_problem(), seed=0, effort=Effort(trials=32, evaluations=1000, islands=4))
@@ -21,7 +23,7 @@ def test_a_front_takes_the_new_latencies_and_all_else_stays() -> None:
     front = renewed(FRONT, SMALL, Slower())
     for name in ("latency_ms@paper", "latency_high_ms@paper"):
         assert front.columns[name] == pytest.approx(FRONT.columns[name] + 0.05)
-        assert front.metadata["least"][name] == pytest.approx(FRONT.metadata["least"][name] + 0.05, rel=0.01)
+        assert front.info.least[name] == pytest.approx(FRONT.info.least[name] + 0.05, rel=0.01)
     rest = [name for name in FRONT.columns if "@" not in name]
     assert all(np.array_equal(front.columns[name], FRONT.columns[name], equal_nan=True) for name in rest)
     assert list(front.networks["arch"]) == list(FRONT.networks["arch"])
@@ -38,10 +40,11 @@ def test_a_source_without_intervals_makes_them_empty() -> None:
 
 
 def test_a_newer_measurement_replaces_the_older() -> None:
-    def entry(depth: int, device: str, ms: float) -> dict[str, object]:
-        return {"arch": {"depth": depth}, "device": device, "measured_ms": ms}
+    def entry(arch: Arch, device: str, ms: float) -> VerifiedNetwork:
+        return VerifiedNetwork(arch=arch, device=device, latency_ms=1.0, measured_ms=ms)
 
-    once = with_verified(FRONT, [entry(1, "pi", 1.0), entry(2, "pi", 2.0)])
-    twice = with_verified(once, [entry(1, "pi", 1.5), entry(1, "cpu", 3.0)])
-    assert twice.metadata["verified"] == [entry(1, "pi", 1.5), entry(2, "pi", 2.0), entry(1, "cpu", 3.0)]
-    assert "verified" not in FRONT.metadata
+    one, two = SMALL.smallest(), SMALL.largest()
+    once = FRONT.with_verified([entry(one, "pi", 1.0), entry(two, "pi", 2.0)])
+    twice = once.with_verified([entry(one, "pi", 1.5), entry(one, "cpu", 3.0)])
+    assert twice.info.verified == (entry(one, "pi", 1.5), entry(two, "pi", 2.0), entry(one, "cpu", 3.0))
+    assert FRONT.info.verified == ()

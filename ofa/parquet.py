@@ -1,0 +1,167 @@
+"""Parquet files with typed metadata inside: written whole or not at all, and read only if they are what they should be."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ofa.errors import FileError, OfaError, SchemaError
+from ofa.files import reason_of, replacing
+from ofa.schema import parse, to_json
+from ofa.version import __version__
+
+__all__ = ["Kind", "kind_of", "now"]
+
+Info = TypeVar("Info")
+_KEY = "ofa"
+"""Under which a file carries its metadata as JSON: the fields of a dataclass, with ``kind``, ``schema`` and ``ofa``, the version."""
+_KEYS_BEFORE = {"ofa_latency_table": ("latency table", "schema_version", "ofa_version")}
+"""Under which earlier versions wrote them: the kind, and how the schema and the version were called."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind(Generic[Info]):
+    """One kind of files: what they hold, and how they are called in messages.
+
+    Attributes:
+        name: such as ``front``; files carry it.
+        info: the dataclass of what is known of the rows; its fields are checked when a file is read (``ofa.schema``).
+        schema: version of the layout; raise it whenever an older reader would misunderstand a file.
+        oldest: the oldest layout that is still read.
+        columns: that a file must have.
+        made_by: the command that makes such files.
+        renew: rows of earlier layouts as rows of now.
+        error: the class of all errors of reading.
+    """
+
+    name: str
+    info: type[Info]
+    schema: int
+    oldest: int = 1
+    columns: tuple[str, ...]
+    made_by: str
+    renew: Callable[[pd.DataFrame], pd.DataFrame] | None = None
+    error: type[OfaError] = FileError
+
+    def write(self, frame: pd.DataFrame, info: Info, path: str | os.PathLike[str]) -> None:
+        """Write rows with what is known of them; a file that is there is replaced when all is written.
+
+        Raises:
+            FileError: the path cannot be written.
+        """
+        metadata = {**to_json(info), "kind": self.name, "schema": self.schema, "ofa": __version__}
+        table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata({_KEY: json.dumps(metadata)})
+        # Through Python's own files, which know every name that the system does, and no other kind of address.
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            pq.write_table(table, file, compression="zstd")
+
+    def read(self, path: str | os.PathLike[str]) -> tuple[pd.DataFrame, Info]:
+        """Read what ``write`` wrote.
+
+        Raises:
+            OfaError: of the class ``error``: the file is absent, damaged, of another kind, of a schema that is not read here, or says
+                what cannot be.
+        """
+        try:
+            table = _read(path, pq.read_table)
+        except _DamagedError as error:
+            raise self._damaged(path) from error
+        except FileError as error:
+            raise self.error(f"'{path}' must be a readable {self.name}, but {reason_of(error)}; check the path") from error
+        stored = _metadata_of(table.schema.metadata)
+        if stored.get("kind") != self.name:
+            found = f"a {stored['kind']}" if "kind" in stored else "another Parquet file"
+            raise self.error(f"'{path}' must be a {self.name}, but is {found}; make a {self.name} with: {self.made_by}")
+        self._check_schema(path, stored)
+        frame = table.replace_schema_metadata(None).to_pandas()
+        frame = frame if self.renew is None else self.renew(frame)
+        if missing := sorted(set(self.columns) - set(frame.columns)):
+            raise self.error(
+                f"the {self.name} '{path}' must have the column {missing[0]}, but it is missing; make it again with: {self.made_by}"
+            )
+        try:
+            return frame, parse(self.info, stored)
+        except SchemaError as error:
+            raise self.incomplete(path, str(error)) from error
+
+    def incomplete(self, path: str | os.PathLike[str], reason: str) -> OfaError:
+        """The error of a file that is of the kind, but not whole."""
+        return self.error(f"'{path}' must be a whole {self.name}, but {reason}; make it again with: {self.made_by}")
+
+    def _check_schema(self, path: str | os.PathLike[str], stored: Mapping[str, Any]) -> None:
+        schema, version = stored.get("schema"), stored.get("ofa")
+        if not isinstance(schema, int) or version is None:
+            raise self._damaged(path)
+        if not self.oldest <= schema <= self.schema:
+            rule, remedy = f"{self.schema} or older", "upgrade with: pip install -U ofa-nas"
+            if schema < self.oldest:
+                rule, remedy = f"{self.oldest} or newer", f"make it again with: {self.made_by}"
+            raise self.error(f"'{path}' must have schema {rule}, but has {schema} (written by ofa {version}); {remedy}")
+
+    def _damaged(self, path: str | os.PathLike[str]) -> OfaError:
+        return self.error(
+            f"'{path}' must be a whole {self.name} in Parquet, but it is damaged or something else; make it again with: {self.made_by}"
+        )
+
+
+def kind_of(path: str | os.PathLike[str]) -> str | None:
+    """What kind a file says it is; None if it is no whole Parquet file, or does not say.
+
+    Raises:
+        FileError: it cannot be read.
+    """
+    try:
+        return _metadata_of(_read(path, pq.read_schema).metadata).get("kind")
+    except _DamagedError:
+        return None
+
+
+def now() -> str:
+    """The date and time that files carry: UTC, ISO 8601."""
+    from datetime import UTC, datetime
+
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+class _DamagedError(FileError):
+    """A file that is there and can be read, but is damaged or something else than Parquet."""
+
+
+def _metadata_of(stored: Mapping[bytes, bytes] | None) -> dict[str, Any]:
+    """What a file carries, by the names of now; empty if it carries nothing of ours."""
+    found = stored or {}
+    if _KEY.encode() in found:
+        return _object(found[_KEY.encode()])
+    for key, (kind, schema, version) in _KEYS_BEFORE.items():
+        if key.encode() in found:
+            values = _object(found[key.encode()])
+            return {**values, "kind": kind, "schema": values.get(schema), "ofa": values.get(version, "unknown")}
+    return {}
+
+
+def _object(text: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _read(path: str | os.PathLike[str], read: Any) -> Any:
+    try:
+        with Path(path).open("rb") as file:
+            return read(file)
+    except OSError as error:
+        if error.errno is None:  # pyarrow's own, of a damaged file
+            raise _DamagedError(str(error)) from error
+        raise FileError(f"'{path}' must be a file that can be read, but {reason_of(error)}; check the path") from error
+    except (ValueError, KeyError, MemoryError, pa.ArrowException) as error:
+        raise _DamagedError(str(error)) from error
