@@ -30,6 +30,7 @@ LAYERS = (
     ("ofa.sharing",),
     ("ofa.supernet",),
     ("ofa.data",),
+    ("ofa.tasks",),
     ("ofa.calibrate",),
     ("ofa.training",),
     ("ofa.exporting",),

@@ -240,8 +240,6 @@ class _Course:
 
     def report(self) -> dict[str, Any]:
         """The JSON object of ``ofa train --json``."""
-        from ofa.training.metrics import chance_cross_entropy
-
         networks = self._ends() if self._world.is_first else []
         self._judge(networks)
         last = self._metrics[-1]
@@ -254,7 +252,8 @@ class _Course:
             "epochs": len(self._metrics),
             "loss": last.loss,
             "cross_entropy": last.cross_entropy,
-            "chance_cross_entropy": chance_cross_entropy(self._splits.train.num_classes),
+            "chance_cross_entropy": self._recipe.get_task().chance_loss(self._splits.train.num_classes),
+            "metric": self._recipe.get_task().metric,
             "duration_s": sum(epoch.duration_s for epoch in self._metrics),
             "networks": networks,
             "data_changes": self._found.changes.to_json(),
@@ -282,7 +281,7 @@ class _Course:
                 progress(number, len(ends), f"the {name} network at {pixels(resolution)}")
                 network = self._supernet.extract(arch)
                 calibrate(network, self._splits.train, resolution=resolution)
-                accuracy = evaluate(network, self._splits.selection, resolution=resolution)
+                accuracy = evaluate(network, self._splits.selection, resolution=resolution, task=self._recipe.get_task())
                 row = {"network": name, "resolution": resolution_to_json(resolution), "accuracy": accuracy}
                 rows.append({**row, **costs(lower(space, arch))})
             progress(len(ends), len(ends))
@@ -291,16 +290,14 @@ class _Course:
     def _judge(self, networks: Sequence[dict[str, Any]]) -> None:
         """Warn of networks that learned nothing."""
         from ofa.resolution import pixels
-        from ofa.training.advice import chance_level, is_at_chance
 
-        selection = self._splits.selection
-        chance = chance_level(selection)
-        lost = [row for row in networks if is_at_chance(row["accuracy"], len(selection), chance)]
+        task, labels = self._recipe.get_task(), self._splits.selection.labels.cpu()
+        lost = [row for row in networks if task.is_at_chance(row["accuracy"], labels)]
         if lost:
             told = ", ".join(f"{row['network']} {format_percent(row['accuracy'])} at {pixels(row['resolution'])}" for row in lost)
             self.warnings.append(
-                f"networks should be right clearly more often than whoever always names the most frequent class "
-                f"({format_percent(chance)} of {len(selection)} images), but {told} "
+                f"networks should have clearly more {task.metric} than one that has learned nothing "
+                f"({format_percent(task.chance(labels))} on {len(labels)} images), but {told} "
                 f"{'is' if len(lost) == 1 else 'are'} not; train for longer, free what these networks need in a phase, or check the labels"
             )
             self.warn(self.warnings[-1])
@@ -356,7 +353,7 @@ def _render(report: dict[str, Any]) -> RenderableType:
     from ofa.resolution import pixels
 
     title = f"{report['run']}: {report['space']} on {report['data']}, {report['epochs']} epochs in {report['duration_s']:.0f} s"
-    caption = f"accuracy of calibrated networks on {report['selection_images']} images that were not trained on"
+    caption = f"{report['metric']} of calibrated networks on {report['selection_images']} images that were not trained on"
     if report["cross_entropy"] is not None:
         caption += f"; cross entropy {report['cross_entropy']:.3f} in the last epoch, {report['chance_cross_entropy']:.3f} is chance"
     rows = [
@@ -369,4 +366,4 @@ def _render(report: dict[str, Any]) -> RenderableType:
         )
         for row in report["networks"]
     ]
-    return records(("network", "input", "accuracy", "MACs", "parameters"), rows, title=title, caption=caption)
+    return records(("network", "input", report["metric"], "MACs", "parameters"), rows, title=title, caption=caption)

@@ -1,21 +1,16 @@
-"""Warnings: recipes that train something else than was meant, and supernets that learned nothing. Each is a sentence with a next step."""
+"""Warnings: recipes that train something else than was meant. Each is a sentence with a next step."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
 
-import torch
-from scipy.stats import binomtest
-
-from ofa.data import Images
 from ofa.space import Gene, Space
 from ofa.training.phase import Phase
 from ofa.training.recipe import Recipe
 
-__all__ = ["chance_level", "is_at_chance", "recipe_warnings"]
+__all__ = ["recipe_warnings"]
 
-_SIGNIFICANCE = 0.01
 _FEW_STEPS = 20
 
 
@@ -95,22 +90,3 @@ def _fitting_decay(steps: int) -> float:
     """The decay of 0.9, 0.99, ... that looks back over a tenth of the steps or less; 0 if there is none."""
     nines = len(str(max(steps // 10, 1))) - 1
     return round(1 - 10.0**-nines, nines) if nines else 0.0
-
-
-# -- after training ---------------------------------------------------------------------------------------------------
-
-
-def chance_level(data: Images) -> float:
-    """The share (0..1) of right answers of whoever always names the class that ``data`` has most images of."""
-    return float(torch.bincount(data.labels, minlength=data.num_classes).max()) / len(data)
-
-
-def is_at_chance(accuracy: float, images: int, chance: float) -> bool:
-    """Whether a share of right answers is not clearly above chance: a one-sided binomial test at 1 %.
-
-    Args:
-        accuracy: share (0..1) of right answers.
-        images: that were answered.
-        chance: share (0..1) that is right without having learned anything.
-    """
-    return float(binomtest(round(accuracy * images), images, min(1.0, chance), alternative="greater").pvalue) > _SIGNIFICANCE

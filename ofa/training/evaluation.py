@@ -1,25 +1,26 @@
-"""How often a network is right."""
+"""How good a network is."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ofa.data import Images, batches
 from ofa.errors import DataError
 from ofa.modes import evaluating
 from ofa.resolution import Resolution
+from ofa.tasks import CLASSIFICATION, Task
 
-__all__ = ["check_classes", "device_of", "evaluate"]
+__all__ = ["check_classes", "check_data", "device_of", "evaluate"]
 
 _NAMED = 5
 """How many classes an error names."""
 
 
-def evaluate(network: nn.Module, data: Images, *, resolution: Resolution, batch_size: int = 256) -> float:
-    """The share of ``data`` (0..1) whose class has the largest logit; images that are skipped because they are broken do not count.
+def evaluate(network: nn.Module, data: Images, *, resolution: Resolution, batch_size: int = 256, task: Task = CLASSIFICATION) -> float:
+    """The task's score (0..1) on ``data``; images that are skipped because they are broken do not count.
 
     The network is put in evaluation mode meanwhile, and afterwards in the mode it was in.
 
@@ -28,22 +29,33 @@ def evaluate(network: nn.Module, data: Images, *, resolution: Resolution, batch_
         data: images in order, unaugmented.
         resolution: height and width of the input in pixels.
         batch_size: images a forward pass.
+        task: what the network is for.
 
     Raises:
-        DataError: the network has another number of outputs than the data has classes, or no image can be read.
+        DataError: the network has another number of outputs than the data has classes, the labels are of another kind than the task, or
+            no image can be read.
     """
     device = device_of(network)
-    # Summed where the network lies and read once, because each reading makes a GPU wait.
-    right, judged = torch.zeros((), dtype=torch.int64, device=device), 0
-    with evaluating(network), torch.no_grad():
+
+    def answers() -> Iterator[tuple[Tensor, Tensor]]:
+        judged = 0
         for x_BCHW, y_B in batches(data, batch_size=batch_size, resolution=resolution, device=device):
-            logits_BK = network(x_BCHW)
-            check_classes(logits_BK.shape[1], data.class_names)
-            right += (logits_BK.argmax(1) == y_B).sum()
+            outputs_BK = network(x_BCHW)
+            check_classes(outputs_BK.shape[1], data.class_names)
             judged += len(y_B)
-    if not judged:
-        raise DataError(f"images to evaluate on must be readable, but none of the {len(data)} is; look where they lie")
-    return int(right) / judged
+            yield outputs_BK, y_B
+        if not judged:
+            raise DataError(f"images to evaluate on must be readable, but none of the {len(data)} is; look where they lie")
+
+    task.check(data.labels)
+    with evaluating(network), torch.no_grad():
+        return task.score_of(answers())
+
+
+def check_data(task: Task, outputs: int, data: Images) -> None:
+    """Raise DataError unless a network with so many outputs can be used on some images for a task."""
+    task.check(data.labels)
+    check_classes(outputs, data.class_names)
 
 
 def check_classes(outputs: int, names: Sequence[str]) -> None:

@@ -45,10 +45,10 @@ def too_many_setbacks(most: int, reason: str, phase: str, epoch: int, learning_r
 
 @dataclass(eq=False)
 class Guard:
-    """Watches the loss and the share of right answers of one phase.
+    """Watches the loss and the score of one phase.
 
     A loss that is not finite is seen at once. A collapse is a smoothed loss far above the best so far together with a smoothed
-    share of right answers that has fallen to less than half: one of them alone also happens when a harder choice is drawn.
+    score that has fallen to less than half: either alone can be caused by a hard batch of subnets.
     """
 
     steps: int = 0
@@ -69,7 +69,7 @@ class Guard:
             return None
         if self.loss > 1.5 * self.best_loss and self.accuracy < 0.5 * self.best_accuracy:
             return (
-                f"the mean loss rose from {self.best_loss:.3g} to {self.loss:.3g} while the share of right answers fell from "
+                f"the mean loss rose from {self.best_loss:.3g} to {self.loss:.3g} while the score fell from "
                 f"{self.best_accuracy:.1%} to {self.accuracy:.1%}"
             )
         self.best_loss = min(self.best_loss, self.loss)

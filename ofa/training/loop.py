@@ -17,7 +17,7 @@ from ofa.resolution import Resolution, ascending
 from ofa.space import Space
 from ofa.supernet import Supernet
 from ofa.training.distributed import ALONE, World
-from ofa.training.evaluation import check_classes, evaluate
+from ofa.training.evaluation import check_data, evaluate
 from ofa.training.guard import Setback
 from ofa.training.metrics import EpochMetrics
 from ofa.training.recipe import Recipe
@@ -70,11 +70,11 @@ def train(
         The metrics of every epoch that ended, and was evaluated where it is to be, in this call.
 
     Raises:
-        DataError: the data has another number of classes or of channels than the supernet.
+        DataError: the data has labels of another kind than the task, or another number of classes or of channels than the supernet.
         RecipeError: a phase beyond the space, or training that goes wrong again and again.
         WeightsError: a state of another space or recipe.
     """
-    check_classes(supernet.space.num_classes, data.class_names)
+    check_data(recipe.get_task(), supernet.space.num_classes, data)
     _check_channels(supernet, data)
     was_training = supernet.training
     supernet.train().synchronize(world.size > 1)
@@ -125,7 +125,7 @@ def _evaluated(trainer: Trainer, epoch: EpochMetrics, data: Images, selection: I
     """The epoch's metrics with the accuracies of three networks of the space; None if training is to stop."""
     few = selection.subset(torch.arange(min(len(selection), trainer.recipe.evaluation_images)))
     archs = reference_archs(trainer.supernet.space, trained_resolutions(trainer.recipe, trainer.supernet.space))
-    accuracies: dict[str, float] = {}
+    accuracies, task = dict[str, float](), trainer.recipe.get_task()
     with trainer.averaged():
         for name, arch in archs.items():
             if trainer.stops_here():
@@ -134,8 +134,8 @@ def _evaluated(trainer: Trainer, epoch: EpochMetrics, data: Images, selection: I
             trainer.progress(trainer.step, trainer.schedule.total, words)
             network = trainer.supernet.extract(arch)
             calibrate(network, data, resolution=arch.resolution)
-            accuracies[name] = evaluate(network, few, resolution=arch.resolution)
-    trainer.note = ", right " + " / ".join(f"{accuracy:.1%}" for accuracy in accuracies.values())
+            accuracies[name] = evaluate(network, few, resolution=arch.resolution, task=task)
+    trainer.note = f", {task.metric} " + " / ".join(f"{accuracy:.1%}" for accuracy in accuracies.values())
     return replace(
         epoch,
         smallest_accuracy=accuracies["smallest"],

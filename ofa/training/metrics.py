@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-__all__ = ["EpochMetrics", "chance_cross_entropy"]
-
-
-def chance_cross_entropy(num_classes: int) -> float:
-    """The cross entropy, in nats, of a network that holds all classes equally likely: the logarithm of their number."""
-    return math.log(num_classes)
+__all__ = ["EpochMetrics"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,17 +16,17 @@ class EpochMetrics:
         epoch: counted from 1 within the phase.
         epochs: of the phase.
         loss: what was minimized, with smoothed labels and soft targets where there are such; the mean over all steps and subnets.
-        accuracy: share (0..1) of training images, augmented, that the sampled subnets got right in training mode.
+        accuracy: the task's score (0..1) of the sampled subnets on training images, augmented, in training mode; the mean over batches.
         learning_rate: of the epoch's last step.
         images_per_s: training images a second, however many subnets saw each.
         duration_s: wall-clock seconds, without those of the evaluation.
         step: steps of the run so far.
         waiting_s: seconds of ``duration_s`` in which a step waited for its batch.
-        cross_entropy: between the subnets' answers and the labels of the training images alone, in nats; the mean over all steps and
-            subnets. ``chance_cross_entropy`` is that of guessing. None in files of versions that did not write it.
+        cross_entropy: the task's loss on the labels of the training images alone, in nats; the mean over all steps and subnets.
+            ``Task.chance_loss`` is that of guessing. None in files of versions that did not write it.
         rate_factor: what the recipe's learning rates are multiplied by; below 1 after a setback.
-        smallest_accuracy, middle_accuracy, largest_accuracy: share (0..1) of the selection images that these networks of the
-            space, calibrated, get right; None if they were not evaluated after this epoch.
+        smallest_accuracy, middle_accuracy, largest_accuracy: the task's score (0..1) of these networks of the space, calibrated, on the
+            selection images; None if they were not evaluated after this epoch.
     """
 
     phase: str

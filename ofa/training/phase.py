@@ -8,7 +8,7 @@ from typing import Literal, TypeVar
 from ofa.errors import RecipeError, SpaceError
 from ofa.resolution import Resolution, parse_resolution
 from ofa.space import Gene, Space
-from ofa.training.losses import Divergence
+from ofa.tasks import Divergence
 from ofa.training.toml import check_range
 
 __all__ = ["Phase"]

@@ -42,6 +42,7 @@ def epoch_plans(recipe: Recipe, images: int, place: Place, resolutions: Sequence
 def phase_objective(recipe: Recipe, phase: Phase, teacher: nn.Module | None) -> Objective:
     """What the subnets of a phase are to learn; ``teacher`` is the copy of the largest network, if there is one by now."""
     return Objective(
+        task=recipe.get_task(),
         label_smoothing=recipe.label_smoothing,
         teacher=teacher if phase.needs_copy else None,
         in_place=phase.distils_in_place,

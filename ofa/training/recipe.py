@@ -20,6 +20,7 @@ from ofa.families import get_space, is_attribute, is_space_file, space_names
 from ofa.progress import Progress, silent
 from ofa.space import Space
 from ofa.supernet import Supernet
+from ofa.tasks import TASKS, Task
 from ofa.training.methods import METHODS
 from ofa.training.optimizer import SGD, Optimizer, read_optimizer
 from ofa.training.phase import Phase
@@ -44,6 +45,8 @@ class Recipe:
         space: the space: a name, the path of a space file, or ``module:attribute`` (see ``ofa.families.get_space``).
         data: the images: the name of a data set, a Parquet file, a folder, or ``module:attribute`` (see ``ofa.data.load_data``).
         phases: one after the other, each from the weights that the one before left.
+        task: what the networks are for: ``classification`` (one class an image), ``multi_label`` (any number of classes an image), or one
+            that is registered (see ``ofa.tasks``).
         test_data: further images like ``data`` to test on; empty cuts the test part from ``data``.
         fit: how an image gets the aspect ratio of the input: ``crop`` takes the largest middle part that has it, ``stretch`` resizes both
             sides independently.
@@ -78,6 +81,7 @@ class Recipe:
     space: str
     data: str
     phases: tuple[Phase, ...]
+    task: str = "classification"
     batch_size: int = 64
     cosine: Span = "phase"
     optimizer: Optimizer = field(default_factory=SGD)
@@ -120,6 +124,7 @@ class Recipe:
         for name in names:
             if names.count(name) > 1:
                 raise RecipeError(f"each phase must have a name of its own, but {names.count(name)} are called '{name}'; rename them")
+        self.get_task()
         space = _known_space(self.space)
         for phase in self.phases:
             phase.restrict(space)
@@ -135,6 +140,10 @@ class Recipe:
     def get_space(self, num_classes: int | None = None) -> Space:
         """The space, for as many classes as the data has."""
         return get_space(self.space, num_classes)
+
+    def get_task(self) -> Task:
+        """The task; RecipeError if none has that name."""
+        return TASKS.get(self.task)
 
     def load_splits(self, progress: Progress = silent, *, most: int | None = None) -> Splits:
         """The three parts of the data, read with the channels of the space; the same for the same seed.

@@ -13,6 +13,7 @@ from ofa.data import Augmentation, BatchPlan, Images, batch_indices, default_wor
 from ofa.errors import RecipeError, WeightsError, nearest
 from ofa.progress import Progress, silent
 from ofa.resolution import Resolution
+from ofa.tasks import CLASSIFICATION, Task
 from ofa.training.evaluation import device_of
 from ofa.training.losses import training_loss
 from ofa.training.optimizer import SGD, Optimizer, optimizer_state, restore_optimizer
@@ -35,6 +36,7 @@ class FineTuning:
         warmup_epochs: epochs, or part of one, in which the learning rate rises linearly from zero.
         batch_size: images a step.
         optimizer: what steps the weights.
+        task: what the network is for.
         label_smoothing: share of a label that is spread over all classes.
         distillation_weight: of the teacher's soft targets; the labels weigh 1.
         augmentation: how training images are changed at random.
@@ -48,6 +50,7 @@ class FineTuning:
     warmup_epochs: float = 0.0
     batch_size: int = 64
     optimizer: Optimizer = field(default_factory=SGD)
+    task: Task = CLASSIFICATION
     label_smoothing: float = 0.1
     distillation_weight: float = 1.0
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -63,11 +66,12 @@ class FineTuning:
 
     @classmethod
     def like(cls, recipe: Recipe, *, learning_rate: float = 0.02) -> FineTuning:
-        """What a supernet's recipe says of batches, the optimizer, regularization, augmentation and precision."""
+        """What a supernet's recipe says of its task, batches, the optimizer, regularization, augmentation and precision."""
         return cls(
             learning_rate=learning_rate,
             batch_size=recipe.batch_size,
             optimizer=recipe.optimizer,
+            task=recipe.get_task(),
             label_smoothing=recipe.label_smoothing,
             augmentation=recipe.augmentation,
             precision=recipe.precision,
@@ -197,8 +201,9 @@ def _step(
     loss = training_loss(
         logits,
         y_B,
+        task=settings.task,
         label_smoothing=settings.label_smoothing,
-        teacher_logits=targets,
+        teacher_outputs=targets,
         distillation_weight=settings.distillation_weight,
     )
     if scaler is None:

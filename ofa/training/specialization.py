@@ -13,7 +13,7 @@ from ofa.calibrate import calibrate
 from ofa.data import Images
 from ofa.progress import Progress, silent
 from ofa.supernet import Supernet
-from ofa.training.evaluation import check_classes, evaluate
+from ofa.training.evaluation import check_data, evaluate
 from ofa.training.single import FineTuning, train_network
 
 __all__ = ["FineTuning", "SpecializeMetrics", "Specialized", "specialize"]
@@ -24,9 +24,9 @@ class SpecializeMetrics:
     """What specialization did for a network, on images that it was not trained on.
 
     Attributes:
-        accuracy_before: share (0..1) right as extracted from the supernet and calibrated.
-        accuracy: share (0..1) right after fine-tuning and calibration.
-        teacher_accuracy: share (0..1) that the supernet's largest network got right at the same resolution.
+        accuracy_before: the task's score (0..1) as extracted from the supernet and calibrated.
+        accuracy: the score after fine-tuning and calibration.
+        teacher_accuracy: the score of the supernet's largest network at the same resolution.
         epochs: of fine-tuning.
         duration_s: wall-clock seconds of all of it.
     """
@@ -74,16 +74,18 @@ def specialize(
 
     Raises:
         ArchError: ``arch`` is not a point of the space.
-        DataError: the supernet has another number of outputs than the data has classes.
+        DataError: the supernet has another number of outputs than the data has classes, or the labels are of another kind than the task.
         RecipeError: an impossible value, or a loss that is no longer finite.
     """
+    settings = settings or FineTuning()
+    task = settings.task
     for data in (train_data, evaluation_data):
-        check_classes(supernet.space.num_classes, data.class_names)
+        check_data(task, supernet.space.num_classes, data)
     started = time.perf_counter()
     resolution = arch.resolution
     network, teacher = (_calibrated(supernet, choice, train_data) for choice in (arch, supernet.space.largest(resolution)))
-    before = evaluate(network, evaluation_data, resolution=resolution)
-    teacher_accuracy = evaluate(teacher, evaluation_data, resolution=resolution)
+    before = evaluate(network, evaluation_data, resolution=resolution, task=task)
+    teacher_accuracy = evaluate(teacher, evaluation_data, resolution=resolution, task=task)
     if epochs:
         train_network(
             network,
@@ -91,7 +93,7 @@ def specialize(
             resolution=resolution,
             epochs=epochs,
             generator=generator,
-            settings=settings or FineTuning(),
+            settings=settings,
             teacher=teacher,
             progress=progress,
         )
@@ -101,7 +103,7 @@ def specialize(
         network,
         SpecializeMetrics(
             accuracy_before=before,
-            accuracy=evaluate(network, evaluation_data, resolution=resolution) if epochs else before,
+            accuracy=evaluate(network, evaluation_data, resolution=resolution, task=task) if epochs else before,
             teacher_accuracy=teacher_accuracy,
             epochs=epochs,
             duration_s=time.perf_counter() - started,

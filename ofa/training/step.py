@@ -11,12 +11,12 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ofa.arch import Arch
 from ofa.supernet import Supernet
+from ofa.tasks import CLASSIFICATION, Divergence, Task
 from ofa.training.distributed import ALONE, World
-from ofa.training.losses import Divergence, training_loss
+from ofa.training.losses import training_loss
 from ofa.training.prefixes import run_together
 from ofa.training.recorded import Recorder
 
@@ -31,6 +31,7 @@ class Objective:
     """What the subnets of a step are to learn.
 
     Attributes:
+        task: what they are for.
         label_smoothing: share of a label that is spread over all classes.
         teacher: a network in evaluation mode that gives soft targets.
         in_place: the step's first subnet gives the soft targets of the others, and learns from the labels itself.
@@ -39,6 +40,7 @@ class Objective:
         dropout_first_only: the classifiers of all subnets but the first drop nothing.
     """
 
+    task: Task = CLASSIFICATION
     label_smoothing: float = 0.0
     teacher: nn.Module | None = None
     in_place: bool = False
@@ -53,8 +55,8 @@ class StepResult:
 
     Attributes:
         losses: [subnets], what each minimizes, with smoothed labels and soft targets where there are such.
-        accuracy: scalar, the share of images (0..1) that the subnets got right.
-        cross_entropy: scalar, between the subnets' answers and the labels alone; the mean over subnets and images.
+        accuracy: scalar, the task's score (0..1) of the subnets' answers; the mean over subnets.
+        cross_entropy: scalar, the task's loss on the labels alone; the mean over subnets and images.
     """
 
     losses: Tensor
@@ -85,7 +87,7 @@ def training_step(
     Args:
         supernet: in training mode.
         archs: the subnets; all of the batch's resolution. The first is the teacher if the objective says so.
-        batch: normalized float32 [B, C, H, W], and int64 [B] or, of mixed labels, float32 [B, classes].
+        batch: normalized float32 [B, C, H, W], and the targets of the task.
         optimizer: of the supernet's parameters.
         objective: what the subnets are to learn.
         precision: of the arithmetic; the weights, their gradients and the batch norms' statistics stay float32.
@@ -116,8 +118,10 @@ def training_step(
     world.average_(supernet.flat_gradient)
     _update(supernet, optimizer, scaler, clip_norm)
     losses, answers = zip(*(found[number] for number in range(len(archs))), strict=True)
-    logits_SBK = torch.stack(answers)
-    return StepResult(torch.stack(losses), _share_right(logits_SBK, y_B), _cross_entropy(logits_SBK, y_B))
+    answers_SBK, task = torch.stack(answers), objective.task
+    # Over all subnets at once, so that it costs one small kernel a step.
+    repeated = y_B.expand(len(answers_SBK), *y_B.shape).flatten(0, 1)
+    return StepResult(torch.stack(losses), task.score(answers_SBK, y_B).mean(), task.loss(answers_SBK.flatten(0, 1), repeated))
 
 
 def gradient_scaler(precision: Precision, device: torch.device) -> torch.amp.GradScaler | None:
@@ -139,22 +143,12 @@ def _loss(logits: Tensor, y_B: Tensor, objective: Objective, targets: Tensor | N
     return training_loss(
         logits,
         y_B,
+        task=objective.task,
         label_smoothing=objective.label_smoothing,
-        teacher_logits=targets,
+        teacher_outputs=targets,
         distillation_weight=objective.distillation_weight if targets is not None else 0.0,
         divergence=objective.divergence,
     )
-
-
-def _share_right(logits_SBK: Tensor, y_B: Tensor) -> Tensor:
-    labels = y_B if y_B.ndim == 1 else y_B.argmax(1)
-    return (logits_SBK.argmax(2) == labels).float().mean(1).mean()
-
-
-def _cross_entropy(logits_SBK: Tensor, y_B: Tensor) -> Tensor:
-    """Over all subnets at once, so that it costs one small kernel a step."""
-    labels = y_B.expand(len(logits_SBK), *y_B.shape).flatten(0, 1)
-    return F.cross_entropy(logits_SBK.flatten(0, 1), labels)
 
 
 def _set_dropout(network: nn.Module, share: float) -> None:

@@ -27,7 +27,7 @@ from ofa.supernet import Supernet
 from ofa.training.distributed import World
 from ofa.training.evaluation import device_of
 from ofa.training.guard import Setback, too_many_setbacks
-from ofa.training.metrics import EpochMetrics, chance_cross_entropy
+from ofa.training.metrics import EpochMetrics
 from ofa.training.phase import Phase
 from ofa.training.phase_state import PhaseState, begin_phase
 from ofa.training.plans import ARCHS, DROPOUT, epoch_plans, phase_objective
@@ -247,7 +247,8 @@ class Trainer:
             phase.sampler.observe(archs[first:], losses[first:])
             self._totals.add(loss, cross_entropy, accuracy)
         speed = f", {self._images_per_s(place):,.0f} images/s" if self._totals.duration_s else ""
-        shown = f"cross entropy {cross_entropy:.3f} (chance {chance_cross_entropy(self.data.num_classes):.3f})"
+        task = phase.objective.task
+        shown = f"{task.loss_name} {cross_entropy:.3f} (chance {task.chance_loss(self.data.num_classes):.3f})"
         text = f"{place.phase.name} {place.epoch + 1}/{place.phase.epochs}, {shown}{self.note}{speed}"
         self.progress(self.step, self.schedule.total, text)
 

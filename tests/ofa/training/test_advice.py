@@ -3,12 +3,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import torch
 
-from ofa.data import ImageData
 from ofa.space import Gene
 from ofa.training import Phase, Recipe
-from ofa.training.advice import chance_level, is_at_chance, recipe_warnings
+from ofa.training.advice import recipe_warnings
 from ofa.training.presets import load_recipe, preset_names
 
 KERNELS = (Gene("kernel", (3, 5)),)
@@ -63,24 +61,3 @@ def test_an_average_that_looks_back_beyond_its_phase_is_told(decay: float, image
     assert f"weight_averaging should look back over fewer steps than a phase has, but {decay:g} looks back over" in sentence
     assert sentence.endswith(advice)
     assert recipe_warnings(recipe({}, weight_averaging=decay), 64 * 2000) == ()
-
-
-def test_chance_is_what_the_most_frequent_class_gets() -> None:
-    labels = torch.tensor([0] * 6 + [1] * 3 + [2])
-    images = torch.randint(0, 255, (10, 3, 4, 4), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
-    assert chance_level(ImageData(images=images, labels=labels, class_names=("a", "b", "c"))) == 0.6
-
-
-@pytest.mark.parametrize(
-    ("accuracy", "images", "chance", "expected"),
-    [
-        (0.10, 300, 0.1, True),
-        (0.13, 300, 0.1, True),
-        (0.2, 300, 0.1, False),
-        (0.2, 20, 0.1, True),
-        (1.0, 3, 0.5, True),
-        (1.0, 8, 0.5, False),
-    ],
-)
-def test_chance_is_told_from_more_by_the_number_of_images(accuracy: float, images: int, chance: float, expected: bool) -> None:
-    assert is_at_chance(accuracy, images, chance) is expected

@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ofa.training.losses import alpha_divergence, distillation_loss, training_loss
+from ofa.tasks import CLASSIFICATION
+from ofa.tasks.divergence import alpha_divergence
+from ofa.training.losses import training_loss
 
 LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.5, 0.1, 0.0]])
 TEACHER = torch.tensor([[3.0, -1.0, 0.0], [0.0, 2.0, 0.0]])
@@ -13,12 +15,12 @@ LABELS = torch.tensor([0, 1])
 
 def test_soft_targets_are_the_teachers_probabilities() -> None:
     expected = -(TEACHER.softmax(1) * LOGITS.log_softmax(1)).sum(1).mean()
-    torch.testing.assert_close(distillation_loss(LOGITS, TEACHER), expected)
+    torch.testing.assert_close(CLASSIFICATION.distillation_loss(LOGITS, TEACHER, "kl"), expected)
 
 
 def test_the_gradient_vanishes_where_the_student_equals_the_teacher() -> None:
     student, teacher = TEACHER.clone().requires_grad_(), TEACHER.clone().requires_grad_()
-    distillation_loss(student, teacher).backward()
+    CLASSIFICATION.distillation_loss(student, teacher, "kl").backward()
     assert student.grad is not None
     assert student.grad.abs().max() < 1e-6
     assert teacher.grad is None
@@ -27,13 +29,13 @@ def test_the_gradient_vanishes_where_the_student_equals_the_teacher() -> None:
 def test_without_a_teacher_it_is_smoothed_cross_entropy() -> None:
     expected = F.cross_entropy(LOGITS, LABELS, label_smoothing=0.1)
     assert torch.equal(training_loss(LOGITS, LABELS, label_smoothing=0.1), expected)
-    assert torch.equal(training_loss(LOGITS, LABELS, label_smoothing=0.1, teacher_logits=TEACHER), expected)
+    assert torch.equal(training_loss(LOGITS, LABELS, label_smoothing=0.1, teacher_outputs=TEACHER), expected)
 
 
 @pytest.mark.parametrize("weight", [0.5, 1.0, 3.0])
 def test_labels_and_teacher_are_averaged_by_their_weights(weight: float) -> None:
-    loss = training_loss(LOGITS, LABELS, label_smoothing=0.0, teacher_logits=TEACHER, distillation_weight=weight)
-    expected = (F.cross_entropy(LOGITS, LABELS) + weight * distillation_loss(LOGITS, TEACHER)) / (1 + weight)
+    loss = training_loss(LOGITS, LABELS, label_smoothing=0.0, teacher_outputs=TEACHER, distillation_weight=weight)
+    expected = (F.cross_entropy(LOGITS, LABELS) + weight * CLASSIFICATION.distillation_loss(LOGITS, TEACHER, "kl")) / (1 + weight)
     torch.testing.assert_close(loss, expected)
 
 
@@ -98,11 +100,11 @@ def test_it_punishes_both_kinds_of_error_as_hard_as_the_harder() -> None:
 def test_an_infinite_weight_leaves_the_labels_out() -> None:
     logits, teacher = torch.randn(4, 5), torch.randn(4, 5)
     one, other = (
-        training_loss(logits, labels, label_smoothing=0.1, teacher_logits=teacher, distillation_weight=float("inf"))
+        training_loss(logits, labels, label_smoothing=0.1, teacher_outputs=teacher, distillation_weight=float("inf"))
         for labels in (torch.zeros(4, dtype=torch.int64), torch.ones(4, dtype=torch.int64))
     )
     assert torch.equal(one, other)
-    torch.testing.assert_close(one, distillation_loss(logits, teacher))
+    torch.testing.assert_close(one, CLASSIFICATION.distillation_loss(logits, teacher, "kl"))
 
 
 def test_mixed_labels_are_probabilities() -> None:
