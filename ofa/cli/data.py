@@ -131,6 +131,7 @@ def _look(source: str, changes: list[str] | tuple[str, ...], resolution: Resolut
         OfaError: there is no such source, or nothing in it can be images.
     """
     from ofa.data import ImageRule, scan_data
+    from ofa.data.labels import label_sets
     from ofa.data.overview import PlacedImage
 
     recipe, record, sized = _recipe_of(source, changes)
@@ -143,9 +144,10 @@ def _look(source: str, changes: list[str] | tuple[str, ...], resolution: Resolut
             scans.append(scan_data(recipe.test_data, rule=scans[0].rule, classes=classes, progress=progress))
     parts, notes = _parts(recipe, scans[0], record)
     images = [
-        PlacedImage(facts, scan.class_names[label], "test" if number else parts.get(facts.key, "unused"))
+        PlacedImage(facts, tuple(scan.class_names[label] for label in sets[which]), "test" if number else parts.get(facts.key, "unused"))
         for number, scan in enumerate(scans)
-        for facts, label in zip(scan.facts, scan.labels.tolist(), strict=True)
+        for sets, places in [label_sets(scan.labels)]
+        for facts, which in zip(scan.facts, places.tolist(), strict=True)
     ]
     if not images:
         scans[0].images(unreadable="skip")  # which says that there are none

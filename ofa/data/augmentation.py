@@ -181,7 +181,7 @@ class Augmentation:
         return x_BCHW.contiguous(memory_format=torch.channels_last)
 
     def mix(self, x_BCHW: Tensor, y_B: Tensor, num_classes: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Blend or patch images and labels; the labels become probabilities [B, K] if this batch is mixed.
+        """Blend or patch images and labels; the labels become shares, float32 [B, K], if this batch is mixed.
 
         Raises:
             MissingExtraError: the extra ``augment`` is not installed.
@@ -198,11 +198,12 @@ class Augmentation:
             else library.RandomCutMixV2(data_keys=["input", "class"], use_correct_lambda=True)
         )
         with borrowed_randomness(generator, x_BCHW.device):
-            mixed, told = mixer(x_BCHW, y_B)
+            mixed, told = mixer(x_BCHW, torch.arange(len(x_BCHW), device=x_BCHW.device))
         own_B, other_B, weight_B = told.reshape(-1, 3).unbind(1)
         # The library tells the other image's weight for mixup, and that of the own one for cutmix, as the papers write lambda.
         share = (weight_B if lot < self.mixup else 1 - weight_B)[:, None].to(x_BCHW.dtype)
-        targets = (1 - share) * F.one_hot(own_B.long(), num_classes) + share * F.one_hot(other_B.long(), num_classes)
+        whole = F.one_hot(y_B, num_classes) if y_B.ndim == 1 else y_B.to(share.dtype)
+        targets = (1 - share) * whole[own_B.long()] + share * whole[other_B.long()]
         return mixed.contiguous(memory_format=torch.channels_last), targets.float()
 
 

@@ -75,7 +75,7 @@ def make_batch(
         device: where the batch is made.
 
     Returns:
-        float32 [B, C, H, W] in channels-last order, normalized; int64 [B], or float32 [B, K] if labels were mixed. Images that
+        float32 [B, C, H, W] in channels-last order, normalized; their labels, or float32 [B, K] if labels were mixed. Images that
         turn out to be broken are left out where the data skips such.
 
     Raises:

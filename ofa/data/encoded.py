@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from ofa.data.augmentation import Augmentation, Boxes
-from ofa.data.images import Normalization, Pixels, check_labels, unreadable_names, varying
+from ofa.data.images import Normalization, Pixels, unreadable_names, varying
 from ofa.data.items import Items, Unreadable
+from ofa.data.labels import check_labels
 from ofa.data.left_out import LeftOut
 from ofa.data.opening import UnreadableError
 from ofa.data.reading import Box, input_of
@@ -40,7 +41,7 @@ class EncodedImages:
     Attributes:
         items: where the images come from.
         rows: int64 [N], which of the items belong to this set.
-        labels: int64 [N], indices into ``class_names``.
+        labels: int64 [N], indices into ``class_names``, or bool [N, classes].
         class_names: one name a class, in the order of the logits.
         keys: uint8 [N, 16], a digest of each image's content.
         rule: how they are read.

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ofa.data.augmentation import Augmentation
+from ofa.data.labels import check_labels
 from ofa.data.left_out import LeftOut
 from ofa.data.reading import fitting_part
 from ofa.data.rule import ImageRule
@@ -30,7 +31,6 @@ __all__ = [
     "Normalization",
     "Pixels",
     "Splits",
-    "check_labels",
     "key_of",
     "keys_of",
     "unreadable_names",
@@ -49,7 +49,7 @@ class Pixels(NamedTuple):
 
     Attributes:
         x_BCHW: float32 or uint8 [B, C, H, W] on the scale 0..255.
-        labels_B: int64 [B].
+        labels_B: of the B images.
         broken: names of images that could not be read and are not among them.
     """
 
@@ -63,7 +63,7 @@ class Images(Protocol):
 
     @property
     def labels(self) -> Tensor:
-        """int64 [N], indices into ``class_names``."""
+        """int64 [N], indices into ``class_names``; of images of several classes bool [N, K], whether each is there."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -127,7 +127,7 @@ class ImageData:
 
     Attributes:
         images: uint8 [N, C, H, W].
-        labels: int64 [N], indices into ``class_names``.
+        labels: int64 [N], indices into ``class_names``, or bool [N, classes].
         class_names: one name a class, in the order of the logits.
         mean: of each channel on the scale 0..1, subtracted from every batch; None takes it from ``images``.
         std: of each channel on the scale 0..1, every batch is divided by it; None takes it from ``images``.
@@ -156,7 +156,7 @@ class ImageData:
                 f"images must be uint8 of shape [N, C, H, W], but are {self.images.dtype} of shape {list(self.images.shape)}; "
                 "convert them first"
             )
-        if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
+        if self.labels.dtype not in (torch.int64, torch.bool) or self.labels.shape[:1] != self.images.shape[:1]:
             raise DataError(
                 f"labels must be int64 of shape [{len(self.images)}], one an image, but are {self.labels.dtype} of shape "
                 f"{list(self.labels.shape)}; give each image its class index"
@@ -286,26 +286,6 @@ def varying(std: Sequence[float], rule: ImageRule) -> tuple[float, ...]:
     if min(divisors) <= 0:
         raise DataError(f"every channel of the images must vary, but their standard deviations are {list(std)}; remove the constant one")
     return tuple(divisors)
-
-
-def check_labels(labels: Tensor, class_names: Sequence[str], *, least: int = 2) -> None:
-    """Raise DataError unless every label is a class and enough classes are there.
-
-    Args:
-        labels: int64 [N].
-        class_names: one name a class.
-        least: how many classes must be there.
-    """
-    wrong = torch.nonzero((labels < 0) | (labels >= len(class_names))).flatten()
-    if len(wrong):
-        first = int(wrong[0])
-        raise DataError(
-            f"labels must lie in 0..{len(class_names) - 1} for {len(class_names)} classes, but {len(wrong)} do not, "
-            f"first {int(labels[first])} at image {first}; name every class or correct the labels"
-        )
-    if len(torch.unique(labels)) < least:
-        only = class_names[int(labels[0])]
-        raise DataError(f"a data set must show at least 2 classes, but all {len(labels)} images are of '{only}'; add another class")
 
 
 class Splits(NamedTuple):

@@ -22,12 +22,12 @@ class PlacedImage(NamedTuple):
 
     Attributes:
         facts: what is known of it.
-        class_name: what it shows.
+        class_names: what it shows.
         part: of the data set: ``train``, ``selection``, ``test``, or ``unused`` for what the fractions leave over.
     """
 
     facts: ImageFacts
-    class_name: str
+    class_names: tuple[str, ...]
     part: str
 
 
@@ -47,7 +47,7 @@ class Copies:
 
     Attributes:
         names: of all of them; first one of each class and part.
-        class_names: each once, in alphabetical order.
+        class_names: what they show, each once, in alphabetical order.
         parts: each once, in alphabetical order.
     """
 
@@ -91,7 +91,8 @@ def overview(images: Sequence[PlacedImage], class_names: Sequence[str], resoluti
     """
     by_class: dict[str, Counter[str]] = {name: Counter() for name in class_names}
     for image in images:
-        by_class[image.class_name][image.part] += 1
+        for name in image.class_names:
+            by_class[name][image.part] += 1
     copies = _copies(images)
     return Overview(
         images=len(images),
@@ -117,7 +118,7 @@ def _copies_of(group: Sequence[PlacedImage]) -> Copies:
     met: Counter[tuple[str, str]] = Counter()
     ranked = []
     for image in group:
-        place = (image.class_name, image.part)
+        place = (", ".join(image.class_names), image.part)
         ranked.append((met[place], image.facts.name))
         met[place] += 1
     names = tuple(name for _, name in sorted(ranked, key=lambda each: each[0]))

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
 from ofa.data.folders import is_hidden
 from ofa.data.items import IMAGE_NAMES, LABEL_NAMES, ParquetItems
-from ofa.data.source import PURPOSES, Source, by_name, some
+from ofa.data.labels import folded
+from ofa.data.source import PURPOSES, Source, by_name, numbered, some
 from ofa.errors import DataError
 
 __all__ = ["parquet_source", "shards_of"]
@@ -92,8 +94,13 @@ def parquet_source(paths: Sequence[Path], spec: str) -> Source:
     image, label = (_column(schemas[0], names, spec) for names in (IMAGE_NAMES, LABEL_NAMES))
     for path, schema in zip(paths, schemas, strict=True):
         _check_images(schema, _column(schema, (image,), str(path)), str(path) if len(paths) > 1 else spec)
-    labels = [_read_labels(path, label, spec) for path in paths]
-    if not sum(map(len, labels)):
+    read = [_read_labels(path, label, spec) for path in paths]
+    labels, lengths = [flat for flat, _ in read], [each for _, each in read if each is not None]
+    if lengths and len(lengths) != len(read):
+        raise DataError(
+            f"the files of a set must hold lists or single classes alike as {label}, but those of '{spec}' differ; write them anew"
+        )
+    if not sum(len(items) for items in lengths or labels):
         raise DataError(f"a data set must have images, but '{spec}' has no rows; check where it was written")
     worded = {not pa.types.is_integer(column.type) for column in labels}
     if len(worded) > 1:
@@ -101,14 +108,22 @@ def parquet_source(paths: Sequence[Path], spec: str) -> Source:
     if True in worded:
         words = np.concatenate([column.to_numpy(zero_copy_only=False) for column in labels]).astype(str)
         known, indices = np.unique(words, return_inverse=True)
-        return Source(items=ParquetItems(tuple(paths), image, spec), labels=torch.from_numpy(indices), class_names=tuple(known.tolist()))
+        return _source(paths, image, spec, torch.from_numpy(indices), lengths, tuple(known.tolist()))
     names = [_class_names(schema.metadata or {}, label) for schema in schemas]
     _check_names(paths, names)
     first = names[0]
     numbers = [torch.from_numpy(column.to_numpy(zero_copy_only=False).astype(np.int64)) for column in labels]
     if first is not None:
         numbers = [by_name(part, own or first, first, spec) for part, own in zip(numbers, names, strict=True)]
-    return Source(items=ParquetItems(tuple(paths), image, spec), labels=torch.cat(numbers), class_names=first)
+    return _source(paths, image, spec, torch.cat(numbers), lengths, first)
+
+
+def _source(
+    paths: Sequence[Path], image: str, spec: str, flat: torch.Tensor, lengths: Sequence[torch.Tensor], names: tuple[str, ...] | None
+) -> Source:
+    """Images with one label each, or with so many as ``lengths`` says."""
+    labels = folded(flat, torch.cat(list(lengths)), len(names or (numbered(flat) if len(flat) else ""))) if lengths else flat
+    return Source(items=ParquetItems(tuple(paths), image, spec), labels=labels, class_names=names)
 
 
 def _schema(path: Path, spec: str) -> pa.Schema:
@@ -138,8 +153,8 @@ def _check_images(schema: pa.Schema, image: str, spec: str) -> None:
         raise DataError(f"the column {image} of '{spec}' must hold encoded images or paths, but holds {kind}; write their bytes")
 
 
-def _read_labels(path: Path, label: str, spec: str) -> pa.ChunkedArray:
-    """A column of whole numbers or of words.
+def _read_labels(path: Path, label: str, spec: str) -> tuple[pa.ChunkedArray, torch.Tensor | None]:
+    """A column of whole numbers or of words, or all those of a column of lists one after the other, with the length of each list.
 
     Raises:
         DataError: it is missing, or holds anything else.
@@ -148,17 +163,22 @@ def _read_labels(path: Path, label: str, spec: str) -> pa.ChunkedArray:
         column = pq.read_table(path, columns=[label]).column(label)
     except (pa.ArrowException, OSError, KeyError) as error:
         raise _no_parquet(spec, error) from error
+    missing, lengths = column.null_count, None
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        lengths = torch.from_numpy(pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64))
+        column = pa.chunked_array([chunk.flatten() for chunk in column.chunks], column.type.value_type)
+        missing += column.null_count
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if pa.types.is_boolean(column.type):
         column = column.cast(pa.int8())
     kinds = (pa.types.is_integer, pa.types.is_string, pa.types.is_large_string)
-    if column.null_count or not any(kind(column.type) for kind in kinds):
+    if missing or not any(kind(column.type) for kind in kinds):
         raise DataError(
-            f"the column {label} of '{spec}' must hold a whole number or a word in every row, but holds {column.type} with "
-            f"{column.null_count} missing; give each image its class"
+            f"the column {label} of '{spec}' must hold a whole number or a word in every row, or a list of them, but holds {column.type} "
+            f"with {missing} missing; give each image its class, or a list that may be empty"
         )
-    return column
+    return column, lengths
 
 
 def _check_names(paths: Sequence[Path], names: Sequence[tuple[str, ...] | None]) -> None:
@@ -172,7 +192,8 @@ def _check_names(paths: Sequence[Path], names: Sequence[tuple[str, ...] | None])
 def _class_names(metadata: Mapping[bytes, bytes], label: str) -> tuple[str, ...] | None:
     """The names that Hugging Face's datasets writes into the schema; None if there are none."""
     try:
-        names = json.loads(metadata[b"huggingface"])["info"]["features"][label]["names"]
-    except (KeyError, TypeError, ValueError):
+        feature = json.loads(metadata[b"huggingface"])["info"]["features"][label]
+        names = feature.get("feature", feature)["names"]
+    except (AttributeError, KeyError, TypeError, ValueError):
         return None
     return tuple(map(str, names))

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from ofa.data.items import DatasetItems, FileItems, Items
+from ofa.data.labels import strata
 from ofa.data.reading import Content
 from ofa.data.source import Source
 
@@ -31,7 +32,7 @@ def sampled(source: Source, most: int) -> Source:
         return source
     chosen = torch.arange(most) * count // most
     if source.labels is not None:
-        chosen = torch.unique(torch.cat([chosen, _first_of_each(source.labels)]))
+        chosen = torch.unique(torch.cat([chosen, _first_of_each(strata(source.labels))]))
     labels = None if source.labels is None else source.labels[chosen]
     return replace(source, items=_chosen(source.items, chosen.tolist()), labels=labels)
 

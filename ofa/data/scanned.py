@@ -17,11 +17,12 @@ from ofa.data.encoded import EncodedImages
 from ofa.data.folders import no_classes
 from ofa.data.images import KEY_BYTES, ImageData, Images
 from ofa.data.items import Items, Unreadable
+from ofa.data.labels import as_labels
 from ofa.data.left_out import LeftOut
 from ofa.data.reading import Array, has_white, picture_from, picture_of, pixels_of
 from ofa.data.rule import ImageRule
 from ofa.data.scan import ImageFacts, Looker, Seen, rule_for
-from ofa.data.source import Source, by_name, numbered, some, whole_numbers
+from ofa.data.source import Source, by_name, numbered, some
 from ofa.errors import DataError
 from ofa.progress import Progress
 
@@ -38,7 +39,7 @@ class Scan:
     Attributes:
         spec: what the source is called.
         facts: N images that can be read.
-        labels: int64 [N], indices into ``class_names``.
+        labels: int64 [N], indices into ``class_names``, or bool [N, classes].
         class_names: one name a class, in the order of the logits.
         left_out: all that lies there and is not among them.
         rule: how they are read, with the whites that were found.
@@ -172,7 +173,7 @@ def _classes(
 ) -> tuple[Tensor, tuple[str, ...], tuple[LeftOut, ...]]:
     """The labels of the images that can be read, the names of the classes, and what is left out when both are known."""
     labels, names = source.labels, source.class_names
-    kept = whole_numbers((seen[row].label for row in rows.tolist()), f"the items of '{spec}'") if labels is None else labels[rows]
+    kept = as_labels((seen[row].label for row in rows.tolist()), f"the items of '{spec}'") if labels is None else labels[rows]
     if names is None:
         every = labels if labels is not None else kept
         names = numbered(every) if len(every) else ()

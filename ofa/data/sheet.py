@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ofa.data.augmentation import Augmentation
 from ofa.data.images import Images
+from ofa.data.labels import counts_by_class, members_of
 from ofa.resolution import Resolution
 
 __all__ = ["ClassStrip", "contact_sheet"]
@@ -59,8 +60,8 @@ def contact_sheet(
         a strip for each class that has images.
     """
     strips = []
-    for label in torch.unique(data.labels).tolist()[:classes]:
-        members = torch.nonzero(data.labels == label).flatten()
+    for label in torch.nonzero(counts_by_class(data.labels, data.num_classes)).flatten().tolist()[:classes]:
+        members = members_of(data.labels, label)
         count = min(each, len(members))
         index = members[torch.arange(count) * len(members) // count]
         trained = None

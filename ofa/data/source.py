@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from ofa.data.items import Items
+from ofa.data.labels import renumbered
 from ofa.data.left_out import LeftOut
 from ofa.errors import DataError
 
-__all__ = ["PURPOSES", "Source", "by_name", "numbered", "some", "whole_numbers"]
+__all__ = ["PURPOSES", "Source", "by_name", "numbered", "some"]
 
 PURPOSES = ("train", "training", "val", "valid", "validation", "dev", "test", "testing")
 """What files and folders are called whose images are not of one class but for one purpose."""
@@ -27,7 +26,7 @@ class Source:
 
     Attributes:
         items: N of them.
-        labels: int64 [N], indices into ``class_names``; None if they come with the items.
+        labels: int64 [N], indices into ``class_names``, or bool [N, classes]; None if they come with the items.
         class_names: one name a class; None numbers them.
         left_out: files that are no items.
         folders: whether each class is a folder, which is none without images.
@@ -42,26 +41,7 @@ class Source:
 
 def numbered(labels: Tensor) -> tuple[str, ...]:
     """The names of classes that are known by number alone."""
-    return tuple(str(number) for number in range(max(int(labels.max()) + 1, 1)))
-
-
-def whole_numbers(labels: Iterable[Any], of: str) -> Tensor:
-    """Labels that a dataset gives, as int64 [N].
-
-    Raises:
-        DataError: some are no whole numbers.
-    """
-    try:
-        return torch.tensor([_whole(label) for label in labels], dtype=torch.int64)
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise DataError(f"{of} must be (image, label) with a class index, but {error}; give whole numbers") from error
-
-
-def _whole(label: Any) -> int:
-    number = int(label)
-    if number != label:
-        raise ValueError(f"one label is {label!r}")
-    return number
+    return tuple(str(number) for number in range(labels.shape[1] if labels.ndim == 2 else max(int(labels.max()) + 1, 1)))
 
 
 def by_name(labels: Tensor, names: Sequence[str], classes: Sequence[str], spec: str) -> Tensor:
@@ -76,10 +56,10 @@ def by_name(labels: Tensor, names: Sequence[str], classes: Sequence[str], spec: 
             f"the classes of '{spec}' must be among {some(classes)}, but {some(strange)} {'is' if len(strange) == 1 else 'are'} not; name "
             "the same classes, or remove the images of the others"
         )
-    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(names):
+    if labels.ndim == 1 and len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(names):
         return labels  # which is refused where all labels are
     place = {name: index for index, name in enumerate(classes)}
-    return torch.tensor([place[name] for name in names], dtype=torch.int64)[labels]
+    return renumbered(labels, [place[name] for name in names], len(classes))
 
 
 def some(names: Sequence[str]) -> str:

@@ -13,11 +13,12 @@ from torch import Tensor
 from ofa.data.folders import folder_source
 from ofa.data.images import ImageData, Images
 from ofa.data.items import LABEL_NAMES, DatasetItems, Unreadable
+from ofa.data.labels import as_labels
 from ofa.data.parquet import parquet_source, shards_of
 from ofa.data.rule import ImageRule
 from ofa.data.sampled import sampled
 from ofa.data.scanned import MEMORY, Scan, scan_source
-from ofa.data.source import Source, whole_numbers
+from ofa.data.source import Source
 from ofa.errors import DataError, nearest
 from ofa.progress import Progress, silent
 from ofa.registry import Registry, import_attribute
@@ -76,9 +77,9 @@ def load_data(
     Args:
         spec: the name of a set (``digits``, or one that is registered in ``DATA``); a folder with one folder of images a class; a
             Parquet file, or a folder of them, in the layouts of Hugging Face (a column ``image`` of encoded bytes or paths, and
-            ``label``); or ``package.module:attribute``, a ``torch.utils.data.Dataset`` of (image, label) or of dictionaries, or a
-            function without arguments that makes one. Several Parquet files of a folder can be named by a pattern,
-            ``photos/train-*.parquet``.
+            ``label``, or lists of labels); or ``package.module:attribute``, a ``torch.utils.data.Dataset`` of (image, label) or of
+            dictionaries, or a function without arguments that makes one; a label is a class index, or of images of several classes a list
+            of them or an array of 0 and 1. Several Parquet files of a folder can be named by a pattern, ``photos/train-*.parquet``.
         unreadable: what is done with images that cannot be read: ``refuse`` the set, or ``skip`` and name them.
         memory: bytes up to which images of one size are kept in memory, decoded.
         channels: of the images: 1 is grey, 3 RGB, 4 RGBA; any other number is read from arrays with that many.
@@ -180,7 +181,7 @@ def _targets(dataset: Any, count: int, spec: str) -> Tensor | None:
     targets = getattr(dataset, "targets", None)
     if targets is None or len(targets) != count:
         return None
-    return whole_numbers(targets, f"the items of '{spec}'")
+    return as_labels(targets, f"the items of '{spec}'")
 
 
 def _names(dataset: Any) -> tuple[str, ...] | None:
@@ -188,6 +189,9 @@ def _names(dataset: Any) -> tuple[str, ...] | None:
     names = getattr(dataset, "classes", None)
     if names is None:
         features = getattr(dataset, "features", None)
-        found = [getattr(features[name], "names", None) for name in LABEL_NAMES if name in features] if features is not None else []
+        kinds = (
+            [getattr(features[name], "feature", features[name]) for name in LABEL_NAMES if name in features] if features is not None else []
+        )
+        found = [getattr(kind, "names", None) for kind in kinds]
         names = next((each for each in found if each is not None), None)
     return None if names is None else tuple(map(str, names))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ofa.data.images import Images
+from ofa.data.labels import members_of, strata
 from ofa.errors import DataError
 
 __all__ = ["split", "split_indices", "whole_keys"]
@@ -25,6 +26,7 @@ WholeKeys = np.ndarray[Any, np.dtype[np.void]]
 def split(data: AnyImages, fractions: Sequence[float], generator: torch.Generator) -> tuple[AnyImages, ...]:
     """Cut a data set at random into parts in which every class has its share.
 
+    Of images with several classes the rarest class of each counts, and what is too rare for a share of every part goes to the first.
     Images of equal content go to one part, so that none is both trained and tested on. Unless ``data`` was given its mean and std,
     all parts are normalized by those of the first, so that nothing of a test part is known to a network that is trained on the
     first part.
@@ -48,9 +50,13 @@ def split_indices(data: Images, fractions: Sequence[float], generator: torch.Gen
         raise DataError(f"the fractions of a split must be positive and sum to at most 1, but are {list(fractions)}; try 0.7, 0.15, 0.15")
     leaders = _leaders(data.keys)
     chosen: list[list[Tensor]] = [[] for _ in fractions]
-    for label in torch.unique(data.labels).tolist():
-        members = torch.nonzero(data.labels == label).flatten()
+    labels = strata(data.labels)
+    for label in torch.unique(labels).tolist():
+        members = members_of(labels, label)
         groups = members[leaders[members] == members]
+        if len(groups) < len(fractions) and data.labels.ndim == 2:
+            chosen[0].append(groups)
+            continue
         if len(groups) < len(fractions):
             raise DataError(
                 f"each class must have an image for each of the {len(fractions)} parts, but '{data.class_names[label]}' has "
@@ -60,6 +66,8 @@ def split_indices(data: Images, fractions: Sequence[float], generator: torch.Gen
         sizes = torch.bincount(leaders[members], minlength=len(data))[groups]
         for part, (start, stop) in enumerate(pairwise(_cuts(sizes, fractions))):
             chosen[part].append(groups[start:stop])
+    if not all(chosen):
+        raise DataError(f"a data set must have images for each of the {len(fractions)} parts, but has {len(data)} in all; add images")
     part_N = torch.full((len(data),), -1)
     for part, found in enumerate(chosen):
         part_N[torch.cat(found)] = part

@@ -16,10 +16,11 @@ from torch import Tensor
 
 from ofa.arrays import Integers
 from ofa.data import Images
+from ofa.data.labels import label_sets, renumbered
 from ofa.data.splitting import whole_keys
 from ofa.errors import DataError
 from ofa.training.matching import Match, match_images, parts_of_new
-from ofa.training.record import PARTS, Bytes, DataRecord
+from ofa.training.record import PARTS, Bytes, DataRecord, Labels
 
 __all__ = ["Comparison"]
 
@@ -40,19 +41,20 @@ class Comparison:
         self.parts_N, labels_N, keys_N = record.parts[is_of_source_N], record.labels[is_of_source_N], record.keys[is_of_source_N]
         self.keys_P: Bytes = images.keys.numpy()
         labels_P = self._numbered(images)
-        self.match = match_images(keys_N, labels_N, self.keys_P, labels_P)
+        alike_N, alike_P = _alike(labels_N, labels_P, line)
+        self.match = match_images(keys_N, alike_N, self.keys_P, alike_P)
         self._check_same_set()
         self._check_same_classes(images, labels_N, labels_P)
         self.reordered = [name for name in self.names if name in images.class_names] != list(images.class_names)
         self.images = _renumbered(images, labels_P, self.names)
         self.parts_P = self._parts(record)
 
-    def _numbered(self, images: Images) -> Integers:
-        """int64 [P], the labels in the recorded numbers of the classes, and numbers beyond them for unknown ones."""
+    def _numbered(self, images: Images) -> Labels:
+        """The labels in the recorded numbers of the classes, and numbers beyond them for unknown ones."""
         known = {name: number for number, name in enumerate(self.names)}
         numbers = [known.get(name, len(known) + position) for position, name in enumerate(images.class_names)]
-        labels: Integers = images.labels.cpu().numpy()
-        return np.array(numbers, np.int64)[labels]
+        labels: Labels = renumbered(images.labels.cpu(), numbers, max(len(known), *(number + 1 for number in numbers))).numpy()
+        return labels
 
     def _check_same_set(self) -> None:
         recorded, known = len(self.parts_N), int((self.match.present_R >= 0).sum())
@@ -63,9 +65,10 @@ class Comparison:
                 "train a new run"
             )
 
-    def _check_same_classes(self, images: Images, labels_N: Integers, labels_P: Integers) -> None:
+    def _check_same_classes(self, images: Images, labels_N: Labels, labels_P: Labels) -> None:
         names = [*self.names, *(images.class_names)]  # a number beyond the known ones is that of a class of the images
-        moved = _renamed(self.match, labels_N, labels_P, names)
+        # Which class is called otherwise now is guessed of images of one class each alone.
+        moved = _renamed(self.match, labels_N, labels_P, names) if labels_N.ndim == 1 else {}
         now, before = set(images.class_names), set(self.names)
         missing = [] if self.tests else [name for name in self.names if name not in now]
         extra = [name for name in images.class_names if name not in before]
@@ -137,12 +140,26 @@ def _renamed(match: Match, labels_N: Integers, labels_P: Integers, names: Sequen
     }
 
 
-def _renumbered(images: Images, labels_P: Integers, names: tuple[str, ...]) -> Images:
+def _alike(labels_N: Labels, labels_P: Labels, line: str) -> tuple[Integers, Integers]:
+    """A number for each different label, or set of them; DataError if the one has single labels and the other sets."""
+    if labels_N.ndim != labels_P.ndim:
+        kinds = [f"{'one class' if labels.ndim == 1 else 'a list of classes'} an image" for labels in (labels_N, labels_P)]
+        raise DataError(f"the data of a run must have {kinds[0]} as when it began, but '{line}' has {kinds[1]}; name the images of the run")
+    if labels_N.ndim == 1:
+        return labels_N, labels_P
+    width = max(labels_N.shape[1], labels_P.shape[1])
+    both = [np.pad(labels, ((0, 0), (0, width - labels.shape[1]))) for labels in (labels_N, labels_P)]
+    which = label_sets(np.concatenate(both))[1]
+    return which[: len(labels_N)], which[len(labels_N) :]
+
+
+def _renumbered(images: Images, labels_P: Labels, names: tuple[str, ...]) -> Images:
     """The same images with the recorded numbers of the classes."""
     if images.class_names == names:
         return images
     changed: Any = images  # every kind of images is a dataclass with these two fields
-    return replace(changed, labels=torch.from_numpy(labels_P), class_names=names)  # type: ignore[no-any-return]
+    labels = torch.from_numpy(labels_P if labels_P.ndim == 1 else np.ascontiguousarray(labels_P[:, : len(names)]))
+    return replace(changed, labels=labels, class_names=names)  # type: ignore[no-any-return]
 
 
 def _by_part(parts: Integers) -> Counter[str]:

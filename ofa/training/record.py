@@ -15,11 +15,14 @@ from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import torch
 
 from ofa.arrays import Integers
 from ofa.data import ImageRule
 from ofa.data.images import KEY_BYTES, Normalization, key_of
+from ofa.data.labels import folded, label_sets
 from ofa.errors import FileError, RecipeError
 from ofa.files import replacing
 from ofa.training.toml import build
@@ -35,8 +38,12 @@ _SCHEMA = 1
 _KIND = "data record"
 _KEY = b"ofa"
 _COLUMNS = {"key": pa.binary(KEY_BYTES), "part": pa.int8(), "label": pa.int32()}
+_OF_LISTS = {**_COLUMNS, "label": pa.list_(pa.int32())}
+"""Of images with several classes."""
 
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
+Labels = np.ndarray[Any, np.dtype[Any]]
+"""int64 [N], or bool [N, classes]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,13 +97,13 @@ class DataRecord:
         facts: what is known of all of them.
         keys: uint8 [N, 16], a digest of each image's content.
         parts: int64 [N], indices into ``PARTS``.
-        labels: int64 [N], indices into the class names.
+        labels: int64 [N], indices into the class names, or bool [N, classes].
     """
 
     facts: Facts
     keys: Bytes
     parts: Integers
-    labels: Integers
+    labels: Labels
 
     @property
     def counts(self) -> dict[str, int]:
@@ -112,8 +119,9 @@ class DataRecord:
     @property
     def digest(self) -> str:
         """32 hexadecimal digits of all contents and their classes by name; the same in any order and under any file names."""
-        names = np.array([key_of(name.encode()) for name in self.facts.class_names])
-        rows = np.concatenate([self.keys, names.view(np.uint8).reshape(-1, KEY_BYTES)[self.labels]], axis=1)
+        sets, which = label_sets(self.labels)
+        names = b"".join(key_of("\0".join(self.facts.class_names[label] for label in each).encode()) for each in sets)
+        rows = np.concatenate([self.keys, np.frombuffer(names, np.uint8).reshape(-1, KEY_BYTES)[which]], axis=1)
         return key_of(np.sort(rows.view(f"V{2 * KEY_BYTES}").ravel()).tobytes()).hex()
 
     def save(self, folder: str | os.PathLike[str]) -> None:
@@ -123,10 +131,11 @@ class DataRecord:
             FileError: the folder cannot be written.
         """
         keys = pa.FixedSizeBinaryArray.from_buffers(_COLUMNS["key"], len(self.keys), [None, pa.py_buffer(np.ascontiguousarray(self.keys))])
-        columns = [keys, pa.array(self.parts, pa.int8()), pa.array(self.labels, pa.int32())]
+        kinds, labels = (_COLUMNS, self.labels) if self.labels.ndim == 1 else (_OF_LISTS, [np.flatnonzero(row) for row in self.labels])
+        columns = [keys, pa.array(self.parts, pa.int8()), pa.array(labels, kinds["label"])]
         stamp = {"kind": _KIND, "schema": _SCHEMA, "ofa": __version__, "date": datetime.now(UTC).isoformat(timespec="seconds")}
         metadata = {**stamp, "digest": self.digest, "counts": self.counts, "facts": asdict(self.facts)}
-        schema = pa.schema(list(_COLUMNS.items()), metadata={_KEY: json.dumps(metadata).encode()})
+        schema = pa.schema(list(kinds.items()), metadata={_KEY: json.dumps(metadata).encode()})
         with replacing(Path(folder) / RECORD) as temporary:
             pq.write_table(pa.Table.from_arrays(columns, schema=schema), temporary, compression="zstd")
 
@@ -150,17 +159,22 @@ class DataRecord:
 
     @classmethod
     def _from_table(cls, path: Path, table: pa.Table, metadata: Mapping[str, Any]) -> Self:
-        if {name: table.schema.field(name).type for name in table.column_names} != _COLUMNS:
+        if {name: table.schema.field(name).type for name in table.column_names} not in (_COLUMNS, _OF_LISTS):
             raise _damaged(path, f"it has the columns {', '.join(table.column_names)}")
         try:
             facts = build(Facts, metadata["facts"], "facts")
         except (RecipeError, KeyError, TypeError) as error:
             raise _damaged(path, str(error)) from error
         keys = np.frombuffer(b"".join(table.column("key").to_pylist()), np.uint8).reshape(-1, KEY_BYTES)
-        parts, labels = (table.column(name).to_numpy().astype(np.int64) for name in ("part", "label"))
+        parts, classes = table.column("part").to_numpy().astype(np.int64), table.column("label")
+        of_lists = pa.types.is_list(classes.type)
+        labels = (pc.list_flatten(classes) if of_lists else classes).to_numpy().astype(np.int64)
         for name, values, end in (("part", parts, len(PARTS)), ("label", labels, len(facts.class_names))):
             if len(values) and not 0 <= values.min() <= values.max() < end:
                 raise _damaged(path, f"a {name} of it is not in 0..{end - 1}")
+        if of_lists:
+            lengths = torch.from_numpy(pc.list_value_length(classes).to_numpy().astype(np.int64))
+            labels = folded(torch.from_numpy(labels), lengths, len(facts.class_names)).numpy()
         record = cls(facts=facts, keys=keys, parts=parts, labels=labels)
         if record.digest != metadata.get("digest") or record.counts != metadata.get("counts"):
             raise _damaged(path, "its images do not have the digest that it was written with")

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from ofa.data import Images, Splits
+from ofa.data.labels import label_sets
 from ofa.data.splitting import split_indices, whole_keys
 from ofa.errors import DataError
 from ofa.progress import Progress, silent
@@ -156,7 +157,7 @@ def _leaked(splits: Splits) -> int:
 def _ambiguous(record: DataRecord) -> int:
     """How many contents are there under more than one class."""
     _, contents = np.unique(whole_keys(record.keys), return_inverse=True)
-    pairs = np.unique(np.stack([contents, record.labels]), axis=1)
+    pairs = np.unique(np.stack([contents, label_sets(record.labels)[1]]), axis=1)
     return int((np.bincount(pairs[0]) > 1).sum())
 
 

@@ -16,7 +16,7 @@ from tests.photos import CLASSES, write_photos
 
 def image(key: str, class_name: str = "cat", part: str = "train", size: tuple[int, int] = (64, 48), name: str = "") -> PlacedImage:
     facts = ImageFacts(name or f"{key}.png", key.encode(), *size, mode="RGB", format="PNG", bytes=100)
-    return PlacedImage(facts, class_name, part)
+    return PlacedImage(facts, tuple(class_name.split("+")), part)
 
 
 def test_counts_add_up() -> None:
