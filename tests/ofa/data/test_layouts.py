@@ -94,7 +94,7 @@ def test_labels_are_numbers_or_words(tmp_path: Path) -> None:
         assert data.labels.tolist() == [1, 0, 1, 2, 0, 1]
     flags = load_data(str(write(tmp_path / "flags.parquet", IMAGES, [True, False] * 3)))
     assert flags.labels.tolist() == [1, 0] * 3
-    with pytest.raises(DataError, match="must hold a whole number or a word in every row, but holds double"):
+    with pytest.raises(DataError, match="a word in every row, or a list of them, but holds double"):
         load_data(str(write(tmp_path / "floats.parquet", IMAGES, [0.5] * 6)))
 
 
