@@ -47,17 +47,20 @@ def declared_names(source: Source) -> set[str]:
     return names
 
 
-def classes() -> dict[str, ast.ClassDef]:
-    """Every class of the project by its name."""
-    return {node.name: node for source in sources() for node in ast.walk(source.tree) if isinstance(node, ast.ClassDef)}
+def classes() -> dict[str, list[ast.ClassDef]]:
+    """Every class of the project by its name, which several may have."""
+    found: dict[str, list[ast.ClassDef]] = {}
+    for node in (node for source in sources() for node in ast.walk(source.tree) if isinstance(node, ast.ClassDef)):
+        found.setdefault(node.name, []).append(node)
+    return found
 
 
-def explains(method: str, bases: Iterable[ast.expr], known: dict[str, ast.ClassDef]) -> bool:
+def explains(method: str, bases: Iterable[ast.expr], known: dict[str, list[ast.ClassDef]]) -> bool:
     """Whether a base class, or a base of it, has a docstring for a method."""
     names = [ast.unparse(base.value if isinstance(base, ast.Subscript) else base).rpartition(".")[2] for base in bases]
     if method == "forward" and "Module" in names:
         return True
-    declared = [known[name] for name in names if name in known]
+    declared = [node for name in names for node in known.get(name, ())]
     own = [node for base in declared for node in base.body if isinstance(node, ast.FunctionDef) and node.name == method]
     return any(ast.get_docstring(node) for node in own) or any(explains(method, base.bases, known) for base in declared)
 
