@@ -148,7 +148,8 @@ def fit_predictor(run: Run, *, nets: int = 100, rounds: int = ROUNDS, seed: int 
         OfaError: the images are gone or others, or the networks do not suffice.
     """
     splits = run.load_data().splits
-    return fit_to_supernet(run.supernet, splits, nets=nets, rounds=rounds, rng=np.random.default_rng(seed), progress=progress)
+    rng, task = np.random.default_rng(seed), run.recipe.get_task()
+    return fit_to_supernet(run.supernet, splits, nets=nets, rounds=rounds, rng=rng, progress=progress, task=task)
 
 
 def search(
@@ -183,7 +184,7 @@ def search(
     source: AccuracySource
     if isinstance(accuracy, Run):
         splits = accuracy.load_data().splits
-        source = MeasuredAccuracy(accuracy.supernet, splits.selection, splits.train)
+        source = MeasuredAccuracy(accuracy.supernet, splits.selection, splits.train, task=accuracy.recipe.get_task())
         evaluations = evaluations or 0
     else:
         source = accuracy
@@ -278,7 +279,7 @@ def specialize(
         folder,
         made.network.cpu(),
         arch,
-        Card(accuracy=made.metrics.accuracy, provenance=provenance, **promised),
+        Card(accuracy=made.metrics.accuracy, metric=run.recipe.get_task().metric, provenance=provenance, **promised),
         space=run.supernet.space,
         class_names=splits.train.class_names,
         mean=mean,

@@ -18,7 +18,8 @@ from ofa.data import Images
 from ofa.progress import Progress, silent
 from ofa.space import Space
 from ofa.supernet import Supernet
-from ofa.training import check_classes, evaluate
+from ofa.tasks import CLASSIFICATION, Task
+from ofa.training.evaluation import check_data, evaluate
 
 __all__ = ["AccuracySource", "MeasuredAccuracy"]
 
@@ -26,7 +27,7 @@ _DEVIATIONS = 1.645  # of a normal distribution, between which 90 % lie
 
 
 class AccuracySource(Protocol):
-    """What tells the top-1 accuracy of networks; asked for many encoded archs at once, so that arrays can answer."""
+    """What tells the accuracy of networks, which is their task's score; asked for many encoded archs at once, so that arrays can answer."""
 
     @property
     def space(self) -> Space:
@@ -34,7 +35,11 @@ class AccuracySource(Protocol):
 
     @property
     def provenance(self) -> Mapping[str, Any]:
-        """Where its numbers come from, as JSON values: ``source`` (``predicted`` or ``measured``) and what is known of it."""
+        """Where its numbers come from, as JSON values.
+
+        They are ``source`` (``predicted`` or ``measured``), ``metric`` (what the score is called; ``accuracy`` if it is left out) and what
+        is known of it.
+        """
 
     def of_rows(self, rows_NC: Rows, /) -> Floats:
         """The accuracies (0..1) of encoded archs; [N]."""
@@ -48,13 +53,14 @@ class MeasuredAccuracy:
 
     Args:
         supernet: a trained one.
-        data: images that the supernet was not trained on; the accuracy is the share that is right.
+        data: images that the supernet was not trained on; the accuracy is the task's score on them.
         calibration_data: images whose statistics the batch norms take, usually those of training.
         calibration_images: how many of them.
         progress: told how many of the networks asked for are measured.
+        task: of the supernet.
 
     Raises:
-        DataError: the supernet has another number of outputs than the data has classes.
+        DataError: the supernet has another number of outputs than the data has classes, or the labels are of another kind than the task.
     """
 
     def __init__(
@@ -65,9 +71,10 @@ class MeasuredAccuracy:
         *,
         calibration_images: int = CALIBRATION_IMAGES,
         progress: Progress = silent,
+        task: Task = CLASSIFICATION,
     ) -> None:
-        check_classes(supernet.space.num_classes, data.class_names)
-        self._supernet = supernet
+        check_data(task, supernet.space.num_classes, data)
+        self._supernet, self._task = supernet, task
         self._data = data
         self._calibration_data = calibration_data
         self._calibration_images = calibration_images
@@ -89,7 +96,13 @@ class MeasuredAccuracy:
     def provenance(self) -> dict[str, Any]:
         """What is measured, as JSON values."""
         images = {"images": len(self._data), "calibration_images": self._calibration_images}
-        return {"source": "measured", "supernet_digest": self._digest, "images_digest": self._images_digest, **images}
+        return {
+            "source": "measured",
+            "metric": self._task.metric,
+            "supernet_digest": self._digest,
+            "images_digest": self._images_digest,
+            **images,
+        }
 
     def of_rows(self, rows_NC: Rows, /) -> Floats:
         """The accuracies (0..1) of encoded archs; each network is measured once."""
@@ -100,9 +113,12 @@ class MeasuredAccuracy:
         self._known.update(zip(map(self.space.decode, rows_NC.tolist()), values_N.tolist(), strict=True))
 
     def interval_of_rows(self, rows_NC: Rows, /) -> tuple[Floats, Floats]:
-        """How far an accuracy on so many images may be from that on all images like them, to 90 % (the normal approximation); [N] each."""
+        """How far an accuracy on so many images may be from that on all images like them, to 90 % (the normal approximation); [N] each.
+
+        NaN where the task does not know its standard error.
+        """
         accuracy_N = self.of_rows(rows_NC)
-        reach_N = _DEVIATIONS * np.sqrt(accuracy_N * (1 - accuracy_N) / len(self._data))
+        reach_N = _DEVIATIONS * np.array([self._task.standard_error(accuracy, len(self._data)) for accuracy in accuracy_N.tolist()])
         return np.clip(accuracy_N - reach_N, 0, 1), np.clip(accuracy_N + reach_N, 0, 1)
 
     def __call__(self, archs: Sequence[Arch], /) -> Floats:
@@ -118,4 +134,4 @@ class MeasuredAccuracy:
     def _measure(self, arch: Arch) -> float:
         network = self._supernet.extract(arch)
         calibrate(network, self._calibration_data, resolution=arch.resolution, images=self._calibration_images)
-        return evaluate(network, self._data, resolution=arch.resolution)
+        return evaluate(network, self._data, resolution=arch.resolution, task=self._task)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from latency_tables.advice import advice_on_table
+from ofa.tasks import CLASSIFICATION
 from search.budget import Budget, Columns
 from search.front.front import Front
 from search.units import called, typed
@@ -35,7 +36,7 @@ def is_chance(accuracy: float, classes: int, images: int | None = None) -> bool:
     return accuracy <= chance + _DEVIATIONS * math.sqrt(chance * (1 - chance) / (images or _IMAGES))
 
 
-def advice_on_accuracy(accuracy: float, classes: int, *, what: str, images: int | None = None) -> tuple[str, ...]:
+def advice_on_accuracy(accuracy: float, classes: int, *, what: str, images: int | None = None, metric: str = "accuracy") -> tuple[str, ...]:
     """What to know of an accuracy that a network which guesses would have, too.
 
     Args:
@@ -43,8 +44,9 @@ def advice_on_accuracy(accuracy: float, classes: int, *, what: str, images: int 
         classes: of the data.
         what: words for the network.
         images: that it was measured on; None if that is not known.
+        metric: what the accuracy is called; of others than ``accuracy`` the number of classes does not tell what chance is.
     """
-    if not is_chance(accuracy, classes, images):
+    if metric != CLASSIFICATION.metric or not is_chance(accuracy, classes, images):
         return ()
     return (f"{what} is right on {accuracy:.1%} of images, and {classes} classes are guessed as well; train the supernet longer",)
 
@@ -79,7 +81,7 @@ def advice_on_front(front: Front) -> tuple[str, ...]:
     sentences = list(advice_on_predictor(info.accuracy))
     if info.num_classes is not None:
         best = float(front.columns["accuracy"].max())
-        sentences += advice_on_accuracy(best, info.num_classes, what="the most accurate network of the front")
+        sentences += advice_on_accuracy(best, info.num_classes, what="the most accurate network of the front", metric=info.metric)
     for each in info.latency.values():
         sentences += advice_on_table(each)
     return tuple(sentences)

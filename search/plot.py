@@ -151,7 +151,8 @@ def _draw_networks(axes: Axes, front: Front, cost: Quantity) -> None:
     # Steps, because between two networks a budget gets the one below it and nothing better.
     words = f"front ({len(best)})"
     axes.plot(values[best], 100 * accuracy[best], "o-", drawstyle="steps-post", color=_BLUE, markersize=3.5, linewidth=1.2, label=words)
-    axes.set_ylabel(f"accuracy ({front.info.accuracy_source}), %" if front.info.accuracy_source else "accuracy, %")
+    source = front.info.accuracy_source
+    axes.set_ylabel(f"{front.info.metric} ({source}), %" if source else f"{front.info.metric}, %")
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

@@ -148,7 +148,9 @@ def fit_predictor(
         images = len(found.splits.selection)
     predictor.save(output)
     low, high = predictor.span
-    of_accuracies = advice_on_accuracy(high, predictor.space.num_classes, what="the most accurate network", images=images)
+    of_accuracies = advice_on_accuracy(
+        high, predictor.space.num_classes, what="the most accurate network", images=images, metric=predictor.info.metric
+    )
     warnings = [*of_accuracies, *advice_on_predictor(predictor.provenance)]
     span = {"least_accuracy": low, "greatest_accuracy": high}
     about = {"space": predictor.space_name, **predictor.provenance, **span, "seed": seed, "predictor": str(output)}
@@ -169,7 +171,7 @@ def _from_run(run: Run, data: Splits, nets: int, rounds: int, rng: np.random.Gen
     from search.predictor.active_learning import fit_to_supernet
 
     with progress_bar(f"networks of {run.supernet.space.name}") as progress:
-        return fit_to_supernet(run.supernet, data, nets=nets, rounds=rounds, rng=rng, progress=progress)
+        return fit_to_supernet(run.supernet, data, nets=nets, rounds=rounds, rng=rng, progress=progress, task=run.recipe.get_task())
 
 
 def _render(report: dict[str, Any]) -> RenderableType:
@@ -179,7 +181,10 @@ def _render(report: dict[str, Any]) -> RenderableType:
     rows = [
         ("space", f"{report['space']}, {pixels(high)}" if low == high else f"{report['space']}, {low} to {pixels(high)}"),
         ("networks", str(report["networks"])),
-        ("their accuracies, measured", f"{100 * report['least_accuracy']:.1f} .. {100 * report['greatest_accuracy']:.1f} %"),
+        (
+            f"their {'accuracies' if report['metric'] == 'accuracy' else report['metric']}, measured",
+            f"{100 * report['least_accuracy']:.1f} .. {100 * report['greatest_accuracy']:.1f} %",
+        ),
         ("regression", report["model"]),
     ]
     for words, trust in (("", report), (f", the {_fair(report)} evenly chosen alone", report.get("fair_sample"))):

@@ -123,7 +123,7 @@ class ProblemOfFiles:
             found = load_run_data(run, data=self.data, test_data=self.test_data)
         else:
             found = run.load_data(data=self.data or "", test_data=self.test_data or "")
-        source = MeasuredAccuracy(run.supernet, found.splits.selection, found.splits.train)
+        source = MeasuredAccuracy(run.supernet, found.splits.selection, found.splits.train, task=run.recipe.get_task())
         if wanted is not None and wanted.name != run.supernet.space.name:
             return wanted, source
         # The run's own space has as many classes as its data.

@@ -99,7 +99,7 @@ def query(
         check_named(wanted, loaded.space, f"'{front}'")
     devices = loaded.device_names
     answer: dict[str, Any] = {"device": next(iter(devices), None), "devices": list(devices), "budget": budget.to_json()}
-    answer["accuracy_source"] = loaded.info.accuracy_source
+    answer |= {"accuracy_source": loaded.info.accuracy_source, "metric": loaded.info.metric}
     answer["conditions"] = {name: each.to_json() for name, each in loaded.conditions.items()}
     try:
         if verify:
@@ -180,7 +180,7 @@ def _render(answer: dict[str, Any]) -> RenderableType:
     title = f"{len(answer['results'])} best on {', '.join(devices)}" if devices else f"{len(answer['results'])} best"
     latencies = [f"latency on {device}" for device in devices]
     measured = ["measured"] if "dropped" in answer else []
-    accuracy = f"accuracy, {answer['accuracy_source']}" if answer["accuracy_source"] else "accuracy"
+    accuracy = f"{answer['metric']}, {answer['accuracy_source']}" if answer["accuracy_source"] else answer["metric"]
     columns = ("", accuracy, *latencies, *measured, "MACs", "params", "weights", "activations", "network")
     rows = [
         (

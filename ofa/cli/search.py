@@ -185,6 +185,7 @@ def _report(front: Front, output: Path) -> dict[str, Any]:
         "networks": len(front),
         **{key: value for key, value in to_json(front.info).items() if key in ("space", "devices", "objectives", "budget", "study")},
         "accuracy_source": front.info.accuracy_source,
+        "metric": front.info.metric,
         "conditions": {name: each.to_json() for name, each in front.conditions.items()},
         "cheapest": front.candidate(0).to_json(),
         "most_accurate": best.to_json(),
@@ -196,7 +197,7 @@ def _render(report: dict[str, Any]) -> RenderableType:
 
     devices, study, rows = report["devices"], report["study"], []
     title = f"{report['front']}: {report['networks']} networks" + (f" on {', '.join(devices)}" if devices else "")
-    accuracy = f"accuracy, {report['accuracy_source']}" if report["accuracy_source"] else "accuracy"
+    accuracy = f"{report['metric']}, {report['accuracy_source']}" if report["accuracy_source"] else report["metric"]
     for key in ("cheapest", "most_accurate"):
         network = report[key]
         latencies = [format_ms(network["devices"][device]["latency_ms"]) for device in devices]

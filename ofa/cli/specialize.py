@@ -107,7 +107,7 @@ def specialize(
         overwrite=overwrite,
     )
     classes, images = report["classes"], report["test_images"]
-    warnings += warn(advice_on_accuracy(report["accuracy"], classes, what="the network", images=images))
+    warnings += warn(advice_on_accuracy(report["accuracy"], classes, what="the network", images=images, metric=report["metric"]))
     emit(report, json=json, render=lambda: _render(report), warnings=warnings)
 
 
@@ -197,7 +197,7 @@ def specialize_run(
     card, test = bundle.card, found.splits.test
     about = {"bundle": str(output), "arch": bundle.arch.to_json(), "test_images": len(test), "classes": test.num_classes}
     measured = {field.name: card.provenance[field.name] for field in fields(SpecializeMetrics)}
-    told = ("macs", "params", "weight_bytes", "peak_activation_bytes", "device", "latency_ms", "conditions")
+    told = ("metric", "macs", "params", "weight_bytes", "peak_activation_bytes", "device", "latency_ms", "conditions")
     return {**about, **measured, **{name: getattr(card, name) for name in told}, "data_changes": found.changes.to_json()}
 
 
@@ -206,9 +206,9 @@ def _render(report: dict[str, Any]) -> RenderableType:
 
     rows = [
         ("input", pixels(report["arch"]["resolution"])),
-        ("accuracy as extracted and calibrated", format_percent(report["accuracy_before"])),
-        (f"accuracy after {report['epochs']} epochs", format_percent(report["accuracy"])),
-        ("accuracy of the teacher", format_percent(report["teacher_accuracy"])),
+        (f"{report['metric']} as extracted and calibrated", format_percent(report["accuracy_before"])),
+        (f"{report['metric']} after {report['epochs']} epochs", format_percent(report["accuracy"])),
+        (f"{report['metric']} of the teacher", format_percent(report["teacher_accuracy"])),
     ]
     if report["latency_ms"] is not None:
         rows.append((f"latency on {report['device']}", f"{format_ms(report['latency_ms'])}, predicted"))
@@ -219,5 +219,5 @@ def _render(report: dict[str, Any]) -> RenderableType:
         ("weights", format_bytes(report["weight_bytes"])),
         ("largest activations", format_bytes(report["peak_activation_bytes"])),
     ]
-    caption = f"accuracy measured on {report['test_images']} test images"
+    caption = f"{report['metric']} measured on {report['test_images']} test images"
     return facts(rows, title=f"{report['bundle']}: {report['arch']['space']}", caption=caption)

@@ -15,7 +15,7 @@ __all__ = ["SCHEMA", "Card"]
 
 SCHEMA = 2
 
-_NO_NUMBERS = ("device", "conditions", "measured_conditions", "provenance")
+_NO_NUMBERS = ("metric", "device", "conditions", "measured_conditions", "provenance")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,8 @@ class Card:
     """Numbers of one network; None is not known.
 
     Attributes:
-        accuracy: share (0..1) of test images that it classifies correctly.
+        accuracy: score of its task (0..1) on test images.
+        metric: what that score is called, such as ``accuracy`` or ``mAP``.
         latency_ms: promised latency of one image, with the interval from ``latency_low_ms`` to ``latency_high_ms``.
         measured_ms: measured latency.
         device: name of the device of the latencies.
@@ -40,6 +41,7 @@ class Card:
     """
 
     accuracy: float | None = None
+    metric: str = "accuracy"
     latency_ms: float | None = None
     latency_low_ms: float | None = None
     latency_high_ms: float | None = None

@@ -87,6 +87,16 @@ class FrontInfo:
         return self.accuracy.get("source")
 
     @property
+    def metric(self) -> str:
+        """What accuracies are called, which are the score of a task; ``accuracy`` if that was not noted."""
+        return str(self.accuracy.get("metric", "accuracy"))
+
+    @property
+    def accuracy_words(self) -> str:
+        """What accuracies are called and how they are known, such as ``accuracy, predicted``."""
+        return f"{self.metric}, {self.accuracy_source}" if self.accuracy_source else self.metric
+
+    @property
     def evaluated(self) -> int | None:
         """How many networks were evaluated; None if the search did not say."""
         return self.study.get("evaluated")

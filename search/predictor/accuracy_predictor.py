@@ -43,6 +43,7 @@ class PredictorInfo:
         space: name of the space of its networks.
         num_classes: of its networks.
         space_json: all of the space (``Space.to_json``); None in predictors of earlier versions.
+        metric: what the accuracies are called, which are the score of a task.
         parameters: of the ensemble (``Ensemble.parameters``).
         width: of an interval, in deviations of the ensemble.
         trust, fair_trust: how good it is by all networks, and by the fair sample among them where others were chosen.
@@ -52,6 +53,7 @@ class PredictorInfo:
     space: str
     num_classes: int
     space_json: Mapping[str, Any] | None = None
+    metric: str = "accuracy"
     parameters: Mapping[str, Any]
     width: float
     trust: Trust
@@ -90,6 +92,7 @@ class AccuracyPredictor:
         rng: np.random.Generator,
         *,
         fair: Sequence[bool] | Bools | None = None,
+        metric: str = "accuracy",
     ) -> Self:
         """Fit to measured networks, and find by cross-validation how good that is.
 
@@ -99,6 +102,7 @@ class AccuracyPredictor:
             accuracies: their accuracies (0..1).
             rng: deals the networks out to the folds.
             fair: which of them are a fair sample, where others were chosen for what was expected of them.
+            metric: what the accuracies are called.
 
         Raises:
             SearchError: too few networks, accuracies that are no numbers in 0..1, or all of them equal.
@@ -116,6 +120,7 @@ class AccuracyPredictor:
             space=space.name,
             num_classes=space.num_classes,
             space_json=whole_of(space).to_json(),
+            metric=metric,
             parameters=ensemble.parameters,
             width=interval_width(left_out.score),
             trust=trust_of(left_out, values, np.ones_like(fair_M)),
@@ -161,7 +166,13 @@ class AccuracyPredictor:
     @property
     def provenance(self) -> dict[str, Any]:
         """What it is and how good, as JSON values."""
-        known = {"source": "predicted", "model": _MODEL, **asdict(self.trust), "resolutions": resolutions_to_json(self.space.resolutions)}
+        known = {
+            "source": "predicted",
+            "metric": self.info.metric,
+            "model": _MODEL,
+            **asdict(self.trust),
+            "resolutions": resolutions_to_json(self.space.resolutions),
+        }
         return known if self.fair_trust is None else {**known, "fair_sample": asdict(self.fair_trust)}
 
     def of_rows(self, rows_NC: Rows) -> Floats:

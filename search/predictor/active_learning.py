@@ -16,6 +16,7 @@ from ofa.errors import SearchError
 from ofa.progress import Progress, silent
 from ofa.space import ROW_DTYPE, Space
 from ofa.supernet import Supernet
+from ofa.tasks import CLASSIFICATION, Task
 from search.accuracy import MeasuredAccuracy
 from search.predictor.accuracy_predictor import AccuracyPredictor, fit_ensemble
 from search.predictor.features import log_macs
@@ -41,16 +42,26 @@ _MUTATION = 0.05
 
 
 def fit_to_supernet(
-    supernet: Supernet, data: Splits, *, nets: int, rng: np.random.Generator, rounds: int = ROUNDS, progress: Progress = silent
+    supernet: Supernet,
+    data: Splits,
+    *,
+    nets: int,
+    rng: np.random.Generator,
+    rounds: int = ROUNDS,
+    progress: Progress = silent,
+    task: Task = CLASSIFICATION,
 ) -> AccuracyPredictor:
-    """Fit a predictor to networks of a trained supernet, measured on the selection part; arguments and errors as ``fit_actively``."""
+    """Fit a predictor to networks of a trained supernet, measured on the selection part by its task's score.
+
+    Other arguments and errors as ``fit_actively``.
+    """
     before = 0
 
     def show(done: int, total: int, text: str = "") -> None:
         # The source counts from 0 each time it is asked.
         progress(before + done, nets, text)
 
-    source = MeasuredAccuracy(supernet, data.selection, data.train, progress=show)
+    source = MeasuredAccuracy(supernet, data.selection, data.train, progress=show, task=task)
 
     def measure(archs: Sequence[Arch]) -> Floats:
         nonlocal before
@@ -58,11 +69,18 @@ def fit_to_supernet(
         before += len(archs)
         return accuracies
 
-    return fit_actively(supernet.space, measure, nets=nets, rng=rng, rounds=rounds, progress=progress)
+    return fit_actively(supernet.space, measure, nets=nets, rng=rng, rounds=rounds, progress=progress, metric=task.metric)
 
 
 def fit_actively(
-    space: Space, measure: Measure, *, nets: int, rng: np.random.Generator, rounds: int = ROUNDS, progress: Progress = silent
+    space: Space,
+    measure: Measure,
+    *,
+    nets: int,
+    rng: np.random.Generator,
+    rounds: int = ROUNDS,
+    progress: Progress = silent,
+    metric: str = "accuracy",
 ) -> AccuracyPredictor:
     """Choose ``nets`` networks, have them measured, and fit a predictor.
 
@@ -76,6 +94,7 @@ def fit_actively(
         rng: decides which.
         rounds: in how many parts the others are chosen; 0 for a stratified sample only.
         progress: told how many are measured, before each part.
+        metric: what the accuracies are called.
 
     Returns:
         The predictor. Its ``fair_trust`` goes by the stratified sample, since those chosen are not like the others.
@@ -101,7 +120,7 @@ def fit_actively(
         archs += chosen
         accuracies = np.concatenate([accuracies, np.asarray(measure(chosen), dtype=np.float64)])
     progress(nets, nets, "fitting")
-    return AccuracyPredictor.fit(space, archs, accuracies, rng, fair=np.arange(nets) < fair)
+    return AccuracyPredictor.fit(space, archs, accuracies, rng, fair=np.arange(nets) < fair, metric=metric)
 
 
 def _choose(space: Space, archs: Sequence[Arch], accuracies: Floats, count: int, rng: np.random.Generator) -> list[Arch]:

@@ -67,6 +67,7 @@ def front_page(front: Front, *, title: str | None = None) -> Page:
     data = {
         "kind": "front",
         "known": front.info.accuracy_source,
+        "metric": front.info.metric,
         "next": _NEXT,
         "costs": [_cost_json(cost) for cost in costs],
         "networks": _columns(front.networks, costs, intervals=True),
@@ -122,8 +123,7 @@ def _facts(front: Front, costs: Sequence[Quantity]) -> tuple[tuple[str, str], ..
     info, networks = front.info, front.networks
     accuracy = 100 * floats_of(networks, "accuracy")
     among = "" if info.evaluated is None else f" of {info.evaluated:,} evaluated"
-    known = f"accuracy, {front.info.accuracy_source}" if front.info.accuracy_source else "accuracy"
-    facts = [("networks", f"{len(networks):,}{among}"), (known, f"{accuracy.min():.1f} .. {accuracy.max():.1f} %")]
+    facts = [("networks", f"{len(networks):,}{among}"), (info.accuracy_words, f"{accuracy.min():.1f} .. {accuracy.max():.1f} %")]
     for cost in costs[:3]:
         values = floats_of(networks, cost.key) / cost.scale
         facts.append((cost.words, f"{figures(np.nanmin(values))} .. {figures(np.nanmax(values))} {cost.unit}".rstrip()))
@@ -147,7 +147,7 @@ def heat_maps(front: Front) -> tuple[HeatMap, ...]:
     space = front.space
     first = costs_of_front(front.networks, front.info)[0]
     found = []
-    for column, words, unit, scale in (("accuracy", "accuracy", "points", 0.01), (first.key, first.words, first.unit, first.scale)):
+    for column, words, unit, scale in (("accuracy", front.info.metric, "points", 0.01), (first.key, first.words, first.unit, first.scale)):
         effects = effects_of(front, column)
         if effects is not None:
             found.append(heat_map(space, effects, words=words, unit=unit, scale=scale))

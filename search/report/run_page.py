@@ -30,7 +30,7 @@ def run_page(run: RunRecord, *, title: str | None = None) -> Page:
         run: what was read of it.
         title: by default its space and data.
     """
-    charts = run_charts(run.epochs)
+    charts = run_charts(run.epochs, run.metric)
     return Page(
         template="run.html",
         title=title or f"Training of {run.recipe.get('space', 'a supernet')} on {run.recipe.get('data', 'data')}",
@@ -46,8 +46,8 @@ def run_page(run: RunRecord, *, title: str | None = None) -> Page:
     )
 
 
-def run_charts(epochs: Sequence[EpochMetrics]) -> dict[str, Json]:
-    """Loss, accuracies, learning rate and images a second, epoch by epoch; none if there are no epochs."""
+def run_charts(epochs: Sequence[EpochMetrics], metric: str = "accuracy") -> dict[str, Json]:
+    """Loss, accuracies by the name of their metric, learning rate and images a second, epoch by epoch; none if there are no epochs."""
     if not epochs:
         return {}
     x = axis("epoch of the run")
@@ -56,7 +56,7 @@ def run_charts(epochs: Sequence[EpochMetrics]) -> dict[str, Json]:
     evaluated = [each for name, style in _NETWORKS for each in _evaluated(epochs, name, style)]
     return {
         "loss": _loss_chart(epochs, x),
-        "accuracy": chart("Accuracy", x, axis("accuracy", "%", scale=0.01), [training, *evaluated]),
+        "accuracy": chart(metric[0].upper() + metric[1:], x, axis(metric, "%", scale=0.01), [training, *evaluated]),
         "rate": chart("Learning rate", x, axis("learning rate", zero=True), _by_phase(epochs, "learning_rate")),
         "speed": chart("Speed", x, axis("training images a second", zero=True), _by_phase(epochs, "images_per_s")),
     }

@@ -10,6 +10,7 @@ from typing import Any
 
 from ofa.errors import FileError, RecipeError
 from ofa.files import read_json
+from ofa.tasks import CLASSIFICATION, TASKS
 from ofa.training.checkpoint import CONFIG, METRICS, SPACE, WEIGHTS
 from ofa.training.metrics import EpochMetrics
 from ofa.training.toml import build
@@ -32,6 +33,12 @@ class RunRecord:
     recipe: dict[str, Any]
     epochs: tuple[EpochMetrics, ...]
     ended: bool
+
+    @property
+    def metric(self) -> str:
+        """What the score of its task is called; ``score`` for a task that is unknown here."""
+        name = self.recipe.get("task", CLASSIFICATION.name)
+        return TASKS.get(name).metric if name in TASKS else "score"
 
 
 def read_run(folder: Path) -> RunRecord:

@@ -130,7 +130,7 @@ def test_a_budget_given_to_the_search_is_kept_by_all(predictor: Path, table: Pat
 
 def test_a_query_is_answered_best_first(front: Path, folder: Path) -> None:
     answer = ofa("query", front, "--latency", "1ms", "--params", "1M", "--top", 3, "-o", folder / "arch.json")
-    assert set(answer) == {"device", "devices", "budget", "conditions", "accuracy_source", "results", "not_searched", "warnings"}
+    assert set(answer) == {"device", "devices", "budget", "conditions", "accuracy_source", "metric", "results", "not_searched", "warnings"}
     assert answer["accuracy_source"] == "predicted"
     assert answer["not_searched"] == ["params"]
     assert (answer["device"], answer["budget"]) == ("fake", {"latency_ms": 1.0, "params": 1_000_000})

@@ -4,7 +4,7 @@ class Explorer {
     const { networks, dominated, costs } = page;
     this.costs = costs;
     this.known = page.known ? ` (${page.known})` : ""; // whether accuracies are predicted or measured
-    this.accuracyWords = page.known ? `accuracy, ${page.known}` : "accuracy";
+    this.accuracyWords = page.known ? `${page.metric}, ${page.known}` : page.metric;
     this.count = networks.accuracy.length;
     this.columns = Object.fromEntries(Object.entries(networks).map(([name, values]) => [name, floats(values)]));
     this.dominated = Object.fromEntries(Object.entries(dominated).map(([name, values]) => [name, floats(values)]));
