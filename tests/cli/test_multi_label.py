@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from ofa.cli.main import build_app
 from ofa.errors import DataError
-from ofa.export.bundle import load_bundle
+from ofa.exporting.bundle import load_bundle
 from ofa.training import load_run
 from search.front.front import Front
 from search.predictor.accuracy_predictor import AccuracyPredictor
@@ -93,8 +93,7 @@ def test_a_supernet_learns(folder: Path, trained: dict[str, Any]) -> None:
 def test_from_a_predictor_to_a_bundle(folder: Path, trained: dict[str, Any]) -> None:
     run, predictor, front, bundle = (folder / name for name in ("run", "p.parquet", "front.parquet", "bundle"))
     fitted = ofa("predictor", "fit", run, "--nets", 12, "-o", predictor)
-    assert fitted["metric"] == AccuracyPredictor.load(predictor).info.metric == "mAP"
-    searched = ofa("search", "--predictor", predictor, "-o", front, "--trade", "macs")
+    searched = ofa("search", "--predictor", predictor, "-o", front, "--trade", "macs", "--trials", 8, "--evaluations", 200)
     assert searched["metric"] == Front.load(front).info.metric == "mAP"
     assert ofa("query", front, "--accuracy", "50%")["metric"] == "mAP"
     made = ofa("specialize", run, "--front", front, "--accuracy", "50%", "--epochs", 2, "-o", bundle)

@@ -43,7 +43,11 @@ def test_what_it_says_of_itself_holds_on_new_networks(predictor: AccuracyPredict
         "coverage": trust.coverage,
         "half_width": trust.half_width,
     }
-    assert predictor.provenance == {"source": "predicted", "model": "2 Gaussian processes", **known, "resolutions": [16, 24, 32]}
+    assert predictor.provenance == {
+        **{"source": "predicted", "metric": "accuracy", "model": "2 Gaussian processes"},
+        **known,
+        "resolutions": [16, 24, 32],
+    }
 
 
 def test_its_intervals_hold_nine_of_ten_new_networks(predictor: AccuracyPredictor) -> None:
