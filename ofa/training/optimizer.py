@@ -122,8 +122,8 @@ class _NotImported(Optimizer):
 
     def make(self, groups: Groups, learning_rate: float) -> torch.optim.Optimizer:
         raise RecipeError(
-            f"an optimizer of one's own must be named by who trains, because nothing is imported because a file says so, but '{self.name}' "
-            f"is only in the recipe of the run; add --set optimizer.name={self.name}",
+            f"nothing is imported because a file says so, but the recipe's optimizer is '{self.name}'; type it, "
+            f"--set optimizer.name={self.name}, or let ofa train trust the recipe: --trust",
             key="optimizer",
         )
 

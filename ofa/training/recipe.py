@@ -240,12 +240,11 @@ class Recipe:
         for override in overrides:
             _override(table, override)
             _name_optimizer(table)
+        typed = {override.partition("=")[0].strip() for override in overrides}
         if isinstance(table.get("space"), str):
-            typed = imports or any(override.partition("=")[0].strip() == "space" for override in overrides)
-            table["space"] = _place_of_space(table["space"], folder or Path(), typed)
+            table["space"] = _place_of_space(table["space"], folder or Path(), imports or "space" in typed)
         try:
-            typed = imports or any(override.startswith("optimizer") for override in overrides)
-            optimizer = read_optimizer(table.pop("optimizer"), imports=typed)
+            optimizer = read_optimizer(table.pop("optimizer"), imports=imports or bool(typed & {"optimizer", "optimizer.name"}))
             return build(cls, table, "the recipe", phases=_phases(table), optimizer=optimizer)
         except RecipeError as error:
             line = None if error.path is None or _is_overridden(error.path, overrides) else line_of(text, error.path)

@@ -212,10 +212,12 @@ def test_a_wrong_optimizer_is_told_in_a_sentence(line: str, words: str) -> None:
 def test_nothing_is_imported_because_a_file_says_so(tmp_path: Path) -> None:
     line = f'optimizer = {{name = "{OWN}", weight_decay = 0.5, beta = 0.5}}'
     typed, read = (Recipe.from_toml(text(line), folder=tmp_path, imports=imports) for imports in (True, False))
-    with pytest.raises(RecipeError, match=rf"because a file says so.*add --set optimizer\.name={OWN}"):
+    with pytest.raises(RecipeError, match=rf"because a file says so.*type it, --set optimizer\.name={OWN}"):
         read.optimizer.make([{"params": [fresh()], "weight_decay": 0.0}], RATE)
     assert read.to_toml() == typed.to_toml()
     assert changed_keys(read, typed) == ()
+    other = Recipe.from_toml(read.to_toml(), ["optimizer.beta=0.1"], folder=tmp_path, imports=False)
+    assert not isinstance(other.optimizer, OwnLion)  # the name was not typed
     again = Recipe.from_toml(read.to_toml(), [f"optimizer.name={OWN}"], folder=tmp_path, imports=False)
     assert again == typed
 
