@@ -93,6 +93,7 @@ def test_a_supernet_learns(folder: Path, trained: dict[str, Any]) -> None:
 def test_from_a_predictor_to_a_bundle(folder: Path, trained: dict[str, Any]) -> None:
     run, predictor, front, bundle = (folder / name for name in ("run", "p.parquet", "front.parquet", "bundle"))
     fitted = ofa("predictor", "fit", run, "--nets", 12, "-o", predictor)
+    assert fitted["metric"] == AccuracyPredictor.load(predictor).info.metric == "mAP"
     searched = ofa("search", "--predictor", predictor, "-o", front, "--trade", "macs", "--trials", 8, "--evaluations", 200)
     assert searched["metric"] == Front.load(front).info.metric == "mAP"
     assert ofa("query", front, "--accuracy", "50%")["metric"] == "mAP"
