@@ -210,16 +210,18 @@ def importance(block: Block, axis: str, weights: Mapping[str, torch.Tensor]) -> 
     return total
 
 
-def order_within(importance_C: torch.Tensor, boundaries: Iterable[int]) -> torch.Tensor:
+def order_within(importance_C: torch.Tensor, boundaries: Iterable[int], unit: int = 1) -> torch.Tensor:
     """The order of channels, most important first, that moves none across a boundary.
 
     Args:
         importance_C: one value for each channel.
         boundaries: the widths at which slices that are already trained end; each keeps its set of channels.
+        unit: channels that move together; all widths are multiples of it.
     """
-    ends = sorted({0, *boundaries, len(importance_C)})
-    segments = [start + torch.argsort(importance_C[start:end], descending=True, stable=True) for start, end in pairwise(ends)]
-    return torch.cat(segments)
+    importance_U = importance_C.unflatten(0, (-1, unit)).sum(1)
+    ends = sorted({0, *(boundary // unit for boundary in boundaries), len(importance_U)})
+    order_U = torch.cat([start + torch.argsort(importance_U[start:end], descending=True, stable=True) for start, end in pairwise(ends)])
+    return (order_U.unsqueeze(1) * unit + torch.arange(unit, device=order_U.device)).flatten()
 
 
 @lru_cache(maxsize=64)

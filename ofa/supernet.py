@@ -7,18 +7,19 @@ the same view of the store's gradient. Autograd then accumulates in place, and t
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import torch
 from torch import nn
 
 from ofa import sharing
 from ofa.arch import Arch
-from ofa.blocks import Block, PlacedBlock, assemble, build_empty, initialize, segments
+from ofa.blocks import Block, PlacedBlock, Role, assemble, build_empty, initialize, segments
 from ofa.errors import WeightsError
 from ofa.families import lower
 from ofa.leaves import Leaf, assign, make_leaf, parametrize_weight
@@ -85,7 +86,7 @@ class Supernet(nn.Module):
         self.dropout = dropout
         self._synchronized = False
         self._tensors = {stored.name: stored for stored in sharing.layout(space)}
-        lengths: dict[str, int] = {}
+        lengths: dict[str, int] = dict.fromkeys(get_args(Role), 0)
         for stored in self._tensors.values():
             lengths[stored.role] = stored.slot_end
         # Touching fresh memory is what costs here, so each float is written once: padding now, the rest by whoever fills it.
@@ -252,7 +253,8 @@ class Supernet(nn.Module):
             known = [score for score in scores if score is not None]
             if known:
                 boundaries = set().union(*(widths.get(member, frozenset()) for member in group.members))
-                self._permute(set(group.members), sharing.order_within(torch.stack(known).sum(0), boundaries))
+                unit = math.lcm(*(blocks[place].axes[axis].unit for place, axis in group.members if axis in blocks[place].axes))
+                self._permute(set(group.members), sharing.order_within(torch.stack(known).sum(0), boundaries, unit))
 
     def _importance(self, place: str, block: Block, axis: str) -> torch.Tensor | None:
         weights = {name: self._slot(self._tensors[f"{place}.{name}"]) for name in block.tensors}

@@ -93,7 +93,10 @@ def initialize(network: nn.Module, generator: torch.Generator | None = None) -> 
     """Draw the weights of every layer anew, in place.
 
     Convolutions are normal with variance 2 / fan-out (He et al., ICCV 2015), the linear layer uniform within 1 / sqrt(fan-in);
-    biases are 0 and batch norms the identity.
+    biases are 0 and norms the identity.
+
+    Raises:
+        TypeError: a module of another class has parameters.
     """
     for module in network.modules():
         match module:
@@ -103,9 +106,15 @@ def initialize(network: nn.Module, generator: torch.Generator | None = None) -> 
             case nn.Linear():
                 bound = 1.0 / math.sqrt(module.in_features)
                 module.weight.uniform_(-bound, bound, generator=generator)
+            case nn.LayerNorm():
+                module.weight.fill_(1.0)
             case nn.BatchNorm2d():
                 module.weight.fill_(1.0)
                 module.reset_running_stats()
+            case _ if module._parameters:
+                raise TypeError(
+                    f"weights must be of convolutions, linear layers and norms to be drawn, but {type(module).__name__} has some; use those"
+                )
             case _:
                 continue
         if module.bias is not None:

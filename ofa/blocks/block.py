@@ -28,10 +28,12 @@ class Axis:
     Attributes:
         length: its number of values.
         rule: which values a smaller block keeps: the leading ones, such as channels, or those in the centre, such as a kernel's taps.
+        unit: values that belong together and keep their order among themselves, such as those of an attention head.
     """
 
     length: int
     rule: Literal["leading", "centre"] = "leading"
+    unit: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
