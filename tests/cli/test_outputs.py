@@ -139,7 +139,7 @@ def test_a_read_only_folder_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def refuse(**_: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("ofa.cli.outputs.tempfile.TemporaryFile", refuse)
+    monkeypatch.setattr("ofa.files.tempfile.TemporaryFile", refuse)
     for check in (check_output, check_output_folder):
         with pytest.raises(FileError, match="must be in a folder that can be written, but permission denied"):
             check(tmp_path / "o", overwrite=True)
