@@ -1,5 +1,7 @@
 """Archs in MIT's notation: settings of its supernets, and configurations of its published networks."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable
 from pathlib import Path
