@@ -1,4 +1,4 @@
-"""Ways to divide a search between Optuna and arrays, on the same problem and clock.
+"""Evolution by arrays and Optuna's samplers on the same problem and clock.
 
     python benchmarks/search_designs.py --tables note10_lookup_tables/*.yaml --predictor ofa_acc_predictor.pth --out ..
 
@@ -57,13 +57,13 @@ def optuna_then_neighbours(problem: Problem, seed: int, trials: int) -> None:
     improve(archive, limit=MANY)
 
 
-def together(problem: Problem, seed: int) -> None:
+def as_a_sampler(problem: Problem, seed: int) -> None:
     """What ``ofa search --best`` does."""
     run_study(problem, seed=seed, effort=Effort(trials=192, evaluations=600_000, islands=8))
 
 
 DESIGNS: dict[str, Callable[[Problem, int], None]] = {
-    "Optuna and eight islands (ofa search --best)": together,
+    "evolution of eight islands as Optuna's sampler (ofa search --best)": as_a_sampler,
     "eight islands, no Optuna": lambda problem, seed: islands_alone(problem, seed, islands=8, members=25),
     "one population of 100, no Optuna": lambda problem, seed: islands_alone(problem, seed, islands=1, members=100),
     "Optuna's NSGA-II alone": lambda problem, seed: optuna_alone(problem, seed, "nsga2"),

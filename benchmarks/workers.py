@@ -2,11 +2,9 @@
 
     python benchmarks/workers.py --out benchmarks/results/workers.json
 
-Two modes. In the array mode accuracy and latency are computed, hundred thousands of networks a second: there a trial costs what the
-sampler and the storage cost, and the workers share the evolution between the trials. In the plain mode each trial takes as long as a
-measurement, here a sleep that needs no processor. Trials a second are from the first claim to the last finished trial, as the study's
-own times say; the seconds of the whole call have the start of the processes, which import torch, in them. The front of the array mode
-is compared with that of one worker by the mean of the best accuracies within latencies along the front.
+Each trial takes as long as a measurement, here a sleep that needs no processor. Trials a second are from the start of the first to the
+end of the last finished trial, as the study's own times say; the seconds of the whole call have the start of the processes, which
+import torch, in them.
 
 The kill: of four workers one is killed (SIGKILL) in the middle of a measurement. Counted are the trials of the study afterwards.
 """
@@ -36,16 +34,17 @@ from ofa.arrays import Floats, Rows
 from ofa.families import get_space
 from ofa.space import Space
 from search.costs import costs_of
-from search.front.front import Front
 from search.problem import Problem
 from search.study import Effort, run_workers
 
 SPACE = "ofa-mbv3-w1.0"
 NAME = "workers"
+GRACE_S = 4
+"""After which the trial of the killed is tried again, in SQLite."""
 
 
 class Computed:
-    """Accuracy that grows with MACs, each gene with a worth of its own; with a sleep it is as slow as a measurement."""
+    """Accuracy that grows with MACs, each gene with a worth of its own, after a sleep."""
 
     def __init__(self, space: Space, sleep_s: float, log: str | None) -> None:
         self.space = space
@@ -56,10 +55,9 @@ class Computed:
         self._worth_CV = np.random.default_rng(7).random(shape) * 0.3 / len(space.columns)
 
     def of_rows(self, rows_NC: Rows, /) -> Floats:
-        if self._sleep_s:
-            self._write("begins")
-            time.sleep(self._sleep_s * len(rows_NC))
-            self._write("ends")
+        self._write("begins")
+        time.sleep(self._sleep_s * len(rows_NC))
+        self._write("ends")
         worth_N = np.where(self.space.active(rows_NC), self._worth_CV[np.arange(rows_NC.shape[1]), rows_NC], 0).sum(axis=1)
         macs_N = costs_of(self.space)(rows_NC, ["macs"])["macs"]
         return np.asarray(1 - np.exp(-(worth_N + 0.2 * (np.log(macs_N) - 13))))
@@ -73,7 +71,7 @@ class Computed:
                 file.write(f"{os.getpid()} {what}\n")
 
 
-def make_problem(sleep_s: float = 0.0, log: str | None = None) -> Problem:
+def make_problem(sleep_s: float, log: str | None = None) -> Problem:
     space = get_space(SPACE)
     space = space.restrict(resolution=space.resolutions[-1:])
     return Problem(
@@ -87,23 +85,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--storages", nargs="+", default=["journal", "sqlite"])
-    parser.add_argument("--trials", type=int, default=160, help="of the array mode")
-    parser.add_argument("--evaluations", type=int, default=100_000, help="of the array mode")
-    parser.add_argument("--plain-trials", type=int, default=80)
+    parser.add_argument("--trials", type=int, default=60)
     parser.add_argument("--sleep-s", type=float, default=0.1)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    arrays = Effort(trials=arguments.trials, evaluations=arguments.evaluations)
-    plain = Effort(trials=arguments.plain_trials, evaluations=0)
+    effort = Effort(trials=arguments.trials, evaluations=0)
     slow = partial(make_problem, arguments.sleep_s)
     with others_during() as others:
         figures = {
-            "arrays": [measure(make_problem, arrays, n, kind, arguments.repeats) for kind in arguments.storages for n in arguments.workers],
-            "plain": [measure(slow, plain, n, kind, arguments.repeats) for kind in arguments.storages for n in arguments.workers],
-            "killed": [kill(plain, arguments.sleep_s, kind) for kind in arguments.storages],
+            "measured": [measure(slow, effort, n, kind, arguments.repeats) for kind in arguments.storages for n in arguments.workers],
+            "killed": [kill(effort, arguments.sleep_s, kind) for kind in arguments.storages],
         }
-    compare(figures["arrays"])
     print(json.dumps(figures, indent=1))
     if arguments.out:
         settings = {key: value for key, value in vars(arguments).items() if key != "out"}
@@ -133,38 +126,20 @@ def measure(make: Any, effort: Effort, workers: int, kind: str, repeats: int) ->
             seconds = time.perf_counter() - start
             trials = trials_of(storage)
         complete = [trial for trial in trials if trial.state.name == "COMPLETE"]
-        assert len(complete) == effort.trials
+        assert effort.trials <= len(complete) < effort.trials + workers
         span = max(trial.datetime_complete for trial in complete) - min(trial.datetime_start for trial in complete)
         study = front.info.study
         runs.append(
             {
-                "trials_per_s": round(effort.trials / span.total_seconds(), 2),
+                "trials_per_s": round(len(complete) / span.total_seconds(), 2),
                 "whole_call_s": round(seconds, 2),
-                "surplus_claims": len(trials) - len(complete),
+                "surplus_trials": len(complete) - effort.trials,
                 "evaluated": study["evaluated"],
                 "died": study["died"],
-                "front": front_of(front) if effort.evaluations else None,
             }
         )
     rates = sorted(run["trials_per_s"] for run in runs)
     return {"storage": kind, "workers": workers, "trials_per_s": {"median": rates[len(rates) // 2], "all": rates}, "runs": runs}
-
-
-def front_of(front: Front) -> list[list[float]]:
-    high = next(name for name in front.networks if str(name).startswith("latency_high_ms"))
-    return front.networks[[high, "accuracy"]].to_numpy(dtype=float).tolist()
-
-
-def compare(figures: list[dict[str, Any]]) -> None:
-    """Put in the place of each front how good it is: the mean best accuracy within the latencies of one grid."""
-    fronts = [np.array(run["front"]) for figure in figures for run in figure["runs"]]
-    least, most = max(front[0, 0] for front in fronts), max(front[-1, 0] for front in fronts)
-    grid = np.geomspace(least, most, 50)
-    for figure in figures:
-        for run in figure["runs"]:
-            front = np.array(run.pop("front"))
-            run["mean_best_accuracy"] = round(float(np.mean([front[front[:, 0] <= limit, 1].max() for limit in grid])), 5)
-            run["front_networks"] = len(front)
 
 
 def kill(effort: Effort, sleep_s: float, kind: str) -> dict[str, Any]:
@@ -173,11 +148,11 @@ def kill(effort: Effort, sleep_s: float, kind: str) -> dict[str, Any]:
         storage, log = storage_in(folder, kind), f"{folder}/log"
         killed: list[int] = []
         threading.Thread(target=kill_one, args=(Path(log), effort.trials // 3, killed), daemon=True).start()
-        front = run_workers(partial(make_problem, sleep_s, log), workers=4, seed=0, effort=effort, storage=storage, name=NAME)
+        front = run_workers(
+            partial(make_problem, sleep_s, log), workers=4, seed=0, effort=effort, storage=storage, name=NAME, grace_s=GRACE_S
+        )
         trials = trials_of(storage)
         begun, ended = (Path(log).read_text().count(what) for what in ("begins", "ends"))
-    process = str(killed[0])
-    taken = [trial for trial in trials if "attempts" in trial.user_attrs]
     return {
         "storage": kind,
         "wanted": effort.trials,
@@ -185,9 +160,7 @@ def kill(effort: Effort, sleep_s: float, kind: str) -> dict[str, Any]:
         "numbers_are_unique": len({trial.number for trial in trials}) == len(trials),
         "workers": front.info.study["workers"],
         "deaths": front.info.study["deaths"],
-        "finished_by_the_killed": sum(trial.user_attrs["worker"].split("/")[1] == process for trial in trials),
-        "taken_over": [{"number": trial.number, "state": trial.state.name, "attempts": trial.user_attrs["attempts"]} for trial in taken],
-        "taken_over_by_another": all(trial.user_attrs["worker"].split("/")[1] != process for trial in taken),
+        "tried_again": [trial.number for trial in trials if trial.system_attrs.get("retry_history")],
         "measurements_begun": begun,
         "measurements_ended": ended,
     }

@@ -173,8 +173,9 @@ def search(
         objectives: costs to trade against accuracy, such as ``macs`` or ``latency_high_ms@pi``; None for the latency on every device,
             or the MACs without any. Empty, only accuracy counts.
         resolutions: of the input; None for all that accuracies and tables know.
-        trials: networks that Optuna proposes.
-        evaluations: networks that evolution evaluates besides; None is 200,000, and 0 for a run, whose networks are measured.
+        trials: of the study, which Optuna keeps.
+        evaluations: networks that evolution by arrays evaluates besides; None is 200,000, and 0, with which each network is a trial of
+            Optuna's NSGA-II, for a run, whose networks are measured.
         seed: decides all choices.
         progress: told how many networks are evaluated.
 

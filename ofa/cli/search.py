@@ -32,7 +32,7 @@ _EXAMPLE = "Example: ofa search --space ofa-mbv3-tiny --predictor digits.predict
 _TRIALS = 160
 _EVALUATIONS = 200_000
 _EFFORT_FOR_BEST = {"islands": 8}
-"""By default where accuracies and latencies are computed; networks that are measured are few. One budget needs fewer islands."""
+"""One budget needs fewer islands."""
 
 
 def register(app: typer.Typer) -> None:
@@ -59,21 +59,26 @@ def search(
         ),
     ] = None,
     best: Annotated[bool, typer.Option("--best", help="Find the most accurate network within the budgets, and no whole front.")] = False,
-    trials: Annotated[int, typer.Option(min=1, help="Networks that Optuna proposes.")] = _TRIALS,
-    evaluations: Annotated[
-        int | None,
+    trials: Annotated[int, typer.Option(min=1, help="Trials of the study.")] = _TRIALS,
+    sampler: Annotated[
+        str | None,
         typer.Option(
-            min=0,
-            help=f"Networks that arrays evaluate besides; {_EVALUATIONS} by default, 0 where networks are measured.",
+            help="evolution by arrays, or Optuna's nsga2, nsga3, tpe, gp, random; by default evolution, but nsga2 where networks are "
+            "measured.",
             show_default=False,
         ),
     ] = None,
-    sampler: Annotated[str, typer.Option(help="nsga2, nsga3, tpe, gp or random.")] = "nsga2",
+    evaluations: Annotated[
+        int | None,
+        typer.Option(min=0, help=f"Networks that evolution evaluates besides trials; {_EVALUATIONS} by default.", show_default=False),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the search.")] = 0,
     storage: Annotated[
         str | None, typer.Option(metavar="URL|FILE", help="Keep the study in a database or a journal file, to resume it.")
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes at one study; more machines join it by the same command.")] = 1,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes that measure networks of one study; more machines join it by the same command.")
+    ] = 1,
     study: Annotated[str | None, typer.Option(metavar="NAME", help="Name of the study in the storage; the space's by default.")] = None,
     resolutions: ResolutionsOption = None,
     picture: Annotated[Path | None, typer.Option(metavar="PNG", help="Also draw the front.")] = None,
@@ -98,7 +103,7 @@ def search(
     """
     let_threads_sleep()
     from search.advice import advice_on_front
-    from search.study import Effort, run_workers
+    from search.study import EVOLUTION, Effort, run_workers
 
     resumed = None if overwrite else _front_of(output, storage, study)
     check_output(output, overwrite=overwrite or resumed is not None)
@@ -129,7 +134,8 @@ def search(
         on=on,
     )
     if evaluations is None:
-        evaluations = 0 if supernet is not None or device else _EVALUATIONS
+        evolves = sampler == EVOLUTION if sampler else supernet is None and not device
+        evaluations = _EVALUATIONS if evolves else 0
     effort = Effort(trials=trials, evaluations=evaluations, **(_EFFORT_FOR_BEST if best else {}))
     with progress_bar("networks") as progress:
         front = run_workers(
@@ -203,7 +209,8 @@ def _render(report: dict[str, Any]) -> RenderableType:
         latencies = [format_ms(network["devices"][device]["latency_ms"]) for device in devices]
         rows.append((key.replace("_", " "), format_percent(network["accuracy"]), *latencies, f"{network['macs'] / 1e6:.3g} M"))
     died = f"; {study['died']} of {study['workers']} workers died" if study.get("died") else ""
-    about = [f"of {study['evaluated']} networks evaluated in {study['seconds']:.1f} s, {study['trials']} of them proposed by Optuna{died}"]
+    took = f"of {study['evaluated']} networks evaluated in {study['seconds']:.1f} s; the study has {study['trials']} trials"
+    about = [f"{took} by the sampler {study['sampler']}{died}"]
     about += [f"latency on {name}: {format_conditions(each)}" for name, each in report["conditions"].items()]
     columns = ("", accuracy, *(f"latency on {device}" for device in devices), "MACs")
     return Group(records(columns, rows, title=title), *map(words, about))

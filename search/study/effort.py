@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from ofa.errors import SearchError, nearest
 
-__all__ = ["SAMPLERS", "Counts", "Effort", "Share", "check_sampler"]
+__all__ = ["EVOLUTION", "SAMPLERS", "Effort", "Settings", "sampler_for"]
 
-SAMPLERS = ("nsga2", "nsga3", "tpe", "gp", "random")
-"""The samplers by name; ``nsga2`` is the fastest and the default."""
+EVOLUTION = "evolution"
+SAMPLERS = (EVOLUTION, "nsga2", "nsga3", "tpe", "gp", "random")
+"""The samplers by name: evolution by arrays, for numbers that are computed, and Optuna's own, of which ``nsga2`` is the fastest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,10 +18,9 @@ class Effort:
     """How much is looked at.
 
     Attributes:
-        trials: networks that Optuna proposes, those of a study that is resumed and those of other workers included.
-        evaluations: networks that arrays evaluate besides, by evolution and in the neighbourhood of the front; they are no trials. 0 is the
-            plain mode, for sources that measure each network: then Optuna alone proposes, one by one.
-        islands: populations that evolve beside each other.
+        trials: of the study, those that it has already and those of other workers included.
+        evaluations: networks that the sampler ``evolution`` evaluates by arrays, which are no trials; 0 for Optuna's own samplers.
+        islands: populations that it evolves beside each other.
 
     Raises:
         SearchError: one of them is too small.
@@ -45,50 +44,31 @@ class Effort:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Counts:
-    """What was done.
+class Settings:
+    """How a study is searched; arguments as of ``run_study``, with the sampler's name known."""
 
-    Attributes:
-        trials: of the study that are finished.
-        evolved: networks that evolution evaluated here.
-        neighbours: networks evaluated here around the front.
-        evaluated: different networks known here.
-    """
-
-    trials: int
-    evolved: int
-    neighbours: int
-    evaluated: int
-
-    def to_json(self) -> dict[str, Any]:
-        """By name."""
-        return asdict(self)
+    seed: int
+    effort: Effort
+    sampler: str
+    storage: str | None
+    name: str | None
+    grace_s: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class Share:
-    """Which part of a search a worker does.
-
-    Attributes:
-        index: 0 .. workers - 1.
-        workers: how many there are.
-        entropy: beside the seed and the index, what the random choices depend on.
-    """
-
-    index: int = 0
-    workers: int = 1
-    entropy: tuple[int, ...] = (0,)
-
-    def of(self, total: int) -> int:
-        """This worker's part of a number."""
-        return total // self.workers + (self.index < total % self.workers)
-
-
-def check_sampler(name: str) -> None:
-    """See that there is a sampler of this name.
+def sampler_for(effort: Effort, name: str | None) -> str:
+    """The name of the sampler; None is ``evolution`` where arrays evaluate networks, and else ``nsga2``.
 
     Raises:
-        SearchError: there is none.
+        SearchError: there is none of this name, or the effort is not for it.
     """
+    if name is None:
+        return EVOLUTION if effort.evaluations else "nsga2"
     if name not in SAMPLERS:
         raise SearchError(f"'{name}' must be the name of a sampler; {nearest(name, SAMPLERS)}")
+    if name == EVOLUTION and not effort.evaluations:
+        raise SearchError(f"the sampler '{name}' must evaluate at least 1 network, but got 0 evaluations; give more, or another sampler")
+    if name != EVOLUTION and effort.evaluations:
+        raise SearchError(
+            f"the sampler '{name}' evaluates nothing but trials, and got {effort.evaluations} evaluations; give 0, or '{EVOLUTION}'"
+        )
+    return name

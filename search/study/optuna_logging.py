@@ -10,7 +10,10 @@ from contextlib import contextmanager
 
 from optuna.exceptions import ExperimentalWarning
 
-__all__ = ["said_already", "without_notices"]
+__all__ = ["known_as_experimental", "without_notices"]
+
+_OF_FAILED_TRIALS = "optuna.study._optimize"
+"""What this logs, with a traceback, is of an error that the search itself raises."""
 
 
 @contextmanager
@@ -19,7 +22,7 @@ def without_notices() -> Iterator[None]:
     this_thread = threading.get_ident()
 
     def is_wanted(record: logging.LogRecord) -> bool:
-        return record.thread != this_thread or record.levelno >= logging.WARNING
+        return record.thread != this_thread or (record.levelno >= logging.WARNING and record.name != _OF_FAILED_TRIALS)
 
     handlers = [handler for handler in logging.getLogger("optuna").handlers if type(handler) is logging.StreamHandler]
     for handler in handlers:
@@ -31,11 +34,6 @@ def without_notices() -> Iterator[None]:
             handler.removeFilter(is_wanted)
 
 
-@contextmanager
-def said_already() -> Iterator[None]:
-    """Do not let every worker repeat that a sampler or storage is experimental, which the process that started it has said."""
-    with warnings.catch_warnings(record=True) as caught:
-        yield
-    for warning in caught:
-        if not issubclass(warning.category, ExperimentalWarning):
-            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+def known_as_experimental() -> warnings.catch_warnings[None]:
+    """A context in which Optuna does not say that a part of it is experimental, because the user did not choose it or was told already."""
+    return warnings.catch_warnings(action="ignore", category=ExperimentalWarning)

@@ -13,16 +13,28 @@ from urllib.parse import quote, quote_plus, urlsplit
 
 import sqlalchemy
 from filelock import FileLock
-from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages import BaseStorage, GrpcStorageProxy, JournalStorage, RDBStorage, get_storage
+from optuna.storages import (
+    BaseStorage,
+    GrpcStorageProxy,
+    JournalStorage,
+    RDBStorage,
+    RetryHeartbeatStaleTrialCallback,
+    get_storage,
+)
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from ofa.errors import MissingExtraError, OfaError, SearchError
+from search.study.optuna_logging import known_as_experimental
 
-__all__ = ["OpenStorage", "in_one_sentence", "open_storage", "without_password"]
+__all__ = ["GRACE_S", "OpenStorage", "in_one_sentence", "open_storage", "without_password"]
 
+GRACE_S = 60
+"""Seconds without a heartbeat after which a running trial counts as that of a dead worker."""
+_HEARTBEATS = 3  # in that time
+_RETRIES = 2
+"""Of a trial whose workers die; then it may be what kills them."""
 _GRPC = "grpc://"
 _ANSWER_S = 10
 """In which a server must answer for the first time."""
@@ -47,12 +59,16 @@ class OpenStorage:
     close: Callable[[], None]
 
 
-def open_storage(text: str) -> OpenStorage:
+def open_storage(text: str, grace_s: int = GRACE_S) -> OpenStorage:
     """The storage of a text.
+
+    Databases have Optuna's heartbeat: the trial of a dead worker fails, and is tried again under another number. In a journal file or
+    behind a proxy, where Optuna has none, it stays open for ever, and another trial takes its place.
 
     Args:
         text: a database's URL such as ``sqlite:///study.db`` or ``postgresql://user@host/name``; ``grpc://host:port`` of a server that
             ``optuna.storages.run_grpc_proxy_server`` runs; or the path of a journal file.
+        grace_s: seconds without a heartbeat, at least 1, after which a worker counts as dead.
 
     Raises:
         SearchError: it cannot be used.
@@ -62,7 +78,7 @@ def open_storage(text: str) -> OpenStorage:
         if text.startswith(_GRPC):
             return _proxy(text)
         if "://" in text:
-            return _database(text)
+            return _database(text, grace_s)
         return OpenStorage(JournalStorage(JournalFileBackend(text, lock_obj=_SystemLock(text))), close=lambda: None)
 
 
@@ -81,10 +97,16 @@ def _proxy(text: str) -> OpenStorage:
     return OpenStorage(proxy, proxy.close)
 
 
-def _database(text: str) -> OpenStorage:
+def _database(text: str, grace_s: int) -> OpenStorage:
     url = make_url(text)
     try:
-        storage = _with_tables(lambda: RDBStorage(text, engine_kwargs=_engine_settings(url)))
+        with known_as_experimental():  # the heartbeat, and trying again
+            beats: dict[str, Any] = {
+                "heartbeat_interval": max(1, grace_s // _HEARTBEATS),
+                "grace_period": grace_s,
+                "heartbeat_stale_trial_callback": RetryHeartbeatStaleTrialCallback(max_retry=_RETRIES),
+            }
+            storage = _with_tables(lambda: RDBStorage(text, engine_kwargs=_engine_settings(url), **beats))
     except ImportError as error:
         if url.get_backend_name() == "postgresql":
             raise MissingExtraError("a study in PostgreSQL", "postgresql") from error
@@ -173,7 +195,7 @@ def in_one_sentence(text: str) -> Iterator[None]:
     """
     try:
         yield
-    except (OfaError, UpdateFinishedTrialError):
+    except OfaError:
         raise
     except Exception as error:  # each driver has errors of its own
         # Those carry the URL, or what they were asked to connect to, so none of them is shown as the cause where there is a secret.

@@ -1,0 +1,205 @@
+"""Several processes at one study."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import Any
+
+import torch
+from threadpoolctl import threadpool_limits
+
+from ofa.errors import OfaError, SearchError
+from ofa.progress import Progress, silent
+from search.front.front import Front
+from search.problem import Problem
+from search.study.effort import EVOLUTION, Effort, Settings, sampler_for
+from search.study.optuna_logging import known_as_experimental
+from search.study.run import OpenStudy, open_study, optimize, run_study, sampler_of, search
+from search.study.storages import GRACE_S
+from search.study.trials import Trials
+
+__all__ = ["run_workers"]
+
+_LOOK_S = 0.5
+"""Between looks at how many trials are finished."""
+_END_S = 5.0
+
+
+def run_workers(
+    make_problem: Callable[[], Problem],
+    *,
+    workers: int,
+    seed: int,
+    effort: Effort | None = None,
+    sampler: str | None = None,
+    storage: str | None = None,
+    name: str | None = None,
+    progress: Progress = silent,
+    grace_s: int = GRACE_S,
+) -> Front:
+    """Search in several processes on one study, and return the front of all of its trials.
+
+    A worker that dies is not started again: the others finish the study, and the front says how many died, and of what.
+    With one worker this is ``run_study``. Latencies that several workers measure on one device at the same time disturb each other:
+    have one worker for each device, or a table.
+
+    Args:
+        make_problem: makes what to search for, in this process and in each worker; it must be importable by name, so that a new Python
+            finds it.
+        workers: how many processes.
+        seed: decides all choices of each worker; which of them proposes first is decided by the machine.
+        effort: how much all of them together look at. The last trials of up to ``workers`` - 1 of them may be more than it says.
+        sampler: one of Optuna's own among ``SAMPLERS``.
+        storage: as of ``run_study``; without one the study is in a temporary folder.
+        name: the study's name in the storage, by default the space's.
+        progress: told how many trials are finished.
+        grace_s: as of ``run_study``.
+
+    Returns:
+        The front over everything that keeps the problem's budget.
+
+    Raises:
+        SearchError: as of ``run_study``, or all workers died, or the sampler works in one process.
+        MissingExtraError, ImpossibleBudgetError: as of ``run_study``.
+    """
+    if workers < 1:
+        raise SearchError(f"a search must have at least 1 worker, but got {workers}; give 1 or more")
+    effort = effort or Effort()
+    settings = Settings(seed=seed, effort=effort, sampler=sampler_for(effort, sampler), storage=storage, name=name, grace_s=grace_s)
+    if workers == 1:
+        named: dict[str, Any] = {"sampler": sampler, "storage": storage, "name": name, "grace_s": grace_s}
+        return run_study(make_problem(), seed=seed, effort=effort, progress=progress, **named)
+    if settings.sampler == EVOLUTION:
+        raise SearchError(
+            f"several workers must measure networks, but evolution by arrays computes them in one process and got {workers}; search with "
+            "1 worker, or with 0 evaluations by a sampler of Optuna's"
+        )
+
+    def together(opened: OpenStudy, trials: Trials) -> dict[str, Any]:
+        sampler_of(settings, ())  # says here, once, if it is experimental
+        members: list[_Member] = []
+        try:
+            members += [_start(_Task(make_problem, settings, workers, (*opened.entropy, index))) for index in range(workers)]
+            _watch(members, opened, trials, effort, progress)
+        finally:
+            for member in members:
+                _end(member.process)
+        died = [f"worker {index}: {member.reason}" for index, member in enumerate(members, start=1) if member.reason]
+        if len(died) == workers and trials.learn(opened.study) < effort.trials:
+            raise SearchError(
+                f"a search needs a worker that reaches its end, but all {workers} died, the first because {members[0].reason}; "
+                "what they finished is kept by the storage, if one was given: correct it and run the same search again"
+            )
+        return {"workers": workers, "died": len(died), **({"deaths": died} if died else {})}
+
+    with ExitStack() as stack:
+        if storage is None:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ofa-study-"))
+            settings = replace(settings, storage=str(Path(folder) / "study.journal"))
+        return search(make_problem(), settings, together, progress)
+
+
+# -- the process that watches ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What a worker is told."""
+
+    make_problem: Callable[[], Problem]
+    settings: Settings
+    workers: int
+    entropy: tuple[int, ...]
+
+
+@dataclass(eq=False)
+class _Member:
+    """A worker as the watching process knows it; ``reason`` is why it died."""
+
+    process: SpawnProcess
+    connection: Connection
+    reason: str | None = None
+
+
+def _start(task: _Task) -> _Member:
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(task, there))
+    process.start()
+    there.close()
+    return _Member(process, here)
+
+
+def _watch(members: Sequence[_Member], opened: OpenStudy, trials: Trials, effort: Effort, progress: Progress) -> None:
+    """Wait until each worker has reached its end or died."""
+    open_ = {member.process.sentinel: member for member in members}
+    while open_:
+        for sentinel in wait(list(open_), _LOOK_S):
+            member = open_.pop(sentinel)  # type: ignore[arg-type]  # only sentinels were waited for
+            member.process.join()
+            code = member.process.exitcode or 0
+            if member.connection.poll():
+                with suppress(EOFError):
+                    member.reason = member.connection.recv()
+            if member.reason is None and code:
+                member.reason = f"it was killed by signal {-code}" if code < 0 else f"it ended with status {code}"
+        died = sum(member.reason is not None for member in members)
+        text = f"trials by {len(members)} workers"
+        done = min(trials.learn(opened.study), effort.trials)
+        progress(done, effort.total, f"{text}, of which {died} died" if died else text)
+
+
+def _end(process: SpawnProcess) -> None:
+    """End a worker that still runs, because this search was interrupted or failed."""
+    if process.is_alive():
+        process.terminate()
+        process.join(_END_S)
+    if process.is_alive():
+        process.kill()
+    process.join()
+
+
+# -- a worker ----------------------------------------------------------------------------------------------------------
+
+
+def _work(task: _Task, connection: Connection) -> None:
+    """The whole life of a worker; the connection takes the reason of an early end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the watching process is told, too, and ends this one
+    signal.signal(signal.SIGTERM, _interrupt)
+    threads = max(1, (os.cpu_count() or 1) // task.workers)
+    torch.set_num_threads(threads)
+    try:
+        with threadpool_limits(threads), ExitStack() as stack:
+            problem = task.make_problem()
+            with known_as_experimental():  # which the watching process has said
+                opened = stack.enter_context(open_study(problem, task.settings))
+                sampler = sampler_of(task.settings, task.entropy)
+            optimize(opened.study, Trials(problem), task.settings, sampler, _end_alone)
+    except KeyboardInterrupt:
+        sys.exit(1)
+    except Exception as error:
+        with suppress(OSError):  # of a pipe at whose other end nobody is any more
+            connection.send(str(error) if isinstance(error, OfaError) else f"{type(error).__name__}: {error}")
+        sys.exit(1)
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    """End as Ctrl-C does, so that Optuna notes the trial as failed."""
+    raise KeyboardInterrupt
+
+
+def _end_alone(study: Any, trial: Any) -> None:
+    """End this worker when nobody watches any more."""
+    watching = multiprocessing.parent_process()
+    if watching is not None and not watching.is_alive():
+        sys.exit(1)

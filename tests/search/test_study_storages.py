@@ -1,0 +1,120 @@
+"""The storages that studies are kept by."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import optuna
+import pytest
+
+from ofa.errors import MissingExtraError, SearchError
+from search.study import Effort, run_study
+from search.study.storages import open_storage, without_password
+from tests.search.fakes import SMALL, fake_problem
+from tests.search.killing import trials_of
+
+FEW = Effort(trials=3, evaluations=0)
+
+
+def make_study(storage: str, number: int) -> None:
+    opened = open_storage(storage)
+    try:
+        optuna.create_study(storage=opened.storage, study_name=str(number))
+    finally:
+        opened.close()
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")  # threads share Python's filters of warnings
+@pytest.mark.parametrize("storage", ["sqlite:///{}/study.db", "{}/study.journal"])
+def test_a_new_storage_may_be_opened_by_several_at_once(storage: str, tmp_path: Path) -> None:
+    ready, text = threading.Barrier(4), storage.format(tmp_path)
+
+    def open_new(number: int) -> None:
+        ready.wait()
+        make_study(text, number)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(open_new, range(4)))
+    assert all(trials_of(text, str(number)) == [] for number in range(4))
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")  # threads share Python's filters of warnings
+def test_a_waiting_trial_is_given_to_one(tmp_path: Path) -> None:
+    """In SQLite, too, which does not know the lock of a row that Optuna relies on."""
+    text = f"sqlite:///{tmp_path}/study.db"
+    make_study(text, 0)
+    queue = optuna.load_study(study_name="0", storage=text)
+    for number in range(8):
+        queue.enqueue_trial({"gene": number})
+    ready = threading.Barrier(4)
+
+    def take(_: int) -> list[int]:
+        opened = open_storage(text)
+        study = optuna.load_study(study_name="0", storage=opened.storage)
+        taken: list[int] = []
+        ready.wait()
+        study.optimize(lambda trial: taken.append(trial.suggest_int("gene", 0, 99)) or 0.0, n_trials=2)
+        opened.close()
+        return taken
+
+    with ThreadPoolExecutor(4) as pool:
+        taken = [gene for each in pool.map(take, range(4)) for gene in each]
+    assert sorted(taken) == list(range(8))
+
+
+def test_what_a_killed_writer_left_half_written_goes(tmp_path: Path) -> None:
+    storage = str(tmp_path / "study.journal")
+    run_study(fake_problem(), seed=0, effort=FEW, storage=storage)
+    with Path(storage).open("a") as file:
+        file.write('{"op_code":4,"study_id":0,"worker')
+    run_study(fake_problem(), seed=0, effort=Effort(trials=5, evaluations=0), storage=storage)
+    assert [trial.state.name for trial in trials_of(storage, SMALL.name)].count("COMPLETE") == 5
+
+
+@pytest.mark.parametrize(
+    "storage",
+    [
+        "sqlite:////nowhere/at/all/study.db",
+        "nonsense://",
+        "nonsense://user:secret@host/x",
+        "redis://user:secret@host/x",
+        "/nowhere/study.journal",
+        "grpc://nowhere",
+        "postgresql://user:secret@localhost:1/study",
+        "postgresql://user:s%20cret@localhost:1/study?sslpassword=secret",
+        "postgresql+nodriver://user:secret@localhost:1/study",
+        "postgresql://user:secret@localhost:port/study",
+    ],
+)
+def test_a_storage_that_cannot_be_used_is_one_sentence_without_its_password(storage: str) -> None:
+    with pytest.raises(SearchError, match="storage of a study") as caught:
+        run_study(fake_problem(), seed=0, effort=FEW, storage=storage)
+    told = str(caught.value)
+    assert "\n" not in told
+    assert "cret" not in told + repr(caught.value.__cause__)
+
+
+def test_a_password_is_hidden_in_what_is_shown() -> None:
+    assert without_password("postgresql://me:a%2Fb@host/x?sslpassword=a%2Fb") == "postgresql://me:***@host/x?sslpassword=***"
+    assert without_password("sqlite:///study.db") == "sqlite:///study.db"
+    assert without_password("folder/study.journal") == "folder/study.journal"
+
+
+def test_a_proxy_that_does_not_answer_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("grpc")
+    monkeypatch.setattr("search.study.storages._ANSWER_S", 0.2)
+    with pytest.warns(optuna.exceptions.ExperimentalWarning), pytest.raises(SearchError, match="'grpc://localhost:1' cannot be"):
+        open_storage("grpc://localhost:1")
+
+
+@pytest.mark.parametrize(
+    ("storage", "module", "extra"), [("grpc://localhost:1", "grpc", "grpc"), ("postgresql://localhost/x", "psycopg", "postgresql")]
+)
+def test_a_missing_driver_is_told_with_the_extra_that_has_it(
+    storage: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, module, None)
+    with pytest.raises(MissingExtraError, match=f"extra '{extra}'"):
+        open_storage(storage)
