@@ -49,7 +49,7 @@ class Registry(Generic[T]):
     ) -> None:
         self._kind, self._group, self._error, self._valid, self._must_be = kind, group, error, valid, must_be
         self._entries, self._lazy = dict(entries or {}), dict(lazy or {})
-        self.own = frozenset({*self._entries, *self._lazy})
+        self.own = (*self._entries, *self._lazy)
         """Names of the entries that come with the project."""
 
     def register(self, name: str, entry: T) -> None:
