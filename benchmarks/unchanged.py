@@ -156,7 +156,7 @@ def archs(name: str) -> str:
 
 def costs(name: str) -> str:
     """The costs of networks, each added up over its blocks."""
-    from ofa.cost import costs
+    from ofa.costs import costs
 
     space = get_space(name)
     found = [costs(space.lower(arch)) for arch in decoded_archs(name)[:SUMMED]]
@@ -165,7 +165,7 @@ def costs(name: str) -> str:
 
 def costs_of_rows(name: str) -> str:
     """The costs of all networks by arrays, as a search counts them."""
-    from search.costs import costs_of
+    from ofa.row_costs import costs_of
 
     space, rows_NC = sampled(name)
     columns = costs_of(space)(rows_NC, COSTS)

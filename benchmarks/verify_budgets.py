@@ -35,10 +35,10 @@ from ofa.arrays import Floats, Rows
 from ofa.families import get_space
 from ofa.interop.mit_predictor import load_predictor
 from ofa.progress import silent
+from ofa.row_costs import costs_of
 from ofa.schema import to_json
 from ofa.space import Space
 from search.budget import Budget, at_device
-from search.costs import costs_of
 from search.front.front import Front
 from search.problem import Problem
 from search.study import Effort, run_study

@@ -32,8 +32,8 @@ from machine import describe_machine, others_during
 from latency_tables import Estimator
 from ofa.arrays import Floats, Rows
 from ofa.families import get_space
+from ofa.row_costs import costs_of
 from ofa.space import Space
-from search.costs import costs_of
 from search.problem import Problem
 from search.study import Effort, run_workers
 

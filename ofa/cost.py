@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import lru_cache
 
 import torch
@@ -11,7 +11,7 @@ from torch import fx, nn
 
 from ofa.blocks import Block, PlacedBlock, Shape, build_empty
 
-__all__ = ["COSTS", "costs", "macs", "params", "peak_activation_bytes", "weight_bytes"]
+__all__ = ["macs", "params", "peak_activation_bytes", "weight_bytes"]
 
 BYTES_PER_FLOAT = 4
 
@@ -44,20 +44,6 @@ def peak_activation_bytes(lowered: Iterable[PlacedBlock], *, bytes_per_value: in
     operation (batch norm, activation, addition, gate) writes over an operand that nobody reads later, as inference runtimes do.
     """
     return max(_peak_at(placed) for placed in lowered) * bytes_per_value
-
-
-COSTS: dict[str, Callable[[Iterable[PlacedBlock]], int]] = {
-    "macs": macs,
-    "params": params,
-    "weight_bytes": weight_bytes,
-    "peak_activation_bytes": peak_activation_bytes,
-}
-
-
-def costs(lowered: Iterable[PlacedBlock]) -> dict[str, int]:
-    """All costs by the names of the result files: macs, params, weight_bytes, peak_activation_bytes."""
-    blocks = tuple(lowered)
-    return {name: cost(blocks) for name, cost in COSTS.items()}
 
 
 # A search counts thousands of networks that are made of the same few hundred blocks.

@@ -28,7 +28,7 @@ class Registry(Generic[T]):
     Args:
         kind: what an entry is, for messages, such as ``runtime``.
         group: the entry-point group by which installed packages add entries, such as ``ofa.runtimes``. An entry point is imported when
-            it is asked for by name, and not before.
+            it is asked for by name, and not before. None: there is no such group.
         error: class of the errors.
         entries: those that come with the project.
         lazy: those that come with the project and are imported when they are asked for, as ``module:attribute``.
@@ -40,7 +40,7 @@ class Registry(Generic[T]):
         self,
         kind: str,
         *,
-        group: str,
+        group: str | None = None,
         error: type[OfaError],
         entries: Mapping[str, T] | None = None,
         lazy: Mapping[str, str] | None = None,
@@ -134,9 +134,11 @@ class Registry(Generic[T]):
 
     @cached_property
     def _points(self) -> dict[str, EntryPoint]:
+        points: dict[str, EntryPoint] = {}
+        if self._group is None:
+            return points
         from importlib.metadata import entry_points  # takes a tenth of a second, which most processes need not spend
 
-        points: dict[str, EntryPoint] = {}
         for point in sorted(entry_points(group=self._group)):
             other = points.get(point.name)
             if other is not None or point.name in self.own:

@@ -13,20 +13,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from ofa.arrays import Floats
+from ofa.costs import COSTS
 from ofa.errors import SearchError, nearest
 from ofa.latency import LATENCIES
 from search.units import called, read_typed
 
-__all__ = ["COUNTS", "Bound", "Budget", "Columns", "at_device", "known_columns"]
+__all__ = ["Bound", "Budget", "Columns", "at_device", "known_columns"]
 
 ENERGY = "energy_mj"
 """Of one call on a device, where its table has it."""
-
-COUNTS = ("macs", "params", "weight_bytes", "peak_activation_bytes")
-"""What follows from the network alone."""
-
-_LIMITED = ("latency_ms", ENERGY, *COUNTS, "accuracy")
-"""What a budget can name."""
 
 Columns = Mapping[str, Floats]
 """Arrays of equal length by the names of numbers."""
@@ -40,7 +35,7 @@ def at_device(name: str, device: str) -> str:
 def known_columns(devices: Sequence[str], with_energy: Sequence[str] = ()) -> tuple[str, ...]:
     """The numbers of an evaluated network but its accuracy, in the order of tables and files."""
     latencies = [at_device(name, device) for device in devices for name in LATENCIES]
-    return (*latencies, *(at_device(ENERGY, device) for device in with_energy), *COUNTS)
+    return (*latencies, *(at_device(ENERGY, device) for device in with_energy), *COSTS.names())
 
 
 @dataclass(frozen=True)
@@ -96,10 +91,11 @@ class Budget:
     def __init__(self, limits: Mapping[str, float | str | Bound | None] | None = None, *, expected_latency: bool = False) -> None:
         self.expected_latency = expected_latency
         self.bounds: dict[str, Bound] = {}
+        known = (LATENCIES[0], ENERGY, *COSTS.names(), "accuracy")
         for name, limit in (limits or {}).items():
             base, _, device = name.partition("@")
-            if base not in _LIMITED or ("@" in name and (base not in (LATENCIES[0], ENERGY) or not device)):
-                raise SearchError(f"a budget must limit a known number, but got '{name}'; {nearest(base, _LIMITED)}")
+            if base not in known or ("@" in name and (base not in (LATENCIES[0], ENERGY) or not device)):
+                raise SearchError(f"a budget must limit a known number, but got '{name}'; {nearest(base, known)}")
             if limit is not None:
                 self.bounds[name] = self._bound(name, read_typed(name, limit) if isinstance(limit, str) else limit)
 

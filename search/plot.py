@@ -170,7 +170,7 @@ def _place(pick: Pick, cost: Quantity) -> _Place:
     """Where a pick stands: on the axis of a latency with its interval and its measurement, else with its exact cost."""
     network = pick.candidate
     if cost.device is None:
-        value = getattr(network, cost.key) / cost.scale
+        value = network.costs[cost.key] / cost.scale
         return _Place(label=pick.label, accuracy=network.accuracy, value=value, low=np.nan, high=np.nan, measured=None)
     if cost.unit != "ms":
         energy = network.energies_mj[cost.device]

@@ -16,14 +16,15 @@ from latency_tables import LatencyTable
 from latency_tables.calibrate import table_resolutions
 from latency_tables.info import TableInfo
 from ofa.arrays import Floats, Rows
+from ofa.costs import COSTS
 from ofa.errors import SearchError, TableError, nearest
 from ofa.families import whole_of
 from ofa.latency import LATENCIES
 from ofa.resolution import Resolution, ascending, resolutions_to_json
+from ofa.row_costs import costs_of
 from ofa.space import Space
 from search.accuracy import AccuracySource
-from search.budget import COUNTS, ENERGY, Budget, Columns, Limit, at_device, known_columns
-from search.costs import costs_of
+from search.budget import ENERGY, Budget, Columns, Limit, at_device, known_columns
 from search.units import called, is_known
 
 __all__ = ["LatencySource", "Problem", "Remembering", "common_resolutions"]
@@ -198,7 +199,7 @@ class Problem:
             SearchError: a latency source answers what is no latency.
         """
         wanted = self.needed if names is None else tuple(names)
-        found = costs_of(self.space)(rows_NC, [name for name in wanted if name in COUNTS])
+        found = costs_of(self.space)(rows_NC, [name for name in wanted if name in COSTS])
         for source in self.latencies:
             own = [name for name in wanted if name.endswith(f"@{source.device_name}")]
             if own:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 
+from ofa.costs import COSTS
 from ofa.errors import SearchError
 
 __all__ = ["called", "is_known", "read_typed", "typed"]
@@ -14,25 +15,18 @@ _CALLED = {
     "latency_low_ms": "latency",
     "latency_high_ms": "latency",
     "energy_mj": "energy",
-    "macs": "MACs",
-    "params": "parameters",
-    "weight_bytes": "weights",
-    "peak_activation_bytes": "peak activations",
     "accuracy": "accuracy",
 }
 _ENDS = {"latency_high_ms": " (the upper end of its interval)", "latency_low_ms": " (the lower end of its interval)"}
 
-_PLAIN = ((0.0, 1.0, ""),)
-_COUNTS = ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (0.0, 1e3, "K"))
-_BINARY = ((2.0**30, 2.0**30, "GiB"), (2.0**20, 2.0**20, "MiB"), (2.0**10, 2.0**10, "KiB"), (0.0, 1.0, "B"))
-_DECIMAL = ((1e9, 1e9, "GB"), (1e6, 1e6, "MB"), (0.0, 1e3, "KB"))
-_UNITS = {
+Units = tuple[tuple[float, float, str], ...]
+_PLAIN: Units = ((0.0, 1.0, ""),)
+_COUNTS: Units = ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (0.0, 1e3, "K"))
+_BINARY: Units = ((2.0**30, 2.0**30, "GiB"), (2.0**20, 2.0**20, "MiB"), (2.0**10, 2.0**10, "KiB"), (0.0, 1.0, "B"))
+_DECIMAL: Units = ((1e9, 1e9, "GB"), (1e6, 1e6, "MB"), (0.0, 1e3, "KB"))
+_UNITS: dict[str, Units] = {
     "latency_ms": ((1e4, 1e3, "s"), (0.01, 1.0, "ms"), (0.0, 1e-3, "us")),
     "energy_mj": ((1e4, 1e3, "J"), (0.01, 1.0, "mJ"), (0.0, 1e-3, "uJ")),
-    "macs": _COUNTS,
-    "params": _COUNTS,
-    "weight_bytes": _BINARY,
-    "peak_activation_bytes": _BINARY,
     "accuracy": ((0.0, 0.01, "%"),),
 }
 """By column: from which value on a unit is used, how many of the column's own it is, and how it is written."""
@@ -52,13 +46,14 @@ def called(column: str, *, end: bool = False) -> str:
         end: whether to say which end of an interval it is.
     """
     name, _, device = column.partition("@")
-    words = _CALLED.get(name, name.replace("_", " "))
+    words = COSTS.get(name).words if name in COSTS else _CALLED.get(name, name.replace("_", " "))
     return words + (f" on {device}" if device else "") + (_ENDS.get(name, "") if end else "")
 
 
 def is_known(column: str) -> bool:
     """Whether there is such a number, of any device."""
-    return column.partition("@")[0] in _CALLED
+    name = column.partition("@")[0]
+    return name in _CALLED or name in COSTS
 
 
 def typed(column: str, value: float, *, up: bool | None = None) -> str:
@@ -70,7 +65,7 @@ def typed(column: str, value: float, *, up: bool | None = None) -> str:
         up: whether to round to four digits upwards, or downwards; None leaves the value as it is.
     """
     name = column.partition("@")[0].replace("_low", "").replace("_high", "")
-    known = _DECIMAL if name.endswith("_bytes") and value % 1024 and not value % 1000 else _UNITS.get(name, _PLAIN)
+    known = _DECIMAL if name.endswith("_bytes") and value % 1024 and not value % 1000 else _units(name)
     scale, unit = next(((scale, unit) for least, scale, unit in known if value >= least), known[-1][1:])
     number = value / scale if up is None else _rounded(value / scale, up)
     return f"{number:.12g}{unit}"
@@ -87,7 +82,7 @@ def read_typed(column: str, text: str) -> float:
         SearchError: it is none.
     """
     name = column.partition("@")[0]
-    known = _UNITS.get(name, _PLAIN) + (_DECIMAL if name.endswith("_bytes") else ())
+    known = _units(name) + (_DECIMAL if name.endswith("_bytes") else ())
     units = {unit: scale for _, scale, unit in sorted(known, key=lambda each: each[1])}
     match = _NUMBER_WITH_UNIT.fullmatch(text.strip())
     scale = units.get(match[2].replace("µ", "u")) if match else None
@@ -103,6 +98,12 @@ def read_typed(column: str, text: str) -> float:
     if name == "accuracy" and value > 1:
         raise SearchError(f"an accuracy must be at most 100%, but got '{text}'; write for example 76%")
     return value
+
+
+def _units(name: str) -> Units:
+    if name in COSTS:
+        return {"count": _COUNTS, "bytes": _BINARY}[COSTS.get(name).unit]
+    return _UNITS.get(name, _PLAIN)
 
 
 def _rounded(value: float, up: bool) -> float:

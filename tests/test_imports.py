@@ -27,6 +27,8 @@ LAYERS = (
     ("ofa.cost",),
     ("ofa.inventory",),
     ("ofa.lookup",),
+    ("ofa.costs",),
+    ("ofa.row_costs",),
     ("ofa.sharing",),
     ("ofa.supernet",),
     ("ofa.data",),

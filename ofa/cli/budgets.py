@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from functools import wraps
+from inspect import Parameter, Signature, signature
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
+
+from ofa.costs import COSTS
 
 if TYPE_CHECKING:
     from search.budget import Budget
@@ -17,27 +21,18 @@ __all__ = [
     "ExpectedOption",
     "Latencies",
     "LatencyOption",
-    "Macs",
-    "MacsOption",
-    "Memory",
-    "MemoryOption",
-    "Params",
-    "ParamsOption",
     "Range",
-    "Weights",
-    "WeightsOption",
     "budget_of",
-    "given",
-    "parse_bytes",
-    "parse_count",
     "parse_energy_mj",
     "parse_latency_ms",
     "parse_percent",
+    "parser_of",
     "range_parser",
+    "taking_costs",
 ]
 
 
-def _parser(column: str) -> Callable[[str], Any]:
+def parser_of(column: str) -> Callable[[str], Any]:
     """A parser of values of a column, whose errors are wrong usage."""
 
     def parse(text: str) -> float:
@@ -52,48 +47,49 @@ def _parser(column: str) -> Callable[[str], Any]:
     return parse
 
 
-parse_latency_ms = _parser("latency_ms")
-parse_bytes = _parser("weight_bytes")
-parse_count = _parser("macs")
-parse_energy_mj = _parser("energy_mj")
-parse_percent = _parser("accuracy")
+parse_latency_ms = parser_of("latency_ms")
+parse_energy_mj = parser_of("energy_mj")
+parse_percent = parser_of("accuracy")
 
 
 LatencyOption = Annotated[
     float | None, typer.Option("--latency", parser=parse_latency_ms, metavar="TIME", help="At most this latency, such as 12ms.")
 ]
-MemoryOption = Annotated[
-    int | None,
-    typer.Option("--memory", parser=parse_bytes, metavar="SIZE", help="At most this peak of activations, such as 2MiB."),
-]
-WeightsOption = Annotated[
-    int | None, typer.Option("--weights", parser=parse_bytes, metavar="SIZE", help="At most these bytes of weights, such as 10MB.")
-]
-MacsOption = Annotated[
-    int | None, typer.Option("--macs", parser=parse_count, metavar="COUNT", help="At most these multiply-accumulates, such as 300M.")
-]
-ParamsOption = Annotated[
-    int | None, typer.Option("--params", parser=parse_count, metavar="COUNT", help="At most these parameters, such as 5M.")
-]
+Command = Callable[..., Any]
 
 
-def given(
-    *,
-    latency_ms: float | None = None,
-    macs: int | None = None,
-    params: int | None = None,
-    weight_bytes: int | None = None,
-    peak_activation_bytes: int | None = None,
-) -> dict[str, float]:
-    """The budgets that were given, by the names that results use."""
-    budgets = {
-        "latency_ms": latency_ms,
-        "macs": macs,
-        "params": params,
-        "weight_bytes": weight_bytes,
-        "peak_activation_bytes": peak_activation_bytes,
-    }
-    return {name: value for name, value in budgets.items() if value is not None}
+def taking_costs(command: Command, *, ranges: bool = True) -> Command:
+    """A command with an option for each cost in place of its parameter ``counts``, which gets what was given by the costs' names.
+
+    Args:
+        command: the function of a command, whose arguments are annotated.
+        ranges: whether an option takes a ``Range``, or only the most.
+    """
+    costs = [COSTS.get(name) for name in COSTS.names()]
+
+    @wraps(command)
+    def run(**options: Any) -> Any:
+        given = {cost.name: options.pop(cost.option) for cost in costs}
+        return command(**options, counts={name: value for name, value in given.items() if value is not None})
+
+    hints, parameters = get_type_hints(command, include_extras=True), list[Parameter]()
+    for parameter in signature(command).parameters.values():
+        if parameter.name != "counts":
+            parameters.append(parameter.replace(annotation=hints[parameter.name]))
+            continue
+        for cost in costs:
+            parse = parser_of(cost.name)
+            option = typer.Option(
+                f"--{cost.option}",
+                parser=range_parser(parse) if ranges else parse,
+                metavar={"count": "COUNT", "bytes": "SIZE"}[cost.unit],
+                help=f"At most {cost.help}, such as {cost.example}.",
+            )
+            annotation: Any = Annotated[Range | None, option] if ranges else Annotated[int | None, option]
+            parameters.append(Parameter(cost.option, parameter.kind, default=None, annotation=annotation))
+    run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
 
 
 # -- ranges, and budgets of several devices: what a front is asked for ---------------------------------------------------
@@ -151,16 +147,6 @@ Energies = Annotated[
         "--energy", range_parser(parse_energy_mj, of_device=True), "[DEVICE=]ENERGY", "At most this energy of one call, such as 20mJ."
     ),
 ]
-Memory = Annotated[
-    Range | None, _range_option("--memory", range_parser(parse_bytes), "SIZE", "At most this peak of activations, such as 2MiB.")
-]
-Weights = Annotated[
-    Range | None, _range_option("--weights", range_parser(parse_bytes), "SIZE", "At most these bytes of weights, such as 10MB.")
-]
-Macs = Annotated[
-    Range | None, _range_option("--macs", range_parser(parse_count), "COUNT", "At most these multiply-accumulates, such as 300M.")
-]
-Params = Annotated[Range | None, _range_option("--params", range_parser(parse_count), "COUNT", "At most these parameters, such as 5M.")]
 Accuracy = Annotated[
     Range | None,
     _range_option("--accuracy", range_parser(parse_percent, alone="least"), "PERCENT", "At least this accuracy, such as 76%."),
@@ -174,10 +160,7 @@ def budget_of(
     *,
     latency: Sequence[Range] | None = None,
     energy: Sequence[Range] | None = None,
-    macs: Range | None = None,
-    params: Range | None = None,
-    weights: Range | None = None,
-    memory: Range | None = None,
+    counts: Mapping[str, Range] | None = None,
     accuracy: Range | None = None,
     expected: bool = False,
 ) -> Budget:
@@ -191,17 +174,7 @@ def budget_of(
     from search.units import called
 
     named = [("latency_ms", each) for each in latency or ()] + [("energy_mj", each) for each in energy or ()]
-    named += [
-        (name, each)
-        for name, each in (
-            ("macs", macs),
-            ("params", params),
-            ("weight_bytes", weights),
-            ("peak_activation_bytes", memory),
-            ("accuracy", accuracy),
-        )
-        if each is not None
-    ]
+    named += [*(counts or {}).items(), *([("accuracy", accuracy)] if accuracy is not None else [])]
     bounds: dict[str, Bound] = {}
     for name, each in named:
         key = f"{name}@{each.device}" if each.device else name

@@ -110,7 +110,7 @@ def import_weights(
     Raises:
         OfaError: the file does not fit, or the output cannot be written.
     """
-    from ofa.cost import costs
+    from ofa.costs import costs
     from ofa.families import lower
     from ofa.interop import mit
     from ofa.interop.checkpoints import open_checkpoint
@@ -160,7 +160,7 @@ def import_arch(file: Path, resolution: int, output: Path, *, space: str | None 
     Raises:
         OfaError: no space contains the network, or a file cannot be read or written.
     """
-    from ofa.cost import costs
+    from ofa.costs import costs
     from ofa.families import get_space, lower, save_arch
     from ofa.interop import mit
 

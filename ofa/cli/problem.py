@@ -11,6 +11,7 @@ import typer
 
 from ofa.cli.run_data import load_run_data, place_run
 from ofa.cli.spaces import check_named, named
+from ofa.costs import COSTS
 
 if TYPE_CHECKING:
     from latency_tables import LatencyTable
@@ -22,14 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TRADES", "ProblemOfFiles"]
 
-TRADES = {
-    "latency": "latency_ms",
-    "energy": "energy_mj",
-    "macs": "macs",
-    "params": "params",
-    "weights": "weight_bytes",
-    "memory": "peak_activation_bytes",
-}
+TRADES = {"latency": "latency_ms", "energy": "energy_mj", **{COSTS.get(name).option: name for name in COSTS.names()}}
 """What can be traded against accuracy, by the names of the budgets' options."""
 
 

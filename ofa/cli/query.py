@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ofa.cli.budgets import Accuracy, Energies, ExpectedOption, Latencies, Macs, Memory, Params, Weights, budget_of
+from ofa.cli.budgets import Accuracy, Energies, ExpectedOption, Latencies, budget_of, taking_costs
 from ofa.cli.console import (
     JsonOption,
     emit,
@@ -38,17 +38,14 @@ _EXAMPLE = "Example: ofa query digits.front --latency 2ms --memory 64KiB --top 3
 
 def register(app: typer.Typer) -> None:
     """Add ``ofa query``."""
-    app.command("query", epilog=_EXAMPLE)(query)
+    app.command("query", epilog=_EXAMPLE)(taking_costs(query))
 
 
 def query(
     front: Annotated[Path, typer.Argument(metavar="FRONT", help="File that `ofa search` wrote.")],
     latency: Latencies = None,
     energy: Energies = None,
-    macs: Macs = None,
-    params: Params = None,
-    weights: Weights = None,
-    memory: Memory = None,
+    counts: Any = None,
     accuracy: Accuracy = None,
     expected: ExpectedOption = False,
     top: Annotated[int, typer.Option(min=1, help="How many networks, best first.")] = 1,
@@ -90,9 +87,7 @@ def query(
         raise typer.BadParameter("these belong to --verify; add it, or leave them out.", param_hint="--device, --table, --margin, --update")
     if output is not None:
         check_output(output, overwrite=overwrite)
-    budget = budget_of(
-        latency=latency, energy=energy, macs=macs, params=params, weights=weights, memory=memory, accuracy=accuracy, expected=expected
-    )
+    budget = budget_of(latency=latency, energy=energy, counts=counts, accuracy=accuracy, expected=expected)
     wanted = named(space)
     loaded = Front.load(front)
     if wanted is not None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ofa.cli.budgets import Accuracy, Energies, ExpectedOption, Latencies, Macs, Memory, Params, Weights, budget_of
+from ofa.cli.budgets import Accuracy, Energies, ExpectedOption, Latencies, budget_of, taking_costs
 from ofa.cli.console import JsonOption, emit, format_conditions, format_ms, format_percent, progress_bar, warn
 from ofa.cli.devices import FoldersOption
 from ofa.cli.outputs import OverwriteOption, check_output
@@ -37,7 +37,7 @@ _EFFORT_FOR_BEST = {"islands": 8}
 
 def register(app: typer.Typer) -> None:
     """Add ``ofa search``."""
-    app.command("search", epilog=_EXAMPLE)(search)
+    app.command("search", epilog=_EXAMPLE)(taking_costs(search))
 
 
 def search(
@@ -84,10 +84,7 @@ def search(
     picture: Annotated[Path | None, typer.Option(metavar="PNG", help="Also draw the front.")] = None,
     latency: Latencies = None,
     energy: Energies = None,
-    macs: Macs = None,
-    params: Params = None,
-    weights: Weights = None,
-    memory: Memory = None,
+    counts: Any = None,
     accuracy: Accuracy = None,
     expected: ExpectedOption = False,
     folders: FoldersOption = None,
@@ -115,9 +112,7 @@ def search(
         raise typer.BadParameter("it is for networks of a --supernet that are measured; leave it out.", param_hint="--on")
     if best and trade:
         raise typer.BadParameter("--best trades nothing against accuracy; leave out one of the two.", param_hint="--trade")
-    budget = budget_of(
-        latency=latency, energy=energy, macs=macs, params=params, weights=weights, memory=memory, accuracy=accuracy, expected=expected
-    )
+    budget = budget_of(latency=latency, energy=energy, counts=counts, accuracy=accuracy, expected=expected)
     files = ProblemOfFiles(
         space=space,
         predictor=predictor,

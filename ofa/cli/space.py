@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ofa.cli.budgets import LatencyOption, MacsOption, MemoryOption, ParamsOption, WeightsOption, given
+from ofa.cli.budgets import LatencyOption, taking_costs
 from ofa.cli.console import (
     JsonOption,
     emit,
@@ -32,6 +32,7 @@ from ofa.cli.deriving import (
 )
 from ofa.cli.sheets import records, words
 from ofa.cli.spaces import parse_resolution_option
+from ofa.costs import COSTS
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -50,7 +51,7 @@ _USED = 0.8
 
 def register(app: typer.Typer) -> None:
     """Add ``ofa space``."""
-    app.command("space", epilog=_EXAMPLE)(space)
+    app.command("space", epilog=_EXAMPLE)(taking_costs(space, ranges=False))
 
 
 def space(
@@ -65,10 +66,7 @@ def space(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random networks.")] = 0,
     table: Annotated[Path | None, typer.Option(help="A latency table, to look at latencies as well.")] = None,
     latency: LatencyOption = None,
-    macs: MacsOption = None,
-    params: ParamsOption = None,
-    weights: WeightsOption = None,
-    memory: MemoryOption = None,
+    counts: Any = None,
     resolutions: ResolutionsOption = None,
     keep: KeepOption = None,
     channels: ChannelsOption = None,
@@ -82,7 +80,7 @@ def space(
 
     Fails if the budget cannot be met.
     """
-    limits = given(latency_ms=latency, macs=macs, params=params, weight_bytes=weights, peak_activation_bytes=memory)
+    limits = {**({} if latency is None else {"latency_ms": latency}), **counts}
     if latency is not None and table is None:
         raise typer.BadParameter("a latency needs the table of a device; build one with `ofa table build`.", param_hint="--table")
     changes = Changes(resolutions=resolutions, keep=keep, channels=channels, classes=classes, name=called)
@@ -217,7 +215,7 @@ def _costs(examined: Space, latencies: LatencyTable | None) -> Callable[[Rows], 
     import numpy as np
 
     from latency_tables import Estimator
-    from search.costs import costs_of
+    from ofa.row_costs import costs_of
 
     estimator = None if latencies is None else Estimator(examined, latencies)
 
@@ -277,14 +275,8 @@ def _answer(
     return answer, _unused(limits, most)
 
 
-_FORMATS: dict[str, Callable[[float], str]] = {
-    "latency_ms": format_ms,
-    "latency_high_ms": format_ms,
-    "macs": format_count,
-    "params": format_count,
-    "weight_bytes": format_bytes,
-    "peak_activation_bytes": format_bytes,
-}
+def _format(cost: str) -> Callable[[float], str]:
+    return {"count": format_count, "bytes": format_bytes}[COSTS.get(cost).unit] if cost in COSTS else format_ms
 
 
 def _render_spaces(spaces: list[dict[str, Any]]) -> RenderableType:
@@ -312,8 +304,7 @@ def _render_report(report: dict[str, Any]) -> RenderableType:
     caption = f"min, median, max over {report['samples']} random networks, seed {report['seed']}"
     ends = {"latency_high_ms": "latency, upper end"}
     rows = [
-        (ends.get(cost, called(cost)), *(_FORMATS[cost](summary[column]) for column in columns))
-        for cost, summary in report["costs"].items()
+        (ends.get(cost, called(cost)), *(_format(cost)(summary[column]) for column in columns)) for cost, summary in report["costs"].items()
     ]
     timed = [] if report["conditions"] is None else [f"latency: {format_conditions(report['conditions'])}"]
     return Group(records(("", *columns), rows, title=title, caption=caption), *map(words, [*timed, *_words(report)]))

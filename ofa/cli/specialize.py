@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ofa.cli.budgets import Accuracy, ExpectedOption, Latencies, Macs, Memory, Params, Weights, budget_of
+from ofa.cli.budgets import Accuracy, ExpectedOption, Latencies, budget_of, taking_costs
 from ofa.cli.console import (
     JsonOption,
     emit,
@@ -44,7 +44,7 @@ _EXAMPLE = "Example: ofa specialize digits.run --front digits.front --latency 2m
 
 def register(app: typer.Typer) -> None:
     """Add ``ofa specialize``."""
-    app.command("specialize", epilog=_EXAMPLE)(specialize)
+    app.command("specialize", epilog=_EXAMPLE)(taking_costs(specialize))
 
 
 def specialize(
@@ -53,10 +53,7 @@ def specialize(
     arch: Annotated[Path | None, typer.Option("--arch", metavar="ARCH.json", help="The network, as `ofa query` writes it.")] = None,
     front: Annotated[Path | None, typer.Option("--front", metavar="FRONT", help="Or the front to ask for the best one within:")] = None,
     latency: Latencies = None,
-    macs: Macs = None,
-    params: Params = None,
-    weights: Weights = None,
-    memory: Memory = None,
+    counts: Any = None,
     accuracy: Accuracy = None,
     expected: ExpectedOption = False,
     epochs: Annotated[int, typer.Option(min=0, help="Epochs of fine-tuning with the largest network as teacher; 0 only calibrates.")] = 5,
@@ -78,7 +75,7 @@ def specialize(
     if (arch is None) == (front is None):
         raise typer.BadParameter("the network comes from one of --arch and --front; give one of them.", param_hint="--arch")
     check_output_folder(output, overwrite=overwrite)
-    budget = budget_of(latency=latency, macs=macs, params=params, weights=weights, memory=memory, accuracy=accuracy, expected=expected)
+    budget = budget_of(latency=latency, counts=counts, accuracy=accuracy, expected=expected)
     wanted, warnings = named(space), list[str]()
     loaded = load_run(run)
     check_named(wanted, loaded.supernet.space, f"'{run}'")
@@ -197,8 +194,8 @@ def specialize_run(
     card, test = bundle.card, found.splits.test
     about = {"bundle": str(output), "arch": bundle.arch.to_json(), "test_images": len(test), "classes": test.num_classes}
     measured = {field.name: card.provenance[field.name] for field in fields(SpecializeMetrics)}
-    told = ("metric", "macs", "params", "weight_bytes", "peak_activation_bytes", "device", "latency_ms", "conditions")
-    return {**about, **measured, **{name: getattr(card, name) for name in told}, "data_changes": found.changes.to_json()}
+    told = {name: getattr(card, name) for name in ("metric", "device", "latency_ms", "conditions")}
+    return {**about, **measured, **told, **card.costs, "data_changes": found.changes.to_json()}
 
 
 def _render(report: dict[str, Any]) -> RenderableType:

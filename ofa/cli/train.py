@@ -263,7 +263,7 @@ class _Course:
     def _ends(self) -> list[dict[str, Any]]:
         """The smallest and the largest network at each end of the resolutions that were trained."""
         from ofa.calibrate import calibrate
-        from ofa.cost import costs
+        from ofa.costs import costs
         from ofa.families import lower
         from ofa.resolution import pixels, resolution_to_json
         from ofa.training import evaluate

@@ -25,7 +25,7 @@ from torch import nn
 
 from ofa.arch import Arch
 from ofa.blocks import empty_network
-from ofa.cost import costs
+from ofa.costs import costs
 from ofa.data import ImageRule
 from ofa.errors import DataError, ExportError, FileError, WeightsError
 from ofa.exporting.card import Card
@@ -192,8 +192,7 @@ def write_bundle(
     tensors = network.state_dict()
     _check_tensors(tensors, empty_network(lowered), f"the network of a bundle of {arch.space}")
     check_finite(tensors, f"the network of a bundle of {arch.space}")
-    counted: dict[str, Any] = dict(costs(lowered))
-    card = replace(card, **counted)
+    card = replace(card, costs=costs(lowered))
     header = _header(space, arch, class_names, mean, std, rule or ImageRule(channels=len(mean)))
     with _replacing_bundle(Path(folder)) as temporary:
         bundle = _bundle(temporary, space, arch, card, header)

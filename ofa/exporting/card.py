@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ofa.costs import COSTS
 from ofa.errors import ExportError
 from ofa.files import read_json
 from ofa.latency import Latency
@@ -30,10 +31,7 @@ class Card:
         device: name of the device of the latencies.
         conditions: what the promised latency holds under, as JSON values of ``devices.Conditions``.
         measured_conditions: what ``measured_ms`` holds under, likewise.
-        macs: multiply-accumulates for one image.
-        params: learned parameters.
-        weight_bytes: bytes of its weights as they ship.
-        peak_activation_bytes: largest sum of activations alive at once.
+        costs: what follows from the network alone, by name (``ofa.costs``); in JSON they stand beside the other numbers.
         provenance: where it comes from: data, supernet, recipe, seeds, versions, dates; JSON values.
 
     Raises:
@@ -49,14 +47,11 @@ class Card:
     device: str | None = None
     conditions: Mapping[str, Any] | None = None
     measured_conditions: Mapping[str, Any] | None = None
-    macs: int | None = None
-    params: int | None = None
-    weight_bytes: int | None = None
-    peak_activation_bytes: int | None = None
+    costs: Mapping[str, int] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
+        for name, value in self._flat.items():
             if name in _NO_NUMBERS or value is None:
                 continue
             if (
@@ -68,13 +63,19 @@ class Card:
                 raise ExportError(f"'{name}' of a card must be {span}, but is {value!r}; leave it out if it is not known")
 
     @property
+    def _flat(self) -> dict[str, Any]:
+        values = asdict(self)
+        counted = values.pop("costs")
+        return {**values, **dict.fromkeys(COSTS.names()), **counted}
+
+    @property
     def latency(self) -> Latency | None:
         """The promised latency with its interval; None if there is none."""
         return None if self.latency_ms is None else Latency.of(self.latency_ms, self.latency_low_ms, self.latency_high_ms)
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values."""
-        return {"schema": SCHEMA, **asdict(self)}
+        return {"schema": SCHEMA, **self._flat}
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Card:
@@ -90,9 +91,6 @@ class Card:
             raise ExportError(f"'{path}' must be a card, but has no schema version; write the bundle again")
         if schema > SCHEMA:
             raise ExportError(f"'{path}' has schema {schema}, but this version reads up to {SCHEMA}; upgrade with: pip install -U ofa-nas")
-        unknown = sorted(set(value) - {"schema", *cls.__dataclass_fields__})
-        if unknown:
-            raise ExportError(
-                f"'{path}' must have the keys of a card only, but has {', '.join(unknown)}; remove them or put them in provenance"
-            )
-        return cls(**{key: content for key, content in value.items() if key != "schema"})
+        costs = {name: value[name] for name in COSTS.names() if value.get(name) is not None}
+        # As in every file, what is unknown is of a later version, or a cost of somebody's own.
+        return cls(**{name: content for name, content in value.items() if name in cls.__dataclass_fields__}, costs=costs)

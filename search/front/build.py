@@ -14,7 +14,6 @@ import pandas as pd
 
 from ofa.arrays import Floats, Rows
 from ofa.resolution import resolutions_to_json
-from search.budget import COUNTS
 from search.evolution import local_search
 from search.evolution.archive import Archive
 from search.evolution.local_search import best_of
@@ -119,4 +118,4 @@ def extreme(problem: Problem, name: str, *, largest: bool = False) -> tuple[floa
 
 def _candidate(problem: Problem, row_1C: Rows, accuracy: Floats) -> Candidate:
     frame = frame_of(problem, row_1C[:1], accuracy[:1])
-    return Front(frame, frame[[*COUNTS]].iloc[:0], _info(problem, least={}, study={})).candidate(0)
+    return Front(frame, frame.iloc[:0], _info(problem, least={}, study={})).candidate(0)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ofa.arch import Arch
 from ofa.latency import Latency
-from search.budget import COUNTS, ENERGY
+from search.budget import ENERGY
 
 __all__ = ["Candidate"]
 
@@ -23,7 +23,7 @@ class Candidate:
         accuracy_low, accuracy_high: ends of its 90 % interval; None where it is not known.
         latencies: by device.
         energies_mj: by device, of those whose tables know it.
-        macs, params, weight_bytes, peak_activation_bytes: exact costs.
+        costs: what follows from the network alone, by name (``ofa.costs``).
     """
 
     arch: Arch
@@ -32,10 +32,7 @@ class Candidate:
     accuracy_high: float | None
     latencies: Mapping[str, Latency]
     energies_mj: Mapping[str, float]
-    macs: int
-    params: int
-    weight_bytes: int
-    peak_activation_bytes: int
+    costs: Mapping[str, int]
 
     def to_json(self) -> dict[str, Any]:
         """All of it, as JSON values; what is promised on the first device stands beside the other costs too."""
@@ -44,4 +41,4 @@ class Candidate:
             devices[name][ENERGY] = energy_mj
         accuracy = {"accuracy": self.accuracy, "accuracy_low": self.accuracy_low, "accuracy_high": self.accuracy_high}
         first = next(iter(devices.values()), {})
-        return {**accuracy, **first, **{name: getattr(self, name) for name in COUNTS}, "devices": devices, "arch": self.arch.to_json()}
+        return {**accuracy, **first, **self.costs, "devices": devices, "arch": self.arch.to_json()}

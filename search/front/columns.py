@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ofa.arrays import Floats
+from ofa.costs import COSTS
 from search.evolution.pareto import non_dominated
 from search.front.info import FrontInfo
 
@@ -22,8 +23,6 @@ _SCALES = {
     "count": ((1e9, "G"), (1e6, "M"), (1e3, "K"), (1.0, "")),
     "bytes": ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B")),
 }
-_EXACT = {"macs": ("MACs", "count"), "params": ("parameters", "count"), "weight_bytes": ("weights", "bytes")}
-_EXACT["peak_activation_bytes"] = ("peak activations", "bytes")
 _ENDS = {"latency_low_ms": "latency_ms", "latency_high_ms": "latency_ms"}
 _ON_DEVICE = {"latency_ms": ("latency", "ms"), "energy_mj": ("energy", "mJ")}
 
@@ -88,7 +87,7 @@ def costs_of_front(networks: pd.DataFrame, info: FrontInfo) -> tuple[Quantity, .
         info: of the front, whose ``objectives`` and ``devices`` set the order.
     """
     on_devices = [f"{name}@{device}" for name in _ON_DEVICE for device in info.devices]
-    wanted = [*map(expected_column, info.objectives), *on_devices, *_EXACT]
+    wanted = [*map(expected_column, info.objectives), *on_devices, *COSTS.names()]
     known = [column for column in dict.fromkeys(wanted) if np.isfinite(floats_of(networks, column)).any()]
     return tuple(_quantity(networks, column) for column in known)
 
@@ -108,7 +107,7 @@ def _quantity(networks: pd.DataFrame, column: str) -> Quantity:
         known = [end for end in ends if np.isfinite(floats_of(networks, end)).any()]
         low, high = known if len(known) == 2 else (None, None)
         return Quantity(key=column, words=f"{words} on {device}", unit=unit, low=low, high=high, device=device)
-    words, kind = _EXACT[name] if name in _EXACT else (name.replace("_", " "), "count")
+    words, kind = (COSTS.get(name).words, COSTS.get(name).unit) if name in COSTS else (name.replace("_", " "), "count")
     scale, unit = _scale(kind, floats_of(networks, column))
     return Quantity(key=column, words=words, unit=unit, scale=scale)
 

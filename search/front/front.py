@@ -15,12 +15,13 @@ import pandas as pd
 from devices import Conditions
 from ofa.arch import Arch
 from ofa.arrays import Floats
+from ofa.costs import COSTS
 from ofa.errors import SearchError
 from ofa.families import stored_space, whole_of
 from ofa.latency import LATENCIES, Latency
 from ofa.parquet import Kind
 from ofa.space import Space
-from search.budget import COUNTS, ENERGY, Budget, at_device, excess_of, known_columns
+from search.budget import ENERGY, Budget, at_device, excess_of
 from search.front.candidate import Candidate
 from search.front.infeasible import impossible
 from search.front.info import FrontInfo, VerifiedNetwork
@@ -29,7 +30,9 @@ from search.units import called
 __all__ = ["Front"]
 
 _ACCURACIES = ("accuracy", "accuracy_low", "accuracy_high")
-_FILES = Kind(name="front", info=FrontInfo, schema=2, oldest=2, columns=(*_ACCURACIES, *COUNTS, "arch", "on_front"), made_by="ofa search")
+_FILES = Kind(
+    name="front", info=FrontInfo, schema=2, oldest=2, columns=(*_ACCURACIES, *sorted(COSTS.own), "arch", "on_front"), made_by="ofa search"
+)
 
 
 class Front:
@@ -140,10 +143,7 @@ class Front:
             accuracy_high=ends["accuracy_high"],
             latencies={device: Latency(**{name: values[at_device(name, device)] for name in LATENCIES}) for device in self.device_names},
             energies_mj={device: values[key] for device in self.device_names if (key := at_device(ENERGY, device)) in values},
-            macs=int(values["macs"]),
-            params=int(values["params"]),
-            weight_bytes=int(values["weight_bytes"]),
-            peak_activation_bytes=int(values["peak_activation_bytes"]),
+            costs={name: int(values[name]) for name in COSTS.names() if np.isfinite(values.get(name, np.nan))},
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -159,7 +159,7 @@ class Front:
             FileError: the file is absent, damaged, no front, or of another schema.
         """
         rows, info = _FILES.read(path)
-        if missing := sorted(set(known_columns(info.devices)) - set(rows.columns)):
+        if missing := [each for device in info.devices for name in LATENCIES if (each := at_device(name, device)) not in rows]:
             raise _FILES.incomplete(path, f"lacks {missing[0]}")
         on_front = rows.pop("on_front").to_numpy(dtype=np.bool_)
         dominated = rows[~on_front].drop(columns="arch").dropna(axis="columns", how="all")

@@ -14,8 +14,8 @@ import numpy as np
 from ofa.arch import Arch
 from ofa.arrays import Floats, Rows
 from ofa.resolution import aspect, mean_side
+from ofa.row_costs import costs_of
 from ofa.space import Space
-from search.costs import costs_of
 
 __all__ = ["Feature", "FeatureMap", "feature_map", "features", "log_macs"]
 

@@ -13,7 +13,7 @@ from latency_tables import Correction, Estimator, LatencyTable, blocks_of_space
 from latency_tables.info import TableInfo
 from latency_tables.table import row_of, rows_frame
 from ofa.cli.main import build_app
-from ofa.cost import costs
+from ofa.costs import costs
 from ofa.families import get_space, lower, space_names
 from search.budget import Budget
 from search.front.build import check_possible

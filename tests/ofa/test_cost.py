@@ -9,7 +9,8 @@ from torch import nn
 
 from ofa.arch import Arch
 from ofa.blocks import Block, Bottleneck, Classifier, ConvBlock, FeatureMix, InvertedResidual, build_network, make_divisible
-from ofa.cost import costs, macs, params, peak_activation_bytes, weight_bytes
+from ofa.cost import macs, params, peak_activation_bytes, weight_bytes
+from ofa.costs import costs
 from ofa.families import lower
 from ofa.space import Space
 from tests.ofa.strategies import ALL_SPACES, OTHER_INPUTS, archs_of, images, placed_at

@@ -14,16 +14,17 @@ from devices import Device, TimingPolicy
 from latency_tables import Estimator, build_table
 from ofa.arch import Arch, Genes
 from ofa.blocks import Classifier, ConvBlock, InvertedResidual, PlacedBlock, Shape, segments, with_liveness
-from ofa.cost import costs, peak_activation_bytes
+from ofa.cost import peak_activation_bytes
+from ofa.costs import costs
 from ofa.errors import SpaceError
 from ofa.exporting.onnx import export, verify_outputs
 from ofa.families import lower
 from ofa.families.placing import Placer, input_shape
 from ofa.inventory import blocks_of_space
+from ofa.row_costs import costs_of
 from ofa.space import Gene, Space, Stage
 from ofa.supernet import Supernet
 from ofa.training.prefixes import run_together
-from search.costs import costs_of
 from tests.ofa.strategies import archs, randomized
 
 

@@ -20,8 +20,8 @@ from ofa.arrays import Rows
 from ofa.families import get_space
 from ofa.inventory import inventory_of
 from ofa.lookup import AdditiveTable
+from ofa.row_costs import costs_of
 from ofa.space import Space
-from search.costs import costs_of
 from search.problem import Problem
 
 SPACE = get_space("ofa-mbv3-tiny")

@@ -13,7 +13,7 @@ import pandas as pd
 from ofa.arch import Arch
 from ofa.families import get_space
 from ofa.latency import LATENCIES
-from search.costs import EXACT_COSTS, costs_of
+from ofa.row_costs import costs_of
 from search.evolution.pareto import non_dominated
 from search.front.candidate import Candidate
 from search.front.columns import floats_of
@@ -31,7 +31,7 @@ def make_front(
     searched = get_space(space)
     rng = np.random.default_rng(seed)
     rows = np.unique(searched.sample_rows(networks, rng), axis=0)
-    columns = {"accuracy": _accuracies(rows, rng), **costs_of(searched)(rows, EXACT_COSTS)}
+    columns = {"accuracy": _accuracies(rows, rng), **costs_of(searched)(rows)}
     columns |= {"accuracy_low": columns["accuracy"] - 0.01, "accuracy_high": columns["accuracy"] + 0.01}
     for number, device in enumerate(devices):
         ms = 0.5 + columns["macs"] / 2e5 + (1 + number) * columns["params"] / 1e5

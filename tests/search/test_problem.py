@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ofa.cost import costs
+from ofa.costs import costs
 from ofa.errors import SearchError
 from ofa.families import get_space, lower
 from search.budget import Budget, known_columns

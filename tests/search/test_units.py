@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ofa.cli.budgets import parse_bytes, parse_count, parse_energy_mj, parse_latency_ms, parse_percent
+from ofa.cli.budgets import parse_energy_mj, parse_latency_ms, parse_percent, parser_of
 from search.units import called, typed
 
 
@@ -39,8 +39,8 @@ def test_columns_are_said_in_words() -> None:
 PARSERS = {
     "latency_high_ms@pi": parse_latency_ms,
     "energy_mj@pi": parse_energy_mj,
-    "weight_bytes": parse_bytes,
-    "macs": parse_count,
+    "weight_bytes": parser_of("weight_bytes"),
+    "macs": parser_of("macs"),
     "accuracy": parse_percent,
 }
 

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ofa.cost import costs
+from ofa.costs import costs
 from ofa.data import ImageRule
 from ofa.errors import ArchError, ExportError, FileError, OfaError, WeightsError
 from ofa.exporting.bundle import load_bundle, write_bundle
@@ -78,7 +78,12 @@ def test_the_card_has_the_stable_keys_and_the_counted_costs(written):
     card = json.loads((written / "card.json").read_text())
     arch = load_bundle(written).arch
     expected = {"accuracy": 0.975, "latency_ms": 1.5, "latency_low_ms": 1.25, "latency_high_ms": 1.75, "measured_ms": 1.4, "device": "cpu"}
-    expected |= {"provenance": {"seed": 3, "data": "digits"}, "schema": 2, **dict.fromkeys(("conditions", "measured_conditions"))}
+    expected |= {
+        "metric": "accuracy",
+        "provenance": {"seed": 3, "data": "digits"},
+        "schema": 2,
+        **dict.fromkeys(("conditions", "measured_conditions")),
+    }
     expected |= costs(lower(get_space("ofa-mbv3-tiny", len(CLASSES)), arch))
     assert card == expected
 
@@ -181,7 +186,7 @@ def edit(path: Path, **changes) -> None:
         (lambda folder: (folder / "card.json").write_text("{"), FileError, "JSON"),
         (lambda folder: (folder / "card.json").write_text("[]"), ExportError, "schema"),
         (lambda folder: edit(folder / "card.json", schema=3), ExportError, "upgrade"),
-        (lambda folder: edit(folder / "card.json", speed=3), ExportError, "speed"),
+        (lambda folder: edit(folder / "card.json", macs="many"), ExportError, "'macs' of a card must be a number"),
         (lambda folder: edit(folder / "card.json", accuracy=97.5), ExportError, r"0\.\.1"),
         (lambda folder: (folder / "arch.json").write_text("{}"), ArchError, "space"),
         (lambda folder: edit(folder / "arch.json", resolution=1000), WeightsError, "another arch"),
@@ -208,8 +213,10 @@ def test_weights_of_another_network_are_not_loaded(written, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"accuracy": 1.5}, {"latency_ms": -1.0}, {"macs": "many"}, {"params": True}, {"measured_ms": float("nan")}]
+    "wrong",
+    [{"accuracy": 1.5}, {"latency_ms": -1.0}, {"costs": {"macs": "many"}}, {"costs": {"params": True}}, {"measured_ms": float("nan")}],
 )
 def test_impossible_cards(wrong):
-    with pytest.raises(ExportError, match=next(iter(wrong))):
+    name = next(iter(wrong.get("costs", wrong)))
+    with pytest.raises(ExportError, match=name):
         Card(**wrong)

@@ -174,7 +174,7 @@ def test_without_a_limit_the_best_are_measured_and_none_is_dropped(front: Front)
 def test_all_other_limits_are_kept(front: Front) -> None:
     limit = float(np.quantile(front.columns["macs"], 0.3))
     answer = ask(front, within(front, 0.6, macs=limit))
-    assert answer.kept[0].candidate.macs <= limit
+    assert answer.kept[0].candidate.costs["macs"] <= limit
     assert answer.kept[0].candidate == front.query(Budget({"macs": limit}))[0]
     least = float(np.quantile(front.columns[LATENCY], 0.5))
     narrow = ask(front, Budget({"latency_ms": Bound(least=least, most=1.3 * least)}, expected_latency=True))

@@ -1,0 +1,45 @@
+"""What networks cost by construction, of a million encoded archs at once.
+
+Shape suffixes: N archs, C columns of an encoded arch, U blocks of the space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+
+import numpy as np
+
+from ofa.arrays import Floats, Rows
+from ofa.costs import COSTS, Cost
+from ofa.inventory import inventory_of
+from ofa.lookup import AdditiveTable
+from ofa.space import Space
+
+__all__ = ["Costs", "costs_of"]
+
+
+class Costs:
+    """The costs of the networks of a space, each compiled to look-ups when it is first asked for; made by ``costs_of``, which keeps it."""
+
+    def __init__(self, space: Space) -> None:
+        self._space = space
+        self._tables: dict[Cost, AdditiveTable] = {}
+
+    def __call__(self, rows_NC: Rows, names: Iterable[str] | None = None) -> dict[str, Floats]:
+        """Costs by name, [N] each, all by default; whole numbers, exact below 2^53, and equal to ``costs`` of the lowered networks."""
+        return {name: self._table(COSTS.get(name))(rows_NC) for name in (COSTS.names() if names is None else names)}
+
+    def _table(self, cost: Cost) -> AdditiveTable:
+        if cost not in self._tables:
+            inventory = inventory_of(self._space)
+            values_U = np.array([cost.of([placed]) for placed in inventory.blocks], dtype=np.float64)
+            combine = {"sum": np.add, "max": np.maximum}[cost.combine]
+            self._tables[cost] = AdditiveTable(self._space, inventory, values_U, combine=combine)
+        return self._tables[cost]
+
+
+@lru_cache(maxsize=16)
+def costs_of(space: Space) -> Costs:
+    """The costs of a space, compiled once."""
+    return Costs(space)
