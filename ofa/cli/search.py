@@ -101,6 +101,7 @@ def search(
     let_threads_sleep()
     from search.advice import advice_on_front
     from search.study import EVOLUTION, Effort, run_workers
+    from search.study.optuna_logging import known_as_experimental
 
     resumed = None if overwrite else _front_of(output, storage, study)
     check_output(output, overwrite=overwrite or resumed is not None)
@@ -132,7 +133,7 @@ def search(
         evolves = sampler == EVOLUTION if sampler else supernet is None and not device
         evaluations = _EVALUATIONS if evolves else 0
     effort = Effort(trials=trials, evaluations=evaluations, **(_EFFORT_FOR_BEST if best else {}))
-    with progress_bar("networks") as progress:
+    with progress_bar("networks") as progress, known_as_experimental():
         front = run_workers(
             files, workers=workers, seed=seed, effort=effort, sampler=sampler, storage=storage, name=study, progress=progress
         )

@@ -35,5 +35,5 @@ def without_notices() -> Iterator[None]:
 
 
 def known_as_experimental() -> warnings.catch_warnings[None]:
-    """A context in which Optuna does not say that a part of it is experimental, because the user did not choose it or was told already."""
+    """A context, for the command line and for workers, whose parent was told, in which Optuna does not say that a part is experimental."""
     return warnings.catch_warnings(action="ignore", category=ExperimentalWarning)

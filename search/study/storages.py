@@ -26,7 +26,6 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from ofa.errors import MissingExtraError, OfaError, SearchError
-from search.study.optuna_logging import known_as_experimental
 
 __all__ = ["GRACE_S", "OpenStorage", "in_one_sentence", "open_storage", "without_password"]
 
@@ -100,13 +99,13 @@ def _proxy(text: str) -> OpenStorage:
 def _database(text: str, grace_s: int) -> OpenStorage:
     url = make_url(text)
     try:
-        with known_as_experimental():  # the heartbeat, and trying again
-            beats: dict[str, Any] = {
-                "heartbeat_interval": max(1, grace_s // _HEARTBEATS),
-                "grace_period": grace_s,
-                "heartbeat_stale_trial_callback": RetryHeartbeatStaleTrialCallback(max_retry=_RETRIES),
-            }
-            storage = _with_tables(lambda: RDBStorage(text, engine_kwargs=_engine_settings(url), **beats))
+        # Optuna warns that both, heartbeats and trying again, are experimental.
+        beats: dict[str, Any] = {
+            "heartbeat_interval": max(1, grace_s // _HEARTBEATS),
+            "grace_period": grace_s,
+            "heartbeat_stale_trial_callback": RetryHeartbeatStaleTrialCallback(max_retry=_RETRIES),
+        }
+        storage = _with_tables(lambda: RDBStorage(text, engine_kwargs=_engine_settings(url), **beats))
     except ImportError as error:
         if url.get_backend_name() == "postgresql":
             raise MissingExtraError("a study in PostgreSQL", "postgresql") from error
