@@ -12,6 +12,7 @@ from devices import Device
 from devices.timing import Timing
 from latency_tables import Estimator, LatencyTable, blocks_of_space
 from latency_tables.correction import Correction
+from latency_tables.info import TableInfo
 from latency_tables.table import COLUMNS, row_of, rows_frame
 from ofa.cost import macs, params
 from ofa.errors import ArchError, TableError
@@ -34,7 +35,7 @@ def random_table(space: Space, rng: np.random.Generator) -> LatencyTable:
         timing = Timing(median_ms=ms, p90_ms=ms, min_ms=ms, std_ms=0.0, repeats=2)
         rows.append(row_of(placed, timing, batch=1, precision="fp32"))
     device = Device(name="fake", runtime="fake").to_json()
-    return LatencyTable(rows_frame(rows), {"device": device, "spaces": {space.name: list(space.resolutions)}})
+    return LatencyTable(rows_frame(rows), TableInfo(device=device, runtime_version=None, spaces={space.name: space.resolutions}))
 
 
 @lru_cache

@@ -61,7 +61,7 @@ def images_of(folder: Path) -> DataSource:
     """What `ofa data` finds in a folder of photos, with names that try to be markup."""
     write_photos(folder, 16)
     scan = scan_data(str(folder))
-    placed = [PlacedImage(facts, HOSTILE, "train") for facts in scan.facts]
+    placed = [PlacedImage(facts, (HOSTILE,), "train") for facts in scan.facts]
     return DataSource(
         data=HOSTILE,
         resolution=32,
