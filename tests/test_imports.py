@@ -12,7 +12,7 @@ from tests.sources import PACKAGES, Source, source_of, sources
 
 LAYERS = (
     ("ofa.errors", "ofa.lazy", "ofa.version", "ofa.progress", "ofa.files", "ofa.opsets", "ofa.arrays", "ofa.latency", "ofa.reasons"),
-    ("ofa.registry", "ofa.resolution", "ofa.schema"),
+    ("ofa.registry", "ofa.resolution", "ofa.schema", "ofa.locking", "ofa.lines"),
     ("ofa.parquet",),
     ("ofa.arch", "ofa.choices"),
     ("ofa.encoding",),

@@ -1,0 +1,209 @@
+"""One writer: real processes that want the same file, are killed while they hold it, and come from elsewhere."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from ofa.errors import FileError
+from ofa.locking import lock_of, writing
+
+ROOT = Path(__file__).parents[2]
+HOLD = """
+import sys, time
+from ofa.locking import writing
+with writing(sys.argv[1], "building a table"):
+    print("there", flush=True)
+    time.sleep(float(sys.argv[2]))
+"""
+COUNT = """
+import sys
+from pathlib import Path
+from ofa.locking import writing
+path = Path(sys.argv[1])
+for _ in range(int(sys.argv[2])):
+    with writing(path, wait_s=60):
+        number = int(path.read_text())
+        path.write_text("")
+        path.write_text(str(number + 1))
+"""
+
+
+def start(code: str, *words: object) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", code, *map(str, words)], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+
+
+@contextmanager
+def holder(path: Path, seconds: float = 60) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds ``path``."""
+    other = start(HOLD, path, seconds)
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "there\n"
+        yield other
+    finally:
+        other.kill()
+        other.communicate()
+
+
+def test_the_second_writer_is_told_who_the_first_is(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    with holder(path) as other:
+        began = time.monotonic()
+        with (
+            pytest.raises(FileError, match=rf"one writer at a time, but process {other.pid} has been building a table since 20"),
+            writing(path),
+        ):
+            pass
+        assert time.monotonic() - began < 1
+        with writing(tmp_path / "u.parquet"):
+            pass
+        os.kill(other.pid, signal.SIGKILL)
+        other.wait()
+        assert lock_of(path).exists()
+        with writing(path):
+            pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_path_has_one_lock_whatever_it_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "link").symlink_to("run")
+    monkeypatch.chdir(tmp_path / "run")
+    with holder(tmp_path / "run"):
+        for name in ("../link", ".", str(tmp_path / "run" / ".." / "run")):
+            with pytest.raises(FileError, match="one writer at a time"), writing(name):
+                pass
+
+
+def test_blocks_of_one_thread_are_let_in_and_others_not(tmp_path: Path) -> None:
+    path, told = tmp_path / "t", list[str]()
+
+    def other() -> None:
+        try:
+            with writing(path):
+                told.append("let in")
+        except FileError as error:
+            told.append(str(error))
+
+    with writing(path, "training"):
+        with writing(path):
+            thread = threading.Thread(target=other)
+            thread.start()
+            thread.join()
+        assert lock_of(path).exists(), "the outer block still holds it"
+    assert "another thread of this process has been training" in told[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_none_of_many_writers_is_lost(tmp_path: Path) -> None:
+    path = tmp_path / "count"
+    path.write_text("0")
+    others = [start(COUNT, path, 25) for _ in range(4)]
+    assert [other.wait() for other in others] == [0] * 4
+    for other in others:
+        other.communicate()
+    assert path.read_text() == "100"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_who_waits_for_a_killed_holder_gets_it(tmp_path: Path) -> None:
+    """Also where several wait, of whom each must be alone."""
+    path = tmp_path / "count"
+    path.write_text("0")
+    with holder(path) as other:
+        waiting = [start(COUNT, path, 5) for _ in range(3)]
+        time.sleep(0.5)
+        os.kill(other.pid, signal.SIGKILL)
+        assert [each.wait() for each in waiting] == [0] * 3
+    for each in waiting:
+        each.communicate()
+    assert path.read_text() == "15"
+
+
+def test_a_forked_child_neither_holds_nor_keeps_a_lock(tmp_path: Path) -> None:
+    path = tmp_path / "t"
+    code = (
+        "import os, sys, time\nfrom ofa.errors import FileError\nfrom ofa.locking import writing\n"
+        "with writing(sys.argv[1]):\n"
+        "    if os.fork() == 0:\n"
+        "        try:\n            with writing(sys.argv[1]): print('in', flush=True)\n"
+        "        except FileError: print('out', flush=True)\n"
+        "        time.sleep(20)\n        os._exit(0)\n"
+        "    time.sleep(60)\n"
+    )
+    parent = start(code, path)
+    try:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "out\n"
+        os.kill(parent.pid, signal.SIGKILL)
+        parent.wait()
+        with writing(path):
+            pass
+    finally:
+        parent.kill()
+        parent.stdout.close()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        json.dumps({"process": 1, "host": "elsewhere", "doing": "training", "since": "2020-01-01 00:00:00"}).encode(),
+        b"",
+        b"\xff" * 10_000,
+        b"[" * 10_000,
+        b"7",
+    ],
+)
+def test_what_a_dead_writer_left_holds_nobody(said: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "t"
+    lock_of(path).write_bytes(said)
+    with writing(path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_lock_says_is_shown_only_if_it_is_plain(tmp_path: Path) -> None:
+    path = tmp_path / "t"
+    with holder(path):
+        lock_of(path).write_text(json.dumps({"process": 1, "host": "\x1b[31mx", "doing": "x", "since": "now"}))
+        with pytest.raises(FileError, match="but another process is writing it; wait"), writing(path):
+            pass
+        lock_of(path).write_text(json.dumps({"process": 1, "host": "elsewhere", "doing": "training", "since": "noon"}))
+        with pytest.raises(FileError, match="but process 1 on elsewhere has been training since noon; wait"), writing(path):
+            pass
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL])
+def test_a_file_system_without_locks_is_one_sentence(code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with (
+        pytest.raises(FileError, match=r"must be locked while it is written, but .* choose a place on a local disk"),
+        writing(tmp_path / "t"),
+    ):
+        pass
+
+
+def test_places_that_cannot_be_are_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    lock_of(tmp_path / "taken").mkdir()
+    lock_of(tmp_path / "linked").symlink_to("file")
+    for path in (tmp_path / "none" / "t", tmp_path / "file" / "t", tmp_path / "taken", tmp_path / "linked", "a\0b"):
+        with pytest.raises(FileError, match="must be"), writing(path):
+            pass
+    with writing(tmp_path / ("ä" * 127)):
+        pass
