@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,10 +13,11 @@ import typer
 from ofa.cli.outputs import check_output_folder
 
 if TYPE_CHECKING:
+    from ofa.supernet import Supernet
     from ofa.training import DataRecord, EpochMetrics, Recipe, TrainingState
     from ofa.training.distributed import World
 
-__all__ = ["Resumption", "Standing", "recipe_and_run", "standing"]
+__all__ = ["Resumption", "Standing", "recipe_and_run", "resume_words", "standing"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +46,14 @@ class Standing:
         record: what the run knows of its images; None if it is new, or of a version that kept none.
         state: from which it goes on; None from its first step.
         metrics: up to there.
+        ended: the supernet of a run that has ended, of which nothing is left to do; None of any other.
     """
 
     recipe: Recipe
     record: DataRecord | None = None
     state: TrainingState | None = None
     metrics: tuple[EpochMetrics, ...] = ()
+    ended: Supernet | None = None
 
 
 def recipe_and_run(
@@ -82,6 +86,11 @@ def recipe_and_run(
     return Recipe.load(output / CONFIG, changes, imports=False), output
 
 
+def resume_words(run: Path) -> str:
+    """The command that goes on with a run."""
+    return f"ofa train --resume {shlex.quote(str(run))}"
+
+
 def standing(recipe: Recipe, output: Path, resumption: Resumption | None, *, overwrite: bool, world: World) -> Standing:
     """Where the run in a folder stands; a new one if there is none, or if it may be replaced.
 
@@ -97,21 +106,22 @@ def standing(recipe: Recipe, output: Path, resumption: Resumption | None, *, ove
     """
     import ofa.training as training
     from ofa.errors import FileError
-    from ofa.training.checkpoint import CONFIG, WEIGHTS
+    from ofa.training.checkpoint import CONFIG, WEIGHTS, check_recipe
 
-    begun, ended = (output / CONFIG).is_file(), training.has_ended(output)
+    begun = (output / CONFIG).is_file()
     if resumption is not None and begun:
         if resumption.more_epochs is not None:
             recipe = _extend(output, recipe, resumption, world=world)
-        elif ended:
-            raise FileError(
-                f"a run that goes on must not have ended, but '{output}' has {WEIGHTS}; train it for longer with "
-                f"'ofa train --resume {output} --epochs N'"
-            )
-        state, metrics = training.continue_run(output, recipe, write=world.is_first)
+        if training.has_ended(output):
+            check_recipe(output, recipe)
+            run = training.load_run(output)
+            stand = Standing(recipe=recipe, metrics=run.metrics, ended=run.supernet)
+        else:
+            state, metrics = training.continue_run(output, recipe, write=world.is_first)
+            stand = Standing(recipe=recipe, state=state, metrics=metrics)
         own = training.own_recipe(output, recipe)
         now = replace(own, data=resumption.data or own.data, test_data=resumption.test_data or own.test_data)
-        return Standing(recipe=now, record=training.DataRecord.load(output), state=state, metrics=metrics)
+        return replace(stand, recipe=now, record=training.DataRecord.load(output))
     if resumption is not None and resumption.more_epochs is not None:
         raise FileError(f"--epochs must go with a run that has ended, but '{output}' has none; train one first")
     if (output / WEIGHTS).exists() and not overwrite:

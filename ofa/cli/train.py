@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ofa.cli.console import JsonOption, emit, format_count, format_percent, progress_bar, remark, warn
-from ofa.cli.resuming import Resumption, Standing, recipe_and_run, standing
+from ofa.cli.resuming import Resumption, Standing, recipe_and_run, resume_words, standing
 from ofa.cli.run_data import DataOption, TestDataOption, say_changes, say_left_out
 from ofa.cli.spaces import OwnSpaceOption, TrustOption, check_named, named
 from ofa.cli.stopping import Stop, stoppable
@@ -145,12 +144,15 @@ def train_recipe(
     check_folder(output)
     with stoppable() as stop:
         stand = standing(recipe, output, resumption, overwrite=overwrite, world=world)
+        if stand.ended is not None and world.is_first:
+            remark(f"'{output}' has ended, nothing is left to do; train it for longer with: {resume_words(output)} --epochs N")
         world.wait()  # none may see what the first begins to write
         found = _read(stand, world)
         course = _Course(stand, output, found, world, stop)
         for sentence in course.warnings:
             course.warn(sentence)
-        course.train(tensorboard=tensorboard)
+        if stand.ended is None:
+            course.train(tensorboard=tensorboard)
         return course.report()
 
 
@@ -177,7 +179,7 @@ class _Course:
 
         self._recipe, self._state, self._metrics = stand.recipe, stand.state, [*stand.metrics]
         self._output, self._found, self._splits, self._world, self._stop = output, found, found.splits, world, stop
-        self._supernet = stand.recipe.build_supernet(self._splits.train.num_classes).to(world.device)
+        self._supernet = (stand.ended or stand.recipe.build_supernet(self._splits.train.num_classes)).to(world.device)
         self._noted = False
         self.warnings = list(recipe_warnings(stand.recipe, len(self._splits.train)))
 
@@ -203,7 +205,7 @@ class _Course:
 
         if self._state is None and self._world.is_first:
             training.begin_run(self._output, self._recipe, self._found.record)
-        again = f"go on with: ofa train --resume {shlex.quote(str(self._output))}"
+        again = f"go on with: {resume_words(self._output)}"
         self._stop.words = f"interrupted; {again}"
         with ExitStack() as stack:
             writer = _Writer(self._output, self._recipe, self._world, stack, self._stop, tensorboard=tensorboard)
@@ -242,7 +244,7 @@ class _Course:
         """The JSON object of ``ofa train --json``."""
         networks = self._ends() if self._world.is_first else []
         self._judge(networks)
-        last = self._metrics[-1]
+        last = self._metrics[-1] if self._metrics else None  # a run that was imported has none
         return {
             "run": str(self._output),
             "space": self._supernet.space.name,
@@ -250,8 +252,8 @@ class _Course:
             "train_images": len(self._splits.train),
             "selection_images": len(self._splits.selection),
             "epochs": len(self._metrics),
-            "loss": last.loss,
-            "cross_entropy": last.cross_entropy,
+            "loss": last and last.loss,
+            "cross_entropy": last and last.cross_entropy,
             "chance_cross_entropy": self._recipe.get_task().chance_loss(self._splits.train.num_classes),
             "metric": self._recipe.get_task().metric,
             "duration_s": sum(epoch.duration_s for epoch in self._metrics),

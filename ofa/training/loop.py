@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -43,6 +44,7 @@ def train(
     on_note: Callable[[str], None] | None = None,
     sampler: Sampler | None = None,
     stop: Callable[[], bool] | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> list[EpochMetrics]:
     """Train ``supernet`` in place by the phases of ``recipe``, each from the weights that the one before left.
 
@@ -59,12 +61,14 @@ def train(
         state: where to go on; None begins.
         progress: told of every step.
         on_metrics: given each epoch's metrics as they arise.
-        on_state: given the state after every ``checkpoint_steps`` steps and every epoch, to be kept by whoever may resume.
+        on_state: given the state after every ``checkpoint_steps`` steps, every epoch, and ``SECONDS_BETWEEN_STATES`` by ``clock`` (or one
+            step, on a GPU ten, where those take longer), to be kept by whoever may resume.
         on_setback: told when training went wrong and goes back.
         on_note: told in a sentence, in each epoch, when images are read by fewer processes than was asked for.
         sampler: draws the subnets in place of what the phases say.
         stop: asked after every step, or every ten on a GPU, and during an evaluation. Once it says yes, ``on_state`` is given the state
             and training returns as it stands; a run that goes on from there ends as one that was not stopped.
+        clock: tells the seconds between two states.
 
     Returns:
         The metrics of every epoch that ended, and was evaluated where it is to be, in this call.
@@ -78,7 +82,7 @@ def train(
     _check_channels(supernet, data)
     was_training = supernet.training
     supernet.train().synchronize(world.size > 1)
-    trainer = Trainer(supernet, recipe, data, world, progress, on_state, on_setback, sampler, on_note)
+    trainer = Trainer(supernet, recipe, data, world, progress, on_state, on_setback, sampler, on_note, clock=clock)
     if stop is not None:
         trainer.stop = stop
     metrics: list[EpochMetrics] = []

@@ -67,7 +67,8 @@ class Recipe:
         clip_norm: largest norm of a step's gradient; longer ones are scaled down. 0 is no limit.
         weight_averaging: decay a step of the weights' moving average, which each phase ends with (0.9999 looks back over some 10,000
             steps); 0 averages nothing.
-        checkpoint_steps: steps from one state that can be returned to, to the next; the end of each epoch is always one.
+        checkpoint_steps: steps from one state that can be returned to, to the next; the end of each epoch is always one, and another is
+            told where four minutes would pass without.
         evaluate_every: epochs from one evaluation to the next; 0 is only at the end of each phase.
         evaluation_images: how many images of the selection part those evaluations take at most.
         augmentation: how training images are changed at random.

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-__all__ = ["Totals", "TrainingState", "part_of"]
+__all__ = ["SECONDS_BETWEEN_STATES", "StatePace", "Totals", "TrainingState", "part_of"]
+
+SECONDS_BETWEEN_STATES = 240.0
+"""Longest time until the next state, whatever a recipe's ``checkpoint_steps``. Whoever writes them may leave out those of half a minute,
+and still writes one every five minutes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +29,24 @@ class TrainingState:
     step: int
     tensors: dict[str, Tensor]
     values: dict[str, Any]
+
+
+class StatePace:
+    """Tells by a clock when a state is due; asked again and again while training goes on."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._told_at = self._asked_at = clock()
+
+    def would_be_late(self) -> bool:
+        """Whether a state would come too late if it waited for the next question, going by the time since the one before."""
+        now = self._clock()
+        since, self._asked_at = now - self._asked_at, now
+        return now + since - self._told_at > SECONDS_BETWEEN_STATES
+
+    def told(self) -> None:
+        """A state was handed over now."""
+        self._told_at = self._clock()
 
 
 @dataclass(eq=False)

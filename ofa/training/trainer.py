@@ -35,7 +35,7 @@ from ofa.training.recipe import Recipe
 from ofa.training.recorded import CudaGraphs, Recorder
 from ofa.training.sampling import Sampler
 from ofa.training.schedule import Place, Schedule
-from ofa.training.state import Totals, TrainingState, part_of
+from ofa.training.state import StatePace, Totals, TrainingState, part_of
 from ofa.training.step import StepResult, training_step
 
 __all__ = ["Trainer"]
@@ -68,6 +68,7 @@ class Trainer:
         own_sampler: draws the subnets in place of what the phases say.
         on_note: told in a sentence when images are read in another way than was asked for.
         stop: asked at each reading; once it says yes the state is told and no further step is made.
+        clock: in seconds; no more than ``SECONDS_BETWEEN_STATES`` are between two states.
         steps_between_readings: losses are read for so many steps at once. 0 stands for 1 on a CPU, and for 10 on a GPU, because each
             reading makes it wait.
     """
@@ -82,6 +83,7 @@ class Trainer:
     own_sampler: Sampler | None = None
     on_note: Callable[[str], None] | None = None
     stop: Callable[[], bool] = _never
+    clock: Callable[[], float] = time.monotonic
     steps_between_readings: int = 0
     step: int = 0
     rate_factor: float = 1.0
@@ -104,6 +106,7 @@ class Trainer:
         if not self.steps_between_readings:
             self.steps_between_readings = 1 if self.device.type == "cpu" else _STEPS_BETWEEN_READINGS_ON_GPU
         self._good: TrainingState | None = None
+        self._pace, self._is_late = StatePace(self.clock), False
         # Processes that train together exchange sums within their batch norms, which is not recorded.
         records = self.recipe.cuda_graphs and self.device.type == "cuda" and self.world.size == 1
         self._recorder = Recorder(CudaGraphs()) if records else None
@@ -162,6 +165,8 @@ class Trainer:
                 if self.step % self.recipe.checkpoint_steps == 0:
                     self._wait_for_steps()
                     self._keep()
+                elif self._is_late:  # which is seen where all steps are read
+                    self._tell(self.capture())
                 if self.stopped:
                     break
         finally:
@@ -230,11 +235,11 @@ class Trainer:
         results = [
             part for _, _, result in self._unread for part in (result.losses.float(), result.accuracy[None], result.cross_entropy[None])
         ]
-        # All processes stop after the same step, so each tells with its numbers whether it is to.
-        told = torch.cat([*results, torch.tensor([float(self.stop())], device=self.device)])
+        # All processes stop, and capture a state, after the same step, so each tells with its numbers whether it is to.
+        told = torch.cat([*results, torch.tensor([float(self.stop()), float(self._pace.would_be_late())], device=self.device)])
         self.world.average_(told)
-        *numbers, asked = told.tolist()
-        values, self.stopped = iter(numbers), asked > 0
+        *numbers, asked, late = told.tolist()
+        values, self.stopped, self._is_late = iter(numbers), asked > 0, late > 0
         unread, self._unread = self._unread, []
         for place, archs, _ in unread:
             losses = [next(values) for _ in archs]
@@ -313,8 +318,14 @@ class Trainer:
     def _keep(self) -> None:
         """Take this state as the last good one."""
         self._good = self.capture()
+        self._tell(self._good)
+
+    def _tell(self, state: TrainingState) -> None:
+        """Hand a state to whoever keeps them."""
         if self.on_state is not None:
-            self.on_state(self._good)
+            self.on_state(state)
+        self._pace.told()
+        self._is_late = False
 
     def capture(self) -> TrainingState:
         """The state of the run, a copy."""

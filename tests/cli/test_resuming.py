@@ -59,10 +59,14 @@ def config(tmp_path: Path) -> Path:
 def test_a_run_goes_on_by_its_folder_alone_and_for_longer(config: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     begin_run(run, Recipe.load(config))
-    assert json.loads(ofa("train", "--resume", run, "--json").stdout)["epochs"] == 2
+    ended = json.loads(ofa("train", "--resume", run, "--json").stdout)
+    assert ended["epochs"] == 2
     assert has_ended(run)
-    with pytest.raises(FileError, match=rf"must not have ended.*train it for longer with 'ofa train --resume {run} --epochs N'"):
-        ofa("train", "--resume", run)
+    again = ofa("train", "--resume", run, "--json")
+    assert json.loads(again.stdout) == ended
+    assert f"'{run}' has ended, nothing is left to do; train it for longer with: ofa train --resume {run} --epochs N" in again.stderr
+    with pytest.raises(RecipeError, match="in seed 0 -> 4; go on without the change"):
+        ofa("train", "--resume", run, "--set", "seed=4")
     report = json.loads(ofa("train", "--resume", run, "--epochs", 1, "--json").stdout)
     assert report["epochs"] == 3
     longer = load_run(run)

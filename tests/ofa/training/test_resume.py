@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from ofa.training import (
     train,
 )
 from ofa.training.differences import extended
+from ofa.training.state import SECONDS_BETWEEN_STATES
 
 MakeRecipe = Callable[..., Recipe]
 TINY = "ofa-mbv3-tiny"
@@ -133,6 +135,26 @@ def test_only_the_last_two_states_are_kept(recipe_of: MakeRecipe, pictures: Imag
     begin_run(tmp_path, recipe)
     train(recipe.build_supernet(10), recipe, pictures, on_state=lambda state: save_state(tmp_path, recipe, state))
     assert [path.stem for path in sorted((tmp_path / "checkpoints").iterdir())] == ["000000005", "000000006"]
+
+
+@pytest.mark.parametrize("step_s", [1.0, 100.0, 1000.0])
+def test_a_state_is_told_every_four_minutes_whatever_the_recipe_says(step_s: float, recipe_of: MakeRecipe, pictures: ImageData) -> None:
+    once = Phase(name="full", epochs=1, learning_rate=0.05, resolutions=(16,))
+    recipe = replace(recipe_of(TINY, once, checkpoint_steps=10**6), batch_size=8)
+    whole, now, told = recipe.build_supernet(10), 0.0, list[TrainingState]()
+
+    def after_a_step() -> bool:
+        nonlocal now
+        now += step_s
+        return False
+
+    train(whole, recipe, pictures, on_state=told.append, stop=after_a_step, clock=lambda: now)
+    times = [step_s * state.step for state in told]
+    assert max(after - before for before, after in pairwise(times)) <= max(step_s, SECONDS_BETWEEN_STATES)
+    assert len(told) >= times[-1] / max(step_s, SECONDS_BETWEEN_STATES)
+    resumed = recipe.build_supernet(10)
+    train(resumed, recipe, pictures, state=told[len(told) // 2])
+    assert all(torch.equal(one, other) for one, other in zip(weights(whole), weights(resumed), strict=True))
 
 
 def test_another_recipe_or_space_is_refused(recipe_of: MakeRecipe, pictures: ImageData, tmp_path: Path) -> None:
