@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,10 +35,11 @@ def probe(device: Device) -> dict[str, Any]:
         DeviceError: it is unreachable, or its runtime is not installed, is too old for the files, or cannot run this.
     """
     from ofa.exporting.formats import write_file  # on the device itself there are no formats
+    from ofa.files import temporary_folder
 
     description = describe(device)
-    with tempfile.TemporaryDirectory(prefix="ofa-") as folder:
-        path = write_file(_convolution(device), Path(folder), device.format)
+    with temporary_folder("probe") as folder:
+        path = write_file(_convolution(device), folder, device.format)
         try:
             timing = time_models(device, {"the probe": path}, rng=np.random.default_rng(0), policy=_POLICY)["the probe"]
         except DeviceError as error:

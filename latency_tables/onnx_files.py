@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
@@ -18,6 +18,7 @@ from ofa.blocks import Block, PlacedBlock, build_network
 from ofa.exporting.formats import write_file
 from ofa.exporting.onnx import at_size, to_model
 from ofa.exporting.precision import PRECISIONS
+from ofa.files import temporary_folder
 from ofa.progress import Progress
 
 __all__ = ["ModelFiles", "randomize"]
@@ -35,7 +36,8 @@ class ModelFiles:
 
     def __init__(self, device: Device) -> None:
         self._device = device
-        self._folder = tempfile.TemporaryDirectory(prefix="ofa-")
+        self._stack = ExitStack()
+        self._folder = self._stack.enter_context(temporary_folder("build"))
         self._models: dict[Block, onnx.ModelProto] = {}
         self._paths: dict[tuple[PlacedBlock, ...], Path] = {}
 
@@ -43,7 +45,7 @@ class ModelFiles:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._folder.cleanup()
+        self._stack.close()
 
     def write(self, named: Mapping[str, Sequence[PlacedBlock]], progress: Progress) -> dict[str, Path]:
         """The files of blocks and of networks, each by its name."""
@@ -58,7 +60,7 @@ class ModelFiles:
     def _export(self, lowered: Sequence[PlacedBlock]) -> Path:
         model = self._block(lowered[0]) if len(lowered) == 1 else self._model(build_network(lowered), *lowered)
         content = PRECISIONS.get(self._device.precision).of(model).SerializeToString()
-        return write_file(content, Path(self._folder.name), self._device.format)
+        return write_file(content, self._folder, self._device.format)
 
     def _block(self, placed: PlacedBlock) -> onnx.ModelProto:
         if placed.block not in self._models:

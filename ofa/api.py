@@ -30,8 +30,8 @@ from ofa.exporting.bundle import Bundle, write_bundle
 from ofa.exporting.card import Card
 from ofa.exporting.tensorrt import build_engine
 from ofa.families import get_space
-from ofa.files import check_output, check_output_folder
 from ofa.opsets import OPSET
+from ofa.outputs import check_output, check_output_folder
 from ofa.progress import Progress, silent
 from ofa.resolution import Resolution
 from ofa.space import Space

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 __all__ = [
     "ArchError",
     "BudgetError",
+    "DamagedError",
     "DataError",
     "DeviceError",
     "ExportError",
@@ -64,6 +65,10 @@ class RecipeError(OfaError):
 
 class FileError(OfaError):
     """A file that cannot be read or written."""
+
+
+class DamagedError(FileError):
+    """A file that is not as it was written: its checksum does not fit its content, or is gone."""
 
 
 class SchemaError(FileError):

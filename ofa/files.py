@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 import os
 import re
-import tempfile
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from ofa.errors import FileError, OfaError
+from ofa.exchange import exchange
+from ofa.leftovers import held, held_part, is_of_the_dead, remove_dead_folders, remove_parts, temporary_folder
+from ofa.seal import BLANK_SEAL, SEAL_KEY, check_seal, is_seal, seal
 
 __all__ = [
-    "REMEDY",
-    "check_folder",
-    "check_output",
-    "check_output_folder",
+    "make_folder",
     "read_json",
     "reason_of",
+    "remove_dead_folders",
+    "remove_parts",
     "replacing",
+    "replacing_folder",
+    "settle",
+    "sync_folder",
+    "temporary_folder",
     "unwritable",
     "write_json",
 ]
-
-_LONGEST_PREFIX = 32
-"""Characters of a file's name in that of its temporary file: a name of the greatest length allowed must leave room for the rest."""
 
 _CODE = re.compile(r"(?:os error|errno) (\d+)", re.IGNORECASE)
 """How libraries that are not written in Python quote the code of the system's error."""
@@ -34,37 +39,147 @@ _CODE = re.compile(r"(?:os error|errno) (\d+)", re.IGNORECASE)
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; when the block ends well it takes the place of ``path``.
+    """Yield a temporary path beside ``path``; when the block ends well it takes the place of ``path``, sealed if it has a blank seal.
 
-    If the block raises, the temporary file is removed and ``path`` stays as it was.
+    If the block raises, the temporary file is removed and ``path`` stays as it was; if the process is killed, the next one that writes
+    into that folder removes it. The new content is on the disk, and not only on its way there, before the name is.
 
     Raises:
         FileError: the folder does not exist or cannot be written, the disk is full, or ``path`` is there and no file.
     """
     target = Path(path)
+    with ExitStack() as stack:
+        try:
+            if target.exists() and not target.is_file():
+                kind = "a folder" if target.is_dir() else "no plain file"
+                raise FileError(f"'{target}' must be a file to be written, but it is {kind}; name a file")
+            remove_parts(target.parent, target)
+            temporary = stack.enter_context(held_part(target))
+        except (OSError, ValueError) as error:  # a ValueError is of a name that no file can have
+            raise unwritable(target, error) from error
+        with _told_of(target):
+            yield temporary
+            seal(temporary)
+            _sync(temporary)
+            temporary.replace(target)
+            sync_folder(target.parent)
+
+
+@contextmanager
+def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a new folder beside ``path``; when the block ends well it takes the place of ``path``, and what was there is removed.
+
+    Whenever the process is killed, ``path`` is either the old folder or the new one, both whole. Files in the new folder must be written
+    by ``replacing``. Where the system cannot exchange two folders in one step, ``path`` has no name between two renames; a reader puts
+    that right by ``settle``.
+
+    Raises:
+        FileError: the folder that it stands in does not exist or cannot be written, or the disk is full.
+    """
+    target = Path(path)
+    with ExitStack() as stack:
+        try:
+            settle(target)
+            remove_parts(target.parent, target)
+            temporary = stack.enter_context(held_part(target, folder=True))
+        except (OSError, ValueError) as error:
+            raise unwritable(target, error) from error
+        with _told_of(target, temporary):
+            yield temporary
+            for folder in (temporary, *(each for each in temporary.rglob("*") if each.is_dir())):
+                sync_folder(folder)
+            _exchange_or_rename(temporary, target)
+            sync_folder(target.parent)
+
+
+def settle(folder: str | os.PathLike[str]) -> None:
+    """Give a folder its name back that a process moved aside and was killed before it put the new one there.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    target = Path(folder)
+    aside = _aside(target)
+    if aside.is_dir() and is_of_the_dead(aside):
+        if target.exists():
+            shutil.rmtree(aside)
+        else:
+            aside.rename(target)
+
+
+def _exchange_or_rename(temporary: Path, target: Path) -> None:
+    if not target.exists():
+        temporary.rename(target)
+    elif not exchange(temporary, target):
+        aside = _aside(target)
+        with held(target):
+            target.rename(aside)
+            try:
+                temporary.rename(target)
+            except BaseException:
+                aside.rename(target)
+                raise
+            shutil.rmtree(aside)
+
+
+def _aside(target: Path) -> Path:
+    """Where a folder is between two renames: a name that follows from its own, and is never too long."""
+    digest = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]
+    return target.with_name(f".{digest}.ofa.aside")
+
+
+def make_folder(path: str | os.PathLike[str]) -> None:
+    """Make a folder, and those that it stands in, unless it is there.
+
+    Raises:
+        FileError: it cannot be made.
+    """
+    folder = Path(path)
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
-        if target.exists() and not target.is_file():
-            kind = "a folder" if target.is_dir() else "no plain file"
-            raise FileError(f"'{target}' must be a file to be written, but it is {kind}; name a file")
-        handle, name = tempfile.mkstemp(prefix=f".{target.name[:_LONGEST_PREFIX]}.", suffix=".part", dir=target.parent)
-        os.close(handle)
-    except (OSError, ValueError) as error:  # a ValueError is of a name that no file can have
-        raise unwritable(target, error) from error
-    temporary = Path(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        for each in missing:
+            sync_folder(each.parent)
+    except (OSError, ValueError) as error:
+        raise FileError(f"'{folder}' must be a folder that can be made, but {reason_of(error)}; choose another") from error
+
+
+def sync_folder(folder: str | os.PathLike[str]) -> None:
+    """Wait until the names in a folder are on the disk, where the system has a call for that.
+
+    Raises:
+        OSError: the disk fails.
+    """
+    if os.name == "posix":
+        _sync(Path(folder))
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
-        yield temporary
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(target)
+        os.fsync(descriptor)
     except OSError as error:
-        raise unwritable(target, error) from error
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some disks cannot sync folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _told_of(target: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Turn what the system refuses into the error of ``target``, whose name then stands for that of the temporary folder."""
+    try:
+        yield
+    except FileError as error:
+        if temporary is None or str(temporary) not in str(error):
+            raise
+        raise type(error)(str(error).replace(str(temporary), str(target))) from error
     except OfaError:
         raise
     except Exception as error:
-        if _code(error) is None:
+        if not isinstance(error, OSError) and _code(error) is None:
             raise
         raise unwritable(target, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def unwritable(target: str | os.PathLike[str], error: Exception) -> FileError:
@@ -89,100 +204,32 @@ def _code(error: Exception) -> int | None:
     return int(found[1]) if found else None
 
 
-def _umask() -> int:
-    """The permissions that a plain ``open`` would have withheld (``mkstemp`` gives none to others)."""
-    current = os.umask(0)
-    os.umask(current)
-    return current
-
-
 def write_json(value: Any, path: str | os.PathLike[str]) -> None:
-    """Write ``value`` as indented JSON, all or nothing."""
+    """Write ``value`` as indented JSON, all or nothing; an object gets a seal as its first key."""
+    sealed = {SEAL_KEY: BLANK_SEAL, **value} if isinstance(value, dict) else value
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(sealed, indent=2) + "\n", encoding="utf-8")
 
 
-def read_json(path: str | os.PathLike[str]) -> Any:
-    """Read a JSON file.
+def read_json(path: str | os.PathLike[str], *, sealed: bool = False) -> Any:
+    """Read a JSON file, without its seal.
+
+    Args:
+        path: the file.
+        sealed: whether it must have a seal; people write some files by hand.
 
     Raises:
+        DamagedError: its seal does not fit, or is gone.
         FileError: the file is absent, unreadable or not JSON.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        content = Path(path).read_bytes()
+        check_seal(content, required=sealed, what=f"'{path}'")
+        value = json.loads(content.decode("utf-8"))
     except OSError as error:
         raise FileError(f"'{path}' must be a readable file, but {reason_of(error)}; check the path") from error
     except (ValueError, RecursionError) as error:
         raise FileError(f"'{path}' must be JSON, but {error}; write it again with the command that made it") from error
-
-
-# -- before the work whose result a file is to hold -------------------------------------------------------------------
-
-REMEDY = "name another file or add --overwrite"
-"""What can be done about a file that is there."""
-
-
-def check_output(output: Path, *, overwrite: bool, remedy: str = REMEDY) -> None:
-    """See that a file can be written, before the work whose result it is to hold.
-
-    Args:
-        output: the file.
-        overwrite: whether one that is there may be replaced.
-        remedy: what the user can do about one that is there.
-
-    Raises:
-        FileError: it is there and may not be replaced, is no file, or its folder is not there or cannot be written.
-    """
-    check_folder(output)
-    if not _exists(output):
-        return
-    if not output.is_file():
-        kind = "a folder" if output.is_dir() else "no plain file"
-        raise FileError(f"'{output}' must be a file to be written, but it is {kind}; name a file")
-    if not overwrite:
-        raise FileError(f"what is there is not replaced unasked, but '{output}' exists; {remedy}")
-
-
-def check_output_folder(output: Path, *, overwrite: bool, remedy: str = "name another folder or add --overwrite") -> None:
-    """See that a folder can be written, before the work whose result it is to hold; an empty one may be there.
-
-    Args:
-        output: the folder.
-        overwrite: whether what is in it may be replaced.
-        remedy: what the user can do about what is there.
-
-    Raises:
-        FileError: there is something in it that may not be replaced, it is no folder, or the one it stands in is not there or cannot
-            be written.
-    """
-    check_folder(output)
-    if not _exists(output):
-        return
-    if not output.is_dir():
-        raise FileError(f"'{output}' must be a folder to be written, but it is a file; name another")
-    if not overwrite and any(output.iterdir()):
-        raise FileError(f"what is there is not replaced unasked, but '{output}' exists and is not empty; {remedy}")
-
-
-def check_folder(output: Path) -> None:
-    """Minutes of work must not end at a folder that is not there.
-
-    Raises:
-        FileError: the folder of ``output`` does not exist, or nothing can be written there.
-    """
-    folder = output.absolute().parent
-    try:
-        there = folder.is_dir()
-        if there:
-            tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise FileError(f"'{output}' must be in a folder that can be written, but {reason_of(error)}; choose another") from error
-    if not there:
-        raise FileError(f"'{output}' must be in a folder that exists, but '{output.parent}' does not; create it")
-
-
-def _exists(output: Path) -> bool:
-    try:
-        return os.path.lexists(output) or output.exists()
-    except (OSError, ValueError) as error:
-        raise FileError(f"'{output}' must be a name that can be written, but {reason_of(error)}; choose another") from error
+    if isinstance(value, dict) and is_seal(value.get(SEAL_KEY)):
+        del value[SEAL_KEY]
+    return value

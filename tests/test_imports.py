@@ -11,7 +11,10 @@ import pytest
 from tests.sources import PACKAGES, Source, source_of, sources
 
 LAYERS = (
-    ("ofa.errors", "ofa.lazy", "ofa.version", "ofa.progress", "ofa.files", "ofa.opsets", "ofa.arrays", "ofa.latency", "ofa.reasons"),
+    ("ofa.errors", "ofa.lazy", "ofa.version", "ofa.progress", "ofa.opsets", "ofa.arrays", "ofa.latency", "ofa.reasons"),
+    ("ofa.exchange", "ofa.leftovers", "ofa.seal"),
+    ("ofa.files",),
+    ("ofa.outputs",),
     ("ofa.registry", "ofa.resolution", "ofa.schema", "ofa.locking", "ofa.lines"),
     ("ofa.parquet",),
     ("ofa.arch", "ofa.choices"),
@@ -55,8 +58,8 @@ ONLY_PACKAGE_WITH_OPTUNA = "search.study"
 RUNS_ALONE = "devices.agent"
 """A process of its own on the device: it speaks through its stdin and stdout."""
 WITHOUT_TORCH = (
-    *("ofa.errors", "ofa.progress", "ofa.files", "ofa.opsets", "ofa.registry", "ofa.resolution", "ofa.arch", "ofa.choices"),
-    *("ofa.encoding", "ofa.space", "ofa.space_json"),
+    *("ofa.errors", "ofa.progress", "ofa.exchange", "ofa.leftovers", "ofa.seal", "ofa.files", "ofa.outputs", "ofa.opsets", "ofa.registry"),
+    *("ofa.resolution", "ofa.arch", "ofa.choices", "ofa.encoding", "ofa.space", "ofa.space_json"),
 )
 
 FORBIDDEN = {

@@ -10,7 +10,7 @@ from pathlib import Path
 __all__ = ["agent_archive"]
 
 _ROOT = Path(__file__).resolve().parents[2]
-_OF_OFA = ("errors.py", "files.py", "opsets.py", "progress.py", "reasons.py", "registry.py")
+_OF_OFA = ("errors.py", "opsets.py", "progress.py", "reasons.py", "registry.py")
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # no time, so that equal contents are equal files
 _MAIN = """
 import json

@@ -1,4 +1,4 @@
-"""What commands say of files that they write: nothing is replaced unless that is asked for (``ofa.files``)."""
+"""What commands say of files that they write: nothing is replaced unless that is asked for (``ofa.outputs``)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ofa.files import REMEDY, check_folder, check_output, check_output_folder
+from ofa.outputs import REMEDY, check_folder, check_output, check_output_folder
 
 __all__ = ["REMEDY", "OverwriteOption", "check_folder", "check_output", "check_output_folder"]
 

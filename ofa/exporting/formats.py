@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ofa.errors import ExportError, OfaError
-from ofa.files import replacing
+from ofa.files import unwritable
 from ofa.reasons import reason_of
 from ofa.registry import Registry
 
@@ -50,7 +50,7 @@ def write_file(model: bytes, folder: Path, format: str) -> Path:
 
     Args:
         model: the content of its ONNX file, in the precision that is wanted.
-        folder: where the file is written.
+        folder: where the file is written; one that is removed with all files if this fails (``ofa.files.temporary_folder``).
         format: a name of ``FORMATS``.
 
     Raises:
@@ -60,8 +60,10 @@ def write_file(model: bytes, folder: Path, format: str) -> Path:
     kind = FORMATS.get(format)
     content = model if kind.convert is None else _converted(model, kind.convert, format)
     path = folder / f"{hashlib.sha256(content).hexdigest()}{kind.suffix}"
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise unwritable(path, error) from error
     return path
 
 

@@ -6,19 +6,18 @@ import multiprocessing
 import os
 import signal
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from pathlib import Path
 from typing import Any
 
 import torch
 from threadpoolctl import threadpool_limits
 
 from ofa.errors import OfaError, SearchError
+from ofa.files import temporary_folder
 from ofa.progress import Progress, silent
 from search.front.front import Front
 from search.problem import Problem
@@ -104,8 +103,8 @@ def run_workers(
 
     with ExitStack() as stack:
         if storage is None:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ofa-study-"))
-            settings = replace(settings, storage=str(Path(folder) / "study.journal"))
+            folder = stack.enter_context(temporary_folder("study"))
+            settings = replace(settings, storage=str(folder / "study.journal"))
         return search(make_problem(), settings, together, progress)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from ofa.exporting.card import Card
 from ofa.exporting.formats import ONNX, write_file
 from ofa.exporting.onnx import batch_of, read_model, to_model, verify_outputs
 from ofa.exporting.precision import PRECISIONS
+from ofa.files import temporary_folder
 from ofa.latency import LATENCIES, Latency
 from ofa.progress import Progress, silent
 from ofa.resolution import Resolution, sides
@@ -139,13 +139,13 @@ def verify(
         names = [subject.name for subject in subjects]
         raise SearchError(f"networks to verify need names of their own, but are called {names}; give at least one, and each another name")
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    with tempfile.TemporaryDirectory(prefix="ofa-verify-") as folder:
-        pairs = [(subject, *_file(subject, device, Path(folder))) for subject in subjects]
+    with temporary_folder("verify") as folder:
+        pairs = [(subject, *_file(subject, device, folder)) for subject in subjects]
         tolerance = PRECISIONS.get(device.precision).tolerance
         differences = [
             verify_outputs(subject.network, path, shape, generator=generator, tolerance=tolerance) for subject, path, shape in pairs
         ]
-        models = {subject.name: write_file(path.read_bytes(), Path(folder), device.format) for subject, path, _ in pairs}
+        models = {subject.name: write_file(path.read_bytes(), folder, device.format) for subject, path, _ in pairs}
         runs = [
             time_models(device, models, rng=rng, policy=policy, progress=part_of(progress, number, processes))
             for number in range(processes)

@@ -17,6 +17,7 @@ from ofa.errors import ArchError, ExportError, FileError, OfaError, WeightsError
 from ofa.exporting.bundle import load_bundle, write_bundle
 from ofa.exporting.card import Card
 from ofa.families import get_space, lower, space_names
+from ofa.files import read_json, write_json
 from ofa.supernet import Supernet
 
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six")
@@ -75,7 +76,7 @@ def test_a_bundle_gives_back_the_network(name, tmp_path):
 
 
 def test_the_card_has_the_stable_keys_and_the_counted_costs(written):
-    card = json.loads((written / "card.json").read_text())
+    card = read_json(written / "card.json")
     arch = load_bundle(written).arch
     expected = {"accuracy": 0.975, "latency_ms": 1.5, "latency_low_ms": 1.25, "latency_high_ms": 1.75, "measured_ms": 1.4, "device": "cpu"}
     expected |= {
@@ -95,7 +96,7 @@ def test_the_files_and_what_they_carry(written):
     assert json.loads(properties["class_names"]) == list(CLASSES)
     assert json.loads(properties["mean"]) == list(MEAN)
     assert ImageRule.from_text(properties["image_rule"]) == load_bundle(written).rule == ImageRule()
-    assert json.loads(properties["arch"]) == json.loads((written / "arch.json").read_text())
+    assert json.loads(properties["arch"]) == read_json(written / "arch.json")
     assert written.stat().st_mode & 0o777 == written.parent.joinpath("bundle", "engines").stat().st_mode & 0o777
 
 
@@ -176,7 +177,7 @@ def test_places_that_are_no_bundle(tmp_path):
 
 
 def edit(path: Path, **changes) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    write_json({**read_json(path), **changes}, path)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 import sys
 
 import pytest
@@ -15,6 +14,7 @@ from ofa.exporting import onnx as onnx_export
 from ofa.exporting.engine_record import EngineTensor, record_path
 from ofa.exporting.tensorrt import build_engine, compute_capabilities, inspect_engine
 from ofa.families import get_space
+from ofa.files import read_json, write_json
 from ofa.supernet import Supernet
 from tests.ofa.exporting import fake_tensorrt
 
@@ -258,9 +258,9 @@ def test_an_engine_that_does_not_fit_its_record(monkeypatch, onnx_path, tmp_path
     engine.write_bytes(content.replace(b"images", b"imagez"))
     with pytest.raises(ExportError, match="not those of its record"):
         inspect_engine(engine, "tensorrt")
-    record = json.loads(record_path(engine).read_text())
+    record = read_json(record_path(engine))
     for change, words in (({"version": "98.0"}, r"98\.0 built it"), ({"schema": 2}, "schema is 2"), ({"surprise": 1}, "surprise")):
-        record_path(engine).write_text(json.dumps({**record, **change}))
+        write_json({**record, **change}, record_path(engine))
         with pytest.raises(ExportError, match=words):
             inspect_engine(engine, "tensorrt")
     with pytest.raises(FileError, match="readable"):

@@ -1,0 +1,81 @@
+"""Before the work whose result a file or folder is to hold: can it be written, and may what is there be replaced?"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from ofa.errors import FileError
+from ofa.files import reason_of
+
+__all__ = ["REMEDY", "check_folder", "check_output", "check_output_folder"]
+
+REMEDY = "name another file or add --overwrite"
+"""What can be done about a file that is there."""
+
+
+def check_output(output: Path, *, overwrite: bool, remedy: str = REMEDY) -> None:
+    """See that a file can be written, before the work whose result it is to hold.
+
+    Args:
+        output: the file.
+        overwrite: whether one that is there may be replaced.
+        remedy: what the user can do about one that is there.
+
+    Raises:
+        FileError: it is there and may not be replaced, is no file, or its folder is not there or cannot be written.
+    """
+    check_folder(output)
+    if not _exists(output):
+        return
+    if not output.is_file():
+        kind = "a folder" if output.is_dir() else "no plain file"
+        raise FileError(f"'{output}' must be a file to be written, but it is {kind}; name a file")
+    if not overwrite:
+        raise FileError(f"what is there is not replaced unasked, but '{output}' exists; {remedy}")
+
+
+def check_output_folder(output: Path, *, overwrite: bool, remedy: str = "name another folder or add --overwrite") -> None:
+    """See that a folder can be written, before the work whose result it is to hold; an empty one may be there.
+
+    Args:
+        output: the folder.
+        overwrite: whether what is in it may be replaced.
+        remedy: what the user can do about what is there.
+
+    Raises:
+        FileError: there is something in it that may not be replaced, it is no folder, or the one it stands in is not there or cannot
+            be written.
+    """
+    check_folder(output)
+    if not _exists(output):
+        return
+    if not output.is_dir():
+        raise FileError(f"'{output}' must be a folder to be written, but it is a file; name another")
+    if not overwrite and any(output.iterdir()):
+        raise FileError(f"what is there is not replaced unasked, but '{output}' exists and is not empty; {remedy}")
+
+
+def check_folder(output: Path) -> None:
+    """Minutes of work must not end at a folder that is not there.
+
+    Raises:
+        FileError: the folder of ``output`` does not exist, or nothing can be written there.
+    """
+    folder = output.absolute().parent
+    try:
+        there = folder.is_dir()
+        if there:
+            tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise FileError(f"'{output}' must be in a folder that can be written, but {reason_of(error)}; choose another") from error
+    if not there:
+        raise FileError(f"'{output}' must be in a folder that exists, but '{output.parent}' does not; create it")
+
+
+def _exists(output: Path) -> bool:
+    try:
+        return os.path.lexists(output) or output.exists()
+    except (OSError, ValueError) as error:
+        raise FileError(f"'{output}' must be a name that can be written, but {reason_of(error)}; choose another") from error
