@@ -17,7 +17,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ofa.errors import FileError
-from ofa.files import check_folder, reason_of, unwritable
+from ofa.files import reason_of, unwritable
+from ofa.outputs import check_folder
 
 __all__ = ["lock_of", "writing"]
 
