@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ofa.errors import ArchError, SpaceError
-from ofa.files import read_json, write_json
+from ofa.files import write_json
+from ofa.reading import read_json
 from ofa.resolution import Resolution, parse_resolution, pixels, resolution_to_json
 
 __all__ = ["SPACE_KEY", "Arch", "Genes"]

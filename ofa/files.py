@@ -16,11 +16,10 @@ from typing import Any
 from ofa.errors import FileError, OfaError
 from ofa.exchange import exchange
 from ofa.leftovers import held, held_part, is_of_the_dead, remove_dead_folders, remove_parts, temporary_folder
-from ofa.seal import BLANK_SEAL, SEAL_KEY, check_seal, is_seal, seal
+from ofa.seal import BLANK_SEAL, SEAL_KEY, seal
 
 __all__ = [
     "make_folder",
-    "read_json",
     "reason_of",
     "remove_dead_folders",
     "remove_parts",
@@ -209,27 +208,3 @@ def write_json(value: Any, path: str | os.PathLike[str]) -> None:
     sealed = {SEAL_KEY: BLANK_SEAL, **value} if isinstance(value, dict) else value
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(sealed, indent=2) + "\n", encoding="utf-8")
-
-
-def read_json(path: str | os.PathLike[str], *, sealed: bool = False) -> Any:
-    """Read a JSON file, without its seal.
-
-    Args:
-        path: the file.
-        sealed: whether it must have a seal; people write some files by hand.
-
-    Raises:
-        DamagedError: its seal does not fit, or is gone.
-        FileError: the file is absent, unreadable or not JSON.
-    """
-    try:
-        content = Path(path).read_bytes()
-        check_seal(content, required=sealed, what=f"'{path}'")
-        value = json.loads(content.decode("utf-8"))
-    except OSError as error:
-        raise FileError(f"'{path}' must be a readable file, but {reason_of(error)}; check the path") from error
-    except (ValueError, RecursionError) as error:
-        raise FileError(f"'{path}' must be JSON, but {error}; write it again with the command that made it") from error
-    if isinstance(value, dict) and is_seal(value.get(SEAL_KEY)):
-        del value[SEAL_KEY]
-    return value

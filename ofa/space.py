@@ -15,7 +15,8 @@ from ofa.arch import Arch, Genes
 from ofa.choices import ROW_DTYPE, Gene, Number, Stage, check_ascending
 from ofa.encoding import Encoding
 from ofa.errors import ArchError, SpaceError, nearest
-from ofa.files import read_json, write_json
+from ofa.files import write_json
+from ofa.reading import read_json
 from ofa.resolution import Resolution, ascending, parse_resolution, resolution_to_json, resolutions_to_json
 from ofa.space_json import space_from_json, space_to_json
 

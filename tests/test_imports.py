@@ -14,6 +14,7 @@ LAYERS = (
     ("ofa.errors", "ofa.lazy", "ofa.version", "ofa.progress", "ofa.opsets", "ofa.arrays", "ofa.latency", "ofa.reasons"),
     ("ofa.exchange", "ofa.leftovers", "ofa.seal"),
     ("ofa.files",),
+    ("ofa.reading",),
     ("ofa.outputs",),
     ("ofa.registry", "ofa.resolution", "ofa.schema", "ofa.locking", "ofa.lines"),
     ("ofa.parquet",),
@@ -51,7 +52,7 @@ LAYERS = (
 """A module imports only from its own layer or from one above it in this list."""
 
 DEVICES_MAY_IMPORT = (
-    *("devices", "ofa.errors", "ofa.progress", "ofa.files", "ofa.opsets", "ofa.reasons", "ofa.registry"),
+    *("devices", "ofa.errors", "ofa.progress", "ofa.files", "ofa.opsets", "ofa.reading", "ofa.reasons", "ofa.registry"),
     "ofa.exporting.formats",
 )
 ONLY_PACKAGE_WITH_OPTUNA = "search.study"
@@ -59,7 +60,7 @@ RUNS_ALONE = "devices.agent"
 """A process of its own on the device: it speaks through its stdin and stdout."""
 WITHOUT_TORCH = (
     *("ofa.errors", "ofa.progress", "ofa.exchange", "ofa.leftovers", "ofa.seal", "ofa.files", "ofa.outputs", "ofa.opsets", "ofa.registry"),
-    *("ofa.resolution", "ofa.arch", "ofa.choices", "ofa.encoding", "ofa.space", "ofa.space_json"),
+    *("ofa.reading", "ofa.resolution", "ofa.arch", "ofa.choices", "ofa.encoding", "ofa.space", "ofa.space_json"),
 )
 
 FORBIDDEN = {

@@ -9,8 +9,8 @@ from typing import Any
 
 from ofa.costs import COSTS
 from ofa.errors import ExportError
-from ofa.files import read_json
 from ofa.latency import Latency
+from ofa.reading import read_json
 
 __all__ = ["SCHEMA", "Card"]
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ofa.errors import ExportError, FileError
-from ofa.files import read_json, write_json
+from ofa.files import write_json
+from ofa.reading import read_json
 
 __all__ = ["EngineInfo", "EngineTensor", "read_bytes", "read_record", "record_path", "write_record"]
 

@@ -21,7 +21,8 @@ from ofa.families.lowering import lower
 from ofa.families.mobilenet_v3 import MobileNetV3Space
 from ofa.families.proxyless import ProxylessSpace
 from ofa.families.resnet import ResNetSpace
-from ofa.files import read_json, write_json
+from ofa.files import write_json
+from ofa.reading import read_json
 from ofa.registry import Registry
 from ofa.space import Space
 

@@ -11,8 +11,8 @@ from ofa.arch import Arch, Genes
 from ofa.blocks import Block, Bottleneck, Classifier, ConvBlock, FeatureMix, InvertedResidual, MaxPool, ResidualConv
 from ofa.errors import ArchError, SpaceError
 from ofa.families import ResNetSpace, get_space, lower, space_names
-from ofa.files import read_json
 from ofa.interop.mit_keys import FAMILIES, mit_class
+from ofa.reading import read_json
 from ofa.space import Space
 
 __all__ = ["arch_from_net_config"]

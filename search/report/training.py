@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ofa.errors import FileError, RecipeError
-from ofa.files import read_json
+from ofa.reading import read_json
 from ofa.tasks import CLASSIFICATION, TASKS
 from ofa.training.checkpoint import CONFIG, METRICS, SPACE, WEIGHTS
 from ofa.training.metrics import EpochMetrics

@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 
 from ofa.errors import FileError, OfaError, SpaceError, WeightsError
 from ofa.families import get_space
-from ofa.files import read_json, replacing, write_json
+from ofa.files import replacing, write_json
+from ofa.reading import read_json
 from ofa.supernet import Supernet
 from ofa.weights import SPACE_KEY
 from tests.ofa.strategies import TINY_SPACES, randomized

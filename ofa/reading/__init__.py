@@ -1,0 +1,22 @@
+"""Reading: what comes from a file goes through here first.
+
+Only plain files are opened; size, depth and kind are checked before anything is made of the content; what is refused is refused by one
+sentence and costs little.
+"""
+
+from __future__ import annotations
+
+from ofa.reading.files import open_file, read_bytes, read_text
+from ofa.reading.texts import parse_json, parse_toml, parse_yaml, read_json, read_toml, read_yaml
+
+__all__ = [
+    "open_file",
+    "parse_json",
+    "parse_toml",
+    "parse_yaml",
+    "read_bytes",
+    "read_json",
+    "read_text",
+    "read_toml",
+    "read_yaml",
+]

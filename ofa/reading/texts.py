@@ -1,0 +1,231 @@
+"""JSON, TOML and YAML as values that need no second look.
+
+They are no deeper than ``DEEPEST``, their numbers are finite and of ordinary size, their texts can be written again, and no key stands
+twice.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NoReturn
+
+from ofa.errors import FileError, OfaError
+from ofa.reading.files import read_bytes, read_text
+from ofa.reading.limits import (
+    DEEPEST,
+    LARGEST_JSON,
+    LARGEST_NUMBER,
+    LARGEST_TOML,
+    LARGEST_YAML,
+    LONGEST_SCALAR,
+    MOST_EVENTS,
+)
+from ofa.seal import SEAL_KEY, check_seal, is_seal
+
+__all__ = ["parse_json", "parse_toml", "parse_yaml", "read_json", "read_toml", "read_yaml"]
+
+_AGAIN = "write it again with the command that made it"
+_SUSPICIOUS = re.compile(r"\d{20}|\d[eE]\+?\d{3}|\\u[dD][89a-fA-F]|[\ud800-\udfff]")
+"""What JSON with a number or text that is not allowed must contain."""
+
+# Strings and comments of TOML, so that what is left has its own brackets and dots only.
+_TOML_TEXTS = re.compile(
+    r'"""(?:\\.|[^\\])*?"""|' + r"'''.*?'''|" + r'"(?:\\[^\n]|[^"\\\n])*"|' + r"'[^'\n]*'|#[^\n]*",
+    re.DOTALL,
+)
+
+
+class _UnfitError(Exception):
+    """A document whose form is right, but which holds what no file of ours may; the message is the reason, half a sentence."""
+
+
+# -- JSON -------------------------------------------------------------------------------------------------------------
+
+
+def parse_json(text: str | bytes, *, what: str, remedy: str = _AGAIN, error: type[OfaError] = FileError) -> Any:
+    """The value that JSON says.
+
+    Args:
+        text: the document; bytes are UTF-8.
+        what: what errors call it.
+        remedy: what the user can do.
+        error: the class of all errors.
+
+    Raises:
+        OfaError: of the class ``error``: it is no JSON, or holds a key twice, a number that is not finite or not below 2^64, text that
+            is no Unicode, or lists within lists deeper than ``DEEPEST``.
+    """
+    try:
+        if len(text) > LARGEST_JSON:
+            raise _UnfitError(f"it has {len(text)} characters, more than {LARGEST_JSON}")
+        text = text.decode("utf-8") if isinstance(text, bytes) else text
+        value = _DECODER.decode(text)
+        if text.count("[") + text.count("{") > DEEPEST or _SUSPICIOUS.search(text):
+            _check(value)
+    except (_UnfitError, ValueError, RecursionError) as problem:
+        raise error(f"{what} must be JSON, but {_reason(problem)}; {remedy}") from problem
+    return value
+
+
+def read_json(path: str | os.PathLike[str], *, sealed: bool = False, remedy: str = _AGAIN, error: type[OfaError] = FileError) -> Any:
+    """The value of a JSON file, without its seal.
+
+    Args:
+        path: the file.
+        sealed: whether it must have a seal; people write some files by hand.
+        remedy: what the user can do about a file that is no JSON.
+        error: the class of all other errors.
+
+    Raises:
+        DamagedError: its seal does not fit, or is gone.
+        OfaError: of the class ``error``: as of ``parse_json``, and where the file cannot be read.
+    """
+    content, what = read_bytes(path, most=LARGEST_JSON, error=error), f"'{os.fspath(path)}'"
+    check_seal(content, required=sealed, what=what)
+    value = parse_json(content, what=what, remedy=remedy, error=error)
+    if isinstance(value, dict) and is_seal(value.get(SEAL_KEY)):
+        del value[SEAL_KEY]
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1) if len(keys) < 1000 else "one"
+        raise _UnfitError(f"the key {twice[:80]!r} stands in it twice")
+    return found
+
+
+def _constant(name: str) -> NoReturn:
+    raise _UnfitError(f"it holds {name}, which is no number of JSON")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
+
+
+# -- TOML -------------------------------------------------------------------------------------------------------------
+
+
+def parse_toml(text: str, *, what: str, remedy: str = "correct that line", error: type[OfaError] = FileError) -> dict[str, Any]:
+    """The tables that TOML says; arguments and errors as of ``parse_json``."""
+    import tomllib  # on devices, where Python may be older, no file is read
+
+    try:
+        _check_toml(text)
+        value = tomllib.loads(text)
+        _check(value)
+    except (_UnfitError, ValueError, RecursionError) as problem:
+        raise error(f"{what} must be TOML, but {_reason(problem)}; {remedy}") from problem
+    return value
+
+
+def read_toml(
+    path: str | os.PathLike[str], *, what: str = "file", remedy: str = "correct that line", error: type[OfaError] = FileError
+) -> dict[str, Any]:
+    """The tables of a TOML file; ``what`` is the noun that errors call it by, the rest as of ``parse_toml``."""
+    text = read_text(path, most=LARGEST_TOML, what=what, error=error)
+    return parse_toml(text, what=f"'{os.fspath(path)}'", remedy=remedy, error=error)
+
+
+def _check_toml(text: str) -> None:
+    """Refuse what Python's reader takes endless time or its whole stack for: dotted keys of many parts, and brackets in brackets."""
+    if len(text) > LARGEST_TOML:
+        raise _UnfitError(f"it has {len(text)} characters, more than {LARGEST_TOML}")
+    bare = _TOML_TEXTS.sub("", text).replace(" ", "").replace("\t", "")
+    if any(key.count(".") > DEEPEST for key in re.split(r"[\n,=\[\]{}]", bare)):
+        raise _UnfitError(f"a key of it has more than {DEEPEST} parts")
+    if bare.count("[") + bare.count("{") > DEEPEST:
+        depth = 0
+        for bracket in re.findall(r"[\[\]{}\n]", bare):
+            depth = max(0, depth + (bracket in "[{") - (bracket in "]}"))
+            if depth > DEEPEST:
+                raise _UnfitError(f"it is nested more than {DEEPEST} deep")
+
+
+# -- YAML -------------------------------------------------------------------------------------------------------------
+
+
+def parse_yaml(text: bytes, *, what: str, remedy: str = _AGAIN, error: type[OfaError] = FileError) -> Any:
+    """The plain values that YAML says; without anchors, aliases, merges and tags, by which few bytes say much.
+
+    Arguments and errors as of ``parse_json``.
+    """
+    import yaml  # type: ignore[import-untyped]
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        if len(text) > LARGEST_YAML:
+            raise _UnfitError(f"it has {len(text)} bytes, more than {LARGEST_YAML}")
+        _check_events(yaml.parse(text, Loader=loader))
+        value = loader(text).get_single_data()
+        _check(value)
+    except (yaml.YAMLError, _UnfitError, ValueError, TypeError, OverflowError, RecursionError) as problem:
+        raise error(f"{what} must be YAML, but {_reason(problem)}; {remedy}") from problem
+    return value
+
+
+def read_yaml(path: str | os.PathLike[str], *, remedy: str = _AGAIN, error: type[OfaError] = FileError) -> Any:
+    """The values of a YAML file; arguments and errors as of ``parse_yaml``, and where the file cannot be read."""
+    return parse_yaml(read_bytes(path, most=LARGEST_YAML, error=error), what=f"'{os.fspath(path)}'", remedy=remedy, error=error)
+
+
+def _check_events(events: Iterator[Any]) -> None:
+    depth = 0
+    for number, event in enumerate(events):
+        kind = type(event).__name__
+        if kind == "AliasEvent" or getattr(event, "anchor", None) or getattr(event, "tag", None):
+            raise _UnfitError("it has anchors, aliases or tags, which are not read")
+        if kind == "ScalarEvent" and (len(event.value) > LONGEST_SCALAR or event.value == "<<"):
+            raise _UnfitError("it merges mappings" if event.value == "<<" else f"a value of it has {len(event.value)} characters")
+        depth += kind in ("MappingStartEvent", "SequenceStartEvent")
+        depth -= kind in ("MappingEndEvent", "SequenceEndEvent")
+        if depth > DEEPEST:
+            raise _UnfitError(f"it is nested more than {DEEPEST} deep")
+        if number > MOST_EVENTS:
+            raise _UnfitError(f"it has more than {MOST_EVENTS} values")
+
+
+# -- what every format shares ------------------------------------------------------------------------------------------
+
+
+def _check(value: Any) -> None:
+    """Refuse a value that is too deep, a number that is not finite or too large, and text that is no Unicode."""
+    level, depth = [value], 0
+    while level:
+        if depth > DEEPEST:
+            raise _UnfitError(f"it is nested more than {DEEPEST} deep")
+        inner: list[Any] = []
+        for each in level:
+            if isinstance(each, Mapping):
+                inner += each
+                inner += each.values()
+            elif isinstance(each, list):
+                inner += each
+            elif isinstance(each, str):
+                _check_text(each)
+            elif isinstance(each, float) and not math.isfinite(each):
+                raise _UnfitError(f"it holds the number {each}, which is not finite")
+            elif isinstance(each, int) and abs(each) >= LARGEST_NUMBER:
+                raise _UnfitError("it holds a whole number of 2^64 or more")
+        level, depth = inner, depth + 1
+
+
+def _check_text(text: str) -> None:
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        raise _UnfitError("it holds half a character")
+
+
+def _reason(problem: Exception) -> str:
+    if isinstance(problem, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(problem, ValueError) and "integer string conversion" in str(problem):
+        return "it holds a whole number of 2^64 or more"
+    mark, said = getattr(problem, "problem_mark", None), getattr(problem, "problem", None) or getattr(problem, "reason", None)
+    if mark is not None:
+        return f"{said or type(problem).__name__} in line {mark.line + 1}"
+    return " ".join(str(problem).split()) or type(problem).__name__
