@@ -17,7 +17,8 @@ from ofa.errors import ArchError, ExportError, FileError, OfaError, WeightsError
 from ofa.exporting.bundle import load_bundle, write_bundle
 from ofa.exporting.card import Card
 from ofa.families import get_space, lower, space_names
-from ofa.files import read_json, write_json
+from ofa.files import write_json
+from ofa.reading import read_json
 from ofa.supernet import Supernet
 
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six")

@@ -14,7 +14,8 @@ from ofa.exporting import onnx as onnx_export
 from ofa.exporting.engine_record import EngineTensor, record_path
 from ofa.exporting.tensorrt import build_engine, compute_capabilities, inspect_engine
 from ofa.families import get_space
-from ofa.files import read_json, write_json
+from ofa.files import write_json
+from ofa.reading import read_json
 from ofa.supernet import Supernet
 from tests.ofa.exporting import fake_tensorrt
 
