@@ -20,6 +20,7 @@ __all__ = [
     "SearchError",
     "SpaceError",
     "TableError",
+    "TrustError",
     "WeightsError",
     "nearest",
 ]
@@ -93,6 +94,10 @@ class BudgetError(SearchError):
 
 class ExportError(OfaError):
     """A network that cannot be exported, or an export that does not compute what the network does."""
+
+
+class TrustError(OfaError):
+    """A file says what only a user may say, such as which code is imported."""
 
 
 class MissingExtraError(OfaError):

@@ -1,6 +1,7 @@
 """Registries: what may be named, by this project, by a user's own code, and by installed packages through their entry points.
 
-A file may name what is registered; nothing is imported because of a text that a file holds.
+A file may name what is registered; nothing is imported because of a text that a file holds. ``import_attribute`` is the one door to a
+user's code, and does not open for a ``FromFile``.
 """
 
 from __future__ import annotations
@@ -11,15 +12,41 @@ from contextlib import contextmanager
 from functools import cached_property, reduce
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from ofa.errors import OfaError, nearest
+from ofa.errors import OfaError, TrustError, nearest
 from ofa.reasons import reason_of
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-__all__ = ["Registry", "import_attribute"]
+__all__ = ["FromFile", "Registry", "from_file", "import_attribute"]
 
 T = TypeVar("T")
+_OPTIONS = ("data", "test_data")
+"""Keys of a recipe that have an option of their own."""
+
+
+class FromFile(str):
+    """A text that a file says and no user has typed: as good as any other, but what it names is not imported.
+
+    Attributes:
+        key: where it stands in its file, such as ``optimizer.name``.
+    """
+
+    key: str
+
+    def __new__(cls, text: str, key: str = "") -> FromFile:
+        made = super().__new__(cls, text)
+        made.key = key
+        return made
+
+
+def from_file(value: Any, key: str = "") -> Any:
+    """A parsed TOML or JSON value with each text of it as a ``FromFile``; ``key`` is where it stands."""
+    if isinstance(value, str):
+        return FromFile(value, key)
+    if isinstance(value, Mapping):
+        return {name: from_file(item, f"{key}.{name}" if key else name) for name, item in value.items()}
+    return [from_file(item, key) for item in value] if isinstance(value, list) else value
 
 
 class Registry(Generic[T]):
@@ -98,15 +125,18 @@ class Registry(Generic[T]):
         return self._entries[name]
 
     def find(self, text: str) -> T:
-        """The entry that a user typed: a name, or ``module:attribute``, which is imported. What a file says is for ``get``.
+        """The entry that a user typed: a name, or ``module:attribute``, which is imported.
 
         Raises:
+            TrustError: a file says ``module:attribute``.
             OfaError: of the registry's class: there is none, it cannot be imported, or is no entry.
         """
         if text in self or ":" not in text:
             return self.get(text)
         try:
             entry: T = import_attribute(text)
+        except TrustError:
+            raise
         except Exception as error:  # a module of the user's may fail in any way
             raise self._error(
                 f"{self._kind} '{text}' must be importable as module:attribute, but: {reason_of(error)}; check both names, and that the "
@@ -157,7 +187,17 @@ class Registry(Generic[T]):
 
 
 def import_attribute(text: str) -> Any:
-    """What ``module:attribute`` names; importing the module raises what it raises."""
+    """What ``module:attribute`` names; importing the module raises what it raises.
+
+    Raises:
+        TrustError: a file says so.
+    """
+    if isinstance(text, FromFile):
+        option = f"--{text.key.replace('_', '-')} " if text.key in _OPTIONS else f"--set {text.key}="
+        raise TrustError(
+            f"nothing is imported because a file says so, but a file's {text.key} is '{text}'; type it yourself, {option}{text}, or let "
+            "the command trust the file: --trust"
+        )
     module, _, attribute = text.partition(":")
     return reduce(getattr, attribute.split("."), cast(Any, importlib.import_module(module)))
 

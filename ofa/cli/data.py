@@ -12,7 +12,8 @@ import typer
 
 from ofa.cli.console import JsonOption, emit, progress_bar, warn
 from ofa.cli.outputs import OverwriteOption, check_output
-from ofa.cli.spaces import parse_resolution_option
+from ofa.cli.run_data import DataOption, TestDataOption, changes_of_data
+from ofa.cli.spaces import TrustOption, parse_resolution_option
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -57,13 +58,16 @@ def data(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="HTML", help="Also write a page with a contact sheet of what a network sees.")
     ] = None,
+    given: DataOption = None,
+    test_data: TestDataOption = None,
+    trust: TrustOption = False,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
     """Count images by class and part, sizes, formats and copies, and name every file that is left out and why."""
     if output is not None:
         check_output(output, overwrite=overwrite)
-    look = _look(source, changes or (), resolution)
+    look = _look(source, [*(changes or ()), *changes_of_data(given, test_data)], resolution, trust=trust)
     report = look.to_json()
     if output is not None:
         look.save_page(output, each)
@@ -124,7 +128,7 @@ class _Look:
         save_data_page(source, path)
 
 
-def _look(source: str, changes: list[str] | tuple[str, ...], resolution: Resolution | None) -> _Look:
+def _look(source: str, changes: list[str], resolution: Resolution | None, *, trust: bool) -> _Look:
     """Read all images of a source, and find out to which part each belongs.
 
     Raises:
@@ -134,7 +138,7 @@ def _look(source: str, changes: list[str] | tuple[str, ...], resolution: Resolut
     from ofa.data.labels import label_sets
     from ofa.data.overview import PlacedImage
 
-    recipe, record, sized = _recipe_of(source, changes)
+    recipe, record, sized = _recipe_of(source, changes, trust=trust)
     recipe = replace(recipe, unreadable="skip")
     rule = ImageRule(channels=recipe.get_space().in_channels, fit=recipe.fit) if record is None else record.facts.rule
     with progress_bar(f"reading {recipe.data}") as progress:
@@ -155,7 +159,7 @@ def _look(source: str, changes: list[str] | tuple[str, ...], resolution: Resolut
     return _Look(recipe=recipe, scans=tuple(scans), images=tuple(images), resolution=shown, notes=tuple(notes))
 
 
-def _recipe_of(source: str, changes: list[str] | tuple[str, ...]) -> tuple[Recipe, DataRecord | None, bool]:
+def _recipe_of(source: str, changes: list[str], *, trust: bool) -> tuple[Recipe, DataRecord | None, bool]:
     """The recipe, what a run knows of its data, and whether the space was chosen by whoever asks."""
     from ofa.training import Recipe
     from ofa.training.checkpoint import CONFIG
@@ -163,9 +167,9 @@ def _recipe_of(source: str, changes: list[str] | tuple[str, ...]) -> tuple[Recip
     from ofa.training.record import DataRecord
 
     if (Path(source) / CONFIG).is_file():
-        return Recipe.load(Path(source) / CONFIG, changes, imports=False), DataRecord.load(source), True
+        return Recipe.load(Path(source) / CONFIG, changes, trust=trust), DataRecord.load(source), True
     if source.endswith(".toml") or (source in preset_names() and source != "digits"):
-        return load_recipe(source, changes), None, True
+        return load_recipe(source, changes, trust=trust), None, True
     keys = {change.partition("=")[0].strip() for change in changes}
     own = [f"data={json_format.dumps(source)}"]
     if "test_data" in keys and "fractions" not in keys:

@@ -11,7 +11,7 @@ from ofa.cli.console import JsonOption, emit, progress_bar, warn
 from ofa.cli.outputs import OverwriteOption, check_output
 from ofa.cli.run_data import DataOption, OnOption, TestDataOption, load_run_data, place_run
 from ofa.cli.sheets import facts
-from ofa.cli.spaces import check_named, named
+from ofa.cli.spaces import TrustOption, check_named, named
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,6 +69,7 @@ def fit(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the networks and of the cross-validation.")] = 0,
     data: DataOption = None,
     test_data: TestDataOption = None,
+    trust: TrustOption = False,
     on: OnOption = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
@@ -86,6 +87,7 @@ def fit(
         seed=seed,
         data=data,
         test_data=test_data,
+        trust=trust,
         on=on,
         overwrite=overwrite,
     )
@@ -103,6 +105,7 @@ def fit_predictor(
     space: str | None = None,
     data: str | None = None,
     test_data: str | None = None,
+    trust: bool = False,
     on: str | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
@@ -118,6 +121,7 @@ def fit_predictor(
         space: what the user calls the space: of a CSV file's networks, where it does not name it; of a run, where its class is the user's.
         data: where a run's images are now, if they moved.
         test_data: where those to test on are now, if they moved.
+        trust: whether ``module:attribute`` is imported because the run says so.
         on: where a run's networks are measured: ``cpu``, ``cuda`` or ``cuda:N``; None is a GPU if there is one.
         overwrite: whether a file that is there may be replaced.
 
@@ -140,7 +144,7 @@ def fit_predictor(
         predictor = _from_csv(source, space, classes, rng)
     else:
         wanted = named(space)
-        run = load_run(source)
+        run = load_run(source, trust=trust)
         check_named(wanted, run.supernet.space, f"'{source}'")
         place_run(run, on)
         found = load_run_data(run, data=data, test_data=test_data)

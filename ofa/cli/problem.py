@@ -45,6 +45,7 @@ class ProblemOfFiles:
         seed: of measurements.
         data: where the run's images are now, if they moved.
         test_data: where those to test on are now, if they moved.
+        trust: whether ``module:attribute`` is imported because the run says so.
         on: where the run's networks are measured: ``cpu``, ``cuda`` or ``cuda:N``; None is a GPU if there is one.
     """
 
@@ -60,6 +61,7 @@ class ProblemOfFiles:
     seed: int = field(default=0)
     data: str | None = None
     test_data: str | None = None
+    trust: bool = False
     on: str | None = None
 
     def __call__(self) -> Problem:
@@ -110,7 +112,7 @@ class ProblemOfFiles:
         from ofa.training import load_run
         from search.accuracy import MeasuredAccuracy
 
-        run = load_run(folder)
+        run = load_run(folder, trust=self.trust)
         place_run(run, self.on)
         # Workers read the same images anew, and what is to be said of them is said once.
         if parent_process() is None:

@@ -61,7 +61,7 @@ def recipe_and_run(
 ) -> tuple[Recipe, Path | None]:
     """The recipe and the folder that a command line names; with ``--resume`` the folder alone is enough, because it has its recipe.
 
-    With ``trust`` a recipe's ``module:attribute`` is imported because its file says so; a run's never is.
+    With ``trust`` a ``module:attribute`` is imported because the file says so.
 
     Raises:
         typer.BadParameter: neither is named.
@@ -83,7 +83,7 @@ def recipe_and_run(
         raise FileError(
             f"--resume must name the folder of a run, but '{output}' has no {CONFIG}; name one, or a recipe and -o RUN to begin"
         )
-    return Recipe.load(output / CONFIG, changes, imports=False), output
+    return Recipe.load(output / CONFIG, changes, trust=trust), output
 
 
 def resume_words(run: Path) -> str:
@@ -138,7 +138,9 @@ def _extend(output: Path, recipe: Recipe, resumption: Resumption, *, world: Worl
     from ofa.errors import FileError
     from ofa.training.checkpoint import check_recipe
     from ofa.training.differences import extended
+    from ofa.training.optimizer import check_trusted
 
+    check_trusted(recipe.optimizer)
     assert resumption.more_epochs is not None
     if not training.has_ended(output):
         raise FileError(

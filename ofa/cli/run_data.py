@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,15 +13,17 @@ if TYPE_CHECKING:
     from ofa.data import Splits
     from ofa.training import DataChanges, Run, RunData
 
-__all__ = ["DataOption", "OnOption", "TestDataOption", "load_run_data", "place_run", "say_changes", "say_left_out"]
+__all__ = ["DataOption", "OnOption", "TestDataOption", "changes_of_data", "load_run_data", "place_run", "say_changes", "say_left_out"]
 
 DataOption = Annotated[
     str | None,
-    typer.Option("--data", metavar="PATH", help="Where the run's images are now, if they moved; they are compared with its record."),
+    typer.Option(
+        "--data",
+        metavar="PATH",
+        help="The images, in place of those that are named; a run compares them with its record.",
+    ),
 ]
-TestDataOption = Annotated[
-    str | None, typer.Option("--test-data", metavar="PATH", help="Where the run's images to test on are now, if they moved.")
-]
+TestDataOption = Annotated[str | None, typer.Option("--test-data", metavar="PATH", help="The images to test on, in the same way.")]
 
 
 OnOption = Annotated[
@@ -42,6 +45,11 @@ def place_run(run: Run, on: str | None) -> None:
     if place.type == "cuda":
         torch.cuda.set_device(place)  # what takes the current GPU, such as page-locked memory, is to find this one
     run.supernet.to(place)
+
+
+def changes_of_data(data: str | None, test_data: str | None) -> list[str]:
+    """The changes of a recipe that the options say."""
+    return [f"{key}={json.dumps(text)}" for key, text in (("data", data), ("test_data", test_data)) if text is not None]
 
 
 def load_run_data(run: Run, *, data: str | None = None, test_data: str | None = None) -> RunData:

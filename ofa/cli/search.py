@@ -17,6 +17,7 @@ from ofa.cli.outputs import OverwriteOption, check_output
 from ofa.cli.problem import TRADES, ProblemOfFiles
 from ofa.cli.run_data import DataOption, OnOption, TestDataOption
 from ofa.cli.sheets import records, words
+from ofa.cli.spaces import TrustOption
 from ofa.cli.table import ResolutionsOption
 from ofa.cli.threads import let_threads_sleep
 
@@ -90,6 +91,7 @@ def search(
     folders: FoldersOption = None,
     data: DataOption = None,
     test_data: TestDataOption = None,
+    trust: TrustOption = False,
     on: OnOption = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
@@ -127,6 +129,7 @@ def search(
         seed=seed,
         data=data,
         test_data=test_data,
+        trust=trust,
         on=on,
     )
     if evaluations is None:

@@ -17,7 +17,7 @@ OwnSpaceOption = Annotated[
     typer.Option("--space", metavar="SPACE", help="Its space again, needed only where the class is your own: module:attribute."),
 ]
 TrustOption = Annotated[
-    bool, typer.Option("--trust", help="Import the module:attribute that the recipe names; otherwise only what you type is imported.")
+    bool, typer.Option("--trust", help="Import the module:attribute that the recipe or run names; otherwise only what you type is.")
 ]
 
 

@@ -23,7 +23,7 @@ from ofa.cli.console import (
 from ofa.cli.outputs import OverwriteOption, check_output_folder
 from ofa.cli.run_data import DataOption, OnOption, TestDataOption, load_run_data, place_run
 from ofa.cli.sheets import facts
-from ofa.cli.spaces import OwnSpaceOption, check_named, named
+from ofa.cli.spaces import OwnSpaceOption, TrustOption, check_named, named
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,6 +62,7 @@ def specialize(
     test_data: TestDataOption = None,
     on: OnOption = None,
     space: OwnSpaceOption = None,
+    trust: TrustOption = False,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -77,7 +78,7 @@ def specialize(
     check_output_folder(output, overwrite=overwrite)
     budget = budget_of(latency=latency, counts=counts, accuracy=accuracy, expected=expected)
     wanted, warnings = named(space), list[str]()
-    loaded = load_run(run)
+    loaded = load_run(run, trust=trust)
     check_named(wanted, loaded.supernet.space, f"'{run}'")
     place_run(loaded, on)
     network: Arch | Candidate
@@ -172,11 +173,14 @@ def specialize_run(
         OfaError: the arch is of another space, the data or the folder cannot be used, or the export fails.
     """
     from ofa.api import specialize as make
+    from ofa.training.optimizer import check_trusted
     from ofa.training.specialization import SpecializeMetrics
     from search.front.candidate import Candidate
 
     check_output_folder(output, overwrite=overwrite)
     run.supernet.space.check(network.arch if isinstance(network, Candidate) else network)
+    if epochs:
+        check_trusted(run.recipe.optimizer)
     found = load_run_data(run, data=data, test_data=test_data)
     with progress_bar("fine-tuning") as progress:
         bundle = make(

@@ -12,7 +12,7 @@ import typer
 
 from ofa.cli.console import JsonOption, emit, format_count, format_percent, progress_bar, remark, warn
 from ofa.cli.resuming import Resumption, Standing, recipe_and_run, resume_words, standing
-from ofa.cli.run_data import DataOption, TestDataOption, say_changes, say_left_out
+from ofa.cli.run_data import DataOption, TestDataOption, changes_of_data, say_changes, say_left_out
 from ofa.cli.spaces import OwnSpaceOption, TrustOption, check_named, named
 from ofa.cli.stopping import Stop, stoppable
 from ofa.progress import silent
@@ -82,7 +82,8 @@ def train(
 
     keep_freed_memory()
     if not resume:
-        _check_unresumed({"--epochs": epochs, "--learning-rate": learning_rate, "--data": data, "--test-data": test_data})
+        _check_unresumed({"--epochs": epochs, "--learning-rate": learning_rate})
+        changes = [*(changes or ()), *changes_of_data(data, test_data)]
     if learning_rate is not None and epochs is None:
         raise typer.BadParameter("add --epochs, or set the recipe's rate with --set", param_hint="--learning-rate")
     if resume and overwrite:
@@ -139,12 +140,15 @@ def train_recipe(
     """
     from ofa.cli.outputs import check_folder
     from ofa.training.distributed import ALONE
+    from ofa.training.optimizer import check_trusted
 
     world = world or ALONE
     check_folder(output)
     with stoppable() as stop:
         stand = standing(recipe, output, resumption, overwrite=overwrite, world=world)
-        if stand.ended is not None and world.is_first:
+        if stand.ended is None:
+            check_trusted(stand.recipe.optimizer)
+        elif world.is_first:
             remark(f"'{output}' has ended, nothing is left to do; train it for longer with: {resume_words(output)} --epochs N")
         world.wait()  # none may see what the first begins to write
         found = _read(stand, world)

@@ -19,8 +19,9 @@ from ofa.data.rule import ImageRule
 from ofa.data.sampled import sampled
 from ofa.data.scanned import MEMORY, Scan, scan_source
 from ofa.data.source import Source
-from ofa.errors import DataError, nearest
+from ofa.errors import DataError, TrustError, nearest
 from ofa.progress import Progress, silent
+from ofa.reasons import reason_of
 from ofa.registry import Registry, import_attribute
 
 __all__ = ["DATA", "count_items", "data_names", "digits", "load_data", "scan_data"]
@@ -163,10 +164,14 @@ def _named_source(spec: str, channels: int) -> ImageData | Source:
 
 def _dataset_source(spec: str) -> Source:
     try:
-        found = import_attribute(spec)
-    except (ImportError, AttributeError) as error:
-        raise DataError(f"'{spec}' must name a dataset as module:attribute, but {error}; check both names and the Python path") from error
-    dataset: Any = found() if isinstance(found, type) or not hasattr(found, "__getitem__") else found
+        found: Any = import_attribute(spec)
+        dataset = found() if isinstance(found, type) or not hasattr(found, "__getitem__") else found
+    except TrustError:
+        raise
+    except Exception as error:  # a module of the user's may fail in any way
+        raise DataError(
+            f"'{spec}' must name a dataset as module:attribute, but: {reason_of(error)}; check both names and the Python path"
+        ) from error
     try:
         count = len(dataset)
     except TypeError as error:

@@ -35,7 +35,6 @@ __all__ = [
     "check_name",
     "derive",
     "get_space",
-    "is_attribute",
     "is_space_file",
     "load_arch",
     "lower",
@@ -69,13 +68,14 @@ def get_space(text: str, num_classes: int | None = None) -> Space:
 
     Args:
         text: a name of ``space_names``, the path of a space file (``Space.save``, ``ofa space -o``), or ``module:attribute``, which is
-            imported: a space, or a function without arguments that makes one. Give only what the user typed, never what a file says:
-            for that there is ``stored_space``.
+            imported unless it is a ``FromFile``: a space, or a function without arguments that makes one. What a file holds is for
+            ``stored_space``.
         num_classes: length of the logits.
 
     Raises:
         SpaceError: there is no such space; the message suggests the nearest. Or what is there is none.
         FileError: the file cannot be read.
+        TrustError: a file says ``module:attribute``.
     """
     if text in SPACES:
         space = SPACES.get(text) if text in SPACES.own else _registered(text)
@@ -88,11 +88,6 @@ def get_space(text: str, num_classes: int | None = None) -> Space:
             f"'{text}' must be the name of a space, the path of a space file (.json) or module:attribute; {nearest(text, SPACES)}"
         )
     return _with_classes(space, num_classes)
-
-
-def is_attribute(text: str) -> bool:
-    """Whether a text that names a space is taken as ``module:attribute``, whose module is imported."""
-    return text not in SPACES and not is_space_file(text) and _ATTRIBUTE.fullmatch(text) is not None
 
 
 def is_space_file(text: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ofa.errors import OfaError, SpaceError
+from ofa.errors import OfaError, SpaceError, TrustError
 from ofa.registry import import_attribute
 from ofa.space import Space
 
@@ -22,6 +22,8 @@ def import_space(spec: str) -> Space:
         found = import_attribute(spec)
         # A space is no function, and the class alone has no name and no resolutions yet.
         space = found() if callable(found) and not isinstance(found, type) else found
+    except TrustError:
+        raise
     except OfaError as error:
         raise SpaceError(f"'{spec}': {error}") from error
     except Exception as error:  # a module of the user's may fail in any way

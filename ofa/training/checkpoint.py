@@ -176,7 +176,7 @@ def own_recipe(folder: str | os.PathLike[str], recipe: Recipe) -> Recipe:
     """
     record = DataRecord.load(folder)
     typed = None if record is None else (record.facts.data.typed, record.facts.test_data.typed)
-    own = Recipe.load(Path(folder) / CONFIG, imports=False)
+    own = Recipe.load(Path(folder) / CONFIG)
     recipe = as_in_run(recipe, own, typed)
     return replace(recipe, space=own.space) if recipe.get_space() == own.get_space() else recipe
 
@@ -196,7 +196,7 @@ def check_recipe(folder: str | os.PathLike[str], recipe: Recipe) -> None:
         RecipeError: keys differ that change what the run comes to; the sentence names them with both values.
     """
     path = Path(folder) / CONFIG
-    changes = changed_keys(Recipe.load(path, imports=False), own_recipe(folder, recipe))
+    changes = changed_keys(Recipe.load(path), own_recipe(folder, recipe))
     if changes:
         told = [f"{key} {before} -> {now}" for key, before, now in changes[:_TOLD]] + ["..."] * (len(changes) > _TOLD)
         raise RecipeError(
@@ -291,8 +291,13 @@ def save_run(folder: str | os.PathLike[str], supernet: Supernet, recipe: Recipe,
     _forget_states(folder)
 
 
-def load_run(folder: str | os.PathLike[str]) -> Run:
+def load_run(folder: str | os.PathLike[str], *, trust: bool = False) -> Run:
     """Read what ``save_run`` wrote.
+
+    Args:
+        folder: of the run.
+        trust: whether ``module:attribute`` is imported because the run's recipe says so: images and an optimizer of one's own. Otherwise
+            ``Run.load_data`` must be told the images again.
 
     Raises:
         FileError: a file is missing or damaged.
@@ -305,7 +310,7 @@ def load_run(folder: str | os.PathLike[str]) -> Run:
         raise FileError(
             f"a run must have {WEIGHTS}, {CONFIG} and {METRICS}, but '{folder}' lacks {', '.join(missing)}; make one with: ofa train"
         )
-    recipe = Recipe.load(place / CONFIG, imports=False)
+    recipe = Recipe.load(place / CONFIG, trust=trust)
     supernet = Supernet.load(place / WEIGHTS)
     if supernet.space != recipe.get_space(supernet.space.num_classes):
         raise WeightsError(

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from ofa.errors import RecipeError
-from ofa.registry import Registry
+from ofa.registry import FromFile, Registry
 from ofa.training.toml import build, check_range, table_of
 
-__all__ = ["OPTIMIZERS", "SGD", "AdamW", "Optimizer", "optimizer_state", "read_optimizer", "restore_optimizer"]
+__all__ = ["OPTIMIZERS", "SGD", "AdamW", "Optimizer", "check_trusted", "optimizer_state", "read_optimizer", "restore_optimizer"]
 
 Groups = Sequence[dict[str, Any]]
 
@@ -121,26 +121,30 @@ class _NotImported(Optimizer):
     """Of a recipe that was read without importing what it names: it can be written again, and makes nothing."""
 
     def make(self, groups: Groups, learning_rate: float) -> torch.optim.Optimizer:
-        raise RecipeError(
-            f"nothing is imported because a file says so, but the recipe's optimizer is '{self.name}'; type it, "
-            f"--set optimizer.name={self.name}, or let ofa train trust the recipe: --trust",
-            key="optimizer",
-        )
+        return OPTIMIZERS.find(self.name)().make(groups, learning_rate)
 
 
-def read_optimizer(value: Any, *, imports: bool) -> Optimizer:
+def check_trusted(optimizer: Optimizer) -> None:
+    """Raise TrustError if only a file names it, and its class is therefore not imported; its ``make`` raises it too."""
+    if isinstance(optimizer, _NotImported):
+        OPTIMIZERS.find(optimizer.name)
+
+
+def read_optimizer(value: Any) -> Optimizer:
     """The settings that a recipe says.
 
     Args:
-        value: a name, or a table of settings whose ``name`` is one (``sgd`` if it is left out).
-        imports: whether ``module:attribute`` may be imported as a name, because the user typed it.
+        value: a name, or a table of settings whose ``name`` is one (``sgd`` if it is left out). Of one whose name is a file's
+            ``module:attribute``, which is not imported, the settings are kept as they are, and ``make`` raises TrustError.
 
     Raises:
         RecipeError: an unknown name or setting, or an impossible value.
     """
     table = {"name": "sgd", **({"name": value} if isinstance(value, str) else table_of(value, "optimizer"))}
-    name = str(table["name"])
-    if imports or name in OPTIMIZERS or ":" not in name:
+    name = table["name"]
+    if not isinstance(name, str):
+        raise RecipeError(f"optimizer.name must be a string, but is {name!r}; correct it in the recipe")
+    if not isinstance(name, FromFile) or name in OPTIMIZERS or ":" not in name:
         return build(OPTIMIZERS.find(name), table, "optimizer", path=("optimizer",))
     settings = {key: tuple(setting) if isinstance(setting, list) else setting for key, setting in table.items()}
     kind = make_dataclass("NotImported", [(key, Any) for key in settings], bases=(_NotImported,), frozen=True, kw_only=True)

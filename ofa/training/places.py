@@ -49,6 +49,8 @@ def as_in_run(recipe: Recipe, run: Recipe, typed: tuple[str, str] | None = None)
 def _line_of_run(given: str, own: str, typed: str) -> str:
     """The run's own line where a given one means it: it leads there, or is what was typed then and leads nowhere from here."""
     here = anchored(given)
+    if given == own:
+        return given  # and not the file's own text, which is trusted less than what was typed
     return own if here == own or given == typed == here else given
 
 

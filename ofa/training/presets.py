@@ -62,7 +62,7 @@ def load_recipe(source: str, overrides: Sequence[str] = (), *, trust: bool = Fal
             f"or begin another by '{Path(source) / 'config.toml'}'"
         )
     if Path(source).exists() or source.endswith(".toml"):
-        return Recipe.load(source, overrides, imports=trust)
+        return Recipe.load(source, overrides, trust=trust)
     if source not in preset_names():
         raise FileError(f"'{source}' must be a TOML file or the name of a recipe; {nearest(source, preset_names())}")
     return Recipe.from_toml(preset_text(source), overrides)

@@ -16,8 +16,9 @@ import torch
 from ofa.data import Augmentation, ImageRule, Images, Splits, load_data, split
 from ofa.data.rule import Fit
 from ofa.errors import FileError, OfaError, RecipeError
-from ofa.families import get_space, is_attribute, is_space_file, space_names
+from ofa.families import get_space, is_space_file, space_names
 from ofa.progress import Progress, silent
+from ofa.registry import FromFile, from_file
 from ofa.space import Space
 from ofa.supernet import Supernet
 from ofa.tasks import TASKS, Task
@@ -219,7 +220,7 @@ class Recipe:
         return "\n".join(lines) + "\n"
 
     @classmethod
-    def from_toml(cls, text: str, overrides: Sequence[str] = (), *, folder: Path | None = None, imports: bool = True) -> Recipe:
+    def from_toml(cls, text: str, overrides: Sequence[str] = (), *, folder: Path | None = None, trust: bool = False) -> Recipe:
         """Read a recipe whose phases are listed as ``[[phases]]``, or made by the table of a method.
 
         Args:
@@ -227,25 +228,27 @@ class Recipe:
             overrides: changes of the form ``key=value``; a dot leads into a table (``augmentation.shift=0.1``), and into a
                 phase by its name (``phases.kernel.epochs=3``).
             folder: where a space file is looked for first; None for the working folder.
-            imports: whether ``module:attribute`` may be imported because the recipe says so. Otherwise only if an override says it, and
+            trust: whether ``module:attribute`` may be imported because the recipe says so. Otherwise only if an override says it, and
                 ``space.json`` in ``folder`` stands for a space.
 
         Raises:
-            RecipeError: not TOML, unknown or missing keys, impossible values.
+            RecipeError: not TOML, unknown or missing keys, impossible values, or a space that the recipe alone would have imported. What
+                images and optimizer it names is imported when they are used, or refused then.
         """
         try:
             table = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise RecipeError(f"a recipe must be TOML, but {error}; correct that line") from error
+        if not trust:
+            table = from_file(table)
         _name_optimizer(table)
         for override in overrides:
             _override(table, override)
             _name_optimizer(table)
-        typed = {override.partition("=")[0].strip() for override in overrides}
         if isinstance(table.get("space"), str):
-            table["space"] = _place_of_space(table["space"], folder or Path(), imports or "space" in typed)
+            table["space"] = _place_of_space(table["space"], folder or Path())
         try:
-            optimizer = read_optimizer(table.pop("optimizer"), imports=imports or bool(typed & {"optimizer", "optimizer.name"}))
+            optimizer = read_optimizer(table.pop("optimizer"))
             return build(cls, table, "the recipe", phases=_phases(table), optimizer=optimizer)
         except RecipeError as error:
             line = None if error.path is None or _is_overridden(error.path, overrides) else line_of(text, error.path)
@@ -254,7 +257,7 @@ class Recipe:
             raise RecipeError(f"line {line}: {error}") from error
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], overrides: Sequence[str] = (), *, imports: bool = True) -> Recipe:
+    def load(cls, path: str | os.PathLike[str], overrides: Sequence[str] = (), *, trust: bool = False) -> Recipe:
         """Read a TOML file, whose folder may hold its space file; arguments and errors as of ``from_toml``, or FileError."""
         try:
             text = Path(path).read_text(encoding="utf-8")
@@ -262,7 +265,7 @@ class Recipe:
             reason = (getattr(error, "strerror", None) or str(error)).lower()
             raise FileError(f"'{path}' must be a readable text file, but {reason}; check the path") from error
         try:
-            return cls.from_toml(text, overrides, folder=Path(path).parent, imports=imports)
+            return cls.from_toml(text, overrides, folder=Path(path).parent, trust=trust)
         except RecipeError as error:
             raise RecipeError(f"{path}: {error}") from error
 
@@ -295,7 +298,8 @@ def _phases(table: dict[str, Any]) -> tuple[Phase, ...]:
 
 
 def _space_of(table: Mapping[str, Any]) -> Space:
-    return _known_space(str(table.get("space", "")))
+    said = table.get("space")
+    return _known_space(said if isinstance(said, str) else "")
 
 
 def _known_space(text: str) -> Space:
@@ -305,18 +309,11 @@ def _known_space(text: str) -> Space:
         raise RecipeError(f"space: {error}", key="space") from error
 
 
-def _place_of_space(text: str, folder: Path, imports: bool) -> str:
+def _place_of_space(text: str, folder: Path) -> str:
     """The text by which a recipe's space is found from any folder."""
     carried = (folder / SPACE).absolute()
-    if not imports and text not in space_names():
-        if carried.is_file():
-            return str(carried)
-        if is_attribute(text):
-            raise RecipeError(
-                f"nothing is imported because a file says so, but the recipe's space is '{text}' and no {SPACE} is beside it; type it, "
-                f"--set space={text}, or let ofa train trust the recipe: --trust",
-                key="space",
-            )
+    if isinstance(text, FromFile) and text not in space_names() and carried.is_file():
+        return str(carried)
     beside = (folder / text).absolute()
     return str(beside) if is_space_file(text) and beside.is_file() else text
 

@@ -217,8 +217,8 @@ def test_what_a_file_says_is_not_imported(own_class: dict[str, Path], tmp_path: 
     said = elsewhere(*carrying, ["train", of["recipe.toml"], "-o", f"{tmp_path}/run"])
     assert len(said) == len(carrying) + 1, said
     assert all("name the space again with --space module:attribute" in sentence for sentence in said[:-1]), said
-    assert f"nothing is imported because a file says so, but the recipe's space is '{PLAIN}'" in said[-1]
-    assert f"--set space={PLAIN}, or let ofa train trust the recipe: --trust" in said[-1]
+    assert f"nothing is imported because a file says so, but a file's space is '{PLAIN}'" in said[-1]
+    assert f"--set space={PLAIN}, or let the command trust the file: --trust" in said[-1]
     assert not any(tmp_path.iterdir())
 
 

@@ -161,7 +161,8 @@ def test_a_run_goes_on_where_its_images_are_now(place: Path) -> None:
         ofa("train", "recipe.toml", "-o", "run", "--resume", "--device", "cpu")
     ofa("train", "recipe.toml", "-o", "run", "--resume", "--device", "cpu", "--data", "moved")
     assert load_run("run").recipe.data == str(place / "moved")
-    assert ofa("train", "recipe.toml", "-o", "other", "--data", "moved").exit_code == 2
+    with pytest.raises(DataError, match="but 'nowhere' is none of them"):  # what is typed is taken in place of the recipe's
+        ofa("train", "recipe.toml", "-o", "other", "--data", "nowhere")
 
 
 def test_a_run_of_an_earlier_version_says_what_it_lacks(run: Path) -> None:

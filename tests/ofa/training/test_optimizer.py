@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from ofa.data import ImageData
-from ofa.errors import RecipeError
+from ofa.errors import RecipeError, TrustError
 from ofa.families import get_space
 from ofa.supernet import Supernet
 from ofa.training import OPTIMIZERS, SGD, AdamW, Optimizer, Recipe, TrainingState, begin_run, continue_run, save_state, train
 from ofa.training.differences import changed_keys
-from ofa.training.optimizer import optimizer_state, restore_optimizer
+from ofa.training.optimizer import check_trusted, optimizer_state, restore_optimizer
 from ofa.training.single import train_network
 from ofa.training.specialization import FineTuning
 
@@ -167,8 +167,8 @@ def test_steps_of_the_largest_network_change_what_others_share_with_it(
 
 def test_a_recipe_keeps_its_optimizer(settings: Optimizer, recipe_of: Callable[..., Recipe]) -> None:
     recipe = recipe_of(TINY, optimizer=settings)
-    assert Recipe.from_toml(recipe.to_toml()) == recipe
-    assert hash(Recipe.from_toml(recipe.to_toml())) == hash(recipe)
+    assert Recipe.from_toml(recipe.to_toml(), trust=True) == recipe
+    assert hash(Recipe.from_toml(recipe.to_toml(), trust=True)) == hash(recipe)
 
 
 def text(*lines: str) -> str:
@@ -188,7 +188,7 @@ def text(*lines: str) -> str:
     ],
 )
 def test_a_recipe_names_its_optimizer(lines: list[str], changes: list[str], expected: Optimizer) -> None:
-    assert Recipe.from_toml(text(*lines), changes).optimizer == expected
+    assert Recipe.from_toml(text(*lines), changes, trust=True).optimizer == expected
 
 
 @pytest.mark.parametrize(
@@ -206,19 +206,20 @@ def test_a_recipe_names_its_optimizer(lines: list[str], changes: list[str], expe
 )
 def test_a_wrong_optimizer_is_told_in_a_sentence(line: str, words: str) -> None:
     with pytest.raises(RecipeError, match=words):
-        Recipe.from_toml(text(line))
+        Recipe.from_toml(text(line), trust=True)
 
 
 def test_nothing_is_imported_because_a_file_says_so(tmp_path: Path) -> None:
     line = f'optimizer = {{name = "{OWN}", weight_decay = 0.5, beta = 0.5}}'
-    typed, read = (Recipe.from_toml(text(line), folder=tmp_path, imports=imports) for imports in (True, False))
-    with pytest.raises(RecipeError, match=rf"because a file says so.*type it, --set optimizer\.name={OWN}"):
-        read.optimizer.make([{"params": [fresh()], "weight_decay": 0.0}], RATE)
+    typed, read = (Recipe.from_toml(text(line), folder=tmp_path, trust=trust) for trust in (True, False))
+    for asked in (lambda: check_trusted(read.optimizer), lambda: read.optimizer.make([{"params": [fresh()], "weight_decay": 0.0}], RATE)):
+        with pytest.raises(TrustError, match=rf"because a file says so.*type it yourself, --set optimizer\.name={OWN}"):
+            asked()
     assert read.to_toml() == typed.to_toml()
     assert changed_keys(read, typed) == ()
-    other = Recipe.from_toml(read.to_toml(), ["optimizer.beta=0.1"], folder=tmp_path, imports=False)
+    other = Recipe.from_toml(read.to_toml(), ["optimizer.beta=0.1"], folder=tmp_path)
     assert not isinstance(other.optimizer, OwnLion)  # the name was not typed
-    again = Recipe.from_toml(read.to_toml(), [f"optimizer.name={OWN}"], folder=tmp_path, imports=False)
+    again = Recipe.from_toml(read.to_toml(), [f"optimizer.name={OWN}"], folder=tmp_path)
     assert again == typed
 
 
@@ -226,7 +227,7 @@ def test_an_optimizer_is_registered_under_a_name_of_its_own(recipe_of: Callable[
     with OPTIMIZERS.registered("lion", OwnLion):
         recipe = replace(recipe_of(TINY), optimizer=OwnLion(beta=0.5))
         assert 'optimizer = {name = "lion", ' in recipe.to_toml()
-        assert Recipe.from_toml(recipe.to_toml(), imports=False).optimizer == OwnLion(beta=0.5)
+        assert Recipe.from_toml(recipe.to_toml()).optimizer == OwnLion(beta=0.5)
         with pytest.raises(RecipeError, match="must have a name of its own, but 'lion' is registered already"):
             OPTIMIZERS.register("lion", SGD)
 
