@@ -40,7 +40,7 @@ __all__ = [
     "rows_frame",
 ]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _SOMETIMES_EMPTY = ("energy_mj", "peak_memory_bytes")
 COLUMNS = (
@@ -65,6 +65,7 @@ _FILES = Kind(
     name="latency table",
     info=TableInfo,
     schema=SCHEMA_VERSION,
+    sealed=3,
     columns=COLUMNS,
     renew=_of_squares,
     made_by="ofa table build",

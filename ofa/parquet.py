@@ -13,9 +13,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ofa.errors import FileError, OfaError, SchemaError
+from ofa.errors import DamagedError, FileError, OfaError, SchemaError
 from ofa.files import reason_of, replacing
 from ofa.schema import parse, to_json
+from ofa.seal import BLANK_SEAL, SEAL_KEY, check_seal
 from ofa.version import __version__
 
 __all__ = ["Kind", "kind_of", "now"]
@@ -36,6 +37,7 @@ class Kind(Generic[Info]):
         info: the dataclass of what is known of the rows; its fields are checked when a file is read (``ofa.schema``).
         schema: version of the layout; raise it whenever an older reader would misunderstand a file.
         oldest: the oldest layout that is still read.
+        sealed: the oldest layout whose files carry a checksum (``ofa.seal``).
         columns: that a file must have.
         made_by: the command that makes such files.
         renew: rows of earlier layouts as rows of now.
@@ -46,6 +48,7 @@ class Kind(Generic[Info]):
     info: type[Info]
     schema: int
     oldest: int = 1
+    sealed: int
     columns: tuple[str, ...]
     made_by: str
     renew: Callable[[pd.DataFrame], pd.DataFrame] | None = None
@@ -57,7 +60,7 @@ class Kind(Generic[Info]):
         Raises:
             FileError: the path cannot be written.
         """
-        metadata = {**to_json(info), "kind": self.name, "schema": self.schema, "ofa": __version__}
+        metadata = {SEAL_KEY: BLANK_SEAL, **to_json(info), "kind": self.name, "schema": self.schema, "ofa": __version__}
         table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata({_KEY: json.dumps(metadata)})
         # Through Python's own files, which know every name that the system does, and no other kind of address.
         with replacing(path) as temporary, temporary.open("wb") as file:
@@ -71,16 +74,19 @@ class Kind(Generic[Info]):
                 what cannot be.
         """
         try:
+            sealed = check_seal(path, required=False, what=f"'{path}'")
             table = _read(path, pq.read_table)
-        except _DamagedError as error:
+        except DamagedError as error:
             raise self._damaged(path) from error
+        except OSError as error:
+            raise self._unreadable(path, error) from error
         except FileError as error:
-            raise self.error(f"'{path}' must be a readable {self.name}, but {reason_of(error)}; check the path") from error
+            raise self._unreadable(path, error) from error
         stored = _metadata_of(table.schema.metadata)
         if stored.get("kind") != self.name:
             found = f"a {stored['kind']}" if "kind" in stored else "another Parquet file"
             raise self.error(f"'{path}' must be a {self.name}, but is {found}; make a {self.name} with: {self.made_by}")
-        self._check_schema(path, stored)
+        self._check_schema(path, stored, sealed=sealed)
         frame = table.replace_schema_metadata(None).to_pandas()
         frame = frame if self.renew is None else self.renew(frame)
         if missing := sorted(set(self.columns) - set(frame.columns)):
@@ -96,7 +102,7 @@ class Kind(Generic[Info]):
         """The error of a file that is of the kind, but not whole."""
         return self.error(f"'{path}' must be a whole {self.name}, but {reason}; make it again with: {self.made_by}")
 
-    def _check_schema(self, path: str | os.PathLike[str], stored: Mapping[str, Any]) -> None:
+    def _check_schema(self, path: str | os.PathLike[str], stored: Mapping[str, Any], *, sealed: bool) -> None:
         schema, version = stored.get("schema"), stored.get("ofa")
         if not isinstance(schema, int) or version is None:
             raise self._damaged(path)
@@ -105,6 +111,11 @@ class Kind(Generic[Info]):
             if schema < self.oldest:
                 rule, remedy = f"{self.oldest} or newer", f"make it again with: {self.made_by}"
             raise self.error(f"'{path}' must have schema {rule}, but has {schema} (written by ofa {version}); {remedy}")
+        if schema >= self.sealed and not sealed:
+            raise self._damaged(path)
+
+    def _unreadable(self, path: str | os.PathLike[str], error: Exception) -> OfaError:
+        return self.error(f"'{path}' must be a readable {self.name}, but {reason_of(error)}; check the path")
 
     def _damaged(self, path: str | os.PathLike[str]) -> OfaError:
         return self.error(
@@ -120,7 +131,7 @@ def kind_of(path: str | os.PathLike[str]) -> str | None:
     """
     try:
         return _metadata_of(_read(path, pq.read_schema).metadata).get("kind")
-    except _DamagedError:
+    except DamagedError:
         return None
 
 
@@ -129,10 +140,6 @@ def now() -> str:
     from datetime import UTC, datetime
 
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-class _DamagedError(FileError):
-    """A file that is there and can be read, but is damaged or something else than Parquet."""
 
 
 def _metadata_of(stored: Mapping[bytes, bytes] | None) -> dict[str, Any]:
@@ -161,7 +168,7 @@ def _read(path: str | os.PathLike[str], read: Any) -> Any:
             return read(file)
     except OSError as error:
         if error.errno is None:  # pyarrow's own, of a damaged file
-            raise _DamagedError(str(error)) from error
+            raise DamagedError(str(error)) from error
         raise FileError(f"'{path}' must be a file that can be read, but {reason_of(error)}; check the path") from error
     except (ValueError, KeyError, MemoryError, pa.ArrowException) as error:
-        raise _DamagedError(str(error)) from error
+        raise DamagedError(str(error)) from error

@@ -25,6 +25,9 @@ SEAL_KEY = "seal"
 """Under which name formats with keys keep it."""
 
 _SEAL = re.compile(rb"ofa-seal:([0-9a-f]{64})")
+_ALIKE = 6
+"""Characters of a mark, of nine, by which a damaged one is known."""
+_IS_DIGIT = bytes(ord("x") if chr(value) in "0123456789abcdef" else ord(".") for value in range(256))
 _CHUNK = 1 << 20
 _OVERLAP = len(BLANK_SEAL) - 1
 """Bytes that are looked at again with the next chunk: one less than a seal has, so that none is found twice."""
@@ -66,9 +69,10 @@ def check_seal(source: str | os.PathLike[str] | bytes, *, required: bool, what: 
     """
     with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
         digest, found = _sum(file)
+        damaged = not found and _has_damaged_seal(file)
     if [digest] == [value for _, value in found]:
         return True
-    if found:
+    if found or damaged:
         raise DamagedError(
             f"{what} must be as it was written, but its checksum does not fit its content; copy it again or make it anew (who changed it "
             f"on purpose takes the text '{_MARK}...' out)"
@@ -99,3 +103,22 @@ def _sum(file: IO[bytes]) -> tuple[bytes, list[tuple[int, bytes]]]:
         rest = window[-_OVERLAP:]
     digest.update(rest)
     return digest.hexdigest().encode(), found
+
+
+def _has_damaged_seal(file: IO[bytes]) -> bool:
+    """Whether a file without a seal has a mark with other than digits behind it, or digits with nearly a mark before them."""
+    mark, digits, rest = _MARK.encode(), b"x" * _DIGITS, b""
+    file.seek(0)
+    while chunk := file.read(_CHUNK):
+        window = rest + chunk
+        if mark in window:
+            return True
+        kinds, at = window.translate(_IS_DIGIT), 0
+        while (at := kinds.find(digits, at)) >= 0:
+            # The mark's last character may have become a digit.
+            for end in (at, at + 1):
+                if sum(one == other for one, other in zip(window[max(0, end - len(mark)) : end], mark, strict=False)) >= _ALIKE:
+                    return True
+            at = kinds.find(b".", at) if b"." in kinds[at:] else len(kinds)
+        rest = window[-len(BLANK_SEAL) :]
+    return False

@@ -16,12 +16,15 @@ from safetensors.torch import save_file
 from ofa.errors import FileError, WeightsError
 from ofa.families import stored_space
 from ofa.files import replacing
+from ofa.seal import BLANK_SEAL, SEAL_KEY, check_seal
 from ofa.space import Space
 from ofa.version import __version__
 
 __all__ = ["SCHEMA", "SPACE_KEY", "Weights", "check_finite", "check_names", "read_weights", "space_header", "write_weights"]
 
-SCHEMA = 1
+SCHEMA = 2
+_SEALED = 2
+"""Since which schema files carry a checksum (``ofa.seal``)."""
 
 SPACE_KEY = "space_json"
 """Where a header carries the whole space, beside its name in ``space``."""
@@ -103,7 +106,7 @@ def write_weights(tensors: Mapping[str, torch.Tensor], path: str | os.PathLike[s
     Raises:
         FileError: the folder cannot be written.
     """
-    header = {**metadata, "schema": str(SCHEMA), "ofa_version": __version__, "torch_version": torch.__version__}
+    header = {**metadata, SEAL_KEY: BLANK_SEAL, "schema": str(SCHEMA), "ofa_version": __version__, "torch_version": torch.__version__}
     packed = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     # Tensors that view one storage are refused by safetensors unless each is copied out of it.
     packed = {name: tensor.clone() if tensor.untyped_storage().nbytes() != tensor.nbytes else tensor for name, tensor in packed.items()}
@@ -120,12 +123,14 @@ def read_weights(path: str | os.PathLike[str], *, kind: str) -> Weights:
 
     Raises:
         FileError: there is no such file, or it cannot be read.
-        WeightsError: it is damaged, newer than this version, or holds something else.
+        DamagedError: it is not as it was written.
+        WeightsError: it is no file of weights, newer than this version, or holds something else.
     """
     source = Path(path)
     if not source.is_file():
         raise FileError(f"'{source}' must be a file of weights, but there is none; check the path")
     try:
+        sealed = check_seal(source, required=False, what=f"'{source}'")
         with safe_open(source, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
@@ -134,10 +139,11 @@ def read_weights(path: str | os.PathLike[str], *, kind: str) -> Weights:
     if metadata.get("kind") != kind:
         found = metadata.get("kind", "nothing")
         raise WeightsError(f"'{source}' must hold a {kind}, but its header says {found}; give the file of a {kind}")
-    if _count(source, metadata, "schema") > SCHEMA:
-        raise WeightsError(
-            f"'{source}' has schema {metadata['schema']}, but this version reads up to {SCHEMA}; upgrade with: pip install -U ofa-nas"
-        )
+    schema = _count(source, metadata, "schema")
+    if schema > SCHEMA:
+        raise WeightsError(f"'{source}' has schema {schema}, but this version reads up to {SCHEMA}; upgrade with: pip install -U ofa-nas")
+    if schema >= _SEALED and not sealed:
+        check_seal(source, required=True, what=f"'{source}'")
     return Weights(source, tensors, metadata)
 
 

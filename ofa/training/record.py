@@ -23,8 +23,9 @@ from ofa.arrays import Integers
 from ofa.data import ImageRule
 from ofa.data.images import KEY_BYTES, Normalization, key_of
 from ofa.data.labels import folded, label_sets
-from ofa.errors import FileError, RecipeError
+from ofa.errors import DamagedError, FileError, RecipeError
 from ofa.files import replacing
+from ofa.seal import BLANK_SEAL, SEAL_KEY, check_seal
 from ofa.training.toml import build
 from ofa.version import __version__
 
@@ -34,7 +35,9 @@ RECORD = "data.parquet"
 PARTS = ("train", "selection", "test", "unused")
 """Where an image can be; ``unused`` is what the fractions leave over."""
 
-_SCHEMA = 1
+_SCHEMA = 2
+_SEALED = 2
+"""Since which schema files carry a checksum (``ofa.seal``)."""
 _KIND = "data record"
 _KEY = b"ofa"
 _COLUMNS = {"key": pa.binary(KEY_BYTES), "part": pa.int8(), "label": pa.int32()}
@@ -134,7 +137,7 @@ class DataRecord:
         kinds, labels = (_COLUMNS, self.labels) if self.labels.ndim == 1 else (_OF_LISTS, [np.flatnonzero(row) for row in self.labels])
         columns = [keys, pa.array(self.parts, pa.int8()), pa.array(labels, kinds["label"])]
         stamp = {"kind": _KIND, "schema": _SCHEMA, "ofa": __version__, "date": datetime.now(UTC).isoformat(timespec="seconds")}
-        metadata = {**stamp, "digest": self.digest, "counts": self.counts, "facts": asdict(self.facts)}
+        metadata = {SEAL_KEY: BLANK_SEAL, **stamp, "digest": self.digest, "counts": self.counts, "facts": asdict(self.facts)}
         schema = pa.schema(list(kinds.items()), metadata={_KEY: json.dumps(metadata).encode()})
         with replacing(Path(folder) / RECORD) as temporary:
             pq.write_table(pa.Table.from_arrays(columns, schema=schema), temporary, compression="zstd")
@@ -150,11 +153,15 @@ class DataRecord:
         if not path.exists():
             return None
         try:
+            sealed = check_seal(path, required=False, what=f"'{path}'")
             table = pq.read_table(path)
             metadata = json.loads((table.schema.metadata or {}).get(_KEY, b"{}"))
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise _damaged(path, " ".join(str(error).split())) from error
+        except (DamagedError, pa.ArrowException, OSError, ValueError) as error:
+            reason = "its checksum does not fit" if isinstance(error, DamagedError) else " ".join(str(error).split())
+            raise _damaged(path, reason) from error
         _check_stamp(path, metadata)
+        if metadata["schema"] >= _SEALED and not sealed:
+            raise _damaged(path, "its checksum is gone")
         return cls._from_table(path, table, metadata)
 
     @classmethod

@@ -31,7 +31,13 @@ __all__ = ["Front"]
 
 _ACCURACIES = ("accuracy", "accuracy_low", "accuracy_high")
 _FILES = Kind(
-    name="front", info=FrontInfo, schema=2, oldest=2, columns=(*_ACCURACIES, *sorted(COSTS.own), "arch", "on_front"), made_by="ofa search"
+    name="front",
+    info=FrontInfo,
+    schema=3,
+    oldest=2,
+    sealed=3,
+    columns=(*_ACCURACIES, *sorted(COSTS.own), "arch", "on_front"),
+    made_by="ofa search",
 )
 
 

@@ -61,7 +61,7 @@ class PredictorInfo:
     date: str = field(default_factory=now)
 
 
-_FILES = Kind(name="predictor", info=PredictorInfo, schema=2, oldest=2, columns=("arch", "accuracy"), made_by=_MADE_BY)
+_FILES = Kind(name="predictor", info=PredictorInfo, schema=3, oldest=2, sealed=3, columns=("arch", "accuracy"), made_by=_MADE_BY)
 
 
 class AccuracyPredictor:

@@ -18,6 +18,7 @@ from ofa.blocks import ConvBlock
 from ofa.errors import FileError, TableError
 from ofa.families import derive, get_space, lower
 from ofa.space import Space
+from tests.resealed import write_parquet
 
 CORRECTION = Correction(intercept_ms=0.5, slope=2.0, half_width=0.1, coverage=0.9, nets=20, residuals=(0.01, -0.1))
 
@@ -54,7 +55,7 @@ def test_a_table_of_squares_from_an_earlier_version_says_the_same(table: Latency
     written = pq.read_table(tmp_path / "table.parquet")
     names = ["input_size_px" if name == "input_height_px" else name for name in written.column_names]
     squares = written.rename_columns(names).drop_columns("input_width_px").replace_schema_metadata(written.schema.metadata)
-    pq.write_table(squares, tmp_path / "old.parquet")
+    write_parquet(squares, tmp_path / "old.parquet", schema=1, seal=None)
     old = LatencyTable.load(tmp_path / "old.parquet")
     pd.testing.assert_frame_equal(old.rows, table.rows, check_dtype=False)
     lowered = lower(space, space.smallest())
@@ -174,8 +175,7 @@ def test_files_that_are_no_tables_are_refused_in_a_sentence(table: LatencyTable,
     (tmp_path / "empty.parquet").write_bytes(b"")
     pq.write_table(pa.table({"a": [1]}), tmp_path / "other.parquet")
     written = pq.read_table(tmp_path / "good.parquet")
-    about = {**json.loads(written.schema.metadata[b"ofa"]), "schema": SCHEMA_VERSION + 1}
-    pq.write_table(written.replace_schema_metadata({b"ofa": json.dumps(about)}), tmp_path / "newer.parquet")
+    write_parquet(written, tmp_path / "newer.parquet", schema=SCHEMA_VERSION + 1)
     words = {
         "cut": "damaged",
         "text": "damaged",

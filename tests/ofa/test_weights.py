@@ -12,10 +12,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from ofa.errors import FileError, OfaError, SpaceError, WeightsError
+from ofa.errors import DamagedError, FileError, OfaError, SpaceError, WeightsError
 from ofa.families import get_space
 from ofa.files import replacing, write_json
 from ofa.reading import read_json
+from ofa.seal import BLANK_SEAL, SEAL_KEY
 from ofa.supernet import Supernet
 from ofa.weights import SPACE_KEY
 from tests.ofa.strategies import TINY_SPACES, randomized
@@ -49,7 +50,7 @@ def test_the_header_says_what_the_file_is(saved: Path) -> None:
 
 def test_a_truncated_file_is_refused(saved: Path) -> None:
     saved.write_bytes(saved.read_bytes()[:-100])
-    with pytest.raises(WeightsError, match="must be a whole safetensors file"):
+    with pytest.raises(DamagedError, match="must be as it was written"):
         Supernet.load(saved)
 
 
@@ -67,7 +68,8 @@ def rewritten(path: Path, header: dict[str, str | None], drop: str | None = None
         tensors = {name: file.get_tensor(name) for name in file.keys() if name != drop}  # noqa: SIM118
     if reshape:
         tensors[reshape] = tensors[reshape][:-1].contiguous()
-    save_file(tensors, path, metadata)
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, {**metadata, SEAL_KEY: BLANK_SEAL})
     return path
 
 

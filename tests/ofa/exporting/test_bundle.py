@@ -17,8 +17,9 @@ from ofa.errors import ArchError, ExportError, FileError, OfaError, WeightsError
 from ofa.exporting.bundle import load_bundle, write_bundle
 from ofa.exporting.card import Card
 from ofa.families import get_space, lower, space_names
-from ofa.files import write_json
+from ofa.files import replacing, write_json
 from ofa.reading import read_json
+from ofa.seal import BLANK_SEAL, SEAL_KEY
 from ofa.supernet import Supernet
 
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six")
@@ -155,7 +156,8 @@ def test_weights_that_are_not_finite_do_not_ship(written, value):
     tensors["classifier.linear.bias"][1] = value
     with safe_open(written / "network.safetensors", framework="pt") as file:
         metadata = file.metadata()
-    save_file(tensors, written / "network.safetensors", metadata)
+    with replacing(written / "network.safetensors") as temporary:
+        save_file(tensors, temporary, {**metadata, SEAL_KEY: BLANK_SEAL})
     with pytest.raises(WeightsError, match=rf"first classifier.linear.bias with {value}"):
         load_bundle(written).network()
 

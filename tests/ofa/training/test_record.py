@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from dataclasses import replace
@@ -20,6 +19,7 @@ from ofa.training import Recipe, begin_run, continue_run, first_data, load_run, 
 from ofa.training.matching import match_images
 from ofa.training.record import PARTS, RECORD, DataRecord
 from tests.ofa.training.run_photos import MakeRecipe, again, contents_of, photos, same, shard
+from tests.resealed import write_parquet
 
 
 @pytest.fixture
@@ -90,26 +90,23 @@ def test_a_record_that_cannot_be_trusted_is_refused(recipe: Recipe, tmp_path: Pa
     record.save(tmp_path)
     path = tmp_path / RECORD
     table, whole = pq.read_table(path), path.read_bytes()
-    about = json.loads(table.schema.metadata[b"ofa"])
 
-    def told(changed: pa.Table | bytes) -> str:
+    def told(changed: pa.Table | bytes, **values: object) -> str:
         if isinstance(changed, bytes):
             path.write_bytes(changed)
         else:
-            pq.write_table(changed, path)
+            write_parquet(changed, path, **values)
         with pytest.raises(FileError) as error:
             DataRecord.load(tmp_path)
         return str(error.value)
 
-    def with_metadata(**values: object) -> pa.Table:
-        return table.replace_schema_metadata({"ofa": json.dumps({**about, **values})})
-
-    assert "must have schema 1 or older, but has 2" in told(with_metadata(schema=2))
-    assert "must be the data record of a run, but is a front" in told(with_metadata(kind="front"))
+    assert "must have schema 2 or older, but has 3" in told(table, schema=3)
+    assert "must be the data record of a run, but is a front" in told(table, kind="front")
     assert "is another Parquet file" in told(table.replace_schema_metadata(None))
     assert "must be a whole data record" in told(whole[: len(whole) // 2])
     assert "must be a whole data record" in told(b"")
-    assert "must be a whole data record" in told(with_metadata(facts={}))
+    assert "must be a whole data record" in told(table, facts={})
+    assert "its checksum is gone" in told(table, seal=None)
     assert "do not have the digest" in told(table.slice(1).replace_schema_metadata(table.schema.metadata))
     assert "has the columns" in told(table.drop_columns(["part"]))
 

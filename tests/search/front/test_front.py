@@ -20,6 +20,7 @@ from search.evolution.archive import Archive
 from search.front.build import check_possible, extreme, front_of
 from search.front.front import Front
 from search.front.infeasible import ImpossibleBudgetError
+from tests.resealed import write_parquet
 from tests.search.fakes import SMALL, FakeLatency, every_arch, fake_problem
 
 TWO = (FakeLatency(), FakeLatency(device="pi", wide=4, half_width=None))
@@ -177,29 +178,23 @@ def test_a_candidate_is_json_under_the_stable_keys() -> None:
     assert isinstance(value["macs"], int)
 
 
-def change_metadata(path: Path, **changes: object) -> None:
-    table = pq.read_table(path)
-    metadata = json.loads(table.schema.metadata[b"ofa"])
-    pq.write_table(table.replace_schema_metadata({b"ofa": json.dumps({**metadata, **changes}).encode()}), path)
-
-
 def test_other_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "f.parquet"
     FRONT.save(path)
-    change_metadata(path, schema=99, ofa="7.0")
+    write_parquet(pq.read_table(path), path, schema=99, ofa="7.0")
     with pytest.raises(FileError, match=r"has 99 \(written by ofa 7.0\)"):
         Front.load(path)
-    change_metadata(path, schema=1, ofa="0.0.9")
+    write_parquet(pq.read_table(path), path, schema=1, ofa="0.0.9")
     with pytest.raises(FileError, match=r"has 1 \(written by ofa 0.0.9\); make it again with: ofa search"):
         Front.load(path)
-    change_metadata(path, schema=2, kind="predictor")
+    write_parquet(pq.read_table(path), path, schema=2, kind="predictor")
     with pytest.raises(FileError, match="must be a front, but is a predictor; make a front with: ofa search"):
         Front.load(path)
-    change_metadata(path, kind="front", devices=["paper", "pi", "phone"])
+    write_parquet(pq.read_table(path), path, kind="front", devices=["paper", "pi", "phone"])
     with pytest.raises(FileError, match="must be a whole front"):
         Front.load(path)
-    change_metadata(path, devices=["paper", "pi"])
-    pq.write_table(pq.read_table(path).drop_columns(["macs"]), path)
+    write_parquet(pq.read_table(path), path, devices=["paper", "pi"])
+    write_parquet(pq.read_table(path).drop_columns(["macs"]), path)
     with pytest.raises(FileError, match="column macs"):
         Front.load(path)
     path.write_bytes(b"PAR1 nothing")
