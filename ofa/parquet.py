@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from ofa.errors import DamagedError, FileError, OfaError, SchemaError
 from ofa.files import reason_of, replacing
+from ofa.reading import open_file
 from ofa.schema import parse, to_json
 from ofa.seal import BLANK_SEAL, SEAL_KEY, check_seal
 from ofa.version import __version__
@@ -74,14 +75,13 @@ class Kind(Generic[Info]):
                 what cannot be.
         """
         try:
-            sealed = check_seal(path, required=False, what=f"'{path}'")
+            with open_file(path) as file:
+                sealed = check_seal(file, required=False, what=f"'{path}'")
             table = _read(path, pq.read_table)
         except DamagedError as error:
             raise self._damaged(path) from error
-        except OSError as error:
-            raise self._unreadable(path, error) from error
         except FileError as error:
-            raise self._unreadable(path, error) from error
+            raise self.error(f"'{path}' must be a readable {self.name}, but {reason_of(error)}; check the path") from error
         stored = _metadata_of(table.schema.metadata)
         if stored.get("kind") != self.name:
             found = f"a {stored['kind']}" if "kind" in stored else "another Parquet file"
@@ -113,9 +113,6 @@ class Kind(Generic[Info]):
             raise self.error(f"'{path}' must have schema {rule}, but has {schema} (written by ofa {version}); {remedy}")
         if schema >= self.sealed and not sealed:
             raise self._damaged(path)
-
-    def _unreadable(self, path: str | os.PathLike[str], error: Exception) -> OfaError:
-        return self.error(f"'{path}' must be a readable {self.name}, but {reason_of(error)}; check the path")
 
     def _damaged(self, path: str | os.PathLike[str]) -> OfaError:
         return self.error(

@@ -11,8 +11,10 @@ import hashlib
 import io
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 
 from ofa.errors import DamagedError, FileError
 
@@ -52,11 +54,11 @@ def seal(path: str | os.PathLike[str]) -> None:
             file.write(digest)
 
 
-def check_seal(source: str | os.PathLike[str] | bytes, *, required: bool, what: str) -> bool:
+def check_seal(source: str | os.PathLike[str] | bytes | BinaryIO, *, required: bool, what: str) -> bool:
     """See that a file is as it was written.
 
     Args:
-        source: the file, or all of its bytes.
+        source: the file's path, all of its bytes, or the open file, which is left at its beginning.
         required: whether a file without a checksum is damaged; older ones, and files that people write by hand, have none.
         what: the file's name in the error, such as ``'t.parquet'`` with its quotation marks.
 
@@ -67,7 +69,7 @@ def check_seal(source: str | os.PathLike[str] | bytes, *, required: bool, what: 
         DamagedError: the checksum does not fit the content, or there is none and it is required.
         OSError: the file cannot be read.
     """
-    with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
+    with _opened(source) as file:
         digest, found = _sum(file)
         damaged = not found and _has_damaged_seal(file)
     if [digest] == [value for _, value in found]:
@@ -87,7 +89,20 @@ def is_seal(value: object) -> bool:
     return isinstance(value, str) and _SEAL.fullmatch(value.encode("utf-8", "replace")) is not None
 
 
-def _sum(file: IO[bytes]) -> tuple[bytes, list[tuple[int, bytes]]]:
+@contextmanager
+def _opened(source: str | os.PathLike[str] | bytes | BinaryIO) -> Iterator[BinaryIO]:
+    if isinstance(source, bytes):
+        yield io.BytesIO(source)
+    elif isinstance(source, str | os.PathLike):
+        with Path(source).open("rb") as file:
+            yield file
+    else:
+        source.seek(0)
+        yield source
+        source.seek(0)
+
+
+def _sum(file: BinaryIO) -> tuple[bytes, list[tuple[int, bytes]]]:
     """The checksum of a file's bytes in hexadecimal digits, and where its seals begin, each with its digits."""
     found: list[tuple[int, bytes]] = []
     digest, rest, start = hashlib.sha256(), b"", 0
@@ -105,7 +120,7 @@ def _sum(file: IO[bytes]) -> tuple[bytes, list[tuple[int, bytes]]]:
     return digest.hexdigest().encode(), found
 
 
-def _has_damaged_seal(file: IO[bytes]) -> bool:
+def _has_damaged_seal(file: BinaryIO) -> bool:
     """Whether a file without a seal has a mark with other than digits behind it, or digits with nearly a mark before them."""
     mark, digits, rest = _MARK.encode(), b"x" * _DIGITS, b""
     file.seek(0)
