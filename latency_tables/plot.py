@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import os
-from io import BytesIO
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from latency_tables.check import TableCheck
-from ofa.files import replacing
+from ofa.figures import new_figure, own_style, save_figure
 
 __all__ = ["draw_check", "save_check_plot"]
 
 # Okabe and Ito's palette, which stays distinct under the common colour blindnesses.
 _GREY, _BLUE = "#999999", "#0072B2"
 _BAND = 0.05
-_DOTS_PER_INCH = 150
 
 
 def save_check_plot(check: TableCheck, path: str | os.PathLike[str], *, title: str) -> None:
     """Write the picture as a PNG file of 900 x 900 pixels; arguments as ``draw_check``, or FileError."""
-    figure = draw_check(check, title=title)
-    png = BytesIO()  # which no disk can fail, where the library would say no more than that it did
-    figure.savefig(png, format="png", dpi=_DOTS_PER_INCH)
-    with replacing(path) as temporary:
-        temporary.write_bytes(png.getvalue())
+    save_figure(draw_check(check, title=title), path)
 
 
+@own_style()
 def draw_check(check: TableCheck, *, title: str) -> Figure:
     """Draw estimates, with their intervals where there are any, against measurements.
 
@@ -39,8 +33,7 @@ def draw_check(check: TableCheck, *, title: str) -> Figure:
     Returns:
         A figure of matplotlib's object interface: no window, no global state.
     """
-    figure = Figure(figsize=(6, 6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(6, 6)
     axes = figure.add_subplot()
     networks = check.networks
     measured, estimated = networks["measured_ms"].to_numpy(), networks["latency_ms"].to_numpy()

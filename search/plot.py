@@ -6,15 +6,13 @@ import os
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ofa.files import replacing
+from ofa.figures import new_figure, own_style, save_figure
 from search.front.columns import Quantity, best_along, costs_of_front, floats_of
 
 if TYPE_CHECKING:
@@ -22,12 +20,11 @@ if TYPE_CHECKING:
     from search.front.candidate import Candidate
     from search.front.front import Front
 
-__all__ = ["Pick", "draw_costs", "draw_front", "filled", "save_figure", "save_front_picture"]
+__all__ = ["Pick", "draw_costs", "draw_front", "filled", "save_front_picture"]
 
 # Okabe and Ito's palette, which stays distinct under the common colour blindnesses; shapes differ as well.
 _GREY, _BLUE, _ORANGE, _VERMILION = "#999999", "#0072B2", "#E69F00", "#D55E00"
 
-_DOTS_PER_INCH = 150
 _MOST_COLUMNS = 3
 
 
@@ -63,14 +60,7 @@ def save_front_picture(front: Front, path: str | os.PathLike[str], *, picks: Seq
     save_figure(draw_front(front, picks=picks, title=title), path)
 
 
-def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write a figure as a PNG file of 150 dots an inch, or FileError."""
-    png = BytesIO()  # which no disk can fail, where the library would say no more than that it did
-    figure.savefig(png, format="png", dpi=_DOTS_PER_INCH)
-    with replacing(path) as temporary:
-        temporary.write_bytes(png.getvalue())
-
-
+@own_style()
 def draw_front(front: Front, *, picks: Sequence[Pick] = (), title: str | None = None, cost: str | None = None) -> Figure:
     """Draw accuracy against a cost.
 
@@ -85,7 +75,7 @@ def draw_front(front: Front, *, picks: Sequence[Pick] = (), title: str | None = 
     """
     known = costs_of_front(front.networks, front.info)
     drawn = next((each for each in known if each.key == cost), known[0])
-    figure = _figure(8, 5.2)
+    figure = new_figure(8, 5.2)
     axes = figure.add_subplot()
     _draw_networks(axes, front, drawn)
     _draw_picks(axes, sorted((_place(pick, drawn) for pick in picks), key=lambda place: place.value))
@@ -95,6 +85,7 @@ def draw_front(front: Front, *, picks: Sequence[Pick] = (), title: str | None = 
     return figure
 
 
+@own_style()
 def draw_costs(front: Front, *, title: str | None = None) -> Figure:
     """Draw accuracy against every cost that the front knows, a panel each.
 
@@ -105,7 +96,7 @@ def draw_costs(front: Front, *, title: str | None = None) -> Figure:
     known = costs_of_front(front.networks, front.info)
     columns = min(_MOST_COLUMNS, len(known))
     rows = -(-len(known) // columns)
-    figure = _figure(4.2 * columns, 3.2 * rows + 0.4)
+    figure = new_figure(4.2 * columns, 3.2 * rows + 0.4)
     for number, cost in enumerate(known, start=1):
         axes = figure.add_subplot(rows, columns, number)
         _draw_networks(axes, front, cost)
@@ -121,12 +112,6 @@ def _conditions(front: Front, costs: Sequence[Quantity]) -> list[str]:
     return [f"{device}: {front.conditions[device].words}" for device in devices if device is not None]
 
 
-def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
 def _title(front: Front) -> str:
     devices = ", ".join(front.info.devices)
     return f"{front.info.space} on {devices}" if devices else front.info.space
@@ -134,12 +119,7 @@ def _title(front: Front) -> str:
 
 def filled(text: str, most: int) -> str:
     """A text over lines of so many characters, so that none of it is beyond the picture."""
-    return _plain("\n".join(textwrap.wrap(text, most)))
-
-
-def _plain(text: str) -> str:
-    """Text of others as it is: a dollar sign would begin a formula."""
-    return text.replace("$", r"\$")
+    return "\n".join(textwrap.wrap(text, most))
 
 
 def _draw_networks(axes: Axes, front: Front, cost: Quantity) -> None:
@@ -200,7 +180,7 @@ def _draw_picks(axes: Axes, places: Sequence[_Place]) -> None:
         )
         # Below and to the right, where only slower and less accurate networks are.
         axes.annotate(
-            _plain(place.label),
+            place.label,
             (place.value, height),
             xytext=(12, -20),
             textcoords="offset points",

@@ -15,7 +15,7 @@ LAYERS = (
     ("ofa.exchange", "ofa.leftovers", "ofa.seal"),
     ("ofa.files",),
     ("ofa.reading",),
-    ("ofa.outputs",),
+    ("ofa.outputs", "ofa.figures"),
     ("ofa.registry", "ofa.resolution", "ofa.schema", "ofa.locking", "ofa.lines"),
     ("ofa.parquet",),
     ("ofa.arch", "ofa.choices"),

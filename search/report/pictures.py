@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from latency_tables import LatencyTable
 from ofa.errors import FileError
+from ofa.figures import new_figure, own_style, save_figure
 from ofa.files import reason_of
-from search.plot import draw_costs, draw_front, filled, save_figure
+from search.plot import draw_costs, draw_front, filled
 from search.report.front_page import front_page
 from search.report.heat import HeatMap
 from search.report.run_page import run_page
@@ -74,10 +74,10 @@ def _charts(charts: Mapping[str, Json]) -> dict[str, Figure]:
     return names
 
 
+@own_style()
 def draw_chart(chart: Json) -> Figure:
     """A chart of the page (``search.report.charts``) by matplotlib."""
-    figure = Figure(figsize=(6, 6) if chart["square"] else (7.2, 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(6, 6) if chart["square"] else new_figure(7.2, 4.4)
     axes = figure.add_subplot()
     for layer in chart["layers"]:
         _draw_layer(axes, layer, chart["x"]["scale"], chart["y"]["scale"])
@@ -106,7 +106,7 @@ def _draw_layer(axes: Axes, layer: Json, x_scale: float, y_scale: float) -> None
         return np.array([np.nan if value is None else value for value in layer[name]], dtype=np.float64) / scale
 
     style, x = layer["style"], values("x", x_scale)
-    colour, label = _COLOURS.get(style, _GREY), _plain(layer["words"]) or "_"
+    colour, label = _COLOURS.get(style, _GREY), layer["words"] or "_"
     if layer["kind"] == "area":
         axes.fill_between(x, values("low", y_scale), values("high", y_scale), color=colour, alpha=0.15, linewidth=0, label=label)
     elif layer["kind"] == "bars":
@@ -117,11 +117,11 @@ def _draw_layer(axes: Axes, layer: Json, x_scale: float, y_scale: float) -> None
         axes.plot(x, values("y", y_scale), color=colour, linestyle=_DASHES.get(style, "-"), linewidth=1.4, label=label)
 
 
+@own_style()
 def draw_genes(maps: Sequence[HeatMap]) -> Figure:
     """The effects of genes as coloured tables, one for each number that they are on."""
     height = 1.2 + 0.42 * (len(maps[0].stages) + 1)
-    figure = Figure(figsize=(8.5, height * len(maps)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(8.5, height * len(maps))
     for number, each in enumerate(maps, start=1):
         axes = figure.add_subplot(len(maps), 1, number)
         _draw_map(axes, each)
@@ -149,9 +149,4 @@ def _draw_map(axes: Axes, each: HeatMap) -> None:
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     words = f"effect on {each.words}" + (f", {each.unit}" if each.unit else "")
-    axes.set_title(_plain(words), loc="left", fontsize=10)
-
-
-def _plain(text: str) -> str:
-    """Text of others as it is: a dollar sign would begin a formula."""
-    return text.replace("$", r"\$")
+    axes.set_title(words, loc="left", fontsize=10)

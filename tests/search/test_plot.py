@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import matplotlib._pylab_helpers
 import numpy as np
 import pytest
@@ -11,8 +13,10 @@ import pytest
 from devices import Device
 from latency_tables.info import TableInfo
 from ofa.errors import FileError
+from ofa.figures import save_figure
 from search.front.columns import costs_of_front
 from search.plot import Pick, draw_costs, draw_front, save_front_picture
+from search.report.pictures import save_pictures
 from tests.search.fronts import best_rows, candidate, make_front
 
 
@@ -74,7 +78,7 @@ def test_it_can_be_drawn_against_another_cost(front: Any, cost: str) -> None:
 def test_a_front_alone_can_be_drawn(front: Any) -> None:
     alone = type(front)(front.networks.iloc[:1], front.dominated.iloc[:0], front.info)
     (axes,) = draw_front(alone, title="costs $5 and $6").axes
-    assert axes.get_title("left") == r"costs \$5 and \$6"
+    assert axes.get_title("left") == "costs $5 and $6"
 
 
 def test_every_cost_has_a_panel(front: Any) -> None:
@@ -91,3 +95,21 @@ def test_no_figure_stays_behind(front: Any) -> None:
 def test_a_picture_that_cannot_be_written_is_one_sentence(front: Any, tmp_path: Path) -> None:
     with pytest.raises(FileError, match="writable"):
         save_front_picture(front, tmp_path / "absent" / "front.png")
+
+
+def test_settings_of_the_current_folder_and_dollar_signs_in_names_start_nothing(
+    front: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A ``matplotlibrc`` that lies where a command is called could have every text set by LaTeX, a program."""
+    started, tools = tmp_path / "started", tmp_path / "tools"
+    tools.mkdir()
+    for name in ("latex", "dvipng", "kpsewhich"):
+        (tools / name).write_text(f"#!/bin/sh\ntouch '{started}'\nexit 1\n")
+        (tools / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tools), prepend=os.pathsep)
+    with matplotlib.rc_context({"text.usetex": True, "text.latex.preamble": r"\input{evil}"}):
+        save_front_picture(front, tmp_path / "front.png", title=r"the $\frac{ of a name")
+        save_figure(draw_costs(front, title=r"$\undefined$"), tmp_path / "costs.png")
+        assert save_pictures(front, tmp_path / "pictures")
+    assert not started.exists()
+    assert not matplotlib.rcParams["text.usetex"]
