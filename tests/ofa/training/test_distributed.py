@@ -55,7 +55,7 @@ def run_together(script: str, arguments: list[str], size: int, folder: Path) -> 
         assert process.returncode == 0, errors
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-5), ("float64", 1e-12)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [pytest.param("float32", 2e-5, marks=pytest.mark.slow), ("float64", 1e-12)])
 def test_two_processes_take_the_step_that_one_takes_with_the_joined_batch(dtype: str, tolerance: float, tmp_path: Path) -> None:
     for size in (1, 2):
         run_together(STEPS, [str(tmp_path), dtype], size, tmp_path)

@@ -80,7 +80,7 @@ def test_settings_follow_the_recipe(recipe: Recipe) -> None:
     assert settings.augmentation == recipe.augmentation
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.parametrize("precision", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
 def test_a_network_learns_in_half_precision_and_keeps_float32_weights(
     supernet: Supernet, splits: Splits, precision: Literal["bfloat16", "float16"]
 ) -> None:
