@@ -32,6 +32,7 @@ from ofa.space import Space
 __all__ = [
     "COLUMNS",
     "SCHEMA_VERSION",
+    "SOMETIMES_EMPTY",
     "LatencyTable",
     "block_key",
     "describe_block",
@@ -42,10 +43,10 @@ __all__ = [
 
 SCHEMA_VERSION = 3
 
-_SOMETIMES_EMPTY = ("energy_mj", "peak_memory_bytes")
+SOMETIMES_EMPTY = ("energy_mj", "peak_memory_bytes")
 COLUMNS = (
     *("kind", "block", "input_height_px", "input_width_px", "batch", "precision", "median_ms", "p90_ms", "min_ms", "std_ms", "repeats"),
-    *_SOMETIMES_EMPTY,
+    *SOMETIMES_EMPTY,
 )
 """Of a table's rows; ``block`` is the block's fields as canonical JSON. Energy and memory are empty where the device did not tell."""
 
@@ -277,4 +278,4 @@ class LatencyTable:
 def rows_frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """Rows as a data frame with the columns of a table, also when there are none."""
     frame = pd.DataFrame(list(rows), columns=list(COLUMNS))
-    return frame.astype(dict.fromkeys(_SOMETIMES_EMPTY, "float64"))
+    return frame.astype(dict.fromkeys(SOMETIMES_EMPTY, "float64"))

@@ -10,12 +10,13 @@ import typer
 
 from ofa.cli.console import JsonOption, console, emit, format_conditions, format_ms, format_percent, progress_bar, warn
 from ofa.cli.devices import DeviceOption, FoldersOption, remark_version
-from ofa.cli.outputs import REMEDY, OverwriteOption, check_output
+from ofa.cli.outputs import REMEDY, OverwriteOption, check_output, say_damaged
 from ofa.cli.sheets import Name, facts
 from ofa.cli.spaces import parse_resolutions
 from ofa.cli.table_import import import_group
 from ofa.cli.table_summary import summary_of
 from ofa.cli.table_transfer import transfer
+from ofa.locking import writing
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -72,9 +73,10 @@ def build(
     from ofa.errors import TableError
 
     chosen, measured = _space(space, classes), get_device(device, folders or ())
-    check_output(output, overwrite=overwrite or resume, remedy="add --resume to continue it, name another file, or add --overwrite")
-    old = LatencyTable.load(output) if resume and output.exists() else None
     with Journal(output, resume=resume) as journal, progress_bar(f"blocks of {chosen.name}") as progress:
+        check_output(output, overwrite=overwrite or resume, remedy="add --resume to continue it, name another file, or add --overwrite")
+        old = LatencyTable.load(output) if resume and output.exists() else None
+        warnings = say_damaged(journal.path, journal.damaged, "what was measured there is measured again")
         rng = np.random.default_rng(seed)
         table = build_table(chosen, measured, resolutions=resolutions, rng=rng, progress=progress, resume_from=old, journal=journal)
         table.save(output)
@@ -82,7 +84,7 @@ def build(
     if old is not None and old.correction is not None and table.correction is None:
         console.print("The table has new blocks: calibrate it again.", highlight=False)
     report = {**summary_of(table, output), "measured": len(table) - (0 if old is None else len(old))}
-    emit(report, json=json, render=lambda: _render(report))
+    emit(report, json=json, render=lambda: _render(report), warnings=warnings)
     failed = table.info.failed
     if failed:
         first = next(iter(failed))
@@ -117,17 +119,18 @@ def calibrate(
     from latency_tables import LatencyTable, calibrate_table
     from latency_tables.advice import advice_on_table
 
-    loaded, chosen, measured = LatencyTable.load(table), _space(space, classes), get_device(device, folders or ())
+    chosen, measured = _space(space, classes), get_device(device, folders or ())
     target = table if output is None else output
-    check_output(
-        target,
-        overwrite=overwrite or (output is None and loaded.correction is None),
-        remedy="it is calibrated already: name another file with -o, or add --overwrite" if output is None else REMEDY,
-    )
-    with progress_bar(f"networks of {chosen.name}") as progress:
+    with writing(target, "calibrating a table"), progress_bar(f"networks of {chosen.name}") as progress:
+        loaded = LatencyTable.load(table)
+        check_output(
+            target,
+            overwrite=overwrite or (output is None and loaded.correction is None),
+            remedy="it is calibrated already: name another file with -o, or add --overwrite" if output is None else REMEDY,
+        )
         rng = np.random.default_rng(seed)
         calibrated = calibrate_table(loaded, chosen, measured, nets=nets, resolutions=resolutions, rng=rng, progress=progress)
-    calibrated.save(target)
+        calibrated.save(target)
     remark_version(loaded.conditions, calibrated.info.calibrated_with, "The table's blocks were")
     report = summary_of(calibrated, target)
     emit(report, json=json, render=lambda: _render(report), warnings=warn(advice_on_table(calibrated.info)))

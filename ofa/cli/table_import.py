@@ -11,6 +11,7 @@ from ofa.cli.console import JsonOption, emit, format_conditions, warn
 from ofa.cli.outputs import OverwriteOption, check_output
 from ofa.cli.sheets import Name, facts
 from ofa.cli.table_summary import summary_of
+from ofa.locking import writing
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -46,9 +47,10 @@ def mit_yaml(
     from latency_tables.importing import import_mit_tables
     from ofa.families import get_space
 
-    check_output(output, overwrite=overwrite)
-    table = import_mit_tables(files, get_space(space, classes), device=device, precision=precision, batch=batch)
-    table.save(output)
+    with writing(output, "importing a table"):
+        check_output(output, overwrite=overwrite)
+        table = import_mit_tables(files, get_space(space, classes), device=device, precision=precision, batch=batch)
+        table.save(output)
     report = summary_of(table, output)
     emit(report, json=json, render=lambda: _render(report), warnings=warn(advice_on_table(table.info)))
 

@@ -12,6 +12,7 @@ from ofa.cli.devices import DeviceOption, FoldersOption
 from ofa.cli.outputs import OverwriteOption, check_output
 from ofa.cli.sheets import Name, facts
 from ofa.cli.table_summary import summary_of
+from ofa.locking import writing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,16 +54,17 @@ def transfer(
     from latency_tables.transfer import read_measurements, transfer_table
     from ofa.families import get_space
 
-    check_output(output, overwrite=overwrite)
-    loaded, chosen, measured = LatencyTable.load(source), get_space(space, classes), get_device(device, folders or ())
-    if measurements is None:
-        archs, times = _measure(loaded, chosen, measured, nets, np.random.default_rng(seed))
-        origin = describe(measured)
-    else:
-        archs, times = read_measurements(measurements, chosen)
-        origin = measured_elsewhere(measured.to_json())
-    table = transfer_table(loaded, chosen, archs, times, origin=origin)
-    table.save(output)
+    with writing(output, "transferring a table"):
+        check_output(output, overwrite=overwrite)
+        loaded, chosen, measured = LatencyTable.load(source), get_space(space, classes), get_device(device, folders or ())
+        if measurements is None:
+            archs, times = _measure(loaded, chosen, measured, nets, np.random.default_rng(seed))
+            origin = describe(measured)
+        else:
+            archs, times = read_measurements(measurements, chosen)
+            origin = measured_elsewhere(measured.to_json())
+        table = transfer_table(loaded, chosen, archs, times, origin=origin)
+        table.save(output)
     report = summary_of(table, output)
     emit(report, json=json, render=lambda: _render(report), warnings=warn(advice_on_table(table.info)))
 
