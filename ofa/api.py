@@ -30,6 +30,7 @@ from ofa.exporting.bundle import Bundle, write_bundle
 from ofa.exporting.card import Card
 from ofa.exporting.tensorrt import build_engine
 from ofa.families import get_space
+from ofa.locking import writing
 from ofa.opsets import OPSET
 from ofa.outputs import check_output, check_output_folder
 from ofa.progress import Progress, silent
@@ -82,24 +83,25 @@ def train(
     Raises:
         OfaError: the recipe or its data cannot be used, the folder cannot be written, or training fails.
     """
-    check_output_folder(Path(folder), overwrite=overwrite, remedy=_REMEDY)
-    chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, changes, trust=trust)
-    place = compute_device(on)
-    found = first_data(chosen)
-    supernet = chosen.build_supernet(found.splits.train.num_classes).to(place)
-    begin_run(folder, chosen, found.record)
-    metrics = train_supernet(
-        supernet,
-        chosen,
-        found.splits.train,
-        selection=found.splits.selection,
-        world=World(0, 1, place),
-        progress=progress,
-        on_metrics=lambda epoch: append_metrics(folder, epoch),
-        on_state=lambda state: save_state(folder, chosen, state),
-    )
-    save_run(folder, supernet, chosen, metrics)
-    return Run(supernet, chosen, tuple(metrics), Path(folder))
+    with writing(folder, "training"):
+        check_output_folder(Path(folder), overwrite=overwrite, remedy=_REMEDY)
+        chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, changes, trust=trust)
+        place = compute_device(on)
+        found = first_data(chosen)
+        supernet = chosen.build_supernet(found.splits.train.num_classes).to(place)
+        begin_run(folder, chosen, found.record)
+        metrics = train_supernet(
+            supernet,
+            chosen,
+            found.splits.train,
+            selection=found.splits.selection,
+            world=World(0, 1, place),
+            progress=progress,
+            on_metrics=lambda epoch: append_metrics(folder, epoch),
+            on_state=lambda state: save_state(folder, chosen, state),
+        )
+        save_run(folder, supernet, chosen, metrics)
+        return Run(supernet, chosen, tuple(metrics), Path(folder))
 
 
 def build_table(
@@ -251,44 +253,45 @@ def specialize(
     Raises:
         OfaError: the arch is of another space, the images or the folder cannot be used, or the export fails.
     """
-    check_output_folder(Path(folder), overwrite=overwrite, remedy=_REMEDY)
-    arch = network.arch if isinstance(network, Candidate) else network
-    run.supernet.space.check(arch)
-    found = data or run.load_data()
-    splits = found.splits
-    made = specialization.specialize(
-        run.supernet,
-        arch,
-        splits.train,
-        splits.test,
-        epochs=epochs,
-        generator=torch.Generator().manual_seed(seed),
-        settings=specialization.FineTuning.like(run.recipe),
-        progress=progress,
-    )
-    provenance = {
-        "run": str(run.folder),
-        **_images_of(found, run),
-        "recipe_seed": run.recipe.seed,
-        "seed": seed,
-        "test_images": len(splits.test),
-        **asdict(made.metrics),
-    }
-    promised, opset = _promise(network, front, device)
-    mean, std = splits.train.normalization
-    return write_bundle(
-        folder,
-        made.network.cpu(),
-        arch,
-        Card(accuracy=made.metrics.accuracy, metric=run.recipe.get_task().metric, provenance=provenance, **promised),
-        space=run.supernet.space,
-        class_names=splits.train.class_names,
-        mean=mean,
-        std=std,
-        rule=splits.train.rule,
-        generator=torch.Generator().manual_seed(seed),
-        opset=opset,
-    )
+    with writing(folder, "specializing a network"):
+        check_output_folder(Path(folder), overwrite=overwrite, remedy=_REMEDY)
+        arch = network.arch if isinstance(network, Candidate) else network
+        run.supernet.space.check(arch)
+        found = data or run.load_data()
+        splits = found.splits
+        made = specialization.specialize(
+            run.supernet,
+            arch,
+            splits.train,
+            splits.test,
+            epochs=epochs,
+            generator=torch.Generator().manual_seed(seed),
+            settings=specialization.FineTuning.like(run.recipe),
+            progress=progress,
+        )
+        provenance = {
+            "run": str(run.folder),
+            **_images_of(found, run),
+            "recipe_seed": run.recipe.seed,
+            "seed": seed,
+            "test_images": len(splits.test),
+            **asdict(made.metrics),
+        }
+        promised, opset = _promise(network, front, device)
+        mean, std = splits.train.normalization
+        return write_bundle(
+            folder,
+            made.network.cpu(),
+            arch,
+            Card(accuracy=made.metrics.accuracy, metric=run.recipe.get_task().metric, provenance=provenance, **promised),
+            space=run.supernet.space,
+            class_names=splits.train.class_names,
+            mean=mean,
+            std=std,
+            rule=splits.train.rule,
+            generator=torch.Generator().manual_seed(seed),
+            opset=opset,
+        )
 
 
 def export(

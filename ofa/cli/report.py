@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ofa.cli.console import JsonOption, emit, format_bytes, format_conditions
+from ofa.cli.console import JsonOption, emit, format_bytes, format_conditions, warn
 from ofa.cli.outputs import OverwriteOption, check_output, check_output_folder
 from ofa.cli.sheets import Name, facts
 from ofa.cli.spaces import OwnSpaceOption, named
@@ -45,7 +45,9 @@ def report(
     check_output(output, overwrite=overwrite)
     if png is not None:
         check_output_folder(png, overwrite=overwrite)
+    from ofa.training import left_out
     from search.report import read_source, save_report
+    from search.report.training import RunRecord
 
     named(space)  # a space of one's own class can be drawn once its class is known
     loaded = read_source(source)
@@ -57,7 +59,8 @@ def report(
         pictures = save_pictures(loaded, png)
     answer = {"report": str(output), "bytes": output.stat().st_size, "pictures": [str(path) for path in pictures]}
     answer["conditions"] = {name: each.to_json() for name, each in _conditions(loaded).items()}
-    emit(answer, json=json, render=lambda: _render(answer))
+    warnings = warn([left_out(source, loaded.damaged)] if isinstance(loaded, RunRecord) and loaded.damaged else [])
+    emit(answer, json=json, render=lambda: _render(answer), warnings=warnings)
 
 
 def _conditions(loaded: Front | LatencyTable | RunRecord) -> dict[str, Conditions]:

@@ -46,6 +46,7 @@ class Standing:
         record: what the run knows of its images; None if it is new, or of a version that kept none.
         state: from which it goes on; None from its first step.
         metrics: up to there.
+        notes: what was damaged of the run, and left out, in a sentence each.
         ended: the supernet of a run that has ended, of which nothing is left to do; None of any other.
     """
 
@@ -53,6 +54,7 @@ class Standing:
     record: DataRecord | None = None
     state: TrainingState | None = None
     metrics: tuple[EpochMetrics, ...] = ()
+    notes: tuple[str, ...] = ()
     ended: Supernet | None = None
 
 
@@ -115,10 +117,12 @@ def standing(recipe: Recipe, output: Path, resumption: Resumption | None, *, ove
         if training.has_ended(output):
             check_recipe(output, recipe)
             run = training.load_run(output)
-            stand = Standing(recipe=recipe, metrics=run.metrics, ended=run.supernet)
+            left_out = (training.left_out(output, run.damaged),) if run.damaged else ()
+            stand = Standing(recipe=recipe, metrics=run.metrics, notes=left_out, ended=run.supernet)
         else:
-            state, metrics = training.continue_run(output, recipe, write=world.is_first)
-            stand = Standing(recipe=recipe, state=state, metrics=metrics)
+            notes: list[str] = []
+            state, metrics = training.continue_run(output, recipe, write=world.is_first, on_note=notes.append)
+            stand = Standing(recipe=recipe, state=state, metrics=metrics, notes=tuple(notes))
         own = training.own_recipe(output, recipe)
         now = replace(own, data=resumption.data or own.data, test_data=resumption.test_data or own.test_data)
         return replace(stand, recipe=now, record=training.DataRecord.load(output))

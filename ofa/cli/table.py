@@ -10,7 +10,7 @@ import typer
 
 from ofa.cli.console import JsonOption, console, emit, format_conditions, format_ms, format_percent, progress_bar, warn
 from ofa.cli.devices import DeviceOption, FoldersOption, remark_version
-from ofa.cli.outputs import REMEDY, OverwriteOption, check_output, say_damaged
+from ofa.cli.outputs import REMEDY, OverwriteOption, check_output
 from ofa.cli.sheets import Name, facts
 from ofa.cli.spaces import parse_resolutions
 from ofa.cli.table_import import import_group
@@ -76,7 +76,10 @@ def build(
     with Journal(output, resume=resume) as journal, progress_bar(f"blocks of {chosen.name}") as progress:
         check_output(output, overwrite=overwrite or resume, remedy="add --resume to continue it, name another file, or add --overwrite")
         old = LatencyTable.load(output) if resume and output.exists() else None
-        warnings = say_damaged(journal.path, journal.damaged, "what was measured there is measured again")
+        told = (
+            f"'{journal.path}' must be as it was written, but {journal.damaged} of its lines are damaged; those blocks are measured again"
+        )
+        warnings = warn([told] if journal.damaged else [])
         rng = np.random.default_rng(seed)
         table = build_table(chosen, measured, resolutions=resolutions, rng=rng, progress=progress, resume_from=old, journal=journal)
         table.save(output)

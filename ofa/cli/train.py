@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +15,7 @@ from ofa.cli.resuming import Resumption, Standing, recipe_and_run, resume_words,
 from ofa.cli.run_data import DataOption, TestDataOption, changes_of_data, say_changes, say_left_out
 from ofa.cli.spaces import OwnSpaceOption, TrustOption, check_named, named
 from ofa.cli.stopping import Stop, stoppable
+from ofa.locking import writing
 from ofa.progress import silent
 
 if TYPE_CHECKING:
@@ -144,7 +145,8 @@ def train_recipe(
 
     world = world or ALONE
     check_folder(output)
-    with stoppable() as stop:
+    # One of the processes that train together writes for all of them.
+    with stoppable() as stop, writing(output, "training") if world.is_first else nullcontext():
         stand = standing(recipe, output, resumption, overwrite=overwrite, world=world)
         if stand.ended is None:
             check_trusted(stand.recipe.optimizer)
@@ -185,7 +187,7 @@ class _Course:
         self._output, self._found, self._splits, self._world, self._stop = output, found, found.splits, world, stop
         self._supernet = (stand.ended or stand.recipe.build_supernet(self._splits.train.num_classes)).to(world.device)
         self._noted = False
-        self.warnings = list(recipe_warnings(stand.recipe, len(self._splits.train)))
+        self.warnings = [*stand.notes, *recipe_warnings(stand.recipe, len(self._splits.train))]
 
     def warn(self, sentence: str) -> None:
         """Say what the user will hardly have meant."""
@@ -349,8 +351,6 @@ class _Writer:
 
 
 def _bar(description: str, world: World) -> Any:
-    from contextlib import nullcontext
-
     return progress_bar(description) if world.is_first else nullcontext(silent)
 
 

@@ -10,25 +10,27 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from ofa.errors import FileError, RecipeError, WeightsError
+from ofa.errors import FileError, RecipeError, SchemaError, WeightsError
 from ofa.families import SPACES
 from ofa.files import replacing
+from ofa.lines import Lines
 from ofa.progress import Progress, silent
+from ofa.schema import parse
 from ofa.supernet import Supernet
 from ofa.training.differences import changed_keys
 from ofa.training.evaluation import check_classes
-from ofa.training.metrics import EpochMetrics
+from ofa.training.metrics import EpochMetrics, read_metrics
 from ofa.training.places import anchored_recipe, as_in_run
 from ofa.training.recipe import SPACE, Recipe
 from ofa.training.record import RECORD, DataRecord
 from ofa.training.run_data import RunData, data_of_run
 from ofa.training.state import Totals, TrainingState
-from ofa.training.toml import build
 from ofa.weights import SPACE_KEY, Weights, read_weights, space_header, write_weights
 
 __all__ = [
@@ -57,6 +59,16 @@ _KEPT = 2
 """States kept: the last, and the one before in case that one is damaged by what no renaming helps against."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Values:
+    """What every state must say, whatever else it says."""
+
+    rate_factor: float
+    setbacks: int
+    totals: Mapping[str, Any]
+    pending: Mapping[str, Any] | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Run:
     """A training run that was read back.
@@ -66,12 +78,14 @@ class Run:
         recipe: how it was trained.
         metrics: of every epoch.
         folder: where it lies.
+        damaged: lines of its metrics that are damaged, and left out.
     """
 
     supernet: Supernet
     recipe: Recipe
     metrics: tuple[EpochMetrics, ...]
     folder: Path
+    damaged: int = 0
 
     def load_data(self, *, data: str = "", test_data: str = "", progress: Progress = silent) -> RunData:
         """The images of the run in the parts that they had when it began, and what has changed since.
@@ -133,9 +147,9 @@ def save_state(folder: str | os.PathLike[str], recipe: Recipe, state: TrainingSt
 
 
 def continue_run(
-    folder: str | os.PathLike[str], recipe: Recipe, *, write: bool = True
+    folder: str | os.PathLike[str], recipe: Recipe, *, write: bool = True, on_note: Callable[[str], None] = lambda sentence: None
 ) -> tuple[TrainingState | None, tuple[EpochMetrics, ...]]:
-    """The last state of a run and the metrics up to it, for a run that goes on; None if it has no state yet.
+    """The last whole state of a run and the metrics up to it, for a run that goes on; None if it has no state yet.
 
     Metrics that are later than the state are dropped from the file, because those epochs are trained again, and so is the line of an
     epoch that the state ends with, because that is evaluated again.
@@ -143,11 +157,12 @@ def continue_run(
     Args:
         folder: of the run.
         recipe: which must be the run's own, but for the keys of ``ofa.training.differences.IMMATERIAL``; the run keeps it from here on.
-        write: whether to write the recipe and drop those lines; of several processes only one must.
+        write: whether to write the recipe and drop those lines, and damaged files; of several processes only one must.
+        on_note: told in a sentence each what is damaged and left out.
 
     Raises:
-        FileError: a file is missing or damaged.
-        WeightsError: the state is of another space, or damaged.
+        FileError: a file is missing or damaged, or all states are.
+        WeightsError: the state is of another space.
         RecipeError: the run was made by another recipe; the sentence names the keys.
     """
     place = Path(folder)
@@ -157,15 +172,23 @@ def continue_run(
     recipe = own_recipe(folder, recipe)
     if write:
         _write_recipe(folder, recipe)
-    states = _states(folder)
-    if not states:
+    state = _last_state(folder, recipe, write=write, on_note=on_note)
+    if state is None:
         return None, ()
-    state = _read_state(states[-1], recipe)
     until = state.step - 1 if "pending" in state.values else state.step
-    done = tuple(epoch for epoch in _read_metrics(place / METRICS) if epoch.step <= until)
+    epochs, damaged = read_metrics(place / METRICS)
+    if damaged:
+        on_note(left_out(folder, damaged))
+    done = tuple(epoch for epoch in epochs if epoch.step <= until)
     if write:
         _write_metrics(folder, done)
     return state, done
+
+
+def left_out(folder: str | os.PathLike[str], damaged: int) -> str:
+    """What is said of damaged lines of a run's metrics."""
+    told = "a line is" if damaged == 1 else f"{damaged} lines are"
+    return f"'{Path(folder) / METRICS}' must be as it was written, but {told} damaged; what those epochs came to is left out"
 
 
 def own_recipe(folder: str | os.PathLike[str], recipe: Recipe) -> Recipe:
@@ -223,8 +246,11 @@ def extend_run(folder: str | os.PathLike[str], recipe: Recipe) -> None:
         FileError, WeightsError: the run cannot be read, or written.
     """
     run = load_run(folder)
-    if not run.metrics or not run.metrics[-1].step:
-        raise FileError(f"a run must know its steps to go on, but the last line of '{Path(folder) / METRICS}' has none; train it anew")
+    last = run.recipe.phases[-1]
+    if not run.metrics or not run.metrics[-1].step or (run.metrics[-1].phase, run.metrics[-1].epoch) != (last.name, last.epochs):
+        raise FileError(
+            f"a run must know the steps that it ended with to go on, but no line of '{Path(folder) / METRICS}' says them; train it anew"
+        )
     factor = run.metrics[-1].rate_factor
     tensors = {f"store.{name}": tensor for name, tensor in run.supernet.state_dict().items()}
     # Each setback halved the rate.
@@ -254,28 +280,47 @@ def _states(folder: str | os.PathLike[str]) -> list[Path]:
     return sorted((Path(folder) / CHECKPOINTS).glob("[0-9]*.safetensors"))
 
 
-def _read_state(path: Path, recipe: Recipe) -> TrainingState:
+def _last_state(folder: str | os.PathLike[str], recipe: Recipe, *, write: bool, on_note: Callable[[str], None]) -> TrainingState | None:
+    """The last state that is whole; damaged ones after it go."""
+    damaged: list[Path] = []
+    for path in reversed(_states(folder)):
+        try:
+            state, weights = _read_state(path)
+        except (FileError, WeightsError) as error:
+            damaged.append(path)
+            reason = error
+            continue
+        if not _is_of(weights, recipe):
+            raise WeightsError(
+                f"a checkpoint must be of its recipe's space, but '{path}' is of {weights.metadata.get('space')} and the recipe of "
+                f"{recipe.get_space().name}, which are others; resume the run that made it"
+            )
+        for other in damaged:
+            on_note(f"'{other}' must be a whole state of the run, but is damaged; it goes on from the one before, of step {state.step}")
+            if write:
+                other.unlink(missing_ok=True)
+        return state
+    if damaged:
+        raise FileError(
+            f"a run that goes on must have a whole state, but all {len(damaged)} in '{Path(folder) / CHECKPOINTS}' are damaged; train it "
+            "anew with --overwrite"
+        ) from reason
+    return None
+
+
+def _read_state(path: Path) -> tuple[TrainingState, Weights]:
     weights = read_weights(path, kind="checkpoint")
-    metadata = weights.metadata
-    if not _is_of(weights, recipe):
-        raise WeightsError(
-            f"a checkpoint must be of its recipe's space, but '{path}' is of {metadata.get('space')} and the recipe of "
-            f"{recipe.get_space().name}, which are others; resume the run that made it"
-        )
     try:
-        return TrainingState(int(metadata["step"]), dict(weights.tensors), json.loads(metadata["values"]))
-    except (KeyError, ValueError) as error:
-        raise WeightsError(f"'{path}' must have a whole header, but {error}; delete it to resume from the state before") from error
+        values = json.loads(weights.metadata["values"])
+        parse(_Values, values)
+        return TrainingState(int(weights.metadata["step"]), dict(weights.tensors), values), weights
+    except (KeyError, ValueError, RecursionError, SchemaError) as error:
+        raise FileError(f"'{path}' must have a whole header, but {error}; delete it to resume from the state before") from error
 
 
 def append_metrics(folder: str | os.PathLike[str], metrics: EpochMetrics) -> None:
     """Add one epoch's line to the metrics, so that a run that dies leaves what it knew."""
-    try:
-        with (Path(folder) / METRICS).open("a", encoding="utf-8") as file:
-            file.write(_line(metrics))
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise FileError(f"'{Path(folder) / METRICS}' must be writable, but {reason}; free the disk or the folder") from error
+    Lines(Path(folder) / METRICS).append(asdict(metrics))
 
 
 def save_run(folder: str | os.PathLike[str], supernet: Supernet, recipe: Recipe, metrics: Iterable[EpochMetrics]) -> None:
@@ -317,7 +362,8 @@ def load_run(folder: str | os.PathLike[str], *, trust: bool = False) -> Run:
             f"the weights of a run must be of its recipe's space, but '{place / WEIGHTS}' is of {supernet.space.name} and the recipe of "
             f"{recipe.get_space().name}, which are others; put the files of one run together"
         )
-    return Run(supernet, recipe, _read_metrics(place / METRICS), place)
+    metrics, damaged = read_metrics(place / METRICS)
+    return Run(supernet, recipe, metrics, place, damaged)
 
 
 def _is_of(weights: Weights, recipe: Recipe) -> bool:
@@ -338,19 +384,4 @@ def _write_recipe(folder: str | os.PathLike[str], recipe: Recipe) -> None:
 
 
 def _write_metrics(folder: str | os.PathLike[str], metrics: Iterable[EpochMetrics]) -> None:
-    with replacing(Path(folder) / METRICS) as temporary:
-        temporary.write_text("".join(map(_line, metrics)), encoding="utf-8")
-
-
-def _line(metrics: EpochMetrics) -> str:
-    return json.dumps(asdict(metrics)) + "\n"
-
-
-def _read_metrics(path: Path) -> tuple[EpochMetrics, ...]:
-    metrics = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            metrics.append(build(EpochMetrics, json.loads(line), f"line {number}"))
-        except (ValueError, TypeError, RecipeError) as error:
-            raise FileError(f"'{path}' must hold a JSON object of metrics a line, but line {number}: {error}; remove that line") from error
-    return tuple(metrics)
+    Lines(Path(folder) / METRICS).write(map(asdict, metrics))

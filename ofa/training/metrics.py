@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
-__all__ = ["EpochMetrics"]
+from ofa.errors import SchemaError
+from ofa.lines import Lines
+from ofa.schema import parse
+
+__all__ = ["EpochMetrics", "read_metrics"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,3 +49,19 @@ class EpochMetrics:
     smallest_accuracy: float | None = None
     middle_accuracy: float | None = None
     largest_accuracy: float | None = None
+
+
+def read_metrics(path: str | os.PathLike[str]) -> tuple[tuple[EpochMetrics, ...], int]:
+    """What the epochs of a run came to, by its file of them, and how many of its lines are damaged and left out.
+
+    Raises:
+        FileError: the file cannot be read.
+    """
+    found = Lines(path).read()
+    epochs, damaged = dict[EpochMetrics, None](), found.damaged
+    for entry in found.entries:
+        try:
+            epochs[parse(EpochMetrics, entry)] = None  # no two are equal but where a line stands there twice
+        except SchemaError:  # of an earlier version, whose lines have no checksum
+            damaged += 1
+    return tuple(epochs), damaged

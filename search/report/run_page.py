@@ -107,6 +107,7 @@ def _facts(run: RunRecord) -> tuple[tuple[str, str], ...]:
     best = [epoch.largest_accuracy for epoch in epochs if epoch.largest_accuracy is not None]
     facts = [
         ("epochs", f"{len(epochs)}" if run.ended else f"{len(epochs)} so far, the run has not ended"),
+        ("damaged", f"{run.damaged} lines of the metrics, left out" if run.damaged else ""),
         ("last cross entropy", figures(cross_entropy) if cross_entropy is not None else ""),
         ("last loss", figures(epochs[-1].loss) if epochs and cross_entropy is None else ""),
         ("largest network", f"{100 * best[-1]:.1f} %" if best else ""),

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ofa.errors import FileError, RecipeError
+from ofa.errors import FileError
 from ofa.reading import read_json
 from ofa.tasks import CLASSIFICATION, TASKS
 from ofa.training.checkpoint import CONFIG, METRICS, SPACE, WEIGHTS
-from ofa.training.metrics import EpochMetrics
-from ofa.training.toml import build
+from ofa.training.metrics import EpochMetrics, read_metrics
 
 __all__ = ["RunRecord", "read_run"]
 
@@ -27,12 +25,14 @@ class RunRecord:
         recipe: the table of its recipe, as TOML has it.
         epochs: what each came to, in order.
         ended: whether its weights are there.
+        damaged: lines of its metrics that are damaged, and left out.
     """
 
     folder: Path
     recipe: dict[str, Any]
     epochs: tuple[EpochMetrics, ...]
     ended: bool
+    damaged: int = 0
 
     @property
     def metric(self) -> str:
@@ -59,15 +59,5 @@ def read_run(folder: Path) -> RunRecord:
         raise FileError(f"'{folder / CONFIG}' must be a recipe in TOML, but {error}; write it again") from error
     if (folder / SPACE).is_file():
         recipe["space"] = read_json(folder / SPACE).get("name", SPACE)
-    return RunRecord(folder, recipe, _epochs(folder / METRICS), (folder / WEIGHTS).is_file())
-
-
-def _epochs(path: Path) -> tuple[EpochMetrics, ...]:
-    epochs = []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    for number, line in enumerate(lines, start=1):
-        try:
-            epochs.append(build(EpochMetrics, json.loads(line), f"line {number}"))
-        except (ValueError, TypeError, AttributeError, RecipeError) as error:
-            raise FileError(f"'{path}' must hold a JSON object of metrics a line, but line {number}: {error}; remove that line") from error
-    return tuple(epochs)
+    epochs, damaged = read_metrics(folder / METRICS)
+    return RunRecord(folder, recipe, epochs, (folder / WEIGHTS).is_file(), damaged)

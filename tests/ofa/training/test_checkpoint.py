@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +9,19 @@ import pytest
 import torch
 
 from ofa.errors import FileError, RecipeError, WeightsError
-from ofa.training import EpochMetrics, Recipe, append_metrics, begin_run, load_run, save_run
+from ofa.training import (
+    EpochMetrics,
+    Recipe,
+    TrainingState,
+    append_metrics,
+    begin_run,
+    continue_run,
+    extend_run,
+    load_run,
+    save_run,
+    save_state,
+)
+from ofa.weights import read_weights, write_weights
 
 MakeRecipe = Callable[..., Recipe]
 
@@ -38,6 +51,7 @@ def test_a_run_is_read_back_as_it_was(run: Path, recipe_of: MakeRecipe) -> None:
 def test_the_files_of_a_run_are_plain(run: Path) -> None:
     assert sorted(path.name for path in run.iterdir()) == ["config.toml", "metrics.jsonl", "supernet.safetensors"]
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert len(lines[0].pop("crc")) == 8
     assert lines[0] == {
         "phase": "full",
         "epoch": 1,
@@ -75,12 +89,70 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, recipe_of: MakeRe
         append_metrics(tmp_path / "absent", epoch(1))
 
 
-@pytest.mark.parametrize("line", ["{", "3", '{"phase": "full"}', '{"phase": 1, "loss": "low"}'])
-def test_damaged_metrics_are_named_by_line(run: Path, line: str) -> None:
-    with (run / "metrics.jsonl").open("a") as file:
-        file.write(line + "\n")
-    with pytest.raises(FileError, match="line 3"):
-        load_run(run)
+@pytest.mark.parametrize("line", ["{", "3", '{"phase": "full"}', '{"phase": 1, "loss": "low"}', "half a li"])
+def test_a_damaged_line_of_metrics_costs_that_line(run: Path, line: str) -> None:
+    before, after = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (run / "metrics.jsonl").write_text(f"{before}{line}\n{after}half a li")
+    loaded = load_run(run)
+    assert (loaded.metrics, loaded.damaged) == ((epoch(1), epoch(2)), 1)
+
+
+def test_metrics_of_earlier_versions_are_read(run: Path) -> None:
+    lines = [re.sub('"crc": "[0-9a-f]{8}", ', "", line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    (run / "metrics.jsonl").write_text(f"{lines[0]}\n{lines[1].replace('phase', 'phrase')}\n")
+    assert (load_run(run).metrics, load_run(run).damaged) == ((epoch(1),), 1)
+
+
+def states_of(tmp_path: Path, recipe: Recipe) -> list[Path]:
+    """A run that goes on, with two states."""
+    begin_run(tmp_path, recipe)
+    store = {f"store.{name}": tensor for name, tensor in recipe.build_supernet(10).state_dict().items()}
+    for step in (1, 2):
+        save_state(tmp_path, recipe, TrainingState(step, store, {"rate_factor": 1.0, "setbacks": 0, "totals": {}}))
+    return sorted((tmp_path / "checkpoints").iterdir())
+
+
+def rewritten(path: Path, **header: str) -> None:
+    """Another state in place of one, whole in itself: of a version that wrote something else, or of a defect."""
+    weights = read_weights(path, kind="checkpoint")
+    write_weights(weights.tensors, path, {**weights.metadata, **header})
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-100]),
+    "flipped": lambda path: path.write_bytes(path.read_bytes()[:-1] + b"x"),
+    "empty": lambda path: path.write_bytes(b""),
+    "values that are no JSON": lambda path: rewritten(path, values="{"),
+    "values that are no object": lambda path: rewritten(path, values="[1]"),
+    "values of another kind": lambda path: rewritten(path, values='{"rate_factor": "1", "setbacks": 0, "totals": {}}'),
+    "values that lack one": lambda path: rewritten(path, values='{"rate_factor": 1.0, "totals": {}}'),
+    "no step": lambda path: rewritten(path, step="two"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_run_goes_on_from_the_last_state_that_is_whole(damage: str, recipe_of: MakeRecipe, tmp_path: Path) -> None:
+    recipe, told = recipe_of("ofa-mbv3-tiny"), list[str]()
+    first, last = states_of(tmp_path, recipe)
+    DAMAGE[damage](last)
+    state, _ = continue_run(tmp_path, recipe, write=False, on_note=told.append)
+    assert state is not None
+    assert (state.step, last.exists()) == (1, True), "of several processes one removes it"
+    assert told == [f"'{last}' must be a whole state of the run, but is damaged; it goes on from the one before, of step 1"]
+    continue_run(tmp_path, recipe)
+    assert sorted((tmp_path / "checkpoints").iterdir()) == [first]
+    DAMAGE[damage](first)
+    with pytest.raises(FileError, match=r"must have a whole state, but all 1 in .*checkpoints' are damaged; train it anew"):
+        continue_run(tmp_path, recipe)
+    assert first.exists()
+
+
+def test_a_run_whose_end_is_not_on_record_is_not_extended(run: Path) -> None:
+    """Its steps count from there."""
+    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (run / "metrics.jsonl").write_text(lines[0] + "damaged\n")
+    with pytest.raises(FileError, match="must know the steps that it ended with"):
+        extend_run(run, load_run(run).recipe)
 
 
 def test_damaged_weights_and_recipes_are_refused(run: Path) -> None:
