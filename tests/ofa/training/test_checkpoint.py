@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ofa.errors import FileError, RecipeError, WeightsError
+from ofa.errors import DamagedError, FileError, RecipeError, WeightsError
 from ofa.training import (
     EpochMetrics,
     Recipe,
@@ -158,7 +158,7 @@ def test_a_run_whose_end_is_not_on_record_is_not_extended(run: Path) -> None:
 def test_damaged_weights_and_recipes_are_refused(run: Path) -> None:
     weights = (run / "supernet.safetensors").read_bytes()
     (run / "supernet.safetensors").write_bytes(weights[:-100])
-    with pytest.raises(WeightsError):
+    with pytest.raises(DamagedError):
         load_run(run)
     (run / "supernet.safetensors").write_bytes(weights)
     (run / "config.toml").write_text("space = 3\n")
