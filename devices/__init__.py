@@ -1,18 +1,26 @@
-"""Devices: what a network is timed on, through which runtime, and how. This room times files and knows nothing of supernets."""
+"""Devices: what a network is timed on, through which runtime, and how. This room times files and knows nothing of supernets.
+
+The names below are loaded when they are first used: the agent on a device needs few of these modules.
+"""
 
 from __future__ import annotations
 
-from devices.catalog import device_names, get_device, load_device
-from devices.conditions import Conditions
-from devices.device import Device
-from devices.measure import describe, time_models
-from devices.probe import probe
-from devices.runtimes import RUNTIMES, Settings
-from devices.timing import Timing, TimingPolicy
-from devices.transports import TRANSPORTS, Address
-from devices.transports.fake import Fake
-from devices.transports.local import Local
-from devices.transports.ssh import Ssh
+from typing import TYPE_CHECKING
+
+from ofa.lazy import lazily
+
+if TYPE_CHECKING:
+    from devices.catalog import device_names, get_device, load_device
+    from devices.conditions import Conditions
+    from devices.device import Device
+    from devices.measure import describe, time_models
+    from devices.probing import probe
+    from devices.runtimes import RUNTIMES, Settings
+    from devices.timing import Timing, TimingPolicy
+    from devices.transports import TRANSPORTS, Address
+    from devices.transports.fake import Fake
+    from devices.transports.local import Local
+    from devices.transports.ssh import Ssh
 
 __all__ = [
     "RUNTIMES",
@@ -33,3 +41,20 @@ __all__ = [
     "probe",
     "time_models",
 ]
+
+__getattr__ = lazily(
+    __name__,
+    {
+        "devices.catalog": ("device_names", "get_device", "load_device"),
+        "devices.conditions": ("Conditions",),
+        "devices.device": ("Device",),
+        "devices.measure": ("describe", "time_models"),
+        "devices.probing": ("probe",),
+        "devices.runtimes": ("RUNTIMES", "Settings"),
+        "devices.timing": ("Timing", "TimingPolicy"),
+        "devices.transports": ("TRANSPORTS", "Address"),
+        "devices.transports.fake": ("Fake",),
+        "devices.transports.local": ("Local",),
+        "devices.transports.ssh": ("Ssh",),
+    },
+)

@@ -6,8 +6,9 @@ import contextlib
 import dataclasses
 import math
 import os
+import time
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,11 +17,13 @@ from typing import Any
 
 import numpy as np
 
+from devices import answers
+from devices.answers import NonsenseError
 from devices.device import Device
 from devices.groups import Outcome
 from devices.runtimes import reference_to
 from devices.timing import Timing, TimingPolicy
-from devices.transports import Agent, ConnectionLostError
+from devices.transports import Agent, ConnectionLostError, LineLostError
 from ofa.errors import DeviceError
 from ofa.progress import Progress, silent
 
@@ -36,6 +39,7 @@ _ATTEMPTS = 2
 _DRIFTED = 0.05
 _ENOUGH_TO_SEE_DRIFT = 12  # samples: the medians of fewer differ that much by chance
 _ANOTHER_SPEED = 0.15
+_LONGEST_BACKOFF_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,8 @@ def measure(
     machine has become faster or slower since, and the group's times are brought back to the first one's speed. A network that drifted
     beside the others, and a group in which the machine had quite another speed, are measured once more at the end.
 
-    A network at which the runtime crashed or hung is tried again in a new process, then given up; the others go on without it.
+    A network at which the runtime crashed or hung is tried again in a new process, then given up; the others go on without it. A
+    connection that is lost is made again, and an answer that cannot be is asked for again, as often as the address says.
 
     Args:
         device: where, and under which settings.
@@ -104,7 +109,7 @@ def measure(
         Names with their timings, or with the reason why they have none.
 
     Raises:
-        DeviceError: the device is unreachable or its runtime is not installed.
+        DeviceError: the device is unreachable, and stays so, or its runtime is not installed, or it answers nonsense again and again.
     """
     with _Measurement(device, models, rng, policy or TimingPolicy(), silence_limit_s, dict(anchors or {}), progress) as running:
         yield from running.outcomes()
@@ -113,17 +118,77 @@ def measure(
 def describe(device: Device, *, silence_limit_s: float = SILENCE_LIMIT_S) -> dict[str, Any]:
     """What the device says of itself, see ``devices.provenance``, and its fields as ``device``. The date is by the clock of this machine.
 
+    As nothing is measured yet, a device that cannot be reached is tried once more only.
+
     Raises:
-        DeviceError: it is unreachable, or its runtime is not installed.
+        DeviceError: it is unreachable, its runtime is not installed, or what it says cannot be.
     """
-    with contextlib.closing(device.address.start()) as agent:
-        description = agent.request(_request("describe", device), on_note=lambda note: None, silence_limit_s=silence_limit_s)
-    # Boards without a battery for their clock live in 1970.
-    return {"device": device.to_json(), **description, "date": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+    patience = _Patience(device, lines=1)
+    while True:
+        try:
+            with contextlib.closing(device.address.start()) as agent:
+                answer = agent.request(_request("describe", device), on_note=answers.Notes(), silence_limit_s=silence_limit_s)
+            description = answers.provenance(answer, device.settings).to_json()
+        except (LineLostError, NonsenseError) as failed:
+            patience.wait(failed)
+            continue
+        # Boards without a battery for their clock live in 1970.
+        return {"device": device.to_json(), **description, "date": datetime.now(timezone.utc).isoformat(timespec="seconds")}
 
 
 def _request(operation: str, device: Device, **more: Any) -> dict[str, Any]:
     return {"op": operation, "settings": device.settings.to_json(), "runtime": reference_to(device.runtime), **more}
+
+
+class _Patience:
+    """Waits before what failed is tried again, longer each time, and gives up when it failed too often in a row.
+
+    Args:
+        device: whose address says how often.
+        lines: how often at most if the connection was lost; None: as often as the address says.
+    """
+
+    def __init__(self, device: Device, *, lines: int | None = None) -> None:
+        self._device, self._failures = device, 0
+        self._most = device.address.retries
+        self._most_lines = self._most if lines is None else min(lines, self._most)
+
+    def begin_anew(self) -> None:
+        """Something went well."""
+        self._failures = 0
+
+    def wait(self, failed: DeviceError, *, kept: str = "nothing is timed yet", tell: Callable[[str], None] = lambda text: None) -> None:
+        """Wait for the next try.
+
+        Args:
+            failed: why it is needed.
+            kept: words for what is known already.
+            tell: told what is waited for.
+
+        Raises:
+            DeviceError: there is none any more.
+        """
+        self._failures += 1
+        most = self._most_lines if isinstance(failed, LineLostError) else self._most
+        if self._failures > most:
+            raise self._last(failed, kept) from failed
+        pause_s = min(_LONGEST_BACKOFF_S, self._device.address.backoff_s * 2 ** (self._failures - 1))
+        tell(f"{_clause(failed)}; trying again in {pause_s:g} s ({self._failures} of {most})")
+        time.sleep(pause_s)
+
+    def _last(self, failed: DeviceError, kept: str) -> DeviceError:
+        often = f" {self._failures} times in a row" if self._failures > 1 else ""
+        if isinstance(failed, LineLostError):
+            remedy = "see that it is on and within reach, and run this again, or raise 'retries' under [transport]"
+        elif isinstance(failed, NonsenseError):
+            remedy = "see what runs there, and install Python and the runtime anew"
+        else:
+            return failed
+        return DeviceError(f"{_clause(failed)},{often} on {self._device.words}; {kept}; {remedy}")
+
+
+def _clause(error: Exception) -> str:
+    return str(error).partition("; ")[0]
 
 
 class _Measurement:
@@ -145,6 +210,8 @@ class _Measurement:
         self._waiting = deque(_groups([key for key in models if key not in anchors], policy.group_size, rng))
         self._again: list[str] = []
         self._attempts: Counter[str] = Counter()
+        self._refused: Counter[str] = Counter()
+        self._patience = _Patience(device)
         self._agent: Agent | None = None
         self._progress = _Share(progress, sum(len(group) for group in self._waiting))
 
@@ -160,12 +227,14 @@ class _Measurement:
             group = self._waiting.popleft()
             self._progress.begin(group)
             try:
-                outcomes = self._timed(group)
-            except ConnectionLostError as lost:
+                outcomes, wrong = self._timed(group)
+            except (ConnectionLostError, NonsenseError) as failed:
                 self._end_agent()
-                yield from self._after_loss(group, lost)
+                yield from self._after_failure(group, failed)
                 continue
-            for key, outcome in self._at_one_speed(group, outcomes, last=repeated):
+            self._patience.begin_anew()
+            measured = [key for key in group if key not in wrong]
+            for key, outcome in (*self._at_one_speed(measured, outcomes, last=repeated), *self._ask_again(wrong, group)):
                 self._progress.finish(key)
                 yield key, outcome
             if not self._waiting and self._again and not repeated:
@@ -173,7 +242,8 @@ class _Measurement:
                 self._waiting.extend(_groups(self._again, self._policy.group_size, self._rng))
         self._progress.end()
 
-    def _timed(self, group: Sequence[str]) -> dict[str, Outcome]:
+    def _timed(self, group: Sequence[str]) -> tuple[dict[str, Outcome], dict[str, str]]:
+        """What became of a group and the anchors, and what the device said of the others instead."""
         if self._agent is None:
             self._agent = self._device.address.start()
         wanted = {key: self._paths[key] for key in (*group, *(key for key in self._anchors if key not in group))}
@@ -184,8 +254,25 @@ class _Measurement:
             policy=dataclasses.asdict(self._policy),
             seed=int(self._rng.integers(2**32)),
         )
-        answer = self._agent.request(request, on_note=self._progress.note, silence_limit_s=self._silence_limit_s)
-        return {key: _outcome(fields) for key, fields in answer.items()}
+        limit_s = self._silence_limit_s
+        notes = answers.Notes.of_group(wanted, self._progress.note, policy=self._policy, silence_limit_s=limit_s)
+        answer = self._agent.request(request, on_note=notes, silence_limit_s=limit_s)
+        outcomes, wrong = answers.outcomes(answer, wanted, policy=self._policy, longest_call_ms=1e3 * limit_s)
+        if self._anchors and all(key in wrong for key in self._anchors):
+            raise NonsenseError(f"a device must time networks again that it has timed before, but {next(iter(wrong.values()))}")
+        return outcomes, wrong
+
+    def _ask_again(self, wrong: Mapping[str, str], group: Sequence[str]) -> list[tuple[str, Failure]]:
+        """Put back the networks of a group of which the device said what cannot be; give up those of which it did so too often."""
+        refused = [key for key in group if key in wrong]
+        self._refused.update(refused)
+        if again := [key for key in refused if self._refused[key] <= self._device.address.retries]:
+            self._waiting.appendleft(again)
+        return [(key, self._no_measurement(key, wrong[key])) for key in refused if key not in again]
+
+    def _no_measurement(self, key: str, reason: str) -> Failure:
+        often = f" ({self._refused[key]} times)" if self._refused[key] > 1 else ""
+        return Failure(f"a device must answer with a measurement, but what it said of '{key}' cannot be{often}: {reason}; leave it out")
 
     def _at_one_speed(self, group: Sequence[str], outcomes: Mapping[str, Outcome], *, last: bool) -> Iterator[tuple[str, Timing | Failure]]:
         """What is known now; what is to be measured again is put aside."""
@@ -205,11 +292,13 @@ class _Measurement:
             self._anchors = {key: now[key] for key in group if key in now and key not in self._again}
             self._anchors = dict(list(self._anchors.items())[:ANCHORS])
 
-    def _after_loss(self, group: list[str], lost: ConnectionLostError) -> Iterator[tuple[str, Failure]]:
-        """Put back what is left of a group during which the agent was lost; give up what has caused that twice."""
-        if not lost.note:
-            raise lost  # it did not even start
-        culprit = lost.note.get("network")
+    def _after_failure(self, group: list[str], failed: ConnectionLostError | NonsenseError) -> Iterator[tuple[str, Failure]]:
+        """Put back what is left of a group that was not timed; give up a network at which the agent was lost twice."""
+        if isinstance(failed, LineLostError | NonsenseError) or not failed.note:  # that says nothing of the networks
+            self._patience.wait(failed, kept=self._progress.kept, tell=self._progress.tell)
+            self._waiting.appendleft(group)
+            return
+        culprit = failed.note.get("network")
         if culprit in self._anchors:
             del self._anchors[culprit]
         if culprit is None and len(group) == 1:
@@ -223,7 +312,7 @@ class _Measurement:
         if self._attempts[culprit] >= _ATTEMPTS and culprit in group:
             group = [key for key in group if key != culprit]
             self._progress.finish(culprit)
-            yield culprit, Failure(str(lost))
+            yield culprit, Failure(str(failed))
         if group:
             self._waiting.appendleft(group)
 
@@ -248,8 +337,15 @@ class _Share:
     def note(self, note: Mapping[str, Any]) -> None:
         self._report(2 * len(self._finished) + 2 * self._group * note["step"] // max(1, note["steps"]), note["doing"])
 
+    def tell(self, doing: str) -> None:
+        self._report(self._most, doing)
+
     def finish(self, key: str) -> None:
         self._finished.add(key)
+
+    @property
+    def kept(self) -> str:
+        return f"{len(self._finished)} of {self._total // 2} networks are timed"
 
     def end(self) -> None:
         self._report(self._total, f"timed {len(self._finished)} networks")
@@ -262,11 +358,6 @@ class _Share:
 def _has_drifted(outcome: Outcome) -> bool:
     enough = outcome.timing is not None and outcome.timing.repeats >= _ENOUGH_TO_SEE_DRIFT
     return enough and abs(math.log(outcome.drift)) > _DRIFTED
-
-
-def _outcome(fields: Mapping[str, Any]) -> Outcome:
-    timing = fields["timing"]
-    return Outcome(timing=None if timing is None else Timing(**timing), drift=fields["drift"], error=fields["error"])
 
 
 def _groups(keys: Sequence[str], size: int, rng: np.random.Generator) -> list[list[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -13,38 +14,73 @@ from devices.meters import gpu_number
 from devices.runtimes import Settings, get_runtime
 from devices.runtimes.cuda import gpu_facts
 
-__all__ = ["provenance"]
+__all__ = ["Provenance", "provenance"]
 
 _CPUINFO = Path("/proc/cpuinfo")
 _BOARD = Path("/proc/device-tree/model")
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 
-def provenance(settings: Settings) -> dict[str, Any]:
-    """What matters of this machine and of the runtime on it, as JSON values.
+_LONGEST_NAME = 200
 
-    Returns:
-        ``runtime_version``, ``conditions`` (``devices.Conditions``), ``processor``, ``gpu`` (the name of
-        NVIDIA's card, if that is what executes; otherwise None), ``cores`` (that this process may use), ``clock_policy`` and ``load``
-        (processes that wanted the processor in the last minute; both None where the system does not tell), ``platform``,
-        ``python_version``, ``date`` (UTC, ISO 8601).
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """What matters of a machine and of the runtime on it.
+
+    Attributes:
+        runtime_version: of the runtime.
+        conditions: that it executes networks under.
+        processor: its name.
+        gpu: the name of NVIDIA's card, if that is what executes; otherwise None.
+        cores: that the process may use.
+        clock_policy: of the first core; None where the system does not tell.
+        load: processes that wanted the processor in the last minute; None likewise.
+        platform: system, release and kind of processor.
+        python_version: of the agent's interpreter.
+        date: UTC, ISO 8601.
+    """
+
+    runtime_version: str
+    conditions: Conditions
+    processor: str
+    gpu: str | None
+    cores: int
+    clock_policy: str | None
+    load: float | None
+    platform: str
+    python_version: str
+    date: str
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, as JSON values."""
+        return {**asdict(self), "conditions": self.conditions.to_json()}
+
+
+def provenance(settings: Settings) -> Provenance:
+    """That of this machine.
 
     Raises:
         DeviceError: the runtime is not installed.
     """
-    version = get_runtime(settings.runtime).version()
-    return {
-        "runtime_version": version,
-        "conditions": Conditions.of(settings, runtime_version=version).to_json(),
-        "processor": _processor(),
-        "gpu": _gpu(settings),
-        "cores": _cores(),
-        "clock_policy": _text(_GOVERNOR) or None,
-        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
-        "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "python_version": platform.python_version(),
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    }
+    version = _name(get_runtime(settings.runtime).version())
+    return Provenance(
+        runtime_version=version,
+        conditions=Conditions.of(settings, runtime_version=version),
+        processor=_name(_processor()),
+        gpu=_gpu(settings),
+        cores=_cores(),
+        clock_policy=_name(_text(_GOVERNOR)) or None,
+        load=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        platform=_name(f"{platform.system()} {platform.release()} {platform.machine()}"),
+        python_version=platform.python_version(),
+        date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    )
+
+
+def _name(text: str) -> str:
+    """What the near end takes for a name. Spaces stay: tables are compared by names that earlier versions wrote."""
+    return "".join(each for each in text if each.isprintable())[:_LONGEST_NAME]
 
 
 def _processor() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["plain_words", "reason_of"]
+__all__ = ["one_line", "plain_words", "reason_of"]
 
 NO_MEMORY = "there is not enough memory"
 _SIGNS_OF_NO_MEMORY = re.compile(r"bad_alloc|bad allocation|(can't|cannot|failed to|unable to) allocate (\w+ )*(memory|\d)", re.IGNORECASE)
@@ -15,7 +15,7 @@ _NOISE = (
     re.compile(r"/\S+\.(?:cc|cpp|h|hpp):\d+ [^()]*\((?:[^()]|\([^()]*\))*\)(?: const)? "),  # a place and a signature
     re.compile(r"^(?:[\w.]*(?:Error|Exception|Interrupt|Exit)|Exception)(?:: |$)"),  # the last line of a traceback
 )
-_LONGEST = 400
+_LONGEST, _LONGEST_SENTENCE, _LONGEST_READ = 400, 1000, 5000
 
 
 def reason_of(error: BaseException) -> str:
@@ -32,10 +32,16 @@ def reason_of(error: BaseException) -> str:
 
 def plain_words(text: str) -> str:
     """The same text in one line without what only developers of its library can use."""
-    words = " ".join(text.split())
+    words = one_line(text, longest=_LONGEST_READ)
     if _SIGNS_OF_NO_MEMORY.search(words):
         return NO_MEMORY
     for noise in _NOISE:
         words = noise.sub("", words)
-    words = words.strip().rstrip(".")
-    return words if len(words) <= _LONGEST else f"{words[:_LONGEST]} ..."
+    return one_line(words.rstrip(". "), longest=_LONGEST)
+
+
+def one_line(text: str, *, longest: int = _LONGEST_SENTENCE) -> str:
+    """A text of somebody else's in one line of at most so many characters, without those that steer a terminal."""
+    words = "".join(each if each.isprintable() else " " for each in text[: 4 * longest])
+    words = " ".join(words.split())
+    return words if len(words) <= longest else f"{words[:longest]} ..."

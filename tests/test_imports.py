@@ -52,8 +52,8 @@ LAYERS = (
 """A module imports only from its own layer or from one above it in this list."""
 
 DEVICES_MAY_IMPORT = (
-    *("devices", "ofa.errors", "ofa.progress", "ofa.files", "ofa.opsets", "ofa.reading", "ofa.reasons", "ofa.registry"),
-    "ofa.exporting.formats",
+    *("devices", "ofa.errors", "ofa.lazy", "ofa.progress", "ofa.files", "ofa.opsets", "ofa.reading", "ofa.reasons", "ofa.registry"),
+    *("ofa.schema", "ofa.exporting.formats"),
 )
 ONLY_PACKAGE_WITH_OPTUNA = "search.study"
 RUNS_ALONE = "devices.agent"

@@ -12,12 +12,22 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from devices.checks import check_fields, check_keys, read_table
-from devices.transports.connection import Connection, ConnectionLostError
+from devices.checks import check_fields, check_keys, check_range, read_table
+from devices.transports.connection import Connection, ConnectionLostError, LineLostError
 from ofa.errors import DeviceError, nearest
 from ofa.registry import Registry
 
-__all__ = ["TRANSPORTS", "Address", "Agent", "Connection", "ConnectionLostError", "address_from_json"]
+__all__ = [
+    "TRANSPORTS",
+    "Address",
+    "Agent",
+    "Connection",
+    "ConnectionLostError",
+    "LineLostError",
+    "address_from_json",
+]
+
+_MOST_RETRIES, _LONGEST_BACKOFF_S = 1000, 3600
 
 
 class Agent(Protocol):
@@ -34,6 +44,7 @@ class Agent(Protocol):
         Raises:
             DeviceError: the agent reports an error.
             ConnectionLostError: it is gone, or silent for too long.
+            LineLostError: the way to it broke.
         """
         ...
 
@@ -46,17 +57,27 @@ class Agent(Protocol):
 class Address(ABC):
     """Where a machine is and how it is reached: a frozen dataclass, whose fields stand under ``[transport]`` in device files.
 
+    Args:
+        retries: how often in a row a lost connection is made again, and an answer that cannot be is asked for again. What is measured in
+            between starts the count anew.
+        backoff_s: seconds before the first of these, twice as long before each of the next, a minute at most.
+
     Attributes:
         kind: name of the transport, the same that it is registered under.
 
     Raises:
-        DeviceError: a field of another type than it is declared with.
+        DeviceError: a field of another type than it is declared with, or out of range.
     """
 
     kind: ClassVar[str]
+    retries: int = 5
+    backoff_s: float = 2.0
 
     def __post_init__(self) -> None:
-        check_fields(self, f"[transport] of kind '{self.kind}'")
+        where = f"[transport] of kind '{self.kind}'"
+        check_fields(self, where)
+        check_range(self, "retries", where, 0, _MOST_RETRIES)
+        check_range(self, "backoff_s", where, 0, _LONGEST_BACKOFF_S)
 
     @abstractmethod
     def start(self) -> Agent:
@@ -64,6 +85,7 @@ class Address(ABC):
 
         Raises:
             DeviceError: the machine cannot be reached.
+            LineLostError: not now, as far as can be told.
         """
 
     @abstractmethod

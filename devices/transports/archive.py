@@ -10,12 +10,16 @@ from pathlib import Path
 __all__ = ["agent_archive"]
 
 _ROOT = Path(__file__).resolve().parents[2]
-_OF_OFA = ("errors.py", "opsets.py", "progress.py", "reasons.py", "registry.py")
+_OF_OFA = ("errors.py", "lazy.py", "opsets.py", "reasons.py", "registry.py")
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # no time, so that equal contents are equal files
 _MAIN = """
 import json
+import site
 import sys
 
+if sys.prefix == sys.base_prefix:
+    # Isolated, Python leaves out what pip installed for this user alone; behind all else it takes the place of nothing.
+    site.addsitedir(site.getusersitepackages())
 try:
     from devices.agent import main
 except ImportError as error:

@@ -1,4 +1,8 @@
-"""The near end of a conversation with an agent: JSON lines over the pipes of a subprocess (python itself, or ssh)."""
+"""The near end of a conversation with an agent: JSON lines over the pipes of a subprocess (python itself, or ssh).
+
+Nothing that comes over it is believed: lines are bounded, an answer must be to the request that was sent last, and text is cleaned before
+it becomes part of a message. What a result or a note may be is held by ``devices.answers``.
+"""
 
 from __future__ import annotations
 
@@ -9,22 +13,30 @@ import queue
 import signal
 import subprocess
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
+from devices.answers import NonsenseError
 from ofa.errors import DeviceError
-from ofa.reasons import plain_words
+from ofa.reasons import one_line, plain_words
 
-__all__ = ["Connection", "ConnectionLostError"]
+__all__ = ["LONGEST_LINE", "Connection", "ConnectionLostError", "LineLostError"]
 
-_ENDED = None
-_LAST_LINES = 20
-_NO_SUCH_COMMAND, _KILLED = 127, -9
+LONGEST_LINE = 4 << 20
+"""Bytes of the longest line that is read, in either direction."""
+
+_LAST_LINES, _LONGEST_COMPLAINT = 20, 4096
+_LINES_AHEAD = 64
+_ENDING_S = 5.0
+"""How long a process may take to end once it is killed, or once its output has ended."""
+
+_NO_SUCH_COMMAND, _KILLED, _SIGNALED = 127, 9, 128
 _REMEDIES = {
     _NO_SUCH_COMMAND: "check 'python' under [transport]",
-    _KILLED: "a system that runs out of memory does that: free some, or leave this network out",
+    -_KILLED: "a system that runs out of memory does that: free some, or leave this network out",
 }
 """Where the exit status tells what to do."""
 
@@ -41,6 +53,15 @@ class ConnectionLostError(DeviceError):
         self.note = dict(note)
 
 
+class LineLostError(ConnectionLostError):
+    """The way to the device broke, which says nothing of the network that was being timed; the message is a clause without a remedy."""
+
+
+def _never(status: int, words: str) -> bool:
+    del status, words
+    return False
+
+
 class Connection:
     """A running agent. Leaving the ``with`` block ends it.
 
@@ -49,13 +70,25 @@ class Connection:
         environment: of the process.
         place: where it runs, for messages.
         greeting: a first line to send.
+        line_lost: whether an exit status of the process, and the last lines that it complained in, tell that the way to the device broke,
+            and not that the agent died.
+        heartbeat_s: send an empty line after so many seconds without another, so that the far end knows that this one is there.
     """
 
     def __init__(
-        self, command: Sequence[str], *, environment: Mapping[str, str] | None = None, place: str, greeting: str | None = None
+        self,
+        command: Sequence[str],
+        *,
+        environment: Mapping[str, str] | None = None,
+        place: str,
+        greeting: str | None = None,
+        line_lost: Callable[[int, str], bool] = _never,
+        heartbeat_s: float | None = None,
     ) -> None:
         self.place = place
+        self._line_lost, self._heartbeat_s = line_lost, heartbeat_s
         self._answered = False
+        self._requests = 0
         try:
             self._process = subprocess.Popen(
                 command,
@@ -63,9 +96,6 @@ class Connection:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env=environment,
-                text=True,
-                encoding="utf-8",
-                errors="replace",  # whatever else prints over there is shown, not stumbled over
                 # A priority of its own; and an interruption from the keyboard is ours to handle, not the agent's.
                 start_new_session=True,
             )
@@ -73,16 +103,21 @@ class Connection:
             raise DeviceError(
                 f"the agent must start on {place}, but '{command[0]}' does not: {(error.strerror or str(error)).lower()}; check the path"
             ) from error
-        self._lines: queue.Queue[str | None] = queue.Queue()
-        self._complaints: deque[str] = deque(maxlen=_LAST_LINES)
-        self._readers = [
-            threading.Thread(target=self._read, args=(self._process.stdout, self._lines.put, True), daemon=True),
-            threading.Thread(target=self._read, args=(self._process.stderr, self._complaints.append, False), daemon=True),
+        self._lines: queue.Queue[bytes] = queue.Queue(maxsize=_LINES_AHEAD)
+        self._unsent: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._complaints: deque[bytes] = deque(maxlen=_LAST_LINES)
+        self._threads = [
+            threading.Thread(target=work, args=(pipe,), daemon=True)
+            for work, pipe in (
+                (self._read, self._process.stdout),
+                (self._listen, self._process.stderr),
+                (self._write, self._process.stdin),
+            )
         ]
-        for reader in self._readers:
-            reader.start()
+        for thread in self._threads:
+            thread.start()
         if greeting is not None:
-            self._send(greeting)
+            self._unsent.put(greeting.encode() + b"\n")
 
     def __enter__(self) -> Connection:
         return self
@@ -91,30 +126,26 @@ class Connection:
         self.close()
 
     def request(self, message: Mapping[str, Any], *, on_note: Callable[[dict[str, Any]], None], silence_limit_s: float) -> Any:
-        """Send one request and wait for its result; see ``Agent``. A process that is silent for too long is ended."""
+        """Send one request and wait for its result; see ``Agent``. A process that is silent for too long is ended.
+
+        Raises:
+            LineLostError: the way to the device broke.
+            NonsenseError: what came is no answer of an agent to this request.
+        """
         note: dict[str, Any] = {}
-        self._send(json.dumps(message))
+        self._requests += 1
+        self._unsent.put(json.dumps({**message, "id": self._requests}).encode() + b"\n")
         doing = f"answering '{message.get('op')}'" if self._answered else "starting"
         while True:
-            try:
-                line = self._lines.get(timeout=silence_limit_s)
-            except queue.Empty:
-                self.close()
-                raise ConnectionLostError(
-                    f"a device must answer within {silence_limit_s:g} s, but {self.place} was silent while {note.get('doing', doing)}; "
-                    f"leave this network out, or allow more time",
-                    note,
-                ) from None
-            if line is _ENDED or not line.endswith("\n"):  # what was cut off in the middle of a line is no answer either
-                raise ConnectionLostError(self._obituary(note.get("doing", doing)), note)
-            reply = self._understood(line)
+            now_doing = one_line(str(note.get("doing", doing)))
+            reply = self._reply(now_doing, note, silence_limit_s)
             self._answered = True
             if "error" in reply:
-                raise DeviceError(reply["error"])
+                raise DeviceError(one_line(reply["error"]))
             if "result" in reply:
                 return reply["result"]
-            note = reply
-            on_note(reply)
+            note = {key: value for key, value in reply.items() if key != "id"}
+            on_note(note)
 
     def close(self) -> None:
         """End the agent, at once, and whatever a library has started in its process group, which would keep the pipes open."""
@@ -124,52 +155,105 @@ class Connection:
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
-        for reader in self._readers:
-            reader.join()
+        self._unsent.put(None)
+        end = time.monotonic() + _ENDING_S
+        while any(thread.is_alive() for thread in self._threads) and time.monotonic() < end:
+            with contextlib.suppress(queue.Empty):  # a reader may wait for room
+                while True:
+                    self._lines.get_nowait()
+            for thread in self._threads:
+                thread.join(timeout=0.02)
+        if any(thread.is_alive() for thread in self._threads):
+            return  # something that has left the group still holds a pipe: it is not ours to end
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             if pipe is not None:
-                _close_quietly(pipe)
+                with contextlib.suppress(OSError):  # unsent text of a process that has died
+                    pipe.close()
 
-    def _send(self, line: str) -> None:
-        assert self._process.stdin is not None
-        with contextlib.suppress(OSError):  # it has died; what it said last is read by whoever waits for the answer
-            self._process.stdin.write(line + "\n")
-            self._process.stdin.flush()
-
-    def _understood(self, line: str) -> dict[str, Any]:
+    def _reply(self, doing: str, note: Mapping[str, Any], silence_limit_s: float) -> dict[str, Any]:
+        """The next line, if it is an agent's answer to the last request."""
+        try:
+            line = self._lines.get(timeout=silence_limit_s)
+        except queue.Empty:
+            self.close()
+            raise ConnectionLostError(
+                f"a device must answer within {silence_limit_s:g} s, but {self.place} was silent while {doing}; leave this network out, "
+                "or allow more time",
+                note,
+            ) from None
+        if len(line) > LONGEST_LINE:
+            self._refuse(line)
+        if not line.endswith(b"\n"):  # what was cut off in the middle of a line is no answer either
+            self._end(doing, note)
         try:
             reply = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             reply = None
-        if not isinstance(reply, dict) or not ("result" in reply or isinstance(reply.get("error"), str) or _is_note(reply)):
-            self.close()
-            raise DeviceError(
-                f"an agent must answer in JSON, but {self.place} said '{line.strip()[:80]}'; "
-                "let nothing else print when a program is started there"
-            )
-        return reply
+        if not isinstance(reply, dict) or not self._is_answer(reply):
+            self._refuse(line)
+        return dict(reply)
 
-    def _obituary(self, doing: str) -> str:
-        status = self._process.wait()
-        for reader in self._readers:
-            reader.join()
-        said = next((words for line in reversed(self._complaints) if (words := plain_words(line))), "")
+    def _is_answer(self, reply: Mapping[str, Any]) -> bool:
+        """Whether an object is a result, an error or a note, and of the request that was sent last."""
+        kinds = [kind for kind in ("result", "error", "doing") if kind in reply]
+        if len(kinds) != 1 or not (kinds == ["result"] or isinstance(reply[kinds[0]], str)):
+            return False
+        # What starts an agent knows of no requests.
+        starting = not self._answered and kinds == ["error"] and "id" not in reply
+        return starting or (type(reply.get("id")) is int and reply["id"] == self._requests)
+
+    def _refuse(self, line: bytes) -> NoReturn:
+        self.close()
+        said = one_line(line[:320].decode(errors="replace"), longest=80)
+        rule = f"an agent must answer each request once, in JSON lines of at most {LONGEST_LINE >> 20} MiB, but {self.place} said '{said}'"
+        if not self._answered:
+            raise DeviceError(f"{rule}; let nothing else print when a program is started there")
+        raise NonsenseError(rule)
+
+    def _end(self, doing: str, note: Mapping[str, Any]) -> NoReturn:
+        """Say how the process ended that gives no more answers."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=_ENDING_S)
+        self.close()
+        status, complaints = self._process.returncode, [plain_words(line.decode(errors="replace")) for line in self._complaints]
+        said = next((words for words in reversed(complaints) if words), "")
         last_words = f" ('{said}')" if said else ""
+        if self._line_lost(status, "\n".join(complaints)):
+            rule = f"the connection to {self.place} must last" if self._answered else f"the agent must start on {self.place}"
+            raise LineLostError(f"{rule}, but the connection was lost while {doing}{last_words}", note)
+        if status - _SIGNALED in signal.valid_signals():  # as a shell tells it
+            status = _SIGNALED - status
         if not self._answered:
             remedy = _REMEDIES.get(status, "check that the device answers")
-            return f"the agent must start on {self.place}, but it died {_manner(status)} while starting{last_words}; {remedy}"
-        remedy = _REMEDIES.get(status, "leave this network out")
-        return f"the runtime must survive every network, but on {self.place} it died {_manner(status)} while {doing}{last_words}; {remedy}"
+            raise DeviceError(f"the agent must start on {self.place}, but it died {_manner(status)} while starting{last_words}; {remedy}")
+        manner, remedy = _manner(status), _REMEDIES.get(status, "leave this network out")
+        raise ConnectionLostError(
+            f"the runtime must survive every network, but on {self.place} it died {manner} while {doing}{last_words}; {remedy}", note
+        )
 
-    def _read(self, pipe: IO[str], take: Callable[[str | None], None], tell_end: bool) -> None:
-        for line in pipe:
-            take(line)
-        if tell_end:
-            take(_ENDED)
+    def _read(self, pipe: IO[bytes]) -> None:
+        """Pass answers on. Who reads them is behind by some lines at most; a line that is too long is the last that is read."""
+        line = b"\n"
+        while line.endswith(b"\n"):
+            line = pipe.readline(LONGEST_LINE + 1)
+            self._lines.put(line)
 
+    def _listen(self, pipe: IO[bytes]) -> None:
+        while line := pipe.readline(_LONGEST_COMPLAINT):
+            self._complaints.append(line)
 
-def _is_note(reply: Mapping[str, Any]) -> bool:
-    return isinstance(reply.get("doing"), str) and all(isinstance(reply.get(key), int) for key in ("step", "steps"))
+    def _write(self, pipe: IO[bytes]) -> None:
+        """Send what there is to send; that a device takes nothing must not keep anybody from seeing how long it is silent."""
+        with contextlib.suppress(OSError):  # it has died; what it said last is read by whoever waits for the answer
+            while True:
+                try:
+                    line = self._unsent.get(timeout=self._heartbeat_s)
+                except queue.Empty:
+                    line = b"\n"
+                if line is None:
+                    return
+                pipe.write(line)
+                pipe.flush()
 
 
 def _manner(status: int) -> str:
@@ -177,8 +261,3 @@ def _manner(status: int) -> str:
         return f"with status {status}"
     words = signal.strsignal(-status)
     return f"by signal {-status}" + (f", {words.lower()}," if words else "")
-
-
-def _close_quietly(pipe: IO[str]) -> None:
-    with contextlib.suppress(OSError):  # unsent text of a process that has died
-        pipe.close()

@@ -77,14 +77,15 @@ class _FakeAgent:
             raise ConnectionLostError("it died", note if address.in_rounds else {**note, "network": address.dying})
         timed = {key: path for key, path in networks.items() if key not in address.costs_ms}
         outcomes: dict[str, Any] = answer({**message, "networks": timed}, say)
-        return {key: self._as_told(key, outcomes.get(key)) for key in networks}
+        repeats = min(_REPEATS, message["policy"]["max_rounds"])
+        return {key: self._as_told(key, outcomes.get(key), repeats) for key in networks}
 
-    def _as_told(self, key: str, measured: Mapping[str, Any] | None) -> dict[str, Any]:
+    def _as_told(self, key: str, measured: Mapping[str, Any] | None, repeats: int) -> dict[str, Any]:
         """The outcome of one network, by its cost if it was not measured, with what the test wants to happen to it."""
         address, number = self._address, len(self._address.groups) - 1
         if measured is None:
             cost = address.costs_ms[key]
-            outcome = Outcome(timing=Timing(median_ms=cost, p90_ms=cost, min_ms=cost, std_ms=0.0, repeats=_REPEATS))
+            outcome = Outcome(timing=Timing(median_ms=cost, p90_ms=cost, min_ms=cost, std_ms=0.0, repeats=repeats))
         else:
             outcome = Outcome(**{**measured, "timing": None if measured["timing"] is None else Timing(**measured["timing"])})
         if outcome.timing is not None and number < len(address.slowdowns):

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from devices.runtimes import RUNTIMES
 from devices.transports import Address, Agent
 from devices.transports.connection import Connection
 
 __all__ = ["Local"]
 
 _ROOT = Path(__file__).resolve().parents[2]
+_START = "import sys; sys.path[:] = sys.argv[1:]; from devices.agent import main; main()"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,13 +26,18 @@ class Local(Address):
     kind: ClassVar[str] = "local"
 
     def start(self) -> Connection:
-        """Start the agent. It finds modules where this process does: a runtime may be one of the user's own."""
-        paths = [str(_ROOT), *filter(None, sys.path)]
-        # -P: a folder named `devices` where the user happens to stand must not be taken for this package.
-        command = [sys.executable, "-P", "-c", "from devices.agent import main; main()"]
-        return Connection(command, environment={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}, place="this machine")
+        """Start the agent. It finds modules where this process does, but not where the user happens to stand: see ``_folders``."""
+        command = [sys.executable, "-I", "-c", _START, str(_ROOT), *_folders()]
+        return Connection(command, place="this machine")
 
     def bring(self, agent: Agent, paths: Mapping[str, Path]) -> dict[str, str]:
         """Files are where they are."""
         del agent
         return {key: str(path.resolve()) for key, path in paths.items()}
+
+
+def _folders() -> list[str]:
+    """Where the agent looks for modules. The current folder is the last of them, and only if a runtime of the user's own may be there."""
+    here = os.path.realpath(os.curdir)
+    elsewhere = [folder for folder in sys.path if folder and os.path.realpath(folder) != here]
+    return [*elsewhere, here] if set(RUNTIMES) - set(RUNTIMES.own) else elsewhere

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from devices import answers
 from devices.checks import check_range
-from devices.transports import Address, Agent
+from devices.store import stored_name
+from devices.transports import Address, Agent, bootstrap
 from devices.transports.archive import agent_archive
 from devices.transports.connection import Connection
 from ofa.errors import DeviceError
@@ -22,42 +25,18 @@ __all__ = ["Ssh"]
 
 _LAST_PORT = 65535
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 18
 _ANSWER_LIMIT_S = 120.0
 _CONNECT_LIMIT_S = 15
 
-_BOOTSTRAP = """
-import base64, hashlib, json, os, sys
-def end(sentence):
-    sys.stdout.write(json.dumps({"error": sentence}) + "\\n")
-    sys.stdout.flush()
-    sys.exit(1)
-version = sys.version.split()[0]
-if sys.version_info < (3, 10):
-    end("the agent needs Python 3.10 or newer, but '" + sys.executable + "' is " + version + "; name another as 'python' under [transport]")
-source = os.fdopen(0, "rb", buffering=0, closefd=False)  # unbuffered: what comes after this line is the agent's
-head = json.loads(source.readline())
-folder = os.path.join(os.path.expanduser("~"), head["folder"])
-part = ""
-try:
-    os.makedirs(folder, exist_ok=True)
-    os.chdir(folder)
-    content = base64.b64decode(head["archive"])
-    path = os.path.abspath("agent-" + hashlib.sha256(content).hexdigest()[:16] + ".pyz")
-    if not os.path.exists(path):
-        part = path + "." + str(os.getpid())
-        with open(part, "wb") as file:
-            file.write(content)
-        os.replace(part, path)
-except OSError as error:
-    if part and os.path.exists(part):
-        os.unlink(part)
-    reason = (error.strerror or str(error)).lower()
-    remedy = "free it, or name another 'folder' under [transport]"
-    end("the device must be able to keep the agent in '" + folder + "', but: " + reason + "; " + remedy)
-os.execv(sys.executable, [sys.executable, path])
-"""
-"""What the interpreter over there is started with: it takes the agent from its input, keeps it by its content, and becomes it."""
+_HEARTBEAT_S = 20.0
+_CONNECTION_LOST = 255
+_HOPELESS = re.compile(
+    r"permission denied|host key verification failed|identification has changed|too many authentication failures|"
+    r"name or service not known|bad configuration|no matching|bad port|no such identity",
+    re.IGNORECASE,
+)
+"""What ssh complains of where another try will end as this one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,13 +79,16 @@ class Ssh(Address):
     def start(self) -> Connection:
         """Start the agent there."""
         head = {"folder": self.folder, "archive": base64.b64encode(agent_archive()).decode()}
-        return Connection([*_command(self)], place=f"'{self.host}'", greeting=json.dumps(head))
+        return Connection(
+            [*_command(self)], place=f"'{self.host}'", greeting=json.dumps(head), line_lost=_is_line_lost, heartbeat_s=_HEARTBEAT_S
+        )
 
     def bring(self, agent: Agent, paths: Mapping[str, Path]) -> dict[str, str]:
         """Send the files that are not there. Each keeps its suffix, by which some runtimes know the format."""
         contents = {key: _content(path) for key, path in paths.items()}
-        there = {key: f"{hashlib.sha256(content).hexdigest()}{paths[key].suffix}" for key, content in contents.items()}
-        missing = set(_ask(agent, {"op": "missing", "files": sorted(set(there.values()))}))
+        there = {key: stored_name(content, paths[key].suffix) for key, content in contents.items()}
+        names = sorted(set(there.values()))
+        missing = set(answers.missing_files(_ask(agent, {"op": "missing", "files": names}), names))
         for key, name in there.items():
             if name in missing:
                 _send(agent, name, contents[key])
@@ -133,7 +115,17 @@ def _command(ssh: Ssh) -> list[str]:
         options += ["-l", ssh.user]
     if ssh.identity:
         options += ["-i", str(Path(ssh.identity).expanduser())]
-    return ["ssh", *options, "--", ssh.host, f"{shlex.quote(ssh.python)} -c {shlex.quote(_BOOTSTRAP)}"]
+    return ["ssh", *options, "--", ssh.host, f"{shlex.quote(ssh.python)} -I -c {shlex.quote(_bootstrap())}"]
+
+
+@lru_cache(maxsize=1)
+def _bootstrap() -> str:
+    return Path(bootstrap.__file__).read_text(encoding="utf-8")
+
+
+def _is_line_lost(status: int, words: str) -> bool:
+    """Whether ssh ended because the connection did, as another may not. The far end never exits with this status of ssh's own."""
+    return status == _CONNECTION_LOST and not _HOPELESS.search(words)
 
 
 def _send(agent: Agent, name: str, content: bytes) -> None:
@@ -143,6 +135,5 @@ def _send(agent: Agent, name: str, content: bytes) -> None:
         _ask(agent, {"op": "put", "file": name, "start": start, "content": base64.b64encode(chunk).decode(), "last": last})
 
 
-def _ask(agent: Agent, message: Mapping[str, object]) -> list[str]:
-    answer: list[str] = agent.request(message, on_note=lambda note: None, silence_limit_s=_ANSWER_LIMIT_S)
-    return answer
+def _ask(agent: Agent, message: Mapping[str, object]) -> Any:
+    return agent.request(message, on_note=answers.Notes(), silence_limit_s=_ANSWER_LIMIT_S)

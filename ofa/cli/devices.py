@@ -56,7 +56,7 @@ def show(name: _NameArgument, folders: FoldersOption = None, json: JsonOption = 
 def probe(name: _NameArgument, folders: FoldersOption = None, json: JsonOption = False) -> None:
     """Reach a device, start its runtime and time one convolution."""
     from devices import get_device
-    from devices.probe import probe as probe_device
+    from devices.probing import probe as probe_device
 
     device = get_device(name, folders or ())
     with console.status(line(f"asking {device.name}")):

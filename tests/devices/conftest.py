@@ -64,6 +64,7 @@ class SshServer:
 
     def address(self, **changes: object) -> Ssh:
         fields = {"host": "127.0.0.1", "port": self.port, "user": getpass.getuser(), "identity": str(self.key), "config": str(self.config)}
+        fields |= {"retries": 2, "backoff_s": 0.1}
         return Ssh(**{**fields, "python": sys.executable, "folder": str(self.folder / "remote"), **changes})  # type: ignore[arg-type]
 
     def agents(self) -> list[int]:

@@ -86,7 +86,7 @@ def test_an_unknown_name_names_the_nearest() -> None:
         ('name = "x"\nruntime = "fake"\n[transport]\nhost = "a"', "must name its kind"),
         ('name = "x"\nruntime = "fake"\n[transport]\nkind = "shh"', "did you mean 'ssh'"),
         ('name = "x"\nruntime = "fake"\n[transport]\nkind = "ssh"\nhost = 3', "a text, but is 3"),
-        ('name = "x"\nruntime = "fake"\n[transport]\nkind = "local"\nhost = "a"', "has 'host'; it has none"),
+        ('name = "x"\nruntime = "fake"\n[transport]\nkind = "local"\nhost = "a"', "known: backoff_s, retries"),
         ('name = "x"\nruntime = "fake"\ntransport = 3', "must be a name or a table, but is 3"),
         ('name = "x"\nruntime = "fake"\ntransport = "ssh"\n[ssh]\nhost = "a"\nprot = 1', "did you mean 'port'"),
         ('name = "x"\nruntime = "fake"\nssh = "a"', "must be a table beside transport = \"ssh\", but is 'a'"),

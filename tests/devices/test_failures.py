@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import venv
 from functools import partial
 from pathlib import Path
 
@@ -15,9 +16,10 @@ from devices import Device, TimingPolicy, describe, groups, time_models
 from devices.measure import measure
 from devices.runtimes import Settings, Timer
 from devices.runtimes.fake import FakeRuntime
+from devices.store import stored_name
 from devices.timing import measure_rounds
 from devices.transports import Connection
-from devices.transports.ssh import _BOOTSTRAP
+from devices.transports.ssh import _bootstrap
 from ofa.errors import DeviceError
 from ofa.reasons import plain_words, reason_of
 from tests.devices.conftest import SshServer
@@ -31,20 +33,20 @@ def there(server: SshServer, *, runtime: str = "fake", **changes: object) -> Dev
     return Device(name="there", runtime=runtime, address=server.address(**changes))
 
 
-def interpreter(folder: Path, *, before: str = "", modules: dict[str, str] | None = None) -> str:
-    """A command that runs Python after some shell commands, with modules in place of the installed ones."""
-    libraries = folder / "libraries"
-    libraries.mkdir()
-    for name, source in (modules or {}).items():
-        (libraries / f"{name}.py").write_text(source)
+def interpreter(folder: Path, *, before: str = "", only: tuple[str, ...] | None = None) -> str:
+    """A command that runs Python after some shell commands; it may find only some of the libraries that are installed here."""
+    python = sys.executable
+    if only is not None:
+        venv.create(folder / "venv", symlinks=True)
+        python = str(folder / "venv" / "bin" / "python")
+        (libraries,) = (folder / "venv" / "lib").glob("python*/site-packages")
+        for library in Path(np.__file__).parents[1].iterdir():
+            if library.name.startswith(only):
+                (libraries / library.name).symlink_to(library)
     path = folder / "python"
-    path.write_text(f'#!/bin/sh\n{before}\nPYTHONPATH={libraries} exec {sys.executable} "$@"\n')
+    path.write_text(f'#!/bin/sh\n{before}\nexec {python} "$@"\n')
     path.chmod(0o755)
     return str(path)
-
-
-def missing(module: str) -> dict[str, str]:
-    return {module: f"raise ModuleNotFoundError(\"No module named '{module}'\", name='{module}')"}
 
 
 def sentence_of(device: Device, models: dict[str, Path] | None = None) -> str:
@@ -59,20 +61,24 @@ def sentence_of(device: Device, models: dict[str, Path] | None = None) -> str:
 
 
 @pytest.mark.parametrize(
-    ("before", "modules", "words"),
+    ("before", "only", "words"),
     [
-        ("", missing("numpy"), r"the agent needs numpy on the device, but .* cannot import it: No module named 'numpy'; install it"),
-        ("echo Welcome to this host", {}, r"must answer in JSON, but '127\.0\.0\.1' said 'Welcome to this host'; let nothing else print"),
-        (r"printf '\377\376\n'", {}, "must answer in JSON"),
-        ("""echo '{"doing": "well"}'""", {}, "must answer in JSON"),
-        ("echo 3; exit 4", {}, "must answer in JSON"),
-        ("exit 4", {}, "died with status 4 while starting; check that the device answers"),
-        ("kill -9 $$", {}, "it died .* while starting"),
-        ("ulimit -f 0", {}, r"must be able to keep the agent in '.*', but: file too large; free it"),
+        ("", (), r"the agent needs numpy on the device, but .* cannot import it: No module named 'numpy'; install it"),
+        (
+            "echo Welcome to this host",
+            None,
+            r"in JSON lines of at most 4 MiB, but '127\.0\.0\.1' said 'Welcome to this host'; let nothing else print",
+        ),
+        (r"printf '\377\376\n'", None, "in JSON lines"),
+        ("""echo '{"doing": "well"}'""", None, "in JSON lines"),
+        ("echo 3; exit 4", None, "in JSON lines"),
+        ("exit 4", None, "died with status 4 while starting; check that the device answers"),
+        ("kill -9 $$", None, "the connection was lost while starting"),
+        ("ulimit -f 0", None, r"must be able to keep the agent in '.*', but: file too large; free it"),
     ],
 )
-def test_an_agent_that_cannot_start(ssh_server: SshServer, tmp_path: Path, before: str, modules: dict[str, str], words: str) -> None:
-    python = interpreter(tmp_path, before=before, modules=modules)
+def test_an_agent_that_cannot_start(ssh_server: SshServer, tmp_path: Path, before: str, only: tuple[str, ...] | None, words: str) -> None:
+    python = interpreter(tmp_path, before=before, only=only)
     assert re.search(words, sentence_of(there(ssh_server, python=python)))
     remote = ssh_server.folder / "remote"
     assert [path.suffix for path in remote.iterdir()] in ([], [".pyz"]) if remote.exists() else True
@@ -89,14 +95,14 @@ def test_an_interpreter_that_is_not_there(ssh_server: SshServer) -> None:
 
 def test_a_python_that_is_too_old() -> None:
     old = "import sys; sys.version_info, sys.version = (3, 8, 1), '3.8.1 (old)'\n"
-    started = Connection([sys.executable, "-c", old + _BOOTSTRAP], place="the test", greeting="{}")
+    started = Connection([sys.executable, "-c", old + _bootstrap()], place="the test", greeting="{}")
     with started as agent, pytest.raises(DeviceError, match=r"Python 3\.10 or newer, but '.*' is 3\.8\.1; name another") as caught:
         agent.request({"op": "describe"}, on_note=lambda note: None, silence_limit_s=20)
     assert not FOR_DEVELOPERS.search(str(caught.value))
 
 
 def test_a_runtime_that_is_missing_there(ssh_server: SshServer, tmp_path: Path) -> None:
-    device = there(ssh_server, runtime="onnxruntime", python=interpreter(tmp_path, modules=missing("onnxruntime")))
+    device = there(ssh_server, runtime="onnxruntime", python=interpreter(tmp_path, only=("numpy",)))
     assert "'onnxruntime' needs onnxruntime on the device, which is not installed; install it with" in sentence_of(device)
 
 
@@ -127,11 +133,12 @@ def test_a_request_that_meets_what_nobody_expected_does_not_end_the_agent() -> N
         for request in ({"op": "time", "settings": device.settings.to_json()}, {"op": "missing"}, {}):
             with pytest.raises(DeviceError, match=r"must be able to finish .*, but: there is no '\w+'"):
                 agent.request(request, on_note=lambda note: None, silence_limit_s=20)
-        assert agent.request({"op": "missing", "files": ["/none"]}, on_note=lambda note: None, silence_limit_s=20) == ["/none"]
+        name = stored_name(b"none", ".onnx")
+        assert agent.request({"op": "missing", "files": [name]}, on_note=lambda note: None, silence_limit_s=20) == [name]
 
 
 def test_a_system_without_memory_is_suspected_of_the_kill() -> None:
-    program = 'import os; input(); print(\'{"doing": "loading a", "step": 0, "steps": 2}\', flush=True); os.kill(os.getpid(), 9)'
+    program = 'import os; input(); print(\'{"id": 1, "doing": "loading a", "step": 0, "steps": 2}\', flush=True); os.kill(os.getpid(), 9)'
     with Connection([sys.executable, "-c", program], place="the test") as agent, pytest.raises(DeviceError) as caught:
         agent.request({"op": "time"}, on_note=lambda note: None, silence_limit_s=20)
     assert "died by signal 9, killed, while loading a; a system that runs out of memory does that" in str(caught.value)

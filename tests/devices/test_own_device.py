@@ -51,7 +51,7 @@ class Folder(Address):
     def start(self) -> Connection:
         agent = Path(self.folder) / "agent.pyz"
         agent.write_bytes(agent_archive())
-        return Connection([sys.executable, "-P", str(agent)], environment={}, place=f"folder '{self.folder}'")
+        return Connection([sys.executable, "-I", str(agent)], environment={}, place=f"folder '{self.folder}'")
 
     def bring(self, agent: Agent, paths: Mapping[str, Path]) -> dict[str, str]:
         return {key: str(copyfile(path, Path(self.folder) / path.name)) for key, path in paths.items()}

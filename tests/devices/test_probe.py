@@ -11,7 +11,7 @@ from devices import Device, Timing, get_device, probe
 from ofa.errors import DeviceError
 from ofa.exporting.onnx import IR_VERSION, OPSET
 
-module = importlib.import_module("devices.probe")
+module = importlib.import_module("devices.probing")
 LOCAL = get_device("local-cpu")
 
 
