@@ -13,6 +13,8 @@ from devices.device import Device
 from devices.measure import describe, time_models
 from devices.timing import TimingPolicy
 from ofa.errors import DeviceError
+from ofa.exporting.formats import write_file
+from ofa.files import temporary_folder
 from ofa.opsets import ir_version_for, least_release
 
 __all__ = ["probe"]
@@ -34,9 +36,6 @@ def probe(device: Device) -> dict[str, Any]:
     Raises:
         DeviceError: it is unreachable, or its runtime is not installed, is too old for the files, or cannot run this.
     """
-    from ofa.exporting.formats import write_file  # on the device itself there are no formats
-    from ofa.files import temporary_folder
-
     description = describe(device)
     with temporary_folder("probe") as folder:
         path = write_file(_convolution(device), folder, device.format)

@@ -1,4 +1,4 @@
-"""The one file that runs on a device: this room as a Python archive, which needs nothing there but Python, numpy and the runtime."""
+"""The one file that runs on a device: what the agent needs of this room as a Python archive, beside Python, numpy and the runtime."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ __all__ = ["agent_archive"]
 
 _ROOT = Path(__file__).resolve().parents[2]
 _OF_OFA = ("errors.py", "lazy.py", "opsets.py", "reasons.py", "registry.py")
+_NEAR_END = ("answers.py", "catalog.py", "device.py", "measure.py", "probing.py", "transports/")
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # no time, so that equal contents are equal files
 _MAIN = """
 import json
@@ -37,6 +38,7 @@ _PACKAGE = '"""The part of ofa that devices need."""\n'
 def agent_archive() -> bytes:
     """The archive; Python runs it as it is (``python agent.pyz``). Equal sources give equal bytes."""
     files = {path.relative_to(_ROOT).as_posix(): path.read_bytes() for path in sorted((_ROOT / "devices").rglob("*.py"))}
+    files = {name: source for name, source in files.items() if not name.removeprefix("devices/").startswith(_NEAR_END)}
     files |= {f"ofa/{name}": (_ROOT / "ofa" / name).read_bytes() for name in _OF_OFA}
     files |= {"ofa/__init__.py": _PACKAGE.encode(), "__main__.py": _MAIN.encode()}
     content = io.BytesIO()
