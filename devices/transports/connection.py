@@ -186,7 +186,7 @@ class Connection:
         if not line.endswith(b"\n"):  # what was cut off in the middle of a line is no answer either
             self._end(doing, note)
         try:
-            reply = json.loads(line)
+            reply = json.loads(line, object_pairs_hook=_once)
         except (ValueError, RecursionError):
             reply = None
         if not isinstance(reply, dict) or not self._is_answer(reply):
@@ -254,6 +254,12 @@ class Connection:
                     return
                 pipe.write(line)
                 pipe.flush()
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError("a key stands in it twice")
+    return found
 
 
 def _manner(status: int) -> str:
