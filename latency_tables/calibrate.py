@@ -13,9 +13,10 @@ from latency_tables.correction import check_enough, fit_correction
 from latency_tables.estimate import Estimator
 from latency_tables.info import MeasuredNetwork
 from latency_tables.table import LatencyTable
-from latency_tables.timing import PROCESSES, time_networks
+from latency_tables.timing import PROCESSES, time_networks, timing_inputs
 from ofa.arch import Arch
 from ofa.errors import TableError
+from ofa.journal import UNKEPT, Steps
 from ofa.progress import Progress, silent
 from ofa.resolution import Resolution, ascending
 from ofa.space import Space
@@ -37,6 +38,7 @@ def calibrate_table(
     progress: Progress = silent,
     policy: TimingPolicy | None = None,
     processes: int = PROCESSES,
+    steps: Steps = UNKEPT,
 ) -> LatencyTable:
     """Time whole networks and store them, and the correction that they teach, in a copy of the table.
 
@@ -52,8 +54,10 @@ def calibrate_table(
         progress: told how far it is.
         policy: when a measurement is enough; see ``devices.timing``.
         processes: in how many the networks are timed, which share the policy's rounds; each has to load them all.
+        steps: keeps what each process measured.
 
     Raises:
+        FileError: ``steps`` are of other inputs.
         TableError: too few networks, another device's table, or blocks that the table lacks.
         DeviceError: the device cannot measure.
     """
@@ -62,15 +66,17 @@ def calibrate_table(
     allowed = space.restrict(resolution=table_resolutions(table, space, resolutions))
     estimator = Estimator(space, table)
     archs = sample_across_range(allowed, estimator, nets, rng)
-    times = time_networks(table, space, archs, device, rng=rng, progress=progress, policy=policy, processes=processes)
+    origin = describe(device)
+    steps.begin({**timing_inputs(origin, archs, policy), "table": table.digest})
+    times = time_networks(table, space, archs, device, rng=rng, progress=progress, policy=policy, processes=processes, steps=steps)
     sums = [estimator.sums(arch) for arch in archs]
     # What is promised is what networks take at the machine's typical speed, and not at the one it had for the table's blocks.
     speed = times.typical_slowdown
     measured_ms = (speed * times.at_first_speed_ms).tolist()
     correction = fit_correction([ms for ms, _ in sums], [size for _, size in sums], measured_ms, speed=speed, speed_spread=times.spread)
     networks = tuple(MeasuredNetwork(arch=arch, measured_ms=ms) for arch, ms in zip(archs, measured_ms, strict=True))
-    version = describe(device)["runtime_version"]
-    return table.with_info(calibration=correction, networks=networks, processes=len(times.slowdowns), calibrated_with=version)
+    seen = len(times.slowdowns)
+    return table.with_info(calibration=correction, networks=networks, processes=seen, calibrated_with=origin["runtime_version"])
 
 
 def sample_across_range(space: Space, estimator: Estimator, count: int, rng: np.random.Generator) -> list[Arch]:

@@ -17,10 +17,12 @@ from devices.timing import TimingPolicy
 from latency_tables.calibrate import table_resolutions
 from latency_tables.estimate import Estimator
 from latency_tables.table import LatencyTable
-from latency_tables.timing import PROCESSES, time_networks
+from latency_tables.timing import PROCESSES, time_networks, timing_inputs
 from ofa.errors import TableError
+from ofa.journal import UNKEPT, Steps, digest_of
 from ofa.progress import Progress, silent
 from ofa.resolution import Resolution
+from ofa.schema import to_json
 from ofa.space import Space
 
 __all__ = ["TableCheck", "check_table", "compare"]
@@ -71,6 +73,7 @@ def check_table(
     progress: Progress = silent,
     policy: TimingPolicy | None = None,
     processes: int = PROCESSES,
+    steps: Steps = UNKEPT,
 ) -> TableCheck:
     """Time uniformly random networks of a space and compare them to the table's estimates; arguments and errors as ``calibrate_table``."""
     if nets < 2:
@@ -80,8 +83,11 @@ def check_table(
     estimator = Estimator(space, table)
     archs = [allowed.sample(rng) for _ in range(nets)]
     estimates = [estimator(arch) for arch in archs]
+    origin = describe(device)
+    calibration = digest_of(to_json(table.info.networks))
+    steps.begin({**timing_inputs(origin, archs, policy), "table": table.digest, "calibration": calibration})
     times = time_networks(
-        table, space, archs, device, rng=rng, progress=progress, policy=policy, processes=processes, since_calibration=True
+        table, space, archs, device, rng=rng, progress=progress, policy=policy, processes=processes, since_calibration=True, steps=steps
     )
     first_ms, second_ms = times.retimed_ms
     found = compare(
@@ -97,7 +103,7 @@ def check_table(
             }
         )
     )
-    now = Conditions.of(device, runtime_version=describe(device)["runtime_version"])
+    now = Conditions.of(device, runtime_version=origin["runtime_version"])
     return replace(found, slowdown=times.typical_slowdown, conditions=now)
 
 

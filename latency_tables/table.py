@@ -24,6 +24,7 @@ from ofa.cost import weight_bytes
 from ofa.errors import TableError
 from ofa.families import space_argument
 from ofa.files import replacing
+from ofa.journal import digest_of
 from ofa.latency import Latency
 from ofa.parquet import Kind
 from ofa.resolution import pixels, resolution_to_json
@@ -153,6 +154,11 @@ class LatencyTable:
     def keys(self) -> list[tuple[str, int, int]]:
         """The ``row_key`` of every row."""
         return list(zip(*(self.rows[column].tolist() for column in _KEY), strict=True))
+
+    @property
+    def digest(self) -> str:
+        """A short checksum of its rows, the same for equal ones."""
+        return digest_of(self.rows[list(COLUMNS)].to_csv(index=False).encode())
 
     @property
     def called(self) -> str:

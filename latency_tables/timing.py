@@ -9,6 +9,9 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,11 +26,23 @@ from ofa.arrays import Floats
 from ofa.blocks import PlacedBlock
 from ofa.families import lower
 from ofa.inventory import blocks_of_space
+from ofa.journal import UNKEPT, Steps, digest_of
 from ofa.progress import Progress
 from ofa.resolution import Resolution
+from ofa.schema import to_json
 from ofa.space import Space
 
-__all__ = ["PROCESSES", "Known", "NetworkTimes", "known_networks", "measure_blocks", "time_archs", "time_beside", "time_networks"]
+__all__ = [
+    "PROCESSES",
+    "Known",
+    "NetworkTimes",
+    "known_networks",
+    "measure_blocks",
+    "time_archs",
+    "time_beside",
+    "time_networks",
+    "timing_inputs",
+]
 
 Lowered = Sequence[PlacedBlock]
 
@@ -96,6 +111,18 @@ class NetworkTimes:
         return _middle(self.times_PN[::2]), _middle(self.times_PN[1::2])
 
 
+def timing_inputs(origin: Mapping[str, Any], archs: Sequence[Arch], policy: TimingPolicy | None = None) -> dict[str, Any]:
+    """What decides the steps of timing whole networks, for ``ofa.journal.Steps.begin``.
+
+    Args:
+        origin: the device, its software and hardware, as ``devices.describe`` has it.
+        archs: the networks, or those that they are chosen from.
+        policy: by which they are timed.
+    """
+    place = {name: origin[name] for name in ("device", "runtime_version", "processor", "gpu")}
+    return {**place, "policy": to_json(policy or TimingPolicy()), "networks": digest_of([arch.to_json() for arch in archs])}
+
+
 def time_networks(
     table: LatencyTable,
     space: Space,
@@ -107,6 +134,7 @@ def time_networks(
     policy: TimingPolicy | None = None,
     processes: int = PROCESSES,
     since_calibration: bool = False,
+    steps: Steps = UNKEPT,
 ) -> NetworkTimes:
     """Time whole networks with random weights, and how fast the machine is beside the time when a table was measured.
 
@@ -117,6 +145,8 @@ def time_networks(
     What a network takes beyond its blocks, such as fetching weights from behind a cache that neighbours share, changes by itself. With
     ``since_calibration``, networks that the table was calibrated by are timed again in place of the blocks, if it has some.
 
+    Each process is one of ``steps``, which the caller has begun.
+
     Raises:
         TableError: the table lacks blocks, or its rows are estimates where blocks are to tell the speed.
         DeviceError: as ``devices.measure.time_models``.
@@ -124,7 +154,7 @@ def time_networks(
     table.require(space, lower(space, archs[0]))
     known = known_networks(table.info, space) if since_calibration else {}
     known = known or _known_blocks(table, space, {arch.resolution for arch in archs})
-    return time_beside(known, space, archs, device, rng=rng, progress=progress, policy=policy, processes=processes)
+    return time_beside(known, space, archs, device, rng=rng, progress=progress, policy=policy, processes=processes, steps=steps)
 
 
 def time_beside(
@@ -138,6 +168,8 @@ def time_beside(
     policy: TimingPolicy | None = None,
     processes: int = PROCESSES,
     files: ModelFiles | None = None,
+    steps: Steps = UNKEPT,
+    part: str = "",
 ) -> NetworkTimes:
     """Time whole networks as ``time_networks`` does, beside blocks or networks that the caller knows the times of, or beside none.
 
@@ -151,6 +183,8 @@ def time_beside(
         policy: of all processes together, which share its rounds.
         processes: how many.
         files: holds what was exported before, for callers who time again and again.
+        steps: keeps what each process measured; begun by the caller.
+        part: of the work that this is, another one each time; ahead of the steps' keys.
 
     Raises:
         DeviceError: as ``devices.measure.time_models``.
@@ -158,10 +192,10 @@ def time_beside(
     networks = {f"network {i} of {len(archs)}": lower(space, arch) for i, arch in enumerate(archs, start=1)}
     named = {**networks, **{name: lowered for name, (lowered, _) in known.items()}}
     with ModelFiles(device) if files is None else nullcontext(files) as opened:
-        runs = _time(named, device, opened, rng=rng, progress=progress, policy=policy, processes=processes)
+        runs = _time(named, device, opened, rng=rng, progress=progress, policy=policy, processes=processes, steps=steps, part=part)
     before_A = np.array([ms for _, ms in known.values()])
-    slowdowns = [_slowdown(np.array([run[name].median_ms for name in known]), before_A) if known else 1.0 for run in runs]
-    times_PN = np.array([[run[name].median_ms for name in networks] for run in runs]) / np.array(slowdowns)[:, None]
+    slowdowns = [_slowdown(np.array([run[name] for name in known]), before_A) if known else 1.0 for run in runs]
+    times_PN = np.array([[run[name] for name in networks] for run in runs]) / np.array(slowdowns)[:, None]
     return NetworkTimes(times_PN=times_PN, slowdowns=tuple(slowdowns))
 
 
@@ -174,13 +208,15 @@ def time_archs(
     progress: Progress,
     policy: TimingPolicy | None = None,
     processes: int = PROCESSES,
+    steps: Steps = UNKEPT,
 ) -> Floats:
     """What whole networks take in ms [N], the median over several processes, on a device of which there is no table.
 
     Raises:
         DeviceError: as ``devices.measure.time_models``.
     """
-    return time_beside({}, space, archs, device, rng=rng, progress=progress, policy=policy, processes=processes).at_first_speed_ms
+    times = time_beside({}, space, archs, device, rng=rng, progress=progress, policy=policy, processes=processes, steps=steps)
+    return times.at_first_speed_ms
 
 
 def known_networks(info: TableInfo, space: Space) -> Known:
@@ -225,16 +261,26 @@ def _time(
     progress: Progress,
     policy: TimingPolicy | None,
     processes: int,
-) -> list[dict[str, Timing]]:
-    """Export once and time in each process, which share the rounds of the policy."""
+    steps: Steps,
+    part: str,
+) -> list[dict[str, float]]:
+    """The medians in ms of each process, which share the rounds of the policy; all is exported once."""
     share = _share_of(policy or TimingPolicy(), processes)
     # All in one group, so that each is compared with each in the same rounds.
     share = replace(share, group_size=max(share.group_size, len(named)))
-    steps = _measuring_share(device)
-    parts = 1 + processes * steps
-    paths = files.write(named, _part(progress, 0, 1, parts))
+    ahead = _measuring_share(device)
+    parts = 1 + processes * ahead
+    paths: dict[str, Path] = {}
+
+    def time_in(number: int) -> dict[str, float]:
+        if not paths:  # where all is kept, nothing is exported
+            paths.update(files.write(named, _part(progress, 0, 1, parts)))
+        own = _part(progress, 1 + number * ahead, 1 + (number + 1) * ahead, parts)
+        timings = time_models(device, paths, rng=rng, policy=share, progress=own)
+        return {name: timing.median_ms for name, timing in timings.items()}
+
     return [
-        time_models(device, paths, rng=rng, policy=share, progress=_part(progress, 1 + number * steps, 1 + (number + 1) * steps, parts))
+        steps.once(f"{part}process {number + 1} of {processes}", partial(time_in, number), Mapping[str, float], rng=rng)
         for number in range(processes)
     ]
 

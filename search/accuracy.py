@@ -6,7 +6,9 @@ Shape suffixes: N archs, C columns of an encoded arch.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,11 +17,12 @@ from ofa.arch import Arch
 from ofa.arrays import Floats, Rows
 from ofa.calibrate import CALIBRATION_IMAGES, calibrate
 from ofa.data import Images
+from ofa.journal import UNKEPT, Steps
 from ofa.progress import Progress, silent
 from ofa.space import Space
 from ofa.supernet import Supernet
 from ofa.tasks import CLASSIFICATION, Task
-from ofa.training.evaluation import check_data, evaluate
+from ofa.training.evaluation import check_data, device_of, evaluate
 
 __all__ = ["AccuracySource", "MeasuredAccuracy"]
 
@@ -58,8 +61,10 @@ class MeasuredAccuracy:
         calibration_images: how many of them.
         progress: told how many of the networks asked for are measured.
         task: of the supernet.
+        steps: keeps the accuracy of each network.
 
     Raises:
+        FileError: ``steps`` are of another supernet or of other images.
         DataError: the supernet has another number of outputs than the data has classes, or the labels are of another kind than the task.
     """
 
@@ -72,6 +77,7 @@ class MeasuredAccuracy:
         calibration_images: int = CALIBRATION_IMAGES,
         progress: Progress = silent,
         task: Task = CLASSIFICATION,
+        steps: Steps = UNKEPT,
     ) -> None:
         check_data(task, supernet.space.num_classes, data)
         self._supernet, self._task = supernet, task
@@ -86,6 +92,8 @@ class MeasuredAccuracy:
         self._digest = digest.hexdigest()[:12]
         contents = b"".join(images.keys.numpy().tobytes() for images in (data, calibration_data))
         self._images_digest = hashlib.sha256(contents).hexdigest()[:12]
+        self._steps = steps
+        steps.begin({**self.provenance, "on": device_of(supernet).type})
 
     @property
     def space(self) -> Space:
@@ -126,7 +134,7 @@ class MeasuredAccuracy:
         new = [arch for arch in dict.fromkeys(archs) if arch not in self._known]
         for done, arch in enumerate(new):
             self._progress(done, len(new), f"measuring the accuracy of {len(new)} networks")
-            self._known[arch] = self._measure(arch)
+            self._known[arch] = self._steps.once(json.dumps(arch.to_json()), partial(self._measure, arch), float)
         if new:
             self._progress(len(new), len(new), f"measured the accuracy of {len(new)} networks")
         return np.array([self._known[arch] for arch in archs], dtype=np.float64)

@@ -17,7 +17,7 @@ LAYERS = (
     ("ofa.reading",),
     ("ofa.outputs", "ofa.figures"),
     ("ofa.registry", "ofa.resolution", "ofa.schema", "ofa.locking", "ofa.lines"),
-    ("ofa.parquet",),
+    ("ofa.parquet", "ofa.journal"),
     ("ofa.arch", "ofa.choices"),
     ("ofa.encoding",),
     ("ofa.space_json",),

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ofa.cli.console import JsonOption, emit, progress_bar, warn
-from ofa.cli.outputs import OverwriteOption, check_output
+from ofa.cli.keeping import ResumeOption, has_ended, making
+from ofa.cli.outputs import OverwriteOption
 from ofa.cli.run_data import DataOption, OnOption, TestDataOption, load_run_data, place_run
 from ofa.cli.sheets import facts
 from ofa.cli.spaces import TrustOption, check_named, named
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from ofa.data import Splits
+    from ofa.journal import Steps
     from ofa.training import Run
     from search.predictor.accuracy_predictor import AccuracyPredictor
 
@@ -71,10 +73,14 @@ def fit(
     test_data: TestDataOption = None,
     trust: TrustOption = False,
     on: OnOption = None,
+    resume: ResumeOption = False,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Measure networks of a trained supernet, and learn to predict the accuracy of all others."""
+    """Measure networks of a trained supernet, and learn to predict the accuracy of all others.
+
+    What is measured is kept at once: a command that was cut off goes on with --resume.
+    """
     if on is not None and source.is_file():
         raise typer.BadParameter("it is for networks of a RUN that are measured; leave it out for a CSV file.", param_hint="--on")
     report = fit_predictor(
@@ -89,6 +95,7 @@ def fit(
         test_data=test_data,
         trust=trust,
         on=on,
+        resume=resume,
         overwrite=overwrite,
     )
     emit(report, json=json, render=lambda: _render(report), warnings=warn(report.pop("warnings")))
@@ -107,6 +114,7 @@ def fit_predictor(
     test_data: str | None = None,
     trust: bool = False,
     on: str | None = None,
+    resume: bool = False,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Fit a predictor to a run or to a CSV file, and write it.
@@ -123,6 +131,7 @@ def fit_predictor(
         test_data: where those to test on are now, if they moved.
         trust: whether ``module:attribute`` is imported because the run says so.
         on: where a run's networks are measured: ``cpu``, ``cuda`` or ``cuda:N``; None is a GPU if there is one.
+        resume: whether to go on with networks that were measured before a command was cut off.
         overwrite: whether a file that is there may be replaced.
 
     Returns:
@@ -134,23 +143,33 @@ def fit_predictor(
     import numpy as np
 
     from ofa.training import load_run
-    from search.advice import advice_on_accuracy, advice_on_predictor
+    from search.predictor.accuracy_predictor import AccuracyPredictor
 
-    check_output(output, overwrite=overwrite)
     rng = np.random.default_rng(seed)
     changes: dict[str, Any] = {}
     images: int | None = None
-    if source.is_file():
-        predictor = _from_csv(source, space, classes, rng)
-    else:
-        wanted = named(space)
-        run = load_run(source, trust=trust)
-        check_named(wanted, run.supernet.space, f"'{source}'")
-        place_run(run, on)
-        found = load_run_data(run, data=data, test_data=test_data)
-        predictor, changes = _from_run(run, found.splits, nets, rounds, rng), {"data_changes": found.changes.to_json()}
-        images = len(found.splits.selection)
-    predictor.save(output)
+    inputs = {"seed": seed, "nets": nets, "rounds": rounds}
+    with making(output, "fit", doing="fitting a predictor", resume=resume, overwrite=overwrite, inputs=inputs) as journal:
+        if has_ended(output, journal, resume=resume, overwrite=overwrite):
+            return _report(AccuracyPredictor.load(output), output, seed)
+        if source.is_file():
+            predictor = _from_csv(source, space, classes, rng)
+        else:
+            wanted = named(space)
+            run = load_run(source, trust=trust)
+            check_named(wanted, run.supernet.space, f"'{source}'")
+            place_run(run, on)
+            found = load_run_data(run, data=data, test_data=test_data)
+            predictor, changes = _from_run(run, found.splits, nets, rounds, rng, journal), {"data_changes": found.changes.to_json()}
+            images = len(found.splits.selection)
+        predictor.save(output)
+    return {**_report(predictor, output, seed, images), **changes}
+
+
+def _report(predictor: AccuracyPredictor, output: Path, seed: int, images: int | None = None) -> dict[str, Any]:
+    """What is known of a predictor, and what warns of it."""
+    from search.advice import advice_on_accuracy, advice_on_predictor
+
     low, high = predictor.span
     of_accuracies = advice_on_accuracy(
         high, predictor.space.num_classes, what="the most accurate network", images=images, metric=predictor.info.metric
@@ -158,7 +177,7 @@ def fit_predictor(
     warnings = [*of_accuracies, *advice_on_predictor(predictor.provenance)]
     span = {"least_accuracy": low, "greatest_accuracy": high}
     about = {"space": predictor.space_name, **predictor.provenance, **span, "seed": seed, "predictor": str(output)}
-    return {**about, **changes, "warnings": warnings}
+    return {**about, "warnings": warnings}
 
 
 def _from_csv(path: Path, name: str | None, classes: int | None, rng: np.random.Generator) -> AccuracyPredictor:
@@ -171,11 +190,12 @@ def _from_csv(path: Path, name: str | None, classes: int | None, rng: np.random.
     return AccuracyPredictor.fit(space or named_space(archs[0].space, classes), archs, accuracies, rng)
 
 
-def _from_run(run: Run, data: Splits, nets: int, rounds: int, rng: np.random.Generator) -> AccuracyPredictor:
+def _from_run(run: Run, data: Splits, nets: int, rounds: int, rng: np.random.Generator, steps: Steps) -> AccuracyPredictor:
     from search.predictor.active_learning import fit_to_supernet
 
     with progress_bar(f"networks of {run.supernet.space.name}") as progress:
-        return fit_to_supernet(run.supernet, data, nets=nets, rounds=rounds, rng=rng, progress=progress, task=run.recipe.get_task())
+        task = run.recipe.get_task()
+        return fit_to_supernet(run.supernet, data, nets=nets, rounds=rounds, rng=rng, progress=progress, task=task, steps=steps)
 
 
 def _render(report: dict[str, Any]) -> RenderableType:

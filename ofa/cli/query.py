@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +22,7 @@ from ofa.cli.console import (
     warn,
 )
 from ofa.cli.devices import FoldersOption, remark_version
+from ofa.cli.keeping import ResumeOption, answering
 from ofa.cli.outputs import OverwriteOption, check_output
 from ofa.cli.sheets import line, records, words
 from ofa.cli.spaces import OwnSpaceOption, check_named, named
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
     from search.budget import Budget
     from search.front.front import Front
+    from search.verification.answer import VerifiedAnswer
 
 __all__ = ["query", "register"]
 
@@ -72,19 +75,22 @@ def query(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the inputs of --verify.")] = 0,
     space: OwnSpaceOption = None,
     folders: FoldersOption = None,
+    resume: ResumeOption = False,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
     """The most accurate networks that keep a budget, on paper or on the device.
 
-    Nothing but ARCH is written, unless --verify is given with --update.
+    Nothing but ARCH is written, unless --verify is given with --update. What --verify measures is kept until it has ended: a command
+    that was cut off goes on with --resume.
     """
     from search.advice import advice_on_budget, advice_on_front
     from search.front.front import Front
     from search.front.infeasible import ImpossibleBudgetError
 
-    if not verify and (device is not None or table is not None or margin is not None or update):
-        raise typer.BadParameter("these belong to --verify; add it, or leave them out.", param_hint="--device, --table, --margin, --update")
+    if not verify and (device is not None or table is not None or margin is not None or update or resume):
+        options = "--device, --table, --margin, --update, --resume"
+        raise typer.BadParameter("these belong to --verify; add it, or leave them out.", param_hint=options)
     if output is not None:
         check_output(output, overwrite=overwrite)
     budget = budget_of(latency=latency, energy=energy, counts=counts, accuracy=accuracy, expected=expected)
@@ -96,9 +102,10 @@ def query(
     answer: dict[str, Any] = {"device": next(iter(devices), None), "devices": list(devices), "budget": budget.to_json()}
     answer |= {"accuracy_source": loaded.info.accuracy_source, "metric": loaded.info.metric}
     answer["conditions"] = {name: each.to_json() for name, each in loaded.conditions.items()}
+    verification = _Verification(device, table, update, margin, seed, tuple(folders or ()), resume, overwrite)
     try:
         if verify:
-            _verified(answer, loaded, front, budget, _Verification(device, table, update, margin, seed, tuple(folders or ())), top)
+            _verified(answer, loaded, front, budget, verification, top)
         else:
             answer["results"] = [candidate.to_json() for candidate in loaded.query(budget, top)]
     except ImpossibleBudgetError as error:
@@ -125,6 +132,8 @@ class _Verification:
     margin: float | None
     seed: int
     folders: tuple[Path, ...]
+    resume: bool
+    overwrite: bool
 
 
 def _verified(answer: dict[str, Any], front: Front, path: Path, budget: Budget, options: _Verification, top: int) -> None:
@@ -141,29 +150,40 @@ def _verified(answer: dict[str, Any], front: Front, path: Path, budget: Budget, 
             param_hint="--device",
         )
     device = get_device(options.device or front.device_names[0], options.folders)
-    with progress_bar(f"timing on {device.name}") as progress:
-        found = query_verified(
-            front,
-            front.space,
-            budget,
-            device,
-            rng=np.random.default_rng(options.seed),
-            table=None if options.table is None else LatencyTable.load(options.table),
-            top=top,
-            margin=MARGIN if options.margin is None else options.margin,
-            progress=progress,
-        )
+    for written in (path, options.table) if options.update else ():
+        check_output(path if written is None else written, overwrite=True)
+    margin = MARGIN if options.margin is None else options.margin
+    inputs = {"device": device.name, "budget": budget.to_json(), "top": top, "margin": margin, "seed": options.seed}
+    kept: Any = {"resume": options.resume, "overwrite": options.overwrite, "inputs": inputs}
+    with answering(path, "verify", doing="verifying a front", **kept) as steps:
+        with progress_bar(f"timing on {device.name}") as progress:
+            found = query_verified(
+                front,
+                front.space,
+                budget,
+                device,
+                rng=np.random.default_rng(options.seed),
+                table=None if options.table is None else LatencyTable.load(options.table),
+                top=top,
+                margin=margin,
+                progress=progress,
+                steps=steps,
+            )
+        updated = list(_updated(found, path, options)) if options.update else []
     remark_version(front.conditions.get(device.name), found.conditions.runtime_version, "The front's latencies were")
     measured = found.to_json()
     answer.update({**measured, "conditions": {**answer["conditions"], **measured["conditions"]}})
     answer["learned"] = found.table is not None
-    answer["updated"] = []
-    if options.update:
-        if options.table is not None and found.table is not None:
-            found.table.save(options.table)
-            answer["updated"].append(str(options.table))
-        found.front.save(path)
-        answer["updated"].append(str(path))
+    answer["updated"] = updated
+
+
+def _updated(found: VerifiedAnswer, path: Path, options: _Verification) -> Iterator[str]:
+    """Write what was measured where it belongs; the names of what was written."""
+    if options.table is not None and found.table is not None:
+        found.table.save(options.table)
+        yield str(options.table)
+    found.front.save(path)
+    yield str(path)
 
 
 def _render(answer: dict[str, Any]) -> RenderableType:

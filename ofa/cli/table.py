@@ -10,6 +10,7 @@ import typer
 
 from ofa.cli.console import JsonOption, console, emit, format_conditions, format_ms, format_percent, progress_bar, warn
 from ofa.cli.devices import DeviceOption, FoldersOption, remark_version
+from ofa.cli.keeping import ResumeOption, answering, has_ended, making
 from ofa.cli.outputs import REMEDY, OverwriteOption, check_output
 from ofa.cli.sheets import Name, facts
 from ofa.cli.spaces import parse_resolutions
@@ -109,12 +110,14 @@ def calibrate(
     classes: ClassesOption = None,
     seed: SeedOption = 0,
     folders: FoldersOption = None,
+    resume: ResumeOption = False,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
     """Time whole networks, and store in the table how they differ from the sum of their blocks.
 
-    A calibration that is there already is replaced only with --overwrite.
+    A calibration that is there already is replaced only with --overwrite. What is measured is kept at once: a command that was cut off
+    goes on with --resume.
     """
     import numpy as np
 
@@ -124,16 +127,21 @@ def calibrate(
 
     chosen, measured = _space(space, classes), get_device(device, folders or ())
     target = table if output is None else output
-    with writing(target, "calibrating a table"), progress_bar(f"networks of {chosen.name}") as progress:
+    remedy = "it is calibrated already: name another file with -o, or add --overwrite" if output is None else REMEDY
+    kept: Any = {"resume": resume, "overwrite": overwrite, "inputs": {"seed": seed, "nets": nets}, "remedy": remedy}
+    with writing(target, "calibrating a table"):
         loaded = LatencyTable.load(table)
-        check_output(
-            target,
-            overwrite=overwrite or (output is None and loaded.correction is None),
-            remedy="it is calibrated already: name another file with -o, or add --overwrite" if output is None else REMEDY,
-        )
-        rng = np.random.default_rng(seed)
-        calibrated = calibrate_table(loaded, chosen, measured, nets=nets, resolutions=resolutions, rng=rng, progress=progress)
-        calibrated.save(target)
+        adds = output is None and loaded.correction is None
+        with making(target, "calibrate", doing="calibrating a table", adds=adds, **kept) as journal:
+            if not adds and has_ended(target, journal, resume=resume, overwrite=overwrite):
+                calibrated = LatencyTable.load(target)
+            else:
+                rng = np.random.default_rng(seed)
+                with progress_bar(f"networks of {chosen.name}") as progress:
+                    calibrated = calibrate_table(
+                        loaded, chosen, measured, nets=nets, resolutions=resolutions, rng=rng, progress=progress, steps=journal
+                    )
+                calibrated.save(target)
     remark_version(loaded.conditions, calibrated.info.calibrated_with, "The table's blocks were")
     report = summary_of(calibrated, target)
     emit(report, json=json, render=lambda: _render(report), warnings=warn(advice_on_table(calibrated.info)))
@@ -149,10 +157,14 @@ def check(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the networks; another than the calibration's, so that they are new.")] = 1,
     plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Also draw estimates against measurements, as PNG.")] = None,
     folders: FoldersOption = None,
+    resume: ResumeOption = False,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Time random networks twice, and compare them to what the table says and to each other."""
+    """Time random networks twice, and compare them to what the table says and to each other.
+
+    What is measured is kept at once: a command that was cut off goes on with --resume.
+    """
     import numpy as np
 
     from devices import get_device
@@ -162,13 +174,15 @@ def check(
     if plot is not None:
         check_output(plot, overwrite=overwrite)
     loaded, chosen, measured = LatencyTable.load(table), _space(space, classes), get_device(device, folders or ())
-    with progress_bar(f"networks of {chosen.name}") as progress:
+    inputs = {"space": chosen.to_json(), "device": measured.name, "seed": seed, "nets": nets, "resolutions": resolutions}
+    with answering(table, "check", doing="checking a table", resume=resume, overwrite=overwrite, inputs=inputs) as steps:
         rng = np.random.default_rng(seed)
-        found = check_table(loaded, chosen, measured, nets=nets, resolutions=resolutions, rng=rng, progress=progress)
-    if plot is not None:
-        from latency_tables.plot import save_check_plot
+        with progress_bar(f"networks of {chosen.name}") as progress:
+            found = check_table(loaded, chosen, measured, nets=nets, resolutions=resolutions, rng=rng, progress=progress, steps=steps)
+        if plot is not None:
+            from latency_tables.plot import save_check_plot
 
-        save_check_plot(found, plot, title=f"{chosen.name} on {measured.name}")
+            save_check_plot(found, plot, title=f"{chosen.name} on {measured.name}")
     conditions = None if found.conditions is None else found.conditions.to_json()
     remark_version(loaded.conditions, conditions["runtime_version"] if conditions else None, "The table's blocks were")
     report = {**_figures(found), "table": str(table), "device": measured.name, "conditions": conditions, "networks": _networks(found)}

@@ -9,10 +9,10 @@ import typer
 
 from ofa.cli.console import JsonOption, emit, format_conditions, format_ms, format_percent, progress_bar, warn
 from ofa.cli.devices import DeviceOption, FoldersOption
-from ofa.cli.outputs import OverwriteOption, check_output
+from ofa.cli.keeping import ResumeOption, has_ended, making
+from ofa.cli.outputs import OverwriteOption
 from ofa.cli.sheets import Name, facts
 from ofa.cli.table_summary import summary_of
-from ofa.locking import writing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from devices import Device
     from latency_tables import LatencyTable
     from ofa.arch import Arch
+    from ofa.journal import Steps
     from ofa.space import Space
 
 __all__ = ["transfer"]
@@ -40,39 +41,49 @@ def transfer(
     ] = None,
     classes: Annotated[int | None, typer.Option("--classes", min=2, help="Classes of your data, if not the space's own number.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of networks, inputs and order.")] = 0,
+    resume: ResumeOption = False,
     overwrite: OverwriteOption = False,
     folders: FoldersOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Estimate the table of a new device from another's and about ten whole networks."""
+    """Estimate the table of a new device from another's and about ten whole networks.
+
+    What is measured is kept at once: a command that was cut off goes on with --resume.
+    """
     import numpy as np
 
-    from devices import describe, get_device
+    from devices import get_device
     from latency_tables import LatencyTable
     from latency_tables.advice import advice_on_table
     from latency_tables.from_networks import measured_elsewhere
     from latency_tables.transfer import read_measurements, transfer_table
     from ofa.families import get_space
 
-    with writing(output, "transferring a table"):
-        check_output(output, overwrite=overwrite)
-        loaded, chosen, measured = LatencyTable.load(source), get_space(space, classes), get_device(device, folders or ())
-        if measurements is None:
-            archs, times = _measure(loaded, chosen, measured, nets, np.random.default_rng(seed))
-            origin = describe(measured)
+    kept: Any = {"resume": resume, "overwrite": overwrite, "inputs": {"seed": seed, "nets": nets}}
+    with making(output, "transfer", doing="transferring a table", **kept) as journal:
+        if has_ended(output, journal, resume=resume, overwrite=overwrite):
+            table = LatencyTable.load(output)
         else:
-            archs, times = read_measurements(measurements, chosen)
-            origin = measured_elsewhere(measured.to_json())
-        table = transfer_table(loaded, chosen, archs, times, origin=origin)
-        table.save(output)
+            loaded, chosen, measured = LatencyTable.load(source), get_space(space, classes), get_device(device, folders or ())
+            if measurements is None:
+                archs, times, origin = _measure(loaded, chosen, measured, nets, np.random.default_rng(seed), journal)
+            else:
+                archs, times = read_measurements(measurements, chosen)
+                origin = measured_elsewhere(measured.to_json())
+            table = transfer_table(loaded, chosen, archs, times, origin=origin)
+            table.save(output)
     report = summary_of(table, output)
     emit(report, json=json, render=lambda: _render(report), warnings=warn(advice_on_table(table.info)))
 
 
-def _measure(source: LatencyTable, space: Space, device: Device, nets: int, rng: np.random.Generator) -> tuple[list[Arch], list[float]]:
+def _measure(
+    source: LatencyTable, space: Space, device: Device, nets: int, rng: np.random.Generator, steps: Steps
+) -> tuple[list[Arch], list[float], dict[str, Any]]:
+    """Networks, what they take on a device, and what that says of itself."""
+    from devices import describe
     from latency_tables import Estimator
     from latency_tables.calibrate import sample_across_range, table_resolutions
-    from latency_tables.timing import time_archs
+    from latency_tables.timing import time_archs, timing_inputs
     from latency_tables.transfer import LEAST_NETWORKS
     from ofa.errors import TableError
 
@@ -80,8 +91,10 @@ def _measure(source: LatencyTable, space: Space, device: Device, nets: int, rng:
         raise TableError(f"a transfer needs at least {LEAST_NETWORKS} networks of the new device, but --nets is {nets}; give more")
     allowed = space.restrict(resolution=table_resolutions(source, space, None))
     archs = sample_across_range(allowed, Estimator(space, source), nets, rng)
+    origin = describe(device)
+    steps.begin(timing_inputs(origin, archs))
     with progress_bar(f"networks of {space.name}") as progress:
-        return archs, time_archs(space, archs, device, rng=rng, progress=progress).tolist()
+        return archs, time_archs(space, archs, device, rng=rng, progress=progress, steps=steps).tolist(), origin
 
 
 def _render(report: dict[str, Any]) -> RenderableType:

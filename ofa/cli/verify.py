@@ -10,6 +10,8 @@ import typer
 from ofa.cli.budgets import LatencyOption
 from ofa.cli.console import JsonOption, console, emit, format_conditions, format_ms, progress_bar
 from ofa.cli.devices import DeviceOption, FoldersOption, remark_version
+from ofa.cli.keeping import ResumeOption, answering
+from ofa.cli.outputs import check_output
 from ofa.cli.sheets import facts
 from ofa.cli.spaces import OwnSpaceOption, check_named, named
 
@@ -37,12 +39,14 @@ def verify(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the inputs.")] = 0,
     space: OwnSpaceOption = None,
     folders: FoldersOption = None,
+    resume: ResumeOption = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a measurement that is on the bundle's card already.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Compare a bundle's ONNX file with PyTorch, time it on a device, compare that with its card, and note it there.
 
-    A measurement that is on the card already stays, unless --overwrite is given. Fails if --latency is missed.
+    A measurement that is on the card already stays, unless --overwrite is given. Fails if --latency is missed. What is measured is kept
+    at once: a command that was cut off goes on with --resume.
     """
     import numpy as np
 
@@ -57,10 +61,13 @@ def verify(
     loaded = load_bundle(bundle)
     check_named(wanted, loaded.space, f"'{bundle}'")
     subject = subject_of_bundle(loaded, measured, latency)
-    with progress_bar(f"timing on {measured.name}") as progress:
-        (found,) = run([subject], measured, rng=np.random.default_rng(seed), progress=progress)
-    earlier = loaded.card.measured_ms
-    noted = note_on_card(loaded, found, overwrite=overwrite)
+    check_output(loaded.folder / "card.json", overwrite=True)
+    kept: Any = {"resume": resume, "overwrite": overwrite, "inputs": {"device": measured.name, "seed": seed}}
+    with answering(bundle, "verify", doing="verifying a bundle", **kept) as steps:
+        with progress_bar(f"timing on {measured.name}") as progress:
+            (found,) = run([subject], measured, rng=np.random.default_rng(seed), progress=progress, steps=steps)
+        earlier = loaded.card.measured_ms
+        noted = note_on_card(loaded, found, overwrite=overwrite)
     report = {**found.to_json(), "promised_under": loaded.card.conditions, "noted": noted}
     _remark(loaded.card, found, measured)
     emit(report, json=json, render=lambda: _render(report))

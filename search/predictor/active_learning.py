@@ -13,6 +13,7 @@ from ofa.arch import Arch
 from ofa.arrays import Floats, Rows
 from ofa.data import Splits
 from ofa.errors import SearchError
+from ofa.journal import UNKEPT, Steps
 from ofa.progress import Progress, silent
 from ofa.space import ROW_DTYPE, Space
 from ofa.supernet import Supernet
@@ -50,8 +51,9 @@ def fit_to_supernet(
     rounds: int = ROUNDS,
     progress: Progress = silent,
     task: Task = CLASSIFICATION,
+    steps: Steps = UNKEPT,
 ) -> AccuracyPredictor:
-    """Fit a predictor to networks of a trained supernet, measured on the selection part by its task's score.
+    """Fit a predictor to networks of a trained supernet, measured on the selection part by its task's score; ``steps`` keeps each of them.
 
     Other arguments and errors as ``fit_actively``.
     """
@@ -61,7 +63,7 @@ def fit_to_supernet(
         # The source counts from 0 each time it is asked.
         progress(before + done, nets, text)
 
-    source = MeasuredAccuracy(supernet, data.selection, data.train, progress=show, task=task)
+    source = MeasuredAccuracy(supernet, data.selection, data.train, progress=show, task=task, steps=steps)
 
     def measure(archs: Sequence[Arch]) -> Floats:
         nonlocal before

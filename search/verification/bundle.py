@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 from devices import Conditions, Device, Timing, TimingPolicy, describe, time_models
+from latency_tables.timing import timing_inputs
 from ofa.errors import SearchError
 from ofa.exporting.bundle import Bundle
 from ofa.exporting.card import Card
@@ -19,6 +21,7 @@ from ofa.exporting.formats import ONNX, write_file
 from ofa.exporting.onnx import batch_of, read_model, to_model, verify_outputs
 from ofa.exporting.precision import PRECISIONS
 from ofa.files import temporary_folder
+from ofa.journal import UNKEPT, Steps, digest_of
 from ofa.latency import LATENCIES, Latency
 from ofa.progress import Progress, silent
 from ofa.resolution import Resolution, sides
@@ -111,6 +114,7 @@ def verify(
     policy: TimingPolicy | None = None,
     processes: int = 5,
     progress: Progress = silent,
+    steps: Steps = UNKEPT,
 ) -> tuple[Verification, ...]:
     """Export in the device's precision, compare with PyTorch, and time networks on a device, all of them in interleaved rounds.
 
@@ -124,11 +128,13 @@ def verify(
         policy: when a measurement is enough; the device room's default if None.
         processes: how many measurements.
         progress: told how far the measurements are.
+        steps: keeps each measurement.
 
     Returns:
         One answer a subject, in their order.
 
     Raises:
+        FileError: ``steps`` are of other inputs.
         ExportError: a network cannot be exported, or its file computes something else.
         DeviceError: the device cannot measure it.
         SearchError: two subjects of one name, none at all, or no measurement.
@@ -145,12 +151,19 @@ def verify(
         differences = [
             verify_outputs(subject.network, path, shape, generator=generator, tolerance=tolerance) for subject, path, shape in pairs
         ]
-        models = {subject.name: write_file(path.read_bytes(), folder, device.format) for subject, path, _ in pairs}
+        models = {subject.name: write_file(path.read_bytes(), Path(folder), device.format) for subject, path, _ in pairs}
+        origin = describe(device)
+        files = {subject.name: digest_of(path.read_bytes()) for subject, path, _ in pairs}
+        steps.begin({**timing_inputs(origin, (), policy), "files": files})
         runs = [
-            time_models(device, models, rng=rng, policy=policy, progress=part_of(progress, number, processes))
+            steps.once(
+                f"process {number + 1} of {processes}",
+                partial(time_models, device, models, rng=rng, policy=policy, progress=part_of(progress, number, processes)),
+                Mapping[str, Timing],
+                rng=rng,
+            )
             for number in range(processes)
         ]
-    version = describe(device)["runtime_version"]
     return tuple(
         Verification(
             name=each.name,
@@ -159,7 +172,7 @@ def verify(
             budget_ms=each.budget_ms,
             timing=sorted((run[each.name] for run in runs), key=lambda timing: timing.median_ms)[processes // 2],
             difference=difference,
-            conditions=Conditions.of(device, runtime_version=version, input_shape=shape),
+            conditions=Conditions.of(device, runtime_version=origin["runtime_version"], input_shape=shape),
         )
         for (each, _, shape), difference in zip(pairs, differences, strict=True)
     )

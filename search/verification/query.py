@@ -9,11 +9,13 @@ import numpy as np
 from devices import Conditions, Device, TimingPolicy, describe
 from latency_tables import Estimator, LatencyTable
 from latency_tables.onnx_files import ModelFiles
-from latency_tables.timing import PROCESSES, Known, known_networks, time_beside
+from latency_tables.timing import PROCESSES, Known, known_networks, time_beside, timing_inputs
 from latency_tables.update import learn_from
 from ofa.errors import SearchError
+from ofa.journal import UNKEPT, Steps, digest_of
 from ofa.latency import LATENCIES
 from ofa.progress import Progress, silent
+from ofa.schema import to_json
 from ofa.space import Space
 from search.budget import Bound, Budget, at_device
 from search.front.front import Front
@@ -46,6 +48,7 @@ def query_verified(
     most_rounds: int = 3,
     policy: TimingPolicy | None = None,
     progress: Progress = silent,
+    steps: Steps = UNKEPT,
 ) -> VerifiedAnswer:
     """Find the best networks of a front that keep a budget when they are timed on the device.
 
@@ -68,8 +71,10 @@ def query_verified(
         most_rounds: of measurements.
         policy: when a measurement is enough, of all processes together; the device room's default if None.
         progress: told how far the rounds are.
+        steps: keeps what each process of each round measured.
 
     Raises:
+        FileError: ``steps`` are of other inputs.
         SearchError: the device is none of the front's, a number is below 1, or the budget limits what the front does not know.
         TableError: the table or the front is of other settings of the device, or lacks blocks.
         ImpossibleBudgetError: no network of the front keeps the budget on the device, or its other limits on paper.
@@ -85,16 +90,37 @@ def query_verified(
     pool = front.query(others, len(front))
     rounds = Rounds(pool, device.name, None if about is None else about.calibration, budget_ms, top, margin)
     known: Known = {} if about is None else known_networks(about, space)
-    number, evidence = 0, rounds.evidence
+    number, evidence, origin = 0, rounds.evidence, describe(device)
+    steps.begin(
+        {
+            **timing_inputs(origin, [each.arch for each in pool], policy),
+            "estimates": digest_of([to_json(each.latencies[device.name]) for each in pool]),
+            "calibration": digest_of([(name, ms) for name, (_, ms) in known.items()]),
+            "budget": budget.to_json(),
+            "top": top,
+            "margin": margin,
+        }
+    )
     with ModelFiles(device) as files:
         while number < most_rounds and (chosen := rounds.next_networks()):
             archs = [pool[i].arch for i in chosen]
-            part = part_of(progress, number, most_rounds)
-            times = time_beside(known, space, archs, device, rng=rng, progress=part, policy=policy, processes=processes, files=files)
+            times = time_beside(
+                known,
+                space,
+                archs,
+                device,
+                rng=rng,
+                progress=part_of(progress, number, most_rounds),
+                policy=policy,
+                processes=processes,
+                files=files,
+                steps=steps,
+                part=f"round {number + 1} of networks {digest_of([arch.to_json() for arch in archs])}, ",
+            )
             evidence.add(chosen, times)
             number += 1
     progress(1, 1, f"timed {len(evidence.timed)} networks")
-    conditions = Conditions.of(device, runtime_version=describe(device)["runtime_version"])
+    conditions = Conditions.of(device, runtime_version=origin["runtime_version"])
     kept, dropped, entries = rounds.kept(), rounds.dropped(), [found.noted(conditions) for found in rounds.found()]
     learned = None
     if table is not None and known:
