@@ -181,7 +181,7 @@ class Journal:
         if self.found and not (self._resume or self._overwrite):
             raise FileError(
                 f"what was done before is not given up unasked, but '{self.path}' has {self.found} steps of a command that was cut off; "
-                f"add --resume to go on with it, or {_ANEW}"
+                f"add --resume to go on with it, or --overwrite to begin anew"
             )
         if not (self._resume and self._steps):
             self.finish()
