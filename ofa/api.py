@@ -28,6 +28,7 @@ from ofa.arch import Arch
 from ofa.errors import SearchError
 from ofa.exporting.bundle import Bundle, write_bundle
 from ofa.exporting.card import Card
+from ofa.exporting.engine_record import record_path
 from ofa.exporting.tensorrt import build_engine
 from ofa.families import get_space
 from ofa.locking import writing
@@ -331,7 +332,8 @@ def export(
     if to == "onnx":
         bundle.write_onnx(target, dynamic_batch=dynamic_batch, opset=opset)
     else:
-        build_engine(bundle.onnx_path, target, flavour=to, gpus=gpus, half=half, progress=progress)
+        with bundle.changing(target, record_path(target)):
+            build_engine(bundle.onnx_path, target, flavour=to, gpus=gpus, half=half, progress=progress)
     return target
 
 

@@ -53,11 +53,14 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
                 kind = "a folder" if target.is_dir() else "no plain file"
                 raise FileError(f"'{target}' must be a file to be written, but it is {kind}; name a file")
             remove_parts(target.parent, target)
-            temporary = stack.enter_context(held_part(target))
+            part = stack.enter_context(held_part(target))
+            temporary = part / target.name
+            temporary.touch()
         except (OSError, ValueError) as error:  # a ValueError is of a name that no file can have
             raise unwritable(target, error) from error
-        with _told_of(target):
+        with _told_of(target, temporary):
             yield temporary
+            temporary.chmod(part.stat().st_mode & 0o666)  # some libraries give others no permission
             seal(temporary)
             _sync(temporary)
             temporary.replace(target)
@@ -80,7 +83,7 @@ def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         try:
             settle(target)
             remove_parts(target.parent, target)
-            temporary = stack.enter_context(held_part(target, folder=True))
+            temporary = stack.enter_context(held_part(target))
         except (OSError, ValueError) as error:
             raise unwritable(target, error) from error
         with _told_of(target, temporary):
@@ -95,15 +98,20 @@ def settle(folder: str | os.PathLike[str]) -> None:
     """Give a folder its name back that a process moved aside and was killed before it put the new one there.
 
     Raises:
-        OSError: it cannot be renamed.
+        FileError: it cannot be renamed.
     """
-    target = Path(folder)
-    aside = _aside(target)
-    if aside.is_dir() and is_of_the_dead(aside):
-        if target.exists():
-            shutil.rmtree(aside)
-        else:
-            aside.rename(target)
+    try:
+        target = Path(folder).absolute()
+        if not target.name:  # the root of a disk, which nothing replaces
+            return
+        aside = _aside(target)
+        if aside.is_dir() and is_of_the_dead(aside):
+            if target.exists():
+                shutil.rmtree(aside)
+            else:
+                aside.rename(target)
+    except (OSError, ValueError) as error:
+        raise unwritable(folder, error) from error
 
 
 def _exchange_or_rename(temporary: Path, target: Path) -> None:
@@ -165,15 +173,12 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def _told_of(target: Path, temporary: Path | None = None) -> Iterator[None]:
-    """Turn what the system refuses into the error of ``target``, whose name then stands for that of the temporary folder."""
+def _told_of(target: Path, temporary: Path) -> Iterator[None]:
+    """Turn what the system refuses into the error of ``target``, whose name stands for the temporary one in every error."""
     try:
         yield
-    except FileError as error:
-        if temporary is None or str(temporary) not in str(error):
-            raise
-        raise type(error)(str(error).replace(str(temporary), str(target))) from error
-    except OfaError:
+    except OfaError as error:
+        error.args = (str(error).replace(str(temporary), str(target)), *error.args[1:])
         raise
     except Exception as error:
         if not isinstance(error, OSError) and _code(error) is None:

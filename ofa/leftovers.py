@@ -25,7 +25,7 @@ except ImportError:  # Windows
 __all__ = ["held", "held_part", "is_of_the_dead", "remove_dead_folders", "remove_parts", "temporary_folder"]
 
 _LONGEST_PREFIX = 32
-"""Characters of a file's name in that of its part: a name of the greatest length allowed must leave room for the rest."""
+"""Characters of a name in that of its part: a name of the greatest length allowed must leave room for the rest."""
 _PART = re.compile(r"\..+\.[0-9a-f]{8}\.ofa\.part", re.DOTALL)
 _FOLDER = re.compile(r"ofa-[a-z]*-?[a-z0-9_]{8}\.held")
 
@@ -37,13 +37,15 @@ _BEFORE_HELD = re.compile(r"[0-9a-f]{64}\.\w+|study\.journal.*")
 
 
 @contextmanager
-def held_part(target: Path, *, folder: bool = False) -> Iterator[Path]:
-    """Yield the path of a new file, or folder, beside ``target`` that is to become it; what is left at that path is removed in the end.
+def held_part(target: Path) -> Iterator[Path]:
+    """Yield a new folder beside ``target`` for what is to become it; what is left at that path is removed in the end.
+
+    A folder also for one file, because libraries that write files make temporary ones of their own beside them.
 
     Raises:
         OSError: it cannot be made.
     """
-    with _held(lambda: _new_part(target, folder=folder)) as part:
+    with _held(lambda: _new_part(target)) as part:
         yield part
 
 
@@ -78,15 +80,11 @@ def remove_dead_folders() -> None:
             _remove_dead(path)
 
 
-def _new_part(target: Path, *, folder: bool) -> Path:
+def _new_part(target: Path) -> Path:
     while True:
         part = target.with_name(f".{target.name[:_LONGEST_PREFIX]}.{secrets.token_hex(4)}.ofa.part")
         with suppress(FileExistsError):
-            # By the system's own calls, and not those for temporary files, so that it has the permissions of any new file there.
-            if folder:
-                part.mkdir()
-            else:
-                os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666))
+            part.mkdir()  # and not as temporary folders are made, so that it has the permissions of any new folder there
             return part
 
 
@@ -146,8 +144,7 @@ def _lock(path: Path) -> _Lock | None:
     if fcntl is None:
         return _Lock(-1, held=False)
     try:
-        # Network drives lock only what can be written; a folder can only be read.
-        descriptor = os.open(path, (os.O_RDONLY if path.is_dir() else os.O_RDWR) | os.O_NOFOLLOW | os.O_NONBLOCK)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return None
     try:

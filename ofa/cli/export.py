@@ -136,13 +136,14 @@ def export_engine(
     Raises:
         OfaError: the package is missing, or refuses the network, the GPUs or its own engine.
     """
+    from ofa.exporting.engine_record import record_path
     from ofa.exporting.tensorrt import build_engine, inspect_engine
 
     if path is None:
         path = bundle.engine_path(flavour, gpus, half=half)
         path.parent.mkdir(exist_ok=True)
     check_output(path, overwrite=overwrite)
-    with progress_bar(f"building for {flavour}") as progress:
+    with progress_bar(f"building for {flavour}") as progress, bundle.changing(path, record_path(path)):
         build_engine(bundle.onnx_path, path, flavour=flavour, gpus=gpus, half=half, progress=progress)
     info = inspect_engine(path, flavour)
     return {"format": flavour, "path": str(path), **info.to_json(), "loaded": info.engine_layers is not None}

@@ -10,15 +10,15 @@ BUNDLE/
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -27,11 +27,12 @@ from ofa.arch import Arch
 from ofa.blocks import empty_network
 from ofa.costs import costs
 from ofa.data import ImageRule
-from ofa.errors import DataError, ExportError, FileError, WeightsError
+from ofa.errors import DamagedError, DataError, ExportError, FileError, WeightsError
 from ofa.exporting.card import Card
-from ofa.exporting.onnx import OPSET, export, verify_outputs
+from ofa.exporting.onnx import OPSET, export, verify_outputs, write_model
 from ofa.families import lower, named_space, save_arch
-from ofa.files import replacing, unwritable, write_json
+from ofa.files import replacing, replacing_folder, settle, write_json
+from ofa.reading import open_file
 from ofa.resolution import resolution_to_json, sides
 from ofa.space import Space
 from ofa.weights import check_finite, check_names, read_weights, space_header, write_weights
@@ -119,13 +120,35 @@ class Bundle:
             FileError: it cannot be written.
         """
         network = self.network()
-        with replacing(path) as temporary:
-            export(network, self.input_shape, temporary, metadata=self.metadata, dynamic_batch=dynamic_batch, opset=opset)
+        with self.changing(path), replacing(path) as temporary:
+            write_model(network, self.input_shape, temporary, metadata=self.metadata, dynamic_batch=dynamic_batch, opset=opset)
             return verify_outputs(network, temporary, self.input_shape, generator=torch.Generator().manual_seed(0))
 
     def engine_path(self, flavour: str, gpus: Sequence[str] = (), *, half: bool = False) -> Path:
         """Where an engine of this network stands: named by what builds it, the GPUs and the precision."""
         return self.engines / f"{'-'.join([flavour, *gpus, *['fp16'] * half])}.engine"
+
+    @contextmanager
+    def changing(self, *paths: str | os.PathLike[str]) -> Iterator[None]:
+        """Inside the block files may be written; of those within the bundle the card names none then, and the new ones afterwards.
+
+        Whenever the process is killed, the card names only files that are as it says.
+
+        Raises:
+            FileError, ExportError: the card or a file cannot be read or written.
+        """
+        folder = self.folder.resolve()
+        inside = [path for path in (Path(each).resolve() for each in paths) if path.is_relative_to(folder)]
+        names = [path.relative_to(folder).as_posix() for path in inside]
+        if not names:
+            yield
+            return
+        card = Card.load(self.folder / _CARD)
+        card = replace(card, files={name: digest for name, digest in card.files.items() if name not in names})
+        write_json(card.to_json(), self.folder / _CARD)
+        yield
+        written = dict(zip(names, map(_digest, inside), strict=True))
+        write_json(replace(card, files={**card.files, **written}).to_json(), self.folder / _CARD)
 
     def note_measurement(self, device: str, measured_ms: float, conditions: Mapping[str, Any] | None = None) -> Bundle:
         """Write a measured latency to the card and return the bundle with it.
@@ -144,7 +167,8 @@ class Bundle:
                 f"a card must be of one device, but '{self.folder / _CARD}' is of {self.card.device} and the measurement of {device}; "
                 "specialize a bundle for that device"
             )
-        card = replace(self.card, device=device, measured_ms=measured_ms, measured_conditions=conditions)
+        # As the card is now, because an engine may have been added since it was read.
+        card = replace(Card.load(self.folder / _CARD), device=device, measured_ms=measured_ms, measured_conditions=conditions)
         write_json(card.to_json(), self.folder / _CARD)
         return replace(self, card=card)
 
@@ -194,29 +218,34 @@ def write_bundle(
     check_finite(tensors, f"the network of a bundle of {arch.space}")
     card = replace(card, costs=costs(lowered))
     header = _header(space, arch, class_names, mean, std, rule or ImageRule(channels=len(mean)))
-    with _replacing_bundle(Path(folder)) as temporary:
+    _check_place(Path(folder))
+    with replacing_folder(folder) as temporary:
         bundle = _bundle(temporary, space, arch, card, header)
         save_arch(arch, space, temporary / _ARCH)
-        write_json(card.to_json(), temporary / _CARD)
         write_weights(tensors, temporary / _WEIGHTS, header)
         export(network, bundle.input_shape, bundle.onnx_path, metadata=header, dynamic_batch=dynamic_batch, opset=opset)
         verify_outputs(network, bundle.onnx_path, bundle.input_shape, generator=generator)
         bundle.engines.mkdir()
-    return replace(bundle, folder=Path(folder))
+        card = replace(card, files={name: _digest(temporary / name) for name in (_ARCH, _WEIGHTS, _ONNX)})
+        write_json(card.to_json(), temporary / _CARD)
+    return replace(bundle, folder=Path(folder), card=card)
 
 
 def load_bundle(folder: str | os.PathLike[str]) -> Bundle:
-    """Read a bundle and check that its files belong together.
+    """Read a bundle and check that its files are as they were written, and belong together.
 
     Raises:
+        DamagedError: a file of it is not as it was written.
         FileError: the folder is no bundle, or a file of it is missing or cannot be read.
         ArchError, ExportError, WeightsError: a file of it is damaged, of something else, or newer than this version.
     """
     source = Path(folder)
+    settle(source)
     missing = [name for name in (_ARCH, _CARD, _WEIGHTS, _ONNX) if not (source / name).is_file()]
     if missing:
         raise FileError(f"'{source}' must be a bundle, but has no {', '.join(missing)}; write one with: ofa specialize")
     arch, card = Arch.load(source / _ARCH), Card.load(source / _CARD)
+    _check_files(source, card.files)
     weights = read_weights(source / _WEIGHTS, kind=_KIND)
     header = weights.metadata
     try:
@@ -277,44 +306,23 @@ def _check_channels(channels: int, mean: Sequence[float], std: Sequence[float]) 
         )
 
 
-@contextmanager
-def _replacing_bundle(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside ``folder`` that takes its place when the block ends well."""
-    try:
-        if folder.exists() and not (folder / _CARD).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-            raise FileError(f"'{folder}' must be a new or empty folder or a bundle, but is something else; choose another folder")
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name[:32]}.", suffix=".part", dir=folder.parent))
-    except (OSError, ValueError) as error:
-        raise unwritable(folder, error) from error
-    try:
-        yield temporary
-        _swap(temporary, folder)
-    except FileError as error:  # which names a file of the temporary folder
-        raise FileError(str(error).replace(str(temporary), str(folder))) from error
-    except OSError as error:
-        raise unwritable(folder, error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+def _check_place(folder: Path) -> None:
+    if folder.exists() and not (folder / _CARD).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileError(f"'{folder}' must be a new or empty folder or a bundle, but is something else; choose another folder")
 
 
-def _swap(temporary: Path, folder: Path) -> None:
-    """Move ``folder`` aside, ``temporary`` to its place, and leave the old one under the temporary's name."""
-    temporary.chmod(0o777 & ~_umask())
-    if not folder.exists():
-        temporary.rename(folder)
-        return
-    aside = temporary.with_suffix(".old")
-    folder.rename(aside)
-    try:
-        temporary.rename(folder)
-    except BaseException:
-        aside.rename(folder)
-        raise
-    aside.rename(temporary)
+def _check_files(folder: Path, files: Mapping[str, str]) -> None:
+    """See that the files of a bundle are those that its card names."""
+    for name, digest in files.items():
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ExportError(f"the card of a bundle must name files within it, but '{folder / _CARD}' names '{name}'; write it again")
+        if _digest(folder / name) != digest:
+            raise DamagedError(
+                f"'{folder / name}' must be the file that was written with its bundle, but has another content; write the bundle again, "
+                "or the engine, or copy all of its files together"
+            )
 
 
-def _umask() -> int:
-    """The permissions that a plain ``mkdir`` would have withheld (``mkdtemp`` gives none to others)."""
-    current = os.umask(0)
-    os.umask(current)
-    return current
+def _digest(path: Path) -> str:
+    with open_file(path) as file:
+        return hashlib.file_digest(cast(io.BufferedReader, file), "sha256").hexdigest()

@@ -11,12 +11,15 @@ from ofa.costs import COSTS
 from ofa.errors import ExportError
 from ofa.latency import Latency
 from ofa.reading import read_json
+from ofa.seal import check_seal
 
 __all__ = ["SCHEMA", "Card"]
 
-SCHEMA = 2
+SCHEMA = 3
+_SEALED = 3
+"""Since which schema cards carry a checksum (``ofa.seal``), and name the files of their bundle."""
 
-_NO_NUMBERS = ("metric", "device", "conditions", "measured_conditions", "provenance")
+_NO_NUMBERS = ("metric", "device", "conditions", "measured_conditions", "provenance", "files")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +36,7 @@ class Card:
         measured_conditions: what ``measured_ms`` holds under, likewise.
         costs: what follows from the network alone, by name (``ofa.costs``); in JSON they stand beside the other numbers.
         provenance: where it comes from: data, supernet, recipe, seeds, versions, dates; JSON values.
+        files: the SHA-256 of the bundle's other files by their paths within it; a file that is being replaced is not named.
 
     Raises:
         ExportError: a number is negative, not a number, or an accuracy above 1.
@@ -49,6 +53,7 @@ class Card:
     measured_conditions: Mapping[str, Any] | None = None
     costs: Mapping[str, int] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, value in self._flat.items():
@@ -82,7 +87,7 @@ class Card:
         """Read the card of a bundle.
 
         Raises:
-            FileError: the file cannot be read or is not JSON.
+            FileError: the file cannot be read, is not JSON, or is not as it was written.
             ExportError: it is no card, or newer than this version.
         """
         value = read_json(path)
@@ -91,6 +96,8 @@ class Card:
             raise ExportError(f"'{path}' must be a card, but has no schema version; write the bundle again")
         if schema > SCHEMA:
             raise ExportError(f"'{path}' has schema {schema}, but this version reads up to {SCHEMA}; upgrade with: pip install -U ofa-nas")
+        if schema >= _SEALED:
+            check_seal(path, required=True, what=f"'{os.fspath(path)}'")
         costs = {name: value[name] for name in COSTS.names() if value.get(name) is not None}
         # As in every file, what is unknown is of a later version, or a cost of somebody's own.
         return cls(**{name: content for name, content in value.items() if name in cls.__dataclass_fields__}, costs=costs)

@@ -10,10 +10,12 @@ from typing import Any
 from ofa.errors import ExportError, FileError
 from ofa.files import write_json
 from ofa.reading import read_json
+from ofa.seal import check_seal
 
 __all__ = ["EngineInfo", "EngineTensor", "read_bytes", "read_record", "record_path", "write_record"]
 
-_SCHEMA = 1
+_SCHEMA = 2
+"""Since 2 records carry a checksum (``ofa.seal``)."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,8 @@ class EngineInfo:
     def from_json(cls, value: Any) -> EngineInfo:
         """Read what ``to_json`` wrote; ``ValueError``, ``TypeError`` or ``KeyError`` if it is something else."""
         fields = dict(value)
-        if fields.pop("schema") != _SCHEMA:
-            raise ValueError(f"its schema is {value['schema']}, this version of ofa reads {_SCHEMA}")
+        if fields.pop("schema") not in range(1, _SCHEMA + 1):
+            raise ValueError(f"its schema is {value['schema']}, this version of ofa reads up to {_SCHEMA}")
         for side in ("inputs", "outputs"):
             fields[side] = tuple(EngineTensor(each["name"], tuple(each["shape"]), each["dtype"]) for each in fields[side])
         fields["compute_capabilities"] = tuple(fields["compute_capabilities"])
@@ -92,7 +94,7 @@ def read_record(engine_path: str | os.PathLike[str]) -> EngineInfo | None:
     """The record of an engine, or None if there is none.
 
     Raises:
-        FileError: the record cannot be read.
+        FileError: the record cannot be read, or is not as it was written.
         ExportError: the record is of another kind or of a newer version.
     """
     path = record_path(engine_path)
@@ -100,6 +102,7 @@ def read_record(engine_path: str | os.PathLike[str]) -> EngineInfo | None:
         return None
     value = read_json(path)
     try:
+        check_seal(path, required=value["schema"] >= _SCHEMA, what=f"'{path}'")
         return EngineInfo.from_json(value)
     except (KeyError, TypeError, ValueError) as error:
         raise ExportError(

@@ -24,15 +24,28 @@ import torch
 from onnx import TensorProto, helper
 from torch import nn
 
-from ofa.errors import ExportError
+from ofa.errors import DamagedError, ExportError
 from ofa.exporting.operators import GraphWriter
 from ofa.exporting.tracing import FEATURES, INPUT, LOGITS, write_calls
 from ofa.files import replacing
 from ofa.modes import evaluating
 from ofa.opsets import IR_VERSION, NEWEST_OPSET, OLDEST_OPSET, OPSET, ir_version_for
+from ofa.seal import BLANK_SEAL, SEAL_KEY, check_seal
 from ofa.version import __version__
 
-__all__ = ["INPUT", "IR_VERSION", "OPSET", "at_size", "batch_of", "check_model", "export", "read_model", "to_model", "verify_outputs"]
+__all__ = [
+    "INPUT",
+    "IR_VERSION",
+    "OPSET",
+    "at_size",
+    "batch_of",
+    "check_model",
+    "export",
+    "read_model",
+    "to_model",
+    "verify_outputs",
+    "write_model",
+]
 
 _BATCH = "batch"
 
@@ -98,11 +111,25 @@ def export(
     ir_version: int | None = None,
 ) -> None:
     """Write the network or block as an ONNX file, all or nothing; arguments and errors as ``to_model``, or FileError."""
-    versions = _Versions.of(opset, ir_version)
-    data = _build_model(network, input_shape, metadata or {}, dynamic_batch, versions).SerializeToString()
-    check_model(data)  # the bytes, because serializing 30 MB twice takes longer than tracing the network
     with replacing(path) as temporary:
-        temporary.write_bytes(data)
+        write_model(network, input_shape, temporary, metadata=metadata, dynamic_batch=dynamic_batch, opset=opset, ir_version=ir_version)
+
+
+def write_model(
+    network: nn.Module,
+    input_shape: tuple[int, int, int, int],
+    temporary: Path,
+    *,
+    metadata: Mapping[str, str] | None = None,
+    dynamic_batch: bool = False,
+    opset: int = OPSET,
+    ir_version: int | None = None,
+) -> None:
+    """Fill the temporary file of ``ofa.files.replacing`` with the ONNX model; arguments and errors as ``to_model``."""
+    versions = _Versions.of(opset, ir_version)
+    data = _build_model(network, input_shape, {**(metadata or {}), SEAL_KEY: BLANK_SEAL}, dynamic_batch, versions).SerializeToString()
+    check_model(data)  # the bytes, because serializing 30 MB twice takes longer than tracing the network
+    temporary.write_bytes(data)
 
 
 def verify_outputs(
@@ -161,11 +188,16 @@ def read_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
     """The ONNX model of a network's file, whose first input is images.
 
     Raises:
+        DamagedError: it is not as it was written.
         ExportError: the file cannot be read, or is none of a network of images.
     """
     try:
-        model = onnx.load(os.fspath(path), load_external_data=False)
+        content = Path(path).read_bytes()
+        check_seal(content, required=False, what=f"'{path}'")
+        model = onnx.load_from_string(content)
         _ = model.graph.input[0].type.tensor_type.shape.dim[0]
+    except DamagedError:
+        raise
     except Exception as error:  # those of protobuf, onnx and the system have no common base
         reason = " ".join(str(error).split()) or "it is damaged"
         raise ExportError(f"'{path}' must be an ONNX file of a network, but cannot be read: {reason}; export the network again") from error

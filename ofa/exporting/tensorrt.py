@@ -27,6 +27,7 @@ from ofa.exporting.precision import to_half
 from ofa.exporting.tensorrt_package import FLAVOURS, Package
 from ofa.files import replacing
 from ofa.progress import Progress, silent
+from ofa.seal import check_seal
 
 __all__ = ["FLAVOURS", "GPU_GENERATIONS", "Flavour", "build_engine", "compute_capabilities", "inspect_engine"]
 
@@ -87,6 +88,7 @@ def build_engine(
     """
     capabilities = compute_capabilities(gpus)
     package, source = Package.load(flavour), read_bytes(onnx_path)
+    check_seal(source, required=False, what=f"'{onnx_path}'")
     builder = package.start("Builder")
     if builder is None:
         raise package.refusal(onnx_path)

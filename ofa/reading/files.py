@@ -8,6 +8,7 @@ from typing import BinaryIO
 
 from ofa.errors import FileError, OfaError
 from ofa.files import reason_of
+from ofa.seal import check_seal
 
 __all__ = ["open_file", "read_bytes", "read_text"]
 
@@ -63,9 +64,15 @@ def read_bytes(path: str | os.PathLike[str], *, most: int, what: str = "file", e
 
 
 def read_text(path: str | os.PathLike[str], *, most: int, what: str = "file", error: type[OfaError] = FileError) -> str:
-    """The content of a plain file as text in UTF-8; arguments and errors as of ``read_bytes``, and where it is no such text."""
+    """The content of a plain file as text in UTF-8; arguments and errors as of ``read_bytes``, and where it is no such text.
+
+    Raises:
+        DamagedError: it has a seal (``ofa.seal``), which does not fit.
+    """
+    content = read_bytes(path, most=most, what=what, error=error)
+    check_seal(content, required=False, what=f"'{os.fspath(path)}'")
     try:
-        return read_bytes(path, most=most, what=what, error=error).decode("utf-8")
+        return content.decode("utf-8")
     except UnicodeDecodeError as problem:
         raise error(f"a {what} must be text in UTF-8, but '{path}' is not: {problem}; write it again") from problem
 

@@ -18,10 +18,11 @@ from typing import Any
 
 from ofa.errors import FileError, RecipeError, SchemaError, WeightsError
 from ofa.families import SPACES
-from ofa.files import replacing
+from ofa.files import make_folder, remove_parts, replacing, sync_folder
 from ofa.lines import Lines
 from ofa.progress import Progress, silent
 from ofa.schema import parse
+from ofa.seal import BLANK_SEAL
 from ofa.supernet import Supernet
 from ofa.training.differences import changed_keys
 from ofa.training.evaluation import check_classes
@@ -121,11 +122,11 @@ def begin_run(folder: str | os.PathLike[str], recipe: Recipe, record: DataRecord
     Raises:
         FileError: the folder cannot be made or written.
     """
-    _make_folder(Path(folder))
-    _forget_states(folder)
-    # The recipe goes first and comes last: a folder with one is a run, and must not have files of another.
+    make_folder(folder)
+    # The recipe goes first and comes last, on the disk too: a folder with one is a run, and must not have files of another.
     for name in (CONFIG, WEIGHTS, RECORD):
         _forget(Path(folder) / name)
+    _forget_states(folder)
     if record is not None:
         record.save(folder)
     _write_metrics(folder, ())
@@ -139,7 +140,7 @@ def save_state(folder: str | os.PathLike[str], recipe: Recipe, state: TrainingSt
         FileError: the folder cannot be written, or the disk is full; earlier states are still there.
     """
     place = Path(folder) / CHECKPOINTS
-    _make_folder(place)
+    make_folder(place)
     header = {"kind": "checkpoint", **space_header(recipe.get_space()), "step": str(state.step), "values": json.dumps(state.values)}
     write_weights(state.tensors, place / f"{state.step:09d}.safetensors", {**header, "recipe": recipe.to_toml()})
     for old in _states(folder)[:-_KEPT]:
@@ -207,6 +208,7 @@ def own_recipe(folder: str | os.PathLike[str], recipe: Recipe) -> Recipe:
 def _forget(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
+        sync_folder(path.parent)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise FileError(f"'{path}' of an earlier run must be a file that can be removed, but {reason}; choose another folder") from error
@@ -260,17 +262,10 @@ def extend_run(folder: str | os.PathLike[str], recipe: Recipe) -> None:
     _write_recipe(folder, recipe)
 
 
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise FileError(f"'{folder}' must be a folder that can be made, but {reason}; choose another") from error
-
-
 def _forget_states(folder: str | os.PathLike[str]) -> None:
     for state in _states(folder):
         state.unlink(missing_ok=True)
+    remove_parts(Path(folder) / CHECKPOINTS)
     with suppress(OSError):  # it is not there, or holds what somebody else put there
         (Path(folder) / CHECKPOINTS).rmdir()
 
@@ -329,7 +324,7 @@ def save_run(folder: str | os.PathLike[str], supernet: Supernet, recipe: Recipe,
     Raises:
         FileError: the folder cannot be written.
     """
-    _make_folder(Path(folder))
+    make_folder(folder)
     supernet.save(Path(folder) / WEIGHTS, metadata={"recipe": recipe.to_toml()})
     _write_recipe(folder, recipe)
     _write_metrics(folder, metrics)
@@ -380,7 +375,8 @@ def _write_recipe(folder: str | os.PathLike[str], recipe: Recipe) -> None:
     else:
         recipe.get_space().save(carried)
     with replacing(Path(folder) / CONFIG) as temporary:
-        temporary.write_text(anchored_recipe(recipe).to_toml(None if recipe.space in SPACES.own else SPACE), encoding="utf-8")
+        text = anchored_recipe(recipe).to_toml(None if recipe.space in SPACES.own else SPACE)
+        temporary.write_text(f"# {BLANK_SEAL}\n{text}", encoding="utf-8")
 
 
 def _write_metrics(folder: str | os.PathLike[str], metrics: Iterable[EpochMetrics]) -> None:

@@ -15,9 +15,11 @@ import torch
 
 from ofa.data import Augmentation, ImageRule, Images, Splits, load_data, split
 from ofa.data.rule import Fit
-from ofa.errors import FileError, OfaError, RecipeError
+from ofa.errors import OfaError, RecipeError
 from ofa.families import get_space, is_space_file, space_names
 from ofa.progress import Progress, silent
+from ofa.reading import read_text
+from ofa.reading.limits import LARGEST_TOML
 from ofa.registry import FromFile, from_file
 from ofa.space import Space
 from ofa.supernet import Supernet
@@ -259,11 +261,7 @@ class Recipe:
     @classmethod
     def load(cls, path: str | os.PathLike[str], overrides: Sequence[str] = (), *, trust: bool = False) -> Recipe:
         """Read a TOML file, whose folder may hold its space file; arguments and errors as of ``from_toml``, or FileError."""
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = (getattr(error, "strerror", None) or str(error)).lower()
-            raise FileError(f"'{path}' must be a readable text file, but {reason}; check the path") from error
+        text = read_text(path, most=LARGEST_TOML, what="recipe")
         try:
             return cls.from_toml(text, overrides, folder=Path(path).parent, trust=trust)
         except RecipeError as error:

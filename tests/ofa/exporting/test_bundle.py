@@ -13,7 +13,7 @@ from torch import nn
 
 from ofa.costs import costs
 from ofa.data import ImageRule
-from ofa.errors import ArchError, ExportError, FileError, OfaError, WeightsError
+from ofa.errors import ArchError, DamagedError, ExportError, FileError, OfaError, WeightsError
 from ofa.exporting.bundle import load_bundle, write_bundle
 from ofa.exporting.card import Card
 from ofa.families import get_space, lower, space_names
@@ -79,12 +79,13 @@ def test_a_bundle_gives_back_the_network(name, tmp_path):
 
 def test_the_card_has_the_stable_keys_and_the_counted_costs(written):
     card = read_json(written / "card.json")
+    assert sorted(card.pop("files")) == ["arch.json", "network.onnx", "network.safetensors"]
     arch = load_bundle(written).arch
     expected = {"accuracy": 0.975, "latency_ms": 1.5, "latency_low_ms": 1.25, "latency_high_ms": 1.75, "measured_ms": 1.4, "device": "cpu"}
     expected |= {
         "metric": "accuracy",
         "provenance": {"seed": 3, "data": "digits"},
-        "schema": 2,
+        "schema": 3,
         **dict.fromkeys(("conditions", "measured_conditions")),
     }
     expected |= costs(lower(get_space("ofa-mbv3-tiny", len(CLASSES)), arch))
@@ -156,7 +157,7 @@ def test_weights_that_are_not_finite_do_not_ship(written, value):
     tensors["classifier.linear.bias"][1] = value
     with safe_open(written / "network.safetensors", framework="pt") as file:
         metadata = file.metadata()
-    with replacing(written / "network.safetensors") as temporary:
+    with load_bundle(written).changing(written / "network.safetensors"), replacing(written / "network.safetensors") as temporary:
         save_file(tensors, temporary, {**metadata, SEAL_KEY: BLANK_SEAL})
     with pytest.raises(WeightsError, match=rf"first classifier.linear.bias with {value}"):
         load_bundle(written).network()
@@ -183,19 +184,26 @@ def edit(path: Path, **changes) -> None:
     write_json({**read_json(path), **changes}, path)
 
 
+def change(path: Path, write) -> None:
+    """Write a file of a bundle anew, and name it on the card."""
+    with load_bundle(path.parent).changing(path):
+        write(path)
+
+
 @pytest.mark.parametrize(
     ("damage", "error", "words"),
     [
         (lambda folder: (folder / "network.onnx").unlink(), FileError, r"no network\.onnx"),
         (lambda folder: (folder / "card.json").write_text("{"), FileError, "JSON"),
         (lambda folder: (folder / "card.json").write_text("[]"), ExportError, "schema"),
-        (lambda folder: edit(folder / "card.json", schema=3), ExportError, "upgrade"),
+        (lambda folder: edit(folder / "card.json", schema=99), ExportError, "upgrade"),
         (lambda folder: edit(folder / "card.json", macs="many"), ExportError, "'macs' of a card must be a number"),
         (lambda folder: edit(folder / "card.json", accuracy=97.5), ExportError, r"0\.\.1"),
         (lambda folder: (folder / "arch.json").write_text("{}"), ArchError, "space"),
-        (lambda folder: edit(folder / "arch.json", resolution=1000), WeightsError, "another arch"),
-        (lambda folder: (folder / "network.safetensors").write_bytes(b"x" * 50), WeightsError, "safetensors"),
-        (lambda folder: Supernet(get_space("ofa-mbv3-tiny")).save(folder / "network.safetensors"), WeightsError, "supernet"),
+        (lambda folder: change(folder / "arch.json", lambda path: edit(path, resolution=1000)), WeightsError, "another arch"),
+        (lambda folder: (folder / "network.safetensors").write_bytes(b"x" * 50), DamagedError, "has another content"),
+        (lambda folder: change(folder / "network.safetensors", lambda path: path.write_bytes(b"x" * 50)), WeightsError, "safetensors"),
+        (lambda folder: change(folder / "network.safetensors", Supernet(get_space("ofa-mbv3-tiny")).save), WeightsError, "supernet"),
     ],
 )
 def test_damage_is_named(written, damage, error, words):
@@ -210,6 +218,10 @@ def test_weights_of_another_network_are_not_loaded(written, tmp_path):
     network, arch = extracted("ofa-proxyless-tiny")
     write(tmp_path / "other", network, arch)
     (written / "network.safetensors").write_bytes((tmp_path / "other" / "network.safetensors").read_bytes())
+    with pytest.raises(DamagedError, match="has another content"):
+        load_bundle(written)
+    with bundle.changing(written / "network.safetensors"):
+        pass
     with pytest.raises(WeightsError, match="another arch"):
         load_bundle(written)
     with pytest.raises(WeightsError, match="tensors"):
