@@ -142,7 +142,7 @@ def make_folder(path: str | os.PathLike[str]) -> None:
         FileError: it cannot be made.
     """
     folder = Path(path)
-    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    missing = [each for each in (folder, *folder.parents) if not os.path.exists(each)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for each in missing:

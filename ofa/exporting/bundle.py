@@ -31,7 +31,7 @@ from ofa.errors import DamagedError, DataError, ExportError, FileError, WeightsE
 from ofa.exporting.card import Card
 from ofa.exporting.onnx import OPSET, export, verify_outputs, write_model
 from ofa.families import lower, named_space, save_arch
-from ofa.files import replacing, replacing_folder, settle, write_json
+from ofa.files import replacing, replacing_folder, settle, unwritable, write_json
 from ofa.reading import open_file
 from ofa.resolution import resolution_to_json, sides
 from ofa.space import Space
@@ -307,7 +307,11 @@ def _check_channels(channels: int, mean: Sequence[float], std: Sequence[float]) 
 
 
 def _check_place(folder: Path) -> None:
-    if folder.exists() and not (folder / _CARD).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+    try:
+        is_other = folder.exists() and not (folder / _CARD).is_file() and (not folder.is_dir() or any(folder.iterdir()))
+    except (OSError, ValueError) as error:
+        raise unwritable(folder, error) from error
+    if is_other:
         raise FileError(f"'{folder}' must be a new or empty folder or a bundle, but is something else; choose another folder")
 
 
