@@ -14,7 +14,7 @@ from typing import IO, Any
 from ofa.errors import FileError
 from ofa.files import reason_of, replacing, unwritable
 
-__all__ = ["Lines", "LinesRead", "as_line", "cut_half_line", "entry_of", "parse_lines"]
+__all__ = ["Lines", "LinesRead", "append_whole", "as_line", "entry_of", "parse_lines"]
 
 _CHECKSUM = "crc"
 _HEAD = re.compile(rb'\{"crc": "([0-9a-f]{8})", ')
@@ -68,8 +68,7 @@ class Lines:
             return
         try:
             with self.path.open("ab+", buffering=0) as file:
-                cut_half_line(file)
-                _append(file, as_line(entry))
+                append_whole(file, as_line(entry))
         except OSError as error:
             raise unwritable(self.path, error) from error
 
@@ -137,12 +136,29 @@ def entry_of(line: bytes) -> dict[str, Any] | None:
     return entry
 
 
-def cut_half_line(file: IO[bytes]) -> None:
-    """Cut off what stands behind the last end of a line; whole entries end with one.
+def append_whole(file: IO[bytes], lines: bytes) -> None:
+    """Write lines to the disk, or nothing of them; half a line that a killed writer left behind goes.
 
     Args:
-        file: open for reading and writing.
+        file: open for reading and appending, without a buffer.
+        lines: of ``as_line``.
+
+    Raises:
+        OSError: the disk is full, or broken.
     """
+    _cut_half_line(file)
+    end = file.seek(0, os.SEEK_END)
+    try:
+        while lines:  # a disk that is nearly full takes a part first
+            lines = lines[file.write(lines) :]
+    except OSError:
+        file.truncate(end)
+        raise
+    os.fsync(file.fileno())
+
+
+def _cut_half_line(file: IO[bytes]) -> None:
+    """Cut off what stands behind the last end of a line; whole entries end with one."""
     end = file.seek(0, os.SEEK_END)
     if not end:
         return
@@ -151,18 +167,6 @@ def cut_half_line(file: IO[bytes]) -> None:
         return
     file.seek(0)
     file.truncate(file.read().rfind(b"\n") + 1)
-
-
-def _append(file: IO[bytes], line: bytes) -> None:
-    """Write a line to the disk, or nothing of it."""
-    end = file.seek(0, os.SEEK_END)
-    try:
-        while line:  # a disk that is nearly full takes a part first
-            line = line[file.write(line) :]
-    except OSError:
-        file.truncate(end)
-        raise
-    os.fsync(file.fileno())
 
 
 def _had_a_checksum(entry: Mapping[str, Any]) -> bool:

@@ -43,20 +43,14 @@ class _Holder:
     @property
     def words(self) -> str:
         here = self.host == socket.gethostname()
-        return f"process {self.process}{'' if here else f' on {self.host}'} has been {self.doing} since {self.since}"
+        who = f"process {self.process}{'' if here else f' on {self.host}'}"
+        if here and self.process == os.getpid():
+            who = "another thread of this process"
+        return f"{who} has been {self.doing} since {self.since}"
 
 
-@dataclass
-class _Held:
-    """A lock that this process has, how many blocks are inside of it, and for whom."""
-
-    blocks: int
-    owner: tuple[int, int]
-    holder: _Holder
-
-
-_held: dict[str, _Held] = {}
-_changing = threading.Lock()
+_inside: dict[tuple[str, int, int], int] = {}
+"""How many blocks of a thread of a process are inside of each lock, by its target and both their numbers."""
 
 
 @contextmanager
@@ -79,31 +73,22 @@ def writing(path: str | os.PathLike[str], doing: str = "writing it", *, wait_s: 
         target = os.path.realpath(path)
     except ValueError as error:  # a name that no file can have
         raise unwritable(path, error) from error
-    owner = (os.getpid(), threading.get_ident())
-    with _changing:
-        held = _held.get(target)
-        if held is not None and held.owner == owner:
-            held.blocks += 1
-        elif held is not None and held.owner[0] == owner[0]:
-            raise _refused(path, f"another thread of this process has been {held.holder.doing} since {held.holder.since}")
-        else:
-            held = None  # or it is of a process that this one was forked from
-    if held is not None:
+    owner = (target, os.getpid(), threading.get_ident())
+    if owner in _inside:
+        _inside[owner] += 1
         try:
             yield
         finally:
-            held.blocks -= 1
+            _inside[owner] -= 1
         return
     now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
     holder = _Holder(process=os.getpid(), host=socket.gethostname(), doing=doing, since=now)
     lock = _acquired(path, target, holder, wait_s)
     try:
-        with _changing:
-            _held[target] = _Held(1, owner, holder)
+        _inside[owner] = 1
         yield
     finally:
-        with _changing:
-            _held.pop(target, None)
+        _inside.pop(owner, None)
         # While it is held: whoever opened this file before finds, once it has the lock, that the file has no name, and opens the next.
         with suppress(OSError):
             lock_of(target).unlink()

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from ofa.errors import DamagedError, FileError, OfaError, SchemaError
 from ofa.files import reason_of, replacing
+from ofa.locking import writing
 from ofa.reading import open_file
 from ofa.schema import parse, to_json
 from ofa.seal import BLANK_SEAL, SEAL_KEY, check_seal
@@ -27,6 +28,9 @@ _KEY = "ofa"
 """Under which a file carries its metadata as JSON: the fields of a dataclass, with ``kind``, ``schema`` and ``ofa``, the version."""
 _KEYS_BEFORE = {"ofa_latency_table": ("latency table", "schema_version", "ofa_version")}
 """Under which earlier versions wrote them: the kind, and how the schema and the version were called."""
+
+_TURN_S = 10.0
+"""In which another writer, who writes the same file just now, has ended; one who works on it for longer is told."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +63,12 @@ class Kind(Generic[Info]):
         """Write rows with what is known of them; a file that is there is replaced when all is written.
 
         Raises:
-            FileError: the path cannot be written.
+            FileError: the path cannot be written, or somebody else is writing it.
         """
         metadata = {SEAL_KEY: BLANK_SEAL, **to_json(info), "kind": self.name, "schema": self.schema, "ofa": __version__}
         table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata({_KEY: json.dumps(metadata)})
         # Through Python's own files, which know every name that the system does, and no other kind of address.
-        with replacing(path) as temporary, temporary.open("wb") as file:
+        with writing(path, f"writing a {self.name}", wait_s=_TURN_S), replacing(path) as temporary, temporary.open("wb") as file:
             pq.write_table(table, file, compression="zstd")
 
     def read(self, path: str | os.PathLike[str]) -> tuple[pd.DataFrame, Info]:

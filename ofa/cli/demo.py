@@ -15,6 +15,7 @@ import typer
 from ofa.cli.console import JsonOption, emit, format_bytes, format_conditions, format_ms, format_percent, progress_bar
 from ofa.cli.outputs import OverwriteOption, check_output_folder
 from ofa.cli.sheets import Name, facts, line, records, words
+from ofa.locking import writing
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -59,8 +60,9 @@ def demo(
     # Digits make networks so small that a second thread mostly waits for the first, and on a busy machine for seconds.
     torch.set_num_threads(1)
     road = _Road(output, device, seed)
-    check_output_folder(output, overwrite=overwrite)
-    report = road.walk()
+    with writing(output, "making the demo"):
+        check_output_folder(output, overwrite=overwrite)
+        report = road.walk()
     emit(report, json=json, render=lambda: _render(report))
 
 

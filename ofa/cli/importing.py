@@ -10,6 +10,7 @@ import typer
 from ofa.cli.console import JsonOption, emit, format_bytes, format_count, progress_bar, remark
 from ofa.cli.outputs import OverwriteOption, check_output, check_output_folder
 from ofa.cli.sheets import Name, facts
+from ofa.locking import writing
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -120,18 +121,19 @@ def import_weights(
 
     single = output.suffix == ".safetensors"
     target = output if single else output / WEIGHTS
-    (check_output if single else check_output_folder)(output, overwrite=overwrite)
-    found = open_checkpoint(file, ema=ema)
-    supernet = mit.load_supernet(found, space)
-    remarks = [_which(found)] if found.entry and found.others else []
-    if single:
-        supernet.save(target, metadata={"source": f"{file.name}, imported from MIT's once-for-all"})
-    else:
-        recipe = _recipe(space, data or _DATA, named)
-        record, sentences = (None, []) if data is None else _record(recipe, space)
-        remarks += sentences
-        begin_run(output, recipe, record)
-        save_run(output, supernet, recipe, ())
+    with writing(output, "importing weights"):
+        (check_output if single else check_output_folder)(output, overwrite=overwrite)
+        found = open_checkpoint(file, ema=ema)
+        supernet = mit.load_supernet(found, space)
+        remarks = [_which(found)] if found.entry and found.others else []
+        if single:
+            supernet.save(target, metadata={"source": f"{file.name}, imported from MIT's once-for-all"})
+        else:
+            recipe = _recipe(space, data or _DATA, named)
+            record, sentences = (None, []) if data is None else _record(recipe, space)
+            remarks += sentences
+            begin_run(output, recipe, record)
+            save_run(output, supernet, recipe, ())
     largest = costs(lower(space, space.largest()))
     return {
         "weights": str(target),
@@ -164,11 +166,12 @@ def import_arch(file: Path, resolution: int, output: Path, *, space: str | None 
     from ofa.families import get_space, lower, save_arch
     from ofa.interop import mit
 
-    check_output(output, overwrite=overwrite)
-    given = None if space is None else get_space(space)
-    found = mit.arch_from_net_config(file, resolution, given)
-    of = given or get_space(found.space)
-    save_arch(found, of, output)
+    with writing(output, "importing an arch"):
+        check_output(output, overwrite=overwrite)
+        given = None if space is None else get_space(space)
+        found = mit.arch_from_net_config(file, resolution, given)
+        of = given or get_space(found.space)
+        save_arch(found, of, output)
     return {"path": str(output), "arch": found.to_json(), **costs(lower(of, found))}
 
 
@@ -193,9 +196,10 @@ def import_predictor(file: Path, output: Path, *, space: str, overwrite: bool = 
 
     if output.suffix != ".safetensors":
         raise FileError(f"the imported predictor must be written as .safetensors, but the name is '{output}'; add that ending")
-    check_output(output, overwrite=overwrite)
-    loaded = mit.load_predictor(file, get_space(space))
-    loaded.save(output)
+    with writing(output, "importing a predictor"):
+        check_output(output, overwrite=overwrite)
+        loaded = mit.load_predictor(file, get_space(space))
+        loaded.save(output)
     return {"path": str(output), "space": loaded.space_name, **loaded.provenance}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +21,7 @@ from ofa.cli.sheets import records, words
 from ofa.cli.spaces import TrustOption
 from ofa.cli.table import ResolutionsOption
 from ofa.cli.threads import let_threads_sleep
+from ofa.locking import writing
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -34,6 +36,8 @@ _TRIALS = 160
 _EVALUATIONS = 200_000
 _EFFORT_FOR_BEST = {"islands": 8}
 """One budget needs fewer islands."""
+_TURN_S = 60.0
+"""In which another machine that searches the same study ends writing its front."""
 
 
 def register(app: typer.Typer) -> None:
@@ -105,10 +109,6 @@ def search(
     from search.study import EVOLUTION, Effort, run_workers
     from search.study.optuna_logging import known_as_experimental
 
-    resumed = None if overwrite else _front_of(output, storage, study)
-    check_output(output, overwrite=overwrite or resumed is not None)
-    if picture is not None:
-        check_output(picture, overwrite=overwrite or resumed is not None)
     if (predictor is None) == (supernet is None):
         raise typer.BadParameter("accuracies come from one of --predictor and --supernet; give one of them.", param_hint="--predictor")
     if on is not None and supernet is None:
@@ -136,18 +136,25 @@ def search(
         evolves = sampler == EVOLUTION if sampler else supernet is None and not device
         evaluations = _EVALUATIONS if evolves else 0
     effort = Effort(trials=trials, evaluations=evaluations, **(_EFFORT_FOR_BEST if best else {}))
-    with progress_bar("networks") as progress, known_as_experimental():
-        front = run_workers(
-            files, workers=workers, seed=seed, effort=effort, sampler=sampler, storage=storage, name=study, progress=progress
-        )
-    front = front.with_info(command=_command(), study={**front.info.study, **({} if storage is None else _identity(storage, study))})
-    if resumed is not None and resumed != front.info.space:
-        check_output(output, overwrite=False)
-    front.save(output)
-    if picture is not None:
-        from search.plot import save_front_picture
+    # Machines that search one study together take turns at writing its front, of which nothing is lost.
+    with writing(output, "searching") if storage is None else nullcontext():
+        resumed = None if overwrite else _front_of(output, storage, study)
+        check_output(output, overwrite=overwrite or resumed is not None)
+        if picture is not None:
+            check_output(picture, overwrite=overwrite or resumed is not None)
+        with progress_bar("networks") as progress, known_as_experimental():
+            front = run_workers(
+                files, workers=workers, seed=seed, effort=effort, sampler=sampler, storage=storage, name=study, progress=progress
+            )
+        front = front.with_info(command=_command(), study={**front.info.study, **({} if storage is None else _identity(storage, study))})
+        with writing(output, "writing a front", wait_s=_TURN_S):
+            if not overwrite and output.exists():  # which somebody may have written, or verified, meanwhile
+                check_output(output, overwrite=_front_of(output, storage, study) == front.info.space)
+            front.save(output)
+        if picture is not None:
+            from search.plot import save_front_picture
 
-        save_front_picture(front, picture)
+            save_front_picture(front, picture)
     report = _report(front, output)
     emit(report, json=json, render=lambda: _render(report), warnings=warn(advice_on_front(front)))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +11,6 @@ from typing import Any
 from urllib.parse import quote, quote_plus, urlsplit
 
 import sqlalchemy
-from filelock import FileLock
 from optuna.storages import (
     BaseStorage,
     GrpcStorageProxy,
@@ -21,11 +19,11 @@ from optuna.storages import (
     RetryHeartbeatStaleTrialCallback,
     get_storage,
 )
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from ofa.errors import MissingExtraError, OfaError, SearchError
+from search.study.journal import JournalFile
 
 __all__ = ["GRACE_S", "OpenStorage", "in_one_sentence", "open_storage", "without_password"]
 
@@ -78,7 +76,7 @@ def open_storage(text: str, grace_s: int = GRACE_S) -> OpenStorage:
             return _proxy(text)
         if "://" in text:
             return _database(text, grace_s)
-        return OpenStorage(JournalStorage(JournalFileBackend(text, lock_obj=_SystemLock(text))), close=lambda: None)
+        return OpenStorage(JournalStorage(JournalFile(text)), close=lambda: None)
 
 
 def _proxy(text: str) -> OpenStorage:
@@ -144,42 +142,6 @@ def _begin_alone(connection: sqlalchemy.Connection) -> None:
     finish it: two could do so at a time.
     """
     connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-class _SystemLock(JournalFileOpenLock):
-    """The lock of a journal file that goes when its holder is killed, and what a killed writer left half written with it.
-
-    Optuna's own locks are files, which a killed process leaves behind; the others would wait for half a minute.
-
-    Args:
-        path: the journal file.
-    """
-
-    def __init__(self, path: str) -> None:
-        super().__init__(path)
-        self._path = path
-        self._system = FileLock(f"{path}.ofa-lock")
-
-    def acquire(self) -> bool:
-        self._system.acquire()
-        _cut_half_line(self._path)
-        return True
-
-    def release(self) -> None:
-        self._system.release()
-
-
-def _cut_half_line(path: str) -> None:
-    """Cut off what stands behind the last end of a line; whole entries of a journal end with one."""
-    with open(path, "r+b") as file:
-        end = file.seek(0, os.SEEK_END)
-        if not end:
-            return
-        file.seek(end - 1)
-        if file.read(1) == b"\n":
-            return
-        file.seek(0)
-        file.truncate(file.read().rfind(b"\n") + 1)
 
 
 # -- what goes wrong ---------------------------------------------------------------------------------------------------

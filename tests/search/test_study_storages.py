@@ -118,3 +118,26 @@ def test_a_missing_driver_is_told_with_the_extra_that_has_it(
     monkeypatch.setitem(__import__("sys").modules, module, None)
     with pytest.raises(MissingExtraError, match=f"extra '{extra}'"):
         open_storage(storage)
+
+
+def test_a_damaged_line_of_a_journal_is_named(tmp_path: Path) -> None:
+    """Also where it is the last one, which Optuna would leave out, and where it is still JSON."""
+    storage = tmp_path / "study.journal"
+    run_study(fake_problem(), seed=0, effort=FEW, storage=str(storage))
+    lines = storage.read_bytes().splitlines(keepends=True)
+    for number in (1, 7, len(lines)):
+        damaged = lines[number - 1][:60] + bytes([lines[number - 1][60] ^ 1]) + lines[number - 1][61:]
+        storage.write_bytes(b"".join([*lines[: number - 1], damaged, *lines[number:]]))
+        with pytest.raises(SearchError, match=rf"a study must be as it was written, but line {number} of "):
+            run_study(fake_problem(), seed=0, effort=FEW, storage=str(storage))
+    assert [path.name for path in tmp_path.iterdir()] == ["study.journal"]
+
+
+def test_a_journal_of_optunas_own_goes_on(tmp_path: Path) -> None:
+    storage = str(tmp_path / "study.journal")
+    run_study(fake_problem(), seed=0, effort=FEW, storage=storage)
+    backend = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(storage))
+    study = optuna.load_study(study_name=SMALL.name, storage=backend)
+    study.set_user_attr("note", "by another program")
+    run_study(fake_problem(), seed=0, effort=Effort(trials=5, evaluations=0), storage=storage)
+    assert [trial.state.name for trial in trials_of(storage, SMALL.name)].count("COMPLETE") == 5
