@@ -7,21 +7,18 @@ absent: a full disk or a killed process leaves the last good state.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ofa.errors import FileError, RecipeError, SchemaError, WeightsError
+from ofa.errors import FileError, RecipeError, WeightsError
 from ofa.families import SPACES
-from ofa.files import make_folder, remove_parts, replacing, sync_folder
+from ofa.files import make_folder, replacing, sync_folder
 from ofa.lines import Lines
 from ofa.progress import Progress, silent
-from ofa.schema import parse
 from ofa.seal import BLANK_SEAL
 from ofa.supernet import Supernet
 from ofa.training.differences import changed_keys
@@ -32,7 +29,8 @@ from ofa.training.recipe import SPACE, Recipe
 from ofa.training.record import RECORD, DataRecord
 from ofa.training.run_data import RunData, data_of_run
 from ofa.training.state import Totals, TrainingState
-from ofa.weights import SPACE_KEY, Weights, read_weights, space_header, write_weights
+from ofa.training.states import States
+from ofa.weights import SPACE_KEY, Weights, space_header
 
 __all__ = [
     "CHECKPOINTS",
@@ -56,8 +54,6 @@ __all__ = [
 WEIGHTS, CONFIG, METRICS, CHECKPOINTS = "supernet.safetensors", "config.toml", "metrics.jsonl", "checkpoints"
 _TOLD = 5
 """Keys that the sentence about another recipe names."""
-_KEPT = 2
-"""States kept: the last, and the one before in case that one is damaged by what no renaming helps against."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +122,7 @@ def begin_run(folder: str | os.PathLike[str], recipe: Recipe, record: DataRecord
     # The recipe goes first and comes last, on the disk too: a folder with one is a run, and must not have files of another.
     for name in (CONFIG, WEIGHTS, RECORD):
         _forget(Path(folder) / name)
-    _forget_states(folder)
+    _states(folder).forget()
     if record is not None:
         record.save(folder)
     _write_metrics(folder, ())
@@ -139,12 +135,7 @@ def save_state(folder: str | os.PathLike[str], recipe: Recipe, state: TrainingSt
     Raises:
         FileError: the folder cannot be written, or the disk is full; earlier states are still there.
     """
-    place = Path(folder) / CHECKPOINTS
-    make_folder(place)
-    header = {"kind": "checkpoint", **space_header(recipe.get_space()), "step": str(state.step), "values": json.dumps(state.values)}
-    write_weights(state.tensors, place / f"{state.step:09d}.safetensors", {**header, "recipe": recipe.to_toml()})
-    for old in _states(folder)[:-_KEPT]:
-        old.unlink(missing_ok=True)
+    _states(folder).keep(state, {**space_header(recipe.get_space()), "recipe": recipe.to_toml()})
 
 
 def continue_run(
@@ -173,9 +164,15 @@ def continue_run(
     recipe = own_recipe(folder, recipe)
     if write:
         _write_recipe(folder, recipe)
-    state = _last_state(folder, recipe, write=write, on_note=on_note)
-    if state is None:
+    found = _states(folder).last(remove=write, on_note=on_note)
+    if found is None:
         return None, ()
+    state, weights = found
+    if not _is_of(weights, recipe):
+        raise WeightsError(
+            f"a checkpoint must be of its recipe's space, but '{weights.path}' is of {weights.metadata.get('space')} and the recipe of "
+            f"{recipe.get_space().name}, which are others; resume the run that made it"
+        )
     until = state.step - 1 if "pending" in state.values else state.step
     epochs, damaged = read_metrics(place / METRICS)
     if damaged:
@@ -232,7 +229,7 @@ def check_recipe(folder: str | os.PathLike[str], recipe: Recipe) -> None:
 
 def has_ended(folder: str | os.PathLike[str]) -> bool:
     """Whether a run has its weights and no states: an extension that goes on has both, the weights of the end before."""
-    return (Path(folder) / WEIGHTS).is_file() and not _states(folder)
+    return (Path(folder) / WEIGHTS).is_file() and not _states(folder).paths
 
 
 def extend_run(folder: str | os.PathLike[str], recipe: Recipe) -> None:
@@ -262,55 +259,8 @@ def extend_run(folder: str | os.PathLike[str], recipe: Recipe) -> None:
     _write_recipe(folder, recipe)
 
 
-def _forget_states(folder: str | os.PathLike[str]) -> None:
-    for state in _states(folder):
-        state.unlink(missing_ok=True)
-    remove_parts(Path(folder) / CHECKPOINTS)
-    with suppress(OSError):  # it is not there, or holds what somebody else put there
-        (Path(folder) / CHECKPOINTS).rmdir()
-
-
-def _states(folder: str | os.PathLike[str]) -> list[Path]:
-    """The files of a run's states, oldest first."""
-    return sorted((Path(folder) / CHECKPOINTS).glob("[0-9]*.safetensors"))
-
-
-def _last_state(folder: str | os.PathLike[str], recipe: Recipe, *, write: bool, on_note: Callable[[str], None]) -> TrainingState | None:
-    """The last state that is whole; damaged ones after it go."""
-    damaged: list[Path] = []
-    for path in reversed(_states(folder)):
-        try:
-            state, weights = _read_state(path)
-        except (FileError, WeightsError) as error:
-            damaged.append(path)
-            reason = error
-            continue
-        if not _is_of(weights, recipe):
-            raise WeightsError(
-                f"a checkpoint must be of its recipe's space, but '{path}' is of {weights.metadata.get('space')} and the recipe of "
-                f"{recipe.get_space().name}, which are others; resume the run that made it"
-            )
-        for other in damaged:
-            on_note(f"'{other}' must be a whole state of the run, but is damaged; it goes on from the one before, of step {state.step}")
-            if write:
-                other.unlink(missing_ok=True)
-        return state
-    if damaged:
-        raise FileError(
-            f"a run that goes on must have a whole state, but all {len(damaged)} in '{Path(folder) / CHECKPOINTS}' are damaged; train it "
-            "anew with --overwrite"
-        ) from reason
-    return None
-
-
-def _read_state(path: Path) -> tuple[TrainingState, Weights]:
-    weights = read_weights(path, kind="checkpoint")
-    try:
-        values = json.loads(weights.metadata["values"])
-        parse(_Values, values)
-        return TrainingState(int(weights.metadata["step"]), dict(weights.tensors), values), weights
-    except (KeyError, ValueError, RecursionError, SchemaError) as error:
-        raise FileError(f"'{path}' must have a whole header, but {error}; delete it to resume from the state before") from error
+def _states(folder: str | os.PathLike[str]) -> States:
+    return States(Path(folder) / CHECKPOINTS, _Values)
 
 
 def append_metrics(folder: str | os.PathLike[str], metrics: EpochMetrics) -> None:
@@ -328,7 +278,7 @@ def save_run(folder: str | os.PathLike[str], supernet: Supernet, recipe: Recipe,
     supernet.save(Path(folder) / WEIGHTS, metadata={"recipe": recipe.to_toml()})
     _write_recipe(folder, recipe)
     _write_metrics(folder, metrics)
-    _forget_states(folder)
+    _states(folder).forget()
 
 
 def load_run(folder: str | os.PathLike[str], *, trust: bool = False) -> Run:
