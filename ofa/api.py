@@ -12,7 +12,7 @@ export(bundle, "onnx", "digits.onnx")
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +31,7 @@ from ofa.exporting.card import Card
 from ofa.exporting.engine_record import record_path
 from ofa.exporting.tensorrt import build_engine
 from ofa.families import get_space
+from ofa.journal import Journal
 from ofa.locking import writing
 from ofa.opsets import OPSET
 from ofa.outputs import check_output, check_output_folder
@@ -233,6 +234,9 @@ def specialize(
     data: RunData | None = None,
     overwrite: bool = False,
     progress: Progress = silent,
+    journal: Journal | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    on_note: Callable[[str], None] = lambda sentence: None,
 ) -> Bundle:
     """Extract a network of a run, calibrate it, fine-tune it with the largest network as its teacher, and write it as a bundle.
 
@@ -247,14 +251,18 @@ def specialize(
         data: the run's images, where they are loaded already.
         overwrite: whether a bundle that is there may be replaced.
         progress: told of every epoch.
+        journal: keeps what is measured and, beside it, states of the fine-tuning; entered by the caller. None keeps nothing.
+        stop: asked after every step of fine-tuning.
+        on_note: told in a sentence of a kept state that is damaged.
 
     Returns:
         The bundle; its card has the accuracy on the test part, and in ``provenance`` that before fine-tuning and the teacher's.
 
     Raises:
         OfaError: the arch is of another space, the images or the folder cannot be used, or the export fails.
+        KeyboardInterrupt: ``stop`` said yes.
     """
-    with writing(folder, "specializing a network"):
+    with writing(folder, "specializing a network"), specialization.kept_by(journal, stop, on_note) as kept:
         check_output_folder(Path(folder), overwrite=overwrite, remedy=_REMEDY)
         arch = network.arch if isinstance(network, Candidate) else network
         run.supernet.space.check(arch)
@@ -269,6 +277,7 @@ def specialize(
             generator=torch.Generator().manual_seed(seed),
             settings=specialization.FineTuning.like(run.recipe),
             progress=progress,
+            **kept,
         )
         provenance = {
             "run": str(run.folder),

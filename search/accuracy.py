@@ -5,7 +5,6 @@ Shape suffixes: N archs, C columns of an encoded arch.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -22,7 +21,7 @@ from ofa.progress import Progress, silent
 from ofa.space import Space
 from ofa.supernet import Supernet
 from ofa.tasks import CLASSIFICATION, Task
-from ofa.training.evaluation import check_data, device_of, evaluate
+from ofa.training.evaluation import check_data, device_of, digest_of_images, digest_of_labels, digest_of_tensors, evaluate
 
 __all__ = ["AccuracySource", "MeasuredAccuracy"]
 
@@ -86,14 +85,9 @@ class MeasuredAccuracy:
         self._calibration_images = calibration_images
         self._progress = progress
         self._known: dict[Arch, float] = {}
-        digest = hashlib.sha256()
-        for tensor in supernet.state_dict().values():
-            digest.update(tensor.cpu().numpy().tobytes())
-        self._digest = digest.hexdigest()[:12]
-        contents = b"".join(images.keys.numpy().tobytes() for images in (data, calibration_data))
-        self._images_digest = hashlib.sha256(contents).hexdigest()[:12]
+        self._digest, self._images_digest = digest_of_tensors(supernet.state_dict()), digest_of_images(data, calibration_data)
         self._steps = steps
-        steps.begin({**self.provenance, "on": device_of(supernet).type})
+        steps.begin({**self.provenance, "labels": digest_of_labels(data), "on": device_of(supernet).type})
 
     @property
     def space(self) -> Space:

@@ -18,12 +18,15 @@ from ofa.cli.console import (
     format_ms,
     format_percent,
     progress_bar,
+    remark,
     warn,
 )
+from ofa.cli.keeping import ResumeOption, has_ended, making
 from ofa.cli.outputs import OverwriteOption, check_output_folder
 from ofa.cli.run_data import DataOption, OnOption, TestDataOption, load_run_data, place_run
 from ofa.cli.sheets import facts
 from ofa.cli.spaces import OwnSpaceOption, TrustOption, check_named, named
+from ofa.cli.stopping import stoppable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,8 +34,9 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from ofa.arch import Arch
+    from ofa.exporting.bundle import Bundle
     from ofa.space import Space
-    from ofa.training import Run
+    from ofa.training import Run, RunData
     from search.budget import Budget
     from search.front.candidate import Candidate
     from search.front.front import Front
@@ -63,10 +67,14 @@ def specialize(
     on: OnOption = None,
     space: OwnSpaceOption = None,
     trust: TrustOption = False,
+    resume: ResumeOption = False,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Extract one network, calibrate it, fine-tune it and write it as a bundle."""
+    """Extract one network, calibrate it, fine-tune it and write it as a bundle.
+
+    The state of the fine-tuning is kept: a command that was cut off goes on with --resume.
+    """
     from ofa.families import load_arch
     from ofa.training import load_run
     from ofa.training.memory import keep_freed_memory
@@ -75,7 +83,7 @@ def specialize(
     keep_freed_memory()
     if (arch is None) == (front is None):
         raise typer.BadParameter("the network comes from one of --arch and --front; give one of them.", param_hint="--arch")
-    check_output_folder(output, overwrite=overwrite)
+    check_output_folder(output, overwrite=overwrite or resume)
     budget = budget_of(latency=latency, counts=counts, accuracy=accuracy, expected=expected)
     wanted, warnings = named(space), list[str]()
     loaded = load_run(run, trust=trust)
@@ -102,6 +110,7 @@ def specialize(
         seed=seed,
         data=data,
         test_data=test_data,
+        resume=resume,
         overwrite=overwrite,
     )
     classes, images = report["classes"], report["test_images"]
@@ -150,6 +159,7 @@ def specialize_run(
     seed: int = 0,
     data: str | None = None,
     test_data: str | None = None,
+    resume: bool = False,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Specialize a network of a trained supernet and write its bundle.
@@ -164,6 +174,7 @@ def specialize_run(
         seed: of the order and the augmentation of the images.
         data: where the run's images are now, if they moved.
         test_data: where those to test on are now, if they moved.
+        resume: whether to go on with what was done before a command was cut off.
         overwrite: whether a bundle that is there may be replaced.
 
     Returns:
@@ -173,30 +184,46 @@ def specialize_run(
         OfaError: the arch is of another space, the data or the folder cannot be used, or the export fails.
     """
     from ofa.api import specialize as make
-    from ofa.training.optimizer import check_trusted
-    from ofa.training.specialization import SpecializeMetrics
+    from ofa.exporting.bundle import load_bundle
     from search.front.candidate import Candidate
 
-    check_output_folder(output, overwrite=overwrite)
-    run.supernet.space.check(network.arch if isinstance(network, Candidate) else network)
-    if epochs:
-        check_trusted(run.recipe.optimizer)
-    found = load_run_data(run, data=data, test_data=test_data)
-    with progress_bar("fine-tuning") as progress:
-        bundle = make(
-            run,
-            network,
-            output,
-            front=front,
-            device=device,
-            epochs=epochs,
-            seed=seed,
-            data=found,
-            overwrite=overwrite,
-            progress=progress,
-        )
+    kept: Any = {"resume": resume, "overwrite": overwrite, "inputs": {"seed": seed}}
+    with making(output, "specialize", doing="specializing a network", folder=True, **kept) as journal, stoppable() as stop:
+        run.supernet.space.check(network.arch if isinstance(network, Candidate) else network)
+        found = load_run_data(run, data=data, test_data=test_data)
+        if has_ended(output, journal, resume=resume, overwrite=overwrite):
+            return _report(load_bundle(output), found)
+        with progress_bar("fine-tuning") as progress, stop.waiting():
+            try:
+                bundle = make(
+                    run,
+                    network,
+                    output,
+                    front=front,
+                    device=device,
+                    epochs=epochs,
+                    seed=seed,
+                    data=found,
+                    overwrite=overwrite or resume,
+                    progress=progress,
+                    journal=journal,
+                    stop=stop.asked,
+                    on_note=remark,
+                )
+            except KeyboardInterrupt:
+                raise stop.error() from None
+        if stop.asked():
+            stop.words = f"interrupted after the end; '{output}' is complete"
+            raise stop.error()
+        return _report(bundle, found)
+
+
+def _report(bundle: Bundle, found: RunData) -> dict[str, Any]:
+    """What is known of a bundle, and of the images that it was measured on."""
+    from ofa.training.specialization import SpecializeMetrics
+
     card, test = bundle.card, found.splits.test
-    about = {"bundle": str(output), "arch": bundle.arch.to_json(), "test_images": len(test), "classes": test.num_classes}
+    about = {"bundle": str(bundle.folder), "arch": bundle.arch.to_json(), "test_images": len(test), "classes": test.num_classes}
     measured = {field.name: card.provenance[field.name] for field in fields(SpecializeMetrics)}
     told = {name: getattr(card, name) for name in ("metric", "device", "latency_ms", "conditions")}
     return {**about, **measured, **told, **card.costs, "data_changes": found.changes.to_json()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["register", "train", "train_recipe"]
 
 _EXAMPLE = "Example: ofa train digits.toml -o digits.run --set seed=1 --set phases.full.epochs=4; to go on: ofa train --resume digits.run"
-_SECONDS_BETWEEN_STATES = 30.0
 
 
 def register(app: typer.Typer) -> None:
@@ -315,12 +313,13 @@ class _Writer:
     """Writes what a run tells, if this is the process that writes."""
 
     def __init__(self, output: Path, recipe: Recipe, world: World, stack: ExitStack, stop: Stop, *, tensorboard: bool) -> None:
+        from ofa.training.state import Sparing
         from ofa.training.tensorboard import board
 
         self._output, self._recipe, self._first = output, recipe, world.is_first
         self._board = stack.enter_context(board(output)) if tensorboard and self._first else None
         self._stop = stop
-        self._latest = time.monotonic()
+        self._sparing = Sparing()
         self.step = 0
         """Of the latest state."""
 
@@ -336,11 +335,8 @@ class _Writer:
         from ofa.training import save_state
 
         self.step = state.step
-        # A run that goes on from an older state ends the same, so states are written no oftener than is worth the disk's time.
-        is_due = time.monotonic() - self._latest >= _SECONDS_BETWEEN_STATES or not state.step or self._stop.asked()
-        if self._first and is_due:
+        if self._first and self._sparing.is_due(always=self._stop.asked()):
             save_state(self._output, self._recipe, state)
-            self._latest = time.monotonic()
 
     def on_setback(self, setback: Setback) -> None:
         if self._first:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from ofa.modes import evaluating
 from ofa.resolution import Resolution
 from ofa.tasks import CLASSIFICATION, Task
 
-__all__ = ["check_classes", "check_data", "device_of", "evaluate"]
+__all__ = ["check_classes", "check_data", "device_of", "digest_of_images", "digest_of_labels", "digest_of_tensors", "evaluate"]
 
 _NAMED = 5
 """How many classes an error names."""
@@ -71,6 +72,24 @@ def check_classes(outputs: int, names: Sequence[str]) -> None:
             f"a network must have one output a class, but it has {outputs:,} and the data has {len(names):,} classes ({shown}); use data "
             f"of {outputs:,} classes, or a network trained on these"
         )
+
+
+def digest_of_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """A short checksum of weights."""
+    digest = hashlib.sha256()
+    for tensor in tensors.values():
+        digest.update(tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def digest_of_images(*sets: Images) -> str:
+    """A short checksum of what images hold, in their order, whatever they are called."""
+    return hashlib.sha256(b"".join(images.keys.numpy().tobytes() for images in sets)).hexdigest()[:12]
+
+
+def digest_of_labels(*sets: Images) -> str:
+    """A short checksum of the classes that images are of."""
+    return hashlib.sha256(b"".join(images.labels.cpu().numpy().tobytes() for images in sets)).hexdigest()[:12]
 
 
 def device_of(network: nn.Module) -> torch.device:

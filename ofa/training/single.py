@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,11 +22,11 @@ from ofa.training.optimizer import SGD, Optimizer, optimizer_state, restore_opti
 from ofa.training.phase import Phase
 from ofa.training.recipe import Recipe
 from ofa.training.schedule import scheduled_rate
-from ofa.training.state import TrainingState, part_of
+from ofa.training.state import StatePace, TrainingState, part_of
 from ofa.training.step import PRECISIONS, Precision, gradient_scaler
 from ofa.training.toml import check_range
 
-__all__ = ["FineTuning", "train_network"]
+__all__ = ["FineTuning", "SingleValues", "train_network"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +92,9 @@ def train_network(
     state: TrainingState | None = None,
     progress: Progress = silent,
     on_state: Callable[[TrainingState], None] | None = None,
-) -> None:
+    stop: Callable[[], bool] = lambda: False,
+    clock: Callable[[], float] = time.monotonic,
+) -> bool:
     """Train one network in place; it is left in training mode. Going on from a state, it ends as if it had never stopped.
 
     Args:
@@ -103,7 +107,12 @@ def train_network(
         teacher: in evaluation mode, gives soft targets; None trains on the labels alone.
         state: where to go on, by the same arguments; None begins.
         progress: told of every epoch.
-        on_state: given the state after every epoch, to be kept by whoever may go on; its ``step`` counts epochs.
+        on_state: given the state after every epoch, and after ``SECONDS_BETWEEN_STATES`` by ``clock``, to be kept by whoever may go on.
+        stop: asked after every step. Once it says yes, ``on_state`` is given the state and training returns as it stands.
+        clock: tells the seconds between two states.
+
+    Returns:
+        Whether it has ended, and was not stopped.
 
     Raises:
         RecipeError: an impossible value, or a loss that is no longer finite.
@@ -113,43 +122,86 @@ def train_network(
     optimizer = _optimizer(network, settings)
     scaler = gradient_scaler(settings.precision, device_of(network))
     network.train()
+    begun, done = 0, 0
     if state is not None:
-        _restore(state, network, optimizer, scaler, generator)
-    for epoch in range(0 if state is None else state.step, epochs):
+        begun, done = _restore(state, network, optimizer, scaler, generator)
+    pace = StatePace(clock)
+    for epoch in range(begun, epochs):
+        drawn_from = generator.get_state()
         indices = batch_indices(len(data), settings.batch_size, generator, drop_last=True)
         seeds = torch.randint(2**63 - 1, (len(indices),), generator=generator).tolist()
         plans = [BatchPlan(index, resolution, seed) for index, seed in zip(indices, seeds, strict=True)]
-        loader = load_batches(data, plans, augmentation=settings.augmentation, device=device_of(network), workers=default_workers(data))
-        losses = []
-        for number, batch in enumerate(loader):
+        rest, done = plans[done:], 0
+        loader = load_batches(data, rest, augmentation=settings.augmentation, device=device_of(network), workers=default_workers(data))
+        losses: list[torch.Tensor] = []
+        stopped = False
+        for number, batch in enumerate(loader, start=len(plans) - len(rest)):
             for group in optimizer.param_groups:
                 group["lr"] = scheduled_rate(phase, epoch * len(plans) + number, len(plans))
             losses.append(_step(network, batch, optimizer, scaler, settings, teacher))
-        mean = float(torch.stack(losses).mean())
-        if not math.isfinite(mean):
-            raise RecipeError(
-                f"the loss must stay finite, but became {mean} in epoch {epoch + 1} of {epochs} at learning rate "
-                f"{settings.learning_rate:.3g}; lower it"
-            )
+            stopped = stop()
+            if number + 1 == len(plans) or not (stopped or pace.would_be_late()):
+                continue
+            _mean(losses, f"epoch {epoch + 1} of {epochs}", settings)
+            if on_state is not None:
+                within = {"epoch": epoch, "done": number + 1, "ended": False}
+                on_state(_capture(epoch * len(plans) + number + 1, within, network, optimizer, scaler, drawn_from))
+                pace.told()
+            if stopped:
+                return False
+        mean = _mean(losses, f"epoch {epoch + 1} of {epochs}", settings)
         if on_state is not None:
-            on_state(_capture(epoch + 1, network, optimizer, scaler, generator))
+            within = {"epoch": epoch + 1, "done": 0, "ended": epoch + 1 == epochs}
+            on_state(_capture((epoch + 1) * len(plans), within, network, optimizer, scaler, generator.get_state()))
+            pace.told()
         progress(epoch + 1, epochs, f"loss {mean:.3f}")
+        if stopped and epoch + 1 < epochs:
+            return False
+    return True
+
+
+def _mean(losses: list[torch.Tensor], when: str, settings: FineTuning) -> float:
+    """The mean of an epoch's losses so far, which must be finite."""
+    mean = float(torch.stack(losses).mean())
+    if not math.isfinite(mean):
+        raise RecipeError(f"the loss must stay finite, but became {mean} in {when} at learning rate {settings.learning_rate:.3g}; lower it")
+    return mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class SingleValues:
+    """What a state says beside its tensors.
+
+    Attributes:
+        epoch: how many have ended.
+        done: steps of the one at hand.
+        ended: whether training has.
+        optimizer: what it counts.
+        scaler: what the scaler of gradients counts, where there is one.
+    """
+
+    epoch: int
+    done: int
+    ended: bool
+    optimizer: Mapping[str, Any]
+    scaler: Mapping[str, Any] | None = None
 
 
 def _capture(
-    epochs: int,
+    step: int,
+    within: dict[str, Any],
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler | None,
-    generator: torch.Generator,
+    drawn_from: torch.Tensor,
 ) -> TrainingState:
-    """All that decides how the training goes on, a copy."""
+    """All that decides how the training goes on, a copy; ``drawn_from`` is the generator's state where the epoch at hand began."""
     found, settings = optimizer_state(optimizer)
     tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
     tensors |= {f"optimizer.{name}": tensor for name, tensor in found.items()}
-    tensors["generator"] = generator.get_state()
-    values = {"scaler": scaler.state_dict() if scaler else None, "optimizer": settings}
-    return TrainingState(epochs, {name: tensor.detach().clone() for name, tensor in tensors.items()}, values)
+    tensors["generator"] = drawn_from
+    values = {**within, "scaler": scaler.state_dict() if scaler else None, "optimizer": settings}
+    return TrainingState(step, {name: tensor.detach().clone() for name, tensor in tensors.items()}, values)
 
 
 def _restore(
@@ -158,13 +210,15 @@ def _restore(
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler | None,
     generator: torch.Generator,
-) -> None:
+) -> tuple[int, int]:
+    """Go to a state; the epochs that have ended, and the steps of the one at hand."""
     try:
         network.load_state_dict(part_of(state.tensors, "network"))
         restore_optimizer(optimizer, part_of(state.tensors, "optimizer"), state.values["optimizer"])
         generator.set_state(state.tensors["generator"].cpu())
         if scaler is not None:
             scaler.load_state_dict(state.values["scaler"])
+        return int(state.values["epoch"]), int(state.values["done"])
     except (RuntimeError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(
             f"a state must be of its network and precision, but {' '.join(str(error).split())}; go on with the arguments that made it"

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,12 +15,16 @@ from torch import nn
 from ofa.arch import Arch
 from ofa.calibrate import calibrate
 from ofa.data import Images
+from ofa.journal import UNKEPT, Journal, Steps, digest_of
 from ofa.progress import Progress, silent
+from ofa.schema import to_json
 from ofa.supernet import Supernet
-from ofa.training.evaluation import check_data, evaluate
-from ofa.training.single import FineTuning, train_network
+from ofa.training.evaluation import check_data, device_of, digest_of_images, digest_of_labels, digest_of_tensors, evaluate
+from ofa.training.single import FineTuning, SingleValues, train_network
+from ofa.training.state import Sparing, TrainingState
+from ofa.training.states import States
 
-__all__ = ["FineTuning", "SpecializeMetrics", "Specialized", "specialize"]
+__all__ = ["FineTuning", "SpecializeMetrics", "Specialized", "kept_by", "specialize"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +64,10 @@ def specialize(
     generator: torch.Generator,
     settings: FineTuning | None = None,
     progress: Progress = silent,
+    steps: Steps = UNKEPT,
+    state: TrainingState | None = None,
+    on_state: Callable[[TrainingState], None] | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Specialized:
     """Make the best network of one arch that a supernet and a few epochs can give.
 
@@ -71,8 +83,14 @@ def specialize(
         generator: order and augmentation of the images, on the CPU.
         settings: how the passes are made.
         progress: told of every epoch.
+        steps: keeps the accuracies that are measured.
+        state: where fine-tuning goes on, by the same arguments; None begins.
+        on_state: given the state now and then, as by ``ofa.training.single.train_network``.
+        stop: asked after every step of fine-tuning.
 
     Raises:
+        KeyboardInterrupt: ``stop`` said yes, and ``on_state`` was given the state.
+        FileError: ``steps`` are of other inputs.
         ArchError: ``arch`` is not a point of the space.
         DataError: the supernet has another number of outputs than the data has classes, or the labels are of another kind than the task.
         RecipeError: an impossible value, or a loss that is no longer finite.
@@ -82,12 +100,27 @@ def specialize(
     for data in (train_data, evaluation_data):
         check_data(task, supernet.space.num_classes, data)
     started = time.perf_counter()
+    steps.begin(
+        {
+            "weights": digest_of_tensors(supernet.state_dict()),
+            "images": digest_of_images(train_data, evaluation_data),
+            "labels": digest_of_labels(train_data, evaluation_data),
+            "network": arch.to_json(),
+            "epochs": epochs,
+            "settings": {**to_json(settings), "task": task.name},
+            "random numbers": digest_of(generator.get_state().numpy().tobytes()),
+            "on": device_of(supernet).type,
+        }
+    )
     resolution = arch.resolution
     network, teacher = (_calibrated(supernet, choice, train_data) for choice in (arch, supernet.space.largest(resolution)))
-    before = evaluate(network, evaluation_data, resolution=resolution, task=task)
-    teacher_accuracy = evaluate(teacher, evaluation_data, resolution=resolution, task=task)
+    score = partial(evaluate, data=evaluation_data, resolution=resolution, task=task)
+    before = steps.once("accuracy as extracted", partial(score, network), float)
+    teacher_accuracy = steps.once("accuracy of the teacher", partial(score, teacher), float)
+    if stop():
+        raise KeyboardInterrupt
     if epochs:
-        train_network(
+        ended = train_network(
             network,
             train_data,
             resolution=resolution,
@@ -95,20 +128,50 @@ def specialize(
             generator=generator,
             settings=settings,
             teacher=teacher,
+            state=state,
             progress=progress,
+            on_state=on_state,
+            stop=stop,
         )
+        if not ended:
+            raise KeyboardInterrupt
         calibrate(network, train_data, resolution=resolution)
         network.eval()
     return Specialized(
         network,
         SpecializeMetrics(
             accuracy_before=before,
-            accuracy=evaluate(network, evaluation_data, resolution=resolution, task=task) if epochs else before,
+            accuracy=score(network) if epochs else before,
             teacher_accuracy=teacher_accuracy,
             epochs=epochs,
             duration_s=time.perf_counter() - started,
         ),
     )
+
+
+@contextmanager
+def kept_by(journal: Journal | None, stop: Callable[[], bool], on_note: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+    """The arguments of ``specialize`` by which a journal keeps its steps, and states beside it, which go when the block ends well.
+
+    Args:
+        journal: entered by the caller; None keeps nothing.
+        stop: asked after every step of fine-tuning.
+        on_note: told in a sentence of a state that is damaged.
+    """
+    if journal is None:
+        yield {"stop": stop}
+        return
+    states, sparing = States(journal.path.with_suffix(".states"), SingleValues), Sparing()
+    if not journal.found:
+        states.forget()  # of work that was given up
+    found = states.last(remove=True, on_note=on_note)
+
+    def keep(state: TrainingState) -> None:
+        if sparing.is_due(always=stop() or state.values["ended"]):
+            states.keep(state, {})
+
+    yield {"stop": stop, "steps": journal, "state": None if found is None else found[0], "on_state": keep}
+    states.forget()
 
 
 def _calibrated(supernet: Supernet, arch: Arch, data: Images) -> nn.Module:

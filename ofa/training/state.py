@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,11 +10,11 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["SECONDS_BETWEEN_STATES", "StatePace", "Totals", "TrainingState", "part_of"]
+__all__ = ["SECONDS_BETWEEN_STATES", "SECONDS_LEFT_OUT", "Sparing", "StatePace", "Totals", "TrainingState", "part_of"]
 
-SECONDS_BETWEEN_STATES = 240.0
-"""Longest time until the next state, whatever a recipe's ``checkpoint_steps``. Whoever writes them may leave out those of half a minute,
-and still writes one every five minutes."""
+SECONDS_BETWEEN_STATES, SECONDS_LEFT_OUT = 240.0, 30.0
+"""Longest time until the next state, whatever a recipe's ``checkpoint_steps``, and that in which one may be left out after another was
+written: together less than the five minutes of work that may be lost."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +48,22 @@ class StatePace:
     def told(self) -> None:
         """A state was handed over now."""
         self._told_at = self._clock()
+
+
+class Sparing:
+    """Leaves out states that follow another within half a minute: training that goes on from an older one ends the same."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._latest = -math.inf
+
+    def is_due(self, *, always: bool = False) -> bool:
+        """Whether the state at hand is to be written; ``always`` where none may come after it."""
+        now = self._clock()
+        due = always or now - self._latest >= SECONDS_LEFT_OUT
+        if due:
+            self._latest = now
+        return due
 
 
 @dataclass(eq=False)

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -98,15 +100,26 @@ def test_a_network_goes_on_as_if_it_had_never_stopped(splits: Splits, recipe: Re
     settings = FineTuning(batch_size=32, warmup_epochs=0.5, precision=precision)
     states: list[TrainingState] = []
 
-    def trained(state: TrainingState | None, on_state: Callable[[TrainingState], None] | None = None) -> nn.Module:
+    def trained(state: TrainingState | None, on_state: Callable[[TrainingState], None] | None = None, **more: Any) -> nn.Module:
         network = build_network(lower(space, space.smallest(16)), generator=torch.Generator().manual_seed(1))
-        generator = torch.Generator().manual_seed(0)
-        train_network(network, few, resolution=16, epochs=3, generator=generator, settings=settings, state=state, on_state=on_state)
+        how: dict[str, Any] = {"generator": torch.Generator().manual_seed(0), "settings": settings, "state": state, "on_state": on_state}
+        ended = train_network(network, few, resolution=16, epochs=3, **how, **more)
+        assert ended is ("stop" not in more)
         return network
 
-    whole, resumed = trained(None, states.append), trained(states[0])
-    assert [state.step for state in states] == [1, 2, 3]
-    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True))
+    whole = trained(None, states.append)
+    assert [state.step for state in states] == [3, 6, 9]
+    late = itertools.count(step=200)
+    trained(states[-2], states.append, clock=lambda: float(next(late)))
+    assert [state.step for state in states] == [3, 6, 9, 7, 8, 9]
+    for stopped_at in (2, 3):
+        asked = itertools.count(1)
+        trained(None, states.append, stop=partial(lambda asked, last: next(asked) >= last, asked, stopped_at))
+        assert states[-1].step == stopped_at
+    assert [state.values["done"] for state in states[-2:]] == [2, 0]
+    for state in states[-2:]:  # within an epoch, and at its end
+        resumed = trained(state)
+        assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True))
     with pytest.raises(WeightsError, match="a state must be of its network and precision"):
         trained(TrainingState(1, {"network.no": torch.zeros(1)}, {}))
 
