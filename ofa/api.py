@@ -281,7 +281,7 @@ def specialize(
         )
         provenance = {
             "run": str(run.folder),
-            **_images_of(found, run),
+            **found.provenance(run.recipe),
             "recipe_seed": run.recipe.seed,
             "seed": seed,
             "test_images": len(splits.test),
@@ -395,16 +395,3 @@ def _promise(network: Arch | Candidate, front: Front | None, device: str | None)
     settings = front.info.latency[named].device if named in front.info.latency else {}
     fields = {"device": named, "conditions": None if conditions is None else conditions.to_json(), **network.latencies[named].to_json()}
     return fields, settings.get("opset", OPSET)
-
-
-def _images_of(found: RunData, run: Run) -> dict[str, Any]:
-    """What the bundle's card says of the images: their name as it was typed, and whether they are what the run began with."""
-    if found.record is None:
-        return {"data": run.recipe.data}
-    record = found.record
-    return {
-        "data": record.facts.data.typed,
-        "data_digest": record.digest,
-        "data_images": record.counts,
-        "data_changed": found.changes.changed,
-    }

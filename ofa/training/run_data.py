@@ -43,6 +43,17 @@ class RunData:
     record: DataRecord | None
     changes: DataChanges
 
+    def provenance(self, recipe: Recipe) -> dict[str, Any]:
+        """What a bundle's card says of them: their name as it was typed, and whether they are what the run of a recipe began with."""
+        if self.record is None:
+            return {"data": recipe.data}
+        return {
+            "data": self.record.facts.data.typed,
+            "data_digest": self.record.digest,
+            "data_images": self.record.counts,
+            "data_changed": self.changes.changed,
+        }
+
 
 def first_data(recipe: Recipe, progress: Progress = silent) -> RunData:
     """The images as a run begins with them: read, cut into parts by the recipe's seed, and recorded.
