@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from devices.device import Device
+from devices.transports.ssh import Ssh
 from ofa.errors import DeviceError, nearest
 
 __all__ = ["CATALOG", "device_names", "get_device", "load_device"]
@@ -39,17 +41,29 @@ def device_names(folders: Iterable[str | os.PathLike[str]] = ()) -> tuple[str, .
     return tuple(sorted(_device_files(folders)))
 
 
-def get_device(name_or_path: str | os.PathLike[str], folders: Iterable[str | os.PathLike[str]] = ()) -> Device:
-    """A device by name or by the path of its TOML file.
+def get_device(
+    name_or_path: str | os.PathLike[str],
+    folders: Iterable[str | os.PathLike[str]] = (),
+    *,
+    ssh_config: str | os.PathLike[str] | None = None,
+) -> Device:
+    """A device by name or by the path of its TOML file. Give only what the user typed, never what another file says.
 
     Args:
         name_or_path: a name from ``device_names(folders)``, or a path that ends in ``.toml``.
         folders: users' own folders of TOML files; they come before the catalog.
+        ssh_config: an ssh configuration for a device that is reached so; None for the user's own.
 
     Raises:
         DeviceError: no such device (the message names the nearest), or its file is wrong.
     """
-    wanted = os.fspath(name_or_path)
+    device = _find(os.fspath(name_or_path), folders)
+    if ssh_config is None or not isinstance(device.address, Ssh):
+        return device
+    return replace(device, address=replace(device.address, config=os.fspath(ssh_config)))
+
+
+def _find(wanted: str, folders: Iterable[str | os.PathLike[str]]) -> Device:
     if wanted.endswith(".toml"):
         return load_device(wanted)
     files = _device_files(folders)

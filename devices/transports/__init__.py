@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -25,9 +25,11 @@ __all__ = [
     "ConnectionLostError",
     "LineLostError",
     "address_from_json",
+    "typed",
 ]
 
 _MOST_RETRIES, _LONGEST_BACKOFF_S = 1000, 3600
+_TYPED = "typed"
 
 
 class Agent(Protocol):
@@ -56,6 +58,8 @@ class Agent(Protocol):
 @dataclass(frozen=True, kw_only=True)
 class Address(ABC):
     """Where a machine is and how it is reached: a frozen dataclass, whose fields stand under ``[transport]`` in device files.
+
+    What only a user may say is a ``typed`` field, which files neither hold nor may hold.
 
     Args:
         retries: how often in a row a lost connection is made again, and an answer that cannot be is asked for again. What is measured in
@@ -98,8 +102,13 @@ class Address(ABC):
 
     def to_json(self) -> dict[str, Any]:
         """Its kind and all fields, as JSON values; ``address_from_json`` reads them back."""
-        values = {each.name: getattr(self, each.name) for each in fields(self) if each.init}
+        values = {each.name: getattr(self, each.name) for each in fields(self) if each.init and _TYPED not in each.metadata}
         return {"kind": self.kind, **{key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}}
+
+
+def typed(option: str) -> Any:
+    """A field of an address, a text that is empty by default, that a user types by an option and no device file may say."""
+    return field(default="", compare=False, metadata={_TYPED: option})
 
 
 TRANSPORTS: Registry[type[Address]] = Registry(
@@ -134,5 +143,11 @@ def address_from_json(value: Any, where: str) -> Address:
     kind = table["kind"]
     if kind not in TRANSPORTS:
         raise DeviceError(f"'transport' of {where} must be a known one, but is '{kind}'; {nearest(str(kind), TRANSPORTS)}")
-    rest = {key: each for key, each in table.items() if key != "kind"}
-    return read_table(TRANSPORTS.get(kind), rest, f"[transport] of {where}")
+    rest, found = {key: each for key, each in table.items() if key != "kind"}, TRANSPORTS.get(kind)
+    for each in fields(found):
+        if _TYPED in each.metadata and each.name in rest:
+            raise DeviceError(
+                f"'{each.name}' under [transport] must be typed and is taken from no file, but {where} says {rest[each.name]!r}; remove "
+                f"the line, and type {each.metadata[_TYPED]} where you trust it"
+            )
+    return read_table(found, rest, f"[transport] of {where}")

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from devices import answers
 from devices.checks import check_range
 from devices.store import stored_name
-from devices.transports import Address, Agent, bootstrap
+from devices.transports import Address, Agent, bootstrap, typed
 from devices.transports.archive import agent_archive
 from devices.transports.connection import Connection
 from ofa.errors import DeviceError
@@ -28,6 +28,28 @@ _LAST_PORT = 65535
 _CHUNK = 1 << 18
 _ANSWER_LIMIT_S = 120.0
 _CONNECT_LIMIT_S = 15
+_FIXED = (
+    "BatchMode=yes",
+    f"ConnectTimeout={_CONNECT_LIMIT_S}",
+    "ServerAliveInterval=10",
+    "ClearAllForwardings=yes",
+    "ForwardAgent=no",
+    "ForwardX11=no",
+    "PermitLocalCommand=no",
+    "RemoteCommand=none",
+    "Tunnel=no",
+)
+"""What every call of ssh has, whatever its configuration says: the first that says an option wins, and the command line comes first."""
+
+_RULES = {
+    # As an argument or in a ProxyCommand of the user's own, other characters would be options, expansions or commands.
+    "host": (r"[A-Za-z0-9._:][A-Za-z0-9._:-]*", "a name or address"),
+    "user": (r"([A-Za-z0-9._][A-Za-z0-9._@+-]*)?", "a name"),
+    "identity": (r"([^\x00-\x1f\x7f%$-][^\x00-\x1f\x7f%$]*)?", "a path without %, $, control characters or a dash at its start"),
+    "python": (r"(?!-)([^\x00-\x1f\x7f]*[/\\])?[\w.+-]*(python|pypy)[\w.+-]*", "the path of a Python interpreter, called so"),
+    "folder": (r"(?!-)(?!(.*/)?\.\.(/|$))[^\x00-\x1f\x7f]*", "a path without '..', control characters or a dash at its start"),
+}
+"""What a field may hold, and that in words."""
 
 _HEARTBEAT_S = 20.0
 _CONNECTION_LOST = 255
@@ -44,14 +66,15 @@ class Ssh(Address):
     """Another machine, by the user's own ``ssh`` and its configuration.
 
     Nothing is asked: a host that is not known, or a key that needs a password and is not held by an agent, is an error. Files are kept
-    there by their content, so that a network that was sent once is not sent again.
+    there by their content, so that a network that was sent once is not sent again. Nothing of a device file can become an option, a
+    command or an expansion of ``ssh``, and nothing is forwarded: neither an agent of keys, nor ports, nor a display.
 
     Args:
         host: name or address, or a name in the user's ssh configuration.
         port: 0 for the configuration's.
         user: "" for the configuration's.
         identity: path of the private key; "" for the configuration's.
-        config: path of an ssh configuration; "" for the user's own.
+        config: path of an ssh configuration; "" for the user's own. What it says may run programs, so it is typed: no device file says it.
         python: the interpreter there, 3.10 or newer, with numpy and the runtime.
         folder: where the agent and the networks are kept there, from the user's home.
 
@@ -64,16 +87,15 @@ class Ssh(Address):
     port: int = 0
     user: str = ""
     identity: str = ""
-    config: str = ""
+    config: str = typed("--ssh-config FILE")
     python: str = "python3"
     folder: str = ".cache/ofa"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for key in ("host", "user"):
-            # What begins with a dash would be read as an option by ssh.
-            if getattr(self, key).startswith("-") or (key == "host" and not self.host.strip()):
-                raise DeviceError(f"'{key}' of an ssh address must be a name or address, but is '{getattr(self, key)}'; correct it")
+        for key, (pattern, rule) in _RULES.items():
+            if not re.fullmatch(pattern, getattr(self, key)):
+                raise DeviceError(f"'{key}' of an ssh address must be {rule}, but is {getattr(self, key)!r}; correct it")
         check_range(self, "port", "an ssh address", 0, _LAST_PORT)
 
     def start(self) -> Connection:
@@ -106,7 +128,7 @@ def _content(path: Path) -> bytes:
 
 
 def _command(ssh: Ssh) -> list[str]:
-    options = ["-T", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={_CONNECT_LIMIT_S}", "-o", "ServerAliveInterval=10"]
+    options = ["-T", *(word for option in _FIXED for word in ("-o", option))]
     if ssh.port:
         options += ["-p", str(ssh.port)]
     if ssh.config:

@@ -15,10 +15,21 @@ if TYPE_CHECKING:
 
     from devices import Conditions
 
-__all__ = ["DeviceOption", "FoldersOption", "register", "remark_version"]
+__all__ = ["DeviceOption", "FoldersOption", "SshConfigOption", "register", "remark_version"]
 
 DeviceOption = Annotated[str, typer.Option("--device", metavar="NAME", help="A device's name, or the path of its TOML file.")]
 FoldersOption = Annotated[list[Path] | None, typer.Option("--devices-dir", help="A folder with TOML files of your own devices.")]
+SshConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--ssh-config",
+        metavar="FILE",
+        exists=True,
+        dir_okay=False,
+        envvar="OFA_SSH_CONFIG",
+        help="An ssh configuration in place of your own, for devices over ssh.",
+    ),
+]
 _NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A device's name, or the path of its TOML file.")]
 
 
@@ -53,12 +64,12 @@ def show(name: _NameArgument, folders: FoldersOption = None, json: JsonOption = 
     emit(fields, json=json, render=lambda: _render_fields(fields))
 
 
-def probe(name: _NameArgument, folders: FoldersOption = None, json: JsonOption = False) -> None:
+def probe(name: _NameArgument, folders: FoldersOption = None, ssh_config: SshConfigOption = None, json: JsonOption = False) -> None:
     """Reach a device, start its runtime and time one convolution."""
     from devices import get_device
     from devices.probing import probe as probe_device
 
-    device = get_device(name, folders or ())
+    device = get_device(name, folders or (), ssh_config=ssh_config)
     with console.status(line(f"asking {device.name}")):
         answer = probe_device(device)
     emit(answer, json=json, render=lambda: _render_fields(_flat(answer)))

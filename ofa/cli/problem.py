@@ -38,6 +38,7 @@ class ProblemOfFiles:
         tables: files of latency tables.
         devices: names of devices on which every network is timed, for searches without a table.
         device_folders: where else devices are described.
+        ssh_config: of those that are reached by ssh; None for the user's own.
         resolutions: in pixels; None for all that the sources know.
         budget: hard limits.
         trades: what to trade against accuracy, of ``TRADES``, perhaps with ``@DEVICE``; None for the problem's own
@@ -57,6 +58,7 @@ class ProblemOfFiles:
     device_folders: Sequence[Path]
     resolutions: Sequence[Resolution] | None
     budget: Budget
+    ssh_config: Path | None = None
     trades: Sequence[str] | None = None
     seed: int = field(default=0)
     data: str | None = None
@@ -143,8 +145,8 @@ class ProblemOfFiles:
         from devices import get_device
         from search.latency import MeasuredLatency
 
-        folders = tuple(self.device_folders)
-        return [MeasuredLatency(space, get_device(name, folders), rng=np.random.default_rng(self.seed)) for name in self.devices]
+        found = [get_device(name, self.device_folders, ssh_config=self.ssh_config) for name in self.devices]
+        return [MeasuredLatency(space, device, rng=np.random.default_rng(self.seed)) for device in found]
 
     def _objectives(self, latencies: Sequence[LatencySource]) -> tuple[str, ...] | None:
         if self.trades is None:

@@ -21,7 +21,7 @@ from ofa.cli.console import (
     progress_bar,
     warn,
 )
-from ofa.cli.devices import FoldersOption, remark_version
+from ofa.cli.devices import FoldersOption, SshConfigOption, remark_version
 from ofa.cli.keeping import ResumeOption, answering
 from ofa.cli.outputs import OverwriteOption, check_output
 from ofa.cli.sheets import line, records, words
@@ -30,6 +30,7 @@ from ofa.cli.spaces import OwnSpaceOption, check_named, named
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from devices import Device
     from search.budget import Budget
     from search.front.front import Front
     from search.verification.answer import VerifiedAnswer
@@ -59,7 +60,8 @@ def query(
         bool, typer.Option("--verify", help="Time networks on the device, and answer with those that keep the budget there.")
     ] = False,
     device: Annotated[
-        str | None, typer.Option("--device", metavar="NAME", help="The device to verify on; the front's, where it has one.")
+        str | None,
+        typer.Option("--device", metavar="NAME", help="With --verify, the device to time on: its name, or the path of its TOML file."),
     ] = None,
     table: Annotated[
         Path | None,
@@ -75,6 +77,7 @@ def query(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the inputs of --verify.")] = 0,
     space: OwnSpaceOption = None,
     folders: FoldersOption = None,
+    ssh_config: SshConfigOption = None,
     resume: ResumeOption = False,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
@@ -102,9 +105,10 @@ def query(
     answer: dict[str, Any] = {"device": next(iter(devices), None), "devices": list(devices), "budget": budget.to_json()}
     answer |= {"accuracy_source": loaded.info.accuracy_source, "metric": loaded.info.metric}
     answer["conditions"] = {name: each.to_json() for name, each in loaded.conditions.items()}
-    verification = _Verification(device, table, update, margin, seed, tuple(folders or ()), resume, overwrite)
     try:
         if verify:
+            timed_on = _typed_device(device, loaded, folders, ssh_config)
+            verification = _Verification(timed_on, table, update, margin, seed, resume, overwrite)
             _verified(answer, loaded, front, budget, verification, top)
         else:
             answer["results"] = [candidate.to_json() for candidate in loaded.query(budget, top)]
@@ -126,30 +130,35 @@ def query(
 class _Verification:
     """What the options of --verify say."""
 
-    device: str | None
+    device: Device
     table: Path | None
     update: bool
     margin: float | None
     seed: int
-    folders: tuple[Path, ...]
     resume: bool
     overwrite: bool
+
+
+def _typed_device(name: str | None, front: Front, folders: list[Path] | None, ssh_config: Path | None) -> Device:
+    """The device that the user names; none is looked up because a front says so."""
+    from devices import get_device
+
+    if name is None:
+        raise typer.BadParameter(
+            f"networks are timed on the device that you name; the front is of {', '.join(front.device_names) or 'none'}.",
+            param_hint="--device",
+        )
+    return get_device(name, folders or (), ssh_config=ssh_config)
 
 
 def _verified(answer: dict[str, Any], front: Front, path: Path, budget: Budget, options: _Verification, top: int) -> None:
     """Time networks on the device, and put the answer and what was learned where they belong."""
     import numpy as np
 
-    from devices import get_device
     from latency_tables import LatencyTable
     from search.verification.query import MARGIN, query_verified
 
-    if options.device is None and len(front.device_names) != 1:
-        raise typer.BadParameter(
-            f"the front is of {len(front.device_names)} devices; name one of {', '.join(front.device_names) or 'none'}.",
-            param_hint="--device",
-        )
-    device = get_device(options.device or front.device_names[0], options.folders)
+    device = options.device
     for written in (path, options.table) if options.update else ():
         check_output(path if written is None else written, overwrite=True)
     margin = MARGIN if options.margin is None else options.margin

@@ -13,7 +13,7 @@ import typer
 
 from ofa.cli.budgets import Accuracy, Energies, ExpectedOption, Latencies, budget_of, taking_costs
 from ofa.cli.console import JsonOption, emit, format_conditions, format_ms, format_percent, progress_bar, warn
-from ofa.cli.devices import FoldersOption
+from ofa.cli.devices import FoldersOption, SshConfigOption
 from ofa.cli.outputs import OverwriteOption, check_output
 from ofa.cli.problem import TRADES, ProblemOfFiles
 from ofa.cli.run_data import DataOption, OnOption, TestDataOption
@@ -93,6 +93,7 @@ def search(
     accuracy: Accuracy = None,
     expected: ExpectedOption = False,
     folders: FoldersOption = None,
+    ssh_config: SshConfigOption = None,
     data: DataOption = None,
     test_data: TestDataOption = None,
     trust: TrustOption = False,
@@ -123,6 +124,7 @@ def search(
         tables=table or (),
         devices=device or (),
         device_folders=folders or (),
+        ssh_config=ssh_config,
         resolutions=resolutions,
         budget=budget,
         trades=() if best else trade,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ofa.cli.console import JsonOption, console, emit, format_conditions, format_ms, format_percent, progress_bar, warn
-from ofa.cli.devices import DeviceOption, FoldersOption, remark_version
+from ofa.cli.devices import DeviceOption, FoldersOption, SshConfigOption, remark_version
 from ofa.cli.keeping import ResumeOption, answering, has_ended, making
 from ofa.cli.outputs import REMEDY, OverwriteOption, check_output
 from ofa.cli.sheets import Name, facts
@@ -61,6 +61,7 @@ def build(
     classes: ClassesOption = None,
     seed: SeedOption = 0,
     folders: FoldersOption = None,
+    ssh_config: SshConfigOption = None,
     json: JsonOption = False,
 ) -> None:
     """Time every block that networks of a space are made of.
@@ -73,7 +74,7 @@ def build(
     from latency_tables import Journal, LatencyTable, build_table
     from ofa.errors import TableError
 
-    chosen, measured = _space(space, classes), get_device(device, folders or ())
+    chosen, measured = _space(space, classes), get_device(device, folders or (), ssh_config=ssh_config)
     with Journal(output, resume=resume) as journal, progress_bar(f"blocks of {chosen.name}") as progress:
         check_output(output, overwrite=overwrite or resume, remedy="add --resume to continue it, name another file, or add --overwrite")
         old = LatencyTable.load(output) if resume and output.exists() else None
@@ -110,6 +111,7 @@ def calibrate(
     classes: ClassesOption = None,
     seed: SeedOption = 0,
     folders: FoldersOption = None,
+    ssh_config: SshConfigOption = None,
     resume: ResumeOption = False,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
@@ -125,7 +127,7 @@ def calibrate(
     from latency_tables import LatencyTable, calibrate_table
     from latency_tables.advice import advice_on_table
 
-    chosen, measured = _space(space, classes), get_device(device, folders or ())
+    chosen, measured = _space(space, classes), get_device(device, folders or (), ssh_config=ssh_config)
     target = table if output is None else output
     remedy = "it is calibrated already: name another file with -o, or add --overwrite" if output is None else REMEDY
     kept: Any = {"resume": resume, "overwrite": overwrite, "inputs": {"seed": seed, "nets": nets}, "remedy": remedy}
@@ -157,6 +159,7 @@ def check(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the networks; another than the calibration's, so that they are new.")] = 1,
     plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Also draw estimates against measurements, as PNG.")] = None,
     folders: FoldersOption = None,
+    ssh_config: SshConfigOption = None,
     resume: ResumeOption = False,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
@@ -173,7 +176,7 @@ def check(
 
     if plot is not None:
         check_output(plot, overwrite=overwrite)
-    loaded, chosen, measured = LatencyTable.load(table), _space(space, classes), get_device(device, folders or ())
+    loaded, chosen, measured = LatencyTable.load(table), _space(space, classes), get_device(device, folders or (), ssh_config=ssh_config)
     inputs = {"space": chosen.to_json(), "device": measured.name, "seed": seed, "nets": nets, "resolutions": resolutions}
     with answering(table, "check", doing="checking a table", resume=resume, overwrite=overwrite, inputs=inputs) as steps:
         rng = np.random.default_rng(seed)

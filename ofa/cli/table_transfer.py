@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ofa.cli.console import JsonOption, emit, format_conditions, format_ms, format_percent, progress_bar, warn
-from ofa.cli.devices import DeviceOption, FoldersOption
+from ofa.cli.devices import DeviceOption, FoldersOption, SshConfigOption
 from ofa.cli.keeping import ResumeOption, has_ended, making
 from ofa.cli.outputs import OverwriteOption
 from ofa.cli.sheets import Name, facts
@@ -44,6 +44,7 @@ def transfer(
     resume: ResumeOption = False,
     overwrite: OverwriteOption = False,
     folders: FoldersOption = None,
+    ssh_config: SshConfigOption = None,
     json: JsonOption = False,
 ) -> None:
     """Estimate the table of a new device from another's and about ten whole networks.
@@ -64,7 +65,8 @@ def transfer(
         if has_ended(output, journal, resume=resume, overwrite=overwrite):
             table = LatencyTable.load(output)
         else:
-            loaded, chosen, measured = LatencyTable.load(source), get_space(space, classes), get_device(device, folders or ())
+            loaded, chosen = LatencyTable.load(source), get_space(space, classes)
+            measured = get_device(device, folders or (), ssh_config=ssh_config)
             if measurements is None:
                 archs, times, origin = _measure(loaded, chosen, measured, nets, np.random.default_rng(seed), journal)
             else:

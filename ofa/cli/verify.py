@@ -9,7 +9,7 @@ import typer
 
 from ofa.cli.budgets import LatencyOption
 from ofa.cli.console import JsonOption, console, emit, format_conditions, format_ms, progress_bar
-from ofa.cli.devices import DeviceOption, FoldersOption, remark_version
+from ofa.cli.devices import DeviceOption, FoldersOption, SshConfigOption, remark_version
 from ofa.cli.keeping import ResumeOption, answering
 from ofa.cli.outputs import check_output
 from ofa.cli.sheets import facts
@@ -39,6 +39,7 @@ def verify(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the inputs.")] = 0,
     space: OwnSpaceOption = None,
     folders: FoldersOption = None,
+    ssh_config: SshConfigOption = None,
     resume: ResumeOption = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a measurement that is on the bundle's card already.")] = False,
     json: JsonOption = False,
@@ -56,7 +57,7 @@ def verify(
     from search.verification.bundle import note_on_card, subject_of_bundle
     from search.verification.bundle import verify as run
 
-    measured = get_device(device, folders or ())
+    measured = get_device(device, folders or (), ssh_config=ssh_config)
     wanted = named(space)
     loaded = load_bundle(bundle)
     check_named(wanted, loaded.space, f"'{bundle}'")

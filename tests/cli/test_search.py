@@ -294,7 +294,7 @@ def test_a_query_can_be_verified_on_the_device(front: Path, table: Path, folder:
     copy, own = folder / "verified.parquet", folder / "own-table.parquet"
     copy.write_bytes(front.read_bytes())
     own.write_bytes(table.read_bytes())
-    asked = ("query", copy, "--latency", "1s", "--verify", "--table", own, "--top", 2)
+    asked = ("query", copy, "--latency", "1s", "--verify", "--device", "fake", "--table", own, "--top", 2)
     assert ofa(*asked)["updated"] == []
     assert (copy.read_bytes(), own.read_bytes()) == (front.read_bytes(), table.read_bytes())
     answer = ofa(*asked, "--update")
@@ -305,10 +305,10 @@ def test_a_query_can_be_verified_on_the_device(front: Path, table: Path, folder:
         assert network["measured_ms"] <= 1000
         assert network["budget_used"] <= 1
     assert len(Front.load(copy).info.verified) >= 2
-    people = invoke("query", copy, "--latency", "1s", "--verify")
+    people = invoke("query", copy, "--latency", "1s", "--verify", "--device", "fake")
     assert "of the budget" in people.stdout
     assert "Nothing was written: add --update" in people.stdout
-    result = invoke("query", copy, "--latency", "1us", "--verify", "--json")
+    result = invoke("query", copy, "--latency", "1us", "--verify", "--device", "fake", "--json")
     assert result.exit_code == 1
     assert json.loads(result.stdout)["results"] == []
 
@@ -343,7 +343,7 @@ _SEARCH = ["--predictor", "{predictor}", "--table", "{table}", "-o", "{folder}/f
         (["query", "{two}", "--latency", "fake=2ms", "--latency", "fake=1ms"], 2, "must have one limit"),
         (["query", "{front}", "--latency", "3ms..2ms"], 2, "swap its ends"),
         (["query", "{front}", "--latency", "-3ms"], 2, "positive number with a unit"),
-        (["query", "{two}", "--latency", "fake=9ms", "--verify"], 2, "name one of fake, slow"),
+        (["query", "{two}", "--latency", "fake=9ms", "--verify"], 2, "the front is of fake, slow"),
         (["query", "{front}", "--latency", "9ms", "--verify", "--device", "local-cpu"], 1, "it knows fake and not local-cpu"),
         (["query", "{front}", "--latency", "9ms", "--device", "fake"], 2, "belong to --verify"),
         (["query", "{front}", "--accuracy", "0.7"], 2, "write for example 76%"),
