@@ -12,8 +12,13 @@ from PIL import Image, UnidentifiedImageError
 
 __all__ = ["UnreadableError", "check_start", "formats", "is_image_name", "open_image", "reason_of"]
 
-# Those that start another program or another library's reader, hold films or numbers, or open what lies inside them by any format.
-_NOT_OPENED = ("BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF")
+_OPENED = (
+    *("PNG", "JPEG", "WEBP", "AVIF", "HEIF", "GIF", "BMP", "DIB", "TIFF", "JPEG2000", "PPM", "QOI", "PSD", "PCX", "DDS", "SGI"),
+    *("ICO", "ICNS", "TGA"),  # TGA has no signature, and is tried last
+)
+"""Still images that Pillow itself decodes, and those of pillow-heif. None of the others is opened, whatever plugin is installed: some start
+another program (PostScript: Ghostscript) or another library's reader, hold films or numbers, or open what is inside by any format."""
+
 _PICTURES_NOT_OPENED = (".emf", ".eps", ".heic", ".heif", ".hif", ".jxl", ".ps", ".svg", ".wmf")
 _NO_PICTURES = (".bufr", ".grib", ".h5", ".hdf", ".iim", ".mpeg", ".mpg")
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
@@ -33,12 +38,11 @@ class UnreadableError(Exception):
 
 @lru_cache(maxsize=1)
 def formats() -> tuple[str, ...]:
-    """The formats that are opened, surest signatures first: all that Pillow can, without those that are no still images by themselves."""
+    """The formats that are opened, surest signatures first: those of a fixed list that Pillow was built with."""
     Image.init()
     with suppress(ImportError):  # then the reason why HEIC files are left out says how to get it
         importlib.import_module("pillow_heif").register_heif_opener()
-    opened = [name for name in Image.ID if name not in _NOT_OPENED]
-    return tuple(sorted(opened, key=lambda name: Image.OPEN[name][1] is None))
+    return tuple(name for name in _OPENED if name in Image.OPEN)
 
 
 @lru_cache(maxsize=1)
