@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from ofa.cli.main import run
+import os
+import sys
+from pathlib import Path
+
+
+def main() -> None:
+    """Run the command without what lies in the working folder, where ``python -m`` looks for modules first."""
+    here = Path.cwd()
+    if not sys.flags.safe_path and Path(sys.path[0] or os.curdir).resolve() == here and Path(__file__).resolve().parents[1] != here:
+        del sys.path[0]
+    from ofa.cli.main import run
+
+    run()
+
 
 if __name__ == "__main__":
-    run()
+    main()

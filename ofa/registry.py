@@ -7,6 +7,7 @@ user's code, and does not open for a ``FromFile``.
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property, reduce
@@ -18,9 +19,10 @@ from ofa.reasons import reason_of
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-__all__ = ["FromFile", "Registry", "from_file", "import_attribute"]
+__all__ = ["FromFile", "Registry", "from_file", "import_also_from", "import_attribute"]
 
 T = TypeVar("T")
+_FOLDERS: list[str] = []
 _OPTIONS = ("data", "test_data")
 """Keys of a recipe that have an option of their own."""
 
@@ -199,7 +201,23 @@ def import_attribute(text: str) -> Any:
             "the command trust the file: --trust"
         )
     module, _, attribute = text.partition(":")
-    return reduce(getattr, attribute.split("."), cast(Any, importlib.import_module(module)))
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module.partition(".")[0] or not (more := [each for each in _FOLDERS if each not in sys.path]):
+            raise
+        sys.path += more
+        found = importlib.import_module(module)
+    return reduce(getattr, attribute.split("."), cast(Any, found))
+
+
+def import_also_from(folder: str) -> None:
+    """Let ``module:attribute`` name modules of a folder, if nothing that is installed is called so.
+
+    Only from then on is the folder searched at all: what lies there by chance is never imported in place of something that is missing.
+    """
+    if folder not in _FOLDERS:
+        _FOLDERS.append(folder)
 
 
 def _package(point: EntryPoint) -> str:

@@ -11,7 +11,7 @@ import pytest
 from tests.sources import PACKAGES, Source, source_of, sources
 
 LAYERS = (
-    ("ofa.errors", "ofa.lazy", "ofa.version", "ofa.progress", "ofa.opsets", "ofa.arrays", "ofa.latency", "ofa.reasons"),
+    ("ofa.errors", "ofa.lazy", "ofa.version", "ofa.progress", "ofa.opsets", "ofa.arrays", "ofa.latency", "ofa.reasons", "ofa.telemetry"),
     ("ofa.exchange", "ofa.leftovers", "ofa.seal"),
     ("ofa.files",),
     ("ofa.reading",),
@@ -53,7 +53,7 @@ LAYERS = (
 
 DEVICES_MAY_IMPORT = (
     *("devices", "ofa.errors", "ofa.lazy", "ofa.progress", "ofa.files", "ofa.opsets", "ofa.reading", "ofa.reasons", "ofa.registry"),
-    *("ofa.schema", "ofa.exporting.formats"),
+    *("ofa.schema", "ofa.telemetry", "ofa.exporting.formats"),
 )
 ONLY_PACKAGE_WITH_OPTUNA = "search.study"
 RUNS_ALONE = "devices.agent"

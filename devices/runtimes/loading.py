@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from devices.runtimes import Array
 from ofa.errors import DeviceError
 from ofa.reasons import reason_of
+from ofa.telemetry import import_without_telemetry
 
 __all__ = ["as_device_error", "bound_shape", "check_inputs", "load_library", "onnx_shapes"]
 
@@ -33,7 +33,7 @@ def load_library(runtime: str, modules: Sequence[str], package: str, extra: str 
     """
     for module in modules:
         try:
-            return importlib.import_module(module)
+            return import_without_telemetry(module)
         except ModuleNotFoundError:
             continue
         except (ImportError, OSError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping
 from functools import lru_cache
@@ -16,8 +15,6 @@ from devices.runtimes.loading import as_device_error, bound_shape, check_inputs,
 from ofa.errors import DeviceError
 
 __all__ = ["OpenVino"]
-
-_TELEMETRY = "openvino_telemetry"
 
 
 class OpenVino:
@@ -127,12 +124,4 @@ def _core(library: Any) -> Any:
 
 
 def _library() -> Any:
-    # Importing it would start a process that reports the import to a server: a measurement is nobody's business, and has no time for it.
-    hidden = _TELEMETRY not in sys.modules
-    if hidden:
-        sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
-    try:
-        return load_library("openvino", ("openvino",), "openvino", "openvino")
-    finally:
-        if hidden:
-            del sys.modules[_TELEMETRY]
+    return load_library("openvino", ("openvino",), "openvino", "openvino")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 import ofa
 from ofa.cli.exits import ending_well
 from ofa.cli.shadow import check_siblings
+from ofa.registry import import_also_from
 
 __all__ = ["build_app", "run"]
 
@@ -75,16 +76,11 @@ def _options(
     """Options of ``ofa`` itself; the callback of each does its work."""
 
 
-def _find_modules_of_the_user() -> None:
-    """Let ``module:attribute`` name modules in the working folder too, after everything that is installed, so that nothing is shadowed."""
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)
-
-
 def run() -> None:
     """Run ``ofa`` with the arguments of this process, and exit."""
+    # Processes of workers and agents are Pythons as well, which would look for modules in the working folder first.
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
     with ending_well():
         check_siblings()
-        _find_modules_of_the_user()
+        import_also_from(str(Path.cwd()))
         build_app()(prog_name="ofa")

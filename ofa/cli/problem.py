@@ -12,6 +12,7 @@ import typer
 from ofa.cli.run_data import load_run_data, place_run
 from ofa.cli.spaces import check_named, named
 from ofa.costs import COSTS
+from ofa.registry import import_also_from
 
 if TYPE_CHECKING:
     from latency_tables import LatencyTable
@@ -75,6 +76,7 @@ class ProblemOfFiles:
         from latency_tables import LatencyTable
         from search.problem import Problem
 
+        import_also_from(str(Path.cwd()))  # in the process of a worker, which does not begin as the command does
         space, accuracy, known, whole = self._accuracies()
         tables = [LatencyTable.load(path) for path in self.tables]
         searched = space.restrict(resolution=self._common(space, known, tables))

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from onnx import TensorProto, helper
 from torch import nn
@@ -31,6 +30,7 @@ from ofa.files import replacing
 from ofa.modes import evaluating
 from ofa.opsets import IR_VERSION, NEWEST_OPSET, OLDEST_OPSET, OPSET, ir_version_for
 from ofa.seal import BLANK_SEAL, SEAL_KEY, check_seal
+from ofa.telemetry import import_without_telemetry
 from ofa.version import __version__
 
 __all__ = [
@@ -328,6 +328,7 @@ def _as_export_error() -> Iterator[None]:
 
 
 def _run(path: str | os.PathLike[str], x_BCHW: Any) -> Any:
+    onnxruntime = import_without_telemetry("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only: ONNX Runtime writes its warnings to stderr, past every handler
     try:

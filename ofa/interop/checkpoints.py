@@ -10,7 +10,7 @@ import pickle
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -32,14 +32,34 @@ _ANYWHERE = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 _COUNTERS = ("n_averaged", "module.n_averaged")
 """What averages of weights count in a tensor beside them."""
 
-# Run managers keep the best accuracy as a scalar of NumPy, pickled under the module name of NumPy 1 or 2; these only make numbers.
-_SCALAR: Any = np.float64(0).__reduce__()[0]
+
+class _Kind:
+    """Stands for ``numpy.dtype`` in a file: a kind of numbers, and nothing else that NumPy's can be."""
+
+    def __init__(self, code: str, *_: object) -> None:
+        if code not in ("f8", "f4", "f2", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "b1"):
+            raise pickle.UnpicklingError(f"{code!r} is no kind of numbers")
+        self._code = code
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self._code = (">" if state[1] == ">" else "<") + self._code
+
+    def number(self, content: bytes) -> float:
+        """The number of these bytes."""
+        return cast(float, np.frombuffer(content, self._code, count=1)[0].item())
+
+
+def _number(kind: _Kind, content: bytes) -> float:
+    return kind.number(content)
+
+
+# Run managers keep the best accuracy as a scalar of NumPy, pickled under the module name of NumPy 1 or 2.
 _NUMPY_SCALARS: list[Any] = [
-    np.dtype,
-    np.dtypes.Float64DType,
-    (_SCALAR, "numpy.core.multiarray.scalar"),
-    (_SCALAR, "numpy._core.multiarray.scalar"),
+    (_Kind, "numpy.dtype"),
+    (_number, "numpy.core.multiarray.scalar"),
+    (_number, "numpy._core.multiarray.scalar"),
 ]
+"""What stands for names in a pickle beside those that torch allows: own functions that only make numbers."""
 
 
 @dataclass(frozen=True, eq=False)

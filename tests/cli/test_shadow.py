@@ -58,9 +58,7 @@ def test_a_plain_folder_of_that_name_is_harmless(tmp_path: Path, monkeypatch: py
 def test_python_m_in_a_folder_with_a_search_py(tmp_path: Path) -> None:
     (tmp_path / "search.py").write_text("raise RuntimeError('the check must not run this file')\n", encoding="utf-8")
     done = ofa_in(tmp_path, PYTHONPATH=str(ROOT))
-    assert (done.returncode, done.stdout) == (1, "")
-    assert len(done.stderr.splitlines()) == 1
-    assert str(tmp_path / "search.py") in done.stderr
+    assert (done.returncode, done.stderr) == (0, ""), "the working folder is not looked into, though python -m does"
 
 
 def test_a_wheel_like_layout_passes_and_an_incomplete_one_does_not(tmp_path: Path) -> None:
