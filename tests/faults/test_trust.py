@@ -79,7 +79,7 @@ def say(run: Path, key: str, text: str) -> None:
     """Let a run's recipe, and what it knows of its data, say something else."""
     said = {key: text, "fractions": [0.8, 0.2, 0]} if key == "test_data" else {key: text}
     path = run / "config.toml"
-    lines = [line for line in path.read_text().splitlines() if line.partition(" =")[0] not in said]
+    lines = [line for line in path.read_text().splitlines() if line.partition(" =")[0] not in said and not line.startswith("# ofa-seal")]
     path.write_text("\n".join([*(f"{name} = {json.dumps(value)}" for name, value in said.items()), *lines]))
     record = DataRecord.load(run)
     assert record is not None
