@@ -51,7 +51,7 @@ from search.predictor.active_learning import ROUNDS, fit_to_supernet
 from search.problem import Problem, common_resolutions
 from search.study import Effort, run_study
 from search.verification import bundle as verification
-from search.verification.bundle import Verification, note_on_card, subject_of_bundle
+from search.verification.bundle import Verification, note_on_card, noting, subject_of_bundle
 
 __all__ = ["build_table", "export", "fit_predictor", "query", "search", "specialize", "train", "verify"]
 
@@ -316,7 +316,7 @@ def export(
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> Path:
-    """Write a bundle's network for a runtime, and check what was written.
+    """Write a bundle's network for a runtime, check what was written, and say where that is.
 
     Args:
         bundle: whose network.
@@ -329,20 +329,17 @@ def export(
         overwrite: whether a file that is there may be replaced.
         progress: told how far an engine is.
 
-    Returns:
-        Where it was written.
-
     Raises:
         OfaError: the file cannot be written, computes something else, or TensorRT is not there or refuses the network.
     """
-    own = bundle.onnx_path if to == "onnx" else bundle.engine_path(to, gpus, half=half)
-    target = own if path is None else Path(path)
-    check_output(target, overwrite=overwrite, remedy=_REMEDY)
-    if to == "onnx":
-        bundle.write_onnx(target, dynamic_batch=dynamic_batch, opset=opset)
-    else:
-        with bundle.changing(target, record_path(target)):
-            build_engine(bundle.onnx_path, target, flavour=to, gpus=gpus, half=half, progress=progress)
+    target = Path(path or (bundle.onnx_path if to == "onnx" else bundle.engine_path(to, gpus, half=half)))
+    with bundle.only_writer(target):
+        check_output(target, overwrite=overwrite, remedy=_REMEDY)
+        if to == "onnx":
+            bundle.write_onnx(target, dynamic_batch=dynamic_batch, opset=opset)
+        else:
+            with bundle.changing(target, record_path(target)):
+                build_engine(bundle.onnx_path, target, flavour=to, gpus=gpus, half=half, progress=progress)
     return target
 
 
@@ -369,9 +366,10 @@ def verify(
         OfaError: the file computes something else, or the device cannot measure it.
     """
     measured = get_device(device) if isinstance(device, str) else device
-    subject = subject_of_bundle(bundle, measured, budget_ms)
-    (found,) = verification.verify([subject], measured, rng=np.random.default_rng(seed), progress=progress)
-    note_on_card(bundle, found, overwrite=overwrite)
+    with noting(bundle, measured.name, overwrite=overwrite):
+        subject, rng = subject_of_bundle(bundle, measured, budget_ms), np.random.default_rng(seed)
+        (found,) = verification.verify([subject], measured, rng=rng, progress=progress)
+        note_on_card(bundle, found, overwrite=overwrite)
     return found
 
 

@@ -80,8 +80,9 @@ def export(
         chosen = OPSET if opset is None else opset
         # The bundle's own file stays as it was verified.
         path = output or (source.folder / _OPEN_BATCH if dynamic_batch else source.onnx_path)
-        check_output(path, overwrite=overwrite)
-        result = export_onnx(source, path, dynamic_batch=dynamic_batch, opset=chosen)
+        with source.only_writer(path):
+            check_output(path, overwrite=overwrite)
+            result = export_onnx(source, path, dynamic_batch=dynamic_batch, opset=chosen)
     else:
         if dynamic_batch or opset is not None:
             raise typer.BadParameter("--dynamic-batch and --opset are for ONNX files; use --to onnx.", param_hint="--to")
@@ -142,9 +143,10 @@ def export_engine(
     if path is None:
         path = bundle.engine_path(flavour, gpus, half=half)
         path.parent.mkdir(exist_ok=True)
-    check_output(path, overwrite=overwrite)
-    with progress_bar(f"building for {flavour}") as progress, bundle.changing(path, record_path(path)):
-        build_engine(bundle.onnx_path, path, flavour=flavour, gpus=gpus, half=half, progress=progress)
+    with bundle.only_writer(path), progress_bar(f"building for {flavour}") as progress:
+        check_output(path, overwrite=overwrite)
+        with bundle.changing(path, record_path(path)):
+            build_engine(bundle.onnx_path, path, flavour=flavour, gpus=gpus, half=half, progress=progress)
     info = inspect_engine(path, flavour)
     return {"format": flavour, "path": str(path), **info.to_json(), "loaded": info.engine_layers is not None}
 

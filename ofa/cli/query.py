@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,6 +27,7 @@ from ofa.cli.keeping import ResumeOption, answering
 from ofa.cli.outputs import OverwriteOption, check_output
 from ofa.cli.sheets import line, records, words
 from ofa.cli.spaces import OwnSpaceOption, check_named, named
+from ofa.locking import writing
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -156,6 +158,7 @@ def _verified(answer: dict[str, Any], front: Front, path: Path, budget: Budget, 
     import numpy as np
 
     from latency_tables import LatencyTable
+    from search.front.front import Front
     from search.verification.query import MARGIN, query_verified
 
     device = options.device
@@ -164,7 +167,12 @@ def _verified(answer: dict[str, Any], front: Front, path: Path, budget: Budget, 
     margin = MARGIN if options.margin is None else options.margin
     inputs = {"device": device.name, "budget": budget.to_json(), "top": top, "margin": margin, "seed": options.seed}
     kept: Any = {"resume": options.resume, "overwrite": options.overwrite, "inputs": inputs}
-    with answering(path, "verify", doing="verifying a front", **kept) as steps:
+    with ExitStack() as locks:
+        for written in filter(None, (path, options.table) if options.update else ()):
+            locks.enter_context(writing(written, "verifying a front"))
+        if options.update:
+            front = Front.load(path)  # as it is now that nobody else changes it
+        steps = locks.enter_context(answering(path, "verify", doing="verifying a front", **kept))
         with progress_bar(f"timing on {device.name}") as progress:
             found = query_verified(
                 front,

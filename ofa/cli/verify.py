@@ -54,7 +54,7 @@ def verify(
     from devices import get_device
     from ofa.errors import BudgetError
     from ofa.exporting.bundle import load_bundle
-    from search.verification.bundle import note_on_card, subject_of_bundle
+    from search.verification.bundle import note_on_card, noting, subject_of_bundle
     from search.verification.bundle import verify as run
 
     measured = get_device(device, folders or (), ssh_config=ssh_config)
@@ -64,7 +64,7 @@ def verify(
     subject = subject_of_bundle(loaded, measured, latency)
     check_output(loaded.folder / "card.json", overwrite=True)
     kept: Any = {"resume": resume, "overwrite": overwrite, "inputs": {"device": measured.name, "seed": seed}}
-    with answering(bundle, "verify", doing="verifying a bundle", **kept) as steps:
+    with noting(loaded, measured.name, overwrite=overwrite), answering(bundle, "verify", doing="verifying a bundle", **kept) as steps:
         with progress_bar(f"timing on {measured.name}") as progress:
             (found,) = run([subject], measured, rng=np.random.default_rng(seed), progress=progress, steps=steps)
         earlier = loaded.card.measured_ms

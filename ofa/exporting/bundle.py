@@ -15,7 +15,7 @@ import io
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -32,6 +32,7 @@ from ofa.exporting.card import Card
 from ofa.exporting.onnx import OPSET, export, verify_outputs, write_model
 from ofa.families import lower, named_space, save_arch
 from ofa.files import replacing, replacing_folder, settle, unwritable, write_json
+from ofa.locking import writing
 from ofa.reading import open_file
 from ofa.resolution import resolution_to_json, sides
 from ofa.space import Space
@@ -129,26 +130,63 @@ class Bundle:
         return self.engines / f"{'-'.join([flavour, *gpus, *['fp16'] * half])}.engine"
 
     @contextmanager
+    def only_writer(self, *paths: str | os.PathLike[str]) -> Iterator[None]:
+        """Inside the block this process is the only writer of files: of the whole bundle, if one of them is within it (``ofa.locking``).
+
+        Raises:
+            FileError: somebody else writes there, or the bundle is another one than that which was read.
+        """
+        with ExitStack() as locks:
+            for path in dict.fromkeys(self.folder if self._name(path) else Path(path) for path in paths):
+                locks.enter_context(writing(path, "exporting a bundle"))
+            if any(map(self._name, paths)):
+                self.card_now()
+            yield
+
+    @contextmanager
     def changing(self, *paths: str | os.PathLike[str]) -> Iterator[None]:
         """Inside the block files may be written; of those within the bundle the card names none then, and the new ones afterwards.
 
         Whenever the process is killed, the card names only files that are as it says.
 
         Raises:
-            FileError, ExportError: the card or a file cannot be read or written.
+            FileError, ExportError: the card or a file cannot be read or written, or somebody else writes there.
         """
-        folder = self.folder.resolve()
-        inside = [path for path in (Path(each).resolve() for each in paths) if path.is_relative_to(folder)]
-        names = [path.relative_to(folder).as_posix() for path in inside]
-        if not names:
-            yield
-            return
+        inside = {name: Path(path) for path in paths if (name := self._name(path))}
+        with self.only_writer(*paths):
+            if not inside:
+                yield
+                return
+            before = self.card_now()
+            rest = {name: digest for name, digest in before.files.items() if name not in inside}
+            write_json(replace(before, files=rest).to_json(), self.folder / _CARD)
+            done = False
+            try:
+                yield
+                done = True
+            finally:
+                there = {name: _digest(path) for name, path in inside.items() if path.is_file()}
+                # Where nothing came of it, the card names again what is as it was.
+                kept = {name: digest for name, digest in there.items() if done or digest == before.files.get(name)}
+                write_json(replace(before, files={**rest, **kept}).to_json(), self.folder / _CARD)
+
+    def _name(self, path: str | os.PathLike[str]) -> str:
+        """How the card calls a file, if it is within the bundle; otherwise nothing."""
+        folder, file = self.folder.resolve(), Path(path).resolve()
+        return file.relative_to(folder).as_posix() if file.is_relative_to(folder) else ""
+
+    def card_now(self) -> Card:
+        """The card as it is now: an engine or a measurement may have been added since it was read.
+
+        Raises:
+            FileError, ExportError: it cannot be read, or is of a bundle that took the place of this one.
+        """
         card = Card.load(self.folder / _CARD)
-        card = replace(card, files={name: digest for name, digest in card.files.items() if name not in names})
-        write_json(card.to_json(), self.folder / _CARD)
-        yield
-        written = dict(zip(names, map(_digest, inside), strict=True))
-        write_json(replace(card, files={**card.files, **written}).to_json(), self.folder / _CARD)
+        if any(card.files.get(name) != self.card.files.get(name) for name in (_ARCH, _WEIGHTS)):
+            raise FileError(
+                f"a bundle must stay while it is worked on, but '{self.folder}' was written anew meanwhile; run the command again"
+            )
+        return card
 
     def note_measurement(self, device: str, measured_ms: float, conditions: Mapping[str, Any] | None = None) -> Bundle:
         """Write a measured latency to the card and return the bundle with it.
@@ -160,16 +198,17 @@ class Bundle:
 
         Raises:
             ExportError: the card promises a latency on another device.
-            FileError: the card cannot be written.
+            FileError: the card cannot be written, or somebody else writes the bundle.
         """
-        if self.card.device not in (None, device):
-            raise ExportError(
-                f"a card must be of one device, but '{self.folder / _CARD}' is of {self.card.device} and the measurement of {device}; "
-                "specialize a bundle for that device"
-            )
-        # As the card is now, because an engine may have been added since it was read.
-        card = replace(Card.load(self.folder / _CARD), device=device, measured_ms=measured_ms, measured_conditions=conditions)
-        write_json(card.to_json(), self.folder / _CARD)
+        with writing(self.folder, "noting a measurement"):
+            card = self.card_now()
+            if card.device not in (None, device):
+                raise ExportError(
+                    f"a card must be of one device, but '{self.folder / _CARD}' is of {card.device} and the measurement of {device}; "
+                    "specialize a bundle for that device"
+                )
+            card = replace(card, device=device, measured_ms=measured_ms, measured_conditions=conditions)
+            write_json(card.to_json(), self.folder / _CARD)
         return replace(self, card=card)
 
 
@@ -219,7 +258,7 @@ def write_bundle(
     card = replace(card, costs=costs(lowered))
     header = _header(space, arch, class_names, mean, std, rule or ImageRule(channels=len(mean)))
     _check_place(Path(folder))
-    with replacing_folder(folder) as temporary:
+    with writing(folder, "writing a bundle"), replacing_folder(folder) as temporary:
         bundle = _bundle(temporary, space, arch, card, header)
         save_arch(arch, space, temporary / _ARCH)
         write_weights(tensors, temporary / _WEIGHTS, header)

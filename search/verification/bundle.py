@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -23,10 +24,11 @@ from ofa.exporting.precision import PRECISIONS
 from ofa.files import temporary_folder
 from ofa.journal import UNKEPT, Steps, digest_of
 from ofa.latency import LATENCIES, Latency
+from ofa.locking import writing
 from ofa.progress import Progress, silent
 from ofa.resolution import Resolution, sides
 
-__all__ = ["Subject", "Verification", "note_on_card", "other_settings", "part_of", "subject_of_bundle", "verify"]
+__all__ = ["Subject", "Verification", "note_on_card", "noting", "other_settings", "part_of", "subject_of_bundle", "verify"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -209,6 +211,22 @@ def subject_of_bundle(bundle: Bundle, device: Device, budget_ms: float | None = 
     )
 
 
+def _may_note(card: Card, device: str, *, overwrite: bool = False) -> bool:
+    """Whether a measurement on a device goes on a card: it is of no other device, and has no measurement or one that may be replaced."""
+    return card.device in (None, device) and (card.measured_ms is None or overwrite)
+
+
+@contextmanager
+def noting(bundle: Bundle, device: str, *, overwrite: bool = False) -> Iterator[None]:
+    """Be the one writer of a bundle inside the block, from the measurement to its note, if one may come.
+
+    Raises:
+        FileError: somebody else writes it.
+    """
+    with writing(bundle.folder, "verifying a bundle") if _may_note(bundle.card, device, overwrite=overwrite) else nullcontext():
+        yield
+
+
 def note_on_card(bundle: Bundle, found: Verification, *, overwrite: bool = False) -> bool:
     """Write a measured latency to a bundle's card, unless one is there or the card is of another device; whether it was written.
 
@@ -218,12 +236,15 @@ def note_on_card(bundle: Bundle, found: Verification, *, overwrite: bool = False
         overwrite: whether a measurement that is there is replaced.
 
     Raises:
-        FileError: the card cannot be written.
+        FileError: the card cannot be written, or somebody else writes the bundle.
     """
-    noted = bundle.card.device in (None, found.device) and (bundle.card.measured_ms is None or overwrite)
-    if noted:
-        conditions = None if found.conditions is None else found.conditions.to_json()
-        bundle.note_measurement(found.device, found.timing.median_ms, conditions)
+    if not _may_note(bundle.card, found.device, overwrite=overwrite):
+        return False
+    with writing(bundle.folder, "noting a measurement"):
+        noted = _may_note(bundle.card_now(), found.device, overwrite=overwrite)
+        if noted:
+            conditions = None if found.conditions is None else found.conditions.to_json()
+            bundle.note_measurement(found.device, found.timing.median_ms, conditions)
     return noted
 
 

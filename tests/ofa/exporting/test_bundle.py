@@ -171,7 +171,7 @@ def test_places_that_are_no_bundle(tmp_path):
     for name in ("photos", "file"):
         with pytest.raises(FileError, match="something else"):
             write(tmp_path / name, network, arch)
-    with pytest.raises(FileError, match="must be writable"):
+    with pytest.raises(FileError, match="must be in a folder that exists"):
         write(tmp_path / "absent" / "bundle", network, arch)
     assert (tmp_path / "photos" / "cat.jpg").exists()
     (tmp_path / "empty").mkdir()
