@@ -6,6 +6,7 @@ Shapes: N networks, M networks fitted to, C columns of the space.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -45,7 +46,7 @@ class PredictorInfo:
         space_json: all of the space (``Space.to_json``); None in predictors of earlier versions.
         metric: what the accuracies are called, which are the score of a task.
         parameters: of the ensemble (``Ensemble.parameters``).
-        width: of an interval, in deviations of the ensemble.
+        width: of an interval, in deviations of the ensemble; None where the networks leave every accuracy possible.
         trust, fair_trust: how good it is by all networks, and by the fair sample among them where others were chosen.
         date: when it was fitted.
     """
@@ -55,7 +56,7 @@ class PredictorInfo:
     space_json: Mapping[str, Any] | None = None
     metric: str = "accuracy"
     parameters: Mapping[str, Any]
-    width: float
+    width: float | None
     trust: Trust
     fair_trust: Trust | None = None
     date: str = field(default_factory=now)
@@ -115,6 +116,7 @@ class AccuracyPredictor:
         ensemble, known, x_MF = fit_ensemble(space, archs, values)
         folds = min(_FOLDS, len(archs))
         left_out = cross_validate(known.features, x_MF, values, folds=folds, rng=rng, start=ensemble.parameters)
+        width = interval_width(left_out.score)
         judged_apart = not fair_M.all() and fair_M.sum() >= LEAST_NETWORKS
         info = PredictorInfo(
             space=space.name,
@@ -122,7 +124,7 @@ class AccuracyPredictor:
             space_json=whole_of(space).to_json(),
             metric=metric,
             parameters=ensemble.parameters,
-            width=interval_width(left_out.score),
+            width=width if math.isfinite(width) else None,
             trust=trust_of(left_out, values, np.ones_like(fair_M)),
             fair_trust=trust_of(left_out, values, fair_M) if judged_apart else None,
         )
@@ -188,6 +190,8 @@ class AccuracyPredictor:
         As wide as it took to hold 90 % of the networks that were left out: conformal intervals, scaled by the ensemble's own
         deviation (Vovk, Gammerman and Shafer, "Algorithmic Learning in a Random World", 2005).
         """
+        if self.info.width is None:
+            return np.zeros(len(rows_NC)), np.ones(len(rows_NC))
         ends_2N = np.empty((2, len(rows_NC)))
         for part in _chunks(len(rows_NC)):
             ends_2N[:, part] = self._ensemble.interval(self._map(rows_NC[part]), self.info.width)

@@ -149,6 +149,18 @@ def test_ten_networks_suffice_even_if_nine_are_equal() -> None:
     assert all(np.isfinite(value) for value in (predictor.kendall_tau, predictor.rmse, predictor.trust.half_width))
 
 
+def test_a_network_beyond_all_that_was_expected_leaves_every_accuracy_possible(tmp_path: Path) -> None:
+    """Of ten networks the farthest decides the width, and one above the others' ceiling is infinitely far."""
+    archs = sample_stratified(SPACE, 10, np.random.default_rng(0))
+    accuracies = 0.5 - np.exp(-np.arange(10.0)) / 10
+    accuracies[4] = 0.9
+    fitted = AccuracyPredictor.fit(SPACE, archs, accuracies, np.random.default_rng(0))
+    fitted.save(tmp_path / "p.parquet")
+    for predictor in (fitted, AccuracyPredictor.load(tmp_path / "p.parquet")):
+        assert predictor.trust.half_width == 1
+        assert [set(end.tolist()) for end in predictor.interval(archs)] == [{0.0}, {1.0}]
+
+
 @pytest.mark.parametrize("name", ["ofa-resnet50-tiny", "ofa-proxyless-tiny", "ofa-mbv3-w1.0"])
 def test_it_fits_every_family(name: str) -> None:
     space = get_space(name)
