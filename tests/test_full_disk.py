@@ -22,6 +22,7 @@ from ofa.exporting.card import Card
 from ofa.exporting.onnx import export
 from ofa.families import get_space
 from ofa.files import replacing, write_json
+from ofa.storage_url import StorageUrl
 from ofa.supernet import Supernet
 from ofa.training import demo_recipe, save_run
 from ofa.weights import write_weights
@@ -150,7 +151,7 @@ def test_a_study_says_that_its_disk_is_full(tmp_path: Path) -> None:
     for storage in (f"sqlite:///{tmp_path / 'study.db'}", str(tmp_path / "study.journal")):
         with room_for(100), pytest.raises(OfaError, match="the storage of a study must be"):
             run_study(fake_problem(), seed=0, effort=Effort(trials=16, evaluations=200), storage=storage)
-    assert open_storage(f"sqlite:///{tmp_path / 'study.db'}").storage is not None
+    assert open_storage(StorageUrl(f"sqlite:///{tmp_path / 'study.db'}")).storage is not None
 
 
 def test_a_journal_of_a_table_says_that_its_disk_is_full(tmp_path: Path) -> None:

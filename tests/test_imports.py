@@ -12,6 +12,7 @@ from tests.sources import PACKAGES, Source, source_of, sources
 
 LAYERS = (
     ("ofa.errors", "ofa.lazy", "ofa.version", "ofa.progress", "ofa.opsets", "ofa.arrays", "ofa.latency", "ofa.reasons", "ofa.telemetry"),
+    ("ofa.storage_url",),
     ("ofa.exchange", "ofa.leftovers", "ofa.seal"),
     ("ofa.files",),
     ("ofa.reading",),

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json as json_format
+import logging
 import os
 import sys
 import time
+import warnings as notices
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.segment import Segment
 from rich.text import Text
 
+from ofa.cli.plain import harmless, sentence
 from ofa.progress import Progress
+from ofa.storage_url import without_passwords
 
 if TYPE_CHECKING:
     from rich.progress import ProgressColumn
@@ -22,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "JsonOption",
     "console",
+    "door_for_notices",
     "emit",
     "format_bytes",
     "format_conditions",
@@ -33,8 +39,21 @@ __all__ = [
     "warn",
 ]
 
-console = Console(stderr=True, markup=False, emoji=False)
-"""For people, on stderr: stdout belongs to the result. What it shows is text of others, in which square brackets mean nothing."""
+
+class _Door(Console):
+    """The one way to the terminal: what is shown may be text of others, in which square brackets and control characters mean nothing."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(markup=False, emoji=False, **settings)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        for segment in super().render(renderable, options):
+            # Those that move the cursor are rich's own.
+            yield segment if segment.control else Segment("\n".join(map(harmless, segment.text.split("\n"))), segment.style)
+
+
+console = _Door(stderr=True)
+"""For people, on stderr: stdout belongs to the result."""
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print only JSON on stdout.")]
 
@@ -48,9 +67,9 @@ _FOR_NUMBERS = 36
 
 def warn(sentences: Iterable[str]) -> list[str]:
     """Say on stderr, a line each, what makes a result less useful than it looks, and the next step; returns what was said."""
-    said = list(sentences)
-    for sentence in said:
-        console.print(Text.assemble(("ofa: warning:", "bold yellow"), f" {sentence}"), soft_wrap=True)
+    said = [sentence(each) for each in sentences]
+    for each in said:
+        console.print(Text.assemble(("ofa: warning:", "bold yellow"), f" {each}"), soft_wrap=True)
     return said
 
 
@@ -66,21 +85,37 @@ def emit(value: Any, *, json: bool, render: Callable[[], RenderableType], warnin
     if warnings is not None:
         value = {**value, "warnings": list(warnings)}
     if json:
-        typer.echo(json_format.dumps(value, indent=2, default=_plain, allow_nan=False))
+        # What JSON does not have to escape is the one control character DEL.
+        typer.echo(without_passwords(json_format.dumps(value, indent=2, default=_plain, allow_nan=False)).replace("\x7f", r"\u007f"))
         return
     # A file or pipe has no width of its own: a table must not be cut to 80 columns there.
     width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else _WIDTH_WITHOUT_TERMINAL
-    screen = Console(width=width, markup=False, emoji=False, highlight=False)
+    screen = _Door(width=width, highlight=False)
     with screen.capture() as shown:
         screen.print(Group(render()), crop=False)  # in a group, because a text alone would be wrapped anew
-    # Names of files may hold bytes that are no text, which no terminal can show.
     encoding = sys.stdout.encoding or "utf-8"
     typer.echo(shown.get().encode(encoding, "replace").decode(encoding), nl=False)
 
 
-def remark(sentence: str) -> None:
+def remark(text: str) -> None:
     """Tell people something beside the result, in one line on stderr."""
-    console.print(f"ofa: {sentence}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"ofa: {sentence(text)}", highlight=False, soft_wrap=True)
+
+
+def door_for_notices() -> None:
+    """Let what libraries warn of and log reach the terminal as everything else does."""
+    make_record = logging.getLogRecordFactory()
+
+    def record(*args: Any, **named: Any) -> logging.LogRecord:
+        made = make_record(*args, **named)
+        made.msg, made.args = harmless(made.getMessage()), None
+        return made
+
+    def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
+        console.print(f"{filename}:{lineno}: {category.__name__}: {sentence(str(message))}", highlight=False, soft_wrap=True)
+
+    logging.setLogRecordFactory(record)
+    notices.showwarning = show
 
 
 def _plain(value: Any) -> Any:
@@ -101,15 +136,15 @@ def progress_bar(description: str) -> Iterator[Progress]:
         a callable to pass to any long work as its ``progress``.
     """
     if not console.is_terminal:
-        yield _Lines(description)
+        yield _Lines(harmless(description))
         return
     from rich.progress import Progress as RichProgress
 
     with RichProgress(*_columns(console.width), console=console, expand=True) as bar:
-        task = bar.add_task(description, total=None, text="")
+        task = bar.add_task(harmless(description), total=None, text="")
 
         def progress(done: int, total: int, text: str = "") -> None:
-            bar.update(task, completed=done, total=total, text=text)
+            bar.update(task, completed=done, total=total, text=harmless(text))
 
         yield progress
 
@@ -150,7 +185,7 @@ class _Lines:
         elapsed = now - self._start
         left = f", {(now - then) / (done - since) * (total - done):.0f} s left" if since < done < total else ""
         words = f"{self._description} {done}/{total} {text}".rstrip()
-        console.print(f"{words} ({elapsed:.0f} s{left})", markup=False, highlight=False, soft_wrap=True)
+        console.print(harmless(f"{words} ({elapsed:.0f} s{left})"), highlight=False, soft_wrap=True)
 
 
 def format_ms(milliseconds: float) -> str:

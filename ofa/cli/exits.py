@@ -13,6 +13,7 @@ import typer
 from rich.text import Text
 
 from ofa.cli.console import console
+from ofa.cli.plain import sentence
 from ofa.errors import OfaError
 from ofa.files import reason_of
 
@@ -40,14 +41,18 @@ class Stopped(KeyboardInterrupt):
 def ending_well() -> Iterator[None]:
     """Turn whatever the block raises into one sentence on stderr and an exit status.
 
-    Wrong usage passes through: the parser of the command line words that itself and exits with 2.
+    Wrong usage passes through: the parser of the command line words that itself, here without what may not be shown, and exits with 2.
 
     Raises:
         SystemExit: with status 1 for an error, 130 or 143 for an interruption.
     """
     try:
         yield
-    except (typer.TyperException, typer.Exit, typer.Abort):
+    except (typer.Exit, typer.Abort):
+        raise
+    except typer.TyperException as error:
+        worded = sentence(error.format_message())
+        error.format_message = lambda: worded  # type: ignore[method-assign]  # the parser has no door of its own
         raise
     except Stopped as stop:
         _end(str(stop), stop.status)
@@ -65,11 +70,10 @@ def ending_well() -> Iterator[None]:
         _end(_unexpected(error), FAILED)
 
 
-def _end(sentence: str, status: int) -> NoReturn:
+def _end(said: str, status: int) -> NoReturn:
     if os.environ.get(TRACEBACK_VARIABLE):
-        console.print(traceback.format_exc(), markup=False, highlight=False, soft_wrap=True)
-    # A Text and not a string with markup: square brackets are common in the sentences, as lists of values.
-    console.print(Text.assemble(("ofa:", "bold red"), f" {' '.join(sentence.split())}"), soft_wrap=True)
+        console.print(traceback.format_exc(), highlight=False, soft_wrap=True)
+    console.print(Text.assemble(("ofa:", "bold red"), f" {sentence(said)}"), soft_wrap=True)
     raise SystemExit(status)
 
 

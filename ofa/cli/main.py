@@ -10,7 +10,9 @@ import typer
 from typer.core import TyperGroup
 
 import ofa
+from ofa.cli.console import door_for_notices
 from ofa.cli.exits import ending_well
+from ofa.cli.secrets import leave_process_list
 from ofa.cli.shadow import check_siblings
 from ofa.registry import import_also_from
 
@@ -19,6 +21,10 @@ __all__ = ["build_app", "run"]
 
 class _Roof(TyperGroup):
     """Ends every command in the same way."""
+
+    def make_context(self, *args: Any, **named: Any) -> Any:
+        with ending_well():
+            return super().make_context(*args, **named)
 
     def invoke(self, ctx: Any) -> Any:
         # Inside, because the parser of the command line would otherwise swallow an interruption without a word.
@@ -81,6 +87,8 @@ def run() -> None:
     # Processes of workers and agents are Pythons as well, which would look for modules in the working folder first.
     os.environ.setdefault("PYTHONSAFEPATH", "1")
     with ending_well():
+        leave_process_list()
+        door_for_notices()
         check_siblings()
         import_also_from(str(Path.cwd()))
         build_app()(prog_name="ofa")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import shlex
-import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +14,7 @@ from ofa.cli.devices import FoldersOption, SshConfigOption
 from ofa.cli.outputs import OverwriteOption, check_output
 from ofa.cli.problem import TRADES, ProblemOfFiles
 from ofa.cli.run_data import DataOption, OnOption, TestDataOption
+from ofa.cli.secrets import STORAGE_VARIABLE, command_without_secrets, take_storage
 from ofa.cli.sheets import records, words
 from ofa.cli.spaces import TrustOption
 from ofa.cli.table import ResolutionsOption
@@ -26,6 +24,7 @@ from ofa.locking import writing
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from ofa.storage_url import StorageUrl
     from search.front.front import Front
 
 __all__ = ["register", "search"]
@@ -79,7 +78,11 @@ def search(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the search.")] = 0,
     storage: Annotated[
-        str | None, typer.Option(metavar="URL|FILE", help="Keep the study in a database or a journal file, to resume it.")
+        str | None,
+        typer.Option(
+            metavar="URL|FILE",
+            help=f"Keep the study in a database or a journal file, to resume it; or name it in the environment as {STORAGE_VARIABLE}.",
+        ),
     ] = None,
     workers: Annotated[
         int, typer.Option(min=1, help="Processes that measure networks of one study; more machines join it by the same command.")
@@ -139,19 +142,20 @@ def search(
         evaluations = _EVALUATIONS if evolves else 0
     effort = Effort(trials=trials, evaluations=evaluations, **(_EFFORT_FOR_BEST if best else {}))
     # Machines that search one study together take turns at writing its front, of which nothing is lost.
-    with writing(output, "searching") if storage is None else nullcontext():
-        resumed = None if overwrite else _front_of(output, storage, study)
+    where = take_storage(storage)
+    with writing(output, "searching") if where is None else nullcontext():
+        resumed = None if overwrite else _front_of(output, where, study)
         check_output(output, overwrite=overwrite or resumed is not None)
         if picture is not None:
             check_output(picture, overwrite=overwrite or resumed is not None)
         with progress_bar("networks") as progress, known_as_experimental():
             front = run_workers(
-                files, workers=workers, seed=seed, effort=effort, sampler=sampler, storage=storage, name=study, progress=progress
+                files, workers=workers, seed=seed, effort=effort, sampler=sampler, storage=where, name=study, progress=progress
             )
-        front = front.with_info(command=_command(), study={**front.info.study, **({} if storage is None else _identity(storage, study))})
+        front = front.with_info(command=command_without_secrets(), study={**front.info.study, **_identity(where, study)})
         with writing(output, "writing a front", wait_s=_TURN_S):
             if not overwrite and output.exists():  # which somebody may have written, or verified, meanwhile
-                check_output(output, overwrite=_front_of(output, storage, study) == front.info.space)
+                check_output(output, overwrite=_front_of(output, where, study) == front.info.space)
             front.save(output)
         if picture is not None:
             from search.plot import save_front_picture
@@ -161,14 +165,12 @@ def search(
     emit(report, json=json, render=lambda: _render(report), warnings=warn(advice_on_front(front)))
 
 
-def _identity(storage: str, study: str | None) -> dict[str, Any]:
+def _identity(storage: StorageUrl | None, study: str | None) -> dict[str, Any]:
     """What a front keeps of the study that it is of."""
-    from search.study.storages import without_password
-
-    return {"storage": without_password(storage), "name": study}
+    return {} if storage is None else {"storage": str(storage), "name": study}
 
 
-def _front_of(output: Path, storage: str | None, study: str | None) -> str | None:
+def _front_of(output: Path, storage: StorageUrl | None, study: str | None) -> str | None:
     """The space of the front that is there, if it is of this study and nothing was added to it; else None."""
     from ofa.errors import OfaError
     from search.front.front import Front
@@ -181,11 +183,6 @@ def _front_of(output: Path, storage: str | None, study: str | None) -> str | Non
         return None
     is_own = all(info.study.get(key, "") == value for key, value in _identity(storage, study).items())
     return info.space if is_own and not info.verified else None
-
-
-def _command() -> str:
-    """The command as it was given; a storage's password is nobody's business."""
-    return re.sub(r"(://[^:/@\s]+):[^@\s]+@", r"\1:***@", shlex.join(["ofa", *sys.argv[1:]]))
 
 
 def _report(front: Front, output: Path) -> dict[str, Any]:

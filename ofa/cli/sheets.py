@@ -14,6 +14,8 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from ofa.cli.plain import harmless
+
 __all__ = ["Name", "facts", "line", "records", "words"]
 
 _BORDER = 1
@@ -34,7 +36,7 @@ def records(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str
         title: above it, on one line.
         caption: a sentence below.
     """
-    return _Records(tuple(columns), tuple(tuple(row) for row in rows), title, caption)
+    return _Records(tuple(map(harmless, columns)), tuple(tuple(map(_shown, row)) for row in rows), harmless(title), caption)
 
 
 def facts(rows: Iterable[tuple[str, str]], *, title: str = "", caption: str = "") -> _Facts:
@@ -45,7 +47,7 @@ def facts(rows: Iterable[tuple[str, str]], *, title: str = "", caption: str = ""
         title: above it, on one line.
         caption: a sentence below.
     """
-    return _Facts(tuple(rows), title, caption)
+    return _Facts(tuple((harmless(name), _shown(value)) for name, value in rows), harmless(title), caption)
 
 
 def words(text: str) -> _Words:
@@ -55,7 +57,12 @@ def words(text: str) -> _Words:
 
 def line(text: str) -> Text:
     """What stands on one line, such as a command to copy."""
-    return Text(text, no_wrap=True, overflow="ignore")
+    return Text(harmless(text), no_wrap=True, overflow="ignore")
+
+
+def _shown(value: str) -> str:
+    """Cleaned before widths are measured, and not only at the door to the terminal."""
+    return Name(harmless(value)) if isinstance(value, Name) else harmless(value)
 
 
 def _framed(title: str, body: Table | list[Text], caption: str) -> RenderResult:
@@ -72,7 +79,7 @@ class _Words:
     style: str = ""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        for part in textwrap.wrap(self.text, options.max_width, break_long_words=False, break_on_hyphens=False):
+        for part in textwrap.wrap(harmless(" ".join(self.text.split())), options.max_width, break_long_words=False, break_on_hyphens=False):
             yield Text(part, style=self.style, no_wrap=True, overflow="ignore")
 
 

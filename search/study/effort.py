@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ofa.errors import SearchError, nearest
+from ofa.storage_url import StorageUrl
 
 __all__ = ["EVOLUTION", "SAMPLERS", "Effort", "Settings", "sampler_for"]
 
@@ -50,7 +51,7 @@ class Settings:
     seed: int
     effort: Effort
     sampler: str
-    storage: str | None
+    storage: StorageUrl | None
     name: str | None
     grace_s: int
 

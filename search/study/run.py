@@ -18,6 +18,7 @@ from optuna.study import MaxTrialsCallback
 from optuna.trial import FrozenTrial
 
 from ofa.progress import Progress, silent
+from ofa.storage_url import StorageUrl
 from search.front.build import check_possible, front_of
 from search.front.front import Front
 from search.problem import Problem
@@ -25,7 +26,7 @@ from search.study.description import check_same, describe
 from search.study.effort import EVOLUTION, Effort, Settings, sampler_for
 from search.study.optuna_logging import without_notices
 from search.study.sampler import EvolutionSampler, ends_of, optunas_sampler
-from search.study.storages import GRACE_S, in_one_sentence, open_storage, without_password
+from search.study.storages import GRACE_S, in_one_sentence, open_storage
 from search.study.trials import Trials
 
 __all__ = ["OpenStudy", "open_study", "optimize", "run_study", "sampler_of", "search"]
@@ -37,7 +38,7 @@ def run_study(
     seed: int,
     effort: Effort | None = None,
     sampler: str | None = None,
-    storage: str | None = None,
+    storage: str | StorageUrl | None = None,
     name: str | None = None,
     progress: Progress = silent,
     grace_s: int = GRACE_S,
@@ -55,7 +56,7 @@ def run_study(
         sampler: one of ``SAMPLERS``; None for ``evolution`` where the effort has evaluations, else ``nsga2``.
         storage: None keeps the study in memory; a URL such as ``sqlite:///study.db`` or ``postgresql://user@host/name`` keeps it in a
             database, ``grpc://host:port`` where such a proxy of Optuna keeps it, any other text in a journal file of that path. A study
-            that is already there is resumed.
+            that is already there is resumed. Passwords in a URL are in no error and in no front.
         name: the study's name in the storage, by default the space's.
         progress: told how many networks are evaluated.
         grace_s: seconds without a heartbeat after which Optuna fails a running trial and has it tried again; only databases know that.
@@ -70,7 +71,8 @@ def run_study(
         ImpossibleBudgetError: no network that was evaluated keeps the budget.
     """
     effort = effort or Effort()
-    settings = Settings(seed=seed, effort=effort, sampler=sampler_for(effort, sampler), storage=storage, name=name, grace_s=grace_s)
+    where = StorageUrl(storage) if isinstance(storage, str) else storage
+    settings = Settings(seed=seed, effort=effort, sampler=sampler_for(effort, sampler), storage=where, name=name, grace_s=grace_s)
 
     def here(opened: OpenStudy, trials: Trials) -> dict[str, Any]:
         def report() -> None:
@@ -129,7 +131,7 @@ def open_study(problem: Problem, settings: Settings) -> Iterator[OpenStudy]:
             study, is_new = optuna.create_study(directions=directions, **named), True
         except DuplicatedStudyError:
             study, is_new = optuna.load_study(**named), False
-        check_same(study, describe(problem), without_password(settings.storage or ""))
+        check_same(study, describe(problem), str(settings.storage))
         # Others may begin at the same moment, with the same seed.
         yield OpenStudy(study, is_new, (0,) if is_new else (1, secrets.randbits(32)))
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
-from urllib.parse import quote, quote_plus, urlsplit
+from urllib.parse import urlsplit
 
 import sqlalchemy
 from optuna.storages import (
@@ -20,12 +20,12 @@ from optuna.storages import (
     get_storage,
 )
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
 
 from ofa.errors import MissingExtraError, OfaError, SearchError
+from ofa.storage_url import HIDDEN, StorageUrl
 from search.study.journal import JournalFile
 
-__all__ = ["GRACE_S", "OpenStorage", "in_one_sentence", "open_storage", "without_password"]
+__all__ = ["GRACE_S", "OpenStorage", "in_one_sentence", "open_storage"]
 
 GRACE_S = 60
 """Seconds without a heartbeat after which a running trial counts as that of a dead worker."""
@@ -56,14 +56,14 @@ class OpenStorage:
     close: Callable[[], None]
 
 
-def open_storage(text: str, grace_s: int = GRACE_S) -> OpenStorage:
-    """The storage of a text.
+def open_storage(where: StorageUrl, grace_s: int = GRACE_S) -> OpenStorage:
+    """Open the storage of a study.
 
     Databases have Optuna's heartbeat: the trial of a dead worker fails, and is tried again under another number. In a journal file or
     behind a proxy, where Optuna has none, it stays open for ever, and another trial takes its place.
 
     Args:
-        text: a database's URL such as ``sqlite:///study.db`` or ``postgresql://user@host/name``; ``grpc://host:port`` of a server that
+        where: a database's URL such as ``sqlite:///study.db`` or ``postgresql://user@host/name``; ``grpc://host:port`` of a server that
             ``optuna.storages.run_grpc_proxy_server`` runs; or the path of a journal file.
         grace_s: seconds without a heartbeat, at least 1, after which a worker counts as dead.
 
@@ -71,10 +71,18 @@ def open_storage(text: str, grace_s: int = GRACE_S) -> OpenStorage:
         SearchError: it cannot be used.
         MissingExtraError: its driver is not installed.
     """
-    with in_one_sentence(text):
+    if where.is_unclear and not where.is_url:
+        raise SearchError(
+            f"a storage is written as a URL or as the path of a journal file, but '{where}' is neither; write it as in "
+            "postgresql://user@host/database"
+        )
+    if where.has_secret and where.reveal() == str(where):
+        raise SearchError(f"the password of a storage must be given, but in '{where}' it is hidden; put it in the place of {HIDDEN}")
+    text = where.reveal()
+    with in_one_sentence(where):
         if text.startswith(_GRPC):
             return _proxy(text)
-        if "://" in text:
+        if where.is_url:
             return _database(text, grace_s)
         return OpenStorage(JournalStorage(JournalFile(text)), close=lambda: None)
 
@@ -148,8 +156,8 @@ def _begin_alone(connection: sqlalchemy.Connection) -> None:
 
 
 @contextmanager
-def in_one_sentence(text: str) -> Iterator[None]:
-    """Say of any error of a storage what it means, without the password in its URL.
+def in_one_sentence(where: StorageUrl) -> Iterator[None]:
+    """Say of any error of a storage what it means, without the secrets in its URL.
 
     Raises:
         SearchError: instead of the error.
@@ -159,16 +167,19 @@ def in_one_sentence(text: str) -> Iterator[None]:
     except OfaError:
         raise
     except Exception as error:  # each driver has errors of its own
-        # Those carry the URL, or what they were asked to connect to, so none of them is shown as the cause where there is a secret.
-        raise SearchError(
-            "the storage of a study must be a database, a gRPC proxy or a journal file that can be used, but "
-            f"'{without_password(text)}' cannot be: {_hidden(_reason(error), text)}; check it, or search without one"
-        ) from (None if _secrets(text) else error)
-
-
-def without_password(text: str) -> str:
-    """A storage as it may be shown."""
-    return _hidden(text, text)
+        told = "its URL can be read in several ways; write @ : / ? and % of a password as %40 %3A %2F %3F and %25"
+        if not where.is_unclear:
+            told = f"{where.hide(_reason(error))}; check it, or search without one"
+        sentence = (
+            f"the storage of a study must be a database, a gRPC proxy or a journal file that can be used, but '{where}' cannot be: {told}"
+        )
+        failure = SearchError(sentence)
+        if not where.has_secret:
+            raise failure from error
+        try:
+            raise failure from None
+        finally:
+            failure.__context__ = None  # an error of a driver carries the URL, or what it was asked to connect to
 
 
 def _reason(error: BaseException) -> str:
@@ -179,24 +190,3 @@ def _reason(error: BaseException) -> str:
     details = getattr(inner, "details", None)  # of gRPC, whose own text has many lines
     told = str(details() if callable(details) else inner).strip()
     return told.splitlines()[0] if told else type(error).__name__
-
-
-def _hidden(message: str, text: str) -> str:
-    for secret in sorted(_secrets(text), key=len, reverse=True):
-        message = message.replace(secret, "***")
-    return message
-
-
-def _secrets(text: str) -> set[str]:
-    """The password of a URL as it may come in messages."""
-    if "://" not in text:
-        return set()
-    try:
-        url = make_url(text)
-    except (ArgumentError, ValueError):
-        # What is no URL may still hold a password, between the first colon and the last @ of the address.
-        told = text.partition("://")[2].rpartition("@")[0].partition(":")[2]
-        return {told} - {""}
-    values = [url.password, *(value for key, value in url.query.items() if "pass" in key.lower() or "secret" in key.lower())]
-    plain = {each for value in values if value for each in ([value] if isinstance(value, str) else value)}
-    return {form for each in plain for form in (each, quote(each, safe=""), quote_plus(each), quote(each, safe=" +"))} - {""}

@@ -19,6 +19,7 @@ from threadpoolctl import threadpool_limits
 from ofa.errors import OfaError, SearchError
 from ofa.files import temporary_folder
 from ofa.progress import Progress, silent
+from ofa.storage_url import StorageUrl
 from search.front.front import Front
 from search.problem import Problem
 from search.study.effort import EVOLUTION, Effort, Settings, sampler_for
@@ -41,7 +42,7 @@ def run_workers(
     seed: int,
     effort: Effort | None = None,
     sampler: str | None = None,
-    storage: str | None = None,
+    storage: str | StorageUrl | None = None,
     name: str | None = None,
     progress: Progress = silent,
     grace_s: int = GRACE_S,
@@ -74,9 +75,10 @@ def run_workers(
     if workers < 1:
         raise SearchError(f"a search must have at least 1 worker, but got {workers}; give 1 or more")
     effort = effort or Effort()
-    settings = Settings(seed=seed, effort=effort, sampler=sampler_for(effort, sampler), storage=storage, name=name, grace_s=grace_s)
+    where = StorageUrl(storage) if isinstance(storage, str) else storage
+    settings = Settings(seed=seed, effort=effort, sampler=sampler_for(effort, sampler), storage=where, name=name, grace_s=grace_s)
     if workers == 1:
-        named: dict[str, Any] = {"sampler": sampler, "storage": storage, "name": name, "grace_s": grace_s}
+        named: dict[str, Any] = {"sampler": sampler, "storage": where, "name": name, "grace_s": grace_s}
         return run_study(make_problem(), seed=seed, effort=effort, progress=progress, **named)
     if settings.sampler == EVOLUTION:
         raise SearchError(
@@ -104,7 +106,7 @@ def run_workers(
     with ExitStack() as stack:
         if storage is None:
             folder = stack.enter_context(temporary_folder("study"))
-            settings = replace(settings, storage=str(folder / "study.journal"))
+            settings = replace(settings, storage=StorageUrl(str(folder / "study.journal")))
         return search(make_problem(), settings, together, progress)
 
 

@@ -22,7 +22,7 @@ from ofa.arch import Arch
 from ofa.blocks import build_network
 from ofa.cli.budgets import parse_latency_ms
 from ofa.cli.main import build_app
-from ofa.cli.search import _EVALUATIONS, _TRIALS, _command
+from ofa.cli.search import _EVALUATIONS, _TRIALS
 from ofa.exporting.bundle import load_bundle, write_bundle
 from ofa.exporting.card import Card
 from ofa.families import get_space, lower
@@ -315,11 +315,6 @@ def test_a_query_can_be_verified_on_the_device(front: Path, table: Path, folder:
 
 def test_the_command_line_searches_as_much_as_the_library() -> None:
     assert Effort(trials=_TRIALS, evaluations=_EVALUATIONS) == Effort()
-
-
-def test_a_storages_password_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.argv", ["ofa", "search", "--storage", "postgresql://me:secret@host/db"])
-    assert _command() == "ofa search --storage postgresql://me:***@host/db"
 
 
 def test_a_missed_budget_fails_after_the_numbers(bundle: Path) -> None:

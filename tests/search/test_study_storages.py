@@ -10,8 +10,9 @@ import optuna
 import pytest
 
 from ofa.errors import MissingExtraError, SearchError
+from ofa.storage_url import StorageUrl
 from search.study import Effort, run_study
-from search.study.storages import open_storage, without_password
+from search.study.storages import open_storage
 from tests.search.fakes import SMALL, fake_problem
 from tests.search.killing import trials_of
 
@@ -19,7 +20,7 @@ FEW = Effort(trials=3, evaluations=0)
 
 
 def make_study(storage: str, number: int) -> None:
-    opened = open_storage(storage)
+    opened = open_storage(StorageUrl(storage))
     try:
         optuna.create_study(storage=opened.storage, study_name=str(number))
     finally:
@@ -51,7 +52,7 @@ def test_a_waiting_trial_is_given_to_one(tmp_path: Path) -> None:
     ready = threading.Barrier(4)
 
     def take(_: int) -> list[int]:
-        opened = open_storage(text)
+        opened = open_storage(StorageUrl(text))
         study = optuna.load_study(study_name="0", storage=opened.storage)
         taken: list[int] = []
         ready.wait()
@@ -75,38 +76,19 @@ def test_what_a_killed_writer_left_half_written_goes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "storage",
-    [
-        "sqlite:////nowhere/at/all/study.db",
-        "nonsense://",
-        "nonsense://user:secret@host/x",
-        "redis://user:secret@host/x",
-        "/nowhere/study.journal",
-        "grpc://nowhere",
-        "postgresql://user:secret@localhost:1/study",
-        "postgresql://user:s%20cret@localhost:1/study?sslpassword=secret",
-        "postgresql+nodriver://user:secret@localhost:1/study",
-        "postgresql://user:secret@localhost:port/study",
-    ],
+    ["sqlite:////nowhere/at/all/study.db", "nonsense://", "/nowhere/study.journal", "grpc://nowhere", "mysql://localhost:1/study"],
 )
-def test_a_storage_that_cannot_be_used_is_one_sentence_without_its_password(storage: str) -> None:
+def test_a_storage_that_cannot_be_used_is_one_sentence(storage: str) -> None:
     with pytest.raises(SearchError, match="storage of a study") as caught:
         run_study(fake_problem(), seed=0, effort=FEW, storage=storage)
-    told = str(caught.value)
-    assert "\n" not in told
-    assert "cret" not in told + repr(caught.value.__cause__)
-
-
-def test_a_password_is_hidden_in_what_is_shown() -> None:
-    assert without_password("postgresql://me:a%2Fb@host/x?sslpassword=a%2Fb") == "postgresql://me:***@host/x?sslpassword=***"
-    assert without_password("sqlite:///study.db") == "sqlite:///study.db"
-    assert without_password("folder/study.journal") == "folder/study.journal"
+    assert "\n" not in str(caught.value)
 
 
 def test_a_proxy_that_does_not_answer_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("grpc")
     monkeypatch.setattr("search.study.storages._ANSWER_S", 0.2)
     with pytest.warns(optuna.exceptions.ExperimentalWarning), pytest.raises(SearchError, match="'grpc://localhost:1' cannot be"):
-        open_storage("grpc://localhost:1")
+        open_storage(StorageUrl("grpc://localhost:1"))
 
 
 @pytest.mark.parametrize(
@@ -117,7 +99,7 @@ def test_a_missing_driver_is_told_with_the_extra_that_has_it(
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, module, None)
     with pytest.raises(MissingExtraError, match=f"extra '{extra}'"):
-        open_storage(storage)
+        open_storage(StorageUrl(storage))
 
 
 def test_a_damaged_line_of_a_journal_is_named(tmp_path: Path) -> None:

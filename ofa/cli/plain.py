@@ -1,0 +1,54 @@
+"""Text of others, such as names of files and answers of devices, as it may be shown: on one line, without a command to the terminal."""
+
+from __future__ import annotations
+
+import re
+
+from ofa.storage_url import without_passwords
+
+__all__ = ["LONGEST", "harmless", "sentence"]
+
+LONGEST = 500
+"""Characters of a message."""
+
+_FEWEST = 3
+"""Items of a list that are named in any case."""
+_LIST = re.compile(r"(?<!\S)(?:[^\s,;]++, ){8,}(?:and )?[^\s,;]+")
+_WORD = re.compile(r"[^\s]{120,}")
+_LONGEST_WORD = 100
+_CUT = " ... "
+
+
+def harmless(text: str) -> str:
+    r"""The same text, in which each character that is not printed is shown as Python writes it, such as ``\x1b``.
+
+    Those are control characters, line ends among them, those that turn the direction of writing, and bytes that are no text.
+    """
+    if not text.isprintable():
+        text = "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+    return without_passwords(text)
+
+
+def sentence(text: str) -> str:
+    """A message on one line of at most ``LONGEST`` characters; its beginning, the rule, and its end, the next step, stay."""
+    text = harmless(" ".join(text.split()))
+    if len(text) > LONGEST:
+        text = _LIST.sub(_fewer, text)
+    if len(text) > LONGEST:
+        text = _WORD.sub(lambda word: _without_middle(word[0], _LONGEST_WORD, "..."), text)
+    return text if len(text) <= LONGEST else _without_middle(text, LONGEST, _CUT)
+
+
+def _fewer(found: re.Match[str]) -> str:
+    """A list with as many of its items as there is room for beside the rest of the message."""
+    items = found[0].replace(", and ", ", ").split(", ")
+    room = max(0, LONGEST - (len(found.string) - len(found[0])) - len(f" and {len(items)} more"))
+    kept = len(items)
+    while kept > _FEWEST and len(", ".join(items[:kept])) > room:
+        kept -= 1
+    return found[0] if kept == len(items) else f"{', '.join(items[:kept])} and {len(items) - kept} more"
+
+
+def _without_middle(text: str, length: int, cut: str) -> str:
+    front = (length - len(cut)) * 3 // 5
+    return f"{text[:front]}{cut}{text[front + len(cut) - length :]}"
