@@ -1,4 +1,4 @@
-"""How a command ends: 0 done, 1 failed with one sentence on stderr, 2 wrong usage, 130 or 143 interrupted. Never a traceback unasked."""
+"""How a command ends: 0 done, 1 failed with one sentence on stderr, 2 wrong usage, 129, 130 or 143 stopped. Never a traceback unasked."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def ending_well() -> Iterator[None]:
     Wrong usage passes through: the parser of the command line words that itself, here without what may not be shown, and exits with 2.
 
     Raises:
-        SystemExit: with status 1 for an error, 130 or 143 for an interruption.
+        SystemExit: with status 1 for an error, 129, 130 or 143 for an interruption.
     """
     try:
         yield

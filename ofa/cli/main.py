@@ -14,6 +14,8 @@ from ofa.cli.console import door_for_notices
 from ofa.cli.exits import ending_well
 from ofa.cli.secrets import leave_process_list
 from ofa.cli.shadow import check_siblings
+from ofa.cli.stopping import stoppable
+from ofa.files import remove_dead_folders
 from ofa.registry import import_also_from
 
 __all__ = ["build_app", "run"]
@@ -86,9 +88,10 @@ def run() -> None:
     """Run ``ofa`` with the arguments of this process, and exit."""
     # Processes of workers and agents are Pythons as well, which would look for modules in the working folder first.
     os.environ.setdefault("PYTHONSAFEPATH", "1")
-    with ending_well():
+    with stoppable(), ending_well():
         leave_process_list()
         door_for_notices()
+        remove_dead_folders()
         check_siblings()
         import_also_from(str(Path.cwd()))
         build_app()(prog_name="ofa")

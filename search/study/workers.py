@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
@@ -93,8 +95,7 @@ def run_workers(
             members += [_start(_Task(make_problem, settings, workers, (*opened.entropy, index))) for index in range(workers)]
             _watch(members, opened, trials, effort, progress)
         finally:
-            for member in members:
-                _end(member.process)
+            _end([member.process for member in members])
         died = [f"worker {index}: {member.reason}" for index, member in enumerate(members, start=1) if member.reason]
         if len(died) == workers and trials.learn(opened.study) < effort.trials:
             raise SearchError(
@@ -160,14 +161,16 @@ def _watch(members: Sequence[_Member], opened: OpenStudy, trials: Trials, effort
         progress(done, effort.total, f"{text}, of which {died} died" if died else text)
 
 
-def _end(process: SpawnProcess) -> None:
-    """End a worker that still runs, because this search was interrupted or failed."""
-    if process.is_alive():
+def _end(processes: Sequence[SpawnProcess]) -> None:
+    """End the workers that still run, because this search was interrupted or failed."""
+    for process in processes:
         process.terminate()
-        process.join(_END_S)
-    if process.is_alive():
-        process.kill()
-    process.join()
+    deadline = time.monotonic() + _END_S
+    for process in processes:
+        process.join(max(0.0, deadline - time.monotonic()))
+        if process.is_alive():
+            process.kill()
+        process.join()
 
 
 # -- a worker ----------------------------------------------------------------------------------------------------------
@@ -177,6 +180,7 @@ def _work(task: _Task, connection: Connection) -> None:
     """The whole life of a worker; the connection takes the reason of an early end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the watching process is told, too, and ends this one
     signal.signal(signal.SIGTERM, _interrupt)
+    threading.Thread(target=_end_alone, daemon=True).start()
     threads = max(1, (os.cpu_count() or 1) // task.workers)
     torch.set_num_threads(threads)
     try:
@@ -185,7 +189,7 @@ def _work(task: _Task, connection: Connection) -> None:
             with known_as_experimental():  # which the watching process has said
                 opened = stack.enter_context(open_study(problem, task.settings))
                 sampler = sampler_of(task.settings, task.entropy)
-            optimize(opened.study, Trials(problem), task.settings, sampler, _end_alone)
+            optimize(opened.study, Trials(problem), task.settings, sampler)
     except KeyboardInterrupt:
         sys.exit(1)
     except Exception as error:
@@ -199,8 +203,11 @@ def _interrupt(number: int, frame: Any) -> None:
     raise KeyboardInterrupt
 
 
-def _end_alone(study: Any, trial: Any) -> None:
-    """End this worker when nobody watches any more."""
+def _end_alone() -> None:
+    """End this worker, as the watching process would, when that has died."""
     watching = multiprocessing.parent_process()
-    if watching is not None and not watching.is_alive():
-        sys.exit(1)
+    assert watching is not None
+    watching.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_END_S)
+    os._exit(1)
