@@ -153,8 +153,13 @@ def test_a_bundle_that_is_killed_while_an_engine_is_added_is_whole(tmp_path: Pat
     engine = made.engines / "e.engine"
     with made.changing(engine):
         engine.write_bytes(b"one")
-    with pytest.raises(IsADirectoryError), load_bundle(made.folder).changing(engine):
-        made.folder.write_bytes(b"something fails")
+
+    def die() -> None:
+        engine.write_bytes(b"two")
+        raise Killed
+
+    with pytest.raises(Killed), load_bundle(made.folder).changing(engine):
+        die()
     assert "engines/e.engine" not in load_bundle(made.folder).card.files
 
 
