@@ -20,7 +20,7 @@ FIND_PYTHON = for candidate in $(PYTHON); do \
 	    "install it or name it, for example: make PYTHON=/usr/local/bin/python3.12 $(MAKECMDGOALS)" >&2; exit 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-gpu lint format recipes constraints clean
+.PHONY: help demo test test-slow test-gpu torture lint format recipes constraints clean
 
 help: ## show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -36,6 +36,10 @@ test-slow: $(STAMP) ## the tests that take longer
 
 test-gpu: $(STAMP) ## the tests that need a GPU
 	@$(BIN)/python -m pytest -m gpu
+
+# OUT=FILE also writes what was tried as JSON, ONLY="kills and train" chooses tests.
+torture: $(STAMP) ## faults by the thousand: kills, disks, damaged and hostile files, cut lines (hours)
+	@$(BIN)/python benchmarks/torture.py $(if $(OUT),--out $(OUT)) $(if $(ONLY),--only "$(ONLY)")
 
 lint: $(STAMP) ## style, formatting and types
 	@$(BIN)/ruff check .
