@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.faults.commands import Command, Place, Road
@@ -14,10 +14,7 @@ from tests.faults.operations import Operation
 
 __all__ = ["DISKS", "Disk", "fail_once"]
 
-MAKING = {"openat", "open", "creat", "mkdir", "mkdirat", "link", "linkat", "symlink", "symlinkat"}
-WRITING = {"write", "pwrite64", "writev", "pwritev", "sendfile", "copy_file_range", "fallocate", "ftruncate", "fsync", "fdatasync"}
-REMOVING = {"unlink", "unlinkat", "rmdir"}
-ANYTHING = MAKING | WRITING | REMOVING | {"rename", "renameat", "renameat2", "chmod", "fchmod", "fchmodat", "truncate"}
+ALL = frozenset(("make", "open", "write", "sync", "rename", "remove", "change mode"))
 
 
 @dataclass(frozen=True)
@@ -26,13 +23,13 @@ class Disk:
 
     Attributes:
         code: the system's error.
-        calls: that fail with it.
+        kinds: of operations that fail with it.
         lasting: whether all of these fail from the operation on, or that one alone.
         vanishes: whether everything on it is gone at once instead.
     """
 
     code: int = errno.EIO
-    calls: frozenset[str] = field(default_factory=lambda: frozenset(ANYTHING))
+    kinds: frozenset[str] = ALL
     lasting: bool = True
     vanishes: bool = False
 
@@ -43,15 +40,15 @@ class Disk:
             if number == at and self.vanishes:
                 shutil.rmtree(place.work)
             late = number >= at if self.lasting else number == at
-            return self.code if late and not self.vanishes and operation.call in self.calls else None
+            return self.code if late and not self.vanishes and operation.kind in self.kinds else None
 
         return decide
 
 
 DISKS = {
-    "full": Disk(errno.ENOSPC, frozenset(WRITING | MAKING)),
-    "over quota": Disk(errno.EDQUOT, frozenset(WRITING)),
-    "without inodes": Disk(errno.ENOSPC, frozenset(MAKING)),
+    "full": Disk(errno.ENOSPC, frozenset(("make", "write", "sync"))),
+    "over quota": Disk(errno.EDQUOT, frozenset(("write", "sync"))),
+    "without inodes": Disk(errno.ENOSPC, frozenset(("make",))),
     "read-only": Disk(errno.EROFS),
     "broken": Disk(errno.EIO),
     "broken once": Disk(errno.EIO, lasting=False),
@@ -80,7 +77,7 @@ def fail_once(command: Command, disk: Disk, at: int, road: Road, root: Path) -> 
         assert ended.status or found == goal.new, f"'ofa {command.words}' says that it worked"
         for name, value in found.items():
             assert value in {goal.old.get(name), goal.new.get(name)} | ({None} if command.begins else set()), name
-    if not disk.calls & REMOVING:
+    if "remove" not in disk.kinds:
         left = {name for name in place.files() if is_leftover(name)}
         assert not left, left
     return bool(ended.status)

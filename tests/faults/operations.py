@@ -39,6 +39,15 @@ _CALLS = {
         "mkdirat": (34, _DIR_FD), "linkat": (37, _DIR_FD), "symlinkat": (36, _DIR_FD), "fchmodat": (53, _DIR_FD),
     },
 }  # fmt: skip
+_KINDS = {
+    "make": {"creat", "mkdir", "mkdirat", "link", "linkat", "symlink", "symlinkat"},
+    "write": {"write", "pwrite64", "writev", "pwritev", "sendfile", "copy_file_range", "fallocate", "ftruncate", "truncate"},
+    "sync": {"fsync", "fdatasync"},
+    "rename": {"rename", "renameat", "renameat2"},
+    "remove": {"unlink", "unlinkat", "rmdir"},
+    "change mode": {"chmod", "fchmod", "fchmodat"},
+}
+_KIND_OF = {call: kind for kind, calls in _KINDS.items() for call in calls}
 _SECCOMP = {"x86_64": 317, "aarch64": 277}
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 """Flags of which an opening that changes files has one."""
@@ -101,17 +110,17 @@ class Operation:
 
     Attributes:
         call: name of the system call.
+        kind: "make", "open" (for writing, what may be there), "write", "sync", "rename", "remove" or "change mode".
         path: the file, or the first of two.
         to: where it is renamed to or linked from; None otherwise.
         process: which does it.
-        size: bytes that a ``write`` or ``pwrite64`` has; 0 otherwise.
     """
 
     call: str
+    kind: str
     path: Path
     to: Path | None
     process: int
-    size: int
     ticket: int
 
 
@@ -177,21 +186,22 @@ class Listener:
             if error.errno not in (errno.ENOENT, errno.EINPROGRESS):  # it was killed meanwhile
                 raise
 
-    def _operation(self, ticket: int, process: int, call: str, kind: str, arguments: list[int]) -> Operation | None:
+    def _operation(self, ticket: int, process: int, call: str, named_by: str, arguments: list[int]) -> Operation | None:
         to = None
-        size = arguments[2] if call in ("write", "pwrite64") else 0
-        if kind == _FD:
+        if named_by == _FD:
             held = os.readlink(f"/proc/{process}/fd/{arguments[2] if call == 'copy_file_range' else arguments[0]}")
             if not held.startswith("/"):  # a pipe or a socket
                 return None
             path = Path(held.removesuffix(" (deleted)"))
-        elif kind == _PATH:
+        elif named_by == _PATH:
             path = _path(process, None, arguments[0])
             to = _path(process, None, arguments[1]) if call in ("rename", "link", "symlink") else None
         else:
             path = _path(process, arguments[0], arguments[1])
             to = _path(process, arguments[2], arguments[3]) if call in ("renameat", "renameat2", "linkat") else None
-        return Operation(call, path, to, process, size, ticket)
+        flags = {"open": arguments[1], "openat": arguments[2]}.get(call)
+        kind = _KIND_OF[call] if flags is None else "make" if flags & os.O_CREAT else "open"
+        return Operation(call, kind, path, to, process, ticket)
 
 
 def _paths(operation: Operation) -> list[Path]:
