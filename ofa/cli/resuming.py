@@ -108,7 +108,7 @@ def standing(recipe: Recipe, output: Path, resumption: Resumption | None, *, ove
     """
     import ofa.training as training
     from ofa.errors import FileError
-    from ofa.training.checkpoint import CONFIG, WEIGHTS, check_recipe
+    from ofa.training.checkpoint import CONFIG, WEIGHTS, check_recipe, is_free
 
     begun = (output / CONFIG).is_file()
     if resumption is not None and begun:
@@ -132,7 +132,7 @@ def standing(recipe: Recipe, output: Path, resumption: Resumption | None, *, ove
         raise FileError(f"'{output}' must not hold a run yet, but has {WEIGHTS}; choose another folder or add --overwrite")
     if begun and not overwrite:
         raise FileError(f"'{output}' must not hold a run yet, but has one that has not ended; add --resume to go on or --overwrite")
-    check_output_folder(output, overwrite=overwrite)
+    check_output_folder(output, overwrite=overwrite or (output.is_dir() and is_free(output)))
     return Standing(recipe=recipe)
 
 

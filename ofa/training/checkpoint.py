@@ -45,6 +45,7 @@ __all__ = [
     "continue_run",
     "extend_run",
     "has_ended",
+    "is_free",
     "load_run",
     "own_recipe",
     "save_run",
@@ -123,10 +124,18 @@ def begin_run(folder: str | os.PathLike[str], recipe: Recipe, record: DataRecord
     for name in (CONFIG, WEIGHTS, RECORD):
         _forget(Path(folder) / name)
     _states(folder).forget()
+    _write_metrics(folder, ())
     if record is not None:
         record.save(folder)
-    _write_metrics(folder, ())
     _write_recipe(folder, recipe)
+
+
+def is_free(folder: str | os.PathLike[str]) -> bool:
+    """Whether a run may begin in a folder without asking: it is empty, or ``begin_run`` was killed there before it wrote the recipe."""
+    place = Path(folder)
+    names = {path.name for path in place.iterdir() if not path.name.endswith(".ofa.part")}
+    # The empty metrics, which come first, tell it from a folder of somebody who calls a file as we do.
+    return not names or (names <= {METRICS, RECORD, SPACE} and METRICS in names and not (place / METRICS).stat().st_size)
 
 
 def save_state(folder: str | os.PathLike[str], recipe: Recipe, state: TrainingState) -> None:

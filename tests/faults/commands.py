@@ -17,6 +17,7 @@ from latency_tables import LatencyTable
 from ofa.errors import OfaError
 from ofa.exporting.bundle import load_bundle
 from ofa.training import has_ended, load_run
+from ofa.training.checkpoint import CONFIG
 from search.front.front import Front
 from search.predictor.accuracy_predictor import AccuracyPredictor
 from tests.faults.zygote import Ended, Zygote
@@ -78,7 +79,7 @@ def _digest(*parts: Any) -> str:
 
 
 def _run(folder: Path) -> dict[str, str | None]:
-    if not has_ended(folder / "run"):
+    if not (has_ended(folder / "run") and (folder / "run" / CONFIG).exists()):  # without a recipe it is no run, and told to be none
         return {"run": None}
     run = load_run(folder / "run")
     metrics = [{key: value for key, value in asdict(each).items() if key not in TIMES} for each in run.metrics]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from tests.faults.commands import Command, Place, Road, Uninterrupted
 from tests.faults.operations import Operation
 from tests.faults.zygote import Ended
 
-__all__ = ["Death", "Tally", "is_leftover", "kill_often", "said_well"]
+__all__ = ["Death", "Tally", "is_leftover", "kill_often", "said_well", "spread", "unsynced"]
 
 
 @dataclass(frozen=True)
@@ -132,3 +132,28 @@ def _let_end(command: Command, goal: Uninterrupted, place: Place, words: str, ro
         assert found == goal.new, f"after the kills 'ofa {words}' comes to something else"
     left = {name for name in place.files() ^ goal.files if not command.fuzzy or is_leftover(name)}
     assert not left, f"'ofa {words}' left {sorted(left)}"
+
+
+def unsynced(operations: Sequence[Operation]) -> list[str]:
+    """Every renaming that a power failure could leave with less than the whole content, or undo after the end of the command."""
+    found, dirty = [], set()
+    for index, operation in enumerate(operations):
+        if operation.kind == "write":
+            dirty.add(operation.path)
+        elif operation.kind == "sync":
+            dirty.discard(operation.path)
+        elif operation.kind == "rename" and operation.to is not None:
+            waiting = {path for path in dirty if path.is_relative_to(operation.path)}
+            later = operations[index + 1 :]
+            if any(part.startswith(".") for part in operation.to.parts):  # another temporary name: what it holds is still to be synced
+                dirty = (dirty - waiting) | {operation.to / path.relative_to(operation.path) for path in waiting}
+            elif waiting:
+                found.append(f"{operation.to}: {sorted(map(str, waiting))} not synced before")
+            elif not any(each.kind == "sync" and each.path == operation.to.parent for each in later):
+                found.append(f"{operation.to}: the name is not synced")
+    return found
+
+
+def spread(total: int, most: int) -> list[int]:
+    """Numbers of operations, all of them or as many as are to be tried, evenly."""
+    return sorted({round(index * total / most) for index in range(most)}) if total > most else list(range(total))

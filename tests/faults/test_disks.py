@@ -21,12 +21,6 @@ def operations(name: str, disk: str, road: Any, most: int) -> list[int]:
     return sorted({int((index + offset) * total / most) for index in range(min(most, total))})
 
 
-@pytest.mark.parametrize("disk", ["full", "vanished"])
-def test_a_disk_that_fails_is_one_sentence(disk: str, road: Any, tmp_path: Path) -> None:
-    (middle, _) = operations("build", disk, road, 2)
-    assert fail_once(by_name("build"), DISKS[disk], middle, road, tmp_path / "place")
-
-
 @pytest.mark.torture
 @pytest.mark.parametrize("disk", DISKS)
 @pytest.mark.parametrize("name", [command.name for command in COMMANDS])

@@ -21,6 +21,7 @@ from ofa.training import (
     save_run,
     save_state,
 )
+from ofa.training.checkpoint import is_free
 from ofa.weights import read_weights, write_weights
 
 MakeRecipe = Callable[..., Recipe]
@@ -79,6 +80,19 @@ def test_a_run_that_dies_leaves_its_recipe_and_metrics(tmp_path: Path, recipe_of
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 1
     with pytest.raises(FileError, match=r"lacks supernet\.safetensors"):
         load_run(folder)
+
+
+def test_what_a_beginning_leaves_that_is_killed_is_no_bar_to_the_next(tmp_path: Path, recipe_of: MakeRecipe) -> None:
+    assert is_free(tmp_path)
+    (tmp_path / "data.parquet").write_text("somebody's own")
+    assert not is_free(tmp_path)
+    (tmp_path / "data.parquet").unlink()
+    begin_run(tmp_path, recipe_of("ofa-mbv3-tiny"))
+    assert not is_free(tmp_path)
+    (tmp_path / "config.toml").rename(tmp_path / ".config.toml.00000000.ofa.part")
+    assert is_free(tmp_path)
+    append_metrics(tmp_path, epoch(1))
+    assert not is_free(tmp_path)
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, recipe_of: MakeRecipe) -> None:
