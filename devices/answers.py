@@ -58,12 +58,8 @@ def outcomes(
     Raises:
         NonsenseError: the answer is of other networks, or of none.
     """
-    if not isinstance(answer, Mapping) or set(answer) != set(networks):
-        named = ", ".join(map(str, list(answer)[:3])) if isinstance(answer, Mapping) else _shown(answer)
-        raise NonsenseError(
-            f"a device must answer with one outcome for each of the {len(networks)} networks, but said {_shown_text(named)}"
-            + (f" of {len(answer)}" if isinstance(answer, Mapping) else "")
-        )
+    if other := _other_keys(answer, networks):
+        raise NonsenseError(f"a device must answer with one outcome for each of {len(networks)} networks, but its answer {other}")
     good: dict[str, Outcome] = {}
     wrong: dict[str, str] = {}
     for key in networks:
@@ -206,11 +202,19 @@ def _strictly(kind: type[T], value: Any) -> T:
 
 
 def _check_fields(kind: type, value: Any) -> None:
-    names = [field.name for field in dataclasses.fields(kind)]
-    if not isinstance(value, Mapping) or set(value) != set(names):
-        raise SchemaError(f"it must have the keys {', '.join(names)}, but is {_shown(value)}")
+    if other := _other_keys(value, [field.name for field in dataclasses.fields(kind)]):
+        raise SchemaError(f"it must have the keys of {kind.__name__}, but {other}")
     if kind is Outcome and value["timing"] is not None:
         _check_fields(Timing, value["timing"])
+
+
+def _other_keys(value: Any, keys: Collection[str]) -> str:
+    """What is wrong with the keys of an object; "" if nothing is."""
+    if not isinstance(value, Mapping):
+        return f"is {_shown(value)}"
+    lacking = next((key for key in keys if key not in value), None)
+    more = next((key for key in value if key not in keys), None)
+    return f"lacks {_shown(lacking)}" if lacking is not None else "" if more is None else f"has {_shown(more)} besides"
 
 
 def _shown(value: Any) -> str:

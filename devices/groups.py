@@ -5,6 +5,8 @@ Shape suffixes: R rounds, N networks.
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ import numpy as np
 
 from devices.meters import PeakMemory, energy_per_call_mj, find_energy_meter, gpu_number
 from devices.runtimes import Runtime, Settings, Timer, get_runtime
-from devices.timing import Floats, Timing, TimingPolicy, halves_ratio, measure_rounds, warm_up
+from devices.timing import Floats, Timing, TimingPolicy, halves_ratio, measure_rounds, measured_s, warm_up
 from ofa.errors import DeviceError, OfaError
 from ofa.reasons import reason_of
 
@@ -179,13 +181,15 @@ class _NetworkError(DeviceError):
 
 
 def _named(key: str, timer: Timer) -> Timer:
-    """The same timer, whose errors tell the network."""
+    """The same timer, whose errors tell the network, and whose times can be."""
 
     def timed(calls: int) -> float:
         try:
-            return timer(calls)
+            return measured_s(timer, calls)
         except OfaError as error:
             raise _NetworkError(key, str(error)) from error
+        except Exception as error:  # of a runtime of somebody's own
+            raise _NetworkError(key, f"a network must run again and again to be timed, but: {reason_of(error)}; leave it out") from error
 
     return timed
 
@@ -199,5 +203,7 @@ def _energies(timers: Mapping[str, Timer], settings: Settings, least_s: float, s
     energies: dict[str, float | None] = {}
     for key, timer in timers.items():
         steps.after_rounds("metering", key)
-        energies[key] = energy_per_call_mj(timer, meter, least_s=least_s)
-    return {key: energy for key, energy in energies.items() if energy is not None}
+        with contextlib.suppress(_NetworkError, OSError, ValueError):  # its time is known; a counter may fail or vanish
+            energies[key] = energy_per_call_mj(timer, meter, least_s=least_s)
+    # A counter that was set back has counted nothing.
+    return {key: energy for key, energy in energies.items() if energy is not None and 0 < energy < math.inf}

@@ -36,7 +36,7 @@ try:
 except ImportError:  # not a Unix
     resource = None
 
-__all__ = ["Floats", "Timing", "TimingPolicy", "halves_ratio", "measure_rounds", "median_half_width", "warm_up"]
+__all__ = ["Floats", "Timing", "TimingPolicy", "halves_ratio", "measure_rounds", "measured_s", "median_half_width", "warm_up"]
 
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 """A float64 array."""
@@ -50,6 +50,8 @@ _ATTEMPTS_WITH_PAUSES = 2
 _FEWEST_ROUNDS_WITH_PAUSES = 5
 _LONGEST_SILENCE_S = 5.0
 _NORMAL_95 = 1.96
+_NUMBER = (int, float, np.floating)
+_TICK_S = time.get_clock_info("perf_counter").resolution
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,8 +166,6 @@ def measure_rounds(
     Returns:
         Times of a call in ms, [R, N], the rounds' own speeds divided out, without the first round.
 
-    Raises:
-        DeviceError: the clock stands still or goes back.
     """
     rounds: list[Floats] = []
     pace = _Pace(policy, len(timers), pause_s, on_round)
@@ -223,6 +223,22 @@ def median_half_width(samples_RN: Floats) -> Floats:
     return widths
 
 
+def measured_s(timer: Timer, calls: int) -> float:
+    """The seconds that a timer says, if calls can have taken them.
+
+    Raises:
+        DeviceError: they cannot: no number, none above zero, or less than the clock can tell.
+    """
+    said: object = timer(calls)
+    if isinstance(said, _NUMBER) and _TICK_S <= said < math.inf:
+        return float(said)
+    shown = f"{said:g} s" if isinstance(said, _NUMBER) else f"a {type(said).__name__}"
+    raise DeviceError(
+        f"a device's clock must go on while a network runs, by {_TICK_S:g} s at least, but showed {shown} for {calls} calls; see that "
+        "nothing sets it back, and that the runtime waits for its results"
+    )
+
+
 def halves_ratio(samples_R: Floats) -> float:
     """Median of the second half of a network's samples over that of the first: how far it drifted beside the others."""
     half = len(samples_R) // 2
@@ -242,10 +258,6 @@ def _sample_ms(timer: Timer, calls: int, pause_s: float) -> float:
         sample_s = min(sample_s, timer(calls))
         if _preemptions() == before:
             break
-    if not sample_s > 0:
-        raise DeviceError(
-            f"a device's clock must go on while a network runs, but showed {sample_s:g} s for {calls} calls; see that nothing sets it back"
-        )
     return 1e3 * sample_s / calls
 
 

@@ -17,7 +17,7 @@ from latency_tables.journal import Journal
 from latency_tables.table import LatencyTable, describe_block, row_of, rows_frame
 from latency_tables.timing import measure_blocks
 from ofa.blocks import PlacedBlock
-from ofa.errors import TableError
+from ofa.errors import DeviceError, TableError
 from ofa.inventory import blocks_of_space
 from ofa.progress import Progress, silent
 from ofa.resolution import Resolution, ascending
@@ -118,13 +118,18 @@ def _measure(
     speeds = {name: ms for name, (_, ms) in anchors.items()}
     rows: list[dict[str, Any]] = []
     failed: dict[str, str] = {}
-    for name, outcome in measure_blocks(every, device, anchors=speeds, rng=rng, progress=progress, policy=policy) if named else ():
-        if isinstance(outcome, Failure):
-            failed[describe_block(named[name])] = outcome.reason
-            continue
-        rows.append(row_of(named[name], outcome, batch=device.batch, precision=device.precision))
-        if journal is not None:
-            journal.add(rows[-1])
+    try:
+        for name, outcome in measure_blocks(every, device, anchors=speeds, rng=rng, progress=progress, policy=policy) if named else ():
+            if isinstance(outcome, Failure):
+                failed[describe_block(named[name])] = outcome.reason
+                continue
+            rows.append(row_of(named[name], outcome, batch=device.batch, precision=device.precision))
+            if journal is not None:
+                journal.add(rows[-1])
+    except DeviceError as error:
+        if journal is None or not journal.rows:
+            raise
+        raise DeviceError(f"{error}; {len(journal.rows)} blocks are kept in '{journal.path}', add --resume to go on from them") from error
     return rows, failed
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -26,10 +27,18 @@ _BEFORE_PAUSES = {"pause_ms": 0.0}
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredNetwork:
-    """A whole network and what it took."""
+    """A whole network and what it took.
+
+    Raises:
+        SchemaError: no network takes that.
+    """
 
     arch: Arch
     measured_ms: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.measured_ms < math.inf:
+            raise SchemaError(f"'measured_ms' of a network must be above 0, but is {self.measured_ms:g}")
 
 
 @dataclass(frozen=True, kw_only=True)

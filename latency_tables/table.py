@@ -12,6 +12,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from devices.conditions import Conditions
@@ -52,6 +53,8 @@ COLUMNS = (
 """Of a table's rows; ``block`` is the block's fields as canonical JSON. Energy and memory are empty where the device did not tell."""
 
 _KEY = ("block", "input_height_px", "input_width_px")
+_MAY_BE_UNKNOWN = ("p90_ms", "min_ms", "std_ms", *SOMETIMES_EMPTY)
+_NUMBERS = ("median_ms", "repeats", *_MAY_BE_UNKNOWN)
 
 
 def _of_squares(rows: pd.DataFrame) -> pd.DataFrame:
@@ -108,7 +111,7 @@ class LatencyTable:
         source: the file that it was read from, for messages.
 
     Raises:
-        TableError: a column is missing, or a block is there twice.
+        TableError: a column is missing, a block is there twice, or a number is none that anybody can have measured or estimated.
     """
 
     rows: pd.DataFrame
@@ -121,8 +124,27 @@ class LatencyTable:
             raise TableError(
                 f"a latency table must have the columns {', '.join(COLUMNS)}, but {self.called} lacks {', '.join(missing)}; build it anew"
             )
+        self._check_numbers()
         if len(self._latencies) < len(self.rows):
             raise TableError(f"a latency table must hold each block once, but {self.called} repeats some; build it anew")
+
+    def _check_numbers(self) -> None:
+        """All of them are finite and not below zero; those may be unknown that others do not publish, and no measured time is zero."""
+        for column in _NUMBERS:
+            try:
+                values = self.rows[column].to_numpy(dtype=float, na_value=math.nan)
+            except (TypeError, ValueError) as error:
+                raise self._no_number(column, "something else") from error
+            wrong = ~((values >= 0) & (values < math.inf) | (np.isnan(values) if column in _MAY_BE_UNKNOWN else False))
+            if column == "median_ms" and self.info.estimated is None:
+                wrong |= values == 0
+            if wrong.any():
+                raise self._no_number(column, f"{values[wrong][0]:g}")
+
+    def _no_number(self, column: str, value: str) -> TableError:
+        return TableError(
+            f"a latency table must hold times and amounts that can be, but {self.called} has {value} as {column}; build it anew"
+        )
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -30,7 +30,7 @@ LONGEST_LINE = 4 << 20
 
 _LAST_LINES, _LONGEST_COMPLAINT = 20, 4096
 _LINES_AHEAD = 64
-_ENDING_S = 5.0
+_ENDING_S = 2.0
 """How long a process may take to end once it is killed, or once its output has ended."""
 
 _NO_SUCH_COMMAND, _KILLED, _SIGNALED = 127, 9, 128

@@ -17,7 +17,6 @@ from devices.measure import measure
 from devices.runtimes import Settings, Timer
 from devices.runtimes.fake import FakeRuntime
 from devices.store import stored_name
-from devices.timing import measure_rounds
 from devices.transports import Connection
 from devices.transports.ssh import _bootstrap
 from ofa.errors import DeviceError
@@ -170,12 +169,6 @@ def test_a_network_that_fails_while_it_is_timed_is_named_and_left_out(tmp_path: 
     found = groups.time_group(Device(name="here", runtime="fake"), paths, policy=policy, seed=0, say=lambda note: None)
     assert found["2 layers"].error == "a runtime must run this network, but is tired; let it rest"
     assert [outcome.timing is not None for outcome in found.values()] == [True, False, True]
-
-
-@pytest.mark.parametrize("seconds", [0.0, -1.0])
-def test_a_clock_that_does_not_go_on_is_a_sentence(seconds: float) -> None:
-    with pytest.raises(DeviceError, match="clock must go on while a network runs"):
-        measure_rounds([lambda calls: seconds], [1], policy=QUICK, rng=np.random.default_rng(0), on_round=lambda done, most: None)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,402 @@
+"""A measurement is a measurement: what a device says that cannot be is refused, asked for again, reported, and never recorded."""
+
+from __future__ import annotations
+
+import json
+import math
+import resource
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from devices import Address, Device, Fake, Ssh, Timing, TimingPolicy, describe, groups
+from devices.answers import NonsenseError
+from devices.measure import Failure, measure
+from devices.runtimes import Settings
+from devices.runtimes.fake import FakeRuntime
+from devices.transports import Agent, Connection
+from latency_tables.info import MeasuredNetwork, TableInfo
+from latency_tables.table import COLUMNS, LatencyTable, rows_frame
+from ofa.errors import DeviceError, SchemaError, TableError
+from ofa.families import get_space
+from tests.devices.models import save_conv
+
+POLICY = TimingPolicy(min_rounds=2, max_rounds=10)
+GOOD = {
+    "timing": {"median_ms": 2.0, "p90_ms": 3.0, "min_ms": 1.0, "std_ms": 0.5, "repeats": 5, "energy_mj": 4.0, "peak_memory_bytes": 9},
+    "drift": 1.0,
+    "error": "",
+}
+ENDLESS = 10**9
+
+FAR_SIDE = """
+import json, os, sys, time
+nonsense, often, memory = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+def say(reply, **more):
+    print(json.dumps({"id": number, **reply, **more}), flush=True)
+for line in sys.stdin:
+    if not line.strip():
+        continue
+    request = json.loads(line)
+    number = request["id"]
+    raw, result = sys.stdout, {key: json.loads(GOOD) for key in request.get("networks", ())}
+    if request["op"] == "time":
+        with open(memory, "a+") as file:
+            file.write("asked\\n")
+            file.seek(0)
+            asked = len(file.readlines())
+        if asked <= often:
+            exec(nonsense)
+    say({"result": result})
+"""
+"""An agent in a few lines of Python, which says nonsense the first times that it is asked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scripted(Address):
+    """A far side that is a program of this test, over the pipes that any agent has."""
+
+    kind: ClassVar[str] = "scripted"
+    program: str
+    memory: str
+    often: int = ENDLESS
+
+    def start(self) -> Connection:
+        far_side = f"GOOD = {json.dumps(GOOD)!r}\n{FAR_SIDE}"
+        return Connection([sys.executable, "-I", "-S", "-c", far_side, self.program, str(self.often), self.memory], place="the far side")
+
+    def bring(self, agent: Agent, paths: Mapping[str, Path]) -> dict[str, str]:
+        agent.request({"op": "missing"}, on_note=lambda note: None, silence_limit_s=20.0)  # as over ssh: it has answered before it measures
+        return {key: str(path) for key, path in paths.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spoken(Address):
+    """A transport of somebody's own in Python, whose agent answers what a function says."""
+
+    kind: ClassVar[str] = "spoken"
+    answer: Callable[[Mapping[str, Any], int], Any] = field(repr=False)
+    asked: list[Mapping[str, Any]] = field(default_factory=list, init=False, compare=False)
+
+    def start(self) -> Agent:
+        return self  # type: ignore[return-value]
+
+    def bring(self, agent: Agent, paths: Mapping[str, Path]) -> dict[str, str]:
+        return {key: str(path) for key, path in paths.items()}
+
+    def request(self, message: Mapping[str, Any], *, on_note: Callable[[dict[str, Any]], None], silence_limit_s: float) -> Any:
+        self.asked.append(message)
+        return self.answer(message, len(self.asked))
+
+    def close(self) -> None:
+        """Nothing runs."""
+
+
+def good(**timing: Any) -> dict[str, Any]:
+    return {**GOOD, "timing": {**GOOD["timing"], **timing}}  # type: ignore[dict-item]
+
+
+def without(key: str) -> dict[str, Any]:
+    return {**GOOD, "timing": {name: value for name, value in good()["timing"].items() if name != key}}
+
+
+OUTCOMES: dict[str, Any] = {
+    **{f"median {value!r}": good(median_ms=value) for value in (math.nan, math.inf, -math.inf, 0, -1.0, 1e12, 1e-9, 10**400, 1e308)},
+    **{f"median {value!r}": good(median_ms=value) for value in ("2.0", None, True, [2.0], {"ms": 2.0}, {})},
+    "median below the shortest": good(median_ms=0.5),
+    "median above nine in ten": good(median_ms=5.0),
+    **{f"p90 {value!r}": good(p90_ms=value) for value in (math.nan, math.inf, 1.0, -3.0, 1e12, "3")},
+    **{f"min {value!r}": good(min_ms=value) for value in (math.nan, 0.0, -1.0, 2.5, 1e-7, None)},
+    **{f"std {value!r}": good(std_ms=value) for value in (math.nan, -0.1, math.inf, 1e12, "0")},
+    **{f"repeats {value!r}": good(repeats=value) for value in (0, 1, -5, 11, 10**30, 5.0, "5", None, True, math.nan)},
+    **{f"energy {value!r}": good(energy_mj=value) for value in (math.nan, 0.0, -1.0, math.inf, 1e18, "4", True, [])},
+    **{f"memory {value!r}": good(peak_memory_bytes=value) for value in (-1, 1 << 60, 1.5, "9", True)},
+    **{f"drift {value!r}": {**GOOD, "drift": value} for value in (0.0, -1.0, math.nan, math.inf, "1", None)},
+    **{f"without {key}": without(key) for key in ("median_ms", "repeats", "energy_mj")},
+    "repeats of many digits": good(repeats=10**5000),
+    "another key": good(mean_ms=2.0),
+    "another key outside": {**GOOD, "note": "fast"},
+    "no error": {"timing": GOOD["timing"], "drift": 1.0},
+    "both": {**GOOD, "error": "it failed"},
+    "neither": {**GOOD, "timing": None},
+    "an error that is a number": {**GOOD, "timing": None, "error": 3},
+    "a list of times": {**GOOD, "timing": [2.0, 3.0]},
+    **{f"an outcome that is {value!r}": value for value in (None, [], 2.0, "fast", True)},
+}
+"""What a device may say of one network while it is right about another; by words for it."""
+
+ANSWERS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "none": lambda right: None,
+    "a number": lambda right: 3,
+    "a list": lambda right: list(right.values()),
+    "too few": lambda right: dict(list(right.items())[1:]),
+    "too many": lambda right: {**right, "another": GOOD},
+    "others": lambda right: {f"{key} ": value for key, value in right.items()},
+    "nothing": lambda right: {},
+}
+"""Answers that are wrong as a whole."""
+
+LINES: dict[str, str] = {
+    "text": "print('Segmentation fault', flush=True)",
+    "a cut line": 'raw.write(\'{"id": 1, "resu\'); raw.flush(); os._exit(0)',
+    "no id": "print(json.dumps({'result': result}), flush=True)",
+    "another id": "say({'result': result}, id=number + 1)",
+    "an id that is text": "say({'result': result}, id=str(number))",
+    "a result and an error": "say({'result': result, 'error': 'no'})",
+    "an error that is a list": "say({'error': ['no']})",
+    "a key twice": 'print(\'{"id": %d, "result": %s, "result": {}}\' % (number, json.dumps(result)), flush=True)',
+    "an answer twice": "say({'result': result}); result['a']['timing']['median_ms'] = 2.5",
+    "depth": "print('[' * 200_000, flush=True)",
+    "depth within an answer": "print('{\"id\": %d, \"result\": %s}' % (number, '[' * 900 + ']' * 900), flush=True)",
+    "a long line": "raw.write('{\"id\": %d, \"error\": \"' % number + 'x' * (5 << 20) + '\"}\\n'); raw.flush()",
+    "a line without an end": "while True: raw.write('x' * (1 << 16))",
+    "no UTF-8": "raw.buffer.write(b'\\xff\\xfe\\n'); raw.flush()",
+    "notes without end": "while True: say({'doing': 'timing', 'step': 0, 'steps': 1})",
+    "a note of another network": "say({'doing': 'loading', 'network': 'none of them', 'step': 0, 'steps': 1})",
+    "a note of a list": "say({'doing': 'loading', 'network': [], 'step': 0, 'steps': 1})",
+    "a note beyond the end": "say({'doing': 'timing', 'step': 3, 'steps': 1})",
+    "a note before the start": "say({'doing': 'timing', 'step': -1, 'steps': 1})",
+    "a note of text": "say({'doing': 'timing', 'step': '0', 'steps': 1})",
+    "a note without steps": "say({'doing': 'timing'})",
+    "a long note": "say({'doing': 'x' * 100_000, 'step': 0, 'steps': 1})",
+    "a note with more": "say({'doing': 'timing', 'step': 0, 'steps': 1, 'mood': 'good'})",
+}
+"""What a far side may send instead of an answer, as a statement of its program."""
+
+DESCRIPTIONS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "nothing": lambda right: None,
+    "a list": lambda right: [right],
+    "a key more": lambda right: {**right, "device": {}},
+    "a key less": lambda right: {key: value for key, value in right.items() if key != "cores"},
+    "no version": lambda right: {**right, "runtime_version": None},
+    "an empty version": lambda right: {**right, "runtime_version": ""},
+    "a long version": lambda right: {**right, "runtime_version": "1" * 1000},
+    "a version that steers": lambda right: {**right, "runtime_version": "1\x1b[2J"},
+    "another version in the conditions": lambda right: {**right, "runtime_version": "2"},
+    "other conditions": lambda right: {**right, "conditions": {**right["conditions"], "threads": 4}},
+    "conditions of text": lambda right: {**right, "conditions": "the usual"},
+    "conditions with more": lambda right: {**right, "conditions": {**right["conditions"], "mood": "good"}},
+    "a processor of two lines": lambda right: {**right, "processor": "Intel\nInside"},
+    "no processor": lambda right: {**right, "processor": 3},
+    "no cores": lambda right: {**right, "cores": 0},
+    "cores of text": lambda right: {**right, "cores": "4"},
+    "many cores": lambda right: {**right, "cores": 10**9},
+    "a load that is none": lambda right: {**right, "load": math.nan},
+    "a load below zero": lambda right: {**right, "load": -1.0},
+    "a date that is none": lambda right: {**right, "date": None},
+}
+
+
+def device(address: Address) -> Device:
+    return Device(name="there", runtime="fake", address=address)
+
+
+def outcomes_of(address: Address, networks: list[str], *, silence_limit_s: float = 20.0) -> dict[str, Timing | Failure]:
+    models = dict.fromkeys(networks, "no file")
+    rng = np.random.default_rng(0)
+    policy = replace(POLICY, group_size=1 if isinstance(address, Scripted) else 1000)
+    return dict(measure(device(address), models, rng=rng, policy=policy, silence_limit_s=silence_limit_s))
+
+
+def is_a_sentence(text: str) -> bool:
+    return text.isprintable() and len(text) < 1200 and "Traceback" not in text and "Error" not in text
+
+
+RIGHT = Timing(**GOOD["timing"])  # type: ignore[arg-type]
+
+
+def test_what_cannot_be_is_asked_for_again_and_given_up_by_its_name() -> None:
+    """All at once: each network has nonsense of its own, and one of them none."""
+
+    def answer(message: Mapping[str, Any], asked: int) -> Any:
+        return {key: OUTCOMES.get(key, GOOD) for key in message["networks"]}
+
+    address = Spoken(answer=answer, retries=1, backoff_s=0)
+    found = outcomes_of(address, [*OUTCOMES, "right"])
+    assert found.pop("right") == RIGHT
+    assert {key for key, outcome in found.items() if not isinstance(outcome, Failure)} == set()
+    for key, outcome in found.items():
+        assert f"what it said of '{key}' cannot be (2 times): " in outcome.reason  # type: ignore[union-attr]
+        assert is_a_sentence(outcome.reason), outcome  # type: ignore[union-attr]
+
+
+def test_what_cannot_be_once_is_measured_the_next_time() -> None:
+    def answer(message: Mapping[str, Any], asked: int) -> Any:
+        return {key: OUTCOMES.get(key, GOOD) if asked == 1 else GOOD for key in message["networks"]}
+
+    assert set(outcomes_of(Spoken(answer=answer, retries=1, backoff_s=0), [*OUTCOMES, "right"]).values()) == {RIGHT}
+
+
+def test_retries_are_a_setting() -> None:
+    def answer(message: Mapping[str, Any], asked: int) -> Any:
+        return {key: good(median_ms=math.nan) for key in message["networks"]}
+
+    address = Spoken(answer=answer, retries=3, backoff_s=0)
+    outcomes_of(address, ["a"])
+    assert len(address.asked) == 4
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_an_answer_that_is_none_to_the_question(name: str) -> None:
+    def answer(message: Mapping[str, Any], asked: int) -> Any:
+        right = dict.fromkeys(message["networks"], GOOD)
+        return ANSWERS[name](right) if asked <= often else right
+
+    often = 1
+    assert set(outcomes_of(Spoken(answer=answer, retries=1, backoff_s=0), ["a", "b"]).values()) == {RIGHT}
+    often = ENDLESS
+    with pytest.raises(DeviceError, match=r"must answer .*2 times in a row on device 'there'; 0 of 2 networks are timed; see") as caught:
+        outcomes_of(Spoken(answer=answer, retries=1, backoff_s=0), ["a", "b"])
+    assert is_a_sentence(str(caught.value))
+
+
+def test_a_group_whose_speed_nobody_knows_is_measured_again() -> None:
+    """The networks that tell by how much the machine has become slower since an earlier measurement."""
+
+    def answer(message: Mapping[str, Any], asked: int) -> Any:
+        return {key: good(median_ms=math.nan) if key == "anchor" and asked == 1 else GOOD for key in message["networks"]}
+
+    address = Spoken(answer=answer, retries=1, backoff_s=0)
+    models = dict.fromkeys(["a", "anchor"], "no file")
+    found = dict(measure(device(address), models, rng=np.random.default_rng(0), policy=POLICY, anchors={"anchor": 1.0}))
+    assert found["a"] == RIGHT.at_speed(2.0)
+    assert len(address.asked) == 3, "twice, and once more because the speed is quite another"
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_lines_that_are_no_answer(name: str, tmp_path: Path) -> None:
+    """Through the pipes of a process, a network a group: the first answer is nonsense, and what is asked next is answered right."""
+    address = Scripted(program=LINES[name], memory=str(tmp_path / "memory"), often=1, retries=1, backoff_s=0)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert outcomes_of(address, ["a", "b"]) == {"a": RIGHT, "b": RIGHT}
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000, "kilobytes"
+    assert len((tmp_path / "memory").read_text().splitlines()) == (2 if name == "an answer twice" else 3)
+
+
+@pytest.mark.parametrize("name", ["text", "a long line", "a key twice", "notes without end"])
+def test_lines_that_are_never_an_answer(name: str, tmp_path: Path) -> None:
+    address = Scripted(program=LINES[name], memory=str(tmp_path / "memory"), retries=1, backoff_s=0)
+    with pytest.raises(DeviceError, match=r"2 times in a row on device 'there'; \d of 2 networks are timed; see what runs there") as caught:
+        outcomes_of(address, ["a", "b"])
+    assert is_a_sentence(str(caught.value))
+
+
+@pytest.mark.slow
+def test_a_device_that_closes_its_output_and_lives_on(tmp_path: Path) -> None:
+    address = Scripted(program="os.close(1); time.sleep(60)", memory=str(tmp_path / "memory"), often=1, retries=1, backoff_s=0)
+    assert set(outcomes_of(address, ["a"]).values()) == {RIGHT}
+
+
+@pytest.mark.slow
+def test_a_device_that_is_busy_for_ever_is_given_up(tmp_path: Path) -> None:
+    program = "while True: say({'doing': 'timing', 'step': 0, 'steps': 1}); time.sleep(0.1)"
+    address = Scripted(program=program, memory=str(tmp_path / "memory"), often=1, retries=1, backoff_s=0)
+    assert set(outcomes_of(address, ["a"], silence_limit_s=0.5).values()) == {RIGHT}
+
+
+@pytest.mark.slow
+def test_a_device_that_trickles_is_silent(tmp_path: Path) -> None:
+    program = "while True: raw.write(' '); raw.flush(); time.sleep(0.05)"
+    address = Scripted(program=program, memory=str(tmp_path / "memory"), often=1, retries=1, backoff_s=0)
+    assert set(outcomes_of(address, ["a"], silence_limit_s=1.0).values()) == {RIGHT}
+
+
+@pytest.mark.parametrize("name", DESCRIPTIONS)
+def test_a_device_that_is_not_what_it_says(name: str) -> None:
+    right = describe(Device(name="there", runtime="fake", address=Fake()))
+    del right["device"]
+
+    def answer(message: Mapping[str, Any], asked: int) -> Any:
+        return DESCRIPTIONS[name](right) if asked <= often else right
+
+    often = 1
+    assert describe(device(Spoken(answer=answer, retries=1, backoff_s=0)))["processor"] == right["processor"]
+    often = ENDLESS
+    with pytest.raises(DeviceError, match=r"must say what it is, but .*2 times in a row on device 'there'; nothing is timed yet") as caught:
+        describe(device(Spoken(answer=answer, retries=1, backoff_s=0)))
+    assert is_a_sentence(str(caught.value))
+
+
+@pytest.mark.parametrize("said", [None, {}, "all", ["another"], [3], [["a"]], [None]])
+def test_files_that_nobody_asked_for_are_not_sent(said: object, tmp_path: Path) -> None:
+    agent = Spoken(answer=lambda message, asked: said).start()
+    with pytest.raises(NonsenseError, match="must say which of 1 files it lacks"):
+        Ssh(host="there").bring(agent, {"a": save_conv(tmp_path / "a.onnx")})
+
+
+def test_an_error_of_a_device_is_shown_in_one_line(tmp_path: Path) -> None:
+    program = "say({'error': 'no\\n\\x1b[2J\\u202e' + 'x' * 100_000})"
+    with pytest.raises(DeviceError) as caught:
+        outcomes_of(Scripted(program=program, memory=str(tmp_path / "memory")), ["a"])
+    assert str(caught.value).startswith("no [2J x")
+    assert is_a_sentence(str(caught.value))
+
+
+@pytest.mark.parametrize("seconds", [math.nan, math.inf, -math.inf, 0.0, -1.0, 1e-12, "1.0", None, [1.0]])
+def test_a_runtime_of_ones_own_that_times_nonsense_loses_that_network_only(
+    seconds: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = {f"{layers} layers": str(save_conv(tmp_path / f"{layers}.onnx", layers=layers)) for layers in (1, 2)}
+    load = FakeRuntime.load
+
+    def wrong(runtime: FakeRuntime, path: Path, settings: Settings) -> Any:
+        session = load(runtime, path, settings)
+        if path.name == "2.onnx":
+            session.timer = lambda inputs: lambda calls: seconds  # type: ignore[method-assign,return-value,assignment]
+        return session
+
+    monkeypatch.setattr(FakeRuntime, "load", wrong)
+    found = groups.time_group(Settings(runtime="fake"), paths, policy=POLICY, seed=0, say=lambda note: None)
+    assert found["1 layers"].timing is not None
+    assert "a device's clock must go on while a network runs" in found["2 layers"].error
+
+
+class Counter:
+    """An energy meter that says one thing after another."""
+
+    def __init__(self, *said: float | Exception) -> None:
+        self._said = list(said)
+
+    def joules(self) -> float:
+        said = self._said.pop(0) if len(self._said) > 1 else self._said[0]
+        if isinstance(said, Exception):
+            raise said
+        return said
+
+
+@pytest.mark.parametrize("said", [(5.0, 4.0, -1e9), (0.0, math.nan), (0.0, OSError("gone")), (0.0, ValueError("no"))])
+def test_a_counter_of_energy_that_cannot_be_leaves_the_time(
+    said: tuple[float | Exception, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(groups, "find_energy_meter", lambda place: Counter(*said))
+    paths = {"a": str(save_conv(tmp_path / "a.onnx"))}
+    policy = TimingPolicy(min_rounds=2, max_rounds=2, energy_s=1e-6)
+    (outcome,) = groups.time_group(Settings(runtime="fake"), paths, policy=policy, seed=0, say=lambda note: None).values()
+    assert outcome.timing is not None
+    assert outcome.timing.energy_mj is None
+
+
+def table(**changes: Any) -> LatencyTable:
+    row = {"kind": "k", "block": "{}", "input_height_px": 8, "input_width_px": 8, "batch": 1, "precision": "fp32"}
+    numbers = {**GOOD["timing"], **changes}  # type: ignore[dict-item]
+    info = TableInfo(device={"name": "pi", "batch": 1, "precision": "fp32"}, runtime_version="1")
+    return LatencyTable(rows_frame([{**row, **numbers}])[list(COLUMNS)], info)
+
+
+@pytest.mark.parametrize("column", ["median_ms", "p90_ms", "min_ms", "std_ms", "repeats", "energy_mj", "peak_memory_bytes"])
+def test_a_table_holds_no_number_that_cannot_be(column: str) -> None:
+    wrong = [-1.0, math.inf, *([math.nan] if column in ("median_ms", "repeats") else []), *([0.0] if column == "median_ms" else [])]
+    for value in wrong:
+        with pytest.raises(TableError, match=f"must hold times and amounts that can be, but the table has .* as {column}; build it anew"):
+            table(**{column: value})
+
+
+@pytest.mark.parametrize("ms", [0.0, -1.0, math.nan, math.inf])
+def test_no_network_of_a_calibration_takes_what_none_can(ms: float) -> None:
+    with pytest.raises(SchemaError, match="must be above 0"):
+        MeasuredNetwork(arch=get_space("ofa-mbv3-tiny").smallest(), measured_ms=ms)
