@@ -84,6 +84,9 @@ class Store:
             part.write(chunk)
             if last:
                 self._finish(part, target)
+        except DeviceError:
+            self.drop()
+            raise
         except OSError as error:
             self.drop()
             raise DeviceError(
@@ -113,7 +116,6 @@ class Store:
         part.flush()
         os.fsync(part.fileno())
         if _digest(Path(part.name)) != target.name[:64]:
-            self.drop()
             raise DeviceError(f"a file must arrive as it was sent, but '{target.name}' did not; send it again")
         Path(part.name).replace(target)
         self._part = None

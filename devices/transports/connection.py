@@ -219,8 +219,10 @@ class Connection:
         said = next((words for words in reversed(complaints) if words), "")
         last_words = f" ('{said}')" if said else ""
         if self._line_lost(status, "\n".join(complaints)):
-            rule = f"the connection to {self.place} must last" if self._answered else f"the agent must start on {self.place}"
-            raise LineLostError(f"{rule}, but the connection was lost while {doing}{last_words}", note)
+            rule, lost = f"the agent must start on {self.place}", "the connection"
+            if self._answered:
+                rule, lost = f"the connection to {self.place} must last", "it"
+            raise LineLostError(f"{rule}, but {lost} was lost while {doing}{last_words}", note)
         if status - _SIGNALED in signal.valid_signals():  # as a shell tells it
             status = _SIGNALED - status
         if not self._answered:

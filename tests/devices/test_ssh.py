@@ -107,6 +107,7 @@ def test_an_agent_ends_when_the_connection_is_cut(
     assert eventually(lambda: ssh_server.agents() == []), "a hanging agent must not outlive its connection"
 
 
+@pytest.mark.slow
 def test_a_server_that_is_killed_in_the_middle_is_a_sentence(ssh_server: SshServer, models: dict[str, Path]) -> None:
     device = there(ssh_server.address())
     policy = TimingPolicy(min_rounds=10**6, max_rounds=10**6)

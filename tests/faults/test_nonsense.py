@@ -268,7 +268,11 @@ def test_a_group_whose_speed_nobody_knows_is_measured_again() -> None:
     assert len(address.asked) == 3, "twice, and once more because the speed is quite another"
 
 
-@pytest.mark.parametrize("name", LINES)
+FEW = ("text", "another id", "an answer twice", "depth", "a line without an end", "notes without end")
+"""Those through pipes that are tried every time."""
+
+
+@pytest.mark.parametrize("name", [name if name in FEW else pytest.param(name, marks=pytest.mark.slow) for name in LINES])
 def test_lines_that_are_no_answer(name: str, tmp_path: Path) -> None:
     """Through the pipes of a process, a network a group: the first answer is nonsense, and what is asked next is answered right."""
     address = Scripted(program=LINES[name], memory=str(tmp_path / "memory"), often=1, retries=1, backoff_s=0)
@@ -278,6 +282,7 @@ def test_lines_that_are_no_answer(name: str, tmp_path: Path) -> None:
     assert len((tmp_path / "memory").read_text().splitlines()) == (2 if name == "an answer twice" else 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["text", "a long line", "a key twice", "notes without end"])
 def test_lines_that_are_never_an_answer(name: str, tmp_path: Path) -> None:
     address = Scripted(program=LINES[name], memory=str(tmp_path / "memory"), retries=1, backoff_s=0)
