@@ -147,7 +147,6 @@ def verify(
         names = [subject.name for subject in subjects]
         raise SearchError(f"networks to verify need names of their own, but are called {names}; give at least one, and each another name")
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    version = describe(device)["runtime_version"]
     with temporary_folder("verify") as folder:
         pairs = [(subject, *_file(subject, device, folder)) for subject in subjects]
         tolerance = PRECISIONS.get(device.precision).tolerance
