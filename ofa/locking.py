@@ -25,7 +25,7 @@ __all__ = ["lock_of", "writing"]
 _ENDING = ".lock"
 _LONGEST_NAME = 255  # bytes, of the file systems that are common
 _POLL_S = 0.02
-_AT_ONCE_S = 0.1
+_AT_ONCE_S = 0.05
 """In which a lock that looks held may turn out to be one that its holder is just giving back."""
 _MOST_TOLD = 1000
 """Bytes of a lock file that are read: it says who holds it, and nobody vouches for its content."""

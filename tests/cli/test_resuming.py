@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 
 from ofa.cli import specialize, train
 from ofa.errors import FileError, RecipeError
-from ofa.training import Recipe, begin_run, has_ended, load_run
+from ofa.training import Recipe, TrainingState, append_metrics, begin_run, first_data, has_ended, load_run, save_state
+from ofa.training import train as train_supernet
 
 RECIPE = """
 space = "ofa-mbv3-tiny"
@@ -54,6 +55,31 @@ def config(tmp_path: Path) -> Path:
     path = tmp_path / "few.toml"
     path.write_text(RECIPE)
     return path
+
+
+def test_a_run_with_damage_goes_on_and_says_what_is_lost(config: Path, tmp_path: Path) -> None:
+    run, recipe = tmp_path / "run", Recipe.load(config)
+    begin_run(run, recipe)
+    states: list[TrainingState] = []
+    metrics = train_supernet(
+        recipe.build_supernet(10),
+        recipe,
+        first_data(recipe).splits.train,
+        on_state=states.append,
+        on_metrics=lambda epoch: append_metrics(run, epoch),
+    )
+    for state in states[-2:]:
+        save_state(run, recipe, state)
+    first, last = sorted((run / "checkpoints").iterdir())
+    last.write_bytes(last.read_bytes()[:-9])
+    lines = (run / "metrics.jsonl").read_bytes()
+    (run / "metrics.jsonl").write_bytes(lines.replace(b"full", b"fall", 1)[:-20])
+    result = ofa("train", "--resume", run, "--json")
+    told = [f"'{last}' must be a whole state", f"'{run / 'metrics.jsonl'}' must be as it was written, but a line is damaged; what"]
+    assert [any(warning.startswith(words) for warning in json.loads(result.stdout)["warnings"]) for words in told] == [True, True]
+    assert all(words in result.stderr for words in told)
+    assert load_run(run).metrics[-1].loss == metrics[-1].loss
+    assert not first.exists()
 
 
 def test_a_run_goes_on_by_its_folder_alone_and_for_longer(config: Path, tmp_path: Path) -> None:

@@ -1,0 +1,97 @@
+"""Every command that writes leaves alone what another process is writing, and says who that is."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ofa.locking import lock_of
+from tests.cli.files import COMMANDS, ENDINGS, Command, call, invoke
+from tests.faults.test_locks import ROOT
+
+HOLD = """
+import sys
+from ofa.locking import writing
+for path in sys.stdin:
+    with writing(path.rstrip("\\n"), "training a network"):
+        print("there", flush=True)
+        sys.stdin.readline()
+    print("gone", flush=True)
+"""
+ANSWERS = {"space", "data", "table check", "table show", "query", "report"}
+"""Commands whose outputs are written in one go when all is done, and never changed."""
+WRITERS = [command for command in COMMANDS if command.outputs and command.words not in ANSWERS]
+CHANGERS = [
+    (Command("table build", "--space ofa-mbv3-tiny --device fake --resolutions 16 --resume -o {table}"), "table"),
+    (Command("table calibrate", "{table} --space ofa-mbv3-tiny --device fake --nets 9 --overwrite"), "table"),
+    (Command("query", "{front} --verify --device fake --update --table {table} --latency 9ms"), "table"),
+    (Command("query", "{front} --verify --device fake --update --latency 9ms"), "front"),
+    (Command("export", "{bundle} --to onnx --overwrite"), "bundle"),
+    (Command("verify", "{bundle} --device fake"), "bundle"),
+    (Command("specialize", "{run} --arch {arch} --epochs 0 --overwrite -o {bundle}"), "bundle"),
+    (Command("train", "--resume {run} --epochs 1"), "run"),
+    (Command("train", "{recipe} -o {run} --overwrite"), "run"),
+    (Command("predictor fit", "{results} -o {predictor} --overwrite"), "predictor"),
+]
+
+
+@pytest.fixture(scope="module")
+def hold() -> Iterator[Callable[[Path | None], None]]:
+    """Lets another process hold a path, or none."""
+    other = subprocess.Popen([sys.executable, "-c", HOLD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert other.stdin is not None
+    assert other.stdout is not None
+
+    def now(path: Path | None) -> None:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        other.stdin.write(f"{path or ''}\n")
+        other.stdin.flush()
+        assert other.stdout.readline() == ("gone\n" if path is None else "there\n")
+
+    yield now
+    other.communicate()
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def refused(arguments: list[str], held: Path, folder: Path, hold: Callable[[Path | None], None]) -> None:
+    before = content(folder)
+    hold(held)
+    try:
+        result = invoke(*arguments)
+    finally:
+        hold(None)
+    told = " ".join(result.stderr.split())
+    assert result.exit_code == 1, told
+    assert "must have one writer at a time, but process " in told
+    assert " has been training a network since 20" in told
+    assert "Traceback" not in told
+    assert content(folder) == before
+    assert not lock_of(held).exists()
+
+
+@pytest.mark.parametrize("command", WRITERS, ids=lambda command: command.words)
+def test_a_new_output_that_is_being_written_is_left_alone(
+    command: Command, places: dict[str, Path], tmp_path: Path, hold: Callable[[Path | None], None]
+) -> None:
+    output = tmp_path / f"o{ENDINGS.get(command.words, '')}"
+    refused(call(command, places, "-o", output), output, tmp_path, hold)
+
+
+@pytest.mark.parametrize(("command", "changed"), CHANGERS, ids=lambda value: value if isinstance(value, str) else value.words)
+def test_a_file_that_is_being_written_is_not_changed(
+    command: Command, changed: str, places: dict[str, Path], tmp_path: Path, hold: Callable[[Path | None], None]
+) -> None:
+    copies = {}
+    for name in {"table", "front", "bundle", "run", "predictor"} & {part.strip("{}") for part in command.arguments.split()}:
+        copies[name] = tmp_path / places[name].name
+        (shutil.copytree if places[name].is_dir() else shutil.copy)(places[name], copies[name])
+    refused(call(command, {**places, **copies}), copies[changed], tmp_path, hold)
