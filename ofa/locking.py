@@ -107,8 +107,9 @@ def _acquired(path: str | os.PathLike[str], target: str, holder: _Holder, wait_s
     place = lock_of(target)
     if not place.parent.is_dir():  # which a FileLock would make
         check_folder(Path(path))
-    # Without a fallback to files that only mean a lock by being there: those of the dead would hold for ever.
-    lock = FileLock(place, thread_local=False, fallback_to_soft=False, on_acquired=lambda descriptor: _sign(descriptor, holder))
+    # For every user of the folder, and without a fallback to files that only mean a lock by being there: those of the dead would hold for
+    # ever.
+    lock = FileLock(place, mode=0o666, thread_local=False, fallback_to_soft=False, on_acquired=lambda descriptor: _sign(descriptor, holder))
     try:
         lock.acquire(timeout=max(wait_s, _AT_ONCE_S), poll_interval=_POLL_S)
     except Timeout as error:

@@ -15,7 +15,7 @@ import io
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -27,7 +27,7 @@ from ofa.arch import Arch
 from ofa.blocks import empty_network
 from ofa.costs import costs
 from ofa.data import ImageRule
-from ofa.errors import DamagedError, DataError, ExportError, FileError, WeightsError
+from ofa.errors import DamagedError, DataError, ExportError, FileError, OfaError, WeightsError
 from ofa.exporting.card import Card
 from ofa.exporting.onnx import OPSET, export, verify_outputs, write_model
 from ofa.families import lower, named_space, save_arch
@@ -120,10 +120,11 @@ class Bundle:
             ExportError: the file cannot be exported, or computes something else.
             FileError: it cannot be written.
         """
-        network = self.network()
-        with self.changing(path), replacing(path) as temporary:
-            write_model(network, self.input_shape, temporary, metadata=self.metadata, dynamic_batch=dynamic_batch, opset=opset)
-            return verify_outputs(network, temporary, self.input_shape, generator=torch.Generator().manual_seed(0))
+        with self.only_writer(path):
+            network = self.network()
+            with self.changing(path), replacing(path) as temporary:
+                write_model(network, self.input_shape, temporary, metadata=self.metadata, dynamic_batch=dynamic_batch, opset=opset)
+                return verify_outputs(network, temporary, self.input_shape, generator=torch.Generator().manual_seed(0))
 
     def engine_path(self, flavour: str, gpus: Sequence[str] = (), *, half: bool = False) -> Path:
         """Where an engine of this network stands: named by what builds it, the GPUs and the precision."""
@@ -280,6 +281,29 @@ def load_bundle(folder: str | os.PathLike[str]) -> Bundle:
     """
     source = Path(folder)
     settle(source)
+    while True:
+        before = _version(source)
+        try:
+            bundle = _load(source)
+        except OfaError:
+            if _version(source) == before:
+                raise
+        else:
+            if _version(source) == before:
+                return bundle
+
+
+def _version(folder: Path) -> tuple[int, ...]:
+    """Which bundle it is, and which card it has: it may be replaced, and its files too, while others read it."""
+    numbers: tuple[int, ...] = ()
+    with suppress(OSError):
+        numbers += (folder.stat().st_ino,)
+        card = (folder / _CARD).stat()
+        numbers += (card.st_ino, card.st_mtime_ns)
+    return numbers
+
+
+def _load(source: Path) -> Bundle:
     missing = [name for name in (_ARCH, _CARD, _WEIGHTS, _ONNX) if not (source / name).is_file()]
     if missing:
         raise FileError(f"'{source}' must be a bundle, but has no {', '.join(missing)}; write one with: ofa specialize")

@@ -18,6 +18,7 @@ from ofa.errors import FileError, RecipeError, WeightsError
 from ofa.families import SPACES
 from ofa.files import make_folder, replacing, sync_folder
 from ofa.lines import Lines
+from ofa.locking import writing
 from ofa.progress import Progress, silent
 from ofa.seal import BLANK_SEAL
 from ofa.supernet import Supernet
@@ -253,19 +254,20 @@ def extend_run(folder: str | os.PathLike[str], recipe: Recipe) -> None:
     Raises:
         FileError, WeightsError: the run cannot be read, or written.
     """
-    run = load_run(folder)
-    last = run.recipe.phases[-1]
-    if not run.metrics or not run.metrics[-1].step or (run.metrics[-1].phase, run.metrics[-1].epoch) != (last.name, last.epochs):
-        raise FileError(
-            f"a run must know the steps that it ended with to go on, but no line of '{Path(folder) / METRICS}' says them; train it anew"
-        )
-    factor = run.metrics[-1].rate_factor
-    tensors = {f"store.{name}": tensor for name, tensor in run.supernet.state_dict().items()}
-    # Each setback halved the rate.
-    values = {"rate_factor": factor, "setbacks": round(-math.log2(factor)), "totals": asdict(Totals())}
-    # The recipe goes last: with the state alone, the run still stands at its end.
-    save_state(folder, recipe, TrainingState(run.metrics[-1].step, tensors, values))
-    _write_recipe(folder, recipe)
+    with writing(folder, "extending a run"):
+        run = load_run(folder)
+        last = run.recipe.phases[-1]
+        if not run.metrics or not run.metrics[-1].step or (run.metrics[-1].phase, run.metrics[-1].epoch) != (last.name, last.epochs):
+            raise FileError(
+                f"a run must know the steps that it ended with to go on, but no line of '{Path(folder) / METRICS}' says them; train it anew"
+            )
+        factor = run.metrics[-1].rate_factor
+        tensors = {f"store.{name}": tensor for name, tensor in run.supernet.state_dict().items()}
+        # Each setback halved the rate.
+        values = {"rate_factor": factor, "setbacks": round(-math.log2(factor)), "totals": asdict(Totals())}
+        # The recipe goes last: with the state alone, the run still stands at its end.
+        save_state(folder, recipe, TrainingState(run.metrics[-1].step, tensors, values))
+        _write_recipe(folder, recipe)
 
 
 def _states(folder: str | os.PathLike[str]) -> States:
@@ -284,10 +286,11 @@ def save_run(folder: str | os.PathLike[str], supernet: Supernet, recipe: Recipe,
         FileError: the folder cannot be written.
     """
     make_folder(folder)
-    supernet.save(Path(folder) / WEIGHTS, metadata={"recipe": recipe.to_toml()})
-    _write_recipe(folder, recipe)
-    _write_metrics(folder, metrics)
-    _states(folder).forget()
+    with writing(folder, "ending a run"):
+        supernet.save(Path(folder) / WEIGHTS, metadata={"recipe": recipe.to_toml()})
+        _write_recipe(folder, recipe)
+        _write_metrics(folder, metrics)
+        _states(folder).forget()
 
 
 def load_run(folder: str | os.PathLike[str], *, trust: bool = False) -> Run:

@@ -16,8 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from latency_tables import LatencyTable, blocks_of_space
 from ofa.errors import FileError
+from ofa.families import get_space
 from ofa.locking import lock_of, writing
+from ofa.training import load_run
 
 ROOT = Path(__file__).parents[2]
 HOLD = """
@@ -207,3 +210,83 @@ def test_places_that_cannot_be_are_one_sentence(tmp_path: Path) -> None:
             pass
     with writing(tmp_path / ("ä" * 127)):
         pass
+
+
+# -- commands that run at the same time ---------------------------------------------------------------------------------
+
+RECIPE = """
+space = "ofa-mbv3-tiny"
+data = "digits"
+batch_size = 32
+fractions = [0.1, 0.1, 0.8]
+evaluate_every = 0
+
+[[phases]]
+name = "full"
+epochs = 2
+learning_rate = 0.1
+resolutions = [16]
+"""
+
+
+def ofa(folder: Path, words: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "ofa", *words.split()]
+    return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def all_of(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
+    """How each ended, and what it said."""
+    told = [process.communicate()[1] for process in processes]
+    return [(process.returncode, " ".join(words.split())) for process, words in zip(processes, told, strict=True)]
+
+
+@pytest.mark.slow
+def test_no_rows_are_lost_where_a_build_and_a_calibration_meet(tmp_path: Path) -> None:
+    """Whichever comes first: what a command that ended well has written is there in the end."""
+    fake = "--space ofa-mbv3-tiny --device fake"
+    assert all_of([ofa(tmp_path, f"table build {fake} --resolutions 16 -o t")])[0][0] == 0
+    build, calibrate = f"table build {fake} --resume -o t", f"table calibrate t {fake} --nets 9 --resolutions 16"
+    (built, words), (calibrated, told) = all_of([ofa(tmp_path, build), ofa(tmp_path, calibrate)])
+    table = LatencyTable.load(tmp_path / "t")
+    assert 0 in (built, calibrated)
+    assert built == 0 or "one writer at a time, but process" in words
+    assert calibrated == 0 or "one writer at a time, but process" in told
+    assert len(table) == len(blocks_of_space(get_space("ofa-mbv3-tiny"), None if built == 0 else [16]))
+    assert calibrated != 0 or table.correction is not None or "calibrate it again" in words
+    assert [path.name for path in tmp_path.iterdir()] == ["t"]
+
+
+@pytest.mark.slow
+def test_of_several_that_train_one_run_one_does(tmp_path: Path) -> None:
+    (tmp_path / "few.toml").write_text(RECIPE)
+    ended = all_of([ofa(tmp_path, f"train few.toml -o run --set seed={seed} --on cpu") for seed in range(3)])
+    assert sorted(status for status, _ in ended) == [0, 1, 1]
+    seed = [status for status, _ in ended].index(0)
+    run = load_run(tmp_path / "run")
+    assert (run.recipe.seed, len(run.metrics)) == (seed, 2)
+    assert all("one writer at a time" in words or "must not hold a run yet" in words for status, words in ended if status)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["few.toml", "run"]
+
+
+@pytest.mark.slow
+def test_a_run_whose_trainer_is_killed_is_free(tmp_path: Path) -> None:
+    (tmp_path / "few.toml").write_text(RECIPE.replace("epochs = 2", "epochs = 200"))
+    first = ofa(tmp_path, "train few.toml -o run --on cpu")
+    while not (tmp_path / "run" / "metrics.jsonl").exists() or not (tmp_path / "run" / "metrics.jsonl").read_text():
+        assert first.poll() is None
+        time.sleep(0.05)
+    second = all_of([ofa(tmp_path, "train --resume run --on cpu")])[0]
+    assert second[0] == 1
+    assert f"'run' must have one writer at a time, but process {first.pid} has been training since" in second[1]
+    os.kill(first.pid, signal.SIGKILL)
+    first.communicate()
+    third = ofa(tmp_path, "train --resume run --on cpu")
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().count("\n")
+    while (tmp_path / "run" / "metrics.jsonl").read_text().count("\n") <= lines:
+        assert third.poll() is None
+        time.sleep(0.05)
+    third.terminate()
+    third.communicate()
+    assert third.returncode == 143
+    assert not lock_of(tmp_path / "run").exists()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -236,3 +237,42 @@ def test_impossible_cards(wrong):
     name = next(iter(wrong.get("costs", wrong)))
     with pytest.raises(ExportError, match=name):
         Card(**wrong)
+
+
+@pytest.mark.slow
+def test_a_bundle_is_read_whole_while_another_takes_its_place(tmp_path):
+    bundles = [extracted("ofa-mbv3-tiny", seed=seed) for seed in (0, 1)]
+    written = write(tmp_path / "bundle", *bundles[0])
+    done = threading.Event()
+
+    def replace_it():
+        for number in range(6):
+            bundle = write(tmp_path / "bundle", *bundles[number % 2])
+            bundle.write_onnx(bundle.onnx_path)
+        done.set()
+
+    writer = threading.Thread(target=replace_it)
+    writer.start()
+    reads = 0
+    while not done.is_set():
+        assert load_bundle(written.folder).arch in [arch for _, arch in bundles]
+        reads += 1
+    writer.join()
+    assert reads > 6
+
+
+def test_a_bundle_that_was_replaced_meanwhile_is_not_written_into(tmp_path):
+    before = write(tmp_path / "bundle", *extracted("ofa-mbv3-tiny"))
+    write(tmp_path / "bundle", *extracted("ofa-mbv3-tiny", seed=1))
+    card = (tmp_path / "bundle" / "card.json").read_bytes()
+    for change in (lambda: before.note_measurement("pi", 3.0), lambda: before.write_onnx(before.folder / "more.onnx")):
+        with pytest.raises(FileError, match="was written anew meanwhile"):
+            change()
+    assert (tmp_path / "bundle" / "card.json").read_bytes() == card
+
+
+def test_an_export_that_fails_leaves_the_card_as_it_was(tmp_path):
+    bundle = write(tmp_path / "bundle", *extracted("ofa-mbv3-tiny"))
+    with pytest.raises(ZeroDivisionError), bundle.changing(bundle.onnx_path, bundle.folder / "more.onnx"):
+        raise ZeroDivisionError
+    assert load_bundle(bundle.folder).card == bundle.card
