@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from ofa.errors import FileError
-from ofa.files import reason_of, replacing, unwritable
+from ofa.files import replacing, unwritable
+from ofa.reading import open_file, read_bytes
+from ofa.reading.limits import LARGEST_JSON, LARGEST_LINES, MOST_LINES
 
 __all__ = ["Lines", "LinesRead", "append_whole", "as_line", "entry_of", "parse_lines"]
 
@@ -57,12 +59,10 @@ class Lines:
             FileError: the file cannot be written, or the disk is full; what was there before is still there.
         """
         try:
-            with self.path.open("rb") as file:
+            with open_file(self.path) as file:
                 goes_on = _HEAD.match(file.read(_HEAD_BYTES)) is not None
-        except FileNotFoundError:
+        except FileError:  # it is not there, or no file, which the writing tells
             goes_on = False
-        except OSError as error:
-            raise unwritable(self.path, error) from error
         if not goes_on:  # a new file, or one of an earlier version: in one file all lines have a checksum, or none
             self.write([*self.read().entries, entry])
             return
@@ -85,14 +85,13 @@ class Lines:
         """All entries that are whole; none if there is no file.
 
         Raises:
-            FileError: the file is there and cannot be read.
+            FileError: the file is there and cannot be read, or is larger than any that this project writes.
         """
-        try:
-            content = self.path.read_bytes()
-        except FileNotFoundError:
+        if not os.path.lexists(self.path):
             return LinesRead((), 0)
-        except OSError as error:
-            raise FileError(f"'{self.path}' must be a readable file, but {reason_of(error)}; check the path") from error
+        content = read_bytes(self.path, most=LARGEST_LINES)
+        if content.count(b"\n") > MOST_LINES:
+            raise FileError(f"a file of lines must have at most {MOST_LINES}, but '{self.path}' has more; delete it")
         return parse_lines(content)
 
 
@@ -128,7 +127,7 @@ def entry_of(line: bytes) -> dict[str, Any] | None:
         if head[1].decode() != _sum(text):
             return None
     try:
-        entry = json.loads(text)
+        entry = json.loads(text) if len(text) <= LARGEST_JSON else None
     except (ValueError, RecursionError):
         return None
     if not isinstance(entry, dict) or (head is None and _had_a_checksum(entry)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,8 @@ from optuna.storages.journal import BaseJournalBackend
 from ofa.errors import SearchError
 from ofa.lines import append_whole, as_line, entry_of
 from ofa.locking import writing
+from ofa.reading import open_file
+from ofa.reading.limits import LARGEST_JSON
 
 __all__ = ["JournalFile"]
 
@@ -27,13 +30,15 @@ class JournalFile(BaseJournalBackend):
 
     Raises:
         OSError: it cannot be.
+        FileError: it is no plain file.
     """
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._starts = [0]  # of the lines that were read, and of the next one
-        with open(path, "ab"):
-            pass
+        if not os.path.lexists(path):
+            open(path, "ab").close()
+        open_file(path).close()
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
         """Read the entries from a number on.
@@ -41,12 +46,11 @@ class JournalFile(BaseJournalBackend):
         Raises:
             SearchError: a line is damaged. Later ones build on it: Optuna numbers trials by the lines before.
         """
-        with open(self._path, "rb") as file:
+        with open_file(self._path) as file:
             number = min(log_number_from, len(self._starts) - 1)
             file.seek(self._starts[number])
-            for line in file:
-                if not line.endswith(b"\n"):  # it is being written, or its writer was killed
-                    return
+            # Half a line, at which this ends, is being written, or its writer was killed.
+            while (line := file.readline(LARGEST_JSON)).endswith(b"\n") or len(line) == LARGEST_JSON:
                 number += 1
                 entry = entry_of(line[:-1])
                 if entry is None or not {"op_code", "worker_id"} <= entry.keys():
