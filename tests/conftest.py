@@ -32,3 +32,10 @@ def one_thread() -> Iterator[None]:
 def a_pipe_has_no_width() -> None:
     """The width of whoever runs the tests is not that of the commands' output, which has none unless a test says so."""
     os.environ.pop("COLUMNS", None)
+
+
+@pytest.fixture(autouse=True)
+def no_waiting_for_disks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What tests write need not survive that the power fails, but for the tests of faults, which are about that."""
+    if "faults" not in request.path.parts:
+        monkeypatch.setattr(os, "fsync", lambda descriptor: None)
