@@ -19,7 +19,7 @@ from devices.conditions import Conditions
 from devices.device import Device
 from devices.timing import Timing
 from latency_tables.correction import Correction
-from latency_tables.info import TableInfo
+from latency_tables.info import LONGEST_MS, TableInfo
 from ofa.blocks import Block, PlacedBlock
 from ofa.cost import weight_bytes
 from ofa.errors import TableError
@@ -135,7 +135,8 @@ class LatencyTable:
                 values = self.rows[column].to_numpy(dtype=float, na_value=math.nan)
             except (TypeError, ValueError) as error:
                 raise self._no_number(column, "something else") from error
-            wrong = ~((values >= 0) & (values < math.inf) | (np.isnan(values) if column in _MAY_BE_UNKNOWN else False))
+            most = LONGEST_MS if column.endswith("_ms") else math.inf
+            wrong = ~((values >= 0) & (values < most) | (np.isnan(values) if column in _MAY_BE_UNKNOWN else False))
             if column == "median_ms" and self.info.estimated is None:
                 wrong |= values == 0
             if wrong.any():
