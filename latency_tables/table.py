@@ -52,7 +52,8 @@ COLUMNS = (
 )
 """Of a table's rows; ``block`` is the block's fields as canonical JSON. Energy and memory are empty where the device did not tell."""
 
-_KEY = ("block", "input_height_px", "input_width_px")
+_SIDES = ("input_height_px", "input_width_px")
+_KEY = ("block", *_SIDES)
 _MAY_BE_UNKNOWN = ("p90_ms", "min_ms", "std_ms", *SOMETIMES_EMPTY)
 _NUMBERS = ("median_ms", "repeats", *_MAY_BE_UNKNOWN)
 
@@ -71,7 +72,7 @@ _FILES = Kind(
     info=TableInfo,
     schema=SCHEMA_VERSION,
     sealed=3,
-    columns=COLUMNS,
+    columns={**dict.fromkeys(COLUMNS, float), **dict.fromkeys(("kind", "block", "precision"), str), **dict.fromkeys(_SIDES, int)},
     renew=_of_squares,
     made_by="ofa table build",
     error=TableError,

@@ -7,16 +7,23 @@ from __future__ import annotations
 
 __all__ = [
     "DEEPEST",
+    "LARGEST_CSV",
+    "LARGEST_DESCRIPTION",
     "LARGEST_DIRECTORY",
     "LARGEST_FOOTER",
     "LARGEST_HEADER",
+    "LARGEST_IMAGE",
     "LARGEST_JSON",
     "LARGEST_LINES",
+    "LARGEST_MODEL",
     "LARGEST_NUMBER",
+    "LARGEST_PICTURE",
+    "LARGEST_TABLE",
     "LARGEST_TENSORS",
     "LARGEST_TOML",
     "LARGEST_UNFOLDED",
     "LARGEST_YAML",
+    "LONGEST_LINE",
     "LONGEST_PICKLE",
     "LONGEST_SCALAR",
     "MOST_COLUMNS",
@@ -54,8 +61,14 @@ MOST_EVENTS = 50_000
 MOST_LINES = 2**17
 """Lines of a file of JSON lines."""
 
+LARGEST_IMAGE = 256 * 2**20
+"""Bytes of an image's file."""
+LARGEST_PICTURE = 100_000_000
+"""Pixels of an image; the largest cameras have about as many."""
 LARGEST_FOOTER = 16 * 2**20
 """Bytes at the end of a Parquet file that say what is in it."""
+LARGEST_TABLE = 512 * 2**20
+"""Bytes of a Parquet file of ours, all of which are read for its checksum: what a run knows of a million images has thirty million."""
 MOST_COLUMNS = 1000
 """Columns of a Parquet file: a front has some twenty."""
 LARGEST_UNFOLDED, MOST_FOLD = 64 * 2**20, 30
@@ -71,3 +84,8 @@ LONGEST_PICKLE, MOST_OPERATIONS = 2**20, 300_000
 """Bytes of what such a file says of its tensors, and steps by which it says it: some hundred bytes and some dozen steps each."""
 MOST_TENSORS, LARGEST_HEADER = 10_000, 2 * 2**20
 """Tensors of a file of weights, and bytes of its header: a state of ``ofa-resnet50`` has some thousand and some hundred thousand."""
+
+LARGEST_CSV, LONGEST_LINE = 64 * 2**20, 2**20
+"""Bytes of a CSV file and of a line of it: ten thousand networks have some three million."""
+LARGEST_MODEL, LARGEST_DESCRIPTION = 2**31 - 1, 4 * 2**20
+"""Bytes of an ONNX file, whose format ends there, and of what it has beside its weights: a network has some hundred thousand."""

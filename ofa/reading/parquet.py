@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 from ofa.errors import DamagedError, FileError
 from ofa.files import reason_of
 from ofa.reading.files import open_file
-from ofa.reading.limits import LARGEST_FOOTER, LARGEST_UNFOLDED, MOST_COLUMNS, MOST_FOLD, MOST_VALUES
+from ofa.reading.limits import LARGEST_FOOTER, LARGEST_TABLE, LARGEST_UNFOLDED, MOST_COLUMNS, MOST_FOLD, MOST_VALUES
 from ofa.reading.thrift import CutOffError, read_struct
+from ofa.seal import check_seal
 
 __all__ = ["ParquetContent", "open_parquet"]
 
@@ -53,11 +54,13 @@ class ParquetContent:
         schema: names and kinds of its columns.
         metadata: of the file as a whole.
         groups: how many groups of rows it has.
+        sealed: whether it carries a checksum, which fits.
     """
 
     schema: pa.Schema
     metadata: Mapping[bytes, bytes]
     groups: int
+    sealed: bool
     _file: BinaryIO
     _footer: Any
     _most: int
@@ -107,10 +110,11 @@ class ParquetContent:
 
     def _pages(self, chunk: Any, rows: int) -> _Pages:
         """Those of a chunk of a column, by the headers that stand before each of them and not by what the footer says."""
-        starts = [chunk.data_page_offset, *([chunk.dictionary_page_offset] if chunk.has_dictionary_page else [])]
-        place, end = min(starts), min(starts) + chunk.total_compressed_size
+        # A column without values says 0, where no page can begin.
+        place = min((start for start in (chunk.data_page_offset, chunk.dictionary_page_offset) if start), default=0)
+        end = place + chunk.total_compressed_size
         found, dictionary, by_dictionary = _Pages(), 0, 0
-        while 0 <= place < end:
+        while 0 < place < end:
             header, length = self._header(place)
             unfolded, compressed = header.get(_UNFOLDED, 0), header.get(_FOLDED, 0)
             if unfolded < 0 or compressed < 0 or not length:
@@ -144,12 +148,13 @@ class ParquetContent:
 
 
 @contextmanager
-def open_parquet(path: str | os.PathLike[str], *, what: str = "file") -> Iterator[ParquetContent]:
+def open_parquet(path: str | os.PathLike[str], *, what: str = "file", ours: bool = False) -> Iterator[ParquetContent]:
     """Open a Parquet file; what its readers meet within the block is an error of this function.
 
     Args:
         path: the file.
         what: the noun that errors of opening call it by.
+        ours: whether it is one that the project writes: of no more than ``LARGEST_TABLE`` bytes, and whole if it carries a checksum.
 
     Raises:
         DamagedError: it is damaged, something else than Parquet, or unfolds to too much; the message is the reason, half a sentence.
@@ -157,7 +162,7 @@ def open_parquet(path: str | os.PathLike[str], *, what: str = "file") -> Iterato
     """
     with open_file(path, what=what) as file:
         try:
-            yield _content(file)
+            yield _content(file, ours=ours)
         except OSError as error:
             if error.errno is not None:  # else pyarrow's own, of a damaged file
                 raise FileError(f"'{os.fspath(path)}' must be a readable {what}, but {reason_of(error)}; check the path") from error
@@ -166,19 +171,29 @@ def open_parquet(path: str | os.PathLike[str], *, what: str = "file") -> Iterato
             raise DamagedError(reason_of(error)) from error
 
 
-def _content(file: BinaryIO) -> ParquetContent:
+def _content(file: BinaryIO, *, ours: bool) -> ParquetContent:
     size = os.fstat(file.fileno()).st_size
+    if ours and size > LARGEST_TABLE:
+        raise DamagedError(f"it has {size} bytes, more than {LARGEST_TABLE}")
     file.seek(max(0, size - _TAIL.size))
     length, mark = _TAIL.unpack(file.read(_TAIL.size))
     if mark != b"PAR1" or length > min(size, LARGEST_FOOTER):
         raise DamagedError("it has no whole footer")
+    sealed = ours and _is_sealed(file)
     file.seek(0)
     opened = pq.ParquetFile(file)
     if opened.metadata.num_columns > MOST_COLUMNS:
         raise DamagedError(f"it has {opened.metadata.num_columns} columns, more than {MOST_COLUMNS}")
     schema = opened.schema_arrow
     most = LARGEST_UNFOLDED + MOST_FOLD * size
-    return ParquetContent(schema, schema.metadata or {}, opened.num_row_groups, file, opened.metadata, most)
+    return ParquetContent(schema, schema.metadata or {}, opened.num_row_groups, sealed, file, opened.metadata, most)
+
+
+def _is_sealed(file: BinaryIO) -> bool:
+    try:
+        return check_seal(file, required=False, what="it")
+    except DamagedError as error:
+        raise DamagedError("its checksum does not fit its content") from error
 
 
 def _dense_size(array: pa.Array) -> int:

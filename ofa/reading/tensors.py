@@ -7,8 +7,9 @@ import os
 import pickle
 import pickletools
 import struct
-from collections.abc import Mapping
-from typing import Any, BinaryIO
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import torch
@@ -18,27 +19,20 @@ from safetensors.torch import load
 from ofa.errors import FileError, OfaError
 from ofa.files import reason_of
 from ofa.reading.archives import check_archive
-from ofa.reading.files import open_file, read_bytes
+from ofa.reading.files import open_file
 from ofa.reading.limits import DEEPEST, LARGEST_HEADER, LARGEST_TENSORS, LONGEST_PICKLE, MOST_OPERATIONS, MOST_TENSORS, UnfitError
 from ofa.reading.texts import parse_json
+from ofa.seal import check_seal
 
-__all__ = ["is_safetensors", "read_safetensors", "read_torch"]
+__all__ = ["TensorFile", "read_safetensors", "read_torch"]
 
 _LENGTH = struct.Struct("<Q")
 _METADATA = "__metadata__"
 
-# Run managers keep the best accuracy as a scalar of NumPy, pickled under the module name of NumPy 1 or 2; these only make numbers.
-_SCALAR: Any = np.float64(0).__reduce__()[0]
-_NUMPY_SCALARS: list[Any] = [
-    np.dtype,
-    np.dtypes.Float64DType,
-    (_SCALAR, "numpy.core.multiarray.scalar"),
-    (_SCALAR, "numpy._core.multiarray.scalar"),
-]
 _MADE = {
     *("collections OrderedDict", "torch Size", "torch device", "torch._utils _rebuild_tensor", "torch._utils _rebuild_tensor_v2"),
     *("torch._utils _rebuild_parameter", "torch.nn.parameter Parameter", "_codecs encode", "numpy dtype"),
-    *("numpy.core.multiarray scalar", "numpy._core.multiarray scalar", "numpy.dtypes Float64DType"),
+    *("numpy.core.multiarray scalar", "numpy._core.multiarray scalar"),
 }
 """What a file may name to be made; torch allows more, such as byte arrays of any length."""
 _LEGACY_PICKLES = 5
@@ -46,49 +40,102 @@ _LEGACY_PICKLES = 5
 _ZIP = b"PK\x03\x04"
 
 
-def is_safetensors(path: str | os.PathLike[str]) -> bool:
-    """Whether a file's name says that it is one of safetensors."""
-    return os.fspath(path).endswith(".safetensors")
+class _Kind:
+    """Stands for ``numpy.dtype`` in a file: a kind of numbers, and nothing else that NumPy's can be."""
+
+    def __init__(self, code: str, *_: object) -> None:
+        if code not in ("f8", "f4", "f2", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "b1"):
+            raise pickle.UnpicklingError(f"{code!r} is no kind of numbers")
+        self._code = code
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self._code = (">" if state[1] == ">" else "<") + self._code
+
+    def number(self, content: bytes) -> float:
+        """The number of these bytes."""
+        return cast(float, np.frombuffer(content, self._code, count=1)[0].item())
+
+
+def _number(kind: _Kind, content: bytes) -> float:
+    return kind.number(content)
+
+
+# Run managers keep the best accuracy as a scalar of NumPy, pickled under the module name of NumPy 1 or 2.
+_NUMPY_SCALARS: list[Any] = [
+    (_Kind, "numpy.dtype"),
+    (_number, "numpy.core.multiarray.scalar"),
+    (_number, "numpy._core.multiarray.scalar"),
+]
+"""What stands for names in a pickle beside those that torch allows: own functions that only make numbers."""
+
+
+@dataclass(frozen=True, eq=False)
+class TensorFile:
+    """What a safetensors file holds.
+
+    Attributes:
+        header: its texts.
+        tensors: by name.
+        sealed: whether it carries a checksum, which fits.
+    """
+
+    header: dict[str, str]
+    tensors: dict[str, torch.Tensor]
+    sealed: bool
 
 
 def read_safetensors(
-    path: str | os.PathLike[str], *, what: str = "safetensors file", error: type[OfaError] = FileError
-) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    path: str | os.PathLike[str],
+    *,
+    what: str = "safetensors file",
+    check: Callable[[Mapping[str, str]], None] = lambda header: None,
+    error: type[OfaError] = FileError,
+) -> TensorFile:
     """The texts of the header and the tensors of a safetensors file.
 
     Args:
         path: the file.
         what: the noun that errors call it by.
+        check: raises an error of its own where the header is that of something else; called before the tensors are read.
         error: the class of the errors of damaged files.
 
     Raises:
         FileError: it is absent or cannot be read.
-        OfaError: of the class ``error``: it is damaged or something else.
+        DamagedError: it has a checksum that does not fit.
+        OfaError: of the class ``error``: it is something else, or of a form that is not read.
     """
-    content = read_bytes(path, most=LARGEST_TENSORS, what=what)
+    name = os.fspath(path)
     try:
-        length = _LENGTH.unpack_from(content)[0]
-        if length > min(len(content) - _LENGTH.size, LARGEST_HEADER):
-            raise UnfitError(f"its header is cut off, or has more than {LARGEST_HEADER} bytes")
-        header = parse_json(content[_LENGTH.size : _LENGTH.size + length], what="its header")
-        if len(header) > MOST_TENSORS:
-            raise UnfitError(f"it has more than {MOST_TENSORS} tensors")
-        return dict(header.get(_METADATA) or {}), load(content)
-    except (
-        SafetensorError,
-        UnfitError,
-        FileError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        KeyError,
-        RuntimeError,
-        OverflowError,
-        struct.error,
-    ) as problem:
-        raise error(f"'{os.fspath(path)}' must be a whole {what}, but {reason_of(problem)}; copy or write it again") from problem
+        with open_file(path, what=what) as file:
+            texts = _header(file)
+            check(texts)
+            file.seek(0)
+            content = file.read()
+        sealed = check_seal(content, required=False, what=f"'{name}'")
+        return TensorFile(texts, load(content), sealed)
     except MemoryError as problem:
-        raise error(f"'{os.fspath(path)}' must fit into memory, but does not; use a machine with more") from problem
+        raise error(f"'{name}' must fit into memory, but does not; use a machine with more") from problem
+    except (SafetensorError, UnfitError, OSError, ValueError, TypeError, KeyError, RuntimeError, OverflowError, struct.error) as problem:
+        raise error(f"'{name}' must be a whole {what}, but {reason_of(problem)}; copy or write it again") from problem
+
+
+def _header(file: BinaryIO) -> dict[str, str]:
+    """The texts of a header, whose tensors are as many bytes as the file has."""
+    size = os.fstat(file.fileno()).st_size
+    length = _LENGTH.unpack(file.read(_LENGTH.size))[0]
+    if length > min(size - _LENGTH.size, LARGEST_HEADER) or size > LARGEST_TENSORS:
+        raise UnfitError(f"its header is cut off, has more than {LARGEST_HEADER} bytes, or the file more than {LARGEST_TENSORS}")
+    header = parse_json(file.read(length), what="its header", remedy="nothing else is read", error=_HeaderError)
+    texts = header.pop(_METADATA, None) or {} if isinstance(header, dict) else None
+    if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
+        raise UnfitError("its header is no object of texts and tensors")
+    if len(header) > MOST_TENSORS:
+        raise UnfitError(f"it has more than {MOST_TENSORS} tensors")
+    return texts
+
+
+class _HeaderError(OfaError, ValueError):
+    """A header that is no JSON."""
 
 
 def read_torch(path: str | os.PathLike[str], *, error: type[OfaError] = FileError) -> Mapping[str, Any]:
