@@ -11,7 +11,7 @@ from ofa.errors import ExportError
 from ofa.files import reason_of
 from ofa.reading.files import read_bytes
 from ofa.reading.limits import LARGEST_DESCRIPTION, LARGEST_MODEL, UnfitError
-from ofa.seal import check_seal
+from ofa.seal import SEAL_KEY, check_seal
 
 __all__ = ["parse_model", "read_model_bytes"]
 
@@ -36,7 +36,7 @@ def read_model_bytes(path: str | os.PathLike[str]) -> bytes:
 
 
 def parse_model(content: bytes, what: str) -> onnx.ModelProto:
-    """The model in the content of an ONNX file; tensors that lie in other files are refused.
+    """The model in the content of an ONNX file, without the file's checksum; tensors that lie in other files are refused.
 
     Args:
         content: of the file.
@@ -51,6 +51,8 @@ def parse_model(content: bytes, what: str) -> onnx.ModelProto:
         outside = [tensor.name for tensor in model.graph.initializer if tensor.data_location == onnx.TensorProto.EXTERNAL]
     except (DecodeError, ValueError) as error:
         raise _unfit(what, reason_of(error)) from error
+    for text in [each for each in model.metadata_props if each.key == SEAL_KEY]:  # which was of the file, and not of what is made of it
+        model.metadata_props.remove(text)
     if outside:
         raise _unfit(what, f"{outside[0]} lies in another file")
     return model

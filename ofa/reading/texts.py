@@ -1,7 +1,7 @@
 """JSON, TOML and YAML as values that need no second look.
 
-They are no deeper than ``DEEPEST``, their numbers are finite and of ordinary size, their texts can be written again, and no key stands
-twice.
+They are no deeper than ``DEEPEST``, their numbers are of ordinary size (and finite but for those of TOML, where inf is no limit), their
+texts can be written again, and no key stands twice.
 """
 
 from __future__ import annotations
@@ -109,13 +109,13 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
 
 
 def parse_toml(text: str, *, what: str, remedy: str = "correct that line", error: type[OfaError] = FileError) -> dict[str, Any]:
-    """The tables that TOML says; arguments and errors as of ``parse_json``."""
+    """The tables that TOML says; arguments and errors as of ``parse_json``, but numbers may be infinite or NaN."""
     import tomllib  # on devices, where Python may be older, no file is read
 
     try:
         _check_toml(text)
         value = tomllib.loads(text)
-        _check(value)
+        _check(value, finite=False)  # people write inf where a limit is none
     except (UnfitError, ValueError, RecursionError) as problem:
         raise error(f"{what} must be TOML, but {_reason(problem)}; {remedy}") from problem
     return value
@@ -190,7 +190,7 @@ def _check_events(events: Iterator[Any]) -> None:
 # -- what every format shares ------------------------------------------------------------------------------------------
 
 
-def _check(value: Any) -> None:
+def _check(value: Any, *, finite: bool = True) -> None:
     """Refuse a value that is too deep, a number that is not finite or too large, and text that is no Unicode."""
     level, depth = [value], 0
     while level:
@@ -205,7 +205,7 @@ def _check(value: Any) -> None:
                 inner += each
             elif isinstance(each, str):
                 _check_text(each)
-            elif isinstance(each, float) and not math.isfinite(each):
+            elif finite and isinstance(each, float) and not math.isfinite(each):
                 raise UnfitError(f"it holds the number {each}, which is not finite")
             elif isinstance(each, int) and abs(each) >= LARGEST_NUMBER:
                 raise UnfitError("it holds a whole number of 2^64 or more")

@@ -232,6 +232,8 @@ class AccuracyPredictor:
         rows, info = _FILES.read(path)
         if space is not None:
             _check_wanted(path, info, space)
+        if rows.empty:
+            raise _FILES.incomplete(path, "it holds no networks")
         own = stored_space(info.space_json, info.space, info.num_classes, f"'{path}'")
         try:
             archs = [Arch.from_text(text) for text in rows["arch"]]

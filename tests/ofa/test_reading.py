@@ -33,7 +33,6 @@ REFUSED_TOML = {
     "headers without end": "[" + "a." * 10**5 + "b]",
     "lists too deep": "a = " + "[" * 10**5,
     "tables too deep": "a = " + "{b = " * 200 + "1" + "}" * 200,
-    "infinite": "a = inf",
     "a long integer": "a = " + "9" * 10**5,
     "a long hexadecimal": "a = 0x" + "f" * 10**5,
     "a date that is none": "a = 2026-02-31",
