@@ -52,8 +52,8 @@ LARGEST_YAML = 2**20
 
 DEEPEST = 64
 """Lists and objects within each other: what is deeper ends Python's own recursion sooner or later, and no file of ours has ten."""
-LARGEST_NUMBER = 2**64
-"""Whole numbers of files are below it in size: larger ones are no seeds and no counts, and cost time wherever they are used."""
+LARGEST_NUMBER = 2**128
+"""Whole numbers of files are below it in size, as states of random generators are: larger ones cost time wherever they are used."""
 LONGEST_SCALAR = 1000
 """Characters of a name or value of YAML: times and numbers of base 60 take time that grows with the square of them."""
 MOST_EVENTS = 50_000
@@ -85,6 +85,8 @@ LONGEST_PICKLE, MOST_OPERATIONS = 2**20, 300_000
 MOST_TENSORS, LARGEST_HEADER = 10_000, 2 * 2**20
 """Tensors of a file of weights, and bytes of its header: a state of ``ofa-resnet50`` has some thousand and some hundred thousand."""
 
+LARGEST_LINES = 256 * 2**20
+"""Bytes of a file of JSON lines: a thousand blocks that were measured have some three hundred thousand."""
 LARGEST_CSV, LONGEST_LINE = 64 * 2**20, 2**20
 """Bytes of a CSV file and of a line of it: ten thousand networks have some three million."""
 LARGEST_MODEL, LARGEST_DESCRIPTION = 2**31 - 1, 4 * 2**20

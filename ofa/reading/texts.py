@@ -53,7 +53,7 @@ def parse_json(text: str | bytes, *, what: str, remedy: str = _AGAIN, error: typ
         error: the class of all errors.
 
     Raises:
-        OfaError: of the class ``error``: it is no JSON, or holds a key twice, a number that is not finite or not below 2^64, text that
+        OfaError: of the class ``error``: it is no JSON, or holds a key twice, a number that is not finite or not below 2^128, text that
             is no Unicode, or lists within lists deeper than ``DEEPEST``.
     """
     try:
@@ -208,7 +208,7 @@ def _check(value: Any, *, finite: bool = True) -> None:
             elif finite and isinstance(each, float) and not math.isfinite(each):
                 raise UnfitError(f"it holds the number {each}, which is not finite")
             elif isinstance(each, int) and abs(each) >= LARGEST_NUMBER:
-                raise UnfitError("it holds a whole number of 2^64 or more")
+                raise UnfitError("it holds a whole number of 2^128 or more")
         level, depth = inner, depth + 1
 
 
@@ -221,7 +221,7 @@ def _reason(problem: Exception) -> str:
     if isinstance(problem, RecursionError):
         return "it is nested too deeply"
     if isinstance(problem, ValueError) and "integer string conversion" in str(problem):
-        return "it holds a whole number of 2^64 or more"
+        return "it holds a whole number of 2^128 or more"
     mark, said = getattr(problem, "problem_mark", None), getattr(problem, "problem", None) or getattr(problem, "reason", None)
     if mark is not None:
         return f"{said or type(problem).__name__} in line {mark.line + 1}"

@@ -20,7 +20,7 @@ REFUSED_JSON = {
     "infinite": "-Infinity",
     "beyond floats": "1e999",
     "a long integer": "9" * 10**5,
-    "an integer beyond 64 bits": str(2**64),
+    "an integer beyond 128 bits": str(2**128),
     "half a character": r'{"\ud800": 1}',
     "a key twice": '{"a": 1, "b": 2, "a": 3}',
     "too large": '"' + "x" * 5 * 2**20 + '"',

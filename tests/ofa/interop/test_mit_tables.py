@@ -137,7 +137,7 @@ CONV = "Conv-input:32x32x3-output:16x16x8"
         (f"{CONV}: {{mean: 0, std: 0.1, count: 2}}", "must be a number above 0, but is 0"),
         (f"{CONV}: {{mean: .nan, std: 0.1, count: 2}}", "nan, which is not finite"),
         (f"{CONV}: {{mean: true, std: 0.1, count: 2}}", "must be a number above 0, but is True"),
-        (f"{CONV}: {{mean: 1{'0' * 400}, std: 0.1, count: 2}}", "a whole number of 2^64 or more"),
+        (f"{CONV}: {{mean: 1{'0' * 400}, std: 0.1, count: 2}}", "a whole number of 2^128 or more"),
         (f"{CONV}: {{mean: [1, 2], std: 0.1, count: 2}}", "must be a number above 0, but is a list"),
         (f"{CONV}: {{mean: 1, var: -0.1, count: 2}}", "'var' of "),
         (f"{CONV}: {{mean: 1, std: .inf, count: 2}}", "inf, which is not finite"),
