@@ -27,8 +27,7 @@ from ofa.arch import Arch
 from ofa.blocks import empty_network
 from ofa.costs import costs
 from ofa.data import ImageRule
-from ofa.errors import DamagedError, DataError, ExportError, FileError, OfaError, WeightsError
-from ofa.errors import DamagedError, DataError, ExportError, FileError, SchemaError, WeightsError
+from ofa.errors import DamagedError, DataError, ExportError, FileError, OfaError, SchemaError, WeightsError
 from ofa.exporting.card import Card
 from ofa.exporting.onnx import OPSET, export, verify_outputs, write_model
 from ofa.families import lower, named_space, save_arch

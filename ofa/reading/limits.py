@@ -28,8 +28,8 @@ __all__ = [
     "LONGEST_SCALAR",
     "MOST_COLUMNS",
     "MOST_EVENTS",
-    "MOST_LINES",
     "MOST_FOLD",
+    "MOST_LINES",
     "MOST_OPERATIONS",
     "MOST_TENSORS",
     "MOST_VALUES",
@@ -85,8 +85,6 @@ LONGEST_PICKLE, MOST_OPERATIONS = 2**20, 300_000
 MOST_TENSORS, LARGEST_HEADER = 10_000, 2 * 2**20
 """Tensors of a file of weights, and bytes of its header: a state of ``ofa-resnet50`` has some thousand and some hundred thousand."""
 
-LARGEST_LINES = 256 * 2**20
-"""Bytes of a file of JSON lines: a thousand blocks that were measured have some three hundred thousand."""
 LARGEST_CSV, LONGEST_LINE = 64 * 2**20, 2**20
 """Bytes of a CSV file and of a line of it: ten thousand networks have some three million."""
 LARGEST_MODEL, LARGEST_DESCRIPTION = 2**31 - 1, 4 * 2**20
