@@ -17,6 +17,8 @@ import sys
 import threading
 import time
 
+__all__ = ["CUT_OFF", "main"]
+
 CUT_OFF = 3
 """Status of an agent whose input has ended."""
 
