@@ -1,21 +1,31 @@
-"""Figures of matplotlib: made, styled and written in one way, without a window."""
+"""Figures of matplotlib: made, styled and written in one way, without a window and with nothing left in the user's home."""
 
 from __future__ import annotations
 
+import atexit
 import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from io import BytesIO
+from typing import TYPE_CHECKING
 
-import matplotlib
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from ofa.files import replacing, temporary_folder
 
-from ofa.files import replacing
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["new_figure", "own_style", "save_figure"]
 
 _DOTS_PER_INCH = 150
+_UNTIL_THE_END = ExitStack()
+atexit.register(_UNTIL_THE_END.close)
+
+
+def _keep_out_of_the_home() -> None:
+    """Give matplotlib a temporary folder for its list of fonts, unless the user has named one or imported it already."""
+    if "matplotlib" not in sys.modules and "MPLCONFIGDIR" not in os.environ:
+        os.environ["MPLCONFIGDIR"] = str(_UNTIL_THE_END.enter_context(temporary_folder("fonts")))
 
 
 @contextmanager
@@ -25,6 +35,9 @@ def own_style() -> Iterator[None]:
     Matplotlib reads a file ``matplotlibrc`` of the current folder, which may have come with a stranger's files: it could have LaTeX
     started for every text. And a dollar sign in the name of a class or device would begin a formula.
     """
+    _keep_out_of_the_home()
+    import matplotlib
+
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams["text.parse_math"] = False
@@ -33,6 +46,10 @@ def own_style() -> Iterator[None]:
 
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure of so many inches, of matplotlib's object interface."""
+    _keep_out_of_the_home()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure

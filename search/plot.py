@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from ofa.figures import new_figure, own_style, save_figure
 from search.front.columns import Quantity, best_along, costs_of_front, floats_of
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
     from ofa.arrays import Floats
     from search.front.candidate import Candidate
     from search.front.front import Front

@@ -185,8 +185,11 @@ def specialize_run(
     """
     from ofa.api import specialize as make
     from ofa.exporting.bundle import load_bundle
+    from ofa.training.optimizer import check_trusted
     from search.front.candidate import Candidate
 
+    if epochs:
+        check_trusted(run.recipe.optimizer)
     kept: Any = {"resume": resume, "overwrite": overwrite, "inputs": {"seed": seed}}
     with making(output, "specialize", doing="specializing a network", folder=True, **kept) as journal, stoppable() as stop:
         run.supernet.space.check(network.arch if isinstance(network, Candidate) else network)

@@ -13,16 +13,14 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 from torch import Tensor
 
 from ofa.data.images import key_of
 from ofa.data.opening import UnreadableError
 from ofa.data.reading import Array, Content
-from ofa.errors import DataError, FileError
-from ofa.files import reason_of
-from ofa.reading import LARGEST_IMAGE, read_bytes
-from ofa.reading.parquet import open_parquet
+from ofa.errors import DataError
 
 __all__ = [
     "IMAGE_NAMES",
@@ -95,11 +93,10 @@ def file_bytes(path: Path) -> bytes:
     Raises:
         UnreadableError: it cannot be read.
     """
-    regular_file(path)
     try:
-        return read_bytes(path, most=LARGEST_IMAGE, what="image")
-    except FileError as error:
-        raise UnreadableError(str(error)) from error
+        return regular_file(path).read_bytes()
+    except OSError as error:
+        raise UnreadableError((error.strerror or str(error)).lower()) from error
 
 
 def regular_file(path: Path) -> Path:
@@ -145,8 +142,8 @@ class ParquetItems:
     def _rows(self) -> _Rows:
         try:
             columns = tuple(_read_column(path, self.column) for path in self.paths)
-        except FileError as error:
-            reason = reason_of(error)
+        except (pa.ArrowException, OSError, KeyError) as error:
+            reason = str(error).splitlines()[0]
             raise DataError(f"'{self.source}' must be readable Parquet files, but {reason}; write or fetch them anew") from error
         return _Rows(columns, np.cumsum([0, *map(len, columns)]))
 
@@ -176,8 +173,11 @@ class _Rows(NamedTuple):
 
 
 def _read_column(path: Path, column: str) -> pa.ChunkedArray:
-    with open_parquet(path) as content:
-        return content.read([column]).column(0)
+    """A column in memory; group by group, because the whole file would be held beside it otherwise."""
+    with pq.ParquetFile(path) as file:
+        kind = file.schema_arrow.field(column).type
+        groups = [file.read_row_group(number, columns=[column]).column(0) for number in range(file.num_row_groups)]
+        return pa.chunked_array([chunk for group in groups for chunk in group.chunks], kind)
 
 
 @dataclass(frozen=True)

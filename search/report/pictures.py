@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from latency_tables import LatencyTable
 from ofa.errors import FileError
@@ -22,6 +20,9 @@ from search.report.table_page import table_page
 from search.report.training import RunRecord
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
     from search.front.front import Front
 
 __all__ = ["draw_chart", "draw_genes", "save_pictures"]

@@ -26,7 +26,6 @@ from ofa.journal import UNKEPT, Steps, digest_of
 from ofa.latency import LATENCIES, Latency
 from ofa.locking import writing
 from ofa.progress import Progress, silent
-from ofa.reading.models import read_model_bytes
 from ofa.resolution import Resolution, sides
 
 __all__ = ["Subject", "Verification", "note_on_card", "noting", "other_settings", "part_of", "subject_of_bundle", "verify"]
@@ -154,10 +153,9 @@ def verify(
         differences = [
             verify_outputs(subject.network, path, shape, generator=generator, tolerance=tolerance) for subject, path, shape in pairs
         ]
-        contents = {subject.name: read_model_bytes(path) for subject, path, _ in pairs}
-        models = {name: write_file(content, Path(folder), device.format) for name, content in contents.items()}
+        models = {subject.name: write_file(path.read_bytes(), Path(folder), device.format) for subject, path, _ in pairs}
         origin = describe(device)
-        files = {name: digest_of(content) for name, content in contents.items()}
+        files = {subject.name: digest_of(path.read_bytes()) for subject, path, _ in pairs}
         steps.begin({**timing_inputs(origin, (), policy), "files": files})
         runs = [
             steps.once(

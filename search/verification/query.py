@@ -12,9 +12,10 @@ from latency_tables.onnx_files import ModelFiles
 from latency_tables.timing import PROCESSES, Known, known_networks, time_beside, timing_inputs
 from latency_tables.update import learn_from
 from ofa.errors import SearchError
-from ofa.journal import UNKEPT, Steps
+from ofa.journal import UNKEPT, Steps, digest_of
 from ofa.latency import LATENCIES
 from ofa.progress import Progress, silent
+from ofa.schema import to_json
 from ofa.space import Space
 from search.budget import Bound, Budget, at_device
 from search.front.front import Front
@@ -90,8 +91,16 @@ def query_verified(
     rounds = Rounds(pool, device.name, None if about is None else about.calibration, budget_ms, top, margin)
     known: Known = {} if about is None else known_networks(about, space)
     number, evidence, origin = 0, rounds.evidence, describe(device)
-    about_query = {"budget": budget.to_json(), "top": top, "margin": margin}
-    steps.begin({**timing_inputs(origin, [each.arch for each in pool], policy), **about_query})
+    steps.begin(
+        {
+            **timing_inputs(origin, [each.arch for each in pool], policy),
+            "estimates": digest_of([to_json(each.latencies[device.name]) for each in pool]),
+            "calibration": digest_of([(name, ms) for name, (_, ms) in known.items()]),
+            "budget": budget.to_json(),
+            "top": top,
+            "margin": margin,
+        }
+    )
     with ModelFiles(device) as files:
         while number < most_rounds and (chosen := rounds.next_networks()):
             archs = [pool[i].arch for i in chosen]
@@ -106,7 +115,7 @@ def query_verified(
                 processes=processes,
                 files=files,
                 steps=steps,
-                part=f"round {number + 1}, ",
+                part=f"round {number + 1} of networks {digest_of([arch.to_json() for arch in archs])}, ",
             )
             evidence.add(chosen, times)
             number += 1
