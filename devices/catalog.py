@@ -23,16 +23,9 @@ def load_device(path: str | os.PathLike[str]) -> Device:
     Raises:
         DeviceError: the file is absent, is not TOML, or does not describe a device.
     """
-    import tomllib  # on the device, where Python may be older, no file is read
+    from ofa.reading import read_toml  # which is not on the device, where no file is read
 
-    try:
-        with Path(path).open("rb") as file:
-            fields = tomllib.load(file)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise DeviceError(f"a device file must be readable, but '{path}' is not: {reason}; check the path") from error
-    except ValueError as error:  # not TOML, or not UTF-8
-        raise DeviceError(f"a device file must be TOML, but '{path}' is not: {error}; correct that line") from error
+    fields = read_toml(path, what="device file", error=DeviceError)
     return Device.from_json(fields, source=f"'{path}'")
 
 

@@ -19,10 +19,9 @@ from latency_tables.estimate import Estimator
 from latency_tables.table import LatencyTable
 from latency_tables.timing import PROCESSES, time_networks, timing_inputs
 from ofa.errors import TableError
-from ofa.journal import UNKEPT, Steps, digest_of
+from ofa.journal import UNKEPT, Steps
 from ofa.progress import Progress, silent
 from ofa.resolution import Resolution
-from ofa.schema import to_json
 from ofa.space import Space
 
 __all__ = ["TableCheck", "check_table", "compare"]
@@ -84,8 +83,7 @@ def check_table(
     archs = [allowed.sample(rng) for _ in range(nets)]
     estimates = [estimator(arch) for arch in archs]
     origin = describe(device)
-    calibration = digest_of(to_json(table.info.networks))
-    steps.begin({**timing_inputs(origin, archs, policy), "table": table.digest, "calibration": calibration})
+    steps.begin({**timing_inputs(origin, archs, policy), "table": table.digest})
     times = time_networks(
         table, space, archs, device, rng=rng, progress=progress, policy=policy, processes=processes, since_calibration=True, steps=steps
     )

@@ -16,7 +16,7 @@ from scipy.optimize import nnls
 
 from devices.timing import Timing
 from latency_tables.correction import COVERAGE, Correction
-from latency_tables.info import Estimated, MeasuredNetwork, TableInfo
+from latency_tables.info import LONGEST_MS, Estimated, MeasuredNetwork, TableInfo
 from latency_tables.robust import fit_relative, jackknife_width
 from latency_tables.table import LatencyTable, row_of, rows_frame
 from ofa.arch import Arch
@@ -152,8 +152,11 @@ def check_networks(archs: Sequence[Arch], measured_ms: Sequence[float], *, least
     if len(measured_ms) != len(archs):
         raise TableError(f"each network must have one time, but there are {len(archs)} networks and {len(measured_ms)} times; give both")
     for number, ms in enumerate(measured_ms, start=1):
-        if not (math.isfinite(ms) and ms > 0):
-            raise TableError(f"a network's time must be above 0 ms, but that of network {number} of {len(archs)} is {ms}; measure it again")
+        if not 0 < ms < LONGEST_MS:
+            raise TableError(
+                f"a network's time must be above 0 and below {LONGEST_MS:g} ms, but that of network {number} of {len(archs)} is {ms}; "
+                "measure it again"
+            )
     return np.asarray(measured_ms, dtype=np.float64)
 
 

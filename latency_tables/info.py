@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,7 +17,10 @@ from ofa.schema import parse
 from ofa.space import Space
 from ofa.version import __version__
 
-__all__ = ["Estimated", "MeasuredNetwork", "PublishedFile", "TableInfo"]
+__all__ = ["LONGEST_MS", "Estimated", "MeasuredNetwork", "PublishedFile", "TableInfo"]
+
+LONGEST_MS = 1e12
+"""What nobody has waited for; sums over such times stay numbers."""
 
 _SAME_DEVICE = ("name", "runtime", "threads", "pin", "precision", "batch", "pause_ms", "options")
 _BEFORE_PAUSES = {"pause_ms": 0.0}
@@ -37,8 +39,8 @@ class MeasuredNetwork:
     measured_ms: float
 
     def __post_init__(self) -> None:
-        if not 0 < self.measured_ms < math.inf:
-            raise SchemaError(f"'measured_ms' of a network must be above 0, but is {self.measured_ms:g}")
+        if not 0 < self.measured_ms < LONGEST_MS:
+            raise SchemaError(f"'measured_ms' of a network must be above 0 and below {LONGEST_MS:g}, but is {self.measured_ms:g}")
 
 
 @dataclass(frozen=True, kw_only=True)

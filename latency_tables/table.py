@@ -19,7 +19,7 @@ from devices.conditions import Conditions
 from devices.device import Device
 from devices.timing import Timing
 from latency_tables.correction import Correction
-from latency_tables.info import TableInfo
+from latency_tables.info import LONGEST_MS, TableInfo
 from ofa.blocks import Block, PlacedBlock
 from ofa.cost import weight_bytes
 from ofa.errors import TableError
@@ -52,7 +52,8 @@ COLUMNS = (
 )
 """Of a table's rows; ``block`` is the block's fields as canonical JSON. Energy and memory are empty where the device did not tell."""
 
-_KEY = ("block", "input_height_px", "input_width_px")
+_SIDES = ("input_height_px", "input_width_px")
+_KEY = ("block", *_SIDES)
 _MAY_BE_UNKNOWN = ("p90_ms", "min_ms", "std_ms", *SOMETIMES_EMPTY)
 _NUMBERS = ("median_ms", "repeats", *_MAY_BE_UNKNOWN)
 
@@ -71,7 +72,7 @@ _FILES = Kind(
     info=TableInfo,
     schema=SCHEMA_VERSION,
     sealed=3,
-    columns=COLUMNS,
+    columns={**dict.fromkeys(COLUMNS, float), **dict.fromkeys(("kind", "block", "precision"), str), **dict.fromkeys(_SIDES, int)},
     renew=_of_squares,
     made_by="ofa table build",
     error=TableError,
@@ -135,7 +136,8 @@ class LatencyTable:
                 values = self.rows[column].to_numpy(dtype=float, na_value=math.nan)
             except (TypeError, ValueError) as error:
                 raise self._no_number(column, "something else") from error
-            wrong = ~((values >= 0) & (values < math.inf) | (np.isnan(values) if column in _MAY_BE_UNKNOWN else False))
+            most = LONGEST_MS if column.endswith("_ms") else math.inf
+            wrong = ~((values >= 0) & (values < most) | (np.isnan(values) if column in _MAY_BE_UNKNOWN else False))
             if column == "median_ms" and self.info.estimated is None:
                 wrong |= values == 0
             if wrong.any():

@@ -20,7 +20,7 @@ from devices.measure import Failure, measure, time_models
 from devices.timing import Timing, TimingPolicy
 from latency_tables.info import TableInfo
 from latency_tables.onnx_files import ModelFiles
-from latency_tables.table import LatencyTable, describe_block
+from latency_tables.table import LatencyTable, describe_block, row_key
 from ofa.arch import Arch
 from ofa.arrays import Floats
 from ofa.blocks import PlacedBlock
@@ -279,8 +279,10 @@ def _time(
         timings = time_models(device, paths, rng=rng, policy=share, progress=own)
         return {name: timing.median_ms for name, timing in timings.items()}
 
+    # What is kept may be of another choice of networks, where what it was made by has changed since.
+    timed = digest_of([[row_key(placed) for placed in lowered] for lowered in named.values()])
     return [
-        steps.once(f"{part}process {number + 1} of {processes}", partial(time_in, number), Mapping[str, float], rng=rng)
+        steps.once(f"{part}process {number + 1} of {processes}, networks {timed}", partial(time_in, number), Mapping[str, float], rng=rng)
         for number in range(processes)
     ]
 

@@ -5,8 +5,6 @@ Shape suffixes: N networks, U blocks, K units of cost, T terms.
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -26,9 +24,10 @@ from latency_tables.table import LatencyTable
 from ofa.arch import Arch
 from ofa.arrays import Floats
 from ofa.cost import weight_bytes
-from ofa.errors import FileError, OfaError, TableError
+from ofa.errors import OfaError, TableError
 from ofa.families import lower
 from ofa.inventory import blocks_of_space
+from ofa.reading.rows import open_csv
 from ofa.schema import to_json
 from ofa.space import Space
 
@@ -109,27 +108,21 @@ def read_measurements(path: str | os.PathLike[str], space: Space) -> tuple[list[
         FileError: the file is absent or unreadable.
         TableError: a column is missing, or a row cannot be read or is not of the space; the message names the line.
     """
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            header, rows = list(reader.fieldnames or ()), [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = (getattr(error, "strerror", None) or str(error)).lower()
-        raise FileError(f"'{path}' must be a readable CSV file, but {reason}; check the path") from error
-    missing = [column for column in _COLUMNS if column not in header]
-    if missing:
-        raise TableError(f"measurements must have the columns {', '.join(_COLUMNS)}, but '{path}' lacks {', '.join(missing)}; add them")
     archs, times = [], []
-    for line, row in rows:
-        try:
-            arch, ms = Arch.from_json(json.loads(row["arch"] or "")), float(row["measured_ms"] or "")
-            space.check(arch)
-        except (OfaError, ValueError) as error:
-            raise TableError(
-                f"each row must be a network of {space.name} and its time, but line {line} of '{path}' is not: {error}"
-            ) from error
-        archs.append(arch)
-        times.append(ms)
+    with open_csv(path) as reader:
+        missing = [column for column in _COLUMNS if column not in (reader.fieldnames or ())]
+        if missing:
+            raise TableError(f"measurements must have the columns {', '.join(_COLUMNS)}, but '{path}' lacks {', '.join(missing)}; add them")
+        for row in reader:
+            try:
+                arch, ms = Arch.from_text(row["arch"] or ""), float(row["measured_ms"] or "")
+                space.check(arch)
+            except (OfaError, ValueError) as error:
+                raise TableError(
+                    f"each row must be a network of {space.name} and its time, but line {reader.line_num} of '{path}' is not: {error}"
+                ) from error
+            archs.append(arch)
+            times.append(ms)
     return archs, times
 
 

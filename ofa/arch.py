@@ -9,7 +9,7 @@ from typing import Any
 
 from ofa.errors import ArchError, SpaceError
 from ofa.files import write_json
-from ofa.reading import read_json
+from ofa.reading import parse_json, read_json
 from ofa.resolution import Resolution, parse_resolution, pixels, resolution_to_json
 
 __all__ = ["SPACE_KEY", "Arch", "Genes"]
@@ -110,6 +110,11 @@ class Arch:
                 "an arch must be an object with the keys space, resolution and stages (a list of lists of genes), "
                 f"but reading it met {type(error).__name__}: {error}; write one with Arch.save or 'ofa query'"
             ) from error
+
+    @classmethod
+    def from_text(cls, text: str) -> Arch:
+        """Read JSON; errors as ``from_json``, also where it is none."""
+        return cls.from_json(parse_json(text, what="an arch", remedy="write one with Arch.save or 'ofa query'", error=ArchError))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the arch as a JSON file."""

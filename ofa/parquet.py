@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import pandas as pd
@@ -14,11 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ofa.errors import DamagedError, FileError, OfaError, SchemaError
-from ofa.files import reason_of, replacing
+from ofa.files import replacing
 from ofa.locking import writing
-from ofa.reading import open_file
+from ofa.reading import parse_json
+from ofa.reading.parquet import ParquetContent, open_parquet
 from ofa.schema import parse, to_json
-from ofa.seal import BLANK_SEAL, SEAL_KEY, check_seal
+from ofa.seal import BLANK_SEAL, SEAL_KEY
 from ofa.version import __version__
 
 __all__ = ["Kind", "kind_of", "now"]
@@ -31,6 +31,13 @@ _KEYS_BEFORE = {"ofa_latency_table": ("latency table", "schema_version", "ofa_ve
 
 _TURN_S = 10.0
 """In which another writer, who writes the same file just now, has ended; one who works on it for longer is told."""
+_HOLDS: Mapping[type, Callable[[pa.DataType], bool]] = {
+    str: lambda held: pa.types.is_string(held) or pa.types.is_large_string(held),
+    int: pa.types.is_integer,
+    float: lambda held: pa.types.is_integer(held) or pa.types.is_floating(held) or pa.types.is_boolean(held) or pa.types.is_null(held),
+    bool: pa.types.is_boolean,
+}
+"""Whether a column of some kind of values holds what it should."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +50,8 @@ class Kind(Generic[Info]):
         schema: version of the layout; raise it whenever an older reader would misunderstand a file.
         oldest: the oldest layout that is still read.
         sealed: the oldest layout whose files carry a checksum (``ofa.seal``).
-        columns: that a file must have.
+        columns: that a file must have, and whether they hold texts, whole numbers, numbers or yes and no; all others hold numbers.
+        gaps: columns of other than numbers that may be empty in some rows.
         made_by: the command that makes such files.
         renew: rows of earlier layouts as rows of now.
         error: the class of all errors of reading.
@@ -54,7 +62,8 @@ class Kind(Generic[Info]):
     schema: int
     oldest: int = 1
     sealed: int
-    columns: tuple[str, ...]
+    columns: Mapping[str, type]
+    gaps: tuple[str, ...] = ()
     made_by: str
     renew: Callable[[pd.DataFrame], pd.DataFrame] | None = None
     error: type[OfaError] = FileError
@@ -79,20 +88,15 @@ class Kind(Generic[Info]):
                 what cannot be.
         """
         try:
-            with open_file(path) as file:
-                sealed = check_seal(file, required=False, what=f"'{path}'")
-            table = _read(path, pq.read_table)
+            with open_parquet(path, what=self.name, ours=True) as content:
+                stored = self._stamp(path, content)
+                table = content.read().replace_schema_metadata(None)
+                self._check_kinds(path, table)
+                frame = table.to_pandas() if self.renew is None else self.renew(table.to_pandas())
         except DamagedError as error:
             raise self._damaged(path) from error
         except FileError as error:
-            raise self.error(f"'{path}' must be a readable {self.name}, but {reason_of(error)}; check the path") from error
-        stored = _metadata_of(table.schema.metadata)
-        if stored.get("kind") != self.name:
-            found = f"a {stored['kind']}" if "kind" in stored else "another Parquet file"
-            raise self.error(f"'{path}' must be a {self.name}, but is {found}; make a {self.name} with: {self.made_by}")
-        self._check_schema(path, stored, sealed=sealed)
-        frame = table.replace_schema_metadata(None).to_pandas()
-        frame = frame if self.renew is None else self.renew(frame)
+            raise self.error(str(error)) from error
         if missing := sorted(set(self.columns) - set(frame.columns)):
             raise self.error(
                 f"the {self.name} '{path}' must have the column {missing[0]}, but it is missing; make it again with: {self.made_by}"
@@ -106,6 +110,15 @@ class Kind(Generic[Info]):
         """The error of a file that is of the kind, but not whole."""
         return self.error(f"'{path}' must be a whole {self.name}, but {reason}; make it again with: {self.made_by}")
 
+    def _stamp(self, path: str | os.PathLike[str], content: ParquetContent) -> Mapping[str, Any]:
+        """What a file says of itself, if it is of this kind."""
+        stored = _metadata_of(content.metadata)
+        if stored.get("kind") != self.name:
+            found = f"a {stored['kind']}" if "kind" in stored else "another Parquet file"
+            raise self.error(f"'{path}' must be a {self.name}, but is {found}; make a {self.name} with: {self.made_by}")
+        self._check_schema(path, stored, sealed=content.sealed)
+        return stored
+
     def _check_schema(self, path: str | os.PathLike[str], stored: Mapping[str, Any], *, sealed: bool) -> None:
         schema, version = stored.get("schema"), stored.get("ofa")
         if not isinstance(schema, int) or version is None:
@@ -117,6 +130,14 @@ class Kind(Generic[Info]):
             raise self.error(f"'{path}' must have schema {rule}, but has {schema} (written by ofa {version}); {remedy}")
         if schema >= self.sealed and not sealed:
             raise self._damaged(path)
+
+    def _check_kinds(self, path: str | os.PathLike[str], table: pa.Table) -> None:
+        for name, column in zip(table.column_names, table.columns, strict=True):
+            kind = self.columns.get(name, float)
+            if not _HOLDS[kind](column.type):
+                raise self.incomplete(path, f"its column {name} holds {column.type}")
+            if column.null_count and kind is not float and name not in self.gaps:
+                raise self.incomplete(path, f"its column {name} has gaps")
 
     def _damaged(self, path: str | os.PathLike[str]) -> OfaError:
         return self.error(
@@ -131,7 +152,9 @@ def kind_of(path: str | os.PathLike[str]) -> str | None:
         FileError: it cannot be read.
     """
     try:
-        return _metadata_of(_read(path, pq.read_schema).metadata).get("kind")
+        with open_parquet(path) as content:
+            kind = _metadata_of(content.metadata).get("kind")
+            return kind if isinstance(kind, str) else None
     except DamagedError:
         return None
 
@@ -156,20 +179,7 @@ def _metadata_of(stored: Mapping[bytes, bytes] | None) -> dict[str, Any]:
 
 
 def _object(text: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _read(path: str | os.PathLike[str], read: Any) -> Any:
-    try:
-        with Path(path).open("rb") as file:
-            return read(file)
-    except OSError as error:
-        if error.errno is None:  # pyarrow's own, of a damaged file
-            raise DamagedError(str(error)) from error
-        raise FileError(f"'{path}' must be a file that can be read, but {reason_of(error)}; check the path") from error
-    except (ValueError, KeyError, MemoryError, pa.ArrowException) as error:
-        raise DamagedError(str(error)) from error
+    value = parse_json(text, what="the metadata", error=DamagedError)
+    if not isinstance(value, dict):
+        raise DamagedError("its metadata is no object")
+    return value

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from ofa.errors import FileError, WeightsError
+from ofa.errors import WeightsError
 from ofa.families import stored_space
 from ofa.files import replacing
+from ofa.reading import parse_json
+from ofa.reading.tensors import read_safetensors
 from ofa.seal import BLANK_SEAL, SEAL_KEY, check_seal
 from ofa.space import Space
 from ofa.version import __version__
@@ -23,6 +24,8 @@ from ofa.version import __version__
 __all__ = ["SCHEMA", "SPACE_KEY", "Weights", "check_finite", "check_names", "read_weights", "space_header", "write_weights"]
 
 SCHEMA = 2
+_LONGEST_COUNT = 9
+"""Digits of numbers in headers."""
 _SEALED = 2
 """Since which schema files carry a checksum (``ofa.seal``)."""
 
@@ -127,29 +130,24 @@ def read_weights(path: str | os.PathLike[str], *, kind: str) -> Weights:
         WeightsError: it is no file of weights, newer than this version, or holds something else.
     """
     source = Path(path)
-    if not source.is_file():
-        raise FileError(f"'{source}' must be a file of weights, but there is none; check the path")
-    try:
-        sealed = check_seal(source, required=False, what=f"'{source}'")
-        with safe_open(source, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(f"'{source}' must be a whole safetensors file, but {error}; copy or write it again") from error
-    if metadata.get("kind") != kind:
-        found = metadata.get("kind", "nothing")
-        raise WeightsError(f"'{source}' must hold a {kind}, but its header says {found}; give the file of a {kind}")
-    schema = _count(source, metadata, "schema")
-    if schema > SCHEMA:
-        raise WeightsError(f"'{source}' has schema {schema}, but this version reads up to {SCHEMA}; upgrade with: pip install -U ofa-nas")
-    if schema >= _SEALED and not sealed:
+    found = read_safetensors(source, check=lambda header: _check_header(source, header, kind), error=WeightsError)
+    if _count(source, found.header, "schema") >= _SEALED and not found.sealed:
         check_seal(source, required=True, what=f"'{source}'")
-    return Weights(source, tensors, metadata)
+    return Weights(source, found.tensors, found.header)
+
+
+def _check_header(path: Path, header: Mapping[str, str], kind: str) -> None:
+    if header.get("kind") != kind:
+        found = header.get("kind", "nothing")
+        raise WeightsError(f"'{path}' must hold a {kind}, but its header says {found}; give the file of a {kind}")
+    schema = _count(path, header, "schema")
+    if schema > SCHEMA:
+        raise WeightsError(f"'{path}' has schema {schema}, but this version reads up to {SCHEMA}; upgrade with: pip install -U ofa-nas")
 
 
 def _count(path: Path, metadata: Mapping[str, str], key: str) -> int:
     text = metadata.get(key, "")
-    if not text.isdecimal():
+    if not text.isdecimal() or len(text) > _LONGEST_COUNT:
         raise WeightsError(f"'{path}' must have a whole header, but {key} is '{text}' and no number; copy or write the file again")
     return int(text)
 
@@ -157,7 +155,4 @@ def _count(path: Path, metadata: Mapping[str, str], key: str) -> int:
 def _json_of(path: Path, metadata: Mapping[str, str], key: str) -> Any:
     if key not in metadata:
         return None
-    try:
-        return json.loads(metadata[key])
-    except ValueError as error:
-        raise WeightsError(f"'{path}' must have a whole header, but {key} is no JSON: {error}; copy or write the file again") from error
+    return parse_json(metadata[key], what=f"{key} in the header of '{path}'", error=WeightsError)

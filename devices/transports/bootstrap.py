@@ -1,7 +1,8 @@
 """What the interpreter on a device is started with: it takes the agent from its input, keeps it by its content, and watches over it.
 
 It is sent as source and runs isolated (``python -I -c``), so nothing beside Python's own library may be imported, and nothing that an old
-Python cannot parse may be written. It exits with the agent's status, as a shell would: 128 and the number of the signal where one ended it.
+Python cannot parse may be written. It exits with the agent's status, as a shell would: 128 and the number of the signal where one ended it;
+or with ``CUT_OFF`` where nobody seems to be at the other end.
 """
 
 import base64
@@ -15,6 +16,11 @@ import subprocess
 import sys
 import threading
 import time
+
+__all__ = ["CUT_OFF", "main"]
+
+CUT_OFF = 3
+"""Status of an agent whose input has ended."""
 
 _INPUT, _OUTPUT = 0, 1
 _PRIVATE = 0o077
@@ -32,10 +38,11 @@ def main() -> None:
     head, _, rest = _first_line().partition(b"\n")
     folder, path = _keep(json.loads(head))
     agent = subprocess.Popen([sys.executable, "-I", path], stdin=subprocess.PIPE, cwd=folder, start_new_session=True)
-    threading.Thread(target=_pass_on, args=(agent, rest), daemon=True).start()
+    alone = threading.Event()
+    threading.Thread(target=_pass_on, args=(agent, rest, alone), daemon=True).start()
     status = agent.wait()
     _kill(agent)
-    status = _SIGNALED - status if status < 0 else status
+    status = CUT_OFF if alone.is_set() else _SIGNALED - status if status < 0 else status
     os._exit(1 if status == _CONNECTION_LOST else status)
 
 
@@ -101,7 +108,7 @@ def _remove_parts(folder: str) -> None:
                 pass
 
 
-def _pass_on(agent: "subprocess.Popen[bytes]", rest: bytes) -> None:
+def _pass_on(agent: "subprocess.Popen[bytes]", rest: bytes, alone: threading.Event) -> None:
     """Give the agent its input. When there is no more, or none for too long, it may end by itself, and then is ended."""
     assert agent.stdin is not None
     target = agent.stdin.fileno()
@@ -115,6 +122,7 @@ def _pass_on(agent: "subprocess.Popen[bytes]", rest: bytes) -> None:
             rest = os.read(_INPUT, _CHUNK)
             if not rest:
                 break
+    alone.set()
     with contextlib.suppress(OSError):
         agent.stdin.close()
     time.sleep(_ENDING_S)

@@ -32,6 +32,7 @@ _FIXED = (
     "BatchMode=yes",
     f"ConnectTimeout={_CONNECT_LIMIT_S}",
     "ServerAliveInterval=10",
+    "ServerAliveCountMax=3",
     "ClearAllForwardings=yes",
     "ForwardAgent=no",
     "ForwardX11=no",
@@ -146,8 +147,8 @@ def _bootstrap() -> str:
 
 
 def _is_line_lost(status: int, words: str) -> bool:
-    """Whether ssh ended because the connection did, as another may not. The far end never exits with this status of ssh's own."""
-    return status == _CONNECTION_LOST and not _HOPELESS.search(words)
+    """Whether an end is that of the connection, and another may last. What ssh starts never exits with ssh's own status."""
+    return status == bootstrap.CUT_OFF or (status == _CONNECTION_LOST and not _HOPELESS.search(words))
 
 
 def _send(agent: Agent, name: str, content: bytes) -> None:

@@ -13,14 +13,16 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 from torch import Tensor
 
 from ofa.data.images import key_of
 from ofa.data.opening import UnreadableError
 from ofa.data.reading import Array, Content
-from ofa.errors import DataError
+from ofa.errors import DataError, FileError
+from ofa.files import reason_of
+from ofa.reading import LARGEST_IMAGE, read_bytes
+from ofa.reading.parquet import open_parquet
 
 __all__ = [
     "IMAGE_NAMES",
@@ -93,10 +95,11 @@ def file_bytes(path: Path) -> bytes:
     Raises:
         UnreadableError: it cannot be read.
     """
+    regular_file(path)
     try:
-        return regular_file(path).read_bytes()
-    except OSError as error:
-        raise UnreadableError((error.strerror or str(error)).lower()) from error
+        return read_bytes(path, most=LARGEST_IMAGE, what="image")
+    except FileError as error:
+        raise UnreadableError(str(error)) from error
 
 
 def regular_file(path: Path) -> Path:
@@ -142,8 +145,8 @@ class ParquetItems:
     def _rows(self) -> _Rows:
         try:
             columns = tuple(_read_column(path, self.column) for path in self.paths)
-        except (pa.ArrowException, OSError, KeyError) as error:
-            reason = str(error).splitlines()[0]
+        except FileError as error:
+            reason = reason_of(error)
             raise DataError(f"'{self.source}' must be readable Parquet files, but {reason}; write or fetch them anew") from error
         return _Rows(columns, np.cumsum([0, *map(len, columns)]))
 
@@ -173,11 +176,8 @@ class _Rows(NamedTuple):
 
 
 def _read_column(path: Path, column: str) -> pa.ChunkedArray:
-    """A column in memory; group by group, because the whole file would be held beside it otherwise."""
-    with pq.ParquetFile(path) as file:
-        kind = file.schema_arrow.field(column).type
-        groups = [file.read_row_group(number, columns=[column]).column(0) for number in range(file.num_row_groups)]
-        return pa.chunked_array([chunk for group in groups for chunk in group.chunks], kind)
+    with open_parquet(path) as content:
+        return content.read([column]).column(0)
 
 
 @dataclass(frozen=True)

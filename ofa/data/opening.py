@@ -10,6 +10,8 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
+from ofa.reading import LARGEST_PICTURE
+
 __all__ = ["UnreadableError", "check_start", "formats", "is_image_name", "open_image", "reason_of"]
 
 _OPENED = (
@@ -63,11 +65,14 @@ def open_image(data: bytes) -> Image.Image:
         UnreadableError: Pillow knows no such image.
     """
     try:
-        return Image.open(io.BytesIO(data), formats=formats())
+        image = Image.open(io.BytesIO(data), formats=formats())
     except UnidentifiedImageError as error:
         raise _unidentified(data[:16]) from error
     except Exception as error:  # decoders of damaged files raise errors of any kind
         raise UnreadableError(reason_of(error)) from error
+    if image.width * image.height > LARGEST_PICTURE:
+        raise UnreadableError(f"has {image.width} x {image.height} pixels, more than {LARGEST_PICTURE}")
+    return image
 
 
 def check_start(path: Path) -> None:

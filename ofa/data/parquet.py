@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,14 +9,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 
 from ofa.data.folders import is_hidden
 from ofa.data.items import IMAGE_NAMES, LABEL_NAMES, ParquetItems
 from ofa.data.labels import folded
 from ofa.data.source import PURPOSES, Source, by_name, numbered, some
-from ofa.errors import DataError
+from ofa.errors import DataError, FileError
+from ofa.files import reason_of
+from ofa.reading import parse_json
+from ofa.reading.parquet import open_parquet
 
 __all__ = ["parquet_source", "shards_of"]
 
@@ -128,13 +129,14 @@ def _source(
 
 def _schema(path: Path, spec: str) -> pa.Schema:
     try:
-        return pq.read_schema(path)
-    except (pa.ArrowException, OSError) as error:
+        with open_parquet(path) as content:
+            return content.schema
+    except FileError as error:
         raise _no_parquet(spec, error) from error
 
 
 def _no_parquet(spec: str, error: Exception) -> DataError:
-    return DataError(f"'{spec}' must be a Parquet file of images, but {str(error).splitlines()[0]}; give such a file or a folder")
+    return DataError(f"'{spec}' must be a Parquet file of images, but {reason_of(error)}; give such a file or a folder")
 
 
 def _column(schema: pa.Schema, wanted: Sequence[str], spec: str) -> str:
@@ -160,8 +162,9 @@ def _read_labels(path: Path, label: str, spec: str) -> tuple[pa.ChunkedArray, to
         DataError: it is missing, or holds anything else.
     """
     try:
-        column = pq.read_table(path, columns=[label]).column(label)
-    except (pa.ArrowException, OSError, KeyError) as error:
+        with open_parquet(path) as content:
+            column = content.read([label]).column(0)
+    except FileError as error:
         raise _no_parquet(spec, error) from error
     missing, lengths = column.null_count, None
     if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
@@ -192,8 +195,8 @@ def _check_names(paths: Sequence[Path], names: Sequence[tuple[str, ...] | None])
 def _class_names(metadata: Mapping[bytes, bytes], label: str) -> tuple[str, ...] | None:
     """The names that Hugging Face's datasets writes into the schema; None if there are none."""
     try:
-        feature = json.loads(metadata[b"huggingface"])["info"]["features"][label]
+        feature = parse_json(metadata[b"huggingface"], what="the metadata")["info"]["features"][label]
         names = feature.get("feature", feature)["names"]
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, TypeError, FileError):
         return None
     return tuple(map(str, names))

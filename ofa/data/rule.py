@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self, get_args
 
 from ofa.errors import DataError
+from ofa.reading import parse_json
 
 __all__ = ["Fit", "ImageRule"]
 
@@ -78,13 +79,8 @@ class ImageRule:
         Raises:
             DataError: no such text.
         """
-        try:
-            value = json.loads(text)
-        except ValueError as error:
-            raise DataError(
-                f"a rule of reading images must be JSON, but {text[:80]!r} is not: {error}; write it as str gives it"
-            ) from error
-        return cls.from_json(value)
+        what = f"a rule of reading images, {text[:80]!r},"
+        return cls.from_json(parse_json(text, what=what, remedy="write it as str gives it", error=DataError))
 
 
 def smallest_white(highest: float, *, whole: bool) -> float:

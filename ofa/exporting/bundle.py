@@ -27,14 +27,15 @@ from ofa.arch import Arch
 from ofa.blocks import empty_network
 from ofa.costs import costs
 from ofa.data import ImageRule
-from ofa.errors import DamagedError, DataError, ExportError, FileError, OfaError, WeightsError
+from ofa.errors import DamagedError, DataError, ExportError, FileError, OfaError, SchemaError, WeightsError
 from ofa.exporting.card import Card
 from ofa.exporting.onnx import OPSET, export, verify_outputs, write_model
 from ofa.families import lower, named_space, save_arch
 from ofa.files import replacing, replacing_folder, settle, unwritable, write_json
 from ofa.locking import writing
-from ofa.reading import open_file
+from ofa.reading import open_file, parse_json
 from ofa.resolution import resolution_to_json, sides
+from ofa.schema import parse
 from ofa.space import Space
 from ofa.weights import check_finite, check_names, read_weights, space_header, write_weights
 
@@ -313,8 +314,8 @@ def _load(source: Path) -> Bundle:
     header = weights.metadata
     try:
         bundle = _bundle(source, weights.space(), arch, card, header)
-        written_for = Arch.from_json(json.loads(header["arch"]))
-    except (DataError, KeyError, TypeError, ValueError) as error:
+        written_for = Arch.from_text(header["arch"])
+    except (DataError, SchemaError, KeyError) as error:
         raise WeightsError(
             f"'{source / _WEIGHTS}' must carry the header of a bundle, but reading it met {type(error).__name__}: {error}; "
             "write the bundle again"
@@ -343,10 +344,14 @@ def _header(
 
 
 def _bundle(folder: Path, space: Space, arch: Arch, card: Card, header: Mapping[str, str]) -> Bundle:
-    class_names, mean, std = (tuple(json.loads(header[key])) for key in ("class_names", "mean", "std"))
+    class_names, mean, std = (_listed(header, key, kind) for key, kind in (("class_names", str), ("mean", float), ("std", float)))
     # Bundles of earlier versions do not say: their images were of one shape, or cut.
     rule = ImageRule.from_text(header["image_rule"]) if "image_rule" in header else ImageRule(channels=len(mean))
     return Bundle(folder=folder, space=space, arch=arch, card=card, class_names=class_names, mean=mean, std=std, rule=rule)
+
+
+def _listed(header: Mapping[str, str], key: str, hint: Any) -> Any:
+    return parse(tuple[hint, ...], parse_json(header[key], what=f"{key} in the header", error=SchemaError))
 
 
 def _check_tensors(tensors: Mapping[str, torch.Tensor], network: nn.Module, source: str) -> None:

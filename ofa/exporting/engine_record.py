@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ofa.errors import ExportError, FileError
+from ofa.errors import ExportError
 from ofa.files import write_json
 from ofa.reading import read_json
 from ofa.seal import check_seal
 
-__all__ = ["EngineInfo", "EngineTensor", "read_bytes", "read_record", "record_path", "write_record"]
+__all__ = ["EngineInfo", "EngineTensor", "read_record", "record_path", "write_record"]
 
 _SCHEMA = 2
 """Since 2 records carry a checksum (``ofa.seal``)."""
@@ -108,11 +108,3 @@ def read_record(engine_path: str | os.PathLike[str]) -> EngineInfo | None:
         raise ExportError(
             f"'{path}' must be the record of an engine, but reading it met {type(error).__name__}: {error}; build the engine again"
         ) from error
-
-
-def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """The content of a file; FileError if it cannot be read."""
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise FileError(f"'{path}' must be a readable file, but {(error.strerror or str(error)).lower()}; check the path") from error

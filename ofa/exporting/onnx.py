@@ -23,13 +23,14 @@ import torch
 from onnx import TensorProto, helper
 from torch import nn
 
-from ofa.errors import DamagedError, ExportError
+from ofa.errors import ExportError
 from ofa.exporting.operators import GraphWriter
 from ofa.exporting.tracing import FEATURES, INPUT, LOGITS, write_calls
 from ofa.files import replacing
 from ofa.modes import evaluating
 from ofa.opsets import IR_VERSION, NEWEST_OPSET, OLDEST_OPSET, OPSET, ir_version_for
-from ofa.seal import BLANK_SEAL, SEAL_KEY, check_seal
+from ofa.reading.models import parse_model, read_model_bytes
+from ofa.seal import BLANK_SEAL, SEAL_KEY
 from ofa.telemetry import import_without_telemetry
 from ofa.version import __version__
 
@@ -179,7 +180,8 @@ def batch_of(path: str | os.PathLike[str]) -> int | None:
     """Images in one call of a network's file; None if that is left open.
 
     Raises:
-        ExportError: the file cannot be read, or is none of a network of images.
+        FileError: the file is absent or cannot be read.
+        ExportError: it is none of a network of images.
     """
     return read_model(path).graph.input[0].type.tensor_type.shape.dim[0].dim_value or None
 
@@ -188,19 +190,14 @@ def read_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
     """The ONNX model of a network's file, whose first input is images.
 
     Raises:
-        DamagedError: it is not as it was written.
-        ExportError: the file cannot be read, or is none of a network of images.
+        FileError: the file is absent or cannot be read.
+        ExportError: it is none of a network of images.
     """
     try:
-        content = Path(path).read_bytes()
-        check_seal(content, required=False, what=f"'{path}'")
-        model = onnx.load_from_string(content)
+        model = parse_model(read_model_bytes(path), f"'{path}'")
         _ = model.graph.input[0].type.tensor_type.shape.dim[0]
-    except DamagedError:
-        raise
-    except Exception as error:  # those of protobuf, onnx and the system have no common base
-        reason = " ".join(str(error).split()) or "it is damaged"
-        raise ExportError(f"'{path}' must be an ONNX file of a network, but cannot be read: {reason}; export the network again") from error
+    except IndexError as error:
+        raise ExportError(f"'{path}' must be an ONNX file of a network, but has no input; export the network again") from error
     return model
 
 
@@ -333,7 +330,7 @@ def _run(path: str | os.PathLike[str], x_BCHW: Any) -> Any:
     options.log_severity_level = 3  # errors only: ONNX Runtime writes its warnings to stderr, past every handler
     try:
         # The bytes, because ONNX Runtime cannot open every name that the system knows.
-        session = onnxruntime.InferenceSession(Path(path).read_bytes(), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(read_model_bytes(path), options, providers=["CPUExecutionProvider"])
         return session.run(None, {session.get_inputs()[0].name: x_BCHW})[0]
     except Exception as error:  # ONNX Runtime's exceptions have no common base but Exception
         reason = " ".join(str(error).split())

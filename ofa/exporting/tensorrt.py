@@ -19,15 +19,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-import onnx
-
 from ofa.errors import ExportError, nearest
-from ofa.exporting.engine_record import EngineInfo, EngineTensor, read_bytes, read_record, record_path, write_record
+from ofa.exporting.engine_record import EngineInfo, EngineTensor, read_record, record_path, write_record
 from ofa.exporting.precision import to_half
 from ofa.exporting.tensorrt_package import FLAVOURS, Package
 from ofa.files import replacing
 from ofa.progress import Progress, silent
-from ofa.seal import check_seal
+from ofa.reading import LARGEST_TENSORS, read_bytes
+from ofa.reading.models import parse_model, read_model_bytes
 
 __all__ = ["FLAVOURS", "GPU_GENERATIONS", "Flavour", "build_engine", "compute_capabilities", "inspect_engine"]
 
@@ -87,8 +86,7 @@ def build_engine(
         FileError: a file cannot be read or written.
     """
     capabilities = compute_capabilities(gpus)
-    package, source = Package.load(flavour), read_bytes(onnx_path)
-    check_seal(source, required=False, what=f"'{onnx_path}'")
+    package, source = Package.load(flavour), read_model_bytes(onnx_path)
     builder = package.start("Builder")
     if builder is None:
         raise package.refusal(onnx_path)
@@ -132,7 +130,7 @@ def inspect_engine(path: str | os.PathLike[str], flavour: Flavour) -> EngineInfo
         ExportError: the engine is damaged, of another version or flavour, or there is neither a GPU nor a record.
         FileError: a file cannot be read.
     """
-    package, engine, record = Package.load(flavour), read_bytes(path), read_record(path)
+    package, engine, record = Package.load(flavour), read_bytes(path, most=LARGEST_TENSORS, what="engine"), read_record(path)
     _check_record(package, record, engine, path)
     runtime = package.start("Runtime")
     loaded = None
@@ -157,10 +155,7 @@ def inspect_engine(path: str | os.PathLike[str], flavour: Flavour) -> EngineInfo
 
 
 def _model_bytes(source: bytes, path: str | os.PathLike[str], half: bool) -> bytes:
-    try:
-        model = onnx.load_from_string(source)
-    except Exception as error:  # protobuf's DecodeError, which has no types
-        raise ExportError(f"'{path}' must be an ONNX file, but {error}; export the network again") from error
+    model = parse_model(source, f"'{path}'")
     if not model.graph.node:
         raise ExportError(f"'{path}' must be an ONNX file, but it holds no operators; export the network again")
     typed: bytes = to_half(model).SerializeToString() if half else source

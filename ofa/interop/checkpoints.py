@@ -6,18 +6,13 @@ Nothing is unpickled but tensors, containers and numbers.
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-
-from ofa.errors import FileError, WeightsError
+from ofa.errors import WeightsError
+from ofa.reading.tensors import read_safetensors, read_torch
 
 __all__ = ["Checkpoint", "open_checkpoint", "unwrapped_key"]
 
@@ -29,37 +24,11 @@ _FRONT = ("module", "model")
 _ANYWHERE = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 """What wrappers put before the keys of what they wrap; those of torch.compile and FSDP wrap parts of networks too."""
 
+_DEEPEST = 4
+"""Mappings within each other; each may hold several, so that more would be a walk without end."""
+
 _COUNTERS = ("n_averaged", "module.n_averaged")
 """What averages of weights count in a tensor beside them."""
-
-
-class _Kind:
-    """Stands for ``numpy.dtype`` in a file: a kind of numbers, and nothing else that NumPy's can be."""
-
-    def __init__(self, code: str, *_: object) -> None:
-        if code not in ("f8", "f4", "f2", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "b1"):
-            raise pickle.UnpicklingError(f"{code!r} is no kind of numbers")
-        self._code = code
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self._code = (">" if state[1] == ">" else "<") + self._code
-
-    def number(self, content: bytes) -> float:
-        """The number of these bytes."""
-        return cast(float, np.frombuffer(content, self._code, count=1)[0].item())
-
-
-def _number(kind: _Kind, content: bytes) -> float:
-    return kind.number(content)
-
-
-# Run managers keep the best accuracy as a scalar of NumPy, pickled under the module name of NumPy 1 or 2.
-_NUMPY_SCALARS: list[Any] = [
-    (_Kind, "numpy.dtype"),
-    (_number, "numpy.core.multiarray.scalar"),
-    (_number, "numpy._core.multiarray.scalar"),
-]
-"""What stands for names in a pickle beside those that torch allows: own functions that only make numbers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,41 +81,20 @@ def unwrapped_key(key: str) -> str:
     return ".".join(parts)
 
 
-def _entries(state: Mapping[str, Any], path: str, *, averaged: bool) -> Iterator[tuple[str, bool, Mapping[str, Any]]]:
+def _entries(state: Mapping[str, Any], path: str, *, averaged: bool, depth: int = 0) -> Iterator[tuple[str, bool, Mapping[str, Any]]]:
     """Where the weights stand within nested mappings, as dotted keys; whether they are averages; and they themselves."""
     inner = [key for key in (*_PLAIN, *_AVERAGED) if isinstance(state.get(key), Mapping) and state[key]]
+    if depth > _DEEPEST:
+        raise WeightsError(
+            f"weights must be within at most {_DEEPEST} mappings, but these are deeper, or within themselves; save the state dict alone"
+        )
     for key in inner:
-        yield from _entries(state[key], f"{path}.{key}" if path else key, averaged=averaged or key in _AVERAGED)
+        yield from _entries(state[key], f"{path}.{key}" if path else key, averaged=averaged or key in _AVERAGED, depth=depth + 1)
     if not inner:
         yield path, averaged, {key: value for key, value in state.items() if key not in _COUNTERS}
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
-        raise FileError(f"'{path}' must be a file of weights, but there is none; check the path")
     if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    try:
-        with torch.serialization.safe_globals(_NUMPY_SCALARS):
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise WeightsError(
-            f"'{path}' must hold only tensors and numbers, but is damaged or has other objects, which are never unpickled; "
-            "where you trust it, save its state dict alone with torch.save"
-        ) from error
-    except OSError as error:
-        raise FileError(f"'{path}' must be readable, but {(error.strerror or str(error)).lower()}; check its permissions") from error
-    except Exception as error:  # what is no pickle may be read as one up to anything
-        raise WeightsError(
-            f"'{path}' must be a whole file of torch.save, but reading it met {type(error).__name__}; copy it again"
-        ) from error
-    if not isinstance(state, Mapping):
-        raise WeightsError(f"'{path}' must hold a state dict, but holds a {type(state).__name__}; save the network's state_dict()")
-    return state
-
-
-def _read_safetensors(path: Path) -> Mapping[str, Any]:
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(f"'{path}' must be a whole safetensors file, but {error}; copy it again") from error
+        return read_safetensors(path, error=WeightsError).tensors
+    return read_torch(path, error=WeightsError)

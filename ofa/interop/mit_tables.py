@@ -16,10 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
-
 from ofa.blocks import Block, Classifier, ConvBlock, FeatureMix, InvertedResidual, PlacedBlock, Shape
-from ofa.errors import FileError, TableError
+from ofa.errors import TableError
+from ofa.reading import LARGEST_YAML, parse_yaml, read_bytes
 
 __all__ = ["Measurement", "MitTable", "load_mit_table"]
 
@@ -89,14 +88,8 @@ def load_mit_table(path: str | os.PathLike[str]) -> MitTable:
         FileError: the file is absent or unreadable.
         TableError: it is not YAML, or not such a table.
     """
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise FileError(f"'{path}' must be a readable file, but {(error.strerror or str(error)).lower()}; check the path") from error
-    try:
-        entries = yaml.safe_load(content)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that does not exist
-        raise TableError(f"'{path}' must be YAML, but {_reason(error)}; fetch the published file again") from error
+    content = read_bytes(path, most=LARGEST_YAML)
+    entries = parse_yaml(content, what=f"'{path}'", remedy="fetch the published file again", error=TableError)
     if not isinstance(entries, Mapping):
         raise TableError(f"'{path}' must be a mapping of entries, but is {_called(entries)}; give a lookup table as MIT publishes them")
     measured = {str(name): _measurement(name, entry, path) for name, entry in entries.items()}
@@ -151,14 +144,6 @@ def _ends(block: InvertedResidual) -> list[str]:
     if block.activation == "relu6" and not block.squeeze_excite:
         ends.append(f"expand:{block.mid_channels / block.in_channels:g}-{middle}")
     return ends
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, RecursionError):
-        return "it is nested too deeply"
-    mark = getattr(error, "problem_mark", None)
-    what = getattr(error, "problem", None) or getattr(error, "reason", None) or type(error).__name__
-    return f"{what} in line {mark.line + 1}" if mark is not None else str(what)
 
 
 def _called(value: Any) -> str:

@@ -1,7 +1,7 @@
 """JSON, TOML and YAML as values that need no second look.
 
-They are no deeper than ``DEEPEST``, their numbers are finite and of ordinary size, their texts can be written again, and no key stands
-twice.
+They are no deeper than ``DEEPEST``, their numbers are of ordinary size (and finite but for those of TOML, where inf is no limit), their
+texts can be written again, and no key stands twice.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from ofa.reading.limits import (
     LARGEST_YAML,
     LONGEST_SCALAR,
     MOST_EVENTS,
+    UnfitError,
 )
 from ofa.seal import SEAL_KEY, check_seal, is_seal
 
@@ -39,10 +40,6 @@ _TOML_TEXTS = re.compile(
 )
 
 
-class _UnfitError(Exception):
-    """A document whose form is right, but which holds what no file of ours may; the message is the reason, half a sentence."""
-
-
 # -- JSON -------------------------------------------------------------------------------------------------------------
 
 
@@ -56,17 +53,17 @@ def parse_json(text: str | bytes, *, what: str, remedy: str = _AGAIN, error: typ
         error: the class of all errors.
 
     Raises:
-        OfaError: of the class ``error``: it is no JSON, or holds a key twice, a number that is not finite or not below 2^64, text that
+        OfaError: of the class ``error``: it is no JSON, or holds a key twice, a number that is not finite or not below 2^128, text that
             is no Unicode, or lists within lists deeper than ``DEEPEST``.
     """
     try:
         if len(text) > LARGEST_JSON:
-            raise _UnfitError(f"it has {len(text)} characters, more than {LARGEST_JSON}")
+            raise UnfitError(f"it has {len(text)} characters, more than {LARGEST_JSON}")
         text = text.decode("utf-8") if isinstance(text, bytes) else text
         value = _DECODER.decode(text)
         if text.count("[") + text.count("{") > DEEPEST or _SUSPICIOUS.search(text):
             _check(value)
-    except (_UnfitError, ValueError, RecursionError) as problem:
+    except (UnfitError, ValueError, RecursionError) as problem:
         raise error(f"{what} must be JSON, but {_reason(problem)}; {remedy}") from problem
     return value
 
@@ -97,12 +94,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1) if len(keys) < 1000 else "one"
-        raise _UnfitError(f"the key {twice[:80]!r} stands in it twice")
+        raise UnfitError(f"the key {twice[:80]!r} stands in it twice")
     return found
 
 
 def _constant(name: str) -> NoReturn:
-    raise _UnfitError(f"it holds {name}, which is no number of JSON")
+    raise UnfitError(f"it holds {name}, which is no number of JSON")
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
@@ -112,14 +109,14 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
 
 
 def parse_toml(text: str, *, what: str, remedy: str = "correct that line", error: type[OfaError] = FileError) -> dict[str, Any]:
-    """The tables that TOML says; arguments and errors as of ``parse_json``."""
+    """The tables that TOML says; arguments and errors as of ``parse_json``, but numbers may be infinite or NaN."""
     import tomllib  # on devices, where Python may be older, no file is read
 
     try:
         _check_toml(text)
         value = tomllib.loads(text)
-        _check(value)
-    except (_UnfitError, ValueError, RecursionError) as problem:
+        _check(value, finite=False)  # people write inf where a limit is none
+    except (UnfitError, ValueError, RecursionError) as problem:
         raise error(f"{what} must be TOML, but {_reason(problem)}; {remedy}") from problem
     return value
 
@@ -135,16 +132,16 @@ def read_toml(
 def _check_toml(text: str) -> None:
     """Refuse what Python's reader takes endless time or its whole stack for: dotted keys of many parts, and brackets in brackets."""
     if len(text) > LARGEST_TOML:
-        raise _UnfitError(f"it has {len(text)} characters, more than {LARGEST_TOML}")
+        raise UnfitError(f"it has {len(text)} characters, more than {LARGEST_TOML}")
     bare = _TOML_TEXTS.sub("", text).replace(" ", "").replace("\t", "")
     if any(key.count(".") > DEEPEST for key in re.split(r"[\n,=\[\]{}]", bare)):
-        raise _UnfitError(f"a key of it has more than {DEEPEST} parts")
+        raise UnfitError(f"a key of it has more than {DEEPEST} parts")
     if bare.count("[") + bare.count("{") > DEEPEST:
         depth = 0
         for bracket in re.findall(r"[\[\]{}\n]", bare):
             depth = max(0, depth + (bracket in "[{") - (bracket in "]}"))
             if depth > DEEPEST:
-                raise _UnfitError(f"it is nested more than {DEEPEST} deep")
+                raise UnfitError(f"it is nested more than {DEEPEST} deep")
 
 
 # -- YAML -------------------------------------------------------------------------------------------------------------
@@ -160,11 +157,11 @@ def parse_yaml(text: bytes, *, what: str, remedy: str = _AGAIN, error: type[OfaE
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         if len(text) > LARGEST_YAML:
-            raise _UnfitError(f"it has {len(text)} bytes, more than {LARGEST_YAML}")
+            raise UnfitError(f"it has {len(text)} bytes, more than {LARGEST_YAML}")
         _check_events(yaml.parse(text, Loader=loader))
         value = loader(text).get_single_data()
         _check(value)
-    except (yaml.YAMLError, _UnfitError, ValueError, TypeError, OverflowError, RecursionError) as problem:
+    except (yaml.YAMLError, UnfitError, ValueError, TypeError, OverflowError, RecursionError) as problem:
         raise error(f"{what} must be YAML, but {_reason(problem)}; {remedy}") from problem
     return value
 
@@ -179,26 +176,26 @@ def _check_events(events: Iterator[Any]) -> None:
     for number, event in enumerate(events):
         kind = type(event).__name__
         if kind == "AliasEvent" or getattr(event, "anchor", None) or getattr(event, "tag", None):
-            raise _UnfitError("it has anchors, aliases or tags, which are not read")
+            raise UnfitError("it has anchors, aliases or tags, which are not read")
         if kind == "ScalarEvent" and (len(event.value) > LONGEST_SCALAR or event.value == "<<"):
-            raise _UnfitError("it merges mappings" if event.value == "<<" else f"a value of it has {len(event.value)} characters")
+            raise UnfitError("it merges mappings" if event.value == "<<" else f"a value of it has {len(event.value)} characters")
         depth += kind in ("MappingStartEvent", "SequenceStartEvent")
         depth -= kind in ("MappingEndEvent", "SequenceEndEvent")
         if depth > DEEPEST:
-            raise _UnfitError(f"it is nested more than {DEEPEST} deep")
+            raise UnfitError(f"it is nested more than {DEEPEST} deep")
         if number > MOST_EVENTS:
-            raise _UnfitError(f"it has more than {MOST_EVENTS} values")
+            raise UnfitError(f"it has more than {MOST_EVENTS} values")
 
 
 # -- what every format shares ------------------------------------------------------------------------------------------
 
 
-def _check(value: Any) -> None:
+def _check(value: Any, *, finite: bool = True) -> None:
     """Refuse a value that is too deep, a number that is not finite or too large, and text that is no Unicode."""
     level, depth = [value], 0
     while level:
         if depth > DEEPEST:
-            raise _UnfitError(f"it is nested more than {DEEPEST} deep")
+            raise UnfitError(f"it is nested more than {DEEPEST} deep")
         inner: list[Any] = []
         for each in level:
             if isinstance(each, Mapping):
@@ -208,23 +205,23 @@ def _check(value: Any) -> None:
                 inner += each
             elif isinstance(each, str):
                 _check_text(each)
-            elif isinstance(each, float) and not math.isfinite(each):
-                raise _UnfitError(f"it holds the number {each}, which is not finite")
+            elif finite and isinstance(each, float) and not math.isfinite(each):
+                raise UnfitError(f"it holds the number {each}, which is not finite")
             elif isinstance(each, int) and abs(each) >= LARGEST_NUMBER:
-                raise _UnfitError("it holds a whole number of 2^64 or more")
+                raise UnfitError("it holds a whole number of 2^128 or more")
         level, depth = inner, depth + 1
 
 
 def _check_text(text: str) -> None:
     if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-        raise _UnfitError("it holds half a character")
+        raise UnfitError("it holds half a character")
 
 
 def _reason(problem: Exception) -> str:
     if isinstance(problem, RecursionError):
         return "it is nested too deeply"
     if isinstance(problem, ValueError) and "integer string conversion" in str(problem):
-        return "it holds a whole number of 2^64 or more"
+        return "it holds a whole number of 2^128 or more"
     mark, said = getattr(problem, "problem_mark", None), getattr(problem, "problem", None) or getattr(problem, "reason", None)
     if mark is not None:
         return f"{said or type(problem).__name__} in line {mark.line + 1}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tomllib
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +17,7 @@ from ofa.data.rule import Fit
 from ofa.errors import OfaError, RecipeError
 from ofa.families import get_space, is_space_file, space_names
 from ofa.progress import Progress, silent
-from ofa.reading import read_text
-from ofa.reading.limits import LARGEST_TOML
+from ofa.reading import LARGEST_TOML, parse_toml, read_text
 from ofa.registry import FromFile, from_file
 from ofa.space import Space
 from ofa.supernet import Supernet
@@ -237,10 +235,7 @@ class Recipe:
             RecipeError: not TOML, unknown or missing keys, impossible values, or a space that the recipe alone would have imported. What
                 images and optimizer it names is imported when they are used, or refused then.
         """
-        try:
-            table = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise RecipeError(f"a recipe must be TOML, but {error}; correct that line") from error
+        table = parse_toml(text, what="a recipe", error=RecipeError)
         if not trust:
             table = from_file(table)
         _name_optimizer(table)
@@ -327,8 +322,8 @@ def _override(table: dict[str, Any], override: str) -> None:
     if not equals or not key.strip():
         raise RecipeError(f"a change must be written key=value, but is '{override}'; for example batch_size=32")
     try:
-        value = tomllib.loads(f"value = {text.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
+        value = parse_toml(f"value = {text.strip()}", what="a value", error=RecipeError)["value"]
+    except RecipeError:
         value = text.strip()  # a string without its quotes, which a shell would have eaten
     *path, last = key.strip().split(".")
     for name in path:

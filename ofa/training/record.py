@@ -23,9 +23,11 @@ from ofa.arrays import Integers
 from ofa.data import ImageRule
 from ofa.data.images import KEY_BYTES, Normalization, key_of
 from ofa.data.labels import folded, label_sets
-from ofa.errors import DamagedError, FileError, RecipeError
+from ofa.errors import DamagedError, FileError, OfaError
 from ofa.files import replacing
-from ofa.seal import BLANK_SEAL, SEAL_KEY, check_seal
+from ofa.reading import parse_json
+from ofa.reading.parquet import open_parquet
+from ofa.seal import BLANK_SEAL, SEAL_KEY
 from ofa.training.toml import build
 from ofa.version import __version__
 
@@ -153,16 +155,14 @@ class DataRecord:
         if not path.exists():
             return None
         try:
-            sealed = check_seal(path, required=False, what=f"'{path}'")
-            table = pq.read_table(path)
-            metadata = json.loads((table.schema.metadata or {}).get(_KEY, b"{}"))
-        except (DamagedError, pa.ArrowException, OSError, ValueError) as error:
-            reason = "its checksum does not fit" if isinstance(error, DamagedError) else " ".join(str(error).split())
-            raise _damaged(path, reason) from error
-        _check_stamp(path, metadata)
-        if metadata["schema"] >= _SEALED and not sealed:
-            raise _damaged(path, "its checksum is gone")
-        return cls._from_table(path, table, metadata)
+            with open_parquet(path, what=_KIND, ours=True) as content:
+                metadata = parse_json(content.metadata.get(_KEY, b"{}"), what="what it says of itself", error=DamagedError)
+                _check_stamp(path, metadata)
+                if metadata["schema"] >= _SEALED and not content.sealed:
+                    raise DamagedError("its checksum is gone")
+                return cls._from_table(path, content.read(), metadata)
+        except DamagedError as error:
+            raise _damaged(path, str(error)) from error
 
     @classmethod
     def _from_table(cls, path: Path, table: pa.Table, metadata: Mapping[str, Any]) -> Self:
@@ -170,7 +170,7 @@ class DataRecord:
             raise _damaged(path, f"it has the columns {', '.join(table.column_names)}")
         try:
             facts = build(Facts, metadata["facts"], "facts")
-        except (RecipeError, KeyError, TypeError) as error:
+        except (OfaError, KeyError, TypeError, ValueError) as error:
             raise _damaged(path, str(error)) from error
         keys = np.frombuffer(b"".join(table.column("key").to_pylist()), np.uint8).reshape(-1, KEY_BYTES)
         parts, classes = table.column("part").to_numpy().astype(np.int64), table.column("label")

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from ofa.errors import FileError, SchemaError, WeightsError
+from ofa.errors import FileError, WeightsError
 from ofa.files import make_folder, remove_parts
+from ofa.reading import parse_json
 from ofa.schema import parse
 from ofa.training.state import TrainingState
 from ofa.weights import Weights, read_weights, write_weights
@@ -89,8 +90,8 @@ class States:
     def _read(self, path: Path) -> tuple[TrainingState, Weights]:
         weights = read_weights(path, kind="checkpoint")
         try:
-            values = json.loads(weights.metadata["values"])
+            values = parse_json(weights.metadata["values"], what="'values'")
             parse(self._values, values)
             return TrainingState(int(weights.metadata["step"]), dict(weights.tensors), values), weights
-        except (KeyError, ValueError, RecursionError, SchemaError) as error:
+        except (KeyError, ValueError, FileError) as error:
             raise FileError(f"'{path}' must have a whole header, but {error}; delete it to resume from the state before") from error

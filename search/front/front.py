@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable
 from dataclasses import replace
@@ -36,7 +35,8 @@ _FILES = Kind(
     schema=3,
     oldest=2,
     sealed=3,
-    columns=(*_ACCURACIES, *sorted(COSTS.own), "arch", "on_front"),
+    columns={**dict.fromkeys((*_ACCURACIES, *sorted(COSTS.own)), float), "arch": str, "on_front": bool},
+    gaps=("arch",),  # of the networks that are dominated
     made_by="ofa search",
 )
 
@@ -143,7 +143,7 @@ class Front:
         values = {name: float(column[row]) for name, column in self.columns.items()}
         ends = {name: None if np.isnan(values[name]) else values[name] for name in _ACCURACIES[1:]}
         return Candidate(
-            arch=Arch.from_json(json.loads(self.networks["arch"].iloc[row])),
+            arch=Arch.from_text(self.networks["arch"].iloc[row]),
             accuracy=values["accuracy"],
             accuracy_low=ends["accuracy_low"],
             accuracy_high=ends["accuracy_high"],
@@ -168,5 +168,7 @@ class Front:
         if missing := [each for device in info.devices for name in LATENCIES if (each := at_device(name, device)) not in rows]:
             raise _FILES.incomplete(path, f"lacks {missing[0]}")
         on_front = rows.pop("on_front").to_numpy(dtype=np.bool_)
+        if rows["arch"][on_front].isna().any():
+            raise _FILES.incomplete(path, "a network of it has no arch")
         dominated = rows[~on_front].drop(columns="arch").dropna(axis="columns", how="all")
         return cls(rows[on_front], dominated, info)

@@ -62,7 +62,8 @@ class PredictorInfo:
     date: str = field(default_factory=now)
 
 
-_FILES = Kind(name="predictor", info=PredictorInfo, schema=3, oldest=2, sealed=3, columns=("arch", "accuracy"), made_by=_MADE_BY)
+_COLUMNS = {"arch": str, "accuracy": float}
+_FILES = Kind(name="predictor", info=PredictorInfo, schema=3, oldest=2, sealed=3, columns=_COLUMNS, made_by=_MADE_BY)
 
 
 class AccuracyPredictor:
@@ -231,9 +232,11 @@ class AccuracyPredictor:
         rows, info = _FILES.read(path)
         if space is not None:
             _check_wanted(path, info, space)
+        if rows.empty:
+            raise _FILES.incomplete(path, "it holds no networks")
         own = stored_space(info.space_json, info.space, info.num_classes, f"'{path}'")
         try:
-            archs = [Arch.from_json(json.loads(text)) for text in rows["arch"]]
+            archs = [Arch.from_text(text) for text in rows["arch"]]
             loaded = cls(own, archs, rows["accuracy"].to_numpy(dtype=np.float64), info)
         except (KeyError, TypeError, ValueError) as error:
             raise _FILES.incomplete(path, f"reading it met: {error}") from error

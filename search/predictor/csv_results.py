@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 
@@ -12,6 +10,7 @@ import numpy as np
 from ofa.arch import Arch, Genes
 from ofa.arrays import Floats
 from ofa.errors import ArchError, FileError, SpaceError
+from ofa.reading.rows import open_csv
 from ofa.resolution import parse_resolution
 from ofa.space import Space
 
@@ -39,19 +38,12 @@ def read_results(path: str | os.PathLike[str], space: Space | None = None) -> tu
     Raises:
         FileError: the file is absent, has no rows, or a column or a value is not what it should be; the message names the line.
     """
-    rule = f"'{path}' must be a CSV file with a header and a network in each row"
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            header = list(reader.fieldnames or [])
-            read_arch, read_accuracy = _arch_reader(path, header, space), _accuracy_reader(path, header)
-            found = [_read(path, reader.line_num, row, read_arch, read_accuracy) for row in reader]
-    except OSError as error:
-        raise FileError(f"{rule}, but {(error.strerror or str(error)).lower()}; check the path") from error
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise FileError(f"{rule}, but reading it met: {error}; correct it") from error
+    with open_csv(path) as reader:
+        header = list(reader.fieldnames or [])
+        read_arch, read_accuracy = _arch_reader(path, header, space), _accuracy_reader(path, header)
+        found = [_read(path, reader.line_num, row, read_arch, read_accuracy) for row in reader]
     if not found:
-        raise FileError(f"{rule}, but it has none; measure some")
+        raise FileError(f"'{path}' must be a CSV file with a header and a network in each row, but it has none; measure some")
     names = sorted({arch.space for arch, _ in found})
     if len(names) > 1:
         raise FileError(f"'{path}' must have networks of one space, but has some of {names[0]} and of {names[1]}; make two files of it")
@@ -101,11 +93,7 @@ def _accuracy_reader(path: str | os.PathLike[str], header: Sequence[str]) -> Cal
 
 
 def _arch_of_json(row: Row, space: Space | None) -> Arch:
-    try:
-        value = json.loads(row["arch"])
-    except json.JSONDecodeError as error:
-        raise ValueError(f"arch must be JSON, but reading it met: {error}; write it as Arch.to_json gives it") from error
-    arch = Arch.from_json(value)
+    arch = Arch.from_text(row["arch"])
     if space is not None:
         space.check(arch)
     return arch

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +56,7 @@ def front_page(front: Front, *, title: str | None = None) -> Page:
     """
     networks, info = front.networks, front.info
     space = front.space
-    archs = [Arch.from_json(json.loads(text)) for text in networks["arch"]]
+    archs = [Arch.from_text(text) for text in networks["arch"]]
     costs = costs_of_front(networks, info)
     compared = verified_of(info)
     left = tuple(filter(None, map(residuals_of, info.latency.values())))
@@ -138,7 +137,7 @@ def _facts(front: Front, costs: Sequence[Quantity]) -> tuple[tuple[str, str], ..
 def effects_of(front: Front, column: str) -> Effects | None:
     """Main effects of the genes of a front's networks on one of its columns; None if there are too few networks."""
     space = front.space
-    archs = [Arch.from_json(json.loads(text)) for text in front.networks["arch"]]
+    archs = [Arch.from_text(text) for text in front.networks["arch"]]
     return main_effects(space, space.encode_all(archs), floats_of(front.networks, column))
 
 

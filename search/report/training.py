@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ofa.errors import FileError
-from ofa.reading import read_json
+from ofa.reading import read_json, read_toml
 from ofa.tasks import CLASSIFICATION, TASKS
 from ofa.training.checkpoint import CONFIG, METRICS, SPACE, WEIGHTS
 from ofa.training.metrics import EpochMetrics, read_metrics
@@ -53,10 +52,7 @@ def read_run(folder: Path) -> RunRecord:
             f"a report must be of a front, a latency table or the folder of a run, but the folder '{folder}' lacks "
             f"{' and '.join(missing)}; make a run with: ofa train"
         )
-    try:
-        recipe = tomllib.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise FileError(f"'{folder / CONFIG}' must be a recipe in TOML, but {error}; write it again") from error
+    recipe = read_toml(folder / CONFIG, what="recipe", remedy="write it again")
     if (folder / SPACE).is_file():
         recipe["space"] = read_json(folder / SPACE).get("name", SPACE)
     epochs, damaged = read_metrics(folder / METRICS)

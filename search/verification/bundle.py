@@ -26,6 +26,7 @@ from ofa.journal import UNKEPT, Steps, digest_of
 from ofa.latency import LATENCIES, Latency
 from ofa.locking import writing
 from ofa.progress import Progress, silent
+from ofa.reading.models import read_model_bytes
 from ofa.resolution import Resolution, sides
 
 __all__ = ["Subject", "Verification", "note_on_card", "noting", "other_settings", "part_of", "subject_of_bundle", "verify"]
@@ -153,9 +154,10 @@ def verify(
         differences = [
             verify_outputs(subject.network, path, shape, generator=generator, tolerance=tolerance) for subject, path, shape in pairs
         ]
-        models = {subject.name: write_file(path.read_bytes(), Path(folder), device.format) for subject, path, _ in pairs}
+        contents = {subject.name: read_model_bytes(path) for subject, path, _ in pairs}
+        models = {name: write_file(content, Path(folder), device.format) for name, content in contents.items()}
         origin = describe(device)
-        files = {subject.name: digest_of(path.read_bytes()) for subject, path, _ in pairs}
+        files = {name: digest_of(content) for name, content in contents.items()}
         steps.begin({**timing_inputs(origin, (), policy), "files": files})
         runs = [
             steps.once(

@@ -12,10 +12,9 @@ from latency_tables.onnx_files import ModelFiles
 from latency_tables.timing import PROCESSES, Known, known_networks, time_beside, timing_inputs
 from latency_tables.update import learn_from
 from ofa.errors import SearchError
-from ofa.journal import UNKEPT, Steps, digest_of
+from ofa.journal import UNKEPT, Steps
 from ofa.latency import LATENCIES
 from ofa.progress import Progress, silent
-from ofa.schema import to_json
 from ofa.space import Space
 from search.budget import Bound, Budget, at_device
 from search.front.front import Front
@@ -91,16 +90,8 @@ def query_verified(
     rounds = Rounds(pool, device.name, None if about is None else about.calibration, budget_ms, top, margin)
     known: Known = {} if about is None else known_networks(about, space)
     number, evidence, origin = 0, rounds.evidence, describe(device)
-    steps.begin(
-        {
-            **timing_inputs(origin, [each.arch for each in pool], policy),
-            "estimates": digest_of([to_json(each.latencies[device.name]) for each in pool]),
-            "calibration": digest_of([(name, ms) for name, (_, ms) in known.items()]),
-            "budget": budget.to_json(),
-            "top": top,
-            "margin": margin,
-        }
-    )
+    about_query = {"budget": budget.to_json(), "top": top, "margin": margin}
+    steps.begin({**timing_inputs(origin, [each.arch for each in pool], policy), **about_query})
     with ModelFiles(device) as files:
         while number < most_rounds and (chosen := rounds.next_networks()):
             archs = [pool[i].arch for i in chosen]
@@ -115,7 +106,7 @@ def query_verified(
                 processes=processes,
                 files=files,
                 steps=steps,
-                part=f"round {number + 1} of networks {digest_of([arch.to_json() for arch in archs])}, ",
+                part=f"round {number + 1}, ",
             )
             evidence.add(chosen, times)
             number += 1

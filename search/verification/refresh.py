@@ -5,7 +5,6 @@ Shape suffix: N networks.
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -35,7 +34,7 @@ def renewed(front: Front, space: Space, source: LatencySource) -> Front:
     Raises:
         TableError: the source's table lacks blocks.
     """
-    archs = [Arch.from_json(json.loads(text)) for text in front.networks["arch"]]
+    archs = [Arch.from_text(text) for text in front.networks["arch"]]
     estimates = source.estimates_of_rows(space.rows_in(source.space, space.encode_all(archs)))
     networks, dominated, least = front.networks.copy(), front.dominated.copy(), dict(front.info.least)
     for name, new_N in zip(LATENCIES, estimates, strict=True):

@@ -113,7 +113,7 @@ def test_a_file_that_is_absent_binary_or_misnamed(tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match="no such file"):
         get_device(tmp_path / "none.toml")
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DeviceError, match="must be TOML"):
+    with pytest.raises(DeviceError, match="must be text in UTF-8"):
         get_device(tmp_path / "binary.toml")
     write(tmp_path / "a.toml", 'name = "b"\nruntime = "fake"')
     with pytest.raises(DeviceError, match="holds 'b'"):

@@ -7,7 +7,7 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +154,9 @@ def _study(folder: Path) -> dict[str, str | None]:
 
 _ON = "--space ofa-mbv3-tiny --device fake --resolutions 16"
 _SMALL = "--trials 16 --evaluations 300"
-COMMANDS = (
+_RESUMED = ("calibrate", "predictor", "query", "specialize", "specialize-over", "verify")
+"""Those that keep their steps, and go on with --resume."""
+_COMMANDS = (
     Command("train", "train recipe.toml -o run --on cpu", _run, again="train recipe.toml -o run --on cpu --resume", begins=True),
     Command("train-over", "train recipe.toml -o run --on cpu --overwrite --set seed=1", _run, needs=("train",), begins=True),
     Command("build", f"table build {_ON} -o table", _table, again=f"table build {_ON} -o table --resume"),
@@ -179,6 +181,7 @@ COMMANDS = (
     Command("export", "export bundle --to onnx --dynamic-batch", _onnx, needs=("specialize",)),
     Command("verify", "verify bundle --device fake", _bundle, needs=("specialize",)),
 )
+COMMANDS = tuple(replace(each, again=f"{each.words} --resume") if each.name in _RESUMED else each for each in _COMMANDS)
 
 
 def by_name(name: str) -> Command:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import json
 import os
 import re
 import selectors
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,8 +23,11 @@ import pytest
 
 from devices import Device, Ssh, TimingPolicy, time_models
 from devices.measure import Failure, measure
-from devices.runtimes import Option
+from devices.runtimes import Option, Settings
 from devices.timing import Timing
+from devices.transports import Connection, LineLostError, bootstrap
+from devices.transports.archive import agent_archive
+from devices.transports.ssh import _is_line_lost
 from latency_tables import build_table
 from latency_tables.journal import Journal
 from ofa.errors import DeviceError
@@ -248,8 +254,9 @@ def test_a_connection_whose_server_is_killed_or_stopped_is_made_again(
         if "loading" in text and (act := next(acts, None)) is not None:
             for child in children(ssh_server.process.pid):
                 for each in (*children(child), child):  # with separated privileges it has one of its own
-                    os.kill(each, act)
-                    stopped.append(each)
+                    with contextlib.suppress(ProcessLookupError):  # of a connection that has just ended
+                        os.kill(each, act)
+                        stopped.append(each)
 
     found = measure(device, models, rng=np.random.default_rng(0), policy=POLICY, progress=progress, silence_limit_s=5)
     try:
@@ -320,6 +327,24 @@ def test_an_agent_ends_by_itself_whatever_it_is_doing(
     assert eventually(lambda: no_leftovers(ssh_server))
     agent.close()
     thread.join(timeout=10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("heartbeat_s", [0.2, None])
+def test_an_agent_that_hears_nothing_ends(tmp_path: Path, heartbeat_s: float | None) -> None:
+    """The near end may vanish without a word, as when its network does: then no connection is ever closed."""
+    source = Path(bootstrap.__file__).read_text().replace("_SILENCE_S = 90.0", "_SILENCE_S = 1.0")
+    head = json.dumps({"folder": str(tmp_path / "remote"), "archive": base64.b64encode(agent_archive()).decode()})
+    command = [sys.executable, "-I", "-c", source]
+    with Connection(command, place="the test", greeting=head, line_lost=_is_line_lost, heartbeat_s=heartbeat_s) as agent:
+        request = {"op": "describe", "settings": Settings(runtime="fake").to_json()}
+        agent.request(request, on_note=lambda note: None, silence_limit_s=20)
+        time.sleep(5)
+        if heartbeat_s is not None:
+            assert agent.request(request, on_note=lambda note: None, silence_limit_s=20)["cores"] >= 1
+            return
+        with pytest.raises(LineLostError, match="it was lost while answering 'describe'"):
+            agent.request(request, on_note=lambda note: None, silence_limit_s=20)
 
 
 def children(pid: int) -> list[int]:

@@ -20,6 +20,7 @@ from devices.measure import Failure, measure
 from devices.runtimes import Settings
 from devices.runtimes.fake import FakeRuntime
 from devices.transports import Agent, Connection
+from latency_tables.from_networks import check_networks
 from latency_tables.info import MeasuredNetwork, TableInfo
 from latency_tables.table import COLUMNS, LatencyTable, rows_frame
 from ofa.errors import DeviceError, SchemaError, TableError
@@ -395,13 +396,22 @@ def table(**changes: Any) -> LatencyTable:
 
 @pytest.mark.parametrize("column", ["median_ms", "p90_ms", "min_ms", "std_ms", "repeats", "energy_mj", "peak_memory_bytes"])
 def test_a_table_holds_no_number_that_cannot_be(column: str) -> None:
-    wrong = [-1.0, math.inf, *([math.nan] if column in ("median_ms", "repeats") else []), *([0.0] if column == "median_ms" else [])]
+    wrong = [
+        -1.0,
+        math.inf,
+        *([1e15] if column.endswith("_ms") else []),
+        *([math.nan] if column in ("median_ms", "repeats") else []),
+        *([0.0] if column == "median_ms" else []),
+    ]
     for value in wrong:
         with pytest.raises(TableError, match=f"must hold times and amounts that can be, but the table has .* as {column}; build it anew"):
             table(**{column: value})
 
 
-@pytest.mark.parametrize("ms", [0.0, -1.0, math.nan, math.inf])
+@pytest.mark.parametrize("ms", [0.0, -1.0, math.nan, math.inf, 1e15])
 def test_no_network_of_a_calibration_takes_what_none_can(ms: float) -> None:
+    arch = get_space("ofa-mbv3-tiny").smallest()
     with pytest.raises(SchemaError, match="must be above 0"):
-        MeasuredNetwork(arch=get_space("ofa-mbv3-tiny").smallest(), measured_ms=ms)
+        MeasuredNetwork(arch=arch, measured_ms=ms)
+    with pytest.raises(TableError, match="must be above 0"):
+        check_networks([arch], [ms], least=1)

@@ -58,7 +58,7 @@ def test_a_file_of_noise_and_no_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "noise").write_bytes(os.urandom(1000))
     with pytest.raises(WeightsError, match="must be a whole safetensors file"):
         Supernet.load(tmp_path / "noise")
-    with pytest.raises(FileError, match="there is none"):
+    with pytest.raises(FileError, match="no such file"):
         Supernet.load(tmp_path / "none")
 
 
@@ -80,7 +80,7 @@ def rewritten(path: Path, header: dict[str, str | None], drop: str | None = None
         ({"kind": "network"}, "must hold a supernet"),
         ({"kind": None}, "says nothing"),
         ({"space": "ofa-proxyless-tiny", SPACE_KEY: None}, "are missing"),
-        ({SPACE_KEY: "{"}, "must have a whole header"),
+        ({SPACE_KEY: "{"}, "must be JSON"),
         ({"num_classes": "8"}, "classifier.linear.weight has shape"),
         ({"schema": "new"}, "must have a whole header"),
         ({"num_classes": None}, "must have a whole header"),

@@ -55,7 +55,7 @@ _OTHER = json.dumps(get_space("ofa-proxyless-tiny").smallest().to_json()).replac
     [
         ("arch,accuracy\n{},0.5\n", "line 2: an arch must be an object with the keys space"),
         ('arch,accuracy\n"[]",1\n', "line 2: an arch must be an object"),
-        ("arch,accuracy\nnonsense,0.5\n", "line 2: arch must be JSON"),
+        ("arch,accuracy\nnonsense,0.5\n", "line 2: an arch must be JSON"),
         ("accuracy\n0.5\n", "column arch, or resolution, depths, kernels, expands, but resolution is missing"),
         (f'arch\n"{_ARCH}"\n', "one column accuracy or top1_percent, but there are arch"),
         (f'arch,accuracy,top1_percent\n"{_ARCH}",0.5,50\n', "but both are there"),

@@ -1,0 +1,210 @@
+"""Parquet files, whose few bytes may say many: what their pages unfold to is known before any is decompressed."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ofa.errors import DamagedError, FileError
+from ofa.files import reason_of
+from ofa.reading.files import open_file
+from ofa.reading.limits import LARGEST_FOOTER, LARGEST_TABLE, LARGEST_UNFOLDED, MOST_COLUMNS, MOST_FOLD, MOST_VALUES
+from ofa.reading.thrift import CutOffError, read_struct
+from ofa.seal import check_seal
+
+__all__ = ["ParquetContent", "open_parquet"]
+
+_TAIL = struct.Struct("<I4s")
+_USUAL_PAGE_HEADER, _PAGE_HEADER = 256, 2**20
+"""Bytes of a page's header, and at most: one has some dozen, and the least and greatest of its values."""
+_KIND, _UNFOLDED, _FOLDED, _DATA, _DICTIONARY, _DATA_2 = 1, 2, 3, 5, 7, 8
+"""Numbers of the fields of a page's header: kind, bytes with and without compression, and the headers of the kinds."""
+_DICTIONARY_PAGE = 2
+_COUNT = 1
+"""In the headers of the kinds: how many values the page has."""
+_ENCODING = {_DATA: 2, _DATA_2: 4}
+_BY_DICTIONARY = (2, 8)
+
+
+@dataclass(frozen=True)
+class _Pages:
+    """What the pages of a column hold: bytes when decompressed, values, and how many bytes those by dictionary may become at most."""
+
+    unfolded: int = 0
+    values: int = 0
+    repeated: int = 0
+
+    def __add__(self, other: _Pages) -> _Pages:
+        return _Pages(self.unfolded + other.unfolded, self.values + other.values, self.repeated + other.repeated)
+
+
+@dataclass(frozen=True)
+class ParquetContent:
+    """An open Parquet file.
+
+    Attributes:
+        schema: names and kinds of its columns.
+        metadata: of the file as a whole.
+        groups: how many groups of rows it has.
+        sealed: whether it carries a checksum, which fits.
+    """
+
+    schema: pa.Schema
+    metadata: Mapping[bytes, bytes]
+    groups: int
+    sealed: bool
+    _file: BinaryIO
+    _footer: Any
+    _most: int
+
+    def read(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """All rows.
+
+        Args:
+            columns: names of those that are read; None reads all.
+
+        Raises:
+            DamagedError: they are damaged, or unfold to more than ``MOST_FOLD`` times the size of the file.
+        """
+        return self.read_groups(range(self.groups), columns)
+
+    def read_groups(self, groups: Sequence[int], columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows of some groups; the rest as of ``read``."""
+        names = self.schema.names if columns is None else list(columns)
+        wanted = pa.schema([self.schema.field(name) for name in names])
+        folded = self._check(groups, names)
+        self._file.seek(0)
+        source = pq.ParquetFile(self._file, metadata=self._footer, read_dictionary=folded)
+        # One by one, because pyarrow joins no nested columns of several groups.
+        read = [source.read_row_group(group, columns=names) for group in groups]
+        table = pa.concat_tables(read) if read else source.read_row_groups([], columns=names)
+        if not folded:
+            return table
+        if sum(_dense_size(chunk) for column in table.columns for chunk in column.chunks) > self._most:
+            raise self._too_much()
+        return table.cast(wanted.with_metadata(table.schema.metadata))
+
+    def _check(self, groups: Sequence[int], names: Sequence[str]) -> list[str]:
+        """Refuse what unfolds to too much; the columns whose values must be counted by their dictionaries."""
+        of: dict[str, _Pages] = {}
+        for group in groups:
+            row_group = self._footer.row_group(group)
+            for number in range(row_group.num_columns):
+                chunk = row_group.column(number)
+                if any(chunk.path_in_schema == name or chunk.path_in_schema.startswith(f"{name}.") for name in names):
+                    of[chunk.path_in_schema] = of.get(chunk.path_in_schema, _Pages()) + self._pages(chunk, row_group.num_rows)
+        whole = sum(of.values(), _Pages())
+        if whole.unfolded > self._most or whole.values > MOST_VALUES:
+            raise self._too_much()
+        if whole.unfolded + whole.repeated <= self._most:
+            return []
+        return [path for path, pages in of.items() if pages.repeated]
+
+    def _pages(self, chunk: Any, rows: int) -> _Pages:
+        """Those of a chunk of a column, by the headers that stand before each of them and not by what the footer says."""
+        # A column without values says 0, where no page can begin.
+        place = min((start for start in (chunk.data_page_offset, chunk.dictionary_page_offset) if start), default=0)
+        end = place + chunk.total_compressed_size
+        found, dictionary, by_dictionary = _Pages(), 0, 0
+        while 0 < place < end:
+            header, length = self._header(place)
+            unfolded, compressed = header.get(_UNFOLDED, 0), header.get(_FOLDED, 0)
+            if unfolded < 0 or compressed < 0 or not length:
+                raise DamagedError("a page of it has no size")
+            if header.get(_KIND) == _DICTIONARY_PAGE:
+                dictionary = max(dictionary, unfolded)
+            kind = _DATA if _DATA in header else _DATA_2
+            said = header.get(kind, {})
+            count = said.get(_COUNT, 0)
+            by_dictionary += count if said.get(_ENCODING[kind]) in _BY_DICTIONARY else 0
+            found += _Pages(unfolded, max(0, count))
+            place += length + compressed
+            if found.unfolded > self._most or found.values > MOST_VALUES:
+                raise self._too_much()
+        repeated = dictionary * by_dictionary if chunk.physical_type == "BYTE_ARRAY" else 0
+        return replace(found, values=max(found.values, rows), repeated=repeated)
+
+    def _header(self, place: int) -> tuple[dict[int, Any], int]:
+        """The header of a page, and its length."""
+        self._file.seek(place)
+        start = self._file.read(_USUAL_PAGE_HEADER)
+        try:
+            return read_struct(start)
+        except CutOffError:
+            return read_struct(start + self._file.read(_PAGE_HEADER))
+
+    def _too_much(self) -> DamagedError:
+        return DamagedError(
+            f"it would unfold to more than {self._most // 2**20} MiB or {MOST_VALUES} values, which no file of its size does"
+        )
+
+
+@contextmanager
+def open_parquet(path: str | os.PathLike[str], *, what: str = "file", ours: bool = False) -> Iterator[ParquetContent]:
+    """Open a Parquet file; what its readers meet within the block is an error of this function.
+
+    Args:
+        path: the file.
+        what: the noun that errors of opening call it by.
+        ours: whether it is one that the project writes: of no more than ``LARGEST_TABLE`` bytes, and whole if it carries a checksum.
+
+    Raises:
+        DamagedError: it is damaged, something else than Parquet, or unfolds to too much; the message is the reason, half a sentence.
+        FileError: it is absent or cannot be read.
+    """
+    with open_file(path, what=what) as file:
+        try:
+            yield _content(file, ours=ours)
+        except OSError as error:
+            if error.errno is not None:  # else pyarrow's own, of a damaged file
+                raise FileError(f"'{os.fspath(path)}' must be a readable {what}, but {reason_of(error)}; check the path") from error
+            raise DamagedError(reason_of(error)) from error
+        except (pa.ArrowException, ValueError, KeyError, IndexError, TypeError, OverflowError, struct.error, MemoryError) as error:
+            raise DamagedError(reason_of(error)) from error
+
+
+def _content(file: BinaryIO, *, ours: bool) -> ParquetContent:
+    size = os.fstat(file.fileno()).st_size
+    if ours and size > LARGEST_TABLE:
+        raise DamagedError(f"it has {size} bytes, more than {LARGEST_TABLE}")
+    file.seek(max(0, size - _TAIL.size))
+    length, mark = _TAIL.unpack(file.read(_TAIL.size))
+    if mark != b"PAR1" or length > min(size, LARGEST_FOOTER):
+        raise DamagedError("it has no whole footer")
+    sealed = ours and _is_sealed(file)
+    file.seek(0)
+    opened = pq.ParquetFile(file)
+    if opened.metadata.num_columns > MOST_COLUMNS:
+        raise DamagedError(f"it has {opened.metadata.num_columns} columns, more than {MOST_COLUMNS}")
+    schema = opened.schema_arrow
+    most = LARGEST_UNFOLDED + MOST_FOLD * size
+    return ParquetContent(schema, schema.metadata or {}, opened.num_row_groups, sealed, file, opened.metadata, most)
+
+
+def _is_sealed(file: BinaryIO) -> bool:
+    try:
+        return check_seal(file, required=False, what="it")
+    except DamagedError as error:
+        raise DamagedError("its checksum does not fit its content") from error
+
+
+def _dense_size(array: pa.Array) -> int:
+    """Bytes of the values of an array, each of its dictionary as often as it stands."""
+    if pa.types.is_dictionary(array.type):
+        lengths = pc.take(pc.binary_length(array.dictionary), array.indices)
+        return int(pc.sum(lengths.cast(pa.int64())).as_py() or 0)
+    if pa.types.is_struct(array.type):
+        return sum(_dense_size(array.field(number)) for number in range(array.type.num_fields))
+    if pa.types.is_map(array.type):
+        return _dense_size(array.keys) + _dense_size(array.items)
+    if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
+        return _dense_size(array.values)
+    return int(array.nbytes)
