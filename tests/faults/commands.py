@@ -7,7 +7,7 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ class Command:
         name: in tests; it is also that of the folder it starts from.
         words: of the command line.
         content: the deterministic content of its outputs in the folder, by name; None for one that is not there or not finished.
-        again: what a user types after it was cut off, if not the same.
+        again: what a user adds to it after it was cut off.
         needs: commands whose files it starts from.
         begins: whether what it replaces may be gone, and say so, until the new is there.
         fuzzy: whether the machine decides the order of work: then only that nothing that was complete is lost is sure.
@@ -60,7 +60,7 @@ class Command:
     name: str
     words: str
     content: Content
-    again: str | None = None
+    again: str = ""
     needs: tuple[str, ...] = ()
     begins: bool = False
     fuzzy: bool = False
@@ -154,14 +154,12 @@ def _study(folder: Path) -> dict[str, str | None]:
 
 _ON = "--space ofa-mbv3-tiny --device fake --resolutions 16"
 _SMALL = "--trials 16 --evaluations 300"
-_RESUMED = ("calibrate", "predictor", "query", "specialize", "specialize-over", "verify")
-"""Those that keep their steps, and go on with --resume."""
-_COMMANDS = (
-    Command("train", "train recipe.toml -o run --on cpu", _run, again="train recipe.toml -o run --on cpu --resume", begins=True),
+COMMANDS = (
+    Command("train", "train recipe.toml -o run --on cpu", _run, again="--resume", begins=True),
     Command("train-over", "train recipe.toml -o run --on cpu --overwrite --set seed=1", _run, needs=("train",), begins=True),
-    Command("build", f"table build {_ON} -o table", _table, again=f"table build {_ON} -o table --resume"),
-    Command("calibrate", f"table calibrate table {_ON} --nets 9", _table, needs=("build",)),
-    Command("predictor", "predictor fit run -o predictor --nets 10 --rounds 1 --on cpu", _predictor, needs=("train",)),
+    Command("build", f"table build {_ON} -o table", _table, again="--resume"),
+    Command("calibrate", f"table calibrate table {_ON} --nets 9", _table, again="--resume", needs=("build",)),
+    Command("predictor", "predictor fit run -o predictor --nets 10 --rounds 1 --on cpu", _predictor, again="--resume", needs=("train",)),
     Command("search", f"search --predictor predictor --table table {_SMALL} -o front", _front, needs=("predictor", "calibrate")),
     Command(
         "workers",
@@ -170,18 +168,30 @@ _COMMANDS = (
         needs=("train", "calibrate"),
         fuzzy=True,
     ),
-    Command("query", "query front --latency 9ms --verify --update --table table", _updated, needs=("search",)),
-    Command("specialize", "specialize run --front front --latency 9ms --epochs 1 -o bundle --on cpu", _bundle, needs=("train", "search")),
+    Command(
+        "query",
+        "query front --latency 9ms --verify --update --table table --device fake",
+        _updated,
+        again="--resume",
+        needs=("search",),
+    ),
+    Command(
+        "specialize",
+        "specialize run --front front --latency 9ms --epochs 1 -o bundle --on cpu",
+        _bundle,
+        again="--resume",
+        needs=("train", "search"),
+    ),
     Command(
         "specialize-over",
         "specialize run --front front --latency 9ms --epochs 1 -o bundle --on cpu --seed 1 --overwrite",
         _bundle,
+        again="--resume",
         needs=("specialize",),
     ),
-    Command("export", "export bundle --to onnx --dynamic-batch", _onnx, needs=("specialize",)),
-    Command("verify", "verify bundle --device fake", _bundle, needs=("specialize",)),
+    Command("export", "export bundle --to onnx --dynamic-batch", _onnx, again="--overwrite", needs=("specialize",)),
+    Command("verify", "verify bundle --device fake", _bundle, again="--resume", needs=("specialize",)),
 )
-COMMANDS = tuple(replace(each, again=f"{each.words} --resume") if each.name in _RESUMED else each for each in _COMMANDS)
 
 
 def by_name(name: str) -> Command:

@@ -71,7 +71,7 @@ def kill_often(command: Command, road: Road, root: Path, deaths: Iterable[Death]
             if death.number != signal.SIGKILL and dead:
                 assert said_well(ended), ended.err
                 assert not {name for name in place.files() if is_leftover(name)}, (death, place.files())
-            words = command.again or command.words
+            words = f"{command.words} {command.again}"
         _let_end(command, goal, place, words, road, seen)
         tally.ends += 1
     return tally
