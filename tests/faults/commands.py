@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -119,7 +120,7 @@ def _bundle(folder: Path) -> dict[str, str | None]:
     if not (folder / "bundle").exists():
         return {"bundle": None}
     bundle = load_bundle(folder / "bundle")
-    card = {key: value for key, value in bundle.card.to_json().items() if key != "provenance"}
+    card = {key: value for key, value in bundle.card.to_json().items() if key not in ("provenance", "files")}
     network = bundle.network()
     return {"bundle": _digest(network.state_dict(), bundle.arch.to_json(), card, bundle.onnx_path.read_bytes())}
 
@@ -232,9 +233,16 @@ class Place:
         return zygote.run(words.split(), self.work, self.temporary, self.output, decide, **settings)
 
     def files(self) -> set[str]:
-        """Everything that is there, but for what was printed and torch's cache, which is meant to stay."""
-        found = (path for root in (self.work, self.temporary) for path in root.rglob("*") if "torchinductor" not in str(path))
+        """Everything that is there, but for what was printed and what is not ours (``_is_of_others``)."""
+        found = (path for root in (self.work, self.temporary) for path in root.rglob("*") if not self._is_of_others(path))
         return {str(path.relative_to(self.root)) for path in found}
+
+    def _is_of_others(self, path: Path) -> bool:
+        """Torch's cache, which is meant to stay, and the four bytes by which Python tries a temporary folder, which a kill leaves there."""
+        if not path.is_relative_to(self.temporary):
+            return False
+        probe = path.parent == self.temporary and re.fullmatch(r"[a-z0-9_]{8}", path.name) and path.is_file() and path.stat().st_size <= 4
+        return bool(probe) or path.relative_to(self.temporary).parts[0].startswith("torchinductor")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import pytest
 from tests.faults.commands import COMMANDS, by_name
 from tests.faults.disks import DISKS, fail_once
 
-MOST_OPERATIONS = 12
+MOST_OPERATIONS = 6
 """Of a command that are tried on each disk, evenly; they differ from disk to disk."""
 
 
