@@ -28,7 +28,7 @@ def note(count: Count, command: str, tally: Tally) -> None:
 def test_kills_at_every_operation(name: str, road: Any, tmp_path: Path, record_property: Count) -> None:
     command = by_name(name)
     total = len(road.to(command).ended.operations)
-    deaths = (Death(operation=number) for number in spread(total, 24 if command.fuzzy else MOST_OPERATIONS))
+    deaths = (Death(operation=number) for number in spread(total, 12 if command.fuzzy else MOST_OPERATIONS))
     note(record_property, name, kill_often(command, road, tmp_path, deaths, in_a_row=IN_A_ROW))
 
 
@@ -37,7 +37,7 @@ def test_kills_at_random_moments(name: str, road: Any, tmp_path: Path, record_pr
     # Once more, because the first time everything was imported.
     usual_s = Place.of(tmp_path / "usual", road.to(command).start).run(road.zygote, command.words).took_s
     rng = random.Random(zlib.crc32(name.encode()))
-    deaths = [Death(seconds=rng.random() * usual_s) for _ in range(8 if command.fuzzy else 16)]
+    deaths = [Death(seconds=rng.random() * usual_s) for _ in range(4 if command.fuzzy else 16)]
     note(record_property, name, kill_often(command, road, tmp_path, deaths, in_a_row=IN_A_ROW))
 
 
@@ -45,7 +45,7 @@ def test_kills_at_random_moments(name: str, road: Any, tmp_path: Path, record_pr
 def test_signals_clean_up(number: signal.Signals, name: str, road: Any, tmp_path: Path, record_property: Count) -> None:
     command = by_name(name)
     total = len(road.to(command).ended.operations)
-    deaths = (Death(number, operation) for operation in spread(total, 4 if command.fuzzy else 8))
+    deaths = (Death(number, operation) for operation in spread(total, 2 if command.fuzzy else 8))
     note(record_property, name, kill_often(command, road, tmp_path, deaths, in_a_row=IN_A_ROW))
 
 
