@@ -25,7 +25,8 @@ class Journal:
 
     Args:
         table: the path of the table to be.
-        resume: whether to go on with what is there. Otherwise there must be nothing.
+        resume: whether to go on with what is there.
+        overwrite: whether to give that up; without either there must be nothing.
 
     Attributes:
         damaged: lines that were not as they were written; what was measured there is measured again.
@@ -35,13 +36,13 @@ class Journal:
         TableError: on entering: rows are there and it is not to be resumed, or nothing says where they were measured.
     """
 
-    def __init__(self, table: str | os.PathLike[str], *, resume: bool = False) -> None:
+    def __init__(self, table: str | os.PathLike[str], *, resume: bool = False, overwrite: bool = False) -> None:
         self.path = Path(f"{os.fspath(table)}.journal")
         self.origin: dict[str, Any] | None = None
         self.rows: list[dict[str, Any]] = []
         self.damaged = 0
         self._table = table
-        self._resume = resume
+        self._resume, self._overwrite = resume, overwrite
         self._lines = Lines(self.path)
         self._lock = ExitStack()
 
@@ -73,6 +74,8 @@ class Journal:
         self.path.unlink(missing_ok=True)
 
     def _read(self) -> None:
+        if self._overwrite and not self._resume:
+            self.finish()
         found = self._lines.read()
         self.damaged = found.damaged
         for entry in found.entries:
@@ -86,11 +89,11 @@ class Journal:
         if self.rows and not self._resume:
             raise TableError(
                 f"a build that was cut off must be continued or given up, but '{self.path}' holds {len(self.rows)} blocks of one; "
-                "add --resume to continue it, or delete that file"
+                "add --resume to continue it, or --overwrite to begin anew"
             )
         if self.rows and self.origin is None:
             raise TableError(
-                f"blocks that were measured must say where, but the lines of '{self.path}' that do are damaged; delete it and begin anew"
+                f"blocks that were measured must say where, but the lines of '{self.path}' that do are damaged; begin anew with --overwrite"
             )
 
     def _write(self, entry: Mapping[str, Any]) -> None:

@@ -71,6 +71,8 @@ def export(
     """Write a bundle's network for a runtime, and check what was written."""
     from ofa.exporting.bundle import load_bundle
 
+    if output is not None:
+        check_output(output, overwrite=overwrite)
     wanted = named(space)
     source = load_bundle(bundle)
     check_named(wanted, source.space, f"'{bundle}'")

@@ -112,6 +112,7 @@ def search(
     from search.advice import advice_on_front
     from search.study import EVOLUTION, Effort, run_workers
     from search.study.optuna_logging import known_as_experimental
+    from search.study.storages import storage_file
 
     if (predictor is None) == (supernet is None):
         raise typer.BadParameter("accuracies come from one of --predictor and --supernet; give one of them.", param_hint="--predictor")
@@ -143,6 +144,9 @@ def search(
     effort = Effort(trials=trials, evaluations=evaluations, **(_EFFORT_FOR_BEST if best else {}))
     # Machines that search one study together take turns at writing its front, of which nothing is lost.
     where = take_storage(storage)
+    kept_in = None if where is None else storage_file(where)
+    if kept_in is not None:
+        check_output(kept_in, overwrite=True)
     with writing(output, "searching") if where is None else nullcontext():
         resumed = None if overwrite else _front_of(output, where, study)
         check_output(output, overwrite=overwrite or resumed is not None)

@@ -11,7 +11,7 @@ import typer
 from ofa.cli.console import JsonOption, console, emit, format_conditions, format_ms, format_percent, progress_bar, warn
 from ofa.cli.devices import DeviceOption, FoldersOption, SshConfigOption, remark_version
 from ofa.cli.keeping import ResumeOption, answering, has_ended, making
-from ofa.cli.outputs import REMEDY, OverwriteOption, check_output
+from ofa.cli.outputs import REMEDY, OverwriteOption, check_folder, check_output
 from ofa.cli.sheets import Name, facts
 from ofa.cli.spaces import parse_resolutions
 from ofa.cli.table_import import import_group
@@ -74,16 +74,17 @@ def build(
     from latency_tables import Journal, LatencyTable, build_table
     from ofa.errors import TableError
 
-    chosen, measured = _space(space, classes), get_device(device, folders or (), ssh_config=ssh_config)
-    with Journal(output, resume=resume) as journal, progress_bar(f"blocks of {chosen.name}") as progress:
+    with Journal(output, resume=resume, overwrite=overwrite) as journal:
         check_output(output, overwrite=overwrite or resume, remedy="add --resume to continue it, name another file, or add --overwrite")
+        chosen, measured = _space(space, classes), get_device(device, folders or (), ssh_config=ssh_config)
         old = LatencyTable.load(output) if resume and output.exists() else None
         told = (
             f"'{journal.path}' must be as it was written, but {journal.damaged} of its lines are damaged; those blocks are measured again"
         )
         warnings = warn([told] if journal.damaged else [])
         rng = np.random.default_rng(seed)
-        table = build_table(chosen, measured, resolutions=resolutions, rng=rng, progress=progress, resume_from=old, journal=journal)
+        with progress_bar(f"blocks of {chosen.name}") as progress:
+            table = build_table(chosen, measured, resolutions=resolutions, rng=rng, progress=progress, resume_from=old, journal=journal)
         table.save(output)
         journal.finish()
     if old is not None and old.correction is not None and table.correction is None:
@@ -131,6 +132,7 @@ def calibrate(
     target = table if output is None else output
     remedy = "it is calibrated already: name another file with -o, or add --overwrite" if output is None else REMEDY
     kept: Any = {"resume": resume, "overwrite": overwrite, "inputs": {"seed": seed, "nets": nets}, "remedy": remedy}
+    check_folder(target)
     with writing(target, "calibrating a table"):
         loaded = LatencyTable.load(table)
         adds = output is None and loaded.correction is None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ofa.cli.console import JsonOption, emit, format_count, format_percent, progress_bar, remark, warn
+from ofa.cli.outputs import check_folder
 from ofa.cli.resuming import Resumption, Standing, recipe_and_run, resume_words, standing
 from ofa.cli.run_data import DataOption, TestDataOption, changes_of_data, say_changes, say_left_out
 from ofa.cli.spaces import OwnSpaceOption, TrustOption, check_named, named
@@ -87,11 +88,13 @@ def train(
         raise typer.BadParameter("add --epochs, or set the recipe's rate with --set", param_hint="--learning-rate")
     if resume and overwrite:
         raise typer.BadParameter("choose one: --resume goes on with the run, --overwrite begins it anew", param_hint="--overwrite")
+    if output is None and not resume and not dry_run:
+        raise typer.BadParameter("name the folder to write, for example -o digits.run", param_hint="--output")
+    if output is not None and not dry_run:
+        check_folder(output)
     wanted = named(space)
     recipe, output = recipe_and_run(config, output, changes or (), resume=resume, trust=trust)
     check_named(wanted, recipe.get_space(), "the recipe")
-    if output is None and not dry_run:
-        raise typer.BadParameter("name the folder to write, for example -o digits.run", param_hint="--output")
     with joined(device) as world:
         if dry_run:
             report = dry_run_recipe(recipe, world)
@@ -137,7 +140,6 @@ def train_recipe(
         OfaError: the data or the folder cannot be used, a run is there already, or training fails.
         Stopped: a signal ended training; the state is kept.
     """
-    from ofa.cli.outputs import check_folder
     from ofa.training.distributed import ALONE
     from ofa.training.optimizer import check_trusted
 

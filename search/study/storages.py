@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,7 +26,7 @@ from ofa.errors import MissingExtraError, OfaError, SearchError
 from ofa.storage_url import HIDDEN, StorageUrl
 from search.study.journal import JournalFile
 
-__all__ = ["GRACE_S", "OpenStorage", "in_one_sentence", "open_storage"]
+__all__ = ["GRACE_S", "OpenStorage", "in_one_sentence", "open_storage", "storage_file"]
 
 GRACE_S = 60
 """Seconds without a heartbeat after which a running trial counts as that of a dead worker."""
@@ -85,6 +86,20 @@ def open_storage(where: StorageUrl, grace_s: int = GRACE_S) -> OpenStorage:
         if where.is_url:
             return _database(text, grace_s)
         return OpenStorage(JournalStorage(JournalFile(text)), close=lambda: None)
+
+
+def storage_file(where: StorageUrl) -> Path | None:
+    """The file that a study is kept in; None where that is a server's business.
+
+    Raises:
+        SearchError: no storage is written like that.
+    """
+    with in_one_sentence(where):
+        if not where.is_url:
+            return Path(where.reveal())
+        url = make_url(where.reveal())
+        name = url.database or ""
+        return Path(name) if url.drivername.startswith("sqlite") and name and not name.startswith((":", "file:")) else None
 
 
 def _proxy(text: str) -> OpenStorage:

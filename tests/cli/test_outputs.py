@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from string import Formatter
 from typing import Any, get_type_hints
 
 import pytest
 
+from ofa.cli.keeping import answering
 from ofa.cli.outputs import check_output, check_output_folder
 from ofa.errors import FileError
 from ofa.exporting.bundle import load_bundle
+from ofa.journal import UNKEPT
 from tests.cli.files import COMMANDS, ENDINGS, FOLDERS, Command, call, invoke, outputs_to, walk
 from tests.disk import room_for
 
@@ -120,9 +123,8 @@ def test_a_place_that_cannot_be_written_is_said_before_any_work(
     is_folder = name in FOLDERS.get(command.words, ())
     (tmp_path / "file").write_text("mine", encoding="utf-8")
     ending = ENDINGS.get(command.words, "")
-    wrong = [tmp_path / "absent" / f"o{ending}", tmp_path / ("n" * 300 + ending), tmp_path / "file" / f"o{ending}"]
-    if command.words == "demo":  # makes its folder
-        wrong = wrong[1:]
+    deep = tmp_path.joinpath(*["d" * 200] * 25)
+    wrong = [deep / f"o{ending}", tmp_path / "absent" / f"o{ending}", tmp_path / ("n" * 300 + ending), tmp_path / "file" / f"o{ending}"]
     if is_folder:
         wrong.append(tmp_path / "file")
     elif not ending:
@@ -135,14 +137,72 @@ def test_a_place_that_cannot_be_written_is_said_before_any_work(
     assert set(content(tmp_path)) == {"file"}
 
 
-def test_a_read_only_folder_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def read_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No folder takes a file, whoever asks: those who may do everything run tests too."""
+
     def refuse(**_: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("ofa.files.tempfile.TemporaryFile", refuse)
+    monkeypatch.setattr("ofa.outputs.tempfile.TemporaryFile", refuse)
+
+
+def test_a_read_only_folder_is_said(tmp_path: Path, read_only: None) -> None:
     for check in (check_output, check_output_folder):
         with pytest.raises(FileError, match="must be in a folder that can be written, but permission denied"):
             check(tmp_path / "o", overwrite=True)
+
+
+PLACES = {name for command in COMMANDS for _, name, _, _ in Formatter().parse(command.arguments) if name}
+
+
+@pytest.mark.parametrize(("command", "name"), OUTPUTS, ids=IDS)
+def test_a_place_that_cannot_be_written_is_said_before_anything_is_read(
+    command: Command, name: str, tmp_path: Path, read_only: None
+) -> None:
+    """What there is to be read is not even there."""
+    words, target = arguments(command, name, dict.fromkeys(PLACES, tmp_path / "absent"), tmp_path)
+    result = invoke(*words, "--overwrite")
+    assert result.exit_code == 1, result.output
+    first = words[words.index("-o") + 1] if "-o" in words else target
+    assert f"'{first}' must be in a folder that can be written, but permission denied" in result.stderr
+    assert not list(target.parent.iterdir())
+
+
+IN_PLACE = {
+    "table calibrate": ("{table} --space ofa-mbv3-tiny --device fake --nets 9 --overwrite", "table"),
+    "query": ("{front} --latency 1s --verify --device fake --update", "front"),
+    "verify": ("{bundle} --device fake", "bundle/card.json"),
+    "export": ("{bundle} --to onnx --dynamic-batch", "bundle/network.dynamic.onnx"),
+}
+
+
+@pytest.mark.parametrize("words", IN_PLACE)
+def test_what_is_added_to_must_be_writable_before_anything_is_measured(
+    words: str, places: dict[str, Path], read_only: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("latency_tables.timing", "search.verification.bundle"):
+        monkeypatch.setattr(f"{module}.time_models", None)
+    more, written = IN_PLACE[words]
+    result = invoke(*words.split(), *more.format(**places).split())
+    assert result.exit_code == 1, result.output
+    assert f"'{places['table'].parent / written}' must be in a folder that can be written, but permission denied" in result.stderr
+
+
+@pytest.mark.parametrize("storage", ["{}/study.journal", "sqlite:///{}/study.db"])
+def test_a_study_must_have_a_place_before_anything_is_read(storage: str, tmp_path: Path) -> None:
+    words = ("--predictor", tmp_path / "absent", "-o", tmp_path / "front", "--storage", storage.format(tmp_path / "no"))
+    result = invoke("search", *words)
+    assert result.exit_code == 1
+    assert "must be in a folder that exists, but" in result.stderr
+
+
+def test_an_answer_is_given_where_nothing_can_be_kept_and_that_is_said(
+    tmp_path: Path, read_only: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with answering(tmp_path / "front", "verify", doing="verifying", resume=False, overwrite=False, inputs={}) as steps:
+        assert steps is UNKEPT
+    assert "what is measured is lost if this is cut off, for it cannot be kept" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_bundle_that_was_exported_with_an_open_batch_is_still_the_one_that_was_verified(places: dict[str, Path], tmp_path: Path) -> None:
