@@ -39,6 +39,7 @@ _ATTEMPTS = 2
 _DRIFTED = 0.05
 _ENOUGH_TO_SEE_DRIFT = 12  # samples: the medians of fewer differ that much by chance
 _ANOTHER_SPEED = 0.15
+_NO_SPEED = 32.0  # times faster or slower: no clock does that, so something else was timed
 _LONGEST_BACKOFF_S = 60.0
 
 
@@ -260,7 +261,15 @@ class _Measurement:
         outcomes, wrong = answers.outcomes(answer, wanted, policy=self._policy, longest_call_ms=1e3 * limit_s)
         if self._anchors and all(key in wrong for key in self._anchors):
             raise NonsenseError(f"a device must time networks again that it has timed before, but {next(iter(wrong.values()))}")
+        if not 1 / _NO_SPEED < (slower := self._slowdown(outcomes)) < _NO_SPEED:
+            raise NonsenseError(f"a device must time networks again as before, but said that they take {slower:.3g} times as long")
         return outcomes, wrong
+
+    def _slowdown(self, outcomes: Mapping[str, Outcome]) -> float:
+        """By how much the machine is slower than when the anchors were timed first; 1 where nothing tells."""
+        timed = [(outcomes[key].timing, ms) for key, ms in self._anchors.items() if key in outcomes]
+        ratios = [timing.median_ms / ms for timing, ms in timed if timing is not None]
+        return float(np.median(ratios)) if ratios else 1.0
 
     def _ask_again(self, wrong: Mapping[str, str], group: Sequence[str]) -> list[tuple[str, Failure]]:
         """Put back the networks of a group of which the device said what cannot be; give up those of which it did so too often."""
@@ -277,8 +286,7 @@ class _Measurement:
     def _at_one_speed(self, group: Sequence[str], outcomes: Mapping[str, Outcome], *, last: bool) -> Iterator[tuple[str, Timing | Failure]]:
         """What is known now; what is to be measured again is put aside."""
         now = {key: outcome.timing.median_ms for key, outcome in outcomes.items() if outcome.timing is not None}
-        ratios = [now[key] / ms for key, ms in self._anchors.items() if key in now]
-        slower = float(np.median(ratios)) if ratios else 1.0
+        slower = self._slowdown(outcomes)
         moved = not last and abs(math.log(slower)) > _ANOTHER_SPEED
         for key in group:
             outcome = outcomes[key]

@@ -27,6 +27,7 @@ from types import ModuleType
 
 import numpy as np
 
+from devices.checks import check_fields, check_range
 from devices.runtimes import Timer
 from ofa.errors import DeviceError
 
@@ -92,6 +93,17 @@ class Timing:
         return replace(self, **times)
 
 
+_LIMITS = {
+    "tolerance": (1e-9, 1e9),
+    "max_rounds": (2, 10**6),
+    "time_limit_s": (1e-9, 1e6),
+    "sample_ms": (1e-6, 1e5),
+    "group_size": (1, 10**6),
+    "energy_s": (0, 1e4),
+}
+"""Of a policy: what can be asked of a machine that is to come to an end."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TimingPolicy:
     """When a measurement is enough.
@@ -118,11 +130,10 @@ class TimingPolicy:
     energy_s: float = 0.3
 
     def __post_init__(self) -> None:
-        for key in ("tolerance", "sample_ms", "time_limit_s", "group_size"):
-            if not getattr(self, key) > 0:
-                raise DeviceError(f"'{key}' of a timing policy must be above 0, but is {getattr(self, key):g}; raise it")
-        if self.energy_s < 0:
-            raise DeviceError(f"'energy_s' of a timing policy must be at least 0, but is {self.energy_s:g}; raise it")
+        where = "a timing policy"
+        check_fields(self, where)
+        for key, (least, most) in _LIMITS.items():
+            check_range(self, key, where, least, most)
         if not 2 <= self.min_rounds <= self.max_rounds:
             raise DeviceError(
                 f"2 <= min_rounds <= max_rounds must hold in a timing policy, but they are {self.min_rounds} and {self.max_rounds}; "

@@ -29,12 +29,13 @@ LONGEST_LINE = 4 << 20
 """Bytes of the longest line that is read, in either direction."""
 
 _LAST_LINES, _LONGEST_COMPLAINT = 20, 4096
-_LINES_AHEAD = 64
+_LINES_AHEAD = 8
 _ENDING_S = 2.0
 """How long a process may take to end once it is killed, or once its output has ended."""
 
-_NO_SUCH_COMMAND, _KILLED, _SIGNALED = 127, 9, 128
+_WRONG_USAGE, _NO_SUCH_COMMAND, _KILLED, _SIGNALED = 2, 127, 9, 128
 _REMEDIES = {
+    _WRONG_USAGE: "check that 'python' under [transport] is Python 3.10 or newer",
     _NO_SUCH_COMMAND: "check 'python' under [transport]",
     -_KILLED: "a system that runs out of memory does that: free some, or leave this network out",
 }

@@ -145,8 +145,12 @@ def test_the_interval_of_the_median_is_honest() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"tolerance": 0.0}, {"min_rounds": 1}, {"min_rounds": 70}, {"group_size": 0}, {"energy_s": -1.0}, {"sample_ms": float("nan")}]
+    "wrong",
+    [
+        *({"tolerance": 0.0}, {"min_rounds": 1}, {"min_rounds": 70}, {"group_size": 0}, {"energy_s": -1.0}, {"sample_ms": float("nan")}),
+        *({"sample_ms": float("inf")}, {"time_limit_s": 1e300}, {"max_rounds": 10**30}, {"group_size": 1.5}, {"tolerance": "tight"}),
+    ],
 )
-def test_an_impossible_policy_is_refused(wrong: dict[str, float]) -> None:
+def test_an_impossible_policy_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(DeviceError, match=r"(of|in) a timing policy"):
         TimingPolicy(**wrong)  # type: ignore[arg-type]

@@ -269,6 +269,18 @@ def test_a_group_whose_speed_nobody_knows_is_measured_again() -> None:
     assert len(address.asked) == 3, "twice, and once more because the speed is quite another"
 
 
+def test_a_machine_that_is_a_thousand_times_faster_is_none() -> None:
+    """The networks that were timed before say so, and the others go by them."""
+
+    def answer(message: Mapping[str, Any], asked: int) -> Any:
+        return {key: good(median_ms=2.5) if key == "anchor" else GOOD for key in message["networks"]}
+
+    address = Spoken(answer=answer, retries=1, backoff_s=0)
+    models, rng = dict.fromkeys(["a", "anchor"], "no file"), np.random.default_rng(0)
+    with pytest.raises(DeviceError, match=r"said that they take 0\.001 times as long, 2 times in a row"):
+        dict(measure(device(address), models, rng=rng, policy=POLICY, anchors={"anchor": 2500.0}))
+
+
 FEW = ("text", "another id", "an answer twice", "depth", "a line without an end", "notes without end")
 """Those through pipes that are tried every time."""
 
