@@ -151,7 +151,7 @@ def test_a_study_says_that_its_disk_is_full(tmp_path: Path) -> None:
     for storage in (f"sqlite:///{tmp_path / 'study.db'}", str(tmp_path / "study.journal")):
         with room_for(100), pytest.raises(OfaError, match="the storage of a study must be"):
             run_study(fake_problem(), seed=0, effort=Effort(trials=16, evaluations=200), storage=storage)
-    assert open_storage(StorageUrl(f"sqlite:///{tmp_path / 'study.db'}")).storage is not None
+    open_storage(StorageUrl(f"sqlite:///{tmp_path / 'study.db'}")).close()
 
 
 def test_a_journal_of_a_table_says_that_its_disk_is_full(tmp_path: Path) -> None:

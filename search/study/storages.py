@@ -126,7 +126,7 @@ def _database(text: str, grace_s: int) -> OpenStorage:
             "grace_period": grace_s,
             "heartbeat_stale_trial_callback": RetryHeartbeatStaleTrialCallback(max_retry=_RETRIES),
         }
-        storage = _with_tables(lambda: RDBStorage(text, engine_kwargs=_engine_settings(url), **beats))
+        storage = _with_tables(lambda: _Database(text, engine_kwargs=_engine_settings(url), **beats))
     except ImportError as error:
         if url.get_backend_name() == "postgresql":
             raise MissingExtraError("a study in PostgreSQL", "postgresql") from error
@@ -135,6 +135,18 @@ def _database(text: str, grace_s: int) -> OpenStorage:
         sqlalchemy.event.listen(storage.engine, "begin", _begin_alone)
     # Optuna wraps what it opens itself in a cache, without which each look at a study would read all of it again.
     return OpenStorage(get_storage(storage), storage.engine.dispose)
+
+
+class _Database(RDBStorage):
+    """Optuna's, whose connections are closed where it cannot be made."""
+
+    def __init__(self, url: str, **settings: Any) -> None:
+        try:
+            super().__init__(url, **settings)
+        except BaseException:
+            if hasattr(self, "engine"):
+                self.engine.dispose()
+            raise
 
 
 def _with_tables(make: Callable[[], RDBStorage]) -> RDBStorage:

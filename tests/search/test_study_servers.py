@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import shutil
@@ -12,14 +13,17 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 import pytest
 
 from search.study import Effort, run_study, run_workers
+from tests.cli.files import make_places
 from tests.search.fakes import slow_problem
 from tests.search.killing import assert_whole, kill_one, trials_of
 
@@ -130,3 +134,63 @@ def test_a_servers_study_is_resumed_with_what_it_knows(storage: str, tmp_path: P
     evolved = tmp_path / "evolved"
     run_study(slow_problem(str(evolved), 0), seed=0, effort=Effort(trials=30, evaluations=100), storage=storage, name=name)
     assert_whole(trials_of(storage, name), 30, log)
+
+
+@pytest.fixture(scope="module")
+def searching(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The words of a search by two workers, but for its storage and its front."""
+    places = make_places(tmp_path_factory.mktemp("places"))
+    files = ["--predictor", str(places["predictor"]), "--table", str(places["table"])]
+    return ["search", *files, "--trials", "6", "--evaluations", "0", "--workers", "2", "--study", "of the command"]
+
+
+def shows(secret: set[str], pids: Iterable[str]) -> list[str]:
+    """The processes whose arguments hold the secret."""
+    found = []
+    for pid in pids:
+        with suppress(OSError):
+            found += [pid for form in secret if form in Path(f"/proc/{pid}/cmdline").read_text(errors="replace")]
+    return found
+
+
+@pytest.mark.parametrize("way", ["option", "environment", "query", "passfile", "wrong"])
+def test_a_password_is_told_nowhere(postgresql: str, searching: list[str], way: str, tmp_path: Path) -> None:
+    """Not by any process while it works, not in its output, not in any file; and the server takes it in every form."""
+    address, secret = urlsplit(postgresql), {PASSWORD, quote(PASSWORD, safe=""), "s3cret"}
+    place = f"{address.hostname}:{address.port}/postgres"
+    storage, environment = postgresql, {**os.environ, "OFA_TRACEBACK": "1", "TMPDIR": str(tmp_path)}
+    if way == "query":
+        storage = f"postgresql://{place}?user=ofa&password={quote(PASSWORD, safe='')}"
+    elif way == "wrong":
+        storage = postgresql.replace("s3cret", "s3cret-of-another")
+    elif way == "passfile":
+        storage, passfile = f"postgresql://ofa@{place}", tmp_path.parent / f"{tmp_path.name}.pgpass"
+        passfile.touch(mode=0o600)
+        passfile.write_text(f"*:*:*:ofa:{PASSWORD}\n")
+        environment["PGPASSFILE"] = str(passfile)
+    words = [sys.executable, "-m", "ofa", *searching, "-o", str(tmp_path / "front"), "--json"]
+    if way in ("environment", "passfile"):
+        environment["OFA_STORAGE"] = storage
+    else:
+        words += ["--storage", storage]
+    with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        begun_again, deadline = Path(f"/proc/{process.pid}/cmdline"), time.monotonic() + 60
+        while "--storage" in words and "***" not in begun_again.read_text() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        seen: list[str] = []
+        while process.poll() is None:
+            seen += shows(secret, (each for each in os.listdir("/proc") if each.isdigit()))
+            time.sleep(0.05)
+        assert process.stdout is not None
+        assert process.stderr is not None
+        told = process.stdout.read() + process.stderr.read()
+    assert process.returncode == (way == "wrong"), told
+    assert seen == []
+    assert not [form for form in secret if form in told]
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or not [form for form in secret if form.encode() in path.read_bytes()], path
+    if way == "wrong":
+        assert "authentication failed" in told
+        assert "postgresql://ofa:***@" in told
+    else:
+        assert json.loads(told[told.index("{") : told.rindex("}") + 1])["study"]["trials"] >= 6

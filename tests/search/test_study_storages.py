@@ -46,9 +46,11 @@ def test_a_waiting_trial_is_given_to_one(tmp_path: Path) -> None:
     """In SQLite, too, which does not know the lock of a row that Optuna relies on."""
     text = f"sqlite:///{tmp_path}/study.db"
     make_study(text, 0)
-    queue = optuna.load_study(study_name="0", storage=text)
+    kept = open_storage(StorageUrl(text))
+    queue = optuna.load_study(study_name="0", storage=kept.storage)
     for number in range(8):
         queue.enqueue_trial({"gene": number})
+    kept.close()
     ready = threading.Barrier(4)
 
     def take(_: int) -> list[int]:
