@@ -136,9 +136,7 @@ def open_study(problem: Problem, settings: Settings) -> Iterator[OpenStudy]:
         yield OpenStudy(study, is_new, (0,) if is_new else (1, secrets.randbits(32)))
 
 
-def optimize(
-    study: Study, trials: Trials, settings: Settings, sampler: BaseSampler, after: Callable[[Study, FrozenTrial], None] | None = None
-) -> None:
+def optimize(study: Study, trials: Trials, settings: Settings, sampler: BaseSampler, after: Callable[[Study, FrozenTrial], None]) -> None:
     """Optuna's own loop, until the study has its finished trials.
 
     Args:
@@ -146,7 +144,7 @@ def optimize(
         trials: what evaluates.
         settings: of the search.
         sampler: what proposes.
-        after: called after each trial of this process, if there is something to do.
+        after: called after each trial of this process.
 
     Raises:
         SearchError: the storage cannot be used, or an evaluation fails.
@@ -155,7 +153,7 @@ def optimize(
     study.sampler = sampler
     while trials.learn(study) < wanted:
         try:
-            study.optimize(trials.objective, callbacks=[MaxTrialsCallback(wanted), *([after] if after else [])])
+            study.optimize(trials.objective, callbacks=[MaxTrialsCallback(wanted), after])
         except Exception:
             # Optuna fails the trial of a process that was silent for too long, and refuses what it tells of it, with one of several errors.
             if not trials.was_taken_over(study):

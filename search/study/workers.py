@@ -35,6 +35,9 @@ __all__ = ["run_workers"]
 _LOOK_S = 0.5
 """Between looks at how many trials are finished."""
 _END_S = 5.0
+"""In which workers that are told to end note their trials as failed, before they are killed."""
+_END_ALONE_S = 30.0
+"""The same for one whom nobody watches any more, and nobody waits for."""
 
 
 def run_workers(
@@ -180,7 +183,7 @@ def _work(task: _Task, connection: Connection) -> None:
     """The whole life of a worker; the connection takes the reason of an early end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the watching process is told, too, and ends this one
     signal.signal(signal.SIGTERM, _interrupt)
-    threading.Thread(target=_end_alone, daemon=True).start()
+    threading.Thread(target=_end_late, daemon=True).start()
     threads = max(1, (os.cpu_count() or 1) // task.workers)
     torch.set_num_threads(threads)
     try:
@@ -189,7 +192,7 @@ def _work(task: _Task, connection: Connection) -> None:
             with known_as_experimental():  # which the watching process has said
                 opened = stack.enter_context(open_study(problem, task.settings))
                 sampler = sampler_of(task.settings, task.entropy)
-            optimize(opened.study, Trials(problem), task.settings, sampler)
+            optimize(opened.study, Trials(problem), task.settings, sampler, _end_alone)
     except KeyboardInterrupt:
         sys.exit(1)
     except Exception as error:
@@ -203,11 +206,20 @@ def _interrupt(number: int, frame: Any) -> None:
     raise KeyboardInterrupt
 
 
-def _end_alone() -> None:
-    """End this worker, as the watching process would, when that has died."""
+def _end_alone(study: Any, trial: Any) -> None:
+    """End this worker after its trial when nobody watches any more."""
+    watching = multiprocessing.parent_process()
+    if watching is not None and not watching.is_alive():
+        sys.exit(1)
+
+
+def _end_late() -> None:
+    """End this worker in the middle of its trial when nobody has watched for a while."""
     watching = multiprocessing.parent_process()
     assert watching is not None
     watching.join()
-    os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(_END_S)
+    # To the main thread, so that it is woken; the other threads here do not wait for anything that matters.
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+    time.sleep(_END_ALONE_S)
     os._exit(1)
