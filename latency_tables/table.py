@@ -58,6 +58,11 @@ _MAY_BE_UNKNOWN = ("p90_ms", "min_ms", "std_ms", *SOMETIMES_EMPTY)
 _NUMBERS = ("median_ms", "repeats", *_MAY_BE_UNKNOWN)
 
 
+def _no_formula(cell: Any) -> Any:
+    """A cell that no spreadsheet takes for a formula, which could start programs."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+
+
 def _of_squares(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of earlier versions, which knew squares only, as rows of now."""
     if "input_size_px" not in rows:
@@ -290,7 +295,7 @@ class LatencyTable:
         """
         if Path(path).suffix == ".csv":
             with replacing(path) as temporary:
-                self.rows.to_csv(temporary, index=False)
+                self.rows.map(_no_formula).to_csv(temporary, index=False)
             return
         _FILES.write(self.rows, self.info, path)
 

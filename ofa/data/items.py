@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -126,7 +126,7 @@ class ParquetItems:
 
     Attributes:
         paths: the files, whose rows follow each other.
-        column: encoded bytes, paths relative to the file, or structs of ``bytes`` and ``path``.
+        column: encoded bytes, paths from the file's folder and within it, or structs of ``bytes`` and ``path``.
         source: what the files are called together.
     """
 
@@ -161,6 +161,9 @@ class ParquetItems:
             return value
         if not path:
             raise UnreadableError("has no bytes")
+        place = PureWindowsPath(path)  # which knows the separators, drives and shares of every system
+        if place.anchor or ".." in place.parts:
+            raise UnreadableError("is named outside of the folder of its Parquet file")
         return file_bytes(self.paths[file].parent / path)
 
     def name(self, number: int) -> str:

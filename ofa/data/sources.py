@@ -93,6 +93,7 @@ def load_data(
 
     Raises:
         DataError: there is no such set, or it cannot be used.
+        TrustError: only a file says ``package.module:attribute``.
     """
     scan = scan_data(spec, channels=channels, rule=rule, classes=classes, known=known, memory=memory, most=most, progress=progress)
     return scan.images(unreadable=unreadable)

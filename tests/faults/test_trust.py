@@ -17,15 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from onnx import TensorProto, helper
 from PIL import Image
 from typer.testing import CliRunner
 
+import latency_tables
 from devices import RUNTIMES, Settings, Ssh, get_device, load_device
 from devices.runtimes import get_runtime
 from devices.transports.ssh import _command as ssh_command
+from latency_tables import LatencyTable
 from ofa.cli.main import build_app
 from ofa.data import load_data
 from ofa.data.opening import UnreadableError, check_start, formats, open_image
@@ -41,6 +45,7 @@ from tests.search.fronts import make_front
 from tests.sources import ROOT, sources
 
 EVIL = "evil_of_a_file"
+LATENCIES = Path(latency_tables.__file__).parent / "data" / "ofa-mbv3-32px_local-pytorch.parquet"
 RECIPE = """
 space = "ofa-mbv3-tiny"
 data = "digits"
@@ -429,3 +434,25 @@ def test_a_study_that_a_front_names_is_not_opened(tmp_path: Path, monkeypatch: p
     for words in (("query", "front", "--macs", "1G"), ("report", "front", "-o", "page.html")):
         assert ofa(*words).exit_code == 0
     assert {path.name for path in tmp_path.iterdir()} == {"front", "page.html"}
+
+
+@pytest.mark.parametrize(
+    "path", ["../secret.png", "{folder}/secret.png", "a/../../secret.png", r"\\evil\share\x.png", "//evil/x.png", "C:x.png"]
+)
+def test_a_parquet_file_names_images_in_its_folder_alone(path: str, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for place in (tmp_path / "secret.png", folder / "own.png"):
+        Image.new("RGB", (8, 8)).save(place)
+    table = pa.table({"image": ["own.png", "own.png", path.format(folder=tmp_path)], "label": [0, 1, 1]})
+    pq.write_table(table, folder / "data.parquet")
+    left = load_data(str(folder), unreadable="skip").left_out
+    assert [each.reason for each in left] == ["is named outside of the folder of its Parquet file"]
+
+
+def test_no_cell_of_a_csv_file_is_a_formula(tmp_path: Path) -> None:
+    table = LatencyTable.load(LATENCIES)
+    table.rows["kind"] = ["=cmd|' /C calc'!A0", "@SUM(1)", *table.rows["kind"][2:]]
+    table.save(tmp_path / "table.csv")
+    cells = (tmp_path / "table.csv").read_text().splitlines()[1:3]
+    assert [line[:2] for line in cells] == ["'=", "'@"]
