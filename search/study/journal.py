@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from typing import Any
 
+from filelock import lock_descriptor
 from optuna.storages.journal import BaseJournalBackend
 
 from ofa.errors import SearchError
 from ofa.lines import append_whole, as_line, entry_of
-from ofa.locking import writing
 from ofa.reading import open_file
 from ofa.reading.limits import LARGEST_JSON
 
@@ -18,6 +19,7 @@ __all__ = ["JournalFile"]
 
 _TURN_S = 60.0
 """In which others, who write some lines at a time, leave the file to one more."""
+_POLL_S = 0.005
 
 
 class JournalFile(BaseJournalBackend):
@@ -64,6 +66,16 @@ class JournalFile(BaseJournalBackend):
                     yield entry
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Write entries to the disk, all or none."""
-        with writing(self._path, "writing a study", wait_s=_TURN_S), open(self._path, "ab+", buffering=0) as file:
+        """Write entries to the disk, all or none.
+
+        Raises:
+            SearchError: another process has been writing for a minute.
+        """
+        with open(self._path, "ab+", buffering=0) as file:
+            end = time.monotonic() + _TURN_S
+            # The file itself, and none beside it as for ``ofa.locking``: a file that comes and goes costs more than the lines.
+            while not lock_descriptor(file.fileno(), blocking=False):
+                if time.monotonic() > end:
+                    raise SearchError(f"a study must be written by turns, but another process keeps '{self._path}'; end it if it hangs")
+                time.sleep(_POLL_S)
             append_whole(file, b"".join(map(as_line, logs)))
