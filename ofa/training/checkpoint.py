@@ -121,14 +121,15 @@ def begin_run(folder: str | os.PathLike[str], recipe: Recipe, record: DataRecord
         FileError: the folder cannot be made or written.
     """
     make_folder(folder)
-    # The recipe goes first and comes last, on the disk too: a folder with one is a run, and must not have files of another.
-    for name in (CONFIG, WEIGHTS, RECORD):
-        _forget(Path(folder) / name)
-    _states(folder).forget()
-    _write_metrics(folder, ())
-    if record is not None:
-        record.save(folder)
-    _write_recipe(folder, recipe)
+    with writing(folder, "beginning a run"):
+        # The recipe goes first and comes last, on the disk too: a folder with one is a run, and must not have files of another.
+        for name in (CONFIG, WEIGHTS, RECORD):
+            _forget(Path(folder) / name)
+        _states(folder).forget()
+        _write_metrics(folder, ())
+        if record is not None:
+            record.save(folder)
+        _write_recipe(folder, recipe)
 
 
 def is_free(folder: str | os.PathLike[str]) -> bool:

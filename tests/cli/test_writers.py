@@ -10,8 +10,14 @@ from pathlib import Path
 
 import pytest
 
+import ofa
+from latency_tables import LatencyTable
+from ofa.errors import FileError
+from ofa.exporting.bundle import load_bundle
 from ofa.locking import lock_of
-from tests.cli.files import COMMANDS, ENDINGS, Command, call, invoke
+from ofa.training import begin_run, demo_recipe, load_run, save_run
+from search.front.front import Front
+from tests.cli.files import COMMANDS, ENDINGS, SPACE, Command, call, invoke
 from tests.faults.test_locks import ROOT
 
 HOLD = """
@@ -95,3 +101,34 @@ def test_a_file_that_is_being_written_is_not_changed(
         copies[name] = tmp_path / places[name].name
         (shutil.copytree if places[name].is_dir() else shutil.copy)(places[name], copies[name])
     refused(call(command, {**places, **copies}), copies[changed], tmp_path, hold)
+
+
+PYTHON: dict[str, tuple[str, Callable[[dict[str, Path]], object]]] = {
+    "train": ("run", lambda places: ofa.train(demo_recipe(), places["run"], overwrite=True)),
+    "specialize": ("bundle", lambda places: ofa.specialize(load_run(places["run"]), SPACE.smallest(), places["bundle"], overwrite=True)),
+    "export": ("bundle", lambda places: ofa.export(load_bundle(places["bundle"]), "onnx", overwrite=True)),
+    "verify": ("bundle", lambda places: ofa.verify(load_bundle(places["bundle"]), "fake")),
+    "begin_run": ("run", lambda places: begin_run(places["run"], demo_recipe())),
+    "save_run": ("run", lambda places: save_run(places["run"], load_run(places["run"]).supernet, demo_recipe(), ())),
+    "table.save": ("table", lambda places: LatencyTable.load(places["table"]).save(places["table"])),
+    "front.save": ("front", lambda places: Front.load(places["front"]).save(places["front"])),
+}
+
+
+@pytest.mark.parametrize("what", PYTHON)
+def test_python_is_refused_as_commands_are(
+    what: str, places: dict[str, Path], tmp_path: Path, hold: Callable[[Path | None], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ofa.parquet._TURN_S", 0.0)
+    changed, call_it = PYTHON[what]
+    copies = {name: tmp_path / name for name in {changed, "run"}}
+    for name, copy in copies.items():
+        (shutil.copytree if places[name].is_dir() else shutil.copy)(places[name], copy)
+    before = content(tmp_path)
+    hold(copies[changed])
+    try:
+        with pytest.raises(FileError, match=r"must have one writer at a time, but process \d+ has been training a network since"):
+            call_it(copies)
+    finally:
+        hold(None)
+    assert content(tmp_path) == before
