@@ -11,6 +11,7 @@ from ofa.cli.console import JsonOption, emit, format_bytes, progress_bar
 from ofa.cli.outputs import OverwriteOption, check_output
 from ofa.cli.sheets import facts
 from ofa.cli.spaces import OwnSpaceOption, check_named, named
+from ofa.cli.stopping import stoppable
 from ofa.opsets import OPSET, ir_version_for, least_release
 
 if TYPE_CHECKING:
@@ -145,7 +146,8 @@ def export_engine(
     if path is None:
         path = bundle.engine_path(flavour, gpus, half=half)
         path.parent.mkdir(exist_ok=True)
-    with bundle.only_writer(path), progress_bar(f"building for {flavour}") as progress:
+    with bundle.only_writer(path), stoppable() as stop, progress_bar(f"building for {flavour}") as progress:
+        stop.words = "interrupted; of an engine nothing is kept until it is whole, so the same command builds it anew"
         check_output(path, overwrite=overwrite)
         with bundle.changing(path, record_path(path)):
             build_engine(bundle.onnx_path, path, flavour=flavour, gpus=gpus, half=half, progress=progress)

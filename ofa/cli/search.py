@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ofa.cli.budgets import Accuracy, Energies, ExpectedOption, Latencies, budget_of, taking_costs
-from ofa.cli.console import JsonOption, emit, format_conditions, format_ms, format_percent, progress_bar, warn
+from ofa.cli.console import JsonOption, emit, format_conditions, format_ms, format_percent, progress_bar, remark, warn
 from ofa.cli.devices import FoldersOption, SshConfigOption
 from ofa.cli.outputs import OverwriteOption, check_output
 from ofa.cli.problem import TRADES, ProblemOfFiles
@@ -17,6 +17,7 @@ from ofa.cli.run_data import DataOption, OnOption, TestDataOption
 from ofa.cli.secrets import STORAGE_VARIABLE, command_without_secrets, take_storage
 from ofa.cli.sheets import records, words
 from ofa.cli.spaces import TrustOption
+from ofa.cli.stopping import stoppable
 from ofa.cli.table import ResolutionsOption
 from ofa.cli.threads import let_threads_sleep
 from ofa.locking import writing
@@ -152,7 +153,11 @@ def search(
         check_output(output, overwrite=overwrite or resumed is not None)
         if picture is not None:
             check_output(picture, overwrite=overwrite or resumed is not None)
-        with progress_bar("networks") as progress, known_as_experimental():
+        kept = f"its trials are kept in {where}, and the same command goes on" if where else "of a search without --storage nothing is kept"
+        if where is None and (supernet is not None or device):
+            remark("networks are measured, and what that comes to is lost if this is cut off; add --storage to go on by the same command")
+        with stoppable() as stop, progress_bar("networks") as progress, known_as_experimental():
+            stop.words = f"interrupted; {kept}"
             front = run_workers(
                 files, workers=workers, seed=seed, effort=effort, sampler=sampler, storage=where, name=study, progress=progress
             )
