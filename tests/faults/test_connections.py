@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -170,6 +171,37 @@ def test_a_line_that_is_cut_in_a_group_and_between_groups(
     assert line.connections - 1 == len(lost) == len(words) + len(between)
     assert all(re.search(r"; trying again in 0\.\d s \(\d of 4\)$", text) for text in lost)
     assert any(f"it was lost while {words[0]}" in text for text in lost)
+    assert eventually(lambda: no_leftovers(ssh_server))
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("seed", range(5))
+def test_a_line_that_is_cut_again_and_again(
+    ssh_server: SshServer,  # noqa: F811
+    line: Line,
+    models: dict[str, Path],
+    seed: int,
+    record_property: Callable[[str, Any], None],
+    eventually: Callable[[Callable[[], bool]], bool],  # noqa: F811
+) -> None:
+    """At any moment: while it is made, while files are sent, between requests, and in the middle of lines."""
+    rng, done = np.random.default_rng(seed), threading.Event()
+
+    def cut() -> None:
+        for _ in range(20):
+            if done.wait(float(rng.uniform(0.05, 1.5))):
+                return
+            line.cut()
+
+    cutter = threading.Thread(target=cut)
+    cutter.start()
+    device = there(ssh_server.address(port=line.port, retries=30, backoff_s=0.01))
+    found = list(measure(device, models, rng=np.random.default_rng(0), policy=POLICY))
+    done.set()
+    record_property("figures", {"what": "cut connections", "tried": line.connections - 1, "networks": len(found)})
+    cutter.join()
+    assert len(found) == len(models)
+    assert medians(iter(found)) == expected(models)
     assert eventually(lambda: no_leftovers(ssh_server))
 
 

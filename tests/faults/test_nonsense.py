@@ -304,6 +304,119 @@ def test_lines_that_are_never_an_answer(name: str, tmp_path: Path) -> None:
     assert is_a_sentence(str(caught.value))
 
 
+EXTREMES = (
+    None,
+    True,
+    False,
+    0,
+    -1,
+    1,
+    2,
+    10**30,
+    10**400,
+    -0.0,
+    0.5,
+    1e-300,
+    1e300,
+    math.nan,
+    math.inf,
+    -math.inf,
+    "",
+    "1.0",
+    "\x1b[2J",
+    [],
+    {},
+)
+
+
+DAMAGE = """
+line = json.dumps({{"id": number, "result": result}}).encode() + b"\\n"
+at = {at} % len(line)
+line = {{
+    "flip": line[:at] + bytes([line[at] ^ {bit}]) + line[at + 1:],
+    "cut": line[:at],
+    "twice": line[:at] + line[at // 2:],
+    "zero": line[:at] + bytes(8) + line[at + 8:],
+}}["{kind}"]
+raw.flush()
+raw.buffer.write(line)
+raw.flush()
+if "{kind}" == "cut":
+    os._exit(0)
+"""
+"""A statement of the far side that damages its answer."""
+
+
+def damaged(value: Any, rng: np.random.Generator) -> Any:
+    """A value with something in it replaced, removed, added, or wrapped."""
+    if isinstance(value, dict) and value and rng.random() < 0.85:
+        key = list(value)[rng.integers(len(value))]
+        if rng.random() < 0.1:
+            return {name: each for name, each in value.items() if name != key}
+        if rng.random() < 0.1:
+            return {**value, f"{key} ": value[key]}
+        return {**value, key: damaged(value[key], rng)}
+    return [value] if rng.random() < 0.1 else EXTREMES[rng.integers(len(EXTREMES))]
+
+
+def can_be(timing: Timing) -> bool:
+    """Told another way than in ``devices.answers``."""
+    numbers = [timing.min_ms, timing.median_ms, timing.p90_ms]
+    whole = all(type(number) is float and math.isfinite(number) for number in (*numbers, timing.std_ms))
+    amounts = [amount for amount in (timing.energy_mj, timing.peak_memory_bytes) if amount is not None]
+    return (
+        whole
+        and 0 < numbers[0] <= numbers[1] <= numbers[2] <= 20_000
+        and timing.std_ms >= 0
+        and type(timing.repeats) is int
+        and 2 <= timing.repeats <= POLICY.max_rounds
+        and all(math.isfinite(amount) and amount >= 0 for amount in amounts)
+    )
+
+
+def outcome_counts(address: Address, networks: list[str]) -> tuple[int, int, int]:
+    """How many measurements, networks that were given up, and refusals of all there are; each of them as it must be."""
+    try:
+        found = outcomes_of(address, networks, silence_limit_s=2.0)
+    except DeviceError as error:
+        found = {"": Failure(str(error))}
+    reasons = [outcome.reason for outcome in found.values() if isinstance(outcome, Failure)]
+    timings = [outcome for outcome in found.values() if isinstance(outcome, Timing)]
+    assert all(map(is_a_sentence, reasons)), reasons
+    assert all(map(can_be, timings)), timings
+    return len(timings), len(reasons) - ("" in found), int("" in found)
+
+
+def note_counts(record_property: Callable[[str, Any], None], what: str, counts: list[tuple[int, int, int]]) -> None:
+    measured, given_up, refused = (sum(each) for each in zip(*counts, strict=True))
+    tried = {"tried": len(counts), "measured": measured, "given up": given_up, "refused": refused}
+    record_property("figures", {"what": what, **tried})
+
+
+@pytest.mark.parametrize("answers", [200, pytest.param(20_000, marks=pytest.mark.torture)])
+def test_answers_that_are_damaged_at_random(answers: int, record_property: Callable[[str, Any], None]) -> None:
+    """Each is refused by our own errors, or is a measurement."""
+    rng, counts = np.random.default_rng(0), []
+    for _ in range(answers):
+        answer = damaged({"a": GOOD, "b": {**GOOD, "timing": None, "error": "it cannot be loaded"}}, rng)
+        address = Spoken(answer=lambda message, asked, answer=answer: answer, retries=0)  # type: ignore[misc]
+        counts.append(outcome_counts(address, ["a", "b"]))
+    note_counts(record_property, "damaged answers of devices", counts)
+    assert sum(measured for measured, _, _ in counts) > answers / 20
+
+
+@pytest.mark.torture
+def test_lines_that_are_damaged_at_random(tmp_path: Path, record_property: Callable[[str, Any], None]) -> None:
+    """A byte, some bytes or a part of an answer is another: what is understood nevertheless is a measurement."""
+    rng, counts = np.random.default_rng(0), []
+    for number in range(500):
+        at, bit, kind = int(rng.integers(300)), 1 << int(rng.integers(8)), ("flip", "cut", "twice", "zero")[int(rng.integers(4))]
+        program = DAMAGE.format(at=at, bit=bit, kind=kind)
+        address = Scripted(program=program, memory=str(tmp_path / f"memory{number}"), often=1, retries=2, backoff_s=0)
+        counts.append(outcome_counts(address, ["a"]))
+    note_counts(record_property, "damaged lines of devices", counts)
+
+
 @pytest.mark.slow
 def test_a_device_that_closes_its_output_and_lives_on(tmp_path: Path) -> None:
     address = Scripted(program="os.close(1); time.sleep(60)", memory=str(tmp_path / "memory"), often=1, retries=1, backoff_s=0)
