@@ -19,6 +19,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 INSTALLED_EXTRAS = ("dev", "grpc", "postgresql", "tensorrt-rtx")
 IMPORT_NAMES = {
     "pillow": "PIL",
+    "protobuf": "google",
     "pyyaml": "yaml",
     "scikit-learn": "sklearn",
     "tensorrt-rtx-cu13-bindings": "tensorrt_rtx_bindings",
