@@ -36,6 +36,7 @@ from ofa.locking import writing
 from ofa.reading import open_file, parse_json
 from ofa.resolution import resolution_to_json, sides
 from ofa.schema import parse
+from ofa.seal import seal
 from ofa.space import Space
 from ofa.weights import check_finite, check_names, read_weights, space_header, write_weights
 
@@ -125,6 +126,7 @@ class Bundle:
             network = self.network()
             with self.changing(path), replacing(path) as temporary:
                 write_model(network, self.input_shape, temporary, metadata=self.metadata, dynamic_batch=dynamic_batch, opset=opset)
+                seal(temporary)  # or it would be read as a damaged file
                 return verify_outputs(network, temporary, self.input_shape, generator=torch.Generator().manual_seed(0))
 
     def engine_path(self, flavour: str, gpus: Sequence[str] = (), *, half: bool = False) -> Path:
