@@ -30,7 +30,7 @@ from ofa.files import replacing
 from ofa.modes import evaluating
 from ofa.opsets import IR_VERSION, NEWEST_OPSET, OLDEST_OPSET, OPSET, ir_version_for
 from ofa.reading.models import parse_model, read_model_bytes
-from ofa.seal import BLANK_SEAL, SEAL_KEY
+from ofa.seal import BLANK_SEAL, SEAL_KEY, seal
 from ofa.telemetry import import_without_telemetry
 from ofa.version import __version__
 
@@ -126,11 +126,12 @@ def write_model(
     opset: int = OPSET,
     ir_version: int | None = None,
 ) -> None:
-    """Fill the temporary file of ``ofa.files.replacing`` with the ONNX model; arguments and errors as ``to_model``."""
+    """Fill the temporary file of ``ofa.files.replacing`` with the ONNX model and its checksum; arguments and errors as ``to_model``."""
     versions = _Versions.of(opset, ir_version)
     data = _build_model(network, input_shape, {**(metadata or {}), SEAL_KEY: BLANK_SEAL}, dynamic_batch, versions).SerializeToString()
     check_model(data)  # the bytes, because serializing 30 MB twice takes longer than tracing the network
     temporary.write_bytes(data)
+    seal(temporary)  # before it takes its place, because it is read and run before that
 
 
 def verify_outputs(
