@@ -24,7 +24,9 @@ __all__ = [
 Resolution = int | tuple[int, int]
 """Height and width of an image in pixels; a square is one number, so that equal resolutions are equal values."""
 
-_SIDES = re.compile(r"\s*(\d+)\s*(?:[xX×]\s*(\d+)\s*)?")
+_LARGEST_SIDE = 2**14
+"""Pixels: above all that networks read, and what still fits into memory."""
+_SIDES = re.compile(r"\s*(\d{1,6})\s*(?:[xX×]\s*(\d{1,6})\s*)?")
 
 
 def sides(resolution: Resolution) -> tuple[int, int]:
@@ -56,10 +58,11 @@ def parse_resolution(value: object) -> Resolution:
         parts = [int(part) for part in match.groups() if part] if match else []
     else:
         parts = list(value) if isinstance(value, tuple | list) else [value]
-    numbers = [int(part) for part in parts if isinstance(part, Integral) and not isinstance(part, bool) and int(part) > 0]
+    numbers = [int(part) for part in parts if isinstance(part, Integral) and not isinstance(part, bool) and 0 < int(part) <= _LARGEST_SIDE]
     if len(parts) not in (1, 2) or len(numbers) != len(parts):
         raise SpaceError(
-            f"a resolution must be whole pixels from 1 on, as one side (224) or as height x width (224x160), but is {value!r}; write it so"
+            f"a resolution must be whole pixels from 1 to {_LARGEST_SIDE}, as one side (224) or as height x width (224x160), but is "
+            f"{value!r}; write it so"
         )
     height, width = numbers[0], numbers[-1]
     return height if height == width else (height, width)

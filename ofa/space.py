@@ -22,6 +22,9 @@ from ofa.space_json import space_from_json, space_to_json
 
 __all__ = ["ROW_DTYPE", "Gene", "Number", "Space", "Stage"]
 
+_MOST = {"classes": 10**6, "channels": 1000, "stages": 100, "blocks": 1000}
+"""Above all networks that are searched; what is made for each of more would never end."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Space(Encoding):
@@ -63,6 +66,13 @@ class Space(Encoding):
             raise SpaceError(f"a classifier needs at least 2 classes, but num_classes is {self.num_classes}; count the labels of your data")
         if self.in_channels < 1:
             raise SpaceError(f"images must have at least 1 channel, but in_channels is {self.in_channels}; 1 is grey, 3 is colour")
+        counted = {"classes": self.num_classes, "channels": self.in_channels, "stages": len(self.stages)}
+        counted["blocks"] = sum(stage.depths[-1] for stage in self.stages)
+        for what, most in _MOST.items():
+            if counted[what] > most:
+                raise SpaceError(
+                    f"networks must have at most {most} {what}, but the largest of {self.name} has {counted[what]}; take fewer"
+                )
 
     @cached_property
     def _hash(self) -> int:

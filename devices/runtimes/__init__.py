@@ -42,6 +42,7 @@ Timer = Callable[[int], float]
 """Executes one loaded network ``calls`` times in a row and returns the seconds that took."""
 
 _LONGEST_PAUSE_MS = 60_000
+_MOST_THREADS, _LARGEST_BATCH = 1024, 2**16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +77,8 @@ class Settings:
         check_fields(self, self.words)
         check_choice(self, "runtime", RUNTIMES, self.words)
         check_choice(self, "precision", get_runtime(self.runtime).precisions, self.words)
-        check_range(self, "threads", self.words, 1)
-        check_range(self, "batch", self.words, 1)
+        check_range(self, "threads", self.words, 1, _MOST_THREADS)
+        check_range(self, "batch", self.words, 1, _LARGEST_BATCH)
         check_range(self, "pause_ms", self.words, 0, _LONGEST_PAUSE_MS)
         check_range(self, "opset", self.words, OLDEST_OPSET, NEWEST_OPSET)
         object.__setattr__(self, "options", _complete_options(self))

@@ -1,8 +1,9 @@
-"""Zip archives as ``torch.save`` writes them: nothing compressed, and no byte in two entries."""
+"""Zip archives as ``torch.save`` writes them: nothing compressed, no byte in two entries, and each with a checksum that fits."""
 
 from __future__ import annotations
 
 import struct
+import zlib
 from typing import BinaryIO
 
 from ofa.reading.limits import LARGEST_DIRECTORY, UnfitError
@@ -16,6 +17,7 @@ _ENTRY = struct.Struct("<4s4B4HL2L5H2L")
 _LOCAL = struct.Struct("<4s5H3L2H")
 _STORED = 0
 _FULL = 2**32 - 1
+_CHUNK = 2**20
 
 
 def check_archive(file: BinaryIO, size: int, name: str) -> tuple[int, int]:
@@ -37,6 +39,7 @@ def check_archive(file: BinaryIO, size: int, name: str) -> tuple[int, int]:
         raise UnfitError("its directory is damaged")
     file.seek(place)
     directory, total, found = file.read(length), 0, None
+    entries: list[tuple[int, int, int]] = []
     at = 0
     while at < length:
         entry = _ENTRY.unpack_from(directory, at)
@@ -45,14 +48,31 @@ def check_archive(file: BinaryIO, size: int, name: str) -> tuple[int, int]:
         if mark != b"PK\x01\x02" or method != _STORED or packed != unpacked or unpacked == _FULL:
             raise UnfitError("an entry of it is compressed or damaged")
         total += unpacked
+        entries.append((entry[18], unpacked, entry[9]))
         if directory[start : start + name_length].partition(b"/")[2] == name.encode():
             found = entry[18], unpacked
         at = start + name_length + extra_length + comment_length
     if total > size or found is None:
         raise UnfitError("its entries share bytes, or one is missing")
-    file.seek(found[0])
+    for at, size_of, checksum in entries:
+        if _checksum(file, _content(file, at), size_of) != checksum:
+            raise UnfitError("the checksum of an entry of it does not fit")
+    return _content(file, found[0]), found[1]
+
+
+def _content(file: BinaryIO, at: int) -> int:
+    """Where the content of the entry begins whose own header is at a place."""
+    file.seek(at)
     local = _LOCAL.unpack(file.read(_LOCAL.size))
-    return found[0] + _LOCAL.size + local[9] + local[10], found[1]
+    return int(at + _LOCAL.size + local[9] + local[10])
+
+
+def _checksum(file: BinaryIO, start: int, length: int) -> int:
+    file.seek(start)
+    value = 0
+    while chunk := file.read(min(_CHUNK, length)):
+        value, length = zlib.crc32(chunk, value), length - len(chunk)
+    return value
 
 
 def _directory(file: BinaryIO, size: int) -> tuple[int, int]:

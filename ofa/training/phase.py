@@ -9,9 +9,11 @@ from ofa.errors import RecipeError, SpaceError
 from ofa.resolution import Resolution, parse_resolution
 from ofa.space import Gene, Space
 from ofa.tasks import Divergence
-from ofa.training.toml import check_range
+from ofa.training.toml import MOST_EPOCHS, check_range
 
 __all__ = ["Phase"]
+
+_MOST_SUBNETS = 1000
 
 AnySpace = TypeVar("AnySpace", bound=Space)
 
@@ -68,8 +70,8 @@ class Phase:
     def __post_init__(self) -> None:
         object.__setattr__(self, "resolutions", tuple(map(parse_resolution, self.resolutions)))
         where = f"phases.{self.name}"
-        check_range(f"{where}.epochs", self.epochs, 1)
-        check_range(f"{where}.subnets_per_step", self.subnets_per_step, 1)
+        check_range(f"{where}.epochs", self.epochs, 1, most=MOST_EPOCHS)
+        check_range(f"{where}.subnets_per_step", self.subnets_per_step, 1, most=_MOST_SUBNETS)
         check_range(f"{where}.distillation_weight", self.distillation_weight, 0)
         check_range(f"{where}.warmup_epochs", self.warmup_epochs, 0, self.epochs)
         if not 0 < self.learning_rate < float("inf"):

@@ -27,7 +27,7 @@ from ofa.training.optimizer import SGD, Optimizer, read_optimizer
 from ofa.training.phase import Phase
 from ofa.training.schedule import Span
 from ofa.training.step import Precision
-from ofa.training.toml import build, check_range, line_of, toml_lines
+from ofa.training.toml import LARGEST_BATCH, MOST_STEPS, build, check_range, line_of, toml_lines
 
 __all__ = ["SPACE", "Phase", "Recipe"]
 
@@ -35,6 +35,7 @@ SPACE = "space.json"
 """The file in the folder of a run that carries its space, where that is none of ofa's."""
 
 Purpose = Literal["split", "weights", "training", "specialization"]
+_MOST_WORKERS = 1024
 _PURPOSES: tuple[Purpose, ...] = ("split", "weights", "training", "specialization")
 
 
@@ -105,13 +106,14 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_range("batch_size", self.batch_size, 2)
-        for name in ("clip_norm", "seed", "evaluate_every"):
-            check_range(name, getattr(self, name), 0)
+        check_range("batch_size", self.batch_size, 2, most=LARGEST_BATCH)
+        check_range("clip_norm", self.clip_norm, 0)
+        for name in ("seed", "evaluate_every"):
+            check_range(name, getattr(self, name), 0, most=MOST_STEPS)
         for name in ("checkpoint_steps", "evaluation_images"):
-            check_range(name, getattr(self, name), 1)
+            check_range(name, getattr(self, name), 1, most=MOST_STEPS)
         if self.workers is not None:
-            check_range("workers", self.workers, 0)
+            check_range("workers", self.workers, 0, most=_MOST_WORKERS)
         for name in ("label_smoothing", "dropout"):
             check_range(name, getattr(self, name), 0, 0.999)
         if not 0 <= self.weight_averaging < 1:

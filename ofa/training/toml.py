@@ -15,18 +15,21 @@ from ofa.errors import OfaError, RecipeError, nearest
 from ofa.resolution import Resolution, parse_resolution, resolution_to_json
 from ofa.space import Gene
 
-__all__ = ["KINDS", "build", "check_range", "line_of", "table_of", "to_toml", "toml_lines"]
+__all__ = ["KINDS", "LARGEST_BATCH", "MOST_EPOCHS", "MOST_STEPS", "build", "check_range", "line_of", "table_of", "to_toml", "toml_lines"]
 
 T = TypeVar("T")
 Path = tuple[str | int, ...]
 _ARRAY, _TABLE, _PAIR = (re.compile(pattern) for pattern in (r"\s*\[\[(.+?)\]\]", r"\s*\[(.+?)\]", r"\s*([\w.\-'\" ]+?)\s*=(.*)"))
 KINDS = {int: "a whole number", float: "a number", str: "a string", bool: "true or false", Resolution: "a resolution"}
 
+LARGEST_BATCH, MOST_EPOCHS, MOST_STEPS = 2**16, 10**6, 2**63 - 1
+"""Above all that anybody trains with: a slip, or a stranger's recipe, would take all memory or never end."""
 
-def check_range(where: str, value: float, low: float, high: float = math.inf) -> None:
-    """Raise RecipeError unless ``low <= value <= high``."""
-    if not low <= value <= high:
-        rule = f"at least {low}" if high == math.inf else f"in {low}..{high}"
+
+def check_range(where: str, value: float, low: float, high: float = math.inf, *, most: float = math.inf) -> None:
+    """Raise RecipeError unless ``low <= value <= high``, and ``value <= most``, which only slips are above."""
+    if not low <= value <= min(high, most):
+        rule = f"at most {most}" if value > most else f"at least {low}" if high == math.inf else f"in {low}..{high}"
         raise RecipeError(f"{where} must be {rule}, but is {value}; change it in the recipe", key=where.rpartition(".")[2])
 
 

@@ -112,7 +112,7 @@ def test_reading_a_space_needs_no_other_import(tmp_path: Path) -> None:
         ({"colour": "red"}, "but has colour"),
         ({"resolutions": [32, "big"]}, "ofa-mbv3-tiny: a resolution must be whole pixels"),
         ({"resolutions": [32, 16]}, "must ascend"),
-        ({"resolutions": [0]}, "must be whole pixels from 1 on, .* but is 0"),
+        ({"resolutions": [0]}, "must be whole pixels from 1 to 16384, .* but is 0"),
         ({"in_channels": 0}, "at least 1 channel"),
         ({"stages": [{}]}, "reading it met KeyError"),
         ({"stages": 3}, "reading it met TypeError"),
