@@ -34,6 +34,7 @@ from ofa.families import lower, named_space, save_arch
 from ofa.files import replacing, replacing_folder, settle, unwritable, write_json
 from ofa.locking import writing
 from ofa.reading import open_file, parse_json
+from ofa.reading.limits import LARGEST_MODEL
 from ofa.resolution import resolution_to_json, sides
 from ofa.schema import parse
 from ofa.seal import seal
@@ -398,5 +399,5 @@ def _check_files(folder: Path, files: Mapping[str, str]) -> None:
 
 
 def _digest(path: Path) -> str:
-    with open_file(path) as file:
+    with open_file(path, most=LARGEST_MODEL) as file:
         return hashlib.file_digest(cast(io.BufferedReader, file), "sha256").hexdigest()

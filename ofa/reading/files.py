@@ -16,12 +16,13 @@ __all__ = ["open_file", "read_bytes", "read_text"]
 _FLAGS = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY"))
 
 
-def open_file(path: str | os.PathLike[str], *, what: str = "file", error: type[OfaError] = FileError) -> BinaryIO:
+def open_file(path: str | os.PathLike[str], *, what: str = "file", most: int | None = None, error: type[OfaError] = FileError) -> BinaryIO:
     """Open a plain file for reading.
 
     Args:
         path: the file.
         what: the noun that errors call it by.
+        most: bytes; a file that has more is refused.
         error: the class of all errors.
 
     Raises:
@@ -31,7 +32,10 @@ def open_file(path: str | os.PathLike[str], *, what: str = "file", error: type[O
         _check_kind(os.stat(path), path, what, error)  # before it is opened, which is enough to make some devices act
         handle = os.open(path, _FLAGS)
         try:
-            _check_kind(os.fstat(handle), path, what, error)
+            found = os.fstat(handle)
+            _check_kind(found, path, what, error)
+            if most is not None and found.st_size > most:
+                raise _too_large(path, what, most, found.st_size, error)
             return os.fdopen(handle, "rb")
         except BaseException:
             os.close(handle)
@@ -52,14 +56,16 @@ def read_bytes(path: str | os.PathLike[str], *, most: int, what: str = "file", e
     Raises:
         OfaError: of the class ``error``: as ``open_file``, or it is larger.
     """
-    with open_file(path, what=what, error=error) as file:
+    with open_file(path, what=what, most=most, error=error) as file:
         try:
             size = os.fstat(file.fileno()).st_size
-            content = b"" if size > most else file.read(most + 1) or b""
+            content = file.read(size + 1) or b""
+            if len(content) > size:  # it grows, or does not say how large it is
+                content += file.read(most + 1 - len(content)) or b""
         except (OSError, MemoryError) as problem:
             raise _unreadable(path, what, reason_of(problem), error) from problem
-    if max(size, len(content)) > most:
-        raise error(f"a {what} must have at most {most} bytes, but '{path}' has {max(size, len(content))}; give another file")
+    if len(content) > most:
+        raise _too_large(path, what, most, len(content), error)
     return content
 
 
@@ -81,6 +87,10 @@ def _check_kind(found: os.stat_result, path: str | os.PathLike[str], what: str, 
     if not stat.S_ISREG(found.st_mode):
         kind = "a folder" if stat.S_ISDIR(found.st_mode) else "no plain file"
         raise _unreadable(path, what, f"it is {kind}", error)
+
+
+def _too_large(path: str | os.PathLike[str], what: str, most: int, found: int, error: type[OfaError]) -> OfaError:
+    return error(f"a {what} must have at most {most} bytes, but '{os.fspath(path)}' has {found}; give another file")
 
 
 def _unreadable(path: str | os.PathLike[str], what: str, reason: str, error: type[OfaError]) -> OfaError:

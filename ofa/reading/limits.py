@@ -45,7 +45,7 @@ LARGEST_JSON = 4 * 2**20
 """Bytes of a JSON document: a space has some thousand, a network some hundred."""
 LARGEST_LINES = 16 * 2**20
 """Bytes of a file of JSON lines: a block that was measured has 500, an epoch 400."""
-LARGEST_TOML = 2**19
+LARGEST_TOML = 2**18
 """Bytes of a TOML document: a recipe has some thousand."""
 LARGEST_YAML = 2**20
 """Bytes of a YAML document: a latency table as MIT publishes them has fifteen thousand."""
@@ -82,7 +82,7 @@ LARGEST_DIRECTORY = 8 * 2**20
 """Bytes of the directory of a file of ``torch.save``: an entry of it, which is a tensor, has some hundred."""
 LONGEST_PICKLE, MOST_OPERATIONS = 2**20, 300_000
 """Bytes of what such a file says of its tensors, and steps by which it says it: some hundred bytes and some dozen steps each."""
-MOST_TENSORS, LARGEST_HEADER = 10_000, 2 * 2**20
+MOST_TENSORS, LARGEST_HEADER = 10_000, 2**20
 """Tensors of a file of weights, and bytes of its header: a state of ``ofa-resnet50`` has some thousand and some hundred thousand."""
 
 LARGEST_CSV, LONGEST_LINE = 64 * 2**20, 2**20

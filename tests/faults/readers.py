@@ -21,6 +21,7 @@ from latency_tables.journal import Journal
 from latency_tables.transfer import read_measurements
 from ofa.arch import Arch
 from ofa.data import ImageRule, load_data
+from ofa.data.items import file_bytes
 from ofa.data.opening import UnreadableError
 from ofa.data.reading import input_of
 from ofa.errors import DataError
@@ -155,7 +156,7 @@ def _bundle(path: Path) -> Any:
 
 def _image(path: Path) -> Any:
     try:
-        return input_of(path.read_bytes(), ImageRule(), 16).tobytes()
+        return input_of(file_bytes(path), ImageRule(), 16).tobytes()
     except UnreadableError as error:
         raise DataError(str(error)) from error
 
