@@ -90,11 +90,12 @@ def sample(temporary: Path) -> dict[str, Any]:
     }
 
 
-def run_cycle(call: Callable[[list[str]], Any], folder: Path, cycle: int) -> dict[str, float]:
+def run_cycle(call: Callable[[list[str]], Any], said: io.StringIO, folder: Path, cycle: int) -> dict[str, float]:
     """One road, and the seconds of each command; the first that fails ends the soak with what it said."""
     seconds = dict[str, float]()
     for words in commands(folder, cycle):
-        said, start = io.StringIO(), time.perf_counter()
+        said.truncate(said.seek(0))
+        start = time.perf_counter()
         try:
             with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
                 call(words)
@@ -130,6 +131,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/soak.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # the networks are so small that a second thread mostly waits for the first
+    said = io.StringIO()  # one for all: the parser of the command line keeps each stream that it writes to
     command, samples, start = typer.main.get_command(build_app()), list[dict[str, Any]](), time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="soak-") as name, others_during() as others, threadpool_limits(1):
         folder, temporary = Path(name, "files"), Path(name, "temporary")
@@ -137,17 +139,17 @@ def main() -> int:
         temporary.mkdir()
         os.environ["TMPDIR"] = tempfile.tempdir = str(temporary)
         while time.perf_counter() - start < 60 * arguments.minutes or len(samples) < WARM_UP + 4:
-            commands_s = run_cycle(lambda words: command.main(words, prog_name="ofa", standalone_mode=False), folder, len(samples))
+            commands_s = run_cycle(lambda words: command.main(words, prog_name="ofa", standalone_mode=False), said, folder, len(samples))
             samples.append({"seconds": round(time.perf_counter() - start, 1), **sample(temporary), "commands_s": commands_s})
             print(json.dumps(samples[-1]), flush=True)
             tempfile.tempdir = str(temporary)
         left = sorted(str(path.relative_to(temporary)) for path in temporary.rglob("*"))
     verdict = judge(samples)
     grows = [name for name, each in verdict.items() if each["grows"]]
-    said = {"cycles": len(samples), "warm_up": WARM_UP, "verdict": verdict, "grows": grows, "left_in_temporary_folder": left}
+    summary = {"cycles": len(samples), "warm_up": WARM_UP, "verdict": verdict, "grows": grows, "left_in_temporary_folder": left}
     about = {**describe_machine(), "other_processes_cores": others.cores, "nice": os.nice(0)}
-    write_json({"machine": about, "minutes": arguments.minutes, **said, "samples": samples}, arguments.out)
-    print(json.dumps(said, indent=2))
+    write_json({"machine": about, "minutes": arguments.minutes, **summary, "samples": samples}, arguments.out)
+    print(json.dumps(summary, indent=2))
     return 1 if grows else 0
 
 
