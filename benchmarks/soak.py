@@ -74,7 +74,7 @@ def commands(folder: Path, cycle: int) -> Iterator[list[str]]:
 def sample(temporary: Path) -> dict[str, Any]:
     """What this process holds now."""
     for each in gc.get_objects():
-        if isinstance(each, _lru_cache_wrapper) and str(each.__module__).startswith(PACKAGES):
+        if type(each) is _lru_cache_wrapper and str(each.__module__).startswith(PACKAGES):
             each.cache_clear()
     gc.collect()
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
