@@ -26,7 +26,7 @@ __all__ = ["Device", "describe", "work"]
 
 ROOT = Path(__file__).resolve().parents[2]
 NOWHERE = ("/dev/", "/proc/")
-"""What is written there is kept by no disk."""
+"""What is written there is kept by no disk. Modules that Python compiles are its own business, and not looked at either."""
 ELSEWHERE = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "socket.sendmsg")
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
@@ -62,11 +62,11 @@ def place(tmp_path: Path) -> Path:
 
 
 def allowed(path: str, place: Path) -> bool:
-    return path.startswith((*NOWHERE, f"{place / 'out'}/", f"{place / 'tmp'}/"))
+    return f"{path}/".startswith((*NOWHERE, f"{place / 'out'}/", f"{place / 'tmp'}/")) or "__pycache__" in path
 
 
 def environment(place: Path) -> dict[str, str]:
-    own = {"HOME": str(place / "home"), "TMPDIR": str(place / "tmp"), "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    own = {"HOME": str(place / "home"), "TMPDIR": str(place / "tmp"), "PYTHONPATH": str(ROOT)}
     return {**{key: value for key, value in os.environ.items() if not key.startswith(("XDG_", "ORT_", "MPL"))}, **own}
 
 
