@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from devices import Device, Ssh, TimingPolicy, time_models
+from devices import Device, Fake, Ssh, TimingPolicy, time_models
 from devices.measure import Failure, measure
 from devices.runtimes import Option, Settings
 from devices.timing import Timing
@@ -124,7 +124,7 @@ def models(tmp_path: Path) -> dict[str, Path]:
 
 
 def expected(models: dict[str, Path], *, pause_ms: float = 0.0) -> dict[str, float]:
-    device = Device(name="here", runtime="fake", pause_ms=pause_ms)
+    device = Device(name="here", runtime="fake", pause_ms=pause_ms, address=Fake())
     return medians(measure(device, models, rng=np.random.default_rng(0), policy=POLICY))
 
 
