@@ -45,7 +45,7 @@ def held_part(target: Path) -> Iterator[Path]:
     Raises:
         OSError: it cannot be made.
     """
-    with _held(lambda: _new_part(target)) as part:
+    with _held(lambda: target.with_name(f".{target.name[:_LONGEST_PREFIX]}.{secrets.token_hex(4)}.ofa.part")) as part:
         yield part
 
 
@@ -61,7 +61,7 @@ def temporary_folder(purpose: str = "") -> Iterator[Path]:
     """
     remove_dead_folders()
     prefix = f"ofa-{purpose}-" if purpose else "ofa-"
-    with _held(lambda: Path(tempfile.mkdtemp(prefix=prefix, suffix=".held"))) as folder:
+    with _held(lambda: Path(tempfile.gettempdir(), f"{prefix}{secrets.token_hex(4)}.held"), mode=0o700) as folder:
         yield folder
 
 
@@ -80,24 +80,31 @@ def remove_dead_folders() -> None:
             _remove_dead(path)
 
 
-def _new_part(target: Path) -> Path:
-    while True:
-        part = target.with_name(f".{target.name[:_LONGEST_PREFIX]}.{secrets.token_hex(4)}.ofa.part")
-        with suppress(FileExistsError):
-            part.mkdir()  # and not as temporary folders are made, so that it has the permissions of any new folder there
-            return part
-
-
 @contextmanager
-def _held(make: Callable[[], Path]) -> Iterator[Path]:
-    path = make()
-    while (lock := _lock(path)) is None:  # another process found it before it was held, and takes it for one of the dead
-        path = make()
-    try:
-        yield path
-    finally:
-        _remove(path)
-        lock.close()
+def _held(name: Callable[[], Path], mode: int = 0o777) -> Iterator[Path]:
+    """Yield a new folder of one of the names, held, and remove it in the end, whenever a signal's exception comes."""
+    while True:
+        path, is_ours, lock = name(), True, None
+        try:
+            try:
+                path.mkdir(mode)
+            except FileExistsError:
+                is_ours = False
+                continue
+            lock = _lock(path)
+            if lock is None:  # another process found it before it was held, and takes it for one of the dead
+                continue
+            yield path
+            return
+        finally:
+            try:
+                if is_ours:
+                    _remove(path)
+            finally:  # again, because the first may have been cut off
+                if is_ours:
+                    _remove(path)
+                if lock is not None:
+                    lock.close()
 
 
 @contextmanager
@@ -120,11 +127,12 @@ def is_of_the_dead(path: Path) -> bool:
 
 
 def _remove_dead(path: Path) -> None:
-    lock = _lock(path)
-    if lock is not None:
-        if lock.held:
-            _remove(path)
-        lock.close()
+    with suppress(OSError):  # of another user
+        lock = _lock(path)
+        if lock is not None:
+            if lock.held:
+                _remove(path)
+            lock.close()
 
 
 @dataclass(frozen=True)
@@ -140,12 +148,16 @@ class _Lock:
 
 
 def _lock(path: Path) -> _Lock | None:
-    """The lock of what a path names; None if another process has it, or it is gone."""
+    """The lock of what a path names; None if another process has it, or it is gone.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
     if fcntl is None:
         return _Lock(-1, held=False)
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
+    except FileNotFoundError:
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
