@@ -149,7 +149,7 @@ def make_places(folder: Path) -> dict[str, Path]:
     save_run(folder / "run", recipe.build_supernet(10), recipe, ())
     arch = SPACE.smallest(resolution=16)
     arch.save(folder / "arch.json")
-    _write_table(folder / "table")
+    write_table(folder / "table")
     _write_bundle(folder / "bundle")
     archs = sample_stratified(SPACE, 40, np.random.default_rng(0))
     accuracies = FakeAccuracy(noise=0.002)(archs)
@@ -175,7 +175,8 @@ def _named(words: str) -> Command:
     return next(command for command in COMMANDS if command.words == words)
 
 
-def _write_table(path: Path) -> None:
+def write_table(path: Path) -> None:
+    """A latency table of the tiny space, whose times follow from the blocks."""
     rows = []
     for placed in blocks_of_space(SPACE):
         ms = 0.01 + placed.block.macs(placed.input) / 1e6

@@ -196,7 +196,6 @@ class Reader:
         sealed: whether the file carries a checksum, so that no damage may go unseen.
         structure: how its values are damaged; empty where there are none.
         same: whether what was read of a damaged file is right.
-        few: how many damages the fast tests try.
     """
 
     file: str
@@ -204,7 +203,6 @@ class Reader:
     sealed: bool = False
     structure: str = ""
     same: Callable[[Any, Any], bool] = lambda whole, read: bool(whole == read)
-    few: int = 24
 
 
 def damaged(content: bytes, number: int, reader: Reader, other: bytes) -> tuple[str, bytes, bool]:

@@ -44,10 +44,10 @@ from ofa.weights import read_weights
 from search.front.front import Front
 from search.predictor.accuracy_predictor import AccuracyPredictor
 from search.predictor.csv_results import read_results
-from tests.cli.files import make_places
+from tests.cli.files import make_places, write_table
 from tests.faults.damage import Reader
 
-__all__ = ["READERS", "make_files"]
+__all__ = ["LIGHT", "READERS", "make_files", "make_light_files"]
 
 SPACE = get_space("ofa-mbv3-tiny")
 FORMATS = {
@@ -67,25 +67,34 @@ def make_files(folder: Path) -> Path:
     """A file for every reader, all within one folder."""
     places = make_places(folder)
     recipe = demo_recipe()
-    run = places["run"]
     record = first_data(recipe).record
     assert record is not None
-    record.save(run)
-    for epoch in range(1, 6):
-        told = {"loss": 1.5 / epoch, "accuracy": 0.1 * epoch, "learning_rate": 0.05, "images_per_s": 100.0, "duration_s": 2.0}
-        append_metrics(run, EpochMetrics(phase="full", epoch=epoch, epochs=5, step=epoch, **told))
+    record.save(places["run"])
     store = {f"store.{name}": tensor for name, tensor in recipe.build_supernet(10).named_tensors().items()}
     save_state(folder / "stated", recipe, TrainingState(3, store, {"rate_factor": 1.0, "setbacks": 0, "totals": {}}))
+    load_predictor(places["pickled"], get_space("ofa-mbv3-w1.2")).save(folder / "mit.safetensors")
+    torch.save(torch.load(places["weights"], weights_only=True), folder / "legacy.pth", _use_new_zipfile_serialization=False)
+    return make_light_files(folder)
+
+
+def make_light_files(folder: Path) -> Path:
+    """The files of the readers that ``LIGHT`` names, in a moment."""
+    (folder / "run").mkdir(exist_ok=True)
+    for epoch in range(1, 6):
+        told = {"loss": 1.5 / epoch, "accuracy": 0.1 * epoch, "learning_rate": 0.05, "images_per_s": 100.0, "duration_s": 2.0}
+        append_metrics(folder / "run", EpochMetrics(phase="full", epoch=epoch, epochs=5, step=epoch, **told))
     SPACE.save(folder / "space.json")
+    SPACE.smallest(resolution=16).save(folder / "arch.json")
+    (folder / "recipe.toml").write_text(demo_recipe().to_toml(), encoding="utf-8")
+    (folder / "device.toml").write_text('name = "mine"\nruntime = "fake"\n', encoding="utf-8")
     tensor = EngineTensor("images", (1, 3, 16, 16), "FLOAT")
     info = EngineInfo(flavour="tensorrt", version="10.0", inputs=(tensor,), outputs=(tensor,), engine_bytes=3, engine_sha256="0" * 64)
     write_record(info, folder / "network.engine")
-    load_predictor(places["pickled"], get_space("ofa-mbv3-w1.2")).save(folder / "mit.safetensors")
+    write_table(folder / "table")
     with Journal(folder / "built") as journal:
         journal.begin({"device": "fake"})
-        for row in LatencyTable.load(places["table"]).rows.head(5).to_dict("records"):
-            journal.add(row)
-    torch.save(torch.load(places["weights"], weights_only=True), folder / "legacy.pth", _use_new_zipfile_serialization=False)
+        for row in LatencyTable.load(folder / "table").rows.head(5).to_dict("records"):
+            journal.add({str(name): value for name, value in row.items()})
     pixels = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
     image = Image.fromarray(pixels)
     for name, ending in FORMATS.items():
@@ -217,3 +226,9 @@ READERS: Mapping[str, Reader] = {
     "images in Parquet": Reader(file="images.parquet", read=_images, structure="parquet"),
     **{f"image in {name}": Reader(file=f"image.{ending}", read=_image) for name, ending in FORMATS.items()},
 }
+
+LIGHT = (
+    *("latency table", "metrics", "journal of a table", "arch", "space", "record of an engine", "recipe", "device", "images in Parquet"),
+    *(name for name in READERS if name.startswith("image in")),
+)
+"""Readers whose files take a moment to make."""

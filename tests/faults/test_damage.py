@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.faults.damage import FINE, attempt, try_many
-from tests.faults.readers import READERS, make_files
+from tests.faults.readers import LIGHT, READERS, make_files, make_light_files
 
 TRIED = 10_000
-FEW = 12
+FEW = 24
 
 
 @pytest.fixture(scope="module")
@@ -20,20 +20,35 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_files(tmp_path_factory.mktemp("files"))
 
 
-@pytest.mark.parametrize("name", READERS)
-def test_a_damaged_file_is_refused_or_right(name: str, files: Path) -> None:
+@pytest.fixture(scope="module")
+def light_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_light_files(tmp_path_factory.mktemp("files"))
+
+
+def check(name: str, files: Path, count: int) -> None:
     reader, path = READERS[name], files / READERS[name].file
     content = path.read_bytes()
     whole, wrong = reader.read(path), {}
-    others = [(files / other.file).read_bytes() for other in READERS.values() if other.file != reader.file]
+    others = [other.read_bytes() for other in sorted(files.rglob("*")) if other.is_file() and other != path]
     try:
-        for number in range(reader.few):
+        for number in range(count):
             result, kind = attempt(reader, path, whole, content, number, others[number % len(others)])
             if result not in FINE:
                 wrong[number] = f"{kind}: {result}"
     finally:
         path.write_bytes(content)
     assert not wrong
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_a_damaged_file_is_refused_or_right(name: str, light_files: Path) -> None:
+    check(name, light_files, FEW)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in READERS if name not in LIGHT])
+def test_a_large_damaged_file_is_refused_or_right(name: str, files: Path) -> None:
+    check(name, files, FEW)
 
 
 @pytest.mark.torture
