@@ -127,9 +127,14 @@ def begin_run(folder: str | os.PathLike[str], recipe: Recipe, record: DataRecord
             _forget(Path(folder) / name)
         _states(folder).forget()
         _write_metrics(folder, ())
-        if record is not None:
-            record.save(folder)
-        _write_recipe(folder, recipe)
+        try:
+            if record is not None:
+                record.save(folder)
+            _write_recipe(folder, recipe)
+        except BaseException:
+            for name in (RECORD, SPACE, METRICS):
+                _forget(Path(folder) / name)
+            raise
 
 
 def is_free(folder: str | os.PathLike[str]) -> bool:

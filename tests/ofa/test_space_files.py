@@ -299,7 +299,8 @@ def test_a_run_carries_its_space_and_imports_nothing(tmp_path: Path) -> None:
     save_run(tmp_path / "run", recipe.build_supernet(10), recipe, ())
     (tmp_path / "mine.json").unlink()
     config = tmp_path / "run" / "config.toml"
-    config.write_text(config.read_text().replace('space = "space.json"', 'space = "antigravity:SPACE"'))
+    _seal, _, text = config.read_text().partition("\n")
+    config.write_text(text.replace('space = "space.json"', 'space = "antigravity:SPACE"'))
     assert load_run(tmp_path / "run").supernet.space == load_run(tmp_path / "run").recipe.get_space(10) == space
     (tmp_path / "run" / "space.json").unlink()
     with pytest.raises(RecipeError, match="nothing is imported because a file says so"):
