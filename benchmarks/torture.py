@@ -66,7 +66,7 @@ def main() -> int:
     arguments = parser.parse_args()
     figures, start = Figures(), time.monotonic()
     words = ["-m", "torture", "-k", arguments.only, "-q", "-n", str(arguments.processes), "--dist", "load", f"--rootdir={ROOT}"]
-    status = pytest.main([*words, str(ROOT / "tests")], plugins=[figures])
+    status = pytest.main([*words, str(ROOT / "tests" / "faults")], plugins=[figures])
     print(f"\n{figures.table()}\n{figures.tests} tests, {len(figures.failed)} failed, {time.monotonic() - start:.0f} s")
     if arguments.out is not None:
         arguments.out.write_text(json.dumps(figures.to_json(time.monotonic() - start), indent=2) + "\n", encoding="utf-8")
