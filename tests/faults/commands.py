@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -133,24 +134,26 @@ def _onnx(folder: Path) -> dict[str, str | None]:
 
 
 def _study(folder: Path) -> dict[str, str | None]:
-    """Every trial that is complete, by its number, beside the front."""
-    if not (folder / "study.db").exists():
-        return {}
-    study = sqlite3.connect(f"file:{folder / 'study.db'}?mode=ro", uri=True)
-    try:
-        trials = study.execute(
-            "select number, value from trials join trial_values using (trial_id) where state = 'COMPLETE' order by number, objective"
-        ).fetchall()
-    except sqlite3.OperationalError:  # its tables are not made yet
-        trials = []
-    finally:
-        study.close()
+    """Every trial that is complete, by its number."""
     if (folder / "worked").exists():
         Front.load(folder / "worked")
-    found: dict[str, str | None] = {}
+    # Of a copy, with the journal by which SQLite takes back what a kill cut off: reading must not mend what is looked at.
+    with TemporaryDirectory() as copy:
+        for path in folder.glob("study.db*"):
+            shutil.copy(path, copy)
+        study = sqlite3.connect(Path(copy) / "study.db")
+        try:
+            trials = study.execute(
+                "select number, value from trials join trial_values using (trial_id) where state = 'COMPLETE' order by number, objective"
+            ).fetchall()
+        except sqlite3.OperationalError:  # its tables are not made yet
+            trials = []
+        finally:
+            study.close()
+    values: dict[int, list[float]] = {}
     for number, value in trials:
-        found[f"trial {number}"] = f"{found.get(f'trial {number}', '')} {value}"
-    return found
+        values.setdefault(number, []).append(value)
+    return {f"trial {number}": str(each) for number, each in values.items()}
 
 
 _ON = "--space ofa-mbv3-tiny --device fake --resolutions 16"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ class Tally:
     ends: int = 0
 
 
-def kill_often(command: Command, road: Road, root: Path, deaths: Iterable[Death], *, in_a_row: int) -> Tally:
+def kill_often(command: Command, road: Road, root: Path, deaths: Sequence[Death], *, in_a_row: int) -> Tally:
     """Start a command and kill it, start it again and kill it, and so on; and let it end after ``in_a_row`` kills.
 
     Raises:
@@ -59,10 +59,10 @@ def kill_often(command: Command, road: Road, root: Path, deaths: Iterable[Death]
             not those of a command that was left alone.
     """
     tally, goal = Tally(), road.to(command)
-    for index, row in enumerate(_rows(deaths, in_a_row)):
-        place, words = Place.of(root / f"{command.name}-{index}", goal.start), command.words
+    for first in range(0, len(deaths), in_a_row):
+        place, words = Place.of(root / f"{command.name}-{first}", goal.start), command.words
         seen = dict(goal.old)
-        for death in row:
+        for death in deaths[first : first + in_a_row]:
             ended = place.run(road.zygote, words, **death.settings())
             dead = ended.status == -death.number or ended.status == 128 + death.number
             assert dead or not ended.status or _is_done(command, goal, place), (death, ended.status, ended.err)
@@ -87,17 +87,6 @@ def said_well(ended: Ended) -> bool:
     """Whether a command that failed said why in a sentence."""
     last = ended.err.strip().splitlines()[-1:] or [""]
     return last[0].startswith("ofa: ") and "Traceback" not in ended.err and "should not have happened" not in ended.err
-
-
-def _rows(deaths: Iterable[Death], size: int) -> Iterator[list[Death]]:
-    row: list[Death] = []
-    for death in deaths:
-        row.append(death)
-        if len(row) == size:
-            yield row
-            row = []
-    if row:
-        yield row
 
 
 def _check_whole(command: Command, goal: Uninterrupted, place: Place, seen: dict[str, str | None], death: Death) -> dict[str, str | None]:

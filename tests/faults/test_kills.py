@@ -28,7 +28,7 @@ def note(count: Count, command: str, tally: Tally) -> None:
 def test_kills_at_every_operation(name: str, road: Any, tmp_path: Path, record_property: Count) -> None:
     command = by_name(name)
     total = len(road.to(command).ended.operations)
-    deaths = (Death(operation=number) for number in spread(total, 12 if command.fuzzy else MOST_OPERATIONS))
+    deaths = [Death(operation=number) for number in spread(total, 12 if command.fuzzy else MOST_OPERATIONS)]
     note(record_property, name, kill_often(command, road, tmp_path, deaths, in_a_row=IN_A_ROW))
 
 
@@ -45,7 +45,7 @@ def test_kills_at_random_moments(name: str, road: Any, tmp_path: Path, record_pr
 def test_signals_clean_up(number: signal.Signals, name: str, road: Any, tmp_path: Path, record_property: Count) -> None:
     command = by_name(name)
     total = len(road.to(command).ended.operations)
-    deaths = (Death(number, operation) for operation in spread(total, 2 if command.fuzzy else 8))
+    deaths = [Death(number, operation) for operation in spread(total, 2 if command.fuzzy else 8)]
     note(record_property, name, kill_often(command, road, tmp_path, deaths, in_a_row=IN_A_ROW))
 
 
