@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from ofa.errors import FileError
-from ofa.files import reason_of
+from ofa.files import reason_of, remove_parts
 
 __all__ = ["REMEDY", "check_folder", "check_output", "check_output_folder"]
 
@@ -58,7 +58,7 @@ def check_output_folder(output: Path, *, overwrite: bool, remedy: str = "name an
 
 
 def check_folder(output: Path) -> None:
-    """Minutes of work must not end at a folder that is not there.
+    """Minutes of work must not end at a folder that is not there; what killed processes left in it goes now, whatever comes of the work.
 
     Raises:
         FileError: the folder of ``output`` does not exist, or nothing can be written there.
@@ -67,6 +67,7 @@ def check_folder(output: Path) -> None:
     try:
         there = folder.is_dir()
         if there:
+            remove_parts(folder, output)
             tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise FileError(f"'{output}' must be in a folder that can be written, but {reason_of(error)}; choose another") from error

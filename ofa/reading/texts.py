@@ -43,7 +43,7 @@ _TOML_TEXTS = re.compile(
 # -- JSON -------------------------------------------------------------------------------------------------------------
 
 
-def parse_json(text: str | bytes, *, what: str, remedy: str = _AGAIN, error: type[OfaError] = FileError) -> Any:
+def parse_json(text: str | bytes, *, what: str, remedy: str = _AGAIN, error: type[OfaError] = FileError, infinite: bool = False) -> Any:
     """The value that JSON says.
 
     Args:
@@ -51,6 +51,7 @@ def parse_json(text: str | bytes, *, what: str, remedy: str = _AGAIN, error: typ
         what: what errors call it.
         remedy: what the user can do.
         error: the class of all errors.
+        infinite: whether it may say Infinity and NaN, as Python writes them: of a loss, say, before there was one.
 
     Raises:
         OfaError: of the class ``error``: it is no JSON, or holds a key twice, a number that is not finite or not below 2^128, text that
@@ -60,9 +61,9 @@ def parse_json(text: str | bytes, *, what: str, remedy: str = _AGAIN, error: typ
         if len(text) > LARGEST_JSON:
             raise UnfitError(f"it has {len(text)} characters, more than {LARGEST_JSON}")
         text = text.decode("utf-8") if isinstance(text, bytes) else text
-        value = _DECODER.decode(text)
+        value = (_INFINITE if infinite else _DECODER).decode(text)
         if text.count("[") + text.count("{") > DEEPEST or _SUSPICIOUS.search(text):
-            _check(value)
+            _check(value, finite=not infinite)
     except (UnfitError, ValueError, RecursionError) as problem:
         raise error(f"{what} must be JSON, but {_reason(problem)}; {remedy}") from problem
     return value
@@ -103,6 +104,7 @@ def _constant(name: str) -> NoReturn:
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
+_INFINITE = json.JSONDecoder(object_pairs_hook=_object)
 
 
 # -- TOML -------------------------------------------------------------------------------------------------------------

@@ -90,7 +90,7 @@ class States:
     def _read(self, path: Path) -> tuple[TrainingState, Weights]:
         weights = read_weights(path, kind="checkpoint")
         try:
-            values = parse_json(weights.metadata["values"], what="'values'")
+            values = parse_json(weights.metadata["values"], what="'values'", infinite=True)
             parse(self._values, values)
             return TrainingState(int(weights.metadata["step"]), dict(weights.tensors), values), weights
         except (KeyError, ValueError, FileError) as error:

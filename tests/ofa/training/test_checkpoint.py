@@ -126,6 +126,16 @@ def states_of(tmp_path: Path, recipe: Recipe) -> list[Path]:
     return sorted((tmp_path / "checkpoints").iterdir())
 
 
+def test_a_state_may_say_that_there_was_no_best_loss_yet(tmp_path: Path, recipe_of: MakeRecipe) -> None:
+    recipe = recipe_of("ofa-mbv3-tiny")
+    states_of(tmp_path, recipe)
+    values = {"rate_factor": 1.0, "setbacks": 0, "totals": {}, "guard": {"best_loss": float("inf")}}
+    save_state(tmp_path, recipe, TrainingState(3, {}, values))
+    state, _ = continue_run(tmp_path, recipe)
+    assert state is not None
+    assert (state.step, state.values) == (3, values)
+
+
 def rewritten(path: Path, **header: str) -> None:
     """Another state in place of one, whole in itself: of a version that wrote something else, or of a defect."""
     weights = read_weights(path, kind="checkpoint")
