@@ -80,7 +80,7 @@ LARGEST_TENSORS = 4 * 2**30
 """Bytes of a file of weights: a state of ``ofa-resnet50`` has some six hundred million."""
 LARGEST_DIRECTORY = 8 * 2**20
 """Bytes of the directory of a file of ``torch.save``: an entry of it, which is a tensor, has some hundred."""
-LONGEST_PICKLE, MOST_OPERATIONS = 2**20, 300_000
+LONGEST_PICKLE, MOST_OPERATIONS = 2**20, 150_000
 """Bytes of what such a file says of its tensors, and steps by which it says it: some hundred bytes and some dozen steps each."""
 MOST_TENSORS, LARGEST_HEADER = 10_000, 2**20
 """Tensors of a file of weights, and bytes of its header: a state of ``ofa-resnet50`` has some thousand and some hundred thousand."""
