@@ -21,6 +21,8 @@ __all__ = ["SCHEMA", "family_of", "space_from_json", "space_to_json"]
 S = TypeVar("S")
 
 SCHEMA = 1
+_LARGEST = 2**20
+"""Above all channels, classes and expansions: torch counts no layer whose sizes are beyond its own whole numbers."""
 _KIND = "space"
 _FAMILIES = "ofa.families"
 _COMMON = ("name", "num_classes", "in_channels", "resolutions", "stages", "network")
@@ -160,6 +162,8 @@ def _from_json(value: Any, hint: Any, where: str) -> Any:
         raise SpaceError(
             f"{where} must be {' or '.join(getattr(kind, '__name__', str(kind)) for kind in kinds)}, but is {value!r}; correct it"
         )
+    if isinstance(value, int | float) and abs(value) > _LARGEST:
+        raise SpaceError(f"{where} must be at most {_LARGEST}, but is {value}; correct it")
     return float(value) if hint is float else value
 
 
