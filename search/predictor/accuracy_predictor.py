@@ -17,7 +17,7 @@ import pandas as pd
 
 from ofa.arch import Arch
 from ofa.arrays import Bools, Floats, Rows
-from ofa.errors import SpaceError
+from ofa.errors import SearchError, SpaceError
 from ofa.families import stored_space, whole_of
 from ofa.parquet import Kind, now
 from ofa.resolution import aspect, resolutions_to_json
@@ -236,9 +236,10 @@ class AccuracyPredictor:
             raise _FILES.incomplete(path, "it holds no networks")
         own = stored_space(info.space_json, info.space, info.num_classes, f"'{path}'")
         try:
-            archs = [Arch.from_text(text) for text in rows["arch"]]
-            loaded = cls(own, archs, rows["accuracy"].to_numpy(dtype=np.float64), info)
-        except (KeyError, TypeError, ValueError) as error:
+            archs, accuracies = [Arch.from_text(text) for text in rows["arch"]], rows["accuracy"].to_numpy(dtype=np.float64)
+            check_measured(archs, accuracies)
+            loaded = cls(own, archs, accuracies, info)
+        except (SearchError, KeyError, TypeError, ValueError) as error:
             raise _FILES.incomplete(path, f"reading it met: {error}") from error
         if space is not None and not space.is_part_of(loaded.whole):
             raise SpaceError(

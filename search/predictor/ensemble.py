@@ -74,14 +74,22 @@ class Ensemble:
         x_MF: the networks.
         accuracy_M: their accuracies.
         parameters: JSON values, what ``parameters`` of a fitted one returned.
+
+    Raises:
+        ValueError: the parameters cannot be those of a fitted one.
     """
 
     def __init__(self, features: Sequence[Feature], x_MF: Floats, accuracy_M: Floats, parameters: dict[str, Any]) -> None:
+        if parameters["margin"] not in _MARGINS:
+            raise ValueError(f"'margin' must be one of {_MARGINS}, but is {parameters['margin']!r}")
         self.scale = Scale.of(accuracy_M, parameters["margin"])
         self.parameters = parameters
         value_M = self.scale.up(accuracy_M)
-        thetas = [np.array(theta) for theta in parameters["processes"]]
-        self._members = [GaussianProcess(kernel, theta, x_MF, value_M) for kernel, theta in zip(kernels(features), thetas, strict=True)]
+        thetas = [np.array(theta, dtype=np.float64) for theta in parameters["processes"]]
+        members = list(zip(kernels(features), thetas, strict=True))
+        for kernel, theta in members:
+            kernel.check(theta)
+        self._members = [GaussianProcess(kernel, theta, x_MF, value_M) for kernel, theta in members]
 
     @classmethod
     def fit(cls, features: Sequence[Feature], x_MF: Floats, accuracy_M: Floats, start: dict[str, Any] | None = None) -> Ensemble:

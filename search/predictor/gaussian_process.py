@@ -29,6 +29,7 @@ _JITTER = 1e-6
 """Least noise, for the sake of the factorization."""
 _BOUND = 9.0
 """No logarithm goes farther from where it starts."""
+_ROUNDING = 1e-9
 _UNLIKELY = 1e10
 """The loss where a kernel matrix cannot be factorized."""
 _CHUNK = 512
@@ -143,6 +144,11 @@ class Kernel:
         self._ends = np.cumsum([len(part.start) for part in parts])
         self.start = np.concatenate([*(part.start for part in parts), [_NOISE]])
         self.spread = np.concatenate([*(part.spread for part in parts), [_NOISE_SPREAD]])
+
+    def check(self, theta_P: Floats) -> None:
+        """Raise ValueError where parameters, such as those of a file, are none that ``most_likely`` finds."""
+        if theta_P.shape != self.start.shape or not (np.abs(theta_P - self.start) <= _BOUND + _ROUNDING).all():
+            raise ValueError(f"{theta_P.size} parameters of a process are not {self.start.size} within {_BOUND:g} of where fitting begins")
 
     def split(self, theta_P: Floats) -> list[Floats]:
         """The parameters of each part."""

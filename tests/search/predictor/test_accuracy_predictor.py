@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from ofa.families import derive, get_space
 from search.predictor.accuracy_predictor import AccuracyPredictor
 from search.predictor.csv_results import read_results
 from search.predictor.sampling import sample_stratified
+from tests.resealed import write_parquet
 from tests.search.fakes import SMALL, SPACE, FakeAccuracy
 
 
@@ -252,6 +254,19 @@ def test_files_that_are_no_predictor_are_refused(predictor: AccuracyPredictor, t
     predictor.save(path)
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(FileError, match="damaged"):
+        AccuracyPredictor.load(path)
+
+
+@pytest.mark.parametrize("wrong", [{"margin": 1e300}, {"margin": 0.5}, {"processes": [[1e308]]}, {"processes": []}, {"first": 1e308}])
+def test_parameters_that_no_fit_finds_are_refused(wrong: dict[str, Any], predictor: AccuracyPredictor, tmp_path: Path) -> None:
+    """Also where the checksum fits, because somebody made it so."""
+    path = tmp_path / "p.parquet"
+    predictor.save(path)
+    table = pq.read_table(path)
+    parameters = json.loads(table.schema.metadata[b"ofa"])["parameters"]
+    parameters["processes"][0][0] = wrong.get("first", parameters["processes"][0][0])
+    write_parquet(table, path, parameters={**parameters, **{key: value for key, value in wrong.items() if key != "first"}})
+    with pytest.raises(FileError, match="whole predictor"):
         AccuracyPredictor.load(path)
 
 
