@@ -10,15 +10,13 @@ BUNDLE/
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -33,7 +31,7 @@ from ofa.exporting.onnx import OPSET, export, verify_outputs, write_model
 from ofa.families import lower, named_space, save_arch
 from ofa.files import replacing, replacing_folder, settle, unwritable, write_json
 from ofa.locking import writing
-from ofa.reading import open_file, parse_json
+from ofa.reading import parse_json, sha256_of
 from ofa.reading.limits import LARGEST_MODEL
 from ofa.resolution import resolution_to_json, sides
 from ofa.schema import parse
@@ -170,7 +168,7 @@ class Bundle:
                 yield
                 done = True
             finally:
-                there = {name: _digest(path) for name, path in inside.items() if path.is_file()}
+                there = {name: sha256_of(path, most=LARGEST_MODEL) for name, path in inside.items() if path.is_file()}
                 # Where nothing came of it, the card names again what is as it was.
                 kept = {name: digest for name, digest in there.items() if done or digest == before.files.get(name)}
                 write_json(replace(before, files={**rest, **kept}).to_json(), self.folder / _CARD)
@@ -270,7 +268,7 @@ def write_bundle(
         export(network, bundle.input_shape, bundle.onnx_path, metadata=header, dynamic_batch=dynamic_batch, opset=opset)
         verify_outputs(network, bundle.onnx_path, bundle.input_shape, generator=generator)
         bundle.engines.mkdir()
-        card = replace(card, files={name: _digest(temporary / name) for name in (_ARCH, _WEIGHTS, _ONNX)})
+        card = replace(card, files={name: sha256_of(temporary / name, most=LARGEST_MODEL) for name in (_ARCH, _WEIGHTS, _ONNX)})
         write_json(card.to_json(), temporary / _CARD)
     return replace(bundle, folder=Path(folder), card=card)
 
@@ -391,13 +389,8 @@ def _check_files(folder: Path, files: Mapping[str, str]) -> None:
     for name, digest in files.items():
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise ExportError(f"the card of a bundle must name files within it, but '{folder / _CARD}' names '{name}'; write it again")
-        if _digest(folder / name) != digest:
+        if sha256_of(folder / name, most=LARGEST_MODEL) != digest:
             raise DamagedError(
                 f"'{folder / name}' must be the file that was written with its bundle, but has another content; write the bundle again, "
                 "or the engine, or copy all of its files together"
             )
-
-
-def _digest(path: Path) -> str:
-    with open_file(path, most=LARGEST_MODEL) as file:
-        return hashlib.file_digest(cast(io.BufferedReader, file), "sha256").hexdigest()

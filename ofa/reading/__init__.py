@@ -6,7 +6,7 @@ sentence and costs little.
 
 from __future__ import annotations
 
-from ofa.reading.files import open_file, read_bytes, read_text
+from ofa.reading.files import open_file, read_bytes, read_text, sha256_of
 from ofa.reading.limits import LARGEST_IMAGE, LARGEST_JSON, LARGEST_PICTURE, LARGEST_TENSORS, LARGEST_TOML, LARGEST_YAML
 from ofa.reading.texts import parse_json, parse_toml, parse_yaml, read_json, read_toml, read_yaml
 
@@ -26,4 +26,5 @@ __all__ = [
     "read_text",
     "read_toml",
     "read_yaml",
+    "sha256_of",
 ]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 import stat
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from ofa.errors import FileError, OfaError
 from ofa.files import reason_of
 from ofa.seal import check_seal
 
-__all__ = ["open_file", "read_bytes", "read_text"]
+__all__ = ["open_file", "read_bytes", "read_text", "sha256_of"]
 
 # A pipe that nobody writes to would be waited for; a terminal would become that of the process; Windows would change line ends.
 _FLAGS = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY"))
@@ -81,6 +83,12 @@ def read_text(path: str | os.PathLike[str], *, most: int, what: str = "file", er
         return content.decode("utf-8")
     except UnicodeDecodeError as problem:
         raise error(f"a {what} must be text in UTF-8, but '{path}' is not: {problem}; write it again") from problem
+
+
+def sha256_of(path: str | os.PathLike[str], *, most: int) -> str:
+    """The SHA-256 of a plain file's content in hexadecimal digits; arguments and errors as of ``open_file``."""
+    with open_file(path, most=most) as file:
+        return hashlib.file_digest(cast(io.BufferedReader, file), "sha256").hexdigest()
 
 
 def _check_kind(found: os.stat_result, path: str | os.PathLike[str], what: str, error: type[OfaError]) -> None:
