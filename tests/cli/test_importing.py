@@ -142,4 +142,4 @@ def test_errors_end_the_command_with_status_1(tmp_path: Path, capsys: pytest.Cap
     with pytest.raises(SystemExit) as ended, ending_well():
         importing.weights(tmp_path / "absent.pth", "ofa-mbv3-tiny", tmp_path / "tiny.run")
     assert ended.value.code == 1
-    assert "there is none; check the path" in capsys.readouterr().err
+    assert "no such file or directory; check the path" in capsys.readouterr().err

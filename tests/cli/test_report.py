@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ofa.cli.main import build_app
+from tests.resealed import write_parquet
 from tests.search.fronts import make_front
 from tests.search.test_report import TABLE, make_run
 
@@ -46,8 +47,7 @@ def test_a_table_and_a_run_become_pages(tmp_path: Path) -> None:
 
 def change_metadata(path: Path, **changes: object) -> None:
     table = pq.read_table(path)
-    metadata = json.loads(table.schema.metadata[b"ofa"])
-    pq.write_table(table.replace_schema_metadata({b"ofa": json.dumps({**metadata, **changes}).encode()}), path)
+    write_parquet(table, path, **changes)
 
 
 def test_what_cannot_be_shown_is_said_in_one_sentence(front: Path, tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_what_cannot_be_shown_is_said_in_one_sentence(front: Path, tmp_path: Pat
     change_metadata(front, kind="predictor")
     assert "must be a front, but is a predictor" in failed(front, "-o", page)
     change_metadata(front, kind="front", schema=99)
-    assert "must have schema 2 or older, but has 99" in failed(front, "-o", page)
+    assert "must have schema 3 or older, but has 99" in failed(front, "-o", page)
     front.write_text("words")
     assert "no whole Parquet file" in failed(front, "-o", page)
     assert not page.exists()

@@ -21,7 +21,7 @@ from ofa.cli import dry_run, specialize, train
 from ofa.errors import DataError, FileError, RecipeError
 from ofa.exporting.bundle import load_bundle
 from ofa.families import get_space
-from ofa.training import evaluate, load_run
+from ofa.training import evaluate, load_run, state
 
 RECIPE = """
 space = "ofa-mbv3-tiny"
@@ -228,7 +228,7 @@ def test_a_full_disk_is_told_and_the_last_good_state_kept(config: Path, tmp_path
         real(tensors, path, header)
 
     monkeypatch.setattr(weights, "save_file", fills_up)
-    monkeypatch.setattr(train, "_SECONDS_BETWEEN_STATES", 0.0)
+    monkeypatch.setattr(state, "SECONDS_LEFT_OUT", 0.0)
     with pytest.raises(FileError, match="no space left on device"):
         ofa("train", config, "-o", tmp_path / "run", "--device", "cpu", "--set", "phases.full.epochs=3")
     monkeypatch.undo()

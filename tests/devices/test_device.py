@@ -75,7 +75,7 @@ def test_an_unknown_name_names_the_nearest() -> None:
         ('name = "x"\nruntime = "onnxruntime"\n[options]\nspining = true', "did you mean 'spinning'"),
         ('name = "x"\nruntime = "onnxruntime"\n[options]\nspinning = 1', "must be true or false, but is 1"),
         ('name = "x"\nruntime = "onnxruntime"\noptions = 3', "must be a table"),
-        ('name = "x"\nruntime = "fake"\nthreads = 0', "at least 1, but is 0"),
+        ('name = "x"\nruntime = "fake"\nthreads = 0', "within 1 and 1024, but is 0"),
         ('name = "x"\nruntime = "fake"\nbatch = true', "a whole number, but is True"),
         ('name = "x"\nruntime = "fake"\nprecision = "fp23"', "did you mean 'fp32'"),
         ('name = "x"\nruntime = "fake"\ntransport = "locale"', "did you mean 'local'"),

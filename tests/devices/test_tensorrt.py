@@ -216,8 +216,8 @@ def test_a_measurement_names_the_card_and_finds_it_on_the_bus(gpu_at_hand: ctype
     assert gpu_facts(0) == GpuFacts("Stand-in", "0000:65:00.0")
     assert gpu_facts(1) is None, "the driver has one"
     on_card = Settings(runtime="pytorch", options=(("device", "cuda"),))
-    assert provenance(on_card)["gpu"] == "Stand-in"
-    assert provenance(replace(on_card, options=()))["gpu"] is None
+    assert provenance(on_card).gpu == "Stand-in"
+    assert provenance(replace(on_card, options=())).gpu is None
 
 
 def test_an_engine_that_refuses_is_a_sentence(session: Any) -> None:

@@ -124,11 +124,11 @@ def test_resuming_measures_only_what_is_missing(space: Space, device: Device, qu
     small, large = space.resolutions[0], space.resolutions[-1]
     first = build_table(space, device, resolutions=[small], rng=rng, policy=quick)
     marked = LatencyTable(
-        first.rows.assign(median_ms=123.0),
+        first.rows.assign(p90_ms=123.0),
         dataclasses.replace(first.info, calibration=CORRECTION, networks=(MeasuredNetwork(arch=space.smallest(), measured_ms=1.0),)),
     )
     both = build_table(space, device, resolutions=[small, large], rng=rng, policy=quick, resume_from=marked)
-    assert (both.rows["median_ms"] == 123.0).sum() == len(first)
+    assert (both.rows["p90_ms"] == 123.0).sum() == len(first)
     assert len(both) == len(blocks_of_space(space, [small, large]))
     assert both.info.spaces == {space.name: (small, large)}
     assert both.correction is None, "a correction learned at other resolutions must not be applied to new ones"

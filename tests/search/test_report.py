@@ -310,7 +310,7 @@ def test_other_things_are_refused_in_a_sentence(tmp_path: Path) -> None:
     make_front(networks=30).save(tmp_path / "front")
     run = make_run(tmp_path / "run")
     (run / "config.toml").write_text("space = ")
-    with pytest.raises(FileError, match="must be a recipe in TOML"):
+    with pytest.raises(FileError, match="must be TOML, but"):
         read_source(run)
 
 
