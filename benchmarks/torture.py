@@ -65,8 +65,9 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=2, help="how many run tests at the same time")
     arguments = parser.parse_args()
     figures, start = Figures(), time.monotonic()
-    words = ["-m", "torture", "-k", arguments.only, "-q", "-n", str(arguments.processes), "--dist", "load", f"--rootdir={ROOT}"]
-    status = pytest.main([*words, str(ROOT / "tests" / "faults")], plugins=[figures])
+    # No test of these hangs for being long: each command has an end of its own.
+    words = ["-m", "torture", "-k", arguments.only, "-q", "-n", str(arguments.processes), "--dist", "load", "-o", "faulthandler_timeout=0"]
+    status = pytest.main([*words, f"--rootdir={ROOT}", str(ROOT / "tests" / "faults")], plugins=[figures])
     print(f"\n{figures.table()}\n{figures.tests} tests, {len(figures.failed)} failed, {time.monotonic() - start:.0f} s")
     if arguments.out is not None:
         arguments.out.write_text(json.dumps(figures.to_json(time.monotonic() - start), indent=2) + "\n", encoding="utf-8")

@@ -108,7 +108,7 @@ def standing(recipe: Recipe, output: Path, resumption: Resumption | None, *, ove
     """
     import ofa.training as training
     from ofa.errors import FileError
-    from ofa.training.checkpoint import CONFIG, WEIGHTS, check_recipe, is_free
+    from ofa.training.checkpoint import CONFIG, WEIGHTS, check_recipe, forget_states, is_free
 
     begun = (output / CONFIG).is_file()
     if resumption is not None and begun:
@@ -117,6 +117,8 @@ def standing(recipe: Recipe, output: Path, resumption: Resumption | None, *, ove
         if training.has_ended(output):
             check_recipe(output, recipe)
             run = training.load_run(output)
+            if world.is_first:
+                forget_states(output)
             left_out = (training.left_out(output, run.damaged),) if run.damaged else ()
             stand = Standing(recipe=recipe, metrics=run.metrics, notes=left_out, ended=run.supernet)
         else:

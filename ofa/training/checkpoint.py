@@ -45,6 +45,7 @@ __all__ = [
     "check_recipe",
     "continue_run",
     "extend_run",
+    "forget_states",
     "has_ended",
     "is_free",
     "load_run",
@@ -246,6 +247,11 @@ def check_recipe(folder: str | os.PathLike[str], recipe: Recipe) -> None:
 def has_ended(folder: str | os.PathLike[str]) -> bool:
     """Whether a run has its weights and no states: an extension that goes on has both, the weights of the end before."""
     return (Path(folder) / WEIGHTS).is_file() and not _states(folder).paths
+
+
+def forget_states(folder: str | os.PathLike[str]) -> None:
+    """Remove what is left of the states of a run that has ended: whoever ended it may have been killed before their folder was removed."""
+    _states(folder).forget()
 
 
 def extend_run(folder: str | os.PathLike[str], recipe: Recipe) -> None:

@@ -162,6 +162,8 @@ class Trainer:
                 self._one_step(phase, plan.resolution, batch)
                 self._totals.waiting_s += loaded - started
                 self._totals.duration_s += time.perf_counter() - started
+                if self.step == place.epoch_start + self.schedule.steps_per_epoch:
+                    break  # whose state is kept with its metrics, and must not be found without them
                 if self.step % self.recipe.checkpoint_steps == 0:
                     self._wait_for_steps()
                     self._keep()
@@ -354,7 +356,7 @@ class Trainer:
         try:
             self.supernet.load_state_dict(part_of(state.tensors, "store"))
             self._restore_values(state)
-        except (RuntimeError, KeyError, TypeError, ValueError) as error:
+        except (RuntimeError, LookupError, TypeError, ValueError) as error:
             raise WeightsError(
                 f"a checkpoint must be of its run's space and recipe, but {' '.join(str(error).split())}; resume the run that made it"
             ) from error

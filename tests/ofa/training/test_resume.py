@@ -130,6 +130,15 @@ def test_metrics_later_than_the_state_are_dropped(recipe_of: MakeRecipe, picture
     assert [epoch.step for epoch in later] == [3, 6]
 
 
+def test_a_state_at_the_end_of_an_epoch_has_its_metrics(recipe_of: MakeRecipe, pictures: ImageData) -> None:
+    """Whoever is killed when the last step is made goes on from there, and evaluates what was trained."""
+    states: list[TrainingState] = []
+    recipe = recipe_of(TINY, checkpoint_steps=1)
+    metrics = train(recipe.build_supernet(10), recipe, pictures, on_state=states.append)
+    assert [state.step for state in states if "pending" in state.values] == [epoch.step for epoch in metrics]
+    assert len({state.step for state in states}) == len(states)
+
+
 def test_only_the_last_two_states_are_kept(recipe_of: MakeRecipe, pictures: ImageData, tmp_path: Path) -> None:
     recipe = recipe_of(TINY, checkpoint_steps=1)
     begin_run(tmp_path, recipe)
