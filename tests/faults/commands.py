@@ -273,6 +273,7 @@ class Road:
 
     def _walk(self, command: Command) -> Uninterrupted:
         start = self.root / command.name / "start"
+        shutil.rmtree(start, ignore_errors=True)  # of a time when it failed
         start.mkdir(parents=True)
         (start / "recipe.toml").write_text(RECIPE, encoding="utf-8")
         for name in command.needs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,22 +59,29 @@ def kill_often(command: Command, road: Road, root: Path, deaths: Sequence[Death]
         AssertionError: a file is neither old nor new, work that was complete is lost, a process or a file is left, or the results are
             not those of a command that was left alone.
     """
-    tally, goal = Tally(), road.to(command)
-    for first in range(0, len(deaths), in_a_row):
-        place, words = Place.of(root / f"{command.name}-{first}", goal.start), command.words
-        seen = dict(goal.old)
-        for death in deaths[first : first + in_a_row]:
+    tally, goal, waiting = Tally(), road.to(command), list(deaths)
+    while waiting:
+        place, words, seen = Place.of(root / f"{command.name}-{tally.ends}", goal.start), command.words, dict(goal.old)
+        for start in range(min(in_a_row, len(waiting))):
+            death = waiting[0]
             ended = place.run(road.zygote, words, **death.settings())
             dead = ended.status == -death.number or ended.status == 128 + death.number
             assert dead or not ended.status or _is_done(command, goal, place), (death, ended.status, ended.err)
-            tally.kills, tally.late = tally.kills + dead, tally.late + (not dead)
             seen = _check_whole(command, goal, place, seen, death)
             if death.number != signal.SIGKILL and dead:
                 assert said_well(ended), ended.err
-                assert not {name for name in place.files() if is_leftover(name)}, (death, place.files())
+                # A lock file stays where the signal came while it was taken; its next holder removes it.
+                assert not {name for name in place.files() if is_leftover(name) and not name.endswith(".lock")}, (death, place.files())
             words = f"{command.words} {command.again}"
+            tally.kills += dead
+            if dead or not start:  # a start that had less to do and ended is no reason not to try this death on one from the beginning
+                waiting.pop(0)
+                tally.late += not dead
+            if not dead:
+                break
         _let_end(command, goal, place, words, road, seen)
         tally.ends += 1
+        shutil.rmtree(place.root)
     return tally
 
 

@@ -196,9 +196,11 @@ def _serve(connection: socket.socket) -> dict[str, Any] | None:
 
 def _import(names: Path) -> None:
     """Import what a child had imported at its end, for those to come."""
-    if not names.exists():  # it was killed
+    try:
+        told = json.loads(names.read_text())
+    except (OSError, ValueError):  # it was killed before it had told
         return
-    for name in json.loads(names.read_text()):
+    for name in told:
         if name not in sys.modules:
             with suppress(Exception):  # a module that its package removed, or that only works in the process that it was made for
                 __import__(name)
