@@ -114,6 +114,7 @@ def line_count(run: Path) -> int:
     return len((run / "metrics.jsonl").read_text().splitlines())
 
 
+@pytest.mark.slow  # tests/faults/test_kills.py kills smaller runs in every `make test`
 def test_a_run_that_is_killed_goes_on_and_ends_as_if_it_had_not_been(config: Path, tmp_path: Path) -> None:
     """A real process, really killed."""
     told = ("phases.full.epochs=8", "checkpoint_steps=3", "evaluate_every=0", "fractions=[0.2, 0.1, 0.7]")
