@@ -17,7 +17,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from ofa.cli.plain import harmless, sentence
+from ofa.cli.plain import sanitized, sentence
 from ofa.progress import Progress
 from ofa.storage_url import without_passwords
 
@@ -49,7 +49,7 @@ class _Door(Console):
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
         for segment in super().render(renderable, options):
             # Those that move the cursor are rich's own.
-            yield segment if segment.control else Segment("\n".join(map(harmless, segment.text.split("\n"))), segment.style)
+            yield segment if segment.control else Segment("\n".join(map(sanitized, segment.text.split("\n"))), segment.style)
 
 
 console = _Door(stderr=True)
@@ -108,7 +108,7 @@ def door_for_notices() -> None:
 
     def record(*args: Any, **named: Any) -> logging.LogRecord:
         made = make_record(*args, **named)
-        made.msg, made.args = harmless(made.getMessage()), None
+        made.msg, made.args = sanitized(made.getMessage()), None
         return made
 
     def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
@@ -136,15 +136,15 @@ def progress_bar(description: str) -> Iterator[Progress]:
         a callable to pass to any long work as its ``progress``.
     """
     if not console.is_terminal:
-        yield _Lines(harmless(description))
+        yield _Lines(description)
         return
     from rich.progress import Progress as RichProgress
 
     with RichProgress(*_columns(console.width), console=console, expand=True) as bar:
-        task = bar.add_task(harmless(description), total=None, text="")
+        task = bar.add_task(sanitized(description), total=None, text="")
 
         def progress(done: int, total: int, text: str = "") -> None:
-            bar.update(task, completed=done, total=total, text=harmless(text))
+            bar.update(task, completed=done, total=total, text=sanitized(text))
 
         yield progress
 
@@ -185,7 +185,7 @@ class _Lines:
         elapsed = now - self._start
         left = f", {(now - then) / (done - since) * (total - done):.0f} s left" if since < done < total else ""
         words = f"{self._description} {done}/{total} {text}".rstrip()
-        console.print(harmless(f"{words} ({elapsed:.0f} s{left})"), highlight=False, soft_wrap=True)
+        console.print(sanitized(f"{words} ({elapsed:.0f} s{left})"), highlight=False, soft_wrap=True)
 
 
 def format_ms(milliseconds: float) -> str:

@@ -6,7 +6,7 @@ import re
 
 from ofa.storage_url import without_passwords
 
-__all__ = ["LONGEST", "harmless", "sentence"]
+__all__ = ["LONGEST", "sanitized", "sentence"]
 
 LONGEST = 500
 """Characters of a message."""
@@ -19,7 +19,7 @@ _LONGEST_WORD = 100
 _CUT = " ... "
 
 
-def harmless(text: str) -> str:
+def sanitized(text: str) -> str:
     r"""The same text, in which each character that is not printed is shown as Python writes it, such as ``\x1b``.
 
     Those are control characters, line ends among them, those that turn the direction of writing, and bytes that are no text.
@@ -31,7 +31,7 @@ def harmless(text: str) -> str:
 
 def sentence(text: str) -> str:
     """A message on one line of at most ``LONGEST`` characters; its beginning, the rule, and its end, the next step, stay."""
-    text = harmless(" ".join(text.split()))
+    text = sanitized(" ".join(text.split()))
     if len(text) > LONGEST:
         text = _LIST.sub(_fewer, text)
     if len(text) > LONGEST:

@@ -14,7 +14,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from ofa.cli.plain import harmless
+from ofa.cli.plain import sanitized
 
 __all__ = ["Name", "facts", "line", "records", "words"]
 
@@ -36,7 +36,7 @@ def records(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str
         title: above it, on one line.
         caption: a sentence below.
     """
-    return _Records(tuple(map(harmless, columns)), tuple(tuple(map(_shown, row)) for row in rows), harmless(title), caption)
+    return _Records(tuple(map(sanitized, columns)), tuple(tuple(map(_shown, row)) for row in rows), sanitized(title), caption)
 
 
 def facts(rows: Iterable[tuple[str, str]], *, title: str = "", caption: str = "") -> _Facts:
@@ -47,7 +47,7 @@ def facts(rows: Iterable[tuple[str, str]], *, title: str = "", caption: str = ""
         title: above it, on one line.
         caption: a sentence below.
     """
-    return _Facts(tuple((harmless(name), _shown(value)) for name, value in rows), harmless(title), caption)
+    return _Facts(tuple((sanitized(name), _shown(value)) for name, value in rows), sanitized(title), caption)
 
 
 def words(text: str) -> _Words:
@@ -57,12 +57,12 @@ def words(text: str) -> _Words:
 
 def line(text: str) -> Text:
     """What stands on one line, such as a command to copy."""
-    return Text(harmless(text), no_wrap=True, overflow="ignore")
+    return Text(sanitized(text), no_wrap=True, overflow="ignore")
 
 
 def _shown(value: str) -> str:
     """Cleaned before widths are measured, and not only at the door to the terminal."""
-    return Name(harmless(value)) if isinstance(value, Name) else harmless(value)
+    return Name(sanitized(value)) if isinstance(value, Name) else sanitized(value)
 
 
 def _framed(title: str, body: Table | list[Text], caption: str) -> RenderResult:
@@ -79,7 +79,9 @@ class _Words:
     style: str = ""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        for part in textwrap.wrap(harmless(" ".join(self.text.split())), options.max_width, break_long_words=False, break_on_hyphens=False):
+        for part in textwrap.wrap(
+            sanitized(" ".join(self.text.split())), options.max_width, break_long_words=False, break_on_hyphens=False
+        ):
             yield Text(part, style=self.style, no_wrap=True, overflow="ignore")
 
 

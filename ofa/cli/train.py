@@ -315,13 +315,13 @@ class _Writer:
     """Writes what a run tells, if this is the process that writes."""
 
     def __init__(self, output: Path, recipe: Recipe, world: World, stack: ExitStack, stop: Stop, *, tensorboard: bool) -> None:
-        from ofa.training.state import Sparing
+        from ofa.training.state import Throttle
         from ofa.training.tensorboard import board
 
         self._output, self._recipe, self._first = output, recipe, world.is_first
         self._board = stack.enter_context(board(output)) if tensorboard and self._first else None
         self._stop = stop
-        self._sparing = Sparing()
+        self._throttle = Throttle()
         self.step = 0
         """Of the latest state."""
 
@@ -337,7 +337,7 @@ class _Writer:
         from ofa.training import save_state
 
         self.step = state.step
-        if self._first and self._sparing.is_due(always=self._stop.asked()):
+        if self._first and self._throttle.is_due(always=self._stop.asked()):
             save_state(self._output, self._recipe, state)
 
     def on_setback(self, setback: Setback) -> None:

@@ -21,7 +21,7 @@ _CHUNK = 2**20
 
 
 def check_archive(file: BinaryIO, size: int, name: str) -> tuple[int, int]:
-    """See that an archive unfolds to no more than it has, and find one entry.
+    """See that an archive decompresses to no more than it has, and find one entry.
 
     Args:
         file: the archive.

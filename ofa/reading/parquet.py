@@ -1,4 +1,4 @@
-"""Parquet files, whose few bytes may say many: what their pages unfold to is known before any is decompressed."""
+"""Parquet files, whose few bytes may say many: what their pages hold is known before any is decompressed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from ofa.errors import DamagedError, FileError
 from ofa.files import reason_of
 from ofa.reading.files import open_file
-from ofa.reading.limits import LARGEST_FOOTER, LARGEST_TABLE, LARGEST_UNFOLDED, MOST_COLUMNS, MOST_FOLD, MOST_VALUES
+from ofa.reading.limits import LARGEST_DECOMPRESSED, LARGEST_FOOTER, LARGEST_TABLE, MOST_COLUMNS, MOST_COMPRESSION, MOST_VALUES
 from ofa.reading.thrift import CutOffError, read_struct
 from ofa.seal import check_seal
 
@@ -25,7 +25,7 @@ __all__ = ["ParquetContent", "open_parquet"]
 _TAIL = struct.Struct("<I4s")
 _USUAL_PAGE_HEADER, _PAGE_HEADER = 256, 2**20
 """Bytes of a page's header, and at most: one has some dozen, and the least and greatest of its values."""
-_KIND, _UNFOLDED, _FOLDED, _DATA, _DICTIONARY, _DATA_2 = 1, 2, 3, 5, 7, 8
+_KIND, _DECOMPRESSED, _COMPRESSED, _DATA, _DICTIONARY, _DATA_2 = 1, 2, 3, 5, 7, 8
 """Numbers of the fields of a page's header: kind, bytes with and without compression, and the headers of the kinds."""
 _DICTIONARY_PAGE = 2
 _COUNT = 1
@@ -38,12 +38,12 @@ _BY_DICTIONARY = (2, 8)
 class _Pages:
     """What the pages of a column hold: bytes when decompressed, values, and how many bytes those by dictionary may become at most."""
 
-    unfolded: int = 0
+    decompressed: int = 0
     values: int = 0
     repeated: int = 0
 
     def __add__(self, other: _Pages) -> _Pages:
-        return _Pages(self.unfolded + other.unfolded, self.values + other.values, self.repeated + other.repeated)
+        return _Pages(self.decompressed + other.decompressed, self.values + other.values, self.repeated + other.repeated)
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class ParquetContent:
             columns: names of those that are read; None reads all.
 
         Raises:
-            DamagedError: they are damaged, or unfold to more than ``MOST_FOLD`` times the size of the file.
+            DamagedError: they are damaged, or decompress to more than ``MOST_COMPRESSION`` times the size of the file.
         """
         return self.read_groups(range(self.groups), columns)
 
@@ -80,20 +80,20 @@ class ParquetContent:
         """The rows of some groups; the rest as of ``read``."""
         names = self.schema.names if columns is None else list(columns)
         wanted = pa.schema([self.schema.field(name) for name in names])
-        folded = self._check(groups, names)
+        repetitive = self._check(groups, names)
         self._file.seek(0)
-        source = pq.ParquetFile(self._file, metadata=self._footer, read_dictionary=folded)
+        source = pq.ParquetFile(self._file, metadata=self._footer, read_dictionary=repetitive)
         # One by one, because pyarrow joins no nested columns of several groups.
         read = [source.read_row_group(group, columns=names) for group in groups]
         table = pa.concat_tables(read) if read else source.read_row_groups([], columns=names)
-        if not folded:
+        if not repetitive:
             return table
         if sum(_dense_size(chunk) for column in table.columns for chunk in column.chunks) > self._most:
             raise self._too_much()
         return table.cast(wanted.with_metadata(table.schema.metadata))
 
     def _check(self, groups: Sequence[int], names: Sequence[str]) -> list[str]:
-        """Refuse what unfolds to too much; the columns whose values must be counted by their dictionaries."""
+        """Refuse what decompresses to too much; the columns whose values must be counted by their dictionaries."""
         of: dict[str, _Pages] = {}
         for group in groups:
             row_group = self._footer.row_group(group)
@@ -102,9 +102,9 @@ class ParquetContent:
                 if any(chunk.path_in_schema == name or chunk.path_in_schema.startswith(f"{name}.") for name in names):
                     of[chunk.path_in_schema] = of.get(chunk.path_in_schema, _Pages()) + self._pages(chunk, row_group.num_rows)
         whole = sum(of.values(), _Pages())
-        if whole.unfolded > self._most or whole.values > MOST_VALUES:
+        if whole.decompressed > self._most or whole.values > MOST_VALUES:
             raise self._too_much()
-        if whole.unfolded + whole.repeated <= self._most:
+        if whole.decompressed + whole.repeated <= self._most:
             return []
         return [path for path, pages in of.items() if pages.repeated]
 
@@ -116,18 +116,18 @@ class ParquetContent:
         found, dictionary, by_dictionary = _Pages(), 0, 0
         while 0 < place < end:
             header, length = self._header(place)
-            unfolded, compressed = header.get(_UNFOLDED, 0), header.get(_FOLDED, 0)
-            if unfolded < 0 or compressed < 0 or not length:
+            decompressed, compressed = header.get(_DECOMPRESSED, 0), header.get(_COMPRESSED, 0)
+            if decompressed < 0 or compressed < 0 or not length:
                 raise DamagedError("a page of it has no size")
             if header.get(_KIND) == _DICTIONARY_PAGE:
-                dictionary = max(dictionary, unfolded)
+                dictionary = max(dictionary, decompressed)
             kind = _DATA if _DATA in header else _DATA_2
             said = header.get(kind, {})
             count = said.get(_COUNT, 0)
             by_dictionary += count if said.get(_ENCODING[kind]) in _BY_DICTIONARY else 0
-            found += _Pages(unfolded, max(0, count))
+            found += _Pages(decompressed, max(0, count))
             place += length + compressed
-            if found.unfolded > self._most or found.values > MOST_VALUES:
+            if found.decompressed > self._most or found.values > MOST_VALUES:
                 raise self._too_much()
         repeated = dictionary * by_dictionary if chunk.physical_type == "BYTE_ARRAY" else 0
         return replace(found, values=max(found.values, rows), repeated=repeated)
@@ -143,7 +143,7 @@ class ParquetContent:
 
     def _too_much(self) -> DamagedError:
         return DamagedError(
-            f"it would unfold to more than {self._most // 2**20} MiB or {MOST_VALUES} values, which no file of its size does"
+            f"it would decompress to more than {self._most // 2**20} MiB or {MOST_VALUES} values, which no file of its size does"
         )
 
 
@@ -157,7 +157,7 @@ def open_parquet(path: str | os.PathLike[str], *, what: str = "file", ours: bool
         ours: whether it is one that the project writes: of no more than ``LARGEST_TABLE`` bytes, and whole if it carries a checksum.
 
     Raises:
-        DamagedError: it is damaged, something else than Parquet, or unfolds to too much; the message is the reason, half a sentence.
+        DamagedError: it is damaged, something else than Parquet, or decompresses to too much; the message is the reason, half a sentence.
         FileError: it is absent or cannot be read.
     """
     with open_file(path, what=what) as file:
@@ -185,7 +185,7 @@ def _content(file: BinaryIO, *, ours: bool) -> ParquetContent:
     if opened.metadata.num_columns > MOST_COLUMNS:
         raise DamagedError(f"it has {opened.metadata.num_columns} columns, more than {MOST_COLUMNS}")
     schema = opened.schema_arrow
-    most = LARGEST_UNFOLDED + MOST_FOLD * size
+    most = LARGEST_DECOMPRESSED + MOST_COMPRESSION * size
     return ParquetContent(schema, schema.metadata or {}, opened.num_row_groups, sealed, file, opened.metadata, most)
 
 

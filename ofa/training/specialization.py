@@ -21,7 +21,7 @@ from ofa.schema import to_json
 from ofa.supernet import Supernet
 from ofa.training.evaluation import check_data, device_of, digest_of_images, digest_of_labels, digest_of_tensors, evaluate
 from ofa.training.single import FineTuning, SingleValues, train_network
-from ofa.training.state import Sparing, TrainingState
+from ofa.training.state import Throttle, TrainingState
 from ofa.training.states import States
 
 __all__ = ["FineTuning", "SpecializeMetrics", "Specialized", "kept_by", "specialize"]
@@ -161,13 +161,13 @@ def kept_by(journal: Journal | None, stop: Callable[[], bool], on_note: Callable
     if journal is None:
         yield {"stop": stop}
         return
-    states, sparing = States(journal.path.with_suffix(".states"), SingleValues), Sparing()
+    states, throttle = States(journal.path.with_suffix(".states"), SingleValues), Throttle()
     if not journal.found:
         states.forget()  # of work that was given up
     found = states.last(remove=True, on_note=on_note)
 
     def keep(state: TrainingState) -> None:
-        if sparing.is_due(always=stop() or state.values["ended"]):
+        if throttle.is_due(always=stop() or state.values["ended"]):
             states.keep(state, {})
 
     yield {"stop": stop, "steps": journal, "state": None if found is None else found[0], "on_state": keep}

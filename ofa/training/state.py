@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["SECONDS_BETWEEN_STATES", "SECONDS_LEFT_OUT", "Sparing", "StatePace", "Totals", "TrainingState", "part_of"]
+__all__ = ["SECONDS_BETWEEN_STATES", "SECONDS_LEFT_OUT", "StatePace", "Throttle", "Totals", "TrainingState", "part_of"]
 
 SECONDS_BETWEEN_STATES, SECONDS_LEFT_OUT = 240.0, 30.0
 """Longest time until the next state, whatever a recipe's ``checkpoint_steps``, and that in which one may be left out after another was
@@ -50,8 +50,8 @@ class StatePace:
         self._told_at = self._clock()
 
 
-class Sparing:
-    """Leaves out states that follow another within half a minute: training that goes on from an older one ends the same."""
+class Throttle:
+    """Leaves out states that follow another within ``SECONDS_LEFT_OUT``: training that goes on from an older one ends the same."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

@@ -20,7 +20,7 @@ from rich.table import Table
 from ofa.cli import console as console_module
 from ofa.cli.console import door_for_notices, emit, progress_bar, remark, warn
 from ofa.cli.exits import ending_well
-from ofa.cli.plain import LONGEST, harmless, sentence
+from ofa.cli.plain import LONGEST, sanitized, sentence
 from ofa.cli.sheets import Name, facts, line, records, words
 from ofa.errors import FileError
 from tests.cli.files import COMMANDS, Command, call, invoke, outputs_to
@@ -38,11 +38,11 @@ def assert_harmless(shown: str) -> None:
 
 
 def test_each_character_that_is_not_printed_is_shown_as_an_escape() -> None:
-    assert harmless("plain ü × 漢 🙂") == "plain ü × 漢 🙂"
-    assert harmless("\x1b[2J\n\u202e\x9b\x7f") == r"\x1b[2J\n\u202e\x9b\x7f"
-    assert_harmless(harmless(HOSTILE))
-    assert harmless(harmless(HOSTILE)) == harmless(HOSTILE)
-    assert harmless("postgresql://me:hunter2@host/db") == "postgresql://me:***@host/db"
+    assert sanitized("plain ü × 漢 🙂") == "plain ü × 漢 🙂"
+    assert sanitized("\x1b[2J\n\u202e\x9b\x7f") == r"\x1b[2J\n\u202e\x9b\x7f"
+    assert_harmless(sanitized(HOSTILE))
+    assert sanitized(sanitized(HOSTILE)) == sanitized(HOSTILE)
+    assert sanitized("postgresql://me:hunter2@host/db") == "postgresql://me:***@host/db"
 
 
 @pytest.mark.parametrize("way", ["records", "list", "facts", "words", "line", "title", "table", "text"])

@@ -20,20 +20,9 @@ from ofa.cli import specialize, train
 from ofa.errors import FileError, RecipeError
 from ofa.training import Recipe, TrainingState, append_metrics, begin_run, first_data, has_ended, load_run, save_state
 from ofa.training import train as train_supernet
+from tests.recipes import digits_recipe
 
-RECIPE = """
-space = "ofa-mbv3-tiny"
-data = "digits"
-batch_size = 32
-fractions = [0.1, 0.1, 0.8]
-evaluate_every = 0
-
-[[phases]]
-name = "full"
-epochs = 2
-learning_rate = 0.1
-resolutions = [16]
-"""
+RECIPE = digits_recipe(2, "fractions = [0.1, 0.1, 0.8]", "evaluate_every = 0")
 
 
 def invoke(*arguments: object) -> Any:

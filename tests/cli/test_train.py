@@ -22,18 +22,9 @@ from ofa.errors import DataError, FileError, RecipeError
 from ofa.exporting.bundle import load_bundle
 from ofa.families import get_space
 from ofa.training import evaluate, load_run, state
+from tests.recipes import digits_recipe
 
-RECIPE = """
-space = "ofa-mbv3-tiny"
-data = "digits"
-batch_size = 32
-
-[[phases]]
-name = "full"
-epochs = 9
-learning_rate = 0.1
-resolutions = [16]
-"""
+RECIPE = digits_recipe(9)
 
 
 def ofa(*arguments: object) -> Any:

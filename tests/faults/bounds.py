@@ -109,7 +109,7 @@ def _repeated(path: Path) -> None:
 
 
 PARQUET: Mapping[str, Write] = {
-    "pages that unfold": _table(pa.array([b"x" * 10**6] * 300), use_dictionary=False, compression="zstd", data_page_size=2**30),
+    "pages that decompress": _table(pa.array([b"x" * 10**6] * 300), use_dictionary=False, compression="zstd", data_page_size=2**30),
     "a value a million times": _repeated,
     "rows without end": _table(pa.array(np.zeros(4 * 10**7, np.int8))),
     "a thousand columns": lambda path: pq.write_table(pa.table({f"c{number}": [1] for number in range(3000)}), path),

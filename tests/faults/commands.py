@@ -23,23 +23,11 @@ from ofa.training.checkpoint import CONFIG
 from search.front.front import Front
 from search.predictor.accuracy_predictor import AccuracyPredictor
 from tests.faults.zygote import Ended, Zygote
+from tests.recipes import digits_recipe
 
 __all__ = ["COMMANDS", "Command", "Place", "Road", "by_name"]
 
-RECIPE = """
-space = "ofa-mbv3-tiny"
-data = "digits"
-batch_size = 16
-fractions = [0.03, 0.04, 0.93]
-evaluate_every = 0
-checkpoint_steps = 2
-
-[[phases]]
-name = "full"
-epochs = 2
-learning_rate = 0.1
-resolutions = [16]
-"""
+RECIPE = digits_recipe(2, "fractions = [0.03, 0.04, 0.93]", "evaluate_every = 0", "checkpoint_steps = 2", batch_size=16)
 TIMES = ("duration_s", "images_per_s", "waiting_s")
 
 Content = Callable[[Path], dict[str, str | None]]

@@ -21,6 +21,7 @@ from ofa.errors import FileError
 from ofa.families import get_space
 from ofa.locking import lock_of, writing
 from ofa.training import load_run
+from tests.recipes import digits_recipe
 
 ROOT = Path(__file__).parents[2]
 HOLD = """
@@ -254,19 +255,7 @@ def test_places_that_cannot_be_are_one_sentence(tmp_path: Path) -> None:
 
 # -- commands that run at the same time ---------------------------------------------------------------------------------
 
-RECIPE = """
-space = "ofa-mbv3-tiny"
-data = "digits"
-batch_size = 32
-fractions = [0.1, 0.1, 0.8]
-evaluate_every = 0
-
-[[phases]]
-name = "full"
-epochs = 2
-learning_rate = 0.1
-resolutions = [16]
-"""
+RECIPE = digits_recipe(2, "fractions = [0.1, 0.1, 0.8]", "evaluate_every = 0")
 
 
 def ofa(folder: Path, words: str) -> subprocess.Popen[str]:

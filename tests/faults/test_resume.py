@@ -29,6 +29,7 @@ from search.budget import Budget
 from search.front.front import Front
 from search.predictor.active_learning import fit_to_supernet
 from search.verification.query import query_verified
+from tests.recipes import digits_recipe
 from tests.search.fakes import SMALL, SPACE, FakeAccuracy
 from tests.search.fronts import make_front
 
@@ -204,16 +205,7 @@ def test_specializing(cut: int, tmp_path: Path) -> None:
 # -- real commands, really killed --------------------------------------------------------------------------------------
 
 
-RECIPE = """
-space = "ofa-mbv3-tiny"
-data = "digits"
-batch_size = 32
-[[phases]]
-name = "full"
-epochs = 2
-learning_rate = 0.1
-resolutions = [16]
-"""
+RECIPE = digits_recipe(2)
 
 
 @pytest.fixture(scope="module")

@@ -31,6 +31,7 @@ from ofa.training.record import Source
 from tests.faults.cli import ofa, said
 from tests.search.fronts import make_front
 from tests.sources import ROOT
+from tests.traps import lay_traps
 
 EVIL = "evil_of_a_file"
 RECIPE = """
@@ -240,11 +241,7 @@ def test_nothing_that_a_configuration_says_forwards_or_runs_a_command(tmp_path: 
 
 
 def test_no_device_is_looked_up_because_a_front_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ran, tools = tmp_path / "it ran", tmp_path / "tools"
-    tools.mkdir()
-    (tools / "ssh").write_text(f"#!/bin/sh\ntouch '{ran}'\nexit 1\n")
-    (tools / "ssh").chmod(0o755)
-    monkeypatch.setenv("PATH", str(tools), prepend=os.pathsep)
+    ran = lay_traps(monkeypatch, tmp_path, "ssh")
     monkeypatch.chdir(tmp_path)
     Path("evil.toml").write_text('name = "evil"\nruntime = "fake"\n[transport]\nkind = "ssh"\nhost = "a"\nretries = 0\n')
     make_front(networks=50, devices=("evil.toml",)).save("front")
@@ -266,12 +263,7 @@ def test_no_device_is_looked_up_because_a_front_names_it(tmp_path: Path, monkeyp
 
 @pytest.mark.parametrize("name", ["0.png", "0.jpg", "0.eps", "0"])
 def test_no_image_starts_ghostscript(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ran, tools = tmp_path / "it ran", tmp_path / "tools"
-    tools.mkdir()
-    for tool in ("gs", "gswin64c", "gswin32c"):
-        (tools / tool).write_text(f"#!/bin/sh\ntouch '{ran}'\n")
-        (tools / tool).chmod(0o755)
-    monkeypatch.setenv("PATH", str(tools), prepend=os.pathsep)
+    ran = lay_traps(monkeypatch, tmp_path, "gs", "gswin64c", "gswin32c", status=0)
     monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)
     Image.new("RGB", (8, 8)).save(tmp_path / "real.eps")
     for label in "ab":

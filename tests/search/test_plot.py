@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from search.front.columns import costs_of_front
 from search.plot import Pick, draw_costs, draw_front, save_front_picture
 from search.report.pictures import save_pictures
 from tests.search.fronts import best_rows, candidate, make_front
+from tests.traps import lay_traps
 
 
 @pytest.fixture(scope="module")
@@ -101,12 +101,7 @@ def test_settings_of_the_current_folder_and_dollar_signs_in_names_start_nothing(
     front: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A ``matplotlibrc`` that lies where a command is called could have every text set by LaTeX, a program."""
-    started, tools = tmp_path / "started", tmp_path / "tools"
-    tools.mkdir()
-    for name in ("latex", "dvipng", "kpsewhich"):
-        (tools / name).write_text(f"#!/bin/sh\ntouch '{started}'\nexit 1\n")
-        (tools / name).chmod(0o755)
-    monkeypatch.setenv("PATH", str(tools), prepend=os.pathsep)
+    started = lay_traps(monkeypatch, tmp_path, "latex", "dvipng", "kpsewhich")
     with matplotlib.rc_context({"text.usetex": True, "text.latex.preamble": r"\input{evil}"}):
         save_front_picture(front, tmp_path / "front.png", title=r"the $\frac{ of a name")
         save_figure(draw_costs(front, title=r"$\undefined$"), tmp_path / "costs.png")
