@@ -4,8 +4,8 @@
 
 A cycle is a whole road through the commands of ``ofa``, called in this process: training, a table of the device ``fake``, a predictor,
 searches by arrays, with a study in SQLite and by workers, specializing, exporting, verifying on this machine's processor, and reports.
-After each cycle the process is measured, with the caches of ``ofa`` emptied: each has a bound, and other networks in each cycle fill
-them for hours. The first cycles, in which libraries load, are kept apart.
+After each cycle the process is measured, with the caches of ``ofa`` and those of SQLAlchemy for compiled statements emptied: each has a
+bound, and other networks and studies in each cycle fill them for hours. The first cycles, in which libraries load, are kept apart.
 
 Counts must not be higher at the end than after the first cycles; memory grows where Theil and Sen's slope, the median over all pairs of
 cycles, is above zero with 95 % confidence and makes more than ``MOST_GROWTH`` an hour. The exit status is 0 where nothing grows, else 1.
@@ -33,6 +33,7 @@ import torch
 import typer
 from machine import describe_machine, others_during
 from scipy.stats import theilslopes
+from sqlalchemy.orm import Mapper
 from threadpoolctl import threadpool_limits
 
 from ofa.cli.main import build_app
@@ -71,12 +72,20 @@ def commands(folder: Path, cycle: int) -> Iterator[list[str]]:
         yield ["report", source, "-o", f"{source}.html", "--overwrite"]
 
 
-def sample(temporary: Path) -> dict[str, Any]:
-    """What this process holds now."""
+def empty_caches() -> None:
+    """Empty what has a bound and is not full yet."""
     for each in gc.get_objects():
         if type(each) is _lru_cache_wrapper and str(each.__module__).startswith(PACKAGES):
             each.cache_clear()
+        elif type(each) is Mapper:
+            # Up to 150 statements a mapped class, for every engine that ever was; SQLAlchemy offers no way to empty it.
+            each._compiled_cache.clear()
     gc.collect()
+
+
+def sample(temporary: Path) -> dict[str, Any]:
+    """What this process holds now."""
+    empty_caches()
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     children = [Path(f"/proc/self/task/{thread}/children").read_text().split() for thread in os.listdir("/proc/self/task")]
     return {

@@ -76,17 +76,17 @@ def _peak_at(placed: PlacedBlock) -> int:
 @lru_cache(maxsize=16384)
 def _peak_values(block: Block, shape: Shape, keeps_input: bool) -> int:
     """Peak number of values alive in the graph of one block, for one image, with its input to the end if that is kept."""
-    graph = _traced(block)
-    sizes = _Sizes(graph)
+    module, graph = _traced(block)
+    sizes = _Sizes(module, graph=graph)
     sizes.run(torch.empty(1, *shape, device="meta"))
-    nodes = [node for node in graph.graph.nodes if node.op != "output"]
+    nodes = [node for node in graph.nodes if node.op != "output"]
     owner: dict[fx.Node, fx.Node] = {}
     readers: dict[fx.Node, int] = {}
     alive: dict[fx.Node, int] = {}
     peak = 0
     for node in nodes:
         operands = [owner[operand] for operand in node.all_input_nodes]
-        reused = next((o for o in operands if sizes.of[node] == alive[o] and readers[o] == 1 and _element_wise(graph, node)), None)
+        reused = next((o for o in operands if sizes.of[node] == alive[o] and readers[o] == 1 and _element_wise(module, node)), None)
         owner[node] = node if reused is None else reused
         if reused is None:
             alive[node] = sizes.of[node]
@@ -100,9 +100,10 @@ def _peak_values(block: Block, shape: Shape, keeps_input: bool) -> int:
 
 
 @lru_cache(maxsize=4096)
-def _traced(block: Block) -> fx.GraphModule:
+def _traced(block: Block) -> tuple[nn.Module, fx.Graph]:
+    # Not as a GraphModule, whose generated source torch keeps for as long as the process lives.
     module = build_empty(block).eval()
-    return fx.GraphModule(module, _Tracer().trace(module))
+    return module, _Tracer().trace(module)
 
 
 class _Tracer(fx.Tracer):
@@ -113,8 +114,8 @@ class _Tracer(fx.Tracer):
 class _Sizes(fx.Interpreter):
     """Runs a traced module and keeps the number of values that each node puts out."""
 
-    def __init__(self, module: fx.GraphModule) -> None:
-        super().__init__(module)
+    def __init__(self, module: nn.Module, graph: fx.Graph) -> None:
+        super().__init__(module, graph=graph)
         self.of: dict[fx.Node, int] = {}
 
     def run_node(self, n: fx.Node) -> object:
@@ -124,7 +125,7 @@ class _Sizes(fx.Interpreter):
         return result
 
 
-def _element_wise(graph: fx.GraphModule, node: fx.Node) -> bool:
+def _element_wise(module: nn.Module, node: fx.Node) -> bool:
     if node.op == "call_module":
-        return isinstance(graph.get_submodule(str(node.target)), _ELEMENT_WISE)
+        return isinstance(module.get_submodule(str(node.target)), _ELEMENT_WISE)
     return node.op == "call_function"
