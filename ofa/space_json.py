@@ -101,7 +101,7 @@ def _family(value: Mapping[str, Any], base: type[S], source: str) -> type[S]:
     """The class of a space: a family of ofa, or another class that is imported already."""
     importlib.import_module(_FAMILIES)  # by its name, because families derive from spaces and only reading a file needs them here
     known = {family_of(found): found for found in _derived(base)}
-    if value["family"] not in known:
+    if not isinstance(value["family"], str) or value["family"] not in known:
         raise SpaceError(
             f"{source} holds the space {value['name']} of the class {value['family']}, which is not of ofa and is never imported because a "
             "file says so; name the space again with --space module:attribute, or import its module first"

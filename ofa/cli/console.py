@@ -6,6 +6,7 @@ import json as json_format
 import logging
 import os
 import sys
+import threading
 import time
 import warnings as notices
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -103,7 +104,7 @@ def remark(text: str) -> None:
 
 
 def door_for_notices() -> None:
-    """Let what libraries warn of and log reach the terminal as everything else does."""
+    """Let what libraries warn of, log, and meet in threads of their own reach the terminal as everything else does."""
     make_record = logging.getLogRecordFactory()
 
     def record(*args: Any, **named: Any) -> logging.LogRecord:
@@ -114,6 +115,11 @@ def door_for_notices() -> None:
     def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
         console.print(f"{filename}:{lineno}: {category.__name__}: {sentence(str(message))}", highlight=False, soft_wrap=True)
 
+    def tell(met: threading.ExceptHookArgs) -> None:
+        # Such as the heartbeat of a storage whose disk is full: the command's own thread meets that too, and ends.
+        remark(f"a thread in the background ended: {met.exc_value or met.exc_type.__name__}")
+
+    threading.excepthook = tell
     logging.setLogRecordFactory(record)
     notices.showwarning = show
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import Any
@@ -138,10 +139,10 @@ def _source(spec: str, channels: int) -> ImageData | Source:
     if spec in DATA:
         return _named_source(spec, channels)
     path = Path(spec).expanduser()
-    if spec and path.is_dir():
+    if spec and os.path.isdir(path):
         shards = shards_of(path)
         return parquet_source(shards, spec) if shards else folder_source(path)
-    if path.is_file():
+    if os.path.isfile(path):
         return parquet_source([path], spec)
     if "*" in path.name and (shards := sorted(path.parent.glob(path.name))):
         return parquet_source(shards, spec)

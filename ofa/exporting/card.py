@@ -92,8 +92,8 @@ class Card:
         """
         value = read_json(path)
         schema = value.get("schema") if isinstance(value, dict) else None
-        if not isinstance(schema, int):
-            raise ExportError(f"'{path}' must be a card, but has no schema version; write the bundle again")
+        if not isinstance(schema, int) or "accuracy" not in value:  # which other files with a schema have not
+            raise ExportError(f"'{path}' must be a card, but has no schema version or no accuracy; write the bundle again")
         if schema > SCHEMA:
             raise ExportError(f"'{path}' has schema {schema}, but this version reads up to {SCHEMA}; upgrade with: pip install -U ofa-nas")
         if schema >= _SEALED:

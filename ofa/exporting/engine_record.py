@@ -98,7 +98,7 @@ def read_record(engine_path: str | os.PathLike[str]) -> EngineInfo | None:
         ExportError: the record is of another kind or of a newer version.
     """
     path = record_path(engine_path)
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
     value = read_json(path)
     try:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from ofa.arch import SPACE_KEY, Arch
@@ -92,7 +91,7 @@ def get_space(text: str, num_classes: int | None = None) -> Space:
 
 def is_space_file(text: str) -> bool:
     """Whether a text that names a space is taken as the path of a file."""
-    return text not in SPACES and (text.endswith(".json") or Path(text).is_file())
+    return text not in SPACES and (text.endswith(".json") or os.path.isfile(text))
 
 
 def named_space(name: str, num_classes: int | None = None) -> Space:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 from ofa.arch import Arch, Genes
@@ -56,6 +57,7 @@ def arch_from_net_config(source: Mapping[str, Any] | str | os.PathLike[str], res
     family = _family(network, label)
     try:
         stem, body, head = _blocks(network, family)
+        hash((*stem, *chain.from_iterable(body), *head))  # a list where a number must be cannot be looked up
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise ArchError(
             f"{label} must describe a {network['name']} as MIT's package writes it, but reading it met {type(error).__name__}: {error}; "

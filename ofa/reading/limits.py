@@ -32,6 +32,7 @@ __all__ = [
     "MOST_EVENTS",
     "MOST_LINES",
     "MOST_OPERATIONS",
+    "MOST_PARTS",
     "MOST_TENSORS",
     "MOST_VALUES",
     "UnfitError",
@@ -70,6 +71,8 @@ LARGEST_FOOTER = 16 * 2**20
 """Bytes at the end of a Parquet file that say what is in it."""
 LARGEST_TABLE = 512 * 2**20
 """Bytes of a Parquet file of ours, all of which are read for its checksum: what a run knows of a million images has thirty million."""
+MOST_PARTS = 2**18
+"""Groups of rows of a Parquet file, their columns and the names of these: a thousand groups of three columns are ten thousand."""
 MOST_COLUMNS = 1000
 """Columns of a Parquet file: a front has some twenty."""
 LARGEST_DECOMPRESSED, MOST_COMPRESSION = 64 * 2**20, 30

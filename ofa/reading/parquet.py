@@ -7,7 +7,8 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, BinaryIO
+from functools import cached_property
+from typing import Any, BinaryIO, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,15 +17,22 @@ import pyarrow.parquet as pq
 from ofa.errors import DamagedError, FileError
 from ofa.files import reason_of
 from ofa.reading.files import open_file
-from ofa.reading.limits import LARGEST_DECOMPRESSED, LARGEST_FOOTER, LARGEST_TABLE, MOST_COLUMNS, MOST_COMPRESSION, MOST_VALUES
-from ofa.reading.thrift import CutOffError, read_struct
+from ofa.reading.limits import LARGEST_DECOMPRESSED, LARGEST_FOOTER, LARGEST_TABLE, MOST_COLUMNS, MOST_COMPRESSION, MOST_PARTS, MOST_VALUES
+from ofa.reading.thrift import CutOffError, Kept, read_struct
 from ofa.seal import check_seal
 
 __all__ = ["ParquetContent", "open_parquet"]
 
+_T = TypeVar("_T")
 _TAIL = struct.Struct("<I4s")
 _USUAL_PAGE_HEADER, _PAGE_HEADER = 256, 2**20
 """Bytes of a page's header, and at most: one has some dozen, and the least and greatest of its values."""
+_GROUPS, _COLUMNS, _ROWS, _CHUNK = 4, 1, 3, 3
+_TYPE, _PATH, _BYTES, _DATA_OFFSET, _DICTIONARY_OFFSET = 1, 3, 7, 9, 11
+_OF_CHUNK: Kept = {number: {} for number in (_TYPE, _PATH, _BYTES, _DATA_OFFSET, _DICTIONARY_OFFSET)}
+_FOOTER: Kept = {_GROUPS: {_COLUMNS: {_CHUNK: _OF_CHUNK}, _ROWS: {}}}
+"""Numbers of the fields of a footer, of a group of rows and of a chunk of a column, as the Parquet format gives them."""
+_BYTE_ARRAY = 6
 _KIND, _DECOMPRESSED, _COMPRESSED, _DATA, _DICTIONARY, _DATA_2 = 1, 2, 3, 5, 7, 8
 """Numbers of the fields of a page's header: kind, bytes with and without compression, and the headers of the kinds."""
 _DICTIONARY_PAGE = 2
@@ -63,6 +71,7 @@ class ParquetContent:
     sealed: bool
     _file: BinaryIO
     _footer: Any
+    _footer_bytes: int
     _most: int
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
@@ -96,11 +105,13 @@ class ParquetContent:
         """Refuse what decompresses to too much; the columns whose values must be counted by their dictionaries."""
         of: dict[str, _Pages] = {}
         for group in groups:
-            row_group = self._footer.row_group(group)
-            for number in range(row_group.num_columns):
-                chunk = row_group.column(number)
-                if any(chunk.path_in_schema == name or chunk.path_in_schema.startswith(f"{name}.") for name in names):
-                    of[chunk.path_in_schema] = of.get(chunk.path_in_schema, _Pages()) + self._pages(chunk, row_group.num_rows)
+            rows = _field(self._chunks[group], _ROWS, 0)
+            columns: list[Any] = _field(self._chunks[group], _COLUMNS, [])
+            for column in columns:
+                chunk: dict[int, Any] = _field(column, _CHUNK, {})
+                path = b".".join(_field(chunk, _PATH, [])).decode()
+                if any(path == name or path.startswith(f"{name}.") for name in names):
+                    of[path] = of.get(path, _Pages()) + self._pages(chunk, rows)
         whole = sum(of.values(), _Pages())
         if whole.decompressed > self._most or whole.values > MOST_VALUES:
             raise self._too_much()
@@ -108,28 +119,40 @@ class ParquetContent:
             return []
         return [path for path, pages in of.items() if pages.repeated]
 
-    def _pages(self, chunk: Any, rows: int) -> _Pages:
-        """Those of a chunk of a column, by the headers that stand before each of them and not by what the footer says."""
+    @cached_property
+    def _chunks(self) -> list[dict[int, Any]]:
+        """The groups of rows and their chunks of columns as the footer says it.
+
+        pyarrow ends the whole process where it builds its own object of a damaged one, so it is not asked for it.
+        """
+        self._file.seek(-_TAIL.size - self._footer_bytes, os.SEEK_END)
+        found: list[dict[int, Any]] = _field(read_struct(self._file.read(self._footer_bytes), _FOOTER, most=MOST_PARTS)[0], _GROUPS, [])
+        if len(found) != self.groups:
+            raise DamagedError("its footer does not say what it is made of")
+        return found
+
+    def _pages(self, chunk: Mapping[int, Any], rows: int) -> _Pages:
+        """Those of a chunk of a column, by the headers that stand before each of them and not by what the footer says of their sizes."""
         # A column without values says 0, where no page can begin.
-        place = min((start for start in (chunk.data_page_offset, chunk.dictionary_page_offset) if start), default=0)
-        end = place + chunk.total_compressed_size
+        place = min((start for start in (_field(chunk, _DATA_OFFSET, 0), _field(chunk, _DICTIONARY_OFFSET, 0)) if start), default=0)
+        end = place + _field(chunk, _BYTES, 0)
         found, dictionary, by_dictionary = _Pages(), 0, 0
         while 0 < place < end:
             header, length = self._header(place)
-            decompressed, compressed = header.get(_DECOMPRESSED, 0), header.get(_COMPRESSED, 0)
+            decompressed, compressed = _field(header, _DECOMPRESSED, 0), _field(header, _COMPRESSED, 0)
             if decompressed < 0 or compressed < 0 or not length:
                 raise DamagedError("a page of it has no size")
             if header.get(_KIND) == _DICTIONARY_PAGE:
                 dictionary = max(dictionary, decompressed)
             kind = _DATA if _DATA in header else _DATA_2
-            said = header.get(kind, {})
-            count = said.get(_COUNT, 0)
+            said: dict[int, Any] = _field(header, kind, {})
+            count = _field(said, _COUNT, 0)
             by_dictionary += count if said.get(_ENCODING[kind]) in _BY_DICTIONARY else 0
             found += _Pages(decompressed, max(0, count))
             place += length + compressed
             if found.decompressed > self._most or found.values > MOST_VALUES:
                 raise self._too_much()
-        repeated = dictionary * by_dictionary if chunk.physical_type == "BYTE_ARRAY" else 0
+        repeated = dictionary * by_dictionary if chunk.get(_TYPE) == _BYTE_ARRAY else 0
         return replace(found, values=max(found.values, rows), repeated=repeated)
 
     def _header(self, place: int) -> tuple[dict[int, Any], int]:
@@ -186,7 +209,13 @@ def _content(file: BinaryIO, *, ours: bool) -> ParquetContent:
         raise DamagedError(f"it has {opened.metadata.num_columns} columns, more than {MOST_COLUMNS}")
     schema = opened.schema_arrow
     most = LARGEST_DECOMPRESSED + MOST_COMPRESSION * size
-    return ParquetContent(schema, schema.metadata or {}, opened.num_row_groups, sealed, file, opened.metadata, most)
+    return ParquetContent(schema, schema.metadata or {}, opened.num_row_groups, sealed, file, opened.metadata, length, most)
+
+
+def _field(fields: Any, number: int, default: _T) -> _T:
+    """A field of a footer or header; one of another kind is none, as for all readers of Thrift."""
+    value = fields.get(number, default) if isinstance(fields, dict) else default
+    return value if type(value) is type(default) else default
 
 
 def _is_sealed(file: BinaryIO) -> bool:

@@ -1,10 +1,15 @@
-"""The compact protocol of Thrift, by which Parquet writes the headers of its pages: read as far as numbers go, the rest is passed over."""
+"""The compact protocol of Thrift, in which Parquet writes its footer and the headers of its pages: what is asked for of it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["CutOffError", "read_struct"]
+__all__ = ["CutOffError", "Kept", "read_struct"]
+
+Kept = Mapping[int, Any]
+"""Numbers of the fields that are kept, each with those of its own fields; a list of structs has those of its items. An empty one keeps all
+of numbers and structs, and no lists or texts."""
 
 _STOP, _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = range(13)
 _DEEPEST = 8
@@ -14,61 +19,73 @@ class CutOffError(ValueError):
     """Data that end within a struct."""
 
 
-def read_struct(data: bytes) -> tuple[dict[int, Any], int]:
-    """The fields of the struct that data begin with, by their numbers, and how many bytes it has.
+def read_struct(data: bytes, kept: Kept | None = None, *, most: int = 0) -> tuple[dict[int, Any], int]:
+    """Fields of the struct that data begin with, by their numbers, and how many bytes it has.
 
-    Whole numbers and structs have their values; of texts, lists and maps only the place is passed.
+    Args:
+        data: begin with a struct; what follows does not matter.
+        kept: its fields that have values here; None keeps all numbers and structs, and passes lists and texts.
+        most: items of all lists that are kept.
 
     Raises:
         CutOffError: the data end within it.
-        ValueError: they are no such struct.
+        ValueError: they are no such struct, or have more items.
     """
-    reader = _Reader(data)
+    reader = _Reader(data, most)
     try:
-        return reader.struct(0), reader.place
+        return reader.struct(0, kept), reader.place
     except IndexError as error:
         raise CutOffError("a header in it is cut off") from error
 
 
 class _Reader:
-    def __init__(self, data: bytes) -> None:
-        self.data, self.place = data, 0
+    def __init__(self, data: bytes, most: int) -> None:
+        self.data, self.place, self._left = data, 0, most
 
-    def struct(self, depth: int) -> dict[int, Any]:
+    def struct(self, depth: int, kept: Kept | None) -> dict[int, Any]:
         if depth > _DEEPEST:
             raise ValueError("a header in it is nested too deeply")
         fields: dict[int, Any] = {}
         number = 0
         while head := self._byte():
             number = number + (head >> 4) if head >> 4 else self._whole()
-            fields[number] = self._value(head & 15, depth)
+            wanted = kept is None or number in kept
+            value = self._value(head & 15, depth, None if kept is None else kept.get(number, {}), items=kept is not None and wanted)
+            if wanted:
+                fields[number] = value
         return fields
 
-    def _value(self, kind: int, depth: int) -> Any:
+    def _value(self, kind: int, depth: int, kept: Kept | None, *, items: bool) -> Any:
+        """A value; of a list or text only if ``items`` are asked for."""
         if kind in (_TRUE, _FALSE):
             return kind == _TRUE
         if kind in (_I16, _I32, _I64):
             return self._whole()
         if kind == _STRUCT:
-            return self.struct(depth + 1)
+            return self.struct(depth + 1, kept)
         if kind in (_LIST, _SET):
-            return self._list(depth)
-        if kind not in (_BYTE, _DOUBLE, _BINARY):  # no header of a page has a map
+            return self._list(depth, kept, items=items)
+        if kind not in (_BYTE, _DOUBLE, _BINARY):  # neither a footer nor a header of a page has a map
             raise ValueError("a header in it is of no known kind")
         length = 1 if kind == _BYTE else 8 if kind == _DOUBLE else self._unsigned()
         self.place += length
         if self.place > len(self.data):
             raise CutOffError("a header in it is cut off")
-        return None
+        return self.data[self.place - length : self.place] if items else None
 
-    def _list(self, depth: int) -> None:
+    def _list(self, depth: int, kept: Kept | None, *, items: bool) -> list[Any] | None:
         head = self._byte()
         length = head >> 4 if head >> 4 != 15 else self._unsigned()
+        if items:
+            self._left -= length
+            if self._left < 0:
+                raise ValueError("it has more parts than a file of its kind")
+        found = []
         for _ in range(length):
-            if head & 15 in (_TRUE, _FALSE):
-                self._byte()
-            else:
-                self._value(head & 15, depth)
+            value = self._byte() if head & 15 in (_TRUE, _FALSE) else self._value(head & 15, depth, kept, items=items)
+            if items:
+                found.append(value)
+        return found if items else None
 
     def _whole(self) -> int:
         value = self._unsigned()

@@ -87,6 +87,9 @@ class Phase:
             raise RecipeError(
                 f"{where}.sandwich must be true for a teacher in-place, which is the step's largest network; set it", key="sandwich"
             )
+        for gene in self.free:
+            if gene.name == "depth" and any(value != value // 1 for value in gene.values):
+                raise RecipeError(f"{where}.free.depth must be whole numbers, but is {list(gene.values)}; 0 is the shallowest", key="free")
         if "resolution" in (gene.name for gene in self.free):
             raise RecipeError(
                 f"{where}.free must not name the resolution, which each batch has one of; use {where}.resolutions instead", key="free"

@@ -65,4 +65,4 @@ def check_places(recipe: Recipe) -> None:
 
 
 def _is_there(path: Path) -> bool:
-    return path.exists() or ("*" in path.name and any(path.parent.glob(path.name)))
+    return os.path.exists(path) or ("*" in path.name and any(path.parent.glob(path.name)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -56,12 +57,12 @@ def load_recipe(source: str, overrides: Sequence[str] = (), *, trust: bool = Fal
         FileError: there is neither such a file nor such a name.
         RecipeError: it is no recipe.
     """
-    if Path(source).is_dir():
+    if os.path.isdir(source):
         raise FileError(
             f"a recipe must be a TOML file or the name of one, but '{source}' is a folder; if it is a run, add --resume to go on with it, "
             f"or begin another by '{Path(source) / 'config.toml'}'"
         )
-    if Path(source).exists() or source.endswith(".toml"):
+    if os.path.exists(source) or source.endswith(".toml"):
         return Recipe.load(source, overrides, trust=trust)
     if source not in preset_names():
         raise FileError(f"'{source}' must be a TOML file or the name of a recipe; {nearest(source, preset_names())}")

@@ -307,10 +307,10 @@ def _known_space(text: str) -> Space:
 def _place_of_space(text: str, folder: Path) -> str:
     """The text by which a recipe's space is found from any folder."""
     carried = (folder / SPACE).absolute()
-    if isinstance(text, FromFile) and text not in space_names() and carried.is_file():
+    if isinstance(text, FromFile) and text not in space_names() and os.path.isfile(carried):
         return str(carried)
     beside = (folder / text).absolute()
-    return str(beside) if is_space_file(text) and beside.is_file() else text
+    return str(beside) if is_space_file(text) and os.path.isfile(beside) else text
 
 
 def _is_overridden(path: tuple[str | int, ...], overrides: Sequence[str]) -> bool:

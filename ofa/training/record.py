@@ -152,7 +152,7 @@ class DataRecord:
             FileError: it is damaged, newer than this version, or something else.
         """
         path = Path(folder) / RECORD
-        if not path.exists():
+        if not os.path.lexists(path):
             return None
         try:
             with open_parquet(path, what=_KIND, ours=True) as content:

@@ -29,9 +29,9 @@ def read_source(path: str | os.PathLike[str]) -> Front | LatencyTable | RunRecor
     from search.front.front import Front
 
     place = Path(path)
-    if place.is_dir():
+    if os.path.isdir(place):
         return read_run(place)
-    if not place.exists():
+    if not os.path.exists(place):
         raise FileError(f"a report must be of a file or folder that is there, but '{path}' is not; check the path")
     try:
         kind = kind_of(place)

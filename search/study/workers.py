@@ -183,6 +183,7 @@ def _work(task: _Task, connection: Connection) -> None:
     """The whole life of a worker; the connection takes the reason of an early end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the watching process is told, too, and ends this one
     signal.signal(signal.SIGTERM, _interrupt)
+    threading.excepthook = _leave_to_the_trial
     threading.Thread(target=_end_late, daemon=True).start()
     threads = max(1, (os.cpu_count() or 1) // task.workers)
     torch.set_num_threads(threads)
@@ -199,6 +200,10 @@ def _work(task: _Task, connection: Connection) -> None:
         with suppress(OSError):  # of a pipe at whose other end nobody is any more
             connection.send(str(error) if isinstance(error, OfaError) else f"{type(error).__name__}: {error}")
         sys.exit(1)
+
+
+def _leave_to_the_trial(met: threading.ExceptHookArgs) -> None:
+    """What the heartbeats of a trial meet of the storage, the trial meets as well when it ends, and tells."""
 
 
 def _interrupt(number: int, frame: Any) -> None:

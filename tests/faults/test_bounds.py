@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from ofa.errors import OfaError, RecipeError, SpaceError
+from ofa.errors import FileError, OfaError, RecipeError, SpaceError
+from ofa.exporting.engine_record import read_record
 from ofa.families import get_space
 from ofa.resolution import parse_resolution
 from ofa.space import Space
-from ofa.training import Recipe, demo_recipe
+from ofa.training import DataRecord, Recipe, demo_recipe
 from tests.faults.bounds import MOST_BYTES, MOST_S
 from tests.faults.damage import ROOT
 from tests.faults.readers import READERS, make_files
@@ -45,6 +46,16 @@ def test_hostile_files_are_refused_at_little_cost(name: str, tmp_path: Path, rec
         if not each["result"].startswith(("refused", "read")) or each["seconds"] > MOST_S * LOADED or each["bytes"] > MOST_BYTES
     ]
     assert not wrong
+
+
+@pytest.mark.parametrize(
+    ("name", "read"), [("data.parquet", DataRecord.load), ("network.engine.json", lambda folder: read_record(folder / "network.engine"))]
+)
+def test_a_link_that_leads_nowhere_is_no_missing_file(name: str, read: Callable[[Path], object], tmp_path: Path) -> None:
+    assert read(tmp_path) is None
+    (tmp_path / name).symlink_to(name)
+    with pytest.raises(FileError, match=name):
+        read(tmp_path)
 
 
 @pytest.mark.parametrize("number", SLIPS)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from ofa.errors import OfaError
+from ofa.exporting.card import Card
+from ofa.reading.parquet import open_parquet
+from tests.faults.cli import ofa, said
 from tests.faults.damage import FINE, attempt, try_many
 from tests.faults.readers import LIGHT, READERS, make_files, make_light_files
 
@@ -59,3 +67,65 @@ def test_ten_thousand_damages_of_a_file(name: str, files: Path, tmp_path: Path, 
     counts = {result.replace(" ", "_"): count for result, count in outcome.counts.items()}
     record_property("figures", {"what": f"damaged files: {name}", "tried": sum(counts.values()), **counts})
     assert not outcome.wrong
+
+
+def test_a_damaged_footer_of_parquet_never_ends_the_process(tmp_path: Path) -> None:
+    path = tmp_path / "images.parquet"
+    pq.write_table(pa.table({"label": pa.array(["cat", None, "dog"])}), path, store_schema=False)
+    content = path.read_bytes()
+    footer = int.from_bytes(content[-8:-4], "little")
+    for place in range(len(content) - 8 - footer, len(content) - 8):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 0x10]) + content[place + 1 :])
+        with suppress(OfaError), open_parquet(path) as opened:
+            opened.read()
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("recipe", r"(?s)depth = \[.*?\]", "depth = [0, inf]"),
+        ("recipe", r"(?m)^space = .*", f'space = "{"x" * 5000}"'),
+        ("space", r'"family": "\w+"', '"family": []'),
+        ("space", r'"name": "[\w-]+"', '"name": []'),
+    ],
+)
+def test_values_of_another_kind_are_refused(name: str, old: str, new: str, light_files: Path, tmp_path: Path) -> None:
+    text = (light_files / READERS[name].file).read_text()
+    changed = re.sub(old, lambda _: new, text, count=1)
+    assert changed != text
+    path = tmp_path / READERS[name].file
+    path.write_text(changed)
+    with pytest.raises(OfaError):
+        READERS[name].read(path)
+
+
+def test_a_whole_file_of_another_kind_is_no_card(light_files: Path) -> None:
+    with pytest.raises(OfaError, match="must be a card"):
+        Card.load(light_files / "network.engine.json")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train", "{}", "-o", "run"),
+        ("space", "{}"),
+        ("data", "{}"),
+        ("table", "show", "{}"),
+        ("table", "build", "--space", "{}", "--device", "fake", "-o", "table"),
+        ("table", "build", "--space", "ofa-mbv3-tiny", "--device", "{}", "-o", "table"),
+        ("predictor", "fit", "{}", "-o", "predictor"),
+        ("search", "--predictor", "{}", "--table", "{}", "-o", "front"),
+        ("query", "{}", "--latency", "1ms"),
+        ("specialize", "{}", "--arch", "{}", "-o", "bundle"),
+        ("export", "{}", "--to", "onnx", "-o", "network.onnx"),
+        ("verify", "{}", "--device", "local-cpu"),
+        ("report", "{}", "-o", "report.html"),
+        ("import", "mit-weights", "{}", "--space", "ofa-mbv3-tiny", "-o", "run"),
+    ],
+)
+def test_a_name_that_is_too_long_for_any_file_is_refused(words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = ofa(*(word.format("x" * 5000) for word in words))
+    assert result.exit_code == 1, said(result)
+    assert "should not have happened" not in said(result)
+    assert not list(tmp_path.iterdir())
