@@ -41,8 +41,10 @@ def _text(text: str | bytes) -> Write:
 
 
 def _socket(path: Path) -> None:
+    folder = os.open(path.parent, os.O_RDONLY)
     with socket.socket(socket.AF_UNIX) as server:
-        server.bind(os.path.relpath(path))
+        server.bind(f"/proc/self/fd/{folder}/{path.name}")  # a name of a socket has at most 107 bytes
+    os.close(folder)
 
 
 def _hole(path: Path) -> None:
