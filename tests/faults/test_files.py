@@ -374,7 +374,8 @@ def working(tmp_path: Path, change: str = "") -> subprocess.Popen[str]:
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_ends_any_command_and_nothing_is_left(number: signal.Signals, status: int, tmp_path: Path) -> None:
     slow = "import ofa.leftovers\nreal = ofa.leftovers._remove\nofa.leftovers._remove = lambda path: (time.sleep(0.3), real(path))"
-    child = working(tmp_path, slow)
+    # The tests themselves may run under nohup.
+    child = working(tmp_path, f"signal.signal({int(number)}, signal.SIG_DFL)\n{slow}")
     for _ in range(5):  # whoever is impatient sends it again, while files are being removed
         child.send_signal(number)
         time.sleep(0.05)
