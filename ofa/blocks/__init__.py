@@ -6,10 +6,11 @@ Shapes: B batch, C channels, H W pixels. Blocks map x_BCHW to y_BCHW; those behi
 from ofa.blocks.assembling import assemble, build_empty, build_network, empty_network, initialize
 from ofa.blocks.block import Axis, Block, PlacedBlock
 from ofa.blocks.convolutions import ConvBlock, MaxPool, ResidualConv
-from ofa.blocks.heads import Classifier, FeatureMix
+from ofa.blocks.heads import Classifier, FeatureMix, PooledConv
 from ofa.blocks.parts import Activation, Role
 from ofa.blocks.residuals import Bottleneck, InvertedResidual, make_divisible
 from ofa.blocks.shape import Shape
+from ofa.blocks.universal import FusedInvertedBottleneck, UniversalInvertedBottleneck
 from ofa.blocks.wiring import last_readers, segments, sources, with_liveness
 
 __all__ = [
@@ -20,12 +21,15 @@ __all__ = [
     "Classifier",
     "ConvBlock",
     "FeatureMix",
+    "FusedInvertedBottleneck",
     "InvertedResidual",
     "MaxPool",
     "PlacedBlock",
+    "PooledConv",
     "ResidualConv",
     "Role",
     "Shape",
+    "UniversalInvertedBottleneck",
     "assemble",
     "build_empty",
     "build_network",

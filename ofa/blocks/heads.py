@@ -8,9 +8,9 @@ from typing import ClassVar
 from torch import nn
 
 from ofa.blocks.block import Block
-from ofa.blocks.parts import Activation, Chain, Linear, Part, Plain, activation, flatten, global_pool
+from ofa.blocks.parts import Activation, Chain, Conv, Linear, Part, Plain, activation, conv_norm_act, flatten, global_pool
 
-__all__ = ["Classifier", "FeatureMix"]
+__all__ = ["Classifier", "FeatureMix", "PooledConv"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +28,18 @@ class FeatureMix(Block):
         return Chain(
             {"pool": global_pool(), "flatten": flatten(), "linear": Linear("in", "out"), "activation": activation(self.activation)}
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PooledConv(Block):
+    """Global average pooling, then a 1x1 convolution with batch norm and activation (the head of MobileNetV4); gives [B, C, 1, 1]."""
+
+    kind: ClassVar[str] = "pooled_conv"
+    activation: Activation = "relu"
+
+    @property
+    def body(self) -> Part:
+        return Chain({"pool": global_pool(), "conv": conv_norm_act(Conv("in", "out"), self.norm_eps, self.activation)})
 
 
 @dataclass(frozen=True, kw_only=True)
