@@ -10,6 +10,7 @@ import torch
 from torch import fx, nn
 
 from ofa.blocks import Block, PlacedBlock, Shape, build_empty
+from ofa.blocks.token_modules import AddPositions, DotProductAttention, TokenMean, Tokens
 
 __all__ = ["macs", "params", "peak_activation_bytes", "weight_bytes"]
 
@@ -17,7 +18,7 @@ BYTES_PER_FLOAT = 4
 
 
 def macs(lowered: Iterable[PlacedBlock]) -> int:
-    """Multiply-accumulates of all convolutions and linear layers for one image."""
+    """Multiply-accumulates of all convolutions, linear layers and products of attention for one image."""
     return sum(placed.block.macs(placed.input) for placed in lowered)
 
 
@@ -41,7 +42,8 @@ def peak_activation_bytes(lowered: Iterable[PlacedBlock], *, bytes_per_value: in
 
     Blocks run one after the other, so the peak is that of the hungriest block and of what waits for blocks behind it. Within a block
     its real graph is walked in order: a tensor lives from the operation that makes it to the last that reads it, and an element-wise
-    operation (batch norm, activation, addition, gate) writes over an operand that nobody reads later, as inference runtimes do.
+    operation (batch norm, activation, addition, gate) writes over an operand that nobody reads later, as inference runtimes do. While
+    attention runs, the products of all queries with all keys of every head are alive beside these.
     """
     return max(_peak_at(placed) for placed in lowered) * bytes_per_value
 
@@ -60,7 +62,9 @@ def _shipped_bytes(block: Block, bytes_per_weight: int) -> int:
     return sum(math.prod(block.shapes[name]) * sizes[spec.role] for name, spec in block.tensors.items() if spec.ships)
 
 
-_ELEMENT_WISE = (nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.Hardswish, nn.Hardsigmoid, nn.Dropout, nn.Flatten, nn.Identity)
+_ELEMENT_WISE = (nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.Hardswish, nn.Hardsigmoid, nn.GELU, nn.Dropout, nn.Flatten, nn.Identity)
+_OPERATIONS = (nn.Conv2d, nn.Linear, AddPositions, DotProductAttention, TokenMean, Tokens)
+"""Modules that are not looked into, besides those of torch itself."""
 
 
 def _peak_at(placed: PlacedBlock) -> int:
@@ -88,6 +92,7 @@ def _peak_values(block: Block, shape: Shape, keeps_input: bool) -> int:
         operands = [owner[operand] for operand in node.all_input_nodes]
         reused = next((o for o in operands if sizes.of[node] == alive[o] and readers[o] == 1 and _element_wise(module, node)), None)
         owner[node] = node if reused is None else reused
+        peak = max(peak, sum(alive.values()) + sizes.within.get(node, 0))
         if reused is None:
             alive[node] = sizes.of[node]
         peak = max(peak, sum(alive.values()))
@@ -108,20 +113,25 @@ def _traced(block: Block) -> tuple[nn.Module, fx.Graph]:
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, nn.Conv2d) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, _OPERATIONS) or super().is_leaf_module(m, module_qualified_name)
 
 
 class _Sizes(fx.Interpreter):
-    """Runs a traced module and keeps the number of values that each node puts out."""
+    """Runs a traced module and keeps the number of values that each node puts out, and of those that it holds only while it runs."""
 
     def __init__(self, module: nn.Module, graph: fx.Graph) -> None:
         super().__init__(module, graph=graph)
         self.of: dict[fx.Node, int] = {}
+        self.within: dict[fx.Node, int] = {}
 
     def run_node(self, n: fx.Node) -> object:
         result = super().run_node(n)
         if isinstance(result, torch.Tensor):
             self.of[n] = result.numel()
+            module = self.fetch_attr(str(n.target)) if n.op == "call_module" else None
+            if isinstance(module, DotProductAttention):
+                _, tokens, channels = result.shape
+                self.within[n] = channels // module.head_channels * tokens**2
         return result
 
 

@@ -1,7 +1,7 @@
 """How a block's tensors lie in the store: leading slices of channels, the centre of a kernel with its transform, channel order.
 
-One rule for every tensor: an axis of channels takes the leading ones, an axis of the kernel the centre. The same rule makes the
-views that are trained and the copies that are shipped.
+One rule for every tensor: an axis of channels takes the leading ones, an axis of the kernel the centre, and a grid of positions is
+interpolated. The same rule makes the views that are trained and the copies that are shipped.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from ofa.space import Space
 __all__ = [
     "ChannelGroup",
     "KernelTransform",
+    "Resampled",
     "StoredTensor",
     "channel_groups",
     "importance",
@@ -47,6 +48,7 @@ class StoredTensor:
         axes: by dimension the block's axis of channels that it counts, or None.
         kernels: where its kernel is elastic, all sizes of it from the largest down.
         is_transform: whether it is the matrix that leads from a kernel to a smaller one.
+        resampled: whether its last two dimensions are a grid, that of the largest images, which others interpolate.
     """
 
     name: str
@@ -57,6 +59,7 @@ class StoredTensor:
     axes: tuple[str | None, ...]
     kernels: tuple[int, ...] = ()
     is_transform: bool = False
+    resampled: bool = False
 
     @property
     def end(self) -> int:
@@ -81,6 +84,13 @@ class StoredTensor:
                 tensor = tensor.narrow(dim, 0, shape[dim])
         first = next(self.steps(shape[-1]), None) if self.kernels else None
         return tensor if first is None else _crop(tensor, first[0])
+
+    def transform(self, shape: tuple[int, ...], matrices: Iterable[nn.Parameter]) -> nn.Module | None:
+        """What makes a tensor of ``shape`` of its ``view``, by the matrices of ``steps``; None where the view is the tensor."""
+        if self.resampled:
+            return None if shape[-2:] == self.shape[-2:] else Resampled(*shape[-2:])
+        used = list(matrices)
+        return KernelTransform(used) if used else None
 
 
 @lru_cache(maxsize=64)
@@ -108,7 +118,8 @@ def layout(space: Space) -> tuple[StoredTensor, ...]:
         axes = tuple(str(dim) if rule == "leading" else None for dim, rule in zip(spec.dims, rules, strict=True))
         sizes = sorted({shape[-1] for shape in shapes[name]}, reverse=True) if "centre" in rules else []
         kernels = tuple(sizes) if len(sizes) > 1 else ()
-        tensor = StoredTensor(name, place, spec.role, 0, tuple(map(max, zip(*shapes[name], strict=True))), axes, kernels)
+        largest = tuple(map(max, zip(*shapes[name], strict=True)))
+        tensor = StoredTensor(name, place, spec.role, 0, largest, axes, kernels, resampled="resampled" in rules)
         store(tensor)
         for small, matrix in tensor.steps(0):
             # Decaying a matrix pulls it to zero, but doing nothing is the identity; so it does not decay.
@@ -140,6 +151,30 @@ class KernelTransform(nn.Module):
             taps = _crop(weight_OIKK, side).flatten(2)
             weight_OIKK = nn.functional.linear(taps, matrix).unflatten(2, (side, side))
         return weight_OIKK
+
+
+class Resampled(nn.Module):
+    """Interpolates a grid of positions linearly in both directions, so that a place in the image keeps what was learned about it.
+
+    Two products with matrices, whose gradients are the same bits each time on GPUs too, as those of torch's own interpolation are not.
+    """
+
+    def __init__(self, rows: int, columns: int) -> None:
+        super().__init__()
+        self.rows, self.columns = rows, columns
+
+    def forward(self, grid_DHW: torch.Tensor) -> torch.Tensor:
+        """The grid [D, rows, columns] of one of any size."""
+        down, across = (
+            _interpolation(size, wanted, grid_DHW) for size, wanted in zip(grid_DHW.shape[1:], (self.rows, self.columns), strict=True)
+        )
+        return down @ grid_DHW @ across.T
+
+
+def _interpolation(size: int, wanted: int, like: torch.Tensor) -> torch.Tensor:
+    """The matrix [wanted, size] that interpolates ``size`` values at the centres of equal parts linearly."""
+    unit = torch.eye(size, dtype=like.dtype, device=like.device)
+    return nn.functional.interpolate(unit.unsqueeze(0), size=wanted, mode="linear", align_corners=False)[0].T
 
 
 # -- the order of channels --------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from ofa.blocks import Block, PlacedBlock, Role, assemble, build_empty, initiali
 from ofa.errors import WeightsError
 from ofa.families import lower
 from ofa.leaves import Leaf, assign, make_leaf, parametrize_weight
-from ofa.sharing import KernelTransform, StoredTensor
+from ofa.sharing import StoredTensor
 from ofa.space import Space
 from ofa.synchronized import SynchronizedBatchNorm2d
 from ofa.weights import SPACE_KEY, read_weights, space_header, write_weights
@@ -282,19 +282,19 @@ class Supernet(nn.Module):
     def _build(self, placed: PlacedBlock, own: Callable[[torch.Tensor], torch.Tensor]) -> nn.Module:
         """The module of a block whose tensors are what ``own`` makes of the store's, kernel transforms applied."""
         module = self._skeleton(placed.block)
-        for name, view, matrices in self._views(placed):
-            transformed = KernelTransform(nn.Parameter(matrix) for matrix in matrices)(view) if matrices else view
-            assign(module, name, own(transformed))
+        for name, stored, view, matrices in self._views(placed):
+            transform = stored.transform(placed.block.shapes[name], map(nn.Parameter, matrices))
+            assign(module, name, own(view if transform is None else transform(view)))
         return module
 
     def _views(
         self, placed: PlacedBlock, flats: Mapping[str, torch.Tensor] | None = None
-    ) -> Iterator[tuple[str, torch.Tensor, list[torch.Tensor]]]:
-        """By name within the block: the view that it has of each of its stored tensors, and the matrices that lead to its own kernel."""
+    ) -> Iterator[tuple[str, StoredTensor, torch.Tensor, list[torch.Tensor]]]:
+        """By name within the block: each of its stored tensors, its view of that, and the matrices that lead to its own kernel."""
         for name, shape in placed.block.shapes.items():
             stored = self._tensors[f"{placed.name}.{name}"]
             matrices = [self._slot(self._tensors[matrix], flats) for _, matrix in stored.steps(shape[-1])]
-            yield name, stored.view(self._slot(stored, flats), shape), matrices
+            yield name, stored, stored.view(self._slot(stored, flats), shape), matrices
 
     def _bind_block(self, placed: PlacedBlock) -> tuple[nn.Module, tuple[Leaf, ...]]:
         """Build a block of leaves that view the store."""
@@ -302,16 +302,17 @@ class Supernet(nn.Module):
         module = self._skeleton(placed.block, synchronized=self._synchronized)
         leaves: list[Leaf] = []
         gradients = self._views(placed, self._gradients | {"statistics": self.statistics})
-        for (name, view, matrices), (_, gradient, slots) in zip(self._views(placed), gradients, strict=True):
+        for (name, stored, view, matrices), (_, _, gradient, slots) in zip(self._views(placed), gradients, strict=True):
             if placed.block.tensors[name].role == "statistics":
                 assign(module, name, view)
                 continue
             leaf = make_leaf(view, gradient, leaves)
-            if matrices:
-                transform = KernelTransform(make_leaf(*each, leaves) for each in zip(matrices, slots, strict=True))
-                parametrize_weight(module, name, leaf, transform)
-            else:
+            of_matrices = (make_leaf(*each, leaves) for each in zip(matrices, slots, strict=True))
+            transform = stored.transform(placed.block.shapes[name], of_matrices)
+            if transform is None:
                 assign(module, name, leaf)
+            else:
+                parametrize_weight(module, name, leaf, transform)
         return module, tuple(leaves)
 
     # -- files --------------------------------------------------------------------------------------------------------

@@ -66,8 +66,12 @@ class _Reader:
         """A constant scalar; None for an input that is left out."""
         if not name:
             return None
-        self.require(name in self._constants, "limits that are constants")
-        return float(self._constants[name])
+        return float(self.array(name))
+
+    def array(self, name: str) -> Any:
+        """The value of a constant."""
+        self.require(name in self._constants, "settings that are constants")
+        return self._constants[name]
 
     def call(self, function: str, *arguments: Any, **settings: Any) -> Any:
         """A call of one of PyTorch's functions, by its name within ``torch``."""
@@ -159,6 +163,36 @@ def _window(reader: _Reader, settings: Settings) -> tuple[tuple[int, ...], ...]:
     return tuple(settings["kernel_shape"]), tuple(settings.get("strides", (1, 1))), reader.padding(settings)
 
 
+def _layer_norm(reader: _Reader, names: Sequence[str], settings: Settings) -> Any:
+    x, scale, shift = map(reader.value, names)
+    reader.require(settings.get("axis", -1) == -1, "layer norms over the last axis")
+    return reader.call("nn.functional.layer_norm", x, (len(reader.array(names[1])),), scale, shift, settings.get("epsilon", 1e-5))
+
+
+def _softmax(reader: _Reader, names: Sequence[str], settings: Settings) -> Any:
+    reader.require(settings.get("axis", -1) == -1, "Softmax over the last axis")
+    return reader.call("softmax", reader.value(names[0]), -1)
+
+
+def _mean(reader: _Reader, names: Sequence[str], settings: Settings) -> Any:
+    axes = reader.array(names[1]).tolist() if len(names) > 1 else list(settings["axes"])  # an input since opset 18
+    return reader.call("mean", reader.value(names[0]), axes, bool(settings.get("keepdims", 1)))
+
+
+def _transpose(reader: _Reader, names: Sequence[str], settings: Settings) -> Any:
+    return reader.call("permute", reader.value(names[0]), tuple(settings["perm"]))
+
+
+def _reshape(reader: _Reader, names: Sequence[str], settings: Settings) -> Any:
+    reader.require(settings.get("allowzero", 0) == 0, "Reshape whose zeros keep a size")
+    sizes = reader.array(names[1]).tolist()
+    kept = next((number for number, size in enumerate(sizes) if size), len(sizes))
+    reader.require(kept > 0 and 0 not in sizes[kept:], "Reshape that keeps the leading sizes and no others")
+    # The sizes that are kept are not known here, so those behind them are joined and divided.
+    joined = reader.call("flatten", reader.value(names[0]), kept)
+    return joined if sizes[kept:] == [-1] else reader.call("unflatten", joined, kept, tuple(sizes[kept:]))
+
+
 _OPERATORS: Mapping[str, Handler] = {
     "Add": _plain("add"),
     "AveragePool": _average_pool,
@@ -166,13 +200,24 @@ _OPERATORS: Mapping[str, Handler] = {
     "Cast": _cast,
     "Clip": _clip,
     "Conv": _conv,
+    "Div": _plain("div"),
+    "Erf": _plain("erf"),
     "Flatten": _flatten,
     "Gemm": _gemm,
     "GlobalAveragePool": _plain("nn.functional.adaptive_avg_pool2d", 1),
     "HardSigmoid": _hard_sigmoid,
     "HardSwish": _plain("nn.functional.hardswish"),
     "Identity": _identity,
+    "LayerNormalization": _layer_norm,
+    "MatMul": _plain("matmul"),
     "MaxPool": _max_pool,
     "Mul": _plain("mul"),
+    "Pow": _plain("pow"),
+    "ReduceMean": _mean,
     "Relu": _plain("relu"),
+    "Reshape": _reshape,
+    "Softmax": _softmax,
+    "Sqrt": _plain("sqrt"),
+    "Sub": _plain("sub"),
+    "Transpose": _transpose,
 }

@@ -1,6 +1,7 @@
 """Blocks: what is built. Each kind is a small frozen value with one description, from which module, tensors, shapes and MACs all follow.
 
-Shapes: B batch, C channels, H W pixels. Blocks map x_BCHW to y_BCHW; those behind the pooling give [B, C].
+Shapes: B batch, C channels, H W pixels, T tokens of D channels. Blocks map x_BCHW to y_BCHW, or x_BTD to y_BTD; those behind the pooling
+give [B, C].
 """
 
 from ofa.blocks.assembling import assemble, build_empty, build_network, empty_network, initialize
@@ -10,6 +11,7 @@ from ofa.blocks.heads import Classifier, FeatureMix, PooledConv
 from ofa.blocks.parts import Activation, Role
 from ofa.blocks.residuals import Bottleneck, InvertedResidual, make_divisible
 from ofa.blocks.shape import Shape
+from ofa.blocks.transformer import PatchEmbedding, TokenClassifier, TransformerLayer
 from ofa.blocks.universal import FusedInvertedBottleneck, UniversalInvertedBottleneck
 from ofa.blocks.wiring import last_readers, segments, sources, with_liveness
 
@@ -24,11 +26,14 @@ __all__ = [
     "FusedInvertedBottleneck",
     "InvertedResidual",
     "MaxPool",
+    "PatchEmbedding",
     "PlacedBlock",
     "PooledConv",
     "ResidualConv",
     "Role",
     "Shape",
+    "TokenClassifier",
+    "TransformerLayer",
     "UniversalInvertedBottleneck",
     "assemble",
     "build_empty",

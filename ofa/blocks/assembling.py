@@ -11,9 +11,13 @@ from torch import nn
 
 from ofa.blocks.block import Block, PlacedBlock
 from ofa.blocks.modules import Wired
+from ofa.blocks.token_modules import AddPositions, TokenLinear
 from ofa.blocks.wiring import sources
 
 __all__ = ["assemble", "build_empty", "build_network", "empty_network", "initialize"]
+
+
+_TOKEN_DEVIATION = 0.02
 
 
 def assemble(built: Iterable[tuple[PlacedBlock, nn.Module]], *, training: bool = True) -> nn.Sequential:
@@ -92,8 +96,8 @@ def _replica(module: nn.Module, instead: Mapping[type[nn.Module], type[nn.Module
 def initialize(network: nn.Module, generator: torch.Generator | None = None) -> None:
     """Draw the weights of every layer anew, in place.
 
-    Convolutions are normal with variance 2 / fan-out (He et al., ICCV 2015), the linear layer uniform within 1 / sqrt(fan-in);
-    biases are 0 and norms the identity.
+    Convolutions are normal with variance 2 / fan-out (He et al., ICCV 2015), the linear layer uniform within 1 / sqrt(fan-in); layers and
+    positions of tokens are normal with standard deviation 0.02 (Devlin et al., NAACL 2019). Biases are 0 and norms the identity.
 
     Raises:
         TypeError: a module of another class has parameters.
@@ -103,6 +107,11 @@ def initialize(network: nn.Module, generator: torch.Generator | None = None) -> 
             case nn.Conv2d():
                 fan_out = module.out_channels // module.groups * math.prod(module.kernel_size)
                 module.weight.normal_(0.0, math.sqrt(2.0 / fan_out), generator=generator)
+            case AddPositions():
+                module.weight.normal_(0.0, _TOKEN_DEVIATION, generator=generator)
+                continue
+            case TokenLinear():
+                module.weight.normal_(0.0, _TOKEN_DEVIATION, generator=generator)
             case nn.Linear():
                 bound = 1.0 / math.sqrt(module.in_features)
                 module.weight.uniform_(-bound, bound, generator=generator)

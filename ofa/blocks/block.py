@@ -27,12 +27,13 @@ class Axis:
 
     Attributes:
         length: its number of values.
-        rule: which values a smaller block keeps: the leading ones, such as channels, or those in the centre, such as a kernel's taps.
+        rule: which values a smaller block keeps: the leading ones, such as channels, or those in the centre, such as a kernel's taps; or
+            ``resampled``, where it has values between those of the larger one, such as positions in an image.
         unit: values that belong together and keep their order among themselves, such as those of an attention head.
     """
 
     length: int
-    rule: Literal["leading", "centre"] = "leading"
+    rule: Literal["leading", "centre", "resampled"] = "leading"
     unit: int = 1
 
 
@@ -42,7 +43,7 @@ class Block:
 
     Attributes:
         in_channels, out_channels: channels of the block's input and output.
-        norm_eps: epsilon of its batch norms.
+        norm_eps: epsilon of its norms.
     """
 
     kind: ClassVar[str]
@@ -91,11 +92,11 @@ class Block:
         return self._computed(shape).output
 
     def layers(self, shape: Shape) -> tuple[Layer, ...]:
-        """The convolutions and linear layers, in the order of the module, with what they compute for an input of ``shape``."""
+        """The convolutions, linear layers and products of attention, in their order, with what they compute for an input of ``shape``."""
         return self._computed(shape).layers
 
     def macs(self, shape: Shape) -> int:
-        """Multiply-accumulates of the convolutions and linear layers for one input of ``shape``."""
+        """Multiply-accumulates of ``layers`` for one input of ``shape``."""
         return self._computed(shape).macs
 
     def params(self) -> int:

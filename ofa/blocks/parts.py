@@ -43,7 +43,7 @@ __all__ = [
     "max_pool",
 ]
 
-Activation = Literal["relu", "relu6", "h_swish", "h_sigmoid"]
+Activation = Literal["relu", "relu6", "h_swish", "h_sigmoid", "gelu"]
 
 Role = Literal["decayed", "undecayed", "statistics"]
 """Weights that decay, parameters that do not, and what batch norms note of their inputs."""
@@ -76,22 +76,24 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Layer:
-    """What a convolution or linear layer computes for one input.
+    """What a convolution or linear layer, or a product of attention, computes for one input.
 
     Attributes:
         weights: number of weights, without bias.
         output: shape of its output.
         depthwise: whether each channel has a filter of its own.
+        products: multiply-accumulates of values that are no weights.
     """
 
     weights: int
     output: Shape
     depthwise: bool = False
+    products: int = 0
 
     @property
     def macs(self) -> int:
         """Multiply-accumulates: each weight is used once at every position of the output."""
-        return self.weights * self.output.positions
+        return self.weights * self.output.positions + self.products
 
 
 class Part(ABC):
@@ -340,6 +342,7 @@ _ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
     "relu6": lambda: nn.ReLU6(inplace=True),
     "h_swish": nn.Hardswish,
     "h_sigmoid": nn.Hardsigmoid,
+    "gelu": nn.GELU,
 }
 
 

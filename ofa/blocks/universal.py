@@ -14,7 +14,7 @@ __all__ = ["FusedInvertedBottleneck", "UniversalInvertedBottleneck"]
 
 @dataclass(frozen=True, kw_only=True)
 class UniversalInvertedBottleneck(Block):
-    """Depthwise or not, expand, depthwise or not, project (section 3 of the paper). Both kernels are there or absent (0):
+    """Depthwise or not, expand, depthwise or not, project (section 3 of the paper). A kernel of 0 is absent.
 
     ============  =============  ==========================================
     first_kernel  middle_kernel  block
@@ -98,5 +98,6 @@ class FusedInvertedBottleneck(Block):
     @property
     def body(self) -> Part:
         expand = Conv("in", "mid", kernel="kernel", stride=self.stride)
-        parts = {"expand": conv_norm_act(expand, self.norm_eps, self.activation), "project": conv_norm_act(Conv("mid", "out"), self.norm_eps)}
+        project = conv_norm_act(Conv("mid", "out"), self.norm_eps)
+        parts = {"expand": conv_norm_act(expand, self.norm_eps, self.activation), "project": project}
         return ResidualChain(parts) if self.residual else Chain(parts)

@@ -86,7 +86,7 @@ def to_model(
         network: made of the operations of ofa.exporting.operators only; it is left exactly as it was, in mode, weights and
             statistics.
         input_shape: [B, C, H, W] of the input, or what else a block takes; it is named ``images``. The output is named ``logits`` if
-            it is [B, n], and ``output`` if it still has pixels.
+            it is [B, n], and ``output`` if it still has pixels or tokens.
         metadata: keys and values that the file carries (``metadata_props``).
         dynamic_batch: whether B is left open in the file.
         opset: version of the ONNX operators; the default is the oldest that has all of them, so that old runtimes read the file.
@@ -239,7 +239,7 @@ def _build_model(
     helper.set_model_props(model, dict(metadata))
     graph = model.graph
     graph.input.append(helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, shape))
-    result = write_calls(GraphWriter(graph), network)
+    result = write_calls(GraphWriter(graph, versions.opset), network)
     _check_operators(graph, versions.opset)
     output = _infer_output(graph, result, versions)
     output.name = LOGITS if len(output.type.tensor_type.shape.dim) == 2 else FEATURES
@@ -291,7 +291,10 @@ def _infer_output(graph: onnx.GraphProto, result: str, versions: _Versions) -> o
     model = _empty_model("shapes", versions)
     model.graph.node.extend(graph.node)
     model.graph.input.extend(graph.input)
-    model.graph.input.extend(helper.make_tensor_value_info(each.name, each.data_type, list(each.dims)) for each in graph.initializer)
+    # Whole numbers are shapes that operators are given, which follow from their values.
+    weights = [each for each in graph.initializer if each.data_type != TensorProto.INT64]
+    model.graph.initializer.extend(each for each in graph.initializer if each.data_type == TensorProto.INT64)
+    model.graph.input.extend(helper.make_tensor_value_info(each.name, each.data_type, list(each.dims)) for each in weights)
     model.graph.output.append(helper.make_tensor_value_info(result, TensorProto.FLOAT, None))
     with _as_export_error():
         output.CopyFrom(onnx.shape_inference.infer_shapes(model, strict_mode=True).graph.output[0])

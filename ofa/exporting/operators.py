@@ -3,14 +3,15 @@
 The set is closed on purpose: a network is a list of blocks and a block builds only these modules, so a table of short
 handlers replaces a general exporter, and an operation that is not in the table is an error that names it.
 
-Shapes: B batch, C channels, H W pixels.
+Shapes: B batch, C channels, H W pixels, T tokens of D channels.
 """
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from onnx import TensorProto, helper
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from ofa.blocks.token_modules import AddPositions, DotProductAttention, TokenLinear, TokenMean, Tokens
 from ofa.errors import ExportError
 
 __all__ = ["FUNCTIONS", "MODULES", "Call", "GraphWriter", "array", "handler_of"]
@@ -28,10 +30,15 @@ Array = np.ndarray[Any, np.dtype[np.float32]]
 
 
 class GraphWriter:
-    """Writes nodes and constants into an ONNX graph, where they stay: weights are copied no more often than that."""
+    """Writes nodes and constants into an ONNX graph, where they stay: weights are copied no more often than that.
 
-    def __init__(self, graph: onnx.GraphProto) -> None:
-        self.graph = graph
+    Args:
+        graph: to be filled.
+        opset: version of the operators, some of which have other forms in later ones.
+    """
+
+    def __init__(self, graph: onnx.GraphProto, opset: int) -> None:
+        self.graph, self.opset = graph, opset
         self._constants: set[str] = set()
 
     def constant(self, name: str, value: Array) -> str:
@@ -42,6 +49,22 @@ class GraphWriter:
                 name=name, data_type=TensorProto.FLOAT, dims=value.shape, raw_data=value.astype("<f4", copy=False).tobytes()
             )
         return name
+
+    def number(self, value: float) -> str:
+        """Write a number, once for all calls; return its name."""
+        return self.constant(f"number.{value!r}", np.array(value, dtype=np.float32))
+
+    def sizes(self, *values: int) -> str:
+        """Write whole numbers, such as the shape that an operator takes as an input, once for all calls; return their name."""
+        name = f"sizes.{'.'.join(map(str, values))}"
+        if name not in self._constants:
+            self._constants.add(name)
+            self.graph.initializer.add(name=name, data_type=TensorProto.INT64, dims=(len(values),), int64_data=values)
+        return name
+
+    def step(self, kind: str, call: Call, step: str, inputs: Sequence[str], **attributes: Any) -> str:
+        """Append an operator that computes a value on the way to that of ``call``; return its name."""
+        return self.add(kind, Call(f"{call.name}.{step}", tuple(inputs), call.place), **attributes)
 
     def add(self, kind: str, call: Call, constants: Sequence[str] = (), **attributes: Any) -> str:
         """Append the operator ``kind`` that reads the inputs of ``call`` and then ``constants``; return the name of its output."""
@@ -215,6 +238,72 @@ def _linear(writer: GraphWriter, call: Call) -> str:
     return writer.add("Gemm", call, constants, transB=1)
 
 
+def _token_linear(writer: GraphWriter, call: Call) -> str:
+    module: TokenLinear = call.module
+    weight = writer.constant(f"{call.place}.weight", array(module.weight.T))
+    if module.bias is None:
+        return writer.add("MatMul", call, (weight,))
+    product = writer.step("MatMul", call, "product", (*call.inputs, weight))
+    return writer.add("Add", replace(call, inputs=(product,)), (writer.constant(f"{call.place}.bias", array(module.bias)),))
+
+
+def _layer_norm(writer: GraphWriter, call: Call) -> str:
+    module: nn.LayerNorm = call.module
+    _require(len(module.normalized_shape) == 1, call, "an exported layer norm must be over the channels alone")
+    ones = torch.ones(module.normalized_shape)
+    scale = writer.constant(f"{call.place}.weight", array(ones if module.weight is None else module.weight))
+    shift = writer.constant(f"{call.place}.bias", array(ones * 0 if module.bias is None else module.bias))
+    if writer.opset >= 17:
+        return writer.add("LayerNormalization", call, (scale, shift), axis=-1, epsilon=module.eps)
+    # As transformers are usually written out, which ONNX Runtime, OpenVINO and TensorRT know and make one operation of.
+    (x,) = call.inputs
+    mean = writer.step("ReduceMean", call, "mean", (x,), axes=[-1], keepdims=1)
+    centred = writer.step("Sub", call, "centred", (x, mean))
+    squared = writer.step("Pow", call, "squared", (centred, writer.number(2.0)))
+    variance = writer.step("ReduceMean", call, "variance", (squared,), axes=[-1], keepdims=1)
+    deviation = writer.step("Sqrt", call, "deviation", (writer.step("Add", call, "raised", (variance, writer.number(module.eps))),))
+    scaled = writer.step("Mul", call, "scaled", (writer.step("Div", call, "normalized", (centred, deviation)), scale))
+    return writer.add("Add", replace(call, inputs=(scaled, shift)))
+
+
+def _gelu(writer: GraphWriter, call: Call) -> str:
+    _require(call.module.approximate == "none", call, "an exported GELU must be the exact one")
+    (x,) = call.inputs
+    error = writer.step("Erf", call, "error", (writer.step("Div", call, "divided", (x, writer.number(math.sqrt(2)))),))
+    share = writer.step("Add", call, "share", (error, writer.number(1.0)))
+    return writer.add("Mul", replace(call, inputs=(writer.step("Mul", call, "doubled", (x, share)), writer.number(0.5))))
+
+
+def _attention(writer: GraphWriter, call: Call) -> str:
+    channels = call.module.head_channels
+    query, key, value = (
+        writer.step(
+            "Transpose", call, f"{name}.heads", (writer.step("Reshape", call, name, (each, writer.sizes(0, 0, -1, channels))),), perm=order
+        )
+        for name, each, order in zip(("query", "key", "value"), call.inputs, ((0, 2, 1, 3), (0, 2, 3, 1), (0, 2, 1, 3)), strict=True)
+    )
+    products = writer.step("MatMul", call, "products", (query, key))
+    scores = writer.step("Mul", call, "scores", (products, writer.number(1 / math.sqrt(channels))))
+    mixed = writer.step("MatMul", call, "mixed", (writer.step("Softmax", call, "shares", (scores,), axis=-1), value))
+    tokens = writer.step("Transpose", call, "tokens", (mixed,), perm=(0, 2, 1, 3))
+    return writer.add("Reshape", replace(call, inputs=(tokens, writer.sizes(0, 0, -1))))
+
+
+def _add_positions(writer: GraphWriter, call: Call) -> str:
+    return writer.add("Add", call, (writer.constant(f"{call.place}.weight", array(call.module.weight)),))
+
+
+def _tokens(writer: GraphWriter, call: Call) -> str:
+    rows = writer.step("Reshape", call, "rows", (*call.inputs, writer.sizes(0, 0, -1)))
+    return writer.add("Transpose", replace(call, inputs=(rows,)), perm=(0, 2, 1))
+
+
+def _token_mean(writer: GraphWriter, call: Call) -> str:
+    if writer.opset >= 18:
+        return writer.add("ReduceMean", call, (writer.sizes(1),), keepdims=0)
+    return writer.add("ReduceMean", call, axes=[1], keepdims=0)
+
+
 def _binary(kind: str) -> Handler:
     def write(writer: GraphWriter, call: Call) -> str:
         _require(len(call.inputs) == 2, call, "an exported sum or product must be of two values of the network")
@@ -224,15 +313,22 @@ def _binary(kind: str) -> Handler:
 
 
 MODULES: Mapping[type[nn.Module], Handler] = {
+    AddPositions: _add_positions,
+    DotProductAttention: _attention,
+    TokenLinear: _token_linear,  # before the linear layer that it is derived from
+    TokenMean: _token_mean,
+    Tokens: _tokens,
     nn.AdaptiveAvgPool2d: _global_avg_pool,
     nn.AvgPool2d: _avg_pool,
     nn.BatchNorm2d: _batch_norm,
     nn.Conv2d: _conv,
     nn.Dropout: _nothing,
     nn.Flatten: _flatten,
+    nn.GELU: _gelu,
     nn.Hardsigmoid: _hardsigmoid,
     nn.Hardswish: _hardswish,
     nn.Identity: _nothing,
+    nn.LayerNorm: _layer_norm,
     nn.Linear: _linear,
     nn.MaxPool2d: _max_pool,
     nn.ReLU: _relu,

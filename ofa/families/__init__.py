@@ -13,7 +13,7 @@ from typing import Any
 
 from ofa.arch import SPACE_KEY, Arch
 from ofa.errors import ArchError, SpaceError, nearest
-from ofa.families import mobilenet_v3, mobilenet_v4, proxyless, resnet
+from ofa.families import mobilenet_v3, mobilenet_v4, proxyless, resnet, vit
 from ofa.families.deriving import check_computes, derive
 from ofa.families.importing import import_space
 from ofa.families.lowering import lower
@@ -21,6 +21,7 @@ from ofa.families.mobilenet_v3 import MobileNetV3Space
 from ofa.families.mobilenet_v4 import MobileNetV4Space
 from ofa.families.proxyless import ProxylessSpace
 from ofa.families.resnet import ResNetSpace
+from ofa.families.vit import VisionTransformerSpace
 from ofa.files import write_json
 from ofa.reading import read_json
 from ofa.registry import Registry
@@ -33,6 +34,7 @@ __all__ = [
     "ProxylessSpace",
     "ResNetSpace",
     "Space",
+    "VisionTransformerSpace",
     "check_name",
     "derive",
     "get_space",
@@ -51,7 +53,7 @@ SPACES: Registry[Space] = Registry(
     "space",
     group="ofa.spaces",
     error=SpaceError,
-    entries={space.name: space for module in (mobilenet_v3, proxyless, resnet, mobilenet_v4) for space in module.SPACES},
+    entries={space.name: space for module in (mobilenet_v3, proxyless, resnet, mobilenet_v4, vit) for space in module.SPACES},
     valid=lambda entry: isinstance(entry, Space),
     must_be="a Space",
 )

@@ -7,14 +7,21 @@ trained supernets fit.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 from ofa.arch import Arch
 from ofa.blocks import Activation, Classifier, ConvBlock, FeatureMix, InvertedResidual, PlacedBlock, make_divisible
+from ofa.errors import SpaceError
 from ofa.families.inverted_residuals import StagePlan, place_inverted_residuals
 from ofa.families.placing import Placer
 from ofa.space import Gene, Space, Stage
 
 __all__ = ["SPACES", "MobileNetV3Space", "make_space"]
+
+T = TypeVar("T")
+
+_MIT_ACTIVATIONS: tuple[Activation, ...] = ("relu", "relu", "h_swish", "h_swish", "h_swish")
+_MIT_GATES = (False, True, False, True, True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,12 +33,14 @@ class MobileNetV3Space(Space):
         stem_stride: stride of the first convolution: 2, or 1 for images of few pixels.
         plans: what the blocks of each elastic stage share.
         head_widths: channels of the last convolution and of the feature mix after pooling.
+        activation: of the first and the last convolution and of the feature mix.
     """
 
     stem_width: int
     stem_stride: int = 2
     plans: tuple[StagePlan, ...]
     head_widths: tuple[int, int]
+    activation: Activation = "h_swish"
 
     def lower(self, arch: Arch) -> tuple[PlacedBlock, ...]:
         """The blocks of ``arch``, from the image to the logits."""
@@ -39,14 +48,15 @@ class MobileNetV3Space(Space):
         placer = Placer(self, arch)
         stem = self.stem_width
         placer.place(
-            "stem.conv", ConvBlock(in_channels=self.in_channels, out_channels=stem, kernel=3, stride=self.stem_stride, activation="h_swish")
+            "stem.conv",
+            ConvBlock(in_channels=self.in_channels, out_channels=stem, kernel=3, stride=self.stem_stride, activation=self.activation),
         )
         first = InvertedResidual(in_channels=stem, mid_channels=stem, out_channels=stem, kernel=3, expand=False, residual=True)
         placer.place("stem.block", first)
         channels = place_inverted_residuals(placer, stem, self.plans, arch)
         expanded, mixed = self.head_widths
-        placer.place("head.expand", ConvBlock(in_channels=channels, out_channels=expanded, activation="h_swish"))
-        placer.place("head.mix", FeatureMix(in_channels=expanded, out_channels=mixed))
+        placer.place("head.expand", ConvBlock(in_channels=channels, out_channels=expanded, activation=self.activation))
+        placer.place("head.mix", FeatureMix(in_channels=expanded, out_channels=mixed, activation=self.activation))
         placer.place("classifier", Classifier(in_channels=mixed, out_channels=self.num_classes))
         return placer.placed
 
@@ -63,6 +73,8 @@ def make_space(
     kernels: tuple[int, ...] = (3, 5, 7),
     expands: tuple[int, ...] = (3, 4, 6),
     depths: tuple[int, ...] = (2, 3, 4),
+    squeeze_excite: bool | tuple[bool, ...] | None = None,
+    activation: Activation | tuple[Activation, ...] | None = None,
     num_classes: int = 1000,
     in_channels: int = 3,
 ) -> MobileNetV3Space:
@@ -79,14 +91,21 @@ def make_space(
         kernels: sizes of depthwise kernels to choose from.
         expands: ratios of depthwise to input channels to choose from.
         depths: numbers of blocks of a stage to choose from.
+        squeeze_excite: whether blocks are gated, in all stages or by stage; False for devices on which gates are slow. None for the stages
+            of MIT's supernet.
+        activation: of all blocks, stem and head, such as ``relu``; or by stage, with h-swish in stem and head. None for those of MIT's
+            supernet.
         num_classes: length of the logits.
         in_channels: channels of the images.
+
+    Raises:
+        SpaceError: what is given by stage has more or fewer values than there are stages.
     """
-    activations: tuple[Activation, ...] = ("relu", "relu", "h_swish", "h_swish", "h_swish")
-    squeeze_excite = (False, True, False, True, True)
+    gates: tuple[bool, ...] = _by_stage("squeeze_excite", squeeze_excite, _MIT_GATES, len(widths))
+    activations: tuple[Activation, ...] = _by_stage("activation", activation, _MIT_ACTIVATIONS, len(widths))
     plans = tuple(
-        StagePlan(make_divisible(out * width), stride, activation, se)
-        for out, stride, activation, se in zip(widths, strides, activations, squeeze_excite, strict=False)
+        StagePlan(make_divisible(out * width), stride, each, gate)
+        for out, stride, each, gate in zip(widths, strides, activations, gates, strict=False)
     )
     genes = (Gene("kernel", kernels), Gene("expand", expands))
     return MobileNetV3Space(
@@ -99,7 +118,18 @@ def make_space(
         stem_stride=stem[1],
         plans=plans,
         head_widths=(make_divisible(head[0] * width), make_divisible(head[1] * width)),
+        activation=activation if isinstance(activation, str) else "h_swish",
     )
+
+
+def _by_stage(what: str, value: T | tuple[T, ...] | None, usual: tuple[T, ...], stages: int) -> tuple[T, ...]:
+    """A value for each stage, of one for all, of one each, or of none, which is the usual."""
+    if value is None:
+        return usual[:stages]
+    values = value if isinstance(value, tuple) else (value,) * stages
+    if len(values) != stages:
+        raise SpaceError(f"{what} must have a value for each of {stages} stages, but has {len(values)}; give as many as there are widths")
+    return values
 
 
 SPACES = (

@@ -22,6 +22,7 @@ from ofa.exporting.onnx import to_model
 from ofa.exporting.precision import PRECISIONS
 from ofa.families import get_space, lower
 from tests.devices.models import conv_model
+from tests.ofa.strategies import TINY_SPACES
 
 __all__ = ["RuntimeContract"]
 
@@ -94,7 +95,7 @@ class RuntimeContract:
             np.testing.assert_array_equal(first.run(inputs)[0], alone)
             np.testing.assert_array_equal(second.run(others)[0], others_alone)
 
-    @pytest.mark.parametrize("name", ["ofa-mbv3-tiny", "ofa-proxyless-tiny", "ofa-resnet50-tiny"])
+    @pytest.mark.parametrize("name", TINY_SPACES)
     @pytest.mark.parametrize("precision", ["fp32", "fp16"])
     def test_it_computes_what_pytorch_does(self, runtime: Runtime, settings: Settings, tmp_path: Path, name: str, precision: str) -> None:
         if precision not in runtime.precisions:

@@ -6,9 +6,22 @@ import pytest
 import torch
 from hypothesis import given, settings
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from ofa.arch import Arch
-from ofa.blocks import Block, Bottleneck, Classifier, ConvBlock, FeatureMix, InvertedResidual, build_network, make_divisible
+from ofa.blocks import (
+    Block,
+    Bottleneck,
+    Classifier,
+    ConvBlock,
+    FeatureMix,
+    InvertedResidual,
+    PlacedBlock,
+    Shape,
+    TransformerLayer,
+    build_network,
+    make_divisible,
+)
 from ofa.cost import macs, params, peak_activation_bytes, weight_bytes
 from ofa.costs import costs
 from ofa.families import lower
@@ -17,20 +30,10 @@ from tests.ofa.strategies import ALL_SPACES, OTHER_INPUTS, archs_of, images, pla
 
 
 def counted_macs(network: nn.Module, x_BCHW: torch.Tensor) -> int:
-    """MACs of all convolutions and linear layers, counted from the shapes that flow through them."""
-    total = 0
-
-    def count(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        nonlocal total
-        if isinstance(module, nn.Conv2d):
-            total += output.numel() * module.in_channels // module.groups * module.kernel_size[0] * module.kernel_size[1]
-        elif isinstance(module, nn.Linear):
-            total += output.numel() * module.in_features
-
-    for module in network.modules():
-        module.register_forward_hook(count)
-    network(x_BCHW)
-    return total
+    """MACs as torch counts them while the network runs: two operations are one multiply-accumulate."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(x_BCHW)
+    return counter.get_total_flops() // 2
 
 
 @settings(max_examples=40)
@@ -95,6 +98,15 @@ SMALL = {"in_channels": 16, "out_channels": 16, "mid_channels": 8}
 def test_peak_activations_by_hand(block: Block, size: int, values: int) -> None:
     assert peak_activation_bytes((placed_at(size, block),)) == 4 * values
     assert peak_activation_bytes((placed_at(size, block),), bytes_per_value=1) == values
+
+
+def test_peak_activations_of_attention_by_hand() -> None:
+    attends = TransformerLayer(in_channels=8, out_channels=8, heads=2, head_channels=4, mid_channels=16)
+    # Input, queries, keys, values, and the products of all tokens with all tokens in both heads.
+    assert peak_activation_bytes([PlacedBlock("layer", attends, Shape(10, 8))]) == 4 * (4 * 80 + 2 * 100)
+    # With few tokens the feed-forward network takes more: input, its norm or the result, and what lies between.
+    expands = TransformerLayer(in_channels=8, out_channels=8, heads=2, head_channels=4, mid_channels=32)
+    assert peak_activation_bytes([PlacedBlock("layer", expands, Shape(5, 8))]) == 4 * (2 * 40 + 160)
 
 
 def test_all_costs_by_name() -> None:

@@ -53,6 +53,7 @@ class Attention(Part):
     def compute(self, shape: Shape, lengths: Lengths, layers: list[Layer]) -> Shape:
         for name in ("q", "k", "v"):
             reached = self.layers.parts[name].compute(shape, lengths, layers)
+        layers += [Layer(0, reached, products=reached.positions * reached.values)] * 2
         return self.layers.parts["out"].compute(reached, lengths, layers)
 
     def follow(self, axis: str, ties: set[tuple[str, str]]) -> str:

@@ -27,7 +27,8 @@ def fresh(name: str, dtype: torch.dtype = torch.float32) -> Supernet:
 
 
 def sliced(store: Store, network: nn.Module) -> Store:
-    """What each tensor of ``network`` is in the store, by differentiable slicing: leading channels, centre of the kernel, matrices.
+    """What each tensor of ``network`` is in the store, by differentiable slicing: leading channels, centre of the kernel, matrices;
+    positions of another image are interpolated.
 
     Written from the paper (Cai et al. 2020, section 3.3) and the target's shape alone, not from the code under test.
     """
@@ -35,13 +36,20 @@ def sliced(store: Store, network: nn.Module) -> Store:
     for name, target in network.state_dict().items():
         if name.endswith("num_batches_tracked"):
             continue
-        full = store[name][tuple(slice(0, n) for n in target.shape[:2])]
+        full = store[name][channels_of(target)]
+        if target.dim() == 3:
+            full = nn.functional.interpolate(full[None], size=target.shape[1:], mode="bilinear", align_corners=False)[0]
         while full.dim() == 4 and full.shape[-1] > target.shape[-1]:
             large = full.shape[-1]
             centre = full[..., 1:-1, 1:-1]
             full = (centre.flatten(2) @ store[f"{name}_{large}to{large - 2}"].T).view_as(centre)
         tensors[name] = full
     return tensors
+
+
+def channels_of(tensor: torch.Tensor) -> tuple[slice, ...]:
+    """The slices of the leading channels: of outputs and inputs, but of positions [channels, rows, columns] of the first axis alone."""
+    return tuple(slice(0, length) for length in tensor.shape[: 1 if tensor.dim() == 3 else 2])
 
 
 # -- views ------------------------------------------------------------------------------------------------------------
@@ -200,7 +208,7 @@ def test_gradients_outside_the_slices_are_exactly_zero(case: tuple[Space, Arch])
             continue
         outside = torch.ones_like(gradient, dtype=torch.bool)
         if name in slices:
-            outside[tuple(slice(0, n) for n in slices[name].shape[:2])] = False
+            outside[channels_of(slices[name])] = False
         assert not gradient[outside].any(), name
 
 

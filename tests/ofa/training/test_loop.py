@@ -20,9 +20,10 @@ from ofa.training import EpochMetrics, Phase, Recipe, demo_recipe, evaluate, pro
 from ofa.training.sampling import Uniform, free
 from ofa.training.schedule import Schedule, scheduled_rate
 from ofa.training.step import Objective, training_step
+from tests.ofa.strategies import TINY_SPACES
 
 MakeRecipe = Callable[..., Recipe]
-FAMILIES = ("ofa-mbv3-tiny", "ofa-proxyless-tiny", "ofa-resnet50-tiny")
+FAMILIES = TINY_SPACES
 
 
 def fit(recipe: Recipe, data: ImageData, **more: Any) -> tuple[Supernet, list[EpochMetrics]]:

@@ -15,6 +15,7 @@ from ofa.training import Phase, Recipe, demo_recipe, progressive_shrinking
 from ofa.training.methods import METHODS, single_stage
 from ofa.training.presets import load_recipe, preset_names
 from ofa.training.sampling import Uniform, free
+from tests.ofa.strategies import TINY_SPACES
 
 TEXT = """
 space = "ofa-mbv3-tiny"
@@ -249,7 +250,7 @@ def test_every_recipe_that_comes_along_is_read_and_written_back(name: str) -> No
     assert Recipe.from_toml(recipe.to_toml()) == recipe
 
 
-@pytest.mark.parametrize("space", ["ofa-mbv3-tiny", "ofa-proxyless-tiny", "ofa-resnet50-tiny"])
+@pytest.mark.parametrize("space", TINY_SPACES)
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_every_method_makes_phases_for_every_family_and_ends_with_all_that_it_frees(space: str, method: str) -> None:
     whole = get_space(space)

@@ -11,8 +11,9 @@ from ofa.errors import RecipeError
 from ofa.families import get_space, lower
 from ofa.space import Space
 from ofa.training.sampling import SAMPLERS, Repeated, coupled, make_sampler
+from tests.ofa.strategies import TINY_SPACES
 
-FAMILIES = ("ofa-mbv3-tiny", "ofa-proxyless-tiny", "ofa-resnet50-tiny", "ofa-mbv3-32px")
+FAMILIES = (*TINY_SPACES, "ofa-mbv3-32px")
 
 
 def at_one_resolution(space: Space) -> Space:
