@@ -28,7 +28,7 @@ from ofa.files import replacing
 from ofa.journal import digest_of
 from ofa.latency import Latency
 from ofa.parquet import Kind
-from ofa.resolution import pixels, resolution_to_json
+from ofa.resolution import resolution_to_json
 from ofa.space import Space
 
 __all__ = [
@@ -98,7 +98,7 @@ def row_key(placed: PlacedBlock) -> tuple[str, int, int]:
 def describe_block(placed: PlacedBlock) -> str:
     """A few words on a block for people, such as ``inverted_residual 24->40 (stages.1.0) at 56 px``."""
     block = placed.block
-    return f"{block.kind} {block.in_channels}->{block.out_channels} ({placed.name}) at {pixels(placed.input.size)}"
+    return f"{block.kind} {block.in_channels}->{block.out_channels} ({placed.name}) at {placed.input.extent}"
 
 
 def row_of(placed: PlacedBlock, timing: Timing, *, batch: int, precision: str) -> dict[str, Any]:

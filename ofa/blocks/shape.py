@@ -52,9 +52,14 @@ class Shape(tuple[int, ...]):
         return math.prod(self)
 
     @property
+    def extent(self) -> str:
+        """How large it is without its channels, for people: ``56 px``, ``56x32 px`` or ``196 tokens``."""
+        return f"{self.height} tokens" if len(self) == 2 else pixels(self.size)
+
+    @property
     def words(self) -> str:
         """For people, such as ``24 channels of 56 px``."""
-        return f"{self.channels} channels of {pixels(self.size)}"
+        return f"{self.channels} channels of {self.extent}"
 
     def of_channels(self, channels: int) -> Shape:
         """The same positions with other channels."""
