@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from ofa.arch import Arch
-from ofa.blocks import Block, Role, sources
+from ofa.blocks import Block, Role, resampled, sources
 from ofa.families import lower
 from ofa.space import Space
 
@@ -154,10 +154,7 @@ class KernelTransform(nn.Module):
 
 
 class Resampled(nn.Module):
-    """Interpolates a grid of positions linearly in both directions, so that a place in the image keeps what was learned about it.
-
-    Two products with matrices, whose gradients are the same bits each time on GPUs too, as those of torch's own interpolation are not.
-    """
+    """Makes the positions of one image size of those of another (``ofa.blocks.resampled``)."""
 
     def __init__(self, rows: int, columns: int) -> None:
         super().__init__()
@@ -165,16 +162,7 @@ class Resampled(nn.Module):
 
     def forward(self, grid_DHW: torch.Tensor) -> torch.Tensor:
         """The grid [D, rows, columns] of one of any size."""
-        down, across = (
-            _interpolation(size, wanted, grid_DHW) for size, wanted in zip(grid_DHW.shape[1:], (self.rows, self.columns), strict=True)
-        )
-        return down @ grid_DHW @ across.T
-
-
-def _interpolation(size: int, wanted: int, like: torch.Tensor) -> torch.Tensor:
-    """The matrix [wanted, size] that interpolates ``size`` values at the centres of equal parts linearly."""
-    unit = torch.eye(size, dtype=like.dtype, device=like.device)
-    return nn.functional.interpolate(unit.unsqueeze(0), size=wanted, mode="linear", align_corners=False)[0].T
+        return resampled(grid_DHW, self.rows, self.columns)
 
 
 # -- the order of channels --------------------------------------------------------------------------------------------

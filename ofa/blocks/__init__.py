@@ -11,6 +11,7 @@ from ofa.blocks.heads import Classifier, FeatureMix, PooledConv
 from ofa.blocks.parts import Activation, Role
 from ofa.blocks.residuals import Bottleneck, InvertedResidual, make_divisible
 from ofa.blocks.shape import Shape
+from ofa.blocks.token_modules import resampled
 from ofa.blocks.transformer import PatchEmbedding, TokenClassifier, TransformerLayer
 from ofa.blocks.universal import FusedInvertedBottleneck, UniversalInvertedBottleneck
 from ofa.blocks.wiring import last_readers, segments, sources, with_liveness
@@ -42,6 +43,7 @@ __all__ = [
     "initialize",
     "last_readers",
     "make_divisible",
+    "resampled",
     "segments",
     "sources",
     "with_liveness",

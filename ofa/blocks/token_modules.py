@@ -8,11 +8,26 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-__all__ = ["AddPositions", "Attention", "DotProductAttention", "TokenLinear", "TokenMean", "Tokens"]
+__all__ = ["AddPositions", "Attention", "DotProductAttention", "TokenLinear", "TokenMean", "Tokens", "resampled"]
+
+
+def resampled(grid_DHW: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    """A grid [D, rows, columns], interpolated linearly in both directions, so that a place in the image keeps what was learned about it.
+
+    Two products with matrices, whose gradients are the same bits each time on GPUs too, as those of torch's own interpolation are not.
+    """
+    height, width = grid_DHW.shape[1:]
+    return _interpolation(height, rows, grid_DHW) @ grid_DHW @ _interpolation(width, columns, grid_DHW).T
+
+
+def _interpolation(size: int, wanted: int, like: torch.Tensor) -> torch.Tensor:
+    """The matrix [wanted, size] that interpolates ``size`` values at the centres of equal parts."""
+    unit = torch.eye(size, dtype=like.dtype, device=like.device)
+    return nn.functional.interpolate(unit.unsqueeze(0), size=wanted, mode="linear", align_corners=False)[0].T
 
 
 class AddPositions(nn.Module):
-    """Adds a learned embedding [D, H, W] of where each patch is."""
+    """Adds a learned embedding [D, H, W] of where each patch is; images of other sizes get those between."""
 
     def __init__(self, channels: int, rows: int, columns: int) -> None:
         super().__init__()
@@ -20,7 +35,9 @@ class AddPositions(nn.Module):
 
     def forward(self, x_BDHW: torch.Tensor) -> torch.Tensor:
         """The sum, of the input's shape."""
-        return x_BDHW + self.weight
+        rows, columns = x_BDHW.shape[2:]
+        same = (rows, columns) == self.weight.shape[1:]
+        return x_BDHW + (self.weight if same else resampled(self.weight, rows, columns))
 
 
 class Tokens(nn.Module):

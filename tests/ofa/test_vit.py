@@ -35,6 +35,13 @@ def test_a_place_in_the_image_keeps_its_embedding_at_every_resolution() -> None:
     torch.testing.assert_close(smaller, torch.stack(centres))
 
 
+def test_a_network_computes_images_of_another_size_as_that_of_their_resolution_does() -> None:
+    supernet = shared_supernet(SPACE.name).eval()
+    with torch.no_grad():
+        x_BCHW = images(SPACE.largest(16))
+        assert torch.equal(supernet.extract(SPACE.largest())(x_BCHW), supernet.extract(SPACE.largest(16))(x_BCHW))
+
+
 def test_positions_are_learned_at_every_resolution() -> None:
     supernet = Supernet(SPACE, generator=torch.Generator().manual_seed(0)).train()
     before = supernet.named_tensors()["patches.position.weight"].clone()
