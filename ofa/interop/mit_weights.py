@@ -119,7 +119,7 @@ def _advice(tensors: Mapping[str, torch.Tensor], family: str | None) -> str:
     """The next step: the named space that the tensors do fit, or what to look for."""
     for name in space_names():
         space = get_space(name, _classes(tensors))
-        if FAMILIES.get(type(space)) == family and _fits(tensors, space):
+        if family and FAMILIES.get(type(space)) == family and _fits(tensors, space):
             return f"it fits {name} with num_classes={space.num_classes}"
     return "it fits no named space, so make one with its widths, kernels and depths, or give the checkpoint of a whole supernet"
 
