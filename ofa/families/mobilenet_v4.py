@@ -156,9 +156,9 @@ SPACES = (
     make_space(
         "ofa-mbv4-tiny",
         (16, 32),
-        widths=((16,), (24,), (32, 40)),
-        depths=((1,), (1, 2), (1, 2)),
-        strides=(1, 2, 2),
+        widths=((16,), (24, 32)),
+        depths=((1,), (1, 2)),
+        strides=(2, 2),
         stem=(8, 2),
         head=(96, 128),
         kernels=(3, 5),

@@ -13,7 +13,7 @@ from hypothesis import given
 
 from ofa.arch import Arch, Genes
 from ofa.errors import ArchError, FileError, SpaceError
-from ofa.families import get_space, lower, space_names
+from ofa.families import get_space, lower, mobilenet_v3, space_names
 from ofa.space import Gene, Space, Stage
 from tests.ofa.strategies import ALL_SPACES, OTHER_INPUTS, archs_of
 
@@ -263,3 +263,16 @@ def test_rows_translate_between_a_space_and_a_part_of_it() -> None:
     assert (space.rows_in(part, translated_NC) == rows_NC).all()
     with pytest.raises(ArchError, match="must be one of"):
         space.rows_in(part, space.encode_all([space.largest()]))
+
+
+def test_a_mobilenet_v3_without_gates_and_with_relu_alone() -> None:
+    space = mobilenet_v3.make_space("plain", 1.0, (32,), squeeze_excite=False, activation="relu")
+    blocks = [placed.block for placed in lower(space, space.largest())]
+    assert {getattr(block, "activation", "relu") for block in blocks} == {"relu"}
+    assert not any(getattr(block, "squeeze_excite", False) for block in blocks)
+    by_stage = mobilenet_v3.make_space(
+        "by-stage", 1.0, (32,), widths=(24, 40), squeeze_excite=(True, False), activation=("relu", "h_swish")
+    )
+    assert [(plan.squeeze_excite, plan.activation) for plan in by_stage.plans] == [(True, "relu"), (False, "h_swish")]
+    with pytest.raises(SpaceError, match="activation must have a value for each of 5 stages, but has 1"):
+        mobilenet_v3.make_space("short", 1.0, (32,), activation=("relu",))
