@@ -29,10 +29,11 @@ from search.report.page import render
 from search.report.pictures import save_pictures
 from search.report.provenance import groups_of
 from search.report.training import read_run
+from tests.ofa.strategies import TINY_SPACES
 from tests.search.fronts import HOSTILE, arch_of, make_front, verified
 
 TABLE = Path(latency_tables.__file__).parent / "data" / "ofa-mbv3-32px_local-pytorch.parquet"
-SPACES = ("ofa-mbv3-tiny", "ofa-proxyless-tiny", "ofa-resnet50-tiny")
+SPACES = TINY_SPACES
 
 
 def make_run(folder: Path, epochs: int = 6) -> Path:
