@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ofa.data import BatchPlan, Images, load_batches
 from ofa.errors import DataError
+from ofa.modes import normalizing_by_batch, tracking_norms
 from ofa.resolution import Resolution
 
 __all__ = ["CALIBRATION_IMAGES", "calibrate"]
@@ -48,7 +49,7 @@ def calibrate(network: nn.Module, data: Images, *, resolution: Resolution, image
             f"calibration needs at least 2 images in a batch, but images is {images}, batch_size {batch_size} "
             f"and the data has {len(data)}; raise the smallest"
         )
-    norms = [module for module in network.modules() if isinstance(module, _BatchNorm) and module.running_mean is not None]
+    norms = tracking_norms(network)
     if not norms:
         return
     device = norms[0].running_mean.device  # type: ignore[union-attr]
@@ -108,31 +109,24 @@ def _one_batch_statistics(network: nn.Module, norms: list[_BatchNorm]) -> Iterat
     Momentum 1 makes PyTorch's own training pass write exactly these statistics, so they cost no second pass over the
     activations. Yields the number of values a channel of each norm's latest input; afterwards all is as it was.
     """
-    modes = [(module, module.training) for module in network.modules()]
-    momenta = [norm.momentum for norm in norms]
-    buffers = [buffer for norm in norms for buffer in (norm.running_mean, norm.running_var) if buffer is not None]
-    before = [buffer.clone() for buffer in buffers]
     sizes: dict[_BatchNorm, int] = {}
 
     def note(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         assert isinstance(norm, _BatchNorm)
         sizes[norm] = inputs[0].numel() // inputs[0].shape[1]
 
-    hooks = [norm.register_forward_pre_hook(note) for norm in norms]
-    try:
-        network.eval()
-        for norm in norms:
-            norm.train()
-            norm.momentum = 1.0
-        for buffer in buffers:
-            buffer.zero_()  # Zero times an infinite statistic of a network gone wrong would not be zero.
-        yield sizes
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for module, training in modes:
-            module.training = training
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        for buffer, values in zip(buffers, before, strict=True):
-            buffer.copy_(values)
+    with normalizing_by_batch(network):
+        momenta = [norm.momentum for norm in norms]
+        hooks = [norm.register_forward_pre_hook(note) for norm in norms]
+        try:
+            for norm in norms:
+                norm.momentum = 1.0
+                for buffer in (norm.running_mean, norm.running_var):
+                    if buffer is not None:
+                        buffer.zero_()  # Zero times an infinite statistic of a network gone wrong would not be zero.
+            yield sizes
+        finally:
+            for hook in hooks:
+                hook.remove()
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum

@@ -1,4 +1,4 @@
-"""Evaluation mode for a while."""
+"""Evaluation mode for a while, with the statistics that batch norms have, or with those of each batch."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["evaluating"]
+__all__ = ["evaluating", "normalizing_by_batch", "tracking_norms"]
 
 
 @contextmanager
@@ -21,3 +22,29 @@ def evaluating(network: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+@contextmanager
+def normalizing_by_batch(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside the block, but that batch norms normalize each batch by itself.
+
+    Afterwards the modes of all modules and the running statistics are what they were.
+    """
+    norms = tracking_norms(network)
+    buffers = [buffer for norm in norms for buffer in (norm.running_mean, norm.running_var) if buffer is not None]
+    before = [buffer.clone() for buffer in buffers]
+    with evaluating(network):
+        try:
+            for norm in norms:
+                norm.training = True
+            yield
+        finally:
+            for norm in norms:
+                norm.training = False
+            for buffer, values in zip(buffers, before, strict=True):
+                buffer.copy_(values)
+
+
+def tracking_norms(network: nn.Module) -> list[_BatchNorm]:
+    """The batch norms that keep running statistics."""
+    return [module for module in network.modules() if isinstance(module, _BatchNorm) and module.running_mean is not None]

@@ -7,7 +7,7 @@ interpolated. The same rule makes the views that are trained and the copies that
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise, product
@@ -18,6 +18,7 @@ from torch import nn
 from ofa.arch import Arch
 from ofa.blocks import Block, Role, resampled, sources
 from ofa.families import lower
+from ofa.importance import Group, Member
 from ofa.space import Space
 
 __all__ = [
@@ -26,7 +27,6 @@ __all__ = [
     "Resampled",
     "StoredTensor",
     "channel_groups",
-    "importance",
     "layout",
     "order_within",
     "trained_widths",
@@ -173,10 +173,14 @@ class ChannelGroup:
     """Axes of channels all over the network that must keep one common order.
 
     Attributes:
-        members: the (place, axis) pairs that belong together.
+        axes: the (place, axis) pairs that belong together.
+        unit: channels that move together; all numbers of channels are multiples of it.
+        group: the tensors of the largest network along them, whose units are ordered.
     """
 
-    members: tuple[tuple[str, str], ...]
+    axes: tuple[tuple[str, str], ...]
+    unit: int
+    group: Group
 
 
 @lru_cache(maxsize=64)
@@ -204,7 +208,23 @@ def channel_groups(space: Space) -> tuple[ChannelGroup, ...]:
     groups: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for member in parent:
         groups.setdefault(root(member), []).append(member)
-    return tuple(ChannelGroup(tuple(members)) for members in groups.values() if any(len(widths[member]) > 1 for member in members))
+    blocks = {placed.name: placed.block for placed in lower(space, space.largest())}
+    return tuple(_group(axes, blocks) for axes in groups.values() if any(len(widths[axis]) > 1 for axis in axes))
+
+
+def _group(axes: Sequence[tuple[str, str]], blocks: Mapping[str, Block]) -> ChannelGroup:
+    """The group of some axes, by the blocks of the largest network."""
+    known = [(place, axis, blocks[place].axes[axis]) for place, axis in axes if axis in blocks[place].axes]
+    unit = math.lcm(*(found.unit for _, _, found in known))
+    members = tuple(
+        Member(f"{place}.{name}", dim, "reads" if dim == spec.ranks else "scales" if spec.scales else "follows", place)
+        for place, axis, _ in known
+        for name, spec in blocks[place].tensors.items()
+        for dim, counted in enumerate(spec.dims)
+        if counted == axis
+    )
+    length = max((found.length for _, _, found in known), default=0)
+    return ChannelGroup(tuple(axes), unit, Group(length // unit, members))
 
 
 def trained_widths(space: Space) -> dict[tuple[str, str], frozenset[int]]:
@@ -217,33 +237,16 @@ def trained_widths(space: Space) -> dict[tuple[str, str], frozenset[int]]:
     return {member: frozenset(counts) for member, counts in widths.items()}
 
 
-def importance(block: Block, axis: str, weights: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
-    """How much each channel of an axis matters: the L1 norm of the weights that read it, or None if none do.
-
-    Args:
-        block: the block.
-        axis: one of its axes of channels.
-        weights: the block's stored tensors by their names within the block.
-    """
-    total: torch.Tensor | None = None
-    for name, spec in block.tensors.items():
-        if spec.ranks is not None and spec.dims[spec.ranks] == axis:
-            norm = weights[name].abs().sum(dim=[dim for dim in range(len(spec.dims)) if dim != spec.ranks])
-            total = norm if total is None else total + norm
-    return total
-
-
-def order_within(importance_C: torch.Tensor, boundaries: Iterable[int], unit: int = 1) -> torch.Tensor:
+def order_within(scores_U: torch.Tensor, boundaries: Iterable[int], unit: int = 1) -> torch.Tensor:
     """The order of channels, most important first, that moves none across a boundary.
 
     Args:
-        importance_C: one value for each channel.
-        boundaries: the widths at which slices that are already trained end; each keeps its set of channels.
-        unit: channels that move together; all widths are multiples of it.
+        scores_U: how important each unit of channels is.
+        boundaries: the numbers of channels at which slices that are already trained end; each keeps its set of channels.
+        unit: channels that move together; all boundaries are multiples of it.
     """
-    importance_U = importance_C.unflatten(0, (-1, unit)).sum(1)
-    ends = sorted({0, *(boundary // unit for boundary in boundaries), len(importance_U)})
-    order_U = torch.cat([start + torch.argsort(importance_U[start:end], descending=True, stable=True) for start, end in pairwise(ends)])
+    ends = sorted({0, *(boundary // unit for boundary in boundaries), len(scores_U)})
+    order_U = torch.cat([start + torch.argsort(scores_U[start:end], descending=True, stable=True) for start, end in pairwise(ends)])
     return (order_U.unsqueeze(1) * unit + torch.arange(unit, device=order_U.device)).flatten()
 
 

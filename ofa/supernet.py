@@ -7,7 +7,6 @@ the same view of the store's gradient. Autograd then accumulates in place, and t
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,7 +21,9 @@ from ofa.arch import Arch
 from ofa.blocks import Block, PlacedBlock, Role, assemble, build_empty, initialize, segments
 from ofa.errors import WeightsError
 from ofa.families import lower
+from ofa.importance import IMPORTANCES, Examples, Importance, Observation, observe, score_groups
 from ofa.leaves import Leaf, assign, make_leaf, parametrize_weight
+from ofa.progress import Progress, silent
 from ofa.sharing import StoredTensor
 from ofa.space import Space
 from ofa.synchronized import SynchronizedBatchNorm2d
@@ -236,8 +237,33 @@ class Supernet(nn.Module):
         flat = getattr(self, stored.role).detach() if flats is None else flats[stored.role]
         return flat[stored.offset : stored.end].view(stored.shape)
 
+    def channel_scores(
+        self,
+        importance: Importance,
+        examples: Examples | None = None,
+        *,
+        generator: torch.Generator | None = None,
+        progress: Progress = silent,
+    ) -> list[torch.Tensor | None]:
+        """How much channels matter to the largest network, by group of ``sharing.channel_groups``; None for groups to leave as they are.
+
+        Args:
+            importance: the criterion, one of ``ofa.importance.IMPORTANCES``.
+            examples: images, for a criterion that needs some.
+            generator: of a criterion that draws; torch's default one if None.
+            progress: told of every batch of images.
+
+        Raises:
+            DataError: a criterion that needs images has none.
+        """
+        groups = [each.group for each in sharing.channel_groups(self.space)]
+        seen: Iterable[Observation] = [Observation(self.named_tensors())]
+        if importance.needs_images:
+            seen = () if examples is None else observe(self.subnet(self.space.largest()), groups, examples, progress)
+        return score_groups(groups, importance, seen, generator)
+
     @torch.no_grad()
-    def reorder_channels(self, trained: Space) -> None:
+    def reorder_channels(self, trained: Space, scores: Iterable[torch.Tensor | None] | None = None) -> None:
         """Sort channels by importance, so that the leading ones, which small subnets keep, matter most.
 
         Channels move only within the slices that subnets of ``trained`` end at, so all of them compute what they did before
@@ -245,25 +271,19 @@ class Supernet(nn.Module):
 
         Args:
             trained: the archs that are trained already, such as ``space.restrict(expand=[6])``.
+            scores: how important channels are, as ``channel_scores`` tells; by the L1 norm of the weights that read them if None.
         """
-        blocks = {placed.name: placed.block for placed in lower(self.space, self.space.largest())}
         widths = sharing.trained_widths(trained)
-        for group in sharing.channel_groups(self.space):
-            scores = [self._importance(place, blocks[place], axis) for place, axis in group.members]
-            known = [score for score in scores if score is not None]
-            if known:
-                boundaries = set().union(*(widths.get(member, frozenset()) for member in group.members))
-                unit = math.lcm(*(blocks[place].axes[axis].unit for place, axis in group.members if axis in blocks[place].axes))
-                self._permute(set(group.members), sharing.order_within(torch.stack(known).sum(0), boundaries, unit))
+        found = self.channel_scores(IMPORTANCES.get("l1")) if scores is None else scores
+        for group, scores_U in zip(sharing.channel_groups(self.space), found, strict=True):
+            if scores_U is not None:
+                boundaries = set().union(*(widths.get(axis, frozenset()) for axis in group.axes))
+                self._permute(set(group.axes), sharing.order_within(scores_U, boundaries, group.unit))
 
-    def _importance(self, place: str, block: Block, axis: str) -> torch.Tensor | None:
-        weights = {name: self._slot(self._tensors[f"{place}.{name}"]) for name in block.tensors}
-        return sharing.importance(block, axis, weights)
-
-    def _permute(self, members: set[tuple[str, str]], order: torch.Tensor) -> None:
+    def _permute(self, axes: set[tuple[str, str]], order: torch.Tensor) -> None:
         for tensor, stored in self._stored():
             for dim, axis in enumerate(stored.axes):
-                if axis is not None and (stored.place, axis) in members:
+                if axis is not None and (stored.place, axis) in axes:
                     tensor.copy_(tensor.index_select(dim, order))
 
     # -- modules of views ---------------------------------------------------------------------------------------------

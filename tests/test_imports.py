@@ -25,6 +25,7 @@ LAYERS = (
     ("ofa.space",),
     ("ofa.kernels",),
     ("ofa.depthwise", "ofa.leaves", "ofa.folded", "ofa.modes", "ofa.randomness", "ofa.synchronized"),
+    ("ofa.importance",),
     ("ofa.conv_norm_act",),
     ("ofa.blocks",),
     ("ofa.families",),

@@ -62,12 +62,14 @@ class TensorSpec:
         dims: of each dimension the axis that it counts, or its length where that never varies.
         ranks: the dimension whose channels its weights rank: those that are read, for what they are worth; None for no dimension.
         ships: whether it is in a shipped network: a batch norm's scale is folded into the weights before it.
+        scales: whether it is the scale of a batch norm.
     """
 
     role: Role
     dims: tuple[str | int, ...]
     ranks: int | None = None
     ships: bool = True
+    scales: bool = False
 
     def shape(self, lengths: Lengths) -> tuple[int, ...]:
         """Its shape in a block whose axes have these lengths."""
@@ -214,7 +216,7 @@ class BatchNorm(Part):
     def tensors(self) -> Mapping[str, TensorSpec]:
         dims = (self.axis,)
         statistics = {name: TensorSpec("statistics", dims, ships=False) for name in ("running_mean", "running_var")}
-        return {"weight": TensorSpec("undecayed", dims, ships=False), "bias": TensorSpec("undecayed", dims), **statistics}
+        return {"weight": TensorSpec("undecayed", dims, ships=False, scales=True), "bias": TensorSpec("undecayed", dims), **statistics}
 
     def module(self, lengths: Lengths) -> nn.Module:
         return nn.BatchNorm2d(lengths[self.axis], eps=self.eps, momentum=BATCH_NORM_MOMENTUM)

@@ -35,8 +35,8 @@ class Phase:
             (of several, the one of which the losses so far promise most).
         sandwich: whether the largest and the smallest network of the phase are always among them (Yu and Huang, ICCV 2019).
         coupled: whether a stage's depth and width are chosen together (CompOFA, Sahni et al., ICLR 2021).
-        reorder_channels: whether channels are first put in the order of their importance, so that narrow subnets keep the
-            important ones.
+        reorder_channels: whether channels are first put in the order of their importance (by the recipe's ``importance``), so that
+            narrow subnets keep the important ones.
         distillation_weight: weight of the teacher's soft targets beside the labels' weight of 1; 0 is no teacher, infinity no labels.
         teacher: ``copy`` is a copy of the largest network, taken when the first phase that distils begins; ``in-place`` is the
             largest network as it answers in the same step, which itself learns from the labels (BigNAS, Yu et al., ECCV 2020).

@@ -14,10 +14,13 @@ from ofa.training.recipe import Recipe
 from ofa.training.schedule import Place
 from ofa.training.step import Objective
 
-__all__ = ["ARCHS", "DROPOUT", "epoch_plans", "phase_objective"]
+__all__ = ["ARCHS", "DROPOUT", "IMPORTANCE", "epoch_plans", "importance_plans", "phase_objective"]
 
-_ORDER, _BATCH, ARCHS, DROPOUT = range(4)
+_ORDER, _BATCH, ARCHS, DROPOUT, IMPORTANCE = range(5)
 """What a stream of a training's random numbers is for."""
+
+_MOST_IMPORTANCE_BATCHES = 16
+"""How many batches show how important channels are."""
 
 
 def epoch_plans(recipe: Recipe, images: int, place: Place, resolutions: Sequence[Resolution], world: World) -> list[BatchPlan]:
@@ -37,6 +40,15 @@ def epoch_plans(recipe: Recipe, images: int, place: Place, resolutions: Sequence
         seed = recipe.generator("training", _BATCH, step, world.rank).initial_seed()
         plans.append(BatchPlan(world.share(index), resolution, seed))
     return plans
+
+
+def importance_plans(recipe: Recipe, images: int, place: Place, resolutions: Sequence[Resolution], world: World) -> list[BatchPlan]:
+    """The batches that show how important channels are; arguments as of ``epoch_plans``, ``place`` is where a phase begins."""
+    order = recipe.generator("training", IMPORTANCE, place.number)
+    indices = batch_indices(images, recipe.batch_size, order, drop_last=True)[:_MOST_IMPORTANCE_BATCHES]
+    drawn = recipe.rng("training", IMPORTANCE, place.number).integers(len(resolutions), size=len(indices)).tolist()
+    # With a seed, other images stand in for those that turn out to be broken: all processes have equally many batches.
+    return [BatchPlan(world.share(index), resolutions[number], 0) for index, number in zip(indices, drawn, strict=True)]
 
 
 def phase_objective(recipe: Recipe, phase: Phase, teacher: nn.Module | None) -> Objective:

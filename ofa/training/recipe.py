@@ -16,6 +16,7 @@ from ofa.data import Augmentation, ImageRule, Images, Splits, load_data, split
 from ofa.data.rule import Fit
 from ofa.errors import OfaError, RecipeError
 from ofa.families import get_space, is_space_file, space_names
+from ofa.importance import IMPORTANCES
 from ofa.progress import Progress, silent
 from ofa.reading import LARGEST_TOML, parse_toml, read_text
 from ofa.registry import FromFile, from_file
@@ -59,6 +60,9 @@ class Recipe:
             multiplied by how far the run's cosine has fallen, and phases of one rate follow each other without a jump; a phase with
             ``restart`` begins another one.
         optimizer: what steps the weights: a name such as ``adamw``, or a table of its settings with the ``name`` among them.
+        importance: by what a phase with ``reorder_channels`` orders them: ``l1`` or ``l2`` norm of the weights that read a channel,
+            ``batch_norm`` (its scale), ``taylor`` (the loss without it, to first order), ``activation`` (its norm), ``random``, or one
+            that is registered (see ``ofa.importance``). ``taylor`` and ``activation`` look at 16 batches of training images.
         label_smoothing: share of a label that is spread over all classes.
         dropout: share of the classifier's inputs that are dropped in training.
         precision: of the arithmetic: ``float32``, ``bfloat16`` or ``float16`` (with scaled gradients). On a GPU torch computes the
@@ -88,6 +92,7 @@ class Recipe:
     batch_size: int = 64
     cosine: Span = "phase"
     optimizer: Optimizer = field(default_factory=SGD)
+    importance: str = "l1"
     label_smoothing: float = 0.1
     dropout: float = 0.0
     precision: Precision = "float32"
@@ -129,6 +134,7 @@ class Recipe:
             if names.count(name) > 1:
                 raise RecipeError(f"each phase must have a name of its own, but {names.count(name)} are called '{name}'; rename them")
         self.get_task()
+        IMPORTANCES.get(self.importance)
         space = _known_space(self.space)
         for phase in self.phases:
             phase.restrict(space)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ from ofa.training.distributed import World
 from ofa.training.evaluation import device_of
 from ofa.training.guard import Setback, too_many_setbacks
 from ofa.training.metrics import EpochMetrics
+from ofa.training.ordering import order_channels
 from ofa.training.phase import Phase
 from ofa.training.phase_state import PhaseState, begin_phase
 from ofa.training.plans import ARCHS, DROPOUT, epoch_plans, phase_objective
@@ -267,10 +269,10 @@ class Trainer:
 
     def _enter(self, place: Place, *, fresh: bool) -> PhaseState:
         """Make ready what the steps of a phase need; ``fresh`` when it begins, and not when it goes on from a state."""
-        phase, whole = place.phase, self.supernet.space
+        phase = place.phase
         if fresh and phase.reorder_channels:
-            before = self.recipe.phases[place.number - 1] if place.number else Phase(name="largest", epochs=1, learning_rate=1)
-            self.supernet.reorder_channels(trained=before.restrict(whole))
+            tell = partial(self.progress, self.step, self.schedule.total)
+            order_channels(self.supernet, self.recipe, self.data, place, world=self.world, workers=self.workers, tell=tell)
         if fresh and phase.needs_copy and (self._teacher is None or phase.restart):
             self._teacher = self._largest()
         objective = phase_objective(self.recipe, phase, self._teacher)

@@ -1,0 +1,55 @@
+"""The order of channels before a phase that opens widths."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ofa.data import Images, load_batches
+from ofa.importance import IMPORTANCES, Examples
+from ofa.supernet import Supernet
+from ofa.training.distributed import World
+from ofa.training.evaluation import device_of
+from ofa.training.phase import Phase
+from ofa.training.plans import IMPORTANCE, importance_plans
+from ofa.training.recipe import Recipe
+from ofa.training.schedule import Place
+
+__all__ = ["order_channels"]
+
+
+def order_channels(
+    supernet: Supernet, recipe: Recipe, data: Images, place: Place, *, world: World, workers: int, tell: Callable[[str], None]
+) -> None:
+    """Put the channels of a supernet in the order of their importance by the recipe's criterion, the same on all processes.
+
+    Args:
+        supernet: that is trained; what subnets of the phase before compute stays the same.
+        recipe: of the run; its seed decides which of the images are looked at, unaugmented, if any have to be.
+        data: the images to train on.
+        place: where the phase begins.
+        world: the processes that train together; each looks at its share of each batch.
+        workers: processes that read images.
+        tell: told in a few words of every batch.
+    """
+    importance = IMPORTANCES.get(recipe.importance)
+    before = recipe.phases[place.number - 1] if place.number else Phase(name="largest", epochs=1, learning_rate=1)
+    trained = before.restrict(supernet.space)
+    generator = recipe.generator("training", IMPORTANCE, place.number)
+    if not importance.needs_images:
+        supernet.reorder_channels(trained, supernet.channel_scores(importance, generator=generator))
+        return
+    plans = importance_plans(recipe, len(data), place, trained.resolutions, world)
+    loader = load_batches(data, plans, device=device_of(supernet), workers=workers)
+
+    def progress(done: int, total: int, text: str = "") -> None:
+        tell(f"{place.phase.name}: {text}, batch {done} of {total}")
+
+    try:
+        examples = Examples(loader, len(plans), recipe.get_task().loss)
+        scores = supernet.channel_scores(importance, examples, generator=generator, progress=progress)
+    finally:
+        loader.close()
+    for scores_U in scores:
+        if scores_U is not None:
+            world.average_(scores_U)
+    supernet.reorder_channels(trained, scores)
