@@ -244,8 +244,10 @@ class Supernet(nn.Module):
         *,
         generator: torch.Generator | None = None,
         progress: Progress = silent,
-    ) -> list[torch.Tensor | None]:
+    ) -> Iterator[torch.Tensor | None]:
         """How much channels matter to the largest network, by group of ``sharing.channel_groups``; None for groups to leave as they are.
+
+        What needs no images is found out for each group when it is asked for.
 
         Args:
             importance: the criterion, one of ``ofa.importance.IMPORTANCES``.
@@ -257,10 +259,11 @@ class Supernet(nn.Module):
             DataError: a criterion that needs images has none.
         """
         groups = [each.group for each in sharing.channel_groups(self.space)]
-        seen: Iterable[Observation] = [Observation(self.named_tensors())]
-        if importance.needs_images:
-            seen = () if examples is None else observe(self.subnet(self.space.largest()), groups, examples, progress)
-        return score_groups(groups, importance, seen, generator)
+        if not importance.needs_images:
+            # One by one while channels are re-ordered: sums of weights depend on their order in the last bit, and runs repeat.
+            return (score_groups([group], importance, [Observation(self.named_tensors())], generator)[0] for group in groups)
+        seen = () if examples is None else observe(self.subnet(self.space.largest()), groups, examples, progress)
+        return iter(score_groups(groups, importance, seen, generator))
 
     @torch.no_grad()
     def reorder_channels(self, trained: Space, scores: Iterable[torch.Tensor | None] | None = None) -> None:

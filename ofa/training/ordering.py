@@ -46,7 +46,7 @@ def order_channels(
 
     try:
         examples = Examples(loader, len(plans), recipe.get_task().loss)
-        scores = supernet.channel_scores(importance, examples, generator=generator, progress=progress)
+        scores = list(supernet.channel_scores(importance, examples, generator=generator, progress=progress))
     finally:
         loader.close()
     for scores_U in scores:
