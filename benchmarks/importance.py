@@ -73,12 +73,13 @@ def of_digits(epochs: int, seeds: int) -> Iterator[Case]:
 
 
 def of_run(arguments: argparse.Namespace) -> Iterator[Case]:
-    """The largest network of a run, at its largest resolution."""
+    """The largest network of a run, at the largest resolution that it was last trained at."""
     run = load_run(arguments.run)
+    resolution = run.recipe.phases[-1].restrict(run.supernet.space).resolutions[-1]
     splits = run.load_data(data=arguments.data, test_data=arguments.test_data).splits
     test = splits.test.subset(torch.arange(min(arguments.test_images, len(splits.test))))
     for seed in range(arguments.seeds):
-        yield run.recipe.space, seed, run.supernet, run.supernet.space.resolutions[-1], splits._replace(test=test)
+        yield run.recipe.space, seed, run.supernet, resolution, splits._replace(test=test)
 
 
 def measure(name: str, seed: int, supernet: Supernet, resolution: Any, splits: Splits) -> Iterator[dict[str, Any]]:

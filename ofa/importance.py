@@ -93,8 +93,8 @@ class Observation:
     Attributes:
         tensors: the parameters and buffers themselves.
         gradients: of the loss of one batch by each tensor that reads units, of its shape.
-        activations: of each tensor that reads units, the mean square over one batch of each channel that its layer is given,
-            [channels]; so that of an image's pixels as well.
+        activations: of each tensor that reads units, the square of each channel that its layer is given, [channels]: the mean over the
+            images of one batch, and over their pixels or tokens.
     """
 
     tensors: dict[str, Tensor]
@@ -255,10 +255,11 @@ def observe(network: nn.Module, groups: Sequence[Group], examples: Examples, pro
     parameters = dict(network.named_parameters(remove_duplicate=False))
     readers = [parameters[name] for name in names]
     tensors = {name: tensor.detach() for name, tensor in (*parameters.items(), *network.named_buffers())}
-    with normalizing_by_batch(network), _listening(network, names) as activations, torch.enable_grad():
+    with normalizing_by_batch(network), _listening(network, names) as activations:
         for done, (x_BCHW, y_B) in enumerate(examples.batches, 1):
             activations.clear()
-            loss = examples.loss(network(x_BCHW), y_B)
+            with torch.enable_grad():
+                loss = examples.loss(network(x_BCHW), y_B)
             gradients = torch.autograd.grad(loss, readers, allow_unused=True, materialize_grads=True)
             yield Observation(tensors, dict(zip(names, gradients, strict=True)), dict(activations))
             progress(done, examples.count, "importance")
@@ -267,16 +268,16 @@ def observe(network: nn.Module, groups: Sequence[Group], examples: Examples, pro
 @contextmanager
 def _listening(network: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
     """Note, by the name of its weights, the mean square of each channel that a layer is given."""
-    heard: dict[str, Tensor] = {}
+    noted: dict[str, Tensor] = {}
 
     def note(name: str, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         x = inputs[0].detach()
         square_C = x.movedim(1 if isinstance(layer, _ConvNd) else -1, 0).flatten(1).square().mean(1)
-        heard[name] = heard[name] + square_C if name in heard else square_C
+        noted[name] = noted[name] + square_C if name in noted else square_C
 
     hooks = [network.get_submodule(name.rpartition(".")[0]).register_forward_pre_hook(partial(note, name)) for name in names]
     try:
-        yield heard
+        yield noted
     finally:
         for hook in hooks:
             hook.remove()
