@@ -37,11 +37,12 @@ from ofa.opsets import OPSET
 from ofa.outputs import check_output, check_output_folder
 from ofa.progress import Progress, silent
 from ofa.resolution import Resolution
+from ofa.running import train
+from ofa.schema import to_json
 from ofa.space import Space
-from ofa.training import Recipe, Run, RunData, append_metrics, begin_run, first_data, save_run, save_state
-from ofa.training import train as train_supernet
-from ofa.training.distributed import World, compute_device
-from ofa.training.presets import load_recipe
+from ofa.teachers import FoundTeacher, find_teacher
+from ofa.training import Run, RunData
+from ofa.training.evaluation import device_of
 from search.accuracy import AccuracySource, MeasuredAccuracy
 from search.budget import Bound, Budget
 from search.front.candidate import Candidate
@@ -59,51 +60,6 @@ _REMEDY = "name another place, or pass overwrite=True"
 
 Target = Literal["onnx", "tensorrt", "tensorrt-rtx"]
 Limits = Budget | Mapping[str, float | str | Bound | None]
-
-
-def train(
-    recipe: Recipe | str,
-    folder: str | os.PathLike[str],
-    *,
-    changes: Sequence[str] = (),
-    trust: bool = False,
-    on: str | None = None,
-    overwrite: bool = False,
-    progress: Progress = silent,
-) -> Run:
-    """Train a supernet by a recipe in this process, and write its run; ``ofa train --resume`` goes on with one that was cut off.
-
-    Args:
-        recipe: a recipe, the path of its file, or the name of one that comes with ofa (``ofa recipes``).
-        folder: the run.
-        changes: of a recipe that is read, such as ``batch_size=32``.
-        trust: whether ``module:attribute`` is imported because a recipe's file says so, and not only where ``changes`` do.
-        on: ``cpu``, ``cuda`` or ``cuda:N``; None takes a GPU if there is one.
-        overwrite: whether what is in the folder may be replaced.
-        progress: told of every step.
-
-    Raises:
-        OfaError: the recipe or its data cannot be used, the folder cannot be written, or training fails.
-    """
-    with writing(folder, "training"):
-        check_output_folder(Path(folder), overwrite=overwrite, remedy=_REMEDY)
-        chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, changes, trust=trust)
-        place = compute_device(on)
-        found = first_data(chosen)
-        supernet = chosen.build_supernet(found.splits.train.num_classes).to(place)
-        begin_run(folder, chosen, found.record)
-        metrics = train_supernet(
-            supernet,
-            chosen,
-            found.splits.train,
-            selection=found.splits.selection,
-            world=World(0, 1, place),
-            progress=progress,
-            on_metrics=lambda epoch: append_metrics(folder, epoch),
-            on_state=lambda state: save_state(folder, chosen, state),
-        )
-        save_run(folder, supernet, chosen, metrics)
-        return Run(supernet, chosen, tuple(metrics), Path(folder))
 
 
 def build_table(
@@ -230,6 +186,7 @@ def specialize(
     front: Front | None = None,
     device: str | None = None,
     epochs: int = 5,
+    teacher: FoundTeacher | str = "",
     seed: int = 0,
     data: RunData | None = None,
     overwrite: bool = False,
@@ -238,7 +195,7 @@ def specialize(
     stop: Callable[[], bool] = lambda: False,
     on_note: Callable[[str], None] = lambda sentence: None,
 ) -> Bundle:
-    """Extract a network of a run, calibrate it, fine-tune it with the largest network as its teacher, and write it as a bundle.
+    """Extract a network of a run, calibrate it, fine-tune it beside a teacher, and write it as a bundle.
 
     Args:
         run: the supernet, which computes where it lies, and its recipe.
@@ -247,6 +204,7 @@ def specialize(
         front: that the answer is of.
         device: of the front, whose promise it is; None for its first.
         epochs: of fine-tuning; 0 only calibrates.
+        teacher: one of one's own, as ``ofa.teachers.find_teacher`` takes or gives it; empty for the run's largest network.
         seed: of the order and the augmentation of the images.
         data: the run's images, where they are loaded already.
         overwrite: whether a bundle that is there may be replaced.
@@ -259,15 +217,16 @@ def specialize(
         The bundle; its card has the accuracy on the test part, and in ``provenance`` that before fine-tuning and the teacher's.
 
     Raises:
-        OfaError: the arch is of another space, the images or the folder cannot be used, or the export fails.
+        OfaError: the arch is of another space, the images, the teacher or the folder cannot be used, or the export fails.
         KeyboardInterrupt: ``stop`` said yes.
     """
     with writing(folder, "specializing a network"), specialization.kept_by(journal, stop, on_note) as kept:
         check_output_folder(Path(folder), overwrite=overwrite, remedy=_REMEDY)
         arch = network.arch if isinstance(network, Candidate) else network
         run.supernet.space.check(arch)
+        own = find_teacher(teacher) if isinstance(teacher, str) else teacher
         found = data or run.load_data()
-        splits = found.splits
+        splits, place = found.splits, device_of(run.supernet)
         made = specialization.specialize(
             run.supernet,
             arch,
@@ -276,12 +235,15 @@ def specialize(
             epochs=epochs,
             generator=torch.Generator().manual_seed(seed),
             settings=specialization.FineTuning.like(run.recipe),
+            teacher=None if own is None else own.prepared(splits.train, [arch.resolution], place),
             progress=progress,
             **kept,
         )
         provenance = {
             "run": str(run.folder),
             **found.provenance(run.recipe),
+            **({"start": to_json(run.recipe.start)} if run.recipe.start else {}),
+            **({"teacher": own.name} if own else {}),
             "recipe_seed": run.recipe.seed,
             "seed": seed,
             "test_images": len(splits.test),

@@ -7,7 +7,7 @@ interpolated. The same rule makes the views that are trained and the copies that
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise, product
@@ -29,6 +29,7 @@ __all__ = [
     "channel_groups",
     "layout",
     "order_within",
+    "stretches",
     "trained_widths",
 ]
 
@@ -91,6 +92,25 @@ class StoredTensor:
             return None if shape[-2:] == self.shape[-2:] else Resampled(*shape[-2:])
         used = list(matrices)
         return KernelTransform(used) if used else None
+
+
+def stretches(
+    stored: Iterable[StoredTensor], frozen: Container[str], factors: Mapping[str, float]
+) -> dict[tuple[Role, float], list[slice]]:
+    """What of the flat tensors learns, in as few pieces as can be, by the flat tensor and what the learning rate is multiplied by.
+
+    Args:
+        stored: all tensors of a store, in the order of ``layout``.
+        frozen: names of those that do not learn.
+        factors: by name what the learning rate of a tensor is multiplied by, if not by 1.
+    """
+    found: dict[tuple[Role, float], list[slice]] = {}
+    for tensor in stored:
+        if tensor.name not in frozen:
+            parts = found.setdefault((tensor.role, factors.get(tensor.name, 1.0)), [])
+            joins = bool(parts) and parts[-1].stop == tensor.offset
+            parts.append(slice(parts.pop().start if joins else tensor.offset, tensor.slot_end))
+    return found
 
 
 @lru_cache(maxsize=64)

@@ -8,7 +8,7 @@ the same view of the store's gradient. Autograd then accumulates in place, and t
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Self, get_args
@@ -31,7 +31,7 @@ from ofa.weights import SPACE_KEY, read_weights, space_header, write_weights
 
 __all__ = ["Piece", "Supernet"]
 
-_FORGOTTEN = ("_blocks", "_segments", "_gradients", "_flat_gradient")
+_FORGOTTEN = ("_blocks", "_segments", "_gradients", "_stretches", "_flat_gradient")
 """Attributes that view the flat tensors and are made anew when those are others."""
 
 _SYNCHRONIZED: Mapping[type[nn.Module], type[nn.Module]] = {nn.BatchNorm2d: SynchronizedBatchNorm2d}
@@ -86,6 +86,7 @@ class Supernet(nn.Module):
         self.space = space
         self.dropout = dropout
         self._synchronized = False
+        self._fixed: frozenset[str] = frozenset()
         self._tensors = {stored.name: stored for stored in sharing.layout(space)}
         lengths: dict[str, int] = dict.fromkeys(get_args(Role), 0)
         for stored in self._tensors.values():
@@ -104,6 +105,7 @@ class Supernet(nn.Module):
         self._blocks: dict[tuple[str, Block], tuple[nn.Module, tuple[Leaf, ...]]] = {}
         self._segments: dict[tuple[PlacedBlock, ...], nn.Module] = {}
         self._gradients: dict[str, torch.Tensor] = {}
+        self._stretches: list[Leaf] = []
         self._flat_gradient: torch.Tensor | None = None
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
@@ -194,11 +196,38 @@ class Supernet(nn.Module):
             self._forget()
         return self
 
+    def freeze(self, names: Collection[str]) -> Self:
+        """Hold the tensors of these names as they are, bit for bit; none lets go of all. Make optimizers and pick subnets anew.
+
+        No optimizer gets them, batch norms (which go on to normalize by their batch) note nothing in them, and ``reorder_channels``
+        leaves the order of all channels that they have.
+        """
+        if self._fixed != frozenset(names):
+            self._fixed = frozenset(names)
+            self._forget()
+        return self
+
     # -- gradients ----------------------------------------------------------------------------------------------------
 
-    def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
-        """Groups for an optimizer: the weights with ``weight_decay``; biases, batch norms and kernel matrices without."""
-        return [{"params": [self.decayed], "weight_decay": weight_decay}, {"params": [self.undecayed], "weight_decay": 0.0}]
+    def parameter_groups(self, weight_decay: float, factors: Mapping[str, float] | None = None) -> list[dict[str, Any]]:
+        """Groups for an optimizer: the weights with ``weight_decay``; biases, batch norms and kernel matrices without.
+
+        They are the two flat parameters, or where tensors are frozen or have a factor, views of the stretches of these. ``factors`` says
+        by the name of a tensor what its learning rate is multiplied by, if not by 1: the ``rate_factor`` of its group.
+        """
+        decays: dict[Role, float] = {"decayed": weight_decay, "undecayed": 0.0}
+        if not self._fixed and not factors:
+            return [{"params": [getattr(self, role)], "weight_decay": decay} for role, decay in decays.items()]
+        self._attach_gradients()
+        self._stretches = []
+        return [
+            {"params": [self._stretch(role, part) for part in parts], "weight_decay": decays[role], "rate_factor": factor}
+            for (role, factor), parts in sharing.stretches(self._tensors.values(), self._fixed, factors or {}).items()
+            if role in decays
+        ]
+
+    def _stretch(self, role: Role, part: slice) -> nn.Parameter:
+        return make_leaf(getattr(self, role).detach()[part], self._gradients[role][part], self._stretches)
 
     def zero_grad(self, set_to_none: bool = False) -> None:
         """Zero the gradients in place; they are views of each other, so they stay allocated whatever ``set_to_none`` says."""
@@ -222,6 +251,8 @@ class Supernet(nn.Module):
                 # An optimizer's zero_grad sets it to None, which means zero.
                 gradient.zero_()
                 flat.grad = gradient
+        for leaf in self._stretches:
+            leaf.attach()
 
     # -- the store ----------------------------------------------------------------------------------------------------
 
@@ -278,8 +309,9 @@ class Supernet(nn.Module):
         """
         widths = sharing.trained_widths(trained)
         found = self.channel_scores(IMPORTANCES.get("l1")) if scores is None else scores
+        fixed = {(stored.place, axis) for name, stored in self._tensors.items() if name in self._fixed for axis in stored.axes}
         for group, scores_U in zip(sharing.channel_groups(self.space), found, strict=True):
-            if scores_U is not None:
+            if scores_U is not None and fixed.isdisjoint(group.axes):
                 boundaries = set().union(*(widths.get(axis, frozenset()) for axis in group.axes))
                 self._permute(set(group.axes), sharing.order_within(scores_U, boundaries, group.unit))
 
@@ -323,6 +355,9 @@ class Supernet(nn.Module):
         """Build a block of leaves that view the store."""
         self._attach_gradients()
         module = self._skeleton(placed.block, synchronized=self._synchronized)
+        for name, part in module.named_modules():
+            if isinstance(part, nn.BatchNorm2d) and f"{placed.name}.{name}.running_mean" in self._fixed:
+                part.momentum = 0.0
         leaves: list[Leaf] = []
         gradients = self._views(placed, self._gradients | {"statistics": self.statistics})
         for (name, stored, view, matrices), (_, _, gradient, slots) in zip(self._views(placed), gradients, strict=True):

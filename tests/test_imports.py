@@ -42,6 +42,8 @@ LAYERS = (
     ("ofa.calibrate",),
     ("ofa.training",),
     ("ofa.exporting",),
+    ("ofa.teachers",),
+    ("ofa.running",),
     ("ofa.interop",),
     ("devices",),
     ("latency_tables",),

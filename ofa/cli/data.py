@@ -12,7 +12,7 @@ import typer
 
 from ofa.cli.console import JsonOption, emit, progress_bar, warn
 from ofa.cli.outputs import OverwriteOption, check_output
-from ofa.cli.run_data import DataOption, TestDataOption, changes_of_data
+from ofa.cli.run_data import DataOption, TestDataOption, changes_of
 from ofa.cli.spaces import TrustOption, parse_resolution_option
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def data(
     """Count images by class and part, sizes, formats and copies, and name every file that is left out and why."""
     if output is not None:
         check_output(output, overwrite=overwrite)
-    look = _look(source, [*(changes or ()), *changes_of_data(given, test_data)], resolution, trust=trust)
+    look = _look(source, [*(changes or ()), *changes_of(data=given, test_data=test_data)], resolution, trust=trust)
     report = look.to_json()
     if output is not None:
         look.save_page(output, each)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ofa.cli.console import format_bytes, format_count, format_ms, progress_bar, warn
+from ofa.cli.console import format_bytes, format_count, format_ms, progress_bar, remark, warn
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -30,18 +30,23 @@ def dry_run_recipe(recipe: Recipe, world: World) -> dict[str, Any]:
     Raises:
         OfaError: the data cannot be used, or a step fails.
     """
+    from ofa.running import open_recipe
     from ofa.training.advice import recipe_warnings
     from ofa.training.dry_run import estimate_phases, expected_memory, loader_rate
 
+    opened = open_recipe(recipe)
     with progress_bar(f"reading {recipe.data}") as progress:
         splits = recipe.load_splits(progress, most=_MOST_IMAGES)
     counts = _counts(recipe, splits)
-    supernet = recipe.build_supernet(splits.train.num_classes).to(world.device)
+    supernet, recipe = opened.begin(splits.train, world.device)
+    teacher = opened.teacher_for(splits.train, world.device)
     warnings = recipe_warnings(recipe, counts["train_images"])
     if world.is_first:
         warn(warnings)
+        if recipe.start is not None:
+            remark(recipe.start.sentence)
     phases = []
-    estimates = estimate_phases(supernet, recipe, splits.train, images=counts["train_images"], world=world)
+    estimates = estimate_phases(supernet, recipe, splits.train, images=counts["train_images"], teacher=teacher, world=world)
     with progress_bar("timing steps") as progress:
         for number, estimate in enumerate(estimates, start=1):
             progress(number, len(recipe.phases), estimate.phase.name)

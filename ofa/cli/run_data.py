@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ofa.data import Splits
     from ofa.training import DataChanges, Run, RunData
 
-__all__ = ["DataOption", "OnOption", "TestDataOption", "changes_of_data", "load_run_data", "place_run", "say_changes", "say_left_out"]
+__all__ = ["DataOption", "OnOption", "TestDataOption", "changes_of", "load_run_data", "place_run", "say_changes", "say_left_out"]
 
 DataOption = Annotated[
     str | None,
@@ -47,9 +47,9 @@ def place_run(run: Run, on: str | None) -> None:
     run.supernet.to(place)
 
 
-def changes_of_data(data: str | None, test_data: str | None) -> list[str]:
-    """The changes of a recipe that the options say."""
-    return [f"{key}={json.dumps(text)}" for key, text in (("data", data), ("test_data", test_data)) if text is not None]
+def changes_of(**options: str | None) -> list[str]:
+    """The changes of a recipe that options of their own say, by their keys."""
+    return [f"{key}={json.dumps(text)}" for key, text in options.items() if text is not None]
 
 
 def load_run_data(run: Run, *, data: str | None = None, test_data: str | None = None) -> RunData:

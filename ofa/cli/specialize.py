@@ -25,7 +25,7 @@ from ofa.cli.keeping import ResumeOption, has_ended, making
 from ofa.cli.outputs import OverwriteOption, check_output_folder
 from ofa.cli.run_data import DataOption, OnOption, TestDataOption, load_run_data, place_run
 from ofa.cli.sheets import facts
-from ofa.cli.spaces import OwnSpaceOption, TrustOption, check_named, named
+from ofa.cli.spaces import OwnSpaceOption, TrustOption, check_named, named, parse_resolution_option
 from ofa.cli.stopping import stoppable
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ofa.arch import Arch
     from ofa.exporting.bundle import Bundle
     from ofa.space import Space
+    from ofa.teachers import FoundTeacher
     from ofa.training import Run, RunData
     from search.budget import Budget
     from search.front.candidate import Candidate
@@ -61,6 +62,12 @@ def specialize(
     accuracy: Accuracy = None,
     expected: ExpectedOption = False,
     epochs: Annotated[int, typer.Option(min=0, help="Epochs of fine-tuning with the largest network as teacher; 0 only calibrates.")] = 5,
+    teacher: Annotated[
+        str, typer.Option("--teacher", metavar="RUN|BUNDLE|NAME", help="Who teaches in its place: a run, a bundle, or module:attribute.")
+    ] = "",
+    teacher_resolution: Annotated[
+        Any, typer.Option("--teacher-resolution", parser=parse_resolution_option, metavar="PX", help="What images are resized to for it.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the order and the augmentation of the images.")] = 0,
     data: DataOption = None,
     test_data: TestDataOption = None,
@@ -76,6 +83,7 @@ def specialize(
     The state of the fine-tuning is kept: a command that was cut off goes on with --resume.
     """
     from ofa.families import load_arch
+    from ofa.teachers import find_teacher
     from ofa.training import load_run
     from ofa.training.memory import keep_freed_memory
     from search.advice import advice_on_accuracy
@@ -89,6 +97,7 @@ def specialize(
     loaded = load_run(run, trust=trust)
     check_named(wanted, loaded.supernet.space, f"'{run}'")
     place_run(loaded, on)
+    own_teacher = find_teacher(teacher, teacher_resolution)
     network: Arch | Candidate
     asked, device = None, None
     if front is not None:
@@ -107,6 +116,7 @@ def specialize(
         front=asked,
         device=device,
         epochs=epochs,
+        teacher=own_teacher,
         seed=seed,
         data=data,
         test_data=test_data,
@@ -156,6 +166,7 @@ def specialize_run(
     front: Front | None = None,
     device: str | None = None,
     epochs: int,
+    teacher: FoundTeacher | None = None,
     seed: int = 0,
     data: str | None = None,
     test_data: str | None = None,
@@ -171,6 +182,7 @@ def specialize_run(
         front: that the answer is of.
         device: name of the device that its promise is of.
         epochs: of fine-tuning.
+        teacher: in place of the supernet's largest network.
         seed: of the order and the augmentation of the images.
         data: where the run's images are now, if they moved.
         test_data: where those to test on are now, if they moved.
@@ -205,6 +217,7 @@ def specialize_run(
                     front=front,
                     device=device,
                     epochs=epochs,
+                    teacher=teacher or "",
                     seed=seed,
                     data=found,
                     overwrite=overwrite or resume,

@@ -12,7 +12,7 @@ import typer
 from ofa.cli.console import JsonOption, emit, format_count, format_percent, progress_bar, remark, warn
 from ofa.cli.outputs import check_folder
 from ofa.cli.resuming import Resumption, Standing, recipe_and_run, resume_words, standing
-from ofa.cli.run_data import DataOption, TestDataOption, changes_of_data, say_changes, say_left_out
+from ofa.cli.run_data import DataOption, TestDataOption, changes_of, say_changes, say_left_out
 from ofa.cli.spaces import OwnSpaceOption, TrustOption, check_named, named
 from ofa.cli.stopping import Stop, stoppable
 from ofa.locking import writing
@@ -21,6 +21,7 @@ from ofa.progress import silent
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from ofa.running import Opened
     from ofa.training import EpochMetrics, Recipe, RunData, Setback, TrainingState
     from ofa.training.distributed import World
 
@@ -44,6 +45,12 @@ def train(
     ] = None,
     changes: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe; a dot leads into a table or a phase.")
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="RUN|WEIGHTS", help="Start from the weights of a run, an import or a supernet's file; other classes may be."
+        ),
     ] = None,
     resume: Annotated[
         bool,
@@ -81,9 +88,11 @@ def train(
     from ofa.training.memory import keep_freed_memory
 
     keep_freed_memory()
+    # Of another start than a run's own recipe says, the checksum is another.
+    changes = [*(changes or ()), *changes_of(**({} if start is None else {"start.path": start, "start.sha256": ""}))]
     if not resume:
         _check_unresumed({"--epochs": epochs, "--learning-rate": learning_rate})
-        changes = [*(changes or ()), *changes_of_data(data, test_data)]
+        changes += changes_of(data=data, test_data=test_data)
     if learning_rate is not None and epochs is None:
         raise typer.BadParameter("add --epochs, or set the recipe's rate with --set", param_hint="--learning-rate")
     if resume and overwrite:
@@ -93,7 +102,7 @@ def train(
     if output is not None and not dry_run:
         check_folder(output)
     wanted = named(space)
-    recipe, output = recipe_and_run(config, output, changes or (), resume=resume, trust=trust)
+    recipe, output = recipe_and_run(config, output, changes, resume=resume, trust=trust)
     check_named(wanted, recipe.get_space(), "the recipe")
     with joined(device) as world:
         if dry_run:
@@ -140,21 +149,20 @@ def train_recipe(
         OfaError: the data or the folder cannot be used, a run is there already, or training fails.
         Stopped: a signal ended training; the state is kept.
     """
+    from ofa.running import open_recipe
     from ofa.training.distributed import ALONE
-    from ofa.training.optimizer import check_trusted
 
     world = world or ALONE
     check_folder(output)
     # One of the processes that train together writes for all of them.
     with stoppable() as stop, writing(output, "training") if world.is_first else nullcontext():
         stand = standing(recipe, output, resumption, overwrite=overwrite, world=world)
-        if stand.ended is None:
-            check_trusted(stand.recipe.optimizer)
-        elif world.is_first:
+        opened = open_recipe(stand.recipe, begins=stand.state is None) if stand.ended is None else None
+        if opened is None and world.is_first:
             remark(f"'{output}' has ended, nothing is left to do; train it for longer with: {resume_words(output)} --epochs N")
         world.wait()  # none may see what the first begins to write
         found = _read(stand, world)
-        course = _Course(stand, output, found, world, stop)
+        course = _Course(stand, opened, output, found, world, stop)
         for sentence in course.warnings:
             course.warn(sentence)
         if stand.ended is None:
@@ -180,12 +188,17 @@ def _read(stand: Standing, world: World) -> RunData:
 class _Course:
     """The way of a run from where it stands to its report."""
 
-    def __init__(self, stand: Standing, output: Path, found: RunData, world: World, stop: Stop) -> None:
+    def __init__(self, stand: Standing, opened: Opened | None, output: Path, found: RunData, world: World, stop: Stop) -> None:
         from ofa.training.advice import recipe_warnings
 
-        self._recipe, self._state, self._metrics = stand.recipe, stand.state, [*stand.metrics]
+        self._state, self._metrics = stand.state, [*stand.metrics]
         self._output, self._found, self._splits, self._world, self._stop = output, found, found.splits, world, stop
-        self._supernet = (stand.ended or stand.recipe.build_supernet(self._splits.train.num_classes)).to(world.device)
+        if opened is None:
+            assert stand.ended is not None
+            self._supernet, self._recipe, self._teacher = stand.ended.to(world.device), stand.recipe, None
+        else:
+            self._supernet, self._recipe = opened.begin(self._splits.train, world.device)
+            self._teacher = opened.teacher_for(self._splits.train, world.device)
         self._noted = False
         self.warnings = [*stand.notes, *recipe_warnings(stand.recipe, len(self._splits.train))]
 
@@ -210,6 +223,8 @@ class _Course:
         import ofa.training as training
 
         if self._state is None and self._world.is_first:
+            if self._recipe.start is not None:
+                remark(self._recipe.start.sentence)
             training.begin_run(self._output, self._recipe, self._found.record)
         again = f"go on with: {resume_words(self._output)}"
         self._stop.words = f"interrupted; {again}"
@@ -229,6 +244,7 @@ class _Course:
                 on_state=writer.on_state,
                 on_setback=writer.on_setback,
                 on_note=self._note,
+                teacher=self._teacher,
                 stop=self._stop.asked,
             )
         last = self._recipe.phases[-1]
@@ -248,6 +264,8 @@ class _Course:
 
     def report(self) -> dict[str, Any]:
         """The JSON object of ``ofa train --json``."""
+        from ofa.schema import to_json
+
         networks = self._ends() if self._world.is_first else []
         self._judge(networks)
         last = self._metrics[-1] if self._metrics else None  # a run that was imported has none
@@ -255,6 +273,7 @@ class _Course:
             "run": str(self._output),
             "space": self._supernet.space.name,
             "data": self._recipe.data,
+            "start": to_json(self._recipe.start),
             "train_images": len(self._splits.train),
             "selection_images": len(self._splits.selection),
             "epochs": len(self._metrics),

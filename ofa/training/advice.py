@@ -24,7 +24,7 @@ def recipe_warnings(recipe: Recipe, images: int | None = None) -> tuple[str, ...
     space = recipe.get_space()
     found = [sentence for phase in recipe.phases for sentence in _about_phase(phase, space)]
     first = recipe.phases[0]
-    if first.needs_copy:
+    if first.needs_copy and not recipe.teacher and recipe.start is None:
         found.append(
             f"phases.{first.name}.distillation_weight should be 0 in the first phase, but is {first.distillation_weight:g}, so that a copy "
             "of the untrained network teaches; set it to 0, or begin with a phase that trains the largest network"

@@ -29,6 +29,7 @@ from ofa.training.places import anchored_recipe, as_in_run
 from ofa.training.recipe import SPACE, Recipe
 from ofa.training.record import RECORD, DataRecord
 from ofa.training.run_data import RunData, data_of_run
+from ofa.training.start import WEIGHTS
 from ofa.training.state import Totals, TrainingState
 from ofa.training.states import States
 from ofa.weights import SPACE_KEY, Weights, space_header
@@ -54,7 +55,7 @@ __all__ = [
     "save_state",
 ]
 
-WEIGHTS, CONFIG, METRICS, CHECKPOINTS = "supernet.safetensors", "config.toml", "metrics.jsonl", "checkpoints"
+CONFIG, METRICS, CHECKPOINTS = "config.toml", "metrics.jsonl", "checkpoints"
 _TOLD = 5
 """Keys that the sentence about another recipe names."""
 

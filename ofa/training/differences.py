@@ -44,7 +44,7 @@ def _flat(recipe: Recipe) -> Iterator[tuple[str, str]]:
             yield _ORDER, ", ".join(phase.name for phase in recipe.phases)
         elif is_dataclass(value):
             yield from ((f"{key}.{inner}", text) for inner, text in _texts(value))
-        else:
+        elif value is not None:
             yield key, _text(key, value)
 
 
@@ -58,7 +58,7 @@ def _texts(instance: Any) -> Iterator[tuple[str, str]]:
 
 def _text(key: str, value: Any) -> str:
     items = {"free": (Gene,), "resolutions": (Resolution,)}.get(key, ())
-    return "by the data" if value is None else to_toml(value, items=items)
+    return to_toml(value, items=items)
 
 
 def extended(recipe: Recipe, epochs: int, learning_rate: float | None = None) -> Recipe:

@@ -75,6 +75,7 @@ def estimate_phases(
     *,
     images: int | None = None,
     steps: int = 6,
+    teacher: nn.Module | None = None,
     world: World = ALONE,
     seconds: float = 12.0,
 ) -> Iterator[PhaseEstimate]:
@@ -86,6 +87,7 @@ def estimate_phases(
         data: its training images, or a part of them.
         images: how many there are; None where ``data`` is all.
         steps: how many to time at most.
+        teacher: that the recipe names.
         world: the processes that train together.
         seconds: for all phases together, about. On a CPU steps of fewer images, and fewer steps, are timed where it is not enough; a GPU
             takes all steps.
@@ -94,7 +96,7 @@ def estimate_phases(
         one estimate a phase.
     """
     supernet.train().synchronize(world.size > 1)
-    timer = _Timer(supernet, recipe, data, images or len(data), steps, world)
+    timer = _Timer(supernet, recipe, data, images or len(data), steps, world, teacher)
     for number, phase in enumerate(recipe.phases):
         yield timer.estimate(phase, (seconds - timer.spent_s) / (len(recipe.phases) - number))
 
@@ -102,8 +104,11 @@ def estimate_phases(
 class _Timer:
     """Times phases one after the other, and learns from each how many images the next can afford."""
 
-    def __init__(self, supernet: Supernet, recipe: Recipe, data: Images, images: int, steps: int, world: World) -> None:
+    def __init__(
+        self, supernet: Supernet, recipe: Recipe, data: Images, images: int, steps: int, world: World, teacher: nn.Module | None
+    ) -> None:
         self._supernet, self._recipe, self._data, self._steps, self._world = supernet, recipe, data, steps, world
+        self._teacher = teacher
         self._device = device_of(supernet).type
         self._batch = min(recipe.batch_size, len(data))
         self._steps_per_epoch = max(1, images // recipe.batch_size)
@@ -186,7 +191,7 @@ class _Timer:
         recipe = replace(self._recipe, phases=(alone,), batch_size=images)
         told: list[tuple[int, float]] = []
         tell = lambda done, *_: told.append((done, time.perf_counter()))  # noqa: E731
-        return Trainer(self._supernet, recipe, self._data, self._world, tell, own_sampler=sampler), told
+        return Trainer(self._supernet, recipe, self._data, self._world, tell, own_sampler=sampler, own_teacher=self._teacher), told
 
 
 class _Noted:

@@ -78,7 +78,7 @@ def digest_of_tensors(tensors: Mapping[str, Tensor]) -> str:
     """A short checksum of weights."""
     digest = hashlib.sha256()
     for tensor in tensors.values():
-        digest.update(tensor.cpu().numpy().tobytes())
+        digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())  # NumPy does not know all kinds of numbers
     return digest.hexdigest()[:12]
 
 

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
+from torch import nn
 
 from ofa.arch import Arch
 from ofa.calibrate import calibrate
 from ofa.data import Images
-from ofa.errors import DataError
+from ofa.errors import DataError, RecipeError
 from ofa.families import space_argument
 from ofa.progress import Progress, silent
 from ofa.resolution import Resolution, ascending
@@ -43,6 +44,7 @@ def train(
     on_setback: Callable[[Setback], None] | None = None,
     on_note: Callable[[str], None] | None = None,
     sampler: Sampler | None = None,
+    teacher: nn.Module | None = None,
     stop: Callable[[], bool] | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> list[EpochMetrics]:
@@ -66,6 +68,7 @@ def train(
         on_setback: told when training went wrong and goes back.
         on_note: told in a sentence, in each epoch, when images are read by fewer processes than was asked for.
         sampler: draws the subnets in place of what the phases say.
+        teacher: that the recipe names, ready for these images and where the supernet lies (``ofa.teachers``).
         stop: asked after every step, or every ten on a GPU, and during an evaluation. Once it says yes, ``on_state`` is given the state
             and training returns as it stands; a run that goes on from there ends as one that was not stopped.
         clock: tells the seconds between two states.
@@ -75,14 +78,20 @@ def train(
 
     Raises:
         DataError: the data has labels of another kind than the task, or another number of classes or of channels than the supernet.
-        RecipeError: a phase beyond the space, or training that goes wrong again and again.
-        WeightsError: a state of another space or recipe.
+        RecipeError: a phase beyond the space, a teacher that the recipe names and nobody gives, or training that goes wrong again and
+            again.
+        WeightsError: a state of another space, recipe or teacher.
     """
     check_data(recipe.get_task(), supernet.space.num_classes, data)
     _check_channels(supernet, data)
+    if (teacher is not None) is not bool(recipe.teacher):
+        raise RecipeError(
+            f"train must be given the teacher that the recipe names, and no other, but teacher is {type(teacher).__name__} where the "
+            f"recipe names '{recipe.teacher}'; pass what find_teacher(recipe).prepared(...) of ofa.teachers gives"
+        )
     was_training = supernet.training
     supernet.train().synchronize(world.size > 1)
-    trainer = Trainer(supernet, recipe, data, world, progress, on_state, on_setback, sampler, on_note, clock=clock)
+    trainer = Trainer(supernet, recipe, data, world, progress, on_state, on_setback, sampler, on_note, teacher, clock=clock)
     if stop is not None:
         trainer.stop = stop
     metrics: list[EpochMetrics] = []
@@ -100,7 +109,7 @@ def train(
                 on_metrics(epoch)
             trainer.pending = None
     finally:
-        supernet.train(was_training).synchronize(False)
+        supernet.train(was_training).synchronize(False).freeze(())
     return metrics
 
 

@@ -29,6 +29,7 @@ def progressive_shrinking(
     shrinking_learning_rate: float = 0.05,
     subnets_per_step: int = 4,
     distillation_weight: float = 1.0,
+    first_distillation_weight: float = 0.0,
     warmup_epochs: float = 0.0,
     resolutions: tuple[Resolution, ...] = (),
     sampling: Literal["uniform", "strata", "best-up"] = "uniform",
@@ -50,6 +51,7 @@ def progressive_shrinking(
         shrinking_learning_rate: of each later phase.
         subnets_per_step: in the width phases; a quarter of it while the kernel opens and half of it while the depth does.
         distillation_weight: of the teacher's soft targets, beside the labels' weight of 1.
+        first_distillation_weight: the same in the first phase, where only a teacher that the recipe names can know anything.
         warmup_epochs: of the first phase.
         resolutions: height and width of the input in pixels, such as 224 or "224x160"; empty for all of the space.
         sampling: how each step's subnets are chosen.
@@ -66,7 +68,8 @@ def progressive_shrinking(
     if min(shares) <= 0:
         raise RecipeError(f"shares must be above 0, but is {list(shares)}; try {list(_SHARES)}", key="shares")
     later = _Later(shrinking_learning_rate, subnets_per_step, distillation_weight, sampling, sandwich, teacher)
-    return _phases(_steps(space, shares), epochs, learning_rate, later, warmup_epochs, resolutions)
+    first = _First(learning_rate, warmup_epochs, first_distillation_weight)
+    return _phases(_steps(space, shares), epochs, first, later, resolutions)
 
 
 def compound(
@@ -77,6 +80,7 @@ def compound(
     shrinking_learning_rate: float = 0.05,
     subnets_per_step: int = 4,
     distillation_weight: float = 1.0,
+    first_distillation_weight: float = 0.0,
     warmup_epochs: float = 0.0,
     resolutions: tuple[Resolution, ...] = (),
     sampling: Literal["uniform", "strata", "best-up"] = "uniform",
@@ -96,6 +100,7 @@ def compound(
         shrinking_learning_rate: of each later phase.
         subnets_per_step: in the phases after the first.
         distillation_weight: of the teacher's soft targets, beside the labels' weight of 1.
+        first_distillation_weight: the same in the first phase, where only a teacher that the recipe names can know anything.
         warmup_epochs: of the first phase.
         resolutions: height and width of the input in pixels, such as 224 or "224x160"; empty for all of the space.
         sampling: how each step's subnets are chosen.
@@ -114,7 +119,8 @@ def compound(
         steps.append(_Step("compound-1", _FIRST_STEP, 1.0, {name: values[-2:] for name, values in opened.items()}, reorder=True))
     steps.append(_Step("compound-2" if len(steps) > 1 else "compound", _LAST_STEP, 1.0, opened, reorder=True))
     later = _Later(shrinking_learning_rate, subnets_per_step, distillation_weight, sampling, sandwich, teacher, coupled=True)
-    return _phases(steps, epochs, learning_rate, later, warmup_epochs, resolutions)
+    first = _First(learning_rate, warmup_epochs, first_distillation_weight)
+    return _phases(steps, epochs, first, later, resolutions)
 
 
 def single_stage(
@@ -191,6 +197,15 @@ class _Step:
 
 
 @dataclass(frozen=True)
+class _First:
+    """What the first phase has for itself."""
+
+    learning_rate: float
+    warmup_epochs: float
+    distillation_weight: float
+
+
+@dataclass(frozen=True)
 class _Later:
     """What all phases after the first have in common."""
 
@@ -203,19 +218,18 @@ class _Later:
     coupled: bool = False
 
 
-def _phases(
-    steps: Sequence[_Step], epochs: int, learning_rate: float, later: _Later, warmup_epochs: float, resolutions: tuple[Resolution, ...]
-) -> tuple[Phase, ...]:
+def _phases(steps: Sequence[_Step], epochs: int, first: _First, later: _Later, resolutions: tuple[Resolution, ...]) -> tuple[Phase, ...]:
     """The largest network's phase, then one for each further step, all that was opened before staying open."""
     lengths = _divide(epochs, [step.weight for step in steps])
-    first = Phase(
+    alone = Phase(
         name=steps[0].name,
         epochs=lengths[0],
-        learning_rate=learning_rate,
+        learning_rate=first.learning_rate,
         resolutions=resolutions,
-        warmup_epochs=min(warmup_epochs, lengths[0]),
+        distillation_weight=first.distillation_weight,
+        warmup_epochs=min(first.warmup_epochs, lengths[0]),
     )
-    phases, free = [first], Opened()
+    phases, free = [alone], Opened()
     for step, length in zip(steps[1:], lengths[1:], strict=True):
         free |= step.opened
         phases.append(

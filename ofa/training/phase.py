@@ -38,8 +38,9 @@ class Phase:
         reorder_channels: whether channels are first put in the order of their importance (by the recipe's ``importance``), so that
             narrow subnets keep the important ones.
         distillation_weight: weight of the teacher's soft targets beside the labels' weight of 1; 0 is no teacher, infinity no labels.
-        teacher: ``copy`` is a copy of the largest network, taken when the first phase that distils begins; ``in-place`` is the
-            largest network as it answers in the same step, which itself learns from the labels (BigNAS, Yu et al., ECCV 2020).
+        teacher: ``copy`` is a copy of the largest network, taken when the first phase that distils begins, or the teacher that the recipe
+            names; ``in-place`` is the largest network as it answers in the same step, which itself learns from the labels (BigNAS, Yu et
+            al., ECCV 2020), and from the recipe's teacher, if there is one, by as much (where the weight is infinite, by 1).
         divergence: between the teacher and a subnet: ``kl`` (Kullback-Leibler) or ``alpha`` (adaptive, AlphaNet).
         dropout: whose classifier drops inputs: that of ``all`` subnets, or of the ``largest`` network alone.
         warmup_epochs: epochs, or part of one, in which the learning rate rises linearly from zero.

@@ -87,7 +87,7 @@ def begin_phase(
         sampler: draws the subnets in place of what the phase says.
     """
     space = phase.restrict(supernet.space)
-    groups = supernet.parameter_groups(recipe.optimizer.weight_decay)
+    groups = supernet.parameter_groups(recipe.optimizer.weight_decay, recipe.start.factors if recipe.start else None)
     return PhaseState(
         number=number,
         spaces={resolution: space.restrict(resolution=(resolution,)) for resolution in space.resolutions},

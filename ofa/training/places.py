@@ -1,4 +1,4 @@
-"""Where the lines of a recipe that name images lead, from any folder."""
+"""Where the lines of a recipe that name images, a start or a teacher lead, from any folder."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from ofa.data import data_names
 from ofa.errors import DataError
 from ofa.training.recipe import Recipe
+from ofa.training.start import Start
 
 __all__ = ["anchored", "anchored_recipe", "as_in_run", "check_places"]
 
@@ -26,12 +27,18 @@ def anchored(line: str) -> str:
 
 
 def anchored_recipe(recipe: Recipe) -> Recipe:
-    """A recipe that names the same images from any folder."""
-    return replace(recipe, data=anchored(recipe.data), test_data=anchored(recipe.test_data))
+    """A recipe that names the same images, start and teacher from any folder."""
+    return replace(
+        recipe,
+        data=anchored(recipe.data),
+        test_data=anchored(recipe.test_data),
+        start=None if recipe.start is None else replace(recipe.start, path=anchored(recipe.start.path)),
+        teacher=anchored(recipe.teacher),
+    )
 
 
 def as_in_run(recipe: Recipe, run: Recipe, typed: tuple[str, str] | None = None) -> Recipe:
-    """A recipe with the lines of a run for its images, where both mean the same.
+    """A recipe with the lines of a run for its images, start and teacher, where both mean the same, or it names no start.
 
     Args:
         recipe: as somebody gives it who goes on with the run, perhaps from another folder.
@@ -43,7 +50,17 @@ def as_in_run(recipe: Recipe, run: Recipe, typed: tuple[str, str] | None = None)
         recipe,
         data=_line_of_run(recipe.data, run.data, data),
         test_data=_line_of_run(recipe.test_data, run.test_data, test_data),
+        start=_start_of_run(recipe.start, run.start),
+        teacher=_line_of_run(recipe.teacher, run.teacher, run.teacher),
     )
+
+
+def _start_of_run(given: Start | None, own: Start | None) -> Start | None:
+    """The run's own start, which knows what was taken, with what a given one says otherwise."""
+    if given is None or own is None:
+        return own or given
+    taken = replace(own, classifier=given.classifier, classifier_rate=given.classifier_rate)
+    return replace(taken, path=_line_of_run(given.path, own.path, own.path), sha256=given.sha256 or own.sha256)
 
 
 def _line_of_run(given: str, own: str, typed: str) -> str:

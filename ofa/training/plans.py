@@ -1,20 +1,16 @@
-"""What a recipe says of the steps of a phase: their images, their randomness, and what their subnets are to learn."""
+"""What a recipe says of the steps of a phase: their images and their randomness."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import nn
-
 from ofa.data import BatchPlan, batch_indices
 from ofa.resolution import Resolution
 from ofa.training.distributed import World
-from ofa.training.phase import Phase
 from ofa.training.recipe import Recipe
 from ofa.training.schedule import Place
-from ofa.training.step import Objective
 
-__all__ = ["ARCHS", "DROPOUT", "IMPORTANCE", "epoch_plans", "importance_plans", "phase_objective"]
+__all__ = ["ARCHS", "DROPOUT", "IMPORTANCE", "epoch_plans", "importance_plans"]
 
 _ORDER, _BATCH, ARCHS, DROPOUT, IMPORTANCE = range(5)
 """What a stream of a training's random numbers is for."""
@@ -49,16 +45,3 @@ def importance_plans(recipe: Recipe, images: int, place: Place, resolutions: Seq
     drawn = recipe.rng("training", IMPORTANCE, place.number).integers(len(resolutions), size=len(indices)).tolist()
     # With a seed, other images stand in for those that turn out to be broken: all processes have equally many batches.
     return [BatchPlan(world.share(index), resolutions[number], 0) for index, number in zip(indices, drawn, strict=True)]
-
-
-def phase_objective(recipe: Recipe, phase: Phase, teacher: nn.Module | None) -> Objective:
-    """What the subnets of a phase are to learn; ``teacher`` is the copy of the largest network, if there is one by now."""
-    return Objective(
-        task=recipe.get_task(),
-        label_smoothing=recipe.label_smoothing,
-        teacher=teacher if phase.needs_copy else None,
-        in_place=phase.distils_in_place,
-        distillation_weight=phase.distillation_weight,
-        divergence=phase.divergence,
-        dropout_first_only=phase.dropout == "largest",
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,13 +20,16 @@ from ofa.importance import IMPORTANCES
 from ofa.progress import Progress, silent
 from ofa.reading import LARGEST_TOML, parse_toml, read_text
 from ofa.registry import FromFile, from_file
+from ofa.resolution import Resolution
 from ofa.space import Space
 from ofa.supernet import Supernet
 from ofa.tasks import TASKS, Task
+from ofa.training.frozen import frozen_tensors
 from ofa.training.methods import METHODS
 from ofa.training.optimizer import SGD, Optimizer, read_optimizer
 from ofa.training.phase import Phase
 from ofa.training.schedule import Span
+from ofa.training.start import Start
 from ofa.training.step import Precision
 from ofa.training.toml import LARGEST_BATCH, MOST_STEPS, build, check_range, line_of, toml_lines
 
@@ -50,6 +53,14 @@ class Recipe:
         phases: one after the other, each from the weights that the one before left.
         task: what the networks are for: ``classification`` (one class an image), ``multi_label`` (any number of classes an image), or one
             that is registered (see ``ofa.tasks``).
+        start: weights of another supernet that training starts from; left out, they are drawn from the seed. ``ofa train --from`` sets it.
+        frozen: layers that stay as they are, bit for bit, in all phases: patterns with ``*`` of names such as ``stem*``, ``stages.0`` or
+            ``*.norm``. Their batch norms go on to normalize by the batch, and note nothing of it; channels that they have keep their order.
+        teacher: a network of one's own that teaches in place of a copy of the largest: the folder of a run (its largest network) or of a
+            bundle, a registered name, or ``module:attribute`` (see ``ofa.teachers``). In phases that distil in-place it teaches the
+            step's largest network.
+        teacher_resolution: height and width that images are resized to for the teacher, such as 224 or "224x160"; left out, a bundle gets
+            its own and all others those of the batch.
         test_data: further images like ``data`` to test on; empty cuts the test part from ``data``.
         fit: how an image gets the aspect ratio of the input: ``crop`` takes the largest middle part that has it, ``stretch`` resizes both
             sides independently.
@@ -99,6 +110,10 @@ class Recipe:
     cuda_graphs: bool = True
     clip_norm: float = 0.0
     weight_averaging: float = 0.0
+    start: Start | None = None
+    frozen: tuple[str, ...] = ()
+    teacher: str = ""
+    teacher_resolution: Resolution | None = None
     test_data: str = ""
     fit: Fit = "crop"
     unreadable: Literal["refuse", "skip"] = "refuse"
@@ -138,12 +153,23 @@ class Recipe:
         space = _known_space(self.space)
         for phase in self.phases:
             phase.restrict(space)
+        frozen_tensors(space, self.frozen)
+        if self.teacher and all(phase.distillation_weight == 0 for phase in self.phases):
+            raise RecipeError(
+                f"a teacher must have a phase that distils, but beside the teacher '{self.teacher}' each distillation_weight is 0; set one to "
+                "1, or leave the teacher out",
+                key="teacher",
+            )
         if bool(self.test_data) == (self.fractions[2] > 0):
             raise RecipeError(
                 f"the last of fractions must be 0 with test_data and above 0 without, but fractions is {list(self.fractions)} and "
                 f"test_data '{self.test_data}'; for example fractions = [0.9, 0.1, 0] beside test_data",
                 key="fractions",
             )
+
+    def starting_from(self, path: str) -> Recipe:
+        """The recipe with other weights to start from: a run, or a file of a supernet's weights."""
+        return replace(self, start=Start(path=path) if self.start is None else replace(self.start, path=path, sha256=""))
 
     # -- what it makes ------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from ofa.training.methods import METHODS
 from ofa.training.optimizer import OPTIMIZERS, Optimizer
 from ofa.training.phase import Phase
 from ofa.training.recipe import Recipe
-from ofa.training.toml import KINDS, to_toml
+from ofa.training.toml import KINDS, to_toml, without_none
 
 __all__ = ["KeyDoc", "Table", "argument_docs", "recipe_reference", "reference_markdown", "tables_of"]
 
@@ -165,7 +165,7 @@ def _type(hint: Any) -> str:
         words = _WORDS[_type(first)]
         return f"a list of {words}" if others[-1:] == [...] else f"a list of {len(others) + 1} {words}"
     if NoneType in get_args(hint):
-        return _type(next(kind for kind in get_args(hint) if kind is not NoneType))
+        return _type(without_none(hint))
     return KINDS.get(hint, "a table")
 
 

@@ -34,7 +34,7 @@ class SpecializeMetrics:
     Attributes:
         accuracy_before: the task's score (0..1) as extracted from the supernet and calibrated.
         accuracy: the score after fine-tuning and calibration.
-        teacher_accuracy: the score of the supernet's largest network at the same resolution.
+        teacher_accuracy: the teacher's score on images of the same resolution: the supernet's largest network, or one of the user's own.
         epochs: of fine-tuning.
         duration_s: wall-clock seconds of all of it.
     """
@@ -63,6 +63,7 @@ def specialize(
     epochs: int,
     generator: torch.Generator,
     settings: FineTuning | None = None,
+    teacher: nn.Module | None = None,
     progress: Progress = silent,
     steps: Steps = UNKEPT,
     state: TrainingState | None = None,
@@ -71,8 +72,7 @@ def specialize(
 ) -> Specialized:
     """Make the best network of one arch that a supernet and a few epochs can give.
 
-    The subnet is extracted, calibrated, trained on with the supernet's largest network as its teacher, and calibrated again.
-    The supernet stays as it is.
+    The subnet is extracted, calibrated, trained on with a teacher, and calibrated again. The supernet stays as it is.
 
     Args:
         supernet: trained.
@@ -82,6 +82,8 @@ def specialize(
         epochs: passes over ``train_data``; 0 calibrates only.
         generator: order and augmentation of the images, on the CPU.
         settings: how the passes are made.
+        teacher: in evaluation mode where the supernet lies, and ready for these images (``ofa.teachers``); None is the supernet's largest
+            network, calibrated.
         progress: told of every epoch.
         steps: keeps the accuracies that are measured.
         state: where fine-tuning goes on, by the same arguments; None begins.
@@ -110,10 +112,12 @@ def specialize(
             "settings": {**to_json(settings), "task": task.name},
             "random numbers": digest_of(generator.get_state().numpy().tobytes()),
             "on": device_of(supernet).type,
+            **({} if teacher is None else {"teacher": digest_of_tensors(dict(teacher.named_parameters()))}),
         }
     )
     resolution = arch.resolution
-    network, teacher = (_calibrated(supernet, choice, train_data) for choice in (arch, supernet.space.largest(resolution)))
+    network = _calibrated(supernet, arch, train_data)
+    teacher = teacher or _calibrated(supernet, supernet.space.largest(resolution), train_data)
     score = partial(evaluate, data=evaluation_data, resolution=resolution, task=task)
     before = steps.once("accuracy as extracted", partial(score, network), float)
     teacher_accuracy = steps.once("accuracy of the teacher", partial(score, teacher), float)

@@ -5,6 +5,7 @@ Shapes: B images of a batch, C channels, H W pixels, S subnets, K classes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -33,9 +34,11 @@ class Objective:
     Attributes:
         task: what they are for.
         label_smoothing: share of a label that is spread over all classes.
-        teacher: a network in evaluation mode that gives soft targets.
+        teacher: a network in evaluation mode that gives soft targets: of all, or of the first subnet where that teaches the others.
+        teacher_is_own: whether it may do what no CUDA graph can record, as a network of somebody's own.
         in_place: the step's first subnet gives the soft targets of the others, and learns from the labels itself.
-        distillation_weight: of the soft targets beside the labels' weight of 1; infinity leaves the labels out.
+        distillation_weight: of the soft targets beside the labels' weight of 1; infinity leaves the labels out, but for a subnet that
+            teaches others, where it is 1.
         divergence: between the soft targets and a subnet's answer.
         dropout_first_only: the classifiers of all subnets but the first drop nothing.
     """
@@ -43,6 +46,7 @@ class Objective:
     task: Task = CLASSIFICATION
     label_smoothing: float = 0.0
     teacher: nn.Module | None = None
+    teacher_is_own: bool = False
     in_place: bool = False
     distillation_weight: float = 0.0
     divergence: Divergence = "kl"
@@ -106,8 +110,9 @@ def training_step(
             nonlocal targets
             _set_dropout(classifier, 0.0 if objective.dropout_first_only and number else supernet.dropout)
             logits = classifier(features)
-            loss = _loss(logits.float(), y_B, objective, targets)
-            if objective.in_place and number == 0:
+            teaches = objective.in_place and number == 0
+            loss = _loss(logits.float(), y_B, objective, targets, teaches=teaches)
+            if teaches:
                 targets = logits.detach().float()
             found[number] = loss.detach(), logits.detach().float()
             share = loss / len(archs)
@@ -116,7 +121,7 @@ def training_step(
         run = run_together if recorder is None else recorder.run_together
         run([supernet.pieces(arch) for arch in archs], x_BCHW, finish)
     world.average_(supernet.flat_gradient)
-    _update(supernet, optimizer, scaler, clip_norm)
+    _update(optimizer, scaler, clip_norm)
     losses, answers = zip(*(found[number] for number in range(len(archs))), strict=True)
     answers_SBK, task = torch.stack(answers), objective.task
     # Over all subnets at once, so that it costs one small kernel a step.
@@ -132,21 +137,22 @@ def gradient_scaler(precision: Precision, device: torch.device) -> torch.amp.Gra
 def _targets(objective: Objective, x_BCHW: Tensor, recorder: Recorder | None) -> Tensor | None:
     if objective.teacher is None or objective.distillation_weight == 0:
         return None
-    if recorder is not None:
+    if recorder is not None and not objective.teacher_is_own:
         return recorder.answer(objective.teacher, x_BCHW).float()
     with torch.no_grad():
         logits: Tensor = objective.teacher(x_BCHW)
     return logits.float()
 
 
-def _loss(logits: Tensor, y_B: Tensor, objective: Objective, targets: Tensor | None) -> Tensor:
+def _loss(logits: Tensor, y_B: Tensor, objective: Objective, targets: Tensor | None, *, teaches: bool) -> Tensor:
+    weight = objective.distillation_weight
     return training_loss(
         logits,
         y_B,
         task=objective.task,
         label_smoothing=objective.label_smoothing,
         teacher_outputs=targets,
-        distillation_weight=objective.distillation_weight if targets is not None else 0.0,
+        distillation_weight=0.0 if targets is None else 1.0 if teaches and math.isinf(weight) else weight,
         divergence=objective.divergence,
     )
 
@@ -157,11 +163,11 @@ def _set_dropout(network: nn.Module, share: float) -> None:
             module.p = share
 
 
-def _update(supernet: Supernet, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler | None, clip_norm: float) -> None:
+def _update(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler | None, clip_norm: float) -> None:
     if scaler is not None:
         scaler.unscale_(optimizer)
     if clip_norm > 0:
-        nn.utils.clip_grad_norm_(supernet.parameters(), clip_norm)
+        nn.utils.clip_grad_norm_([each for group in optimizer.param_groups for each in group["params"]], clip_norm)
     if scaler is None:
         optimizer.step()
     else:

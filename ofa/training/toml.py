@@ -5,9 +5,11 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import operator
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
+from functools import reduce
 from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -15,7 +17,19 @@ from ofa.errors import OfaError, RecipeError, nearest
 from ofa.resolution import Resolution, parse_resolution, resolution_to_json
 from ofa.space import Gene
 
-__all__ = ["KINDS", "LARGEST_BATCH", "MOST_EPOCHS", "MOST_STEPS", "build", "check_range", "line_of", "table_of", "to_toml", "toml_lines"]
+__all__ = [
+    "KINDS",
+    "LARGEST_BATCH",
+    "MOST_EPOCHS",
+    "MOST_STEPS",
+    "build",
+    "check_range",
+    "line_of",
+    "table_of",
+    "to_toml",
+    "toml_lines",
+    "without_none",
+]
 
 T = TypeVar("T")
 Path = tuple[str | int, ...]
@@ -118,8 +132,7 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
             raise RecipeError(f"{where} must be one of its words, but is {value!r}; {nearest(str(value), get_args(hint))}")
         return value
     if NoneType in get_args(hint):  # TOML has no null, but JSON has
-        inner = next(kind for kind in get_args(hint) if kind is not NoneType)
-        return None if value is None else _convert(value, inner, where)
+        return None if value is None else _convert(value, without_none(hint), where)
     if get_origin(hint) is not None or hint not in KINDS:
         if is_dataclass(hint) and isinstance(hint, type):
             return build(hint, table_of(value, where), where)
@@ -130,6 +143,11 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise RecipeError(f"{where} must be {KINDS[hint]}, but is {value!r}; correct it in the recipe")
     return value
+
+
+def without_none(hint: Any) -> Any:
+    """The type of a value that may be None, where it is not."""
+    return reduce(operator.or_, [kind for kind in get_args(hint) if kind is not NoneType])
 
 
 def _convert_tuple(value: Any, items: tuple[Any, ...], where: str) -> tuple[Any, ...]:

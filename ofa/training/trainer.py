@@ -27,18 +27,20 @@ from ofa.space import Space
 from ofa.supernet import Supernet
 from ofa.training.distributed import World
 from ofa.training.evaluation import device_of
+from ofa.training.frozen import frozen_tensors
 from ofa.training.guard import Setback, too_many_setbacks
 from ofa.training.metrics import EpochMetrics
 from ofa.training.ordering import order_channels
 from ofa.training.phase import Phase
 from ofa.training.phase_state import PhaseState, begin_phase
-from ofa.training.plans import ARCHS, DROPOUT, epoch_plans, phase_objective
+from ofa.training.plans import ARCHS, DROPOUT, epoch_plans
 from ofa.training.recipe import Recipe
 from ofa.training.recorded import CudaGraphs, Recorder
 from ofa.training.sampling import Sampler
 from ofa.training.schedule import Place, Schedule
 from ofa.training.state import StatePace, Totals, TrainingState, part_of
 from ofa.training.step import StepResult, training_step
+from ofa.training.teaching import Teaching
 
 __all__ = ["Trainer"]
 
@@ -68,6 +70,7 @@ class Trainer:
         on_state: given the run's state now and then, always a good one; what it holds is not written to afterwards.
         on_setback: told when training went wrong and goes back.
         own_sampler: draws the subnets in place of what the phases say.
+        own_teacher: the one that the recipe names, on the supernet's device.
         on_note: told in a sentence when images are read in another way than was asked for.
         stop: asked at each reading; once it says yes the state is told and no further step is made.
         clock: in seconds; no more than ``SECONDS_BETWEEN_STATES`` are between two states.
@@ -84,6 +87,7 @@ class Trainer:
     on_setback: Callable[[Setback], None] | None = None
     own_sampler: Sampler | None = None
     on_note: Callable[[str], None] | None = None
+    own_teacher: nn.Module | None = None
     stop: Callable[[], bool] = _never
     clock: Callable[[], float] = time.monotonic
     steps_between_readings: int = 0
@@ -95,7 +99,6 @@ class Trainer:
     stopped: bool = False
     pending: EpochMetrics | None = None
     """Of an epoch that has ended and whose line is not written: part of the state, so that no line is lost."""
-    _teacher: nn.Module | None = None
     _phase: PhaseState | None = None
     _totals: Totals = field(default_factory=Totals)
     _unread: list[tuple[Place, tuple[Arch, ...], StepResult]] = field(default_factory=list)
@@ -104,6 +107,8 @@ class Trainer:
         # As ``batch_indices`` drops a short last batch, unless it is the only one.
         self.schedule = Schedule(self.recipe.phases, max(1, len(self.data) // self.recipe.batch_size), self.recipe.cosine)
         self.device = device_of(self.supernet)
+        self.supernet.freeze(frozen_tensors(self.supernet.space, self.recipe.frozen))
+        self._teaching = Teaching(self.recipe, self.supernet, self.own_teacher)
         self.workers = default_workers(self.data) if self.recipe.workers is None else self.recipe.workers
         if not self.steps_between_readings:
             self.steps_between_readings = 1 if self.device.type == "cpu" else _STEPS_BETWEEN_READINGS_ON_GPU
@@ -195,7 +200,7 @@ class Trainer:
     def _one_step(self, phase: PhaseState, resolution: Resolution, batch: tuple[Tensor, Tensor]) -> None:
         place = self.schedule.place(self.step)
         for group in phase.optimizer.param_groups:
-            group["lr"] = self.rate(place)
+            group["lr"] = self.rate(place) * group.get("rate_factor", 1.0)
         archs = self._draw(place.phase, phase.sampler, phase.spaces[resolution])
         with self._dropout():
             result = training_step(
@@ -273,13 +278,10 @@ class Trainer:
         if fresh and phase.reorder_channels:
             tell = partial(self.progress, self.step, self.schedule.total)
             order_channels(self.supernet, self.recipe, self.data, place, world=self.world, workers=self.workers, tell=tell)
-        if fresh and phase.needs_copy and (self._teacher is None or phase.restart):
-            self._teacher = self._largest()
-        objective = phase_objective(self.recipe, phase, self._teacher)
+        if fresh:
+            self._teaching.begin(phase)
+        objective = self._teaching.objective(phase)
         return begin_phase(place.number, phase, self.recipe, self.supernet, objective=objective, sampler=self.own_sampler)
-
-    def _largest(self) -> nn.Module:
-        return self.supernet.extract(self.supernet.space.largest()).eval().requires_grad_(False)
 
     def _end_of_epoch(self, place: Place) -> EpochMetrics:
         totals, self._totals = self._totals, Totals()
@@ -333,10 +335,9 @@ class Trainer:
 
     def capture(self) -> TrainingState:
         """The state of the run, a copy."""
-        tensors = {f"store.{name}": tensor for name, tensor in self.supernet.state_dict().items()}
-        if self._teacher is not None:
-            tensors |= {f"teacher.{name}": tensor for name, tensor in self._teacher.state_dict().items()}
-        values: dict[str, Any] = {"rate_factor": self.rate_factor, "setbacks": self.setbacks, "totals": asdict(self._totals)}
+        taught, known = self._teaching.capture()
+        tensors = {**{f"store.{name}": tensor for name, tensor in self.supernet.state_dict().items()}, **taught}
+        values: dict[str, Any] = {"rate_factor": self.rate_factor, "setbacks": self.setbacks, "totals": asdict(self._totals), **known}
         if self.pending is not None:
             values["pending"] = asdict(self.pending)
         if self._phase is not None:
@@ -365,16 +366,13 @@ class Trainer:
         self._good = state
 
     def _restore_values(self, state: TrainingState) -> None:
-        values, teacher = state.values, part_of(state.tensors, "teacher")
+        values = state.values
         self.step, self.rate_factor, self.setbacks = state.step, values["rate_factor"], values["setbacks"]
         # States of versions that did not sum the cross entropy do not know it.
         self._totals = Totals(**{"cross_entropy": math.nan, **values["totals"]})
         self._unread, self._phase = [], None
         self.pending = EpochMetrics(**values["pending"]) if "pending" in values else None
-        self._teacher = None
-        if teacher:
-            self._teacher = self._largest()
-            self._teacher.load_state_dict(teacher)
+        self._teaching.restore(state)
         if "guard" in values:
             self._phase = self._enter(self.schedule.place(self.step), fresh=False)
             self._phase.restore(state.tensors, values)

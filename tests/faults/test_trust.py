@@ -25,6 +25,7 @@ from ofa.data.opening import UnreadableError, check_start, formats, open_image
 from ofa.errors import DeviceError, OfaError, TrustError
 from ofa.families import get_space
 from ofa.registry import FromFile, from_file
+from ofa.teachers import find_teacher
 from ofa.training import DataRecord, Recipe, begin_run, first_data, save_run
 from ofa.training.optimizer import OPTIMIZERS
 from ofa.training.record import Source
@@ -44,6 +45,7 @@ name = "full"
 epochs = 1
 learning_rate = 0.05
 resolutions = [16]
+distillation_weight = 1.0
 """
 
 
@@ -92,8 +94,9 @@ OF_RUNS = ("train", "resume", "predictor", "specialize", "search", "data", "repo
 REFUSED = {
     **{(key, command): "nothing is imported because a file says so" for key in ("space", "data", "test_data") for command in OF_RUNS[:-1]},
     **{("optimizer", command): "nothing is imported because a file says so" for command in ("train", "resume", "specialize")},
+    **{("teacher", command): "nothing is imported because a file says so" for command in ("train", "resume")},
     **{("task", command): "there is no task" for command in OF_RUNS[:-1]},
-    **{(key, "report"): "" for key in ("space", "data", "test_data", "task", "optimizer")},
+    **{(key, "report"): "" for key in ("space", "data", "test_data", "task", "optimizer", "teacher")},
 }
 
 
@@ -150,7 +153,10 @@ def test_every_text_of_a_recipe_is_known_to_be_a_files(tmp_path: Path) -> None:
         assert isinstance(again.data, FromFile)
 
 
-@pytest.mark.parametrize("door", [load_data, get_space, OPTIMIZERS.find, RUNTIMES.find], ids=["data", "space", "optimizer", "runtime"])
+DOORS = {"data": load_data, "space": get_space, "optimizer": OPTIMIZERS.find, "runtime": RUNTIMES.find, "teacher": find_teacher}
+
+
+@pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
 def test_no_door_opens_for_a_text_of_a_file(door: Callable[[str], object], mark: Path) -> None:
     with pytest.raises(TrustError, match=r"nothing is imported because a file says so.*--trust"):
         door(from_file({"key": f"{EVIL}:thing"})["key"])

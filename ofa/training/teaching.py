@@ -1,0 +1,77 @@
+"""Who teaches the subnets of a run: a network of the user's own, a copy of the largest one, the step's largest one, or nobody."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from ofa.errors import WeightsError
+from ofa.supernet import Supernet
+from ofa.training.evaluation import digest_of_tensors
+from ofa.training.phase import Phase
+from ofa.training.recipe import Recipe
+from ofa.training.state import TrainingState, part_of
+from ofa.training.step import Objective
+
+__all__ = ["Teaching"]
+
+
+class Teaching:
+    """The teacher of each phase.
+
+    Args:
+        recipe: of the run.
+        supernet: whose largest network is copied where the recipe names no teacher.
+        own: the teacher that the recipe names; None if it names none.
+    """
+
+    def __init__(self, recipe: Recipe, supernet: Supernet, own: nn.Module | None) -> None:
+        self._recipe, self._supernet, self._own = recipe, supernet, own
+        # Statistics may be those of a calibration, which another GPU rounds otherwise.
+        self._digest = "" if own is None else digest_of_tensors(dict(own.named_parameters()))
+        self._copy: nn.Module | None = None
+
+    def begin(self, phase: Phase) -> None:
+        """Make ready what a phase needs that begins, and does not go on from a state."""
+        if self._own is None and phase.needs_copy and (self._copy is None or phase.restart):
+            self._copy = self._largest()
+
+    def objective(self, phase: Phase) -> Objective:
+        """What the subnets of a phase are to learn."""
+        teacher = self._own or (self._copy if phase.needs_copy else None)
+        return Objective(
+            task=self._recipe.get_task(),
+            label_smoothing=self._recipe.label_smoothing,
+            teacher=teacher if phase.distillation_weight > 0 else None,
+            teacher_is_own=self._own is not None,
+            in_place=phase.distils_in_place,
+            distillation_weight=phase.distillation_weight,
+            divergence=phase.divergence,
+            dropout_first_only=phase.dropout == "largest",
+        )
+
+    def capture(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What a state says of it: the copy's tensors, which are no copies, or how to know the teacher again, which it does not hold."""
+        copied = {} if self._copy is None else self._copy.state_dict()
+        return {f"teacher.{name}": tensor for name, tensor in copied.items()}, {"teacher": self._digest} if self._digest else {}
+
+    def restore(self, state: TrainingState) -> None:
+        """Go to what ``capture`` gave.
+
+        Raises:
+            WeightsError: the teacher is another one than that which taught until then.
+        """
+        # The state that an extension begins with knows of no teacher.
+        if state.values.get("teacher", self._digest) != self._digest:
+            raise WeightsError(
+                f"a run must go on with the teacher that it began with, but the weights of '{self._recipe.teacher}' are others now; put "
+                "them back, or train anew"
+            )
+        self._copy, copied = None, part_of(state.tensors, "teacher")
+        if copied:
+            self._copy = self._largest()
+            self._copy.load_state_dict(copied)
+
+    def _largest(self) -> nn.Module:
+        return self._supernet.extract(self._supernet.space.largest()).eval().requires_grad_(False)
