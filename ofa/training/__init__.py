@@ -27,6 +27,7 @@ from ofa.training.presets import demo_recipe
 from ofa.training.recipe import Recipe
 from ofa.training.record import DataRecord
 from ofa.training.run_data import RunData, data_of_run, first_data
+from ofa.training.start import Start
 from ofa.training.state import TrainingState
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "Run",
     "RunData",
     "Setback",
+    "Start",
     "TrainingState",
     "append_metrics",
     "begin_run",

@@ -156,8 +156,8 @@ class Recipe:
         frozen_tensors(space, self.frozen)
         if self.teacher and all(phase.distillation_weight == 0 for phase in self.phases):
             raise RecipeError(
-                f"a teacher must have a phase that distils, but beside the teacher '{self.teacher}' each distillation_weight is 0; set one to "
-                "1, or leave the teacher out",
+                f"a teacher must have a phase that distils, but beside the teacher '{self.teacher}' each distillation_weight is 0; set one "
+                "to 1, or leave the teacher out",
                 key="teacher",
             )
         if bool(self.test_data) == (self.fractions[2] > 0):

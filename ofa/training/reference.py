@@ -17,6 +17,7 @@ from ofa.training.methods import METHODS
 from ofa.training.optimizer import OPTIMIZERS, Optimizer
 from ofa.training.phase import Phase
 from ofa.training.recipe import Recipe
+from ofa.training.start import Start
 from ofa.training.toml import KINDS, to_toml, without_none
 
 __all__ = ["KeyDoc", "Table", "argument_docs", "recipe_reference", "reference_markdown", "tables_of"]
@@ -75,6 +76,7 @@ def tables_of() -> tuple[Table, ...]:
         *METHODS.items(),
         *optimizers,
         ("augmentation", Augmentation),
+        ("start", Start),
     ]
     return tuple(_table(name, maker) for name, maker in makers)
 

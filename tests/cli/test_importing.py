@@ -20,6 +20,7 @@ from ofa.interop import mit
 from ofa.interop.mit_keys import key_names
 from ofa.supernet import Supernet
 from ofa.training import load_run
+from ofa.training.start import Start, open_start
 
 
 def run(*arguments: object) -> Any:
@@ -56,6 +57,23 @@ def test_weights_become_a_run(supernet: Supernet, checkpoint: Path, tmp_path: Pa
     with torch.no_grad():
         assert torch.equal(loaded.supernet.eval().extract(arch)(x), supernet.extract(arch)(x))
     assert run("mit-weights", checkpoint, "--space", "ofa-mbv3-tiny", "-o", tmp_path / "tiny.run", "--overwrite").exit_code == 0
+
+
+@pytest.mark.parametrize("output", ["tiny.run", "tiny.safetensors"])
+def test_a_run_starts_from_an_import_with_its_kernel_transforms(output: str, supernet: Supernet, checkpoint: Path, tmp_path: Path) -> None:
+    own = supernet.named_tensors()
+    for name, tensor in own.items():
+        if name.endswith("to3"):
+            tensor += 0.1  # as if trained
+    keys = key_names(supernet.space)
+    torch.save({keys[name]: tensor for name, tensor in own.items()}, checkpoint)
+    assert run("mit-weights", checkpoint, "--space", "ofa-mbv3-tiny", "-o", tmp_path / output).exit_code == 0
+    opened = open_start(Start(path=str(tmp_path / output)), supernet.space)
+    assert opened is not None
+    started = Supernet(get_space("ofa-mbv3-tiny", 3))
+    taken = opened.copy_to(started, ("a", "b", "c"))
+    assert taken.new == ("classifier.linear.weight", "classifier.linear.bias")
+    assert all(torch.equal(tensor, own[name]) for name, tensor in started.named_tensors().items() if name not in taken.new)
 
 
 def test_weights_become_a_file(supernet: Supernet, checkpoint: Path, tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_a_run_starts_from_another_and_goes_on_without_being_told_again(config: 
     ofa("train", "--resume", run, "--on", "cpu")
     ofa(*command, "--resume")
     shutil.copytree(first, tmp_path / "copy.run")
-    with pytest.raises(RecipeError, match=r"differs from '.*config.toml' in start\.path"):
+    with pytest.raises(RecipeError, match=r"differs from '.*config\.toml' in start\.path"):
         ofa("train", config, "-o", run, "--from", tmp_path / "copy.run", *frozen, *of_photos(photos), "--resume")
     assert all(torch.equal(tensor, own[name]) for name, tensor in load_run(run).supernet.named_tensors().items())
     ofa("report", run, "-o", tmp_path / "page.html")
@@ -97,7 +97,7 @@ def test_a_network_is_specialized_beside_the_teacher_that_is_named(config: Path,
     command = ("specialize", first, "--arch", tmp_path / "arch.json", "--epochs", 1, "--on", "cpu")
     ofa(*command, "-o", tmp_path / "bundle", "--teacher", first)
     assert load_bundle(tmp_path / "bundle").card.provenance["teacher"] == str(first)
-    with pytest.raises(RecipeError, match="takes 3 and|does not:|must give"):
+    with pytest.raises(RecipeError, match="must give finite logits"):
         ofa(*command, "-o", tmp_path / "other", "--teacher", "torch.nn:Identity")
     # The bundle teaches a supernet, whose run says so.
     changes = ("--set", "phases.full.distillation_weight=1", "--set", f"teacher={tmp_path / 'bundle'}", "--on", "cpu")
@@ -110,7 +110,7 @@ def test_what_does_not_fit_is_told_before_anything_is_written(config: Path, firs
     command = ("train", config, "-o", tmp_path / "run", "--from", first)
     with pytest.raises(WeightsError, match="a classifier can be kept only for the classes that it knows"):
         ofa(*command, "--set", "start.classifier=keep", *of_photos(photos))
-    with pytest.raises(WeightsError, match="must have the .* tensors of ofa-resnet50-tiny"):
+    with pytest.raises(WeightsError, match=r"must have the \d+ tensors of ofa-resnet50-tiny"):
         ofa(*command, "--set", "space=ofa-resnet50-tiny", "--set", "phases.full.resolutions=[24]", "--set", "data=no-such-data")
     with pytest.raises(FileError, match="is not there"):
         ofa("train", config, "-o", tmp_path / "run", "--from", tmp_path / "absent", "--dry-run")
