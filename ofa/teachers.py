@@ -5,6 +5,7 @@ Shapes: B images of a batch, C channels, H W pixels, K classes.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,9 +181,9 @@ def find_teacher(text: str, resolution: Resolution | None = None) -> FoundTeache
     if not text:
         return None
     folder = Path(text)
-    if (folder / CONFIG).is_file():
+    if os.path.isfile(folder / CONFIG):
         return _of_run(text, resolution)
-    if folder.is_dir():
+    if os.path.isdir(folder):
         bundle = load_bundle(folder)
         return FoundTeacher(
             name=text,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -131,10 +132,10 @@ def open_start(start: Start | None, space: Space) -> StartWeights | None:
     """
     if start is None:
         return None
-    place = Path(start.path)
-    file = place / WEIGHTS if place.is_dir() else place
-    if not file.is_file():
-        what = "has no weights; let its training end first" if place.is_dir() else "is not there; check the path"
+    place, is_folder = Path(start.path), os.path.isdir(start.path)
+    file = place / WEIGHTS if is_folder else place
+    if not os.path.isfile(file):
+        what = "has no weights; let its training end first" if is_folder else "is not there; check the path"
         raise FileError(f"a start must be a run that has ended, or a file of a supernet's weights, but '{start.path}' {what}")
     found = sha256_of(file, most=LARGEST_TENSORS)
     if start.sha256 not in ("", found):
@@ -144,7 +145,7 @@ def open_start(start: Start | None, space: Space) -> StartWeights | None:
         )
     supernet = Supernet.load(file)
     check_finite(supernet.named_tensors(), f"'{file}'")
-    record = DataRecord.load(place) if place.is_dir() else None
+    record = DataRecord.load(place) if is_folder else None
     _check_fit(supernet.space, space, f"'{start.path}'")
     return StartWeights(replace(start, sha256=found), supernet, None if record is None else record.facts.class_names)
 

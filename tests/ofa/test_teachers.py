@@ -155,6 +155,8 @@ def test_a_teacher_that_cannot_teach_is_refused(case: str, pictures: ImageData) 
 def test_a_name_that_leads_nowhere_is_refused(register: Callable[[object], None]) -> None:
     with pytest.raises(RecipeError, match=r"registered name \(known: mine\), but 'your' is none; check the path"):
         find_teacher("your")
+    with pytest.raises(RecipeError, match="is none; check the path"):
+        find_teacher("a" * 5000)
     for entry, words in ((dict, "makes a dict"), (lambda: 1 / 0, "made without arguments, but: division by zero")):
         register(entry)
         with pytest.raises(RecipeError, match=words):

@@ -134,6 +134,8 @@ def test_a_start_that_is_not_there_or_is_another_now_is_refused(weights: Callabl
     source = random_supernet(get_space(TINY[0]))
     with pytest.raises(FileError, match=r"but '.*absent' is not there; check the path"):
         open_start(Start(path=str(tmp_path / "absent")), source.space)
+    with pytest.raises(FileError, match="is not there; check the path"):
+        open_start(Start(path="a" * 5000), source.space)
     with pytest.raises(FileError, match="has no weights; let its training end first"):
         open_start(Start(path=str(tmp_path)), source.space)
     opened = open_start(Start(path=weights(source)), source.space)
