@@ -8,7 +8,7 @@ import pytest
 
 from ofa.data import Augmentation
 from ofa.errors import RecipeError
-from ofa.training import OPTIMIZERS, Phase, Recipe
+from ofa.training import OPTIMIZERS, Phase, Recipe, Start
 from ofa.training.methods import METHODS
 from ofa.training.presets import preset_about, preset_names
 from ofa.training.reference import argument_docs, recipe_reference, reference_markdown, tables_of
@@ -19,7 +19,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "recipes.md"
 def test_every_key_of_every_table_is_there() -> None:
     found = {doc.path for doc in recipe_reference()}
     expected = {field.name for field in fields(Recipe)} | {f"phases.{field.name}" for field in fields(Phase)}
-    expected |= {f"augmentation.{field.name}" for field in fields(Augmentation)}
+    expected |= {f"augmentation.{field.name}" for field in fields(Augmentation)} | {f"start.{field.name}" for field in fields(Start)}
     expected |= {f"{name}.{key}" for name, method in METHODS.items() for key in signature(method).parameters if key != "space"}
     expected |= {f"optimizer.{field.name}" for name in OPTIMIZERS.own for field in fields(OPTIMIZERS.get(name))}
     assert found == expected
