@@ -103,6 +103,10 @@ class Sizes(ShapeEnv):
 
     # -- what follows from the answers --------------------------------------------------------------------------------
 
+    def value(self, symbol: sympy.Symbol) -> int:
+        """The size that a symbol stands for in the model as it is."""
+        return self._values[symbol]
+
     def _value(self, expr: Any) -> Any:
         if not isinstance(expr, sympy.Basic):
             return expr

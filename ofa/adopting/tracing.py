@@ -33,18 +33,29 @@ class Trace:
     """A model that was traced.
 
     Attributes:
-        graph: calls of ``torch.ops.aten``; its inputs are the images and the tensors in the order of ``tensors``.
+        program: calls of ``torch.ops.aten``; its inputs are the images and the tensors in the order of ``tensors``.
         tensors: parameters and buffers of the model by name.
         shapes: by name the size of each dimension in terms of symbols.
         sizes: what is known of the symbols.
         batch: the symbol of the number of images.
     """
 
-    graph: fx.Graph
+    program: fx.GraphModule
     tensors: Mapping[str, Tensor]
     shapes: Mapping[str, tuple[sympy.Expr, ...]]
     sizes: Sizes
     batch: sympy.Symbol
+
+    @property
+    def graph(self) -> fx.Graph:
+        """The calls of the program."""
+        return self.program.graph
+
+    def __call__(self, images_BCHW: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
+        """What the program computes with other tensors: any whose sizes fit each other."""
+        ordered = [tensors[name] for name in self.tensors]
+        output: Tensor = fx.Interpreter(self.program).run(images_BCHW, *ordered)
+        return output
 
     @property
     def reasons(self) -> dict[tuple[str, int], Reason]:
@@ -80,13 +91,13 @@ def trace(model: nn.Module, images: tuple[int, ...]) -> Trace:
     fakes = {name: fake(name, tensor.detach(), _elastic(tensor)) for name, tensor in tensors.items()}
     shapes = {name: tuple(map(_expr, tensor.shape)) for name, tensor in fakes.items()}
 
-    def run(batch: Tensor, named: dict[str, Tensor]) -> Tensor:
-        return _logits(torch.func.functional_call(model, named, (batch,)))
+    def run(batch: Tensor, *ordered: Tensor) -> Tensor:
+        return _logits(torch.func.functional_call(model, dict(zip(tensors, ordered, strict=True)), (batch,)))
 
     # What torch remembers of each operator costs more than it saves: sizes are new symbols every time.
     with evaluating(model), _sizes_of_weights(model), dynamo.patch(fake_tensor_cache_enabled=False):
-        traced = _explained(lambda: make_fx(run, tracing_mode="fake", pre_dispatch=True, _allow_non_fake_inputs=True)(batch, fakes))
-    return Trace(traced.graph, tensors, shapes, sizes, _expr(batch.shape[0]))
+        traced = _explained(lambda: make_fx(run, tracing_mode="fake", pre_dispatch=True, _allow_non_fake_inputs=True)(batch, *fakes.values()))
+    return Trace(traced, tensors, shapes, sizes, _expr(batch.shape[0]))
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
