@@ -29,6 +29,7 @@ LAYERS = (
     ("ofa.conv_norm_act",),
     ("ofa.blocks",),
     ("ofa.families",),
+    ("ofa.adopting",),
     ("ofa.weights",),
     ("ofa.cost",),
     ("ofa.inventory",),

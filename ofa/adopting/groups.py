@@ -216,7 +216,9 @@ class _Hints:
         return self._splits.get(term, (1, coefficient))
 
     def _shape(self, node: fx.Node) -> list[sympy.Expr]:
-        return [self._sizes.replace(size.node.expr) if isinstance(size, torch.SymInt) else sympy.Integer(size) for size in _value(node).shape]
+        return [
+            self._sizes.replace(size.node.expr) if isinstance(size, torch.SymInt) else sympy.Integer(size) for size in _value(node).shape
+        ]
 
     def _note_cat(self, node: fx.Node) -> None:
         inputs = [part for part in node.all_input_nodes if isinstance(_value(part), Tensor)]
@@ -247,17 +249,13 @@ class _Hints:
 
 def _aligned(before: Sequence[sympy.Expr], after: Sequence[sympy.Expr]) -> Iterator[tuple[list[sympy.Expr], list[sympy.Expr]]]:
     """The shapes before and after a reshape as the shortest parts of equal products, from the left."""
-    begin, end = 0, 0
-    for number, size in enumerate(before):
-        if number < begin:
-            continue
-        for last, stop in itertools.product(range(number + 1, len(before) + 1), range(end + 1, len(after) + 1)):
-            if sympy.expand(math.prod(before[number:last]) - math.prod(after[end:stop])) == 0:
-                yield list(before[number:last]), list(after[end:stop])
-                begin, end = last, stop
-                break
-        else:
-            return
+    begin, start = 0, 0
+    while begin < len(before) and start < len(after):
+        ends = itertools.product(range(begin + 1, len(before) + 1), range(start + 1, len(after) + 1))
+        equal = ((end, stop) for end, stop in ends if sympy.expand(math.prod(before[begin:end]) - math.prod(after[start:stop])) == 0)
+        end, stop = next(equal, (len(before), len(after)))
+        yield list(before[begin:end]), list(after[start:stop])
+        begin, start = end, stop
 
 
 _RESHAPES = (torch.ops.aten.view.default, torch.ops.aten.reshape.default, torch.ops.aten._unsafe_view.default)

@@ -18,6 +18,8 @@ from torch.fx.experimental.sym_node import SymNode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils._sympy.functions import FloorDiv, Mod
 
+from ofa.errors import SpaceError
+
 __all__ = ["Reason", "Sizes"]
 
 _NOT_THE_USERS = (str(Path(torch.__file__).parent), str(Path(sympy.__file__).parent), str(Path(__file__).parent))
@@ -67,7 +69,7 @@ class Sizes(ShapeEnv):
             self._values[symbol] = int(val)
         return symbol
 
-    def replace(self, expr: Any) -> Any:
+    def replace(self, expr: Any) -> Any:  # type: ignore[override]
         """An expression in terms of symbols of which nothing is known."""
         if not self.known or not isinstance(expr, sympy.Basic):
             return expr
@@ -76,12 +78,21 @@ class Sizes(ShapeEnv):
             self._canonical[expr] = expr.xreplace(known) if known else expr
         return self._canonical[expr]
 
-    def simplify(self, expr: Any, size_oblivious: bool = False) -> Any:
+    def simplify(self, expr: Any, size_oblivious: bool = False) -> Any:  # type: ignore[override]
         """As ``replace``."""
         return self.replace(expr)
 
-    def evaluate_sym_node(self, sym_node: SymNode, size_oblivious: bool = False, fallback_value: bool | None = None) -> Any:
-        """The value that an expression has in the model as it is."""
+    def evaluate_sym_node(self, sym_node: SymNode, size_oblivious: bool = False, fallback_value: Any = None) -> Any:
+        """The value that an expression has in the model as it is.
+
+        Raises:
+            SpaceError: it is one of a tensor's values.
+        """
+        if sym_node.hint is None:
+            raise SpaceError(
+                f"a model must take its decisions without the values of tensors, but this one looks at them: it {_reason('does that')}; "
+                "take such decisions out of its forward"
+            )
         self._note(sym_node.expr, sym_node.hint)
         return sym_node.hint
 
@@ -91,11 +102,11 @@ class Sizes(ShapeEnv):
         self._note(orig_expr, value)
         return value
 
-    def guard_or_defer_runtime_assert(self, orig_expr: Any, msg: str, fx_node: Any = None) -> bool:
+    def guard_or_defer_runtime_assert(self, orig_expr: Any, msg: str, fx_node: Any = None) -> bool:  # type: ignore[override]
         """As ``evaluate_expr``."""
         return bool(self.evaluate_expr(orig_expr))
 
-    def _maybe_evaluate_static(self, expr: Any, **_: Any) -> Any:
+    def _maybe_evaluate_static(self, expr: Any, **_: Any) -> Any:  # type: ignore[override]
         """Whether an expression has one value for all sizes: only as far as that is plain."""
         expr = self.replace(expr)
         plain = expr in (sympy.true, sympy.false) or getattr(expr, "is_number", False)
@@ -131,18 +142,22 @@ class Sizes(ShapeEnv):
         difference = self.replace(one - other)
         if difference.atoms(Mod):
             return
-        for quotient in difference.atoms(FloorDiv):
-            # What is left is a quotient by a symbol: the rest of the equation is multiplied by it.
-            numerator, denominator = quotient.args
-            if not self._value(numerator % denominator):
-                difference = sympy.expand((difference - quotient) * denominator + numerator)
+        exact = {each: each.args[0] / each.args[1] for each in difference.atoms(FloorDiv) if self._value(each.args[0] % each.args[1]) == 0}
+        difference, _ = sympy.fraction(sympy.together(difference.xreplace(exact)))
         self._solve(self._vanishing(sympy.expand(difference)))
 
     def _divide(self, numerator: Any, divisor: Any) -> None:
         """Take that one size is a multiple of another."""
         if self._value(numerator % divisor) != 0:
             return
+        if divisor.is_Integer and divisor > 1 and not numerator.is_Symbol:
+            # Images may be any number, so it must be the only size that is such a multiple.
+            multiples = [each for each in numerator.free_symbols if self._values[each] % int(divisor) == 0]
+            numerator = multiples[0] if numerator.is_Mul and len(multiples) == 1 else numerator
         if numerator.is_Symbol and divisor.is_Integer and divisor > 1:
+            if self._values[numerator] == divisor:
+                self.fix(numerator, f"must be a multiple of {divisor}")
+                return
             unit = sympy.Symbol(f"{numerator}_{divisor}", integer=True, positive=True)
             self._values[unit] = self._values[numerator] // int(divisor)
             self._learn(numerator, divisor * unit)
@@ -197,7 +212,8 @@ class Sizes(ShapeEnv):
         self.known = {other: known.xreplace({symbol: expr}) for other, known in self.known.items()}
         self.known[symbol] = expr
         self._canonical.clear()
-        self._replacements_version_counter += 1
+        # By which torch 2.12 and newer know that what they remember of an expression is out of date.
+        self._replacements_version_counter = getattr(self, "_replacements_version_counter", 0) + 1
 
 
 def _reason(rule: str) -> Reason:

@@ -77,7 +77,8 @@ def trace(model: nn.Module, images: tuple[int, ...]) -> Trace:
         images: C, H and W.
 
     Raises:
-        SpaceError: the model does not run on such images, gives no tensor, or takes decisions by the values of tensors.
+        SpaceError: the model does not run on such images, gives no tensor, takes decisions by the values of tensors, or computes with
+            one number of images alone.
     """
     tensors = _tensors(model)
     sizes = Sizes()
@@ -88,6 +89,7 @@ def trace(model: nn.Module, images: tuple[int, ...]) -> Trace:
         return mode.from_tensor(tensor, source=ConstantSource(name), symbolic_context=StatelessSymbolicContext(dynamic_sizes=dims))
 
     batch = fake("images", torch.empty(BATCH, *images), [True] + [False] * len(images))
+    symbol = _expr(batch.shape[0])
     fakes = {name: fake(name, tensor.detach(), _elastic(tensor)) for name, tensor in tensors.items()}
     shapes = {name: tuple(map(_expr, tensor.shape)) for name, tensor in fakes.items()}
 
@@ -96,8 +98,15 @@ def trace(model: nn.Module, images: tuple[int, ...]) -> Trace:
 
     # What torch remembers of each operator costs more than it saves: sizes are new symbols every time.
     with evaluating(model), _sizes_of_weights(model), dynamo.patch(fake_tensor_cache_enabled=False):
-        traced = _explained(lambda: make_fx(run, tracing_mode="fake", pre_dispatch=True, _allow_non_fake_inputs=True)(batch, *fakes.values()))
-    return Trace(traced, tensors, shapes, sizes, _expr(batch.shape[0]))
+        traced = _explained(
+            lambda: make_fx(run, tracing_mode="fake", pre_dispatch=True, _allow_non_fake_inputs=True)(batch, *fakes.values())
+        )
+    if symbol in sizes.reasons:
+        raise SpaceError(
+            f"a model must compute with any number of images, but takes their number for a constant: it {sizes.reasons[symbol]}; read it "
+            "from a tensor's shape, not by len()"
+        )
+    return Trace(traced, tensors, shapes, sizes, symbol)
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -133,7 +142,7 @@ def _explained(run: Callable[[], fx.GraphModule]) -> fx.GraphModule:
     except Exception as error:  # the model's own code may fail in any way
         words = " ".join(str(error).split("\n")[0].split())
         raise SpaceError(
-            f"a model must run on its example without looking at the values of tensors, but tracing it met {type(error).__name__}: {words}; "
+            f"a model must run on its example and take no decision by a tensor's values, but tracing met {type(error).__name__}: {words}; "
             "correct the example, or take such decisions out of its forward"
         ) from error
 

@@ -1,0 +1,158 @@
+"""Any model: the program is the model, its groups are what can shrink, and smaller sizes run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ofa.adopting.groups import Group, find_groups, sliced
+from ofa.adopting.tracing import Trace, trace
+from ofa.errors import SpaceError
+from tests.ofa.adopting.models import MODELS, SIDE, Fixed
+
+
+@dataclass(frozen=True)
+class Adopted:
+    model: nn.Module
+    images: Tensor
+    trace: Trace
+    groups: tuple[Group, ...]
+    given_up: dict[str, str]
+
+    @property
+    def full(self) -> dict[str, int]:
+        return {group.name: group.units for group in self.groups}
+
+    def small(self, kept: dict[str, int]) -> dict[str, Tensor]:
+        members = {name: [m for group in self.groups for m in group.members if m.tensor == name] for name in self.trace.tensors}
+        each = {name: {member.dim: member for member in found}.values() for name, found in members.items()}
+        return {name: sliced(tensor, each[name], self.full, kept) for name, tensor in self.trace.tensors.items()}
+
+
+def adopted(model: nn.Module) -> Adopted:
+    generator = torch.Generator().manual_seed(1)
+    images = torch.rand(2, 3, SIDE, SIDE, generator=generator)
+    traced = trace(model, (3, SIDE, SIDE))
+    groups, given_up = find_groups(traced, images)
+    return Adopted(model.eval(), images, traced, tuple(groups), given_up)
+
+
+@lru_cache
+def known(name: str) -> Adopted:
+    return adopted(MODELS[name]())
+
+
+each_model = pytest.mark.parametrize("name", MODELS)
+
+
+@each_model
+def test_the_program_equals_the_model_bit_for_bit(name: str) -> None:
+    found = known(name)
+    with torch.no_grad():
+        assert torch.equal(found.trace(found.images, found.trace.tensors), found.model(found.images))
+        assert torch.equal(found.trace(found.images[:1], found.trace.tensors), found.model(found.images[:1]))
+
+
+@each_model
+def test_nearly_all_parameters_are_in_groups(name: str) -> None:
+    found = known(name)
+    elastic = {member.tensor for group in found.groups for member in group.members}
+    sizes = {name: parameter.numel() for name, parameter in found.model.named_parameters()}
+    assert sum(size for name, size in sizes.items() if name in elastic) >= 0.95 * sum(sizes.values())
+
+
+@each_model
+def test_a_group_alone_and_all_together_can_shrink_to_one_unit(name: str) -> None:
+    found = known(name)
+    with torch.no_grad():
+        for kept in ({group: 1} for group in found.full):
+            assert found.trace(found.images, found.small(kept)).shape == found.model(found.images).shape
+        smallest = found.small(dict.fromkeys(found.full, 1))
+        assert found.trace(found.images, smallest).isfinite().all()
+
+
+@each_model
+def test_a_unit_of_zeros_is_worth_as_much_as_none(name: str) -> None:
+    """The unit that a smaller network leaves out is the one that is zero: else a layout has taken another."""
+    if name in ("group norm", "fused attention", "separate attention", "windows"):
+        return  # a norm over channels counts those that are zero
+    found = known(name)
+    for group in found.groups:
+        tensors = {name: tensor.detach().clone() for name, tensor in found.trace.tensors.items()}
+        kept = {group.name: group.units - 1}
+        for member in group.members:
+            whole = torch.zeros_like(tensors[member.tensor], dtype=torch.bool)
+            sliced(whole, [member], found.full, kept).fill_(True)
+            if len(member.runs) == 1 and member.runs[0].outer == 1:
+                tensors[member.tensor][~whole] = 0
+        if all(len(member.runs) == 1 and member.runs[0].outer == 1 for member in group.members):
+            with torch.no_grad():
+                expected, got = found.trace(found.images, tensors), found.trace(found.images, found.small(kept))
+            torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_heads_are_groups_of_their_values() -> None:
+    fused, separate = known("fused attention"), known("separate attention")
+    (run,) = next(m.runs for g in fused.groups for m in g.members if m.tensor == "attention.qkv.weight" and m.dim == 0)
+    assert (run.outer, run.inner, fused.full[run.group]) == (3, 6, 4)
+    (run,) = next(m.runs for g in separate.groups for m in g.members if m.tensor == "attention.query.weight" and m.dim == 0)
+    assert (run.outer, run.inner, separate.full[run.group]) == (1, 6, 4)
+
+
+def test_classes_and_tables_of_positions_stay() -> None:
+    for name in MODELS:
+        kept = {member.tensor for group in known(name).groups for member in group.members if member.dim == 0}
+        assert not any(tensor.endswith("classifier.weight") for tensor in kept), name
+    assert any("table" in name for name in known("windows").given_up)
+
+
+def test_a_size_that_is_a_number_in_the_code_is_named_with_its_line() -> None:
+    found = adopted(Fixed())
+    reason = found.trace.reasons["stem.weight", 0]
+    assert reason.file.endswith("models.py")
+    assert "view(-1, 8, SIDE, SIDE)" in reason.code
+    assert not found.groups
+
+
+def test_tracing_leaves_the_model_as_it_was() -> None:
+    model = MODELS["fused attention"]().train()
+    kinds = {name: type(module) for name, module in model.named_modules()}
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    trace(model, (3, SIDE, SIDE))
+    assert {name: type(module) for name, module in model.named_modules()} == kinds
+    assert model.training
+    assert model.get_submodule("attention").num_heads == 4
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+
+
+class _Pair(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x, x
+
+
+class _Decides(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.sum() > 0 else -x
+
+
+class _Counts(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.reshape(len(x), -1)
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (_Pair(), "must give one tensor"),
+        (_Decides(), "values of tensors"),
+        (nn.Linear(7, 2), "met"),
+        (_Counts(), r"any number of images.*return x.reshape\(len\(x\), -1\)"),
+    ],
+)
+def test_models_that_cannot_be_traced_are_refused(model: nn.Module, words: str) -> None:
+    with pytest.raises(SpaceError, match=words):
+        trace(model, (3, SIDE, SIDE))
