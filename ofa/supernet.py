@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any, Self, get_args
 
@@ -23,38 +23,19 @@ from ofa.errors import WeightsError
 from ofa.families import lower
 from ofa.importance import IMPORTANCES, Examples, Importance, Observation, observe, score_groups
 from ofa.leaves import Leaf, assign, make_leaf, parametrize_weight
+from ofa.pieces import Piece
 from ofa.progress import Progress, silent
 from ofa.sharing import StoredTensor
 from ofa.space import Space
 from ofa.synchronized import SynchronizedBatchNorm2d
 from ofa.weights import SPACE_KEY, read_weights, space_header, write_weights
 
-__all__ = ["Piece", "Supernet"]
+__all__ = ["Supernet"]
 
 _FORGOTTEN = ("_blocks", "_segments", "_gradients", "_stretches", "_flat_gradient")
 """Attributes that view the flat tensors and are made anew when those are others."""
 
 _SYNCHRONIZED: Mapping[type[nn.Module], type[nn.Module]] = {nn.BatchNorm2d: SynchronizedBatchNorm2d}
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A part of a subnet: a block, or several where more than one tensor is alive between them.
-
-    Attributes:
-        placed: the blocks and where they stand.
-        module: computes it, of views.
-        leaves: its parameters.
-    """
-
-    placed: tuple[PlacedBlock, ...]
-    module: nn.Module
-    leaves: tuple[Leaf, ...]
-
-    @property
-    def name(self) -> str:
-        """The place of its last block."""
-        return self.placed[-1].name
 
 
 class Supernet(nn.Module):
@@ -182,7 +163,8 @@ class Supernet(nn.Module):
         Raises:
             ArchError: ``arch`` is not a point of the space.
         """
-        return assemble((placed, self._build(placed, _copy)) for placed in lower(self.space, arch)).train(self.training)
+        own = partial(torch.clone, memory_format=torch.contiguous_format)
+        return assemble((placed, self._build(placed, own)) for placed in lower(self.space, arch)).train(self.training)
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode of the supernet; the subnets follow when they are picked."""
@@ -415,7 +397,3 @@ class Supernet(nn.Module):
         nn.Module.__init__(supernet)
         supernet._allocate(space, dropout)
         return supernet
-
-
-def _copy(view: torch.Tensor) -> torch.Tensor:
-    return view.clone(memory_format=torch.contiguous_format)

@@ -37,6 +37,7 @@ LAYERS = (
     ("ofa.costs",),
     ("ofa.row_costs",),
     ("ofa.sharing",),
+    ("ofa.pieces",),
     ("ofa.supernet",),
     ("ofa.data",),
     ("ofa.tasks",),

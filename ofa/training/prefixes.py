@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from ofa.blocks import PlacedBlock
-from ofa.supernet import Piece
+from ofa.pieces import Piece
 
 __all__ = ["Finish", "Node", "moving", "run_together", "tree"]
 

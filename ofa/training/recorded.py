@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from ofa.supernet import Piece
+from ofa.pieces import Piece
 from ofa.training.prefixes import Finish, Node, moving, tree
 
 __all__ = ["CudaGraphs", "Graphs", "Recorder"]

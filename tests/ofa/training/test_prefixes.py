@@ -13,8 +13,9 @@ from torch import Tensor
 
 from ofa.arch import Arch
 from ofa.families import get_space
+from ofa.pieces import Piece
 from ofa.space import Space
-from ofa.supernet import Piece, Supernet
+from ofa.supernet import Supernet
 from ofa.training.prefixes import Finish, Node, run_together, tree
 from ofa.training.recorded import Recorder
 from ofa.training.step import Objective, training_step
