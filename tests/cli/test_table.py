@@ -105,7 +105,7 @@ def test_a_runtime_that_is_another_by_now_is_said(table: Path) -> None:
         (("build", *ON_FAKE, "-o", "no/folder/t.parquet"), 1, "folder that exists"),
         (("build", *ON_FAKE, "-o", "t.parquet", "--resolutions", "25"), 1, "[16, 24, 32]"),
         (("build", *ON_FAKE, "-o", "t.parquet", "--resolutions", "a"), 2, "24,32"),
-        (("build", "--space", "ofa-mbv4", "--device", "fake", "-o", "t.parquet"), 1, "did you mean"),
+        (("build", "--space", "ofa-mbv5", "--device", "fake", "-o", "t.parquet"), 1, "did you mean"),
         (("build", "--space", SPACE, "--device", "fakr", "-o", "t.parquet"), 1, "did you mean 'fake'"),
         (("build", "--space", SPACE), 2, "--device"),
     ],
