@@ -141,7 +141,7 @@ def find_groups(trace: Trace, images: Tensor) -> tuple[list[Group], dict[str, st
     """
     names = _names(trace)
     members = {name: list(found) for name, found in _members(trace, names).items()}
-    full = {names[symbol]: trace.sizes.value(symbol) for symbol in names}
+    full = {names[symbol]: int(trace.sizes.value(symbol)) for symbol in names}
     proof = _Proof(trace, images, full)
     groups, given_up = [], dict[str, str]()
     for name, found in members.items():
@@ -201,12 +201,12 @@ class _Hints:
         runs = []
         for term in sympy.Add.make_args(expr):
             coefficient, rest = term.as_coeff_Mul()
-            symbols = sorted(rest.free_symbols, key=str)
-            if not symbols:
-                runs.append(Run("", 1, int(term)))
+            if not rest.is_Symbol:
+                # A number; or a product of sizes, which stays: without this member their groups are not proven.
+                runs.append(Run("", 1, int(self._sizes.value(term))))
                 continue
             outer, inner = self._split(term, int(coefficient))
-            runs.append(Run(self._names[symbols[0]], outer, inner))
+            runs.append(Run(self._names[rest], outer, inner))
         return tuple(runs)
 
     def _split(self, term: sympy.Expr, coefficient: int) -> tuple[int, int]:

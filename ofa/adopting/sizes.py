@@ -98,7 +98,7 @@ class Sizes(ShapeEnv):
 
     def evaluate_expr(self, orig_expr: Any, hint: Any = None, *args: Any, **kwargs: Any) -> Any:
         """As ``evaluate_sym_node``."""
-        value = self._value(orig_expr)
+        value = self.value(orig_expr)
         self._note(orig_expr, value)
         return value
 
@@ -114,11 +114,8 @@ class Sizes(ShapeEnv):
 
     # -- what follows from the answers --------------------------------------------------------------------------------
 
-    def value(self, symbol: sympy.Symbol) -> int:
-        """The size that a symbol stands for in the model as it is."""
-        return self._values[symbol]
-
-    def _value(self, expr: Any) -> Any:
+    def value(self, expr: Any) -> Any:
+        """What an expression comes to in the model as it is."""
         if not isinstance(expr, sympy.Basic):
             return expr
         return expr.xreplace({symbol: sympy.Integer(self._values[symbol]) for symbol in expr.free_symbols})
@@ -142,13 +139,13 @@ class Sizes(ShapeEnv):
         difference = self.replace(one - other)
         if difference.atoms(Mod):
             return
-        exact = {each: each.args[0] / each.args[1] for each in difference.atoms(FloorDiv) if self._value(each.args[0] % each.args[1]) == 0}
+        exact = {each: each.args[0] / each.args[1] for each in difference.atoms(FloorDiv) if self.value(each.args[0] % each.args[1]) == 0}
         difference, _ = sympy.fraction(sympy.together(difference.xreplace(exact)))
         self._solve(self._vanishing(sympy.expand(difference)))
 
     def _divide(self, numerator: Any, divisor: Any) -> None:
         """Take that one size is a multiple of another."""
-        if self._value(numerator % divisor) != 0:
+        if self.value(numerator % divisor) != 0:
             return
         if divisor.is_Integer and divisor > 1 and not numerator.is_Symbol:
             # Images may be any number, so it must be the only size that is such a multiple.
@@ -173,11 +170,11 @@ class Sizes(ShapeEnv):
         if len(difference.free_symbols) < 2:
             return difference
         factors = [factor for factor in sympy.Mul.make_args(sympy.factor(difference)) if factor.free_symbols]
-        return next((sympy.expand(factor) for factor in factors if self._value(factor) == 0), difference)
+        return next((sympy.expand(factor) for factor in factors if self.value(factor) == 0), difference)
 
     def _solve(self, difference: Any) -> None:
         """Take that an expression is zero."""
-        if not difference.free_symbols or self._value(difference) != 0:
+        if not difference.free_symbols or self.value(difference) != 0:
             return
         for symbol in sorted(difference.free_symbols, key=self._age, reverse=True):
             coefficient = difference.coeff(symbol, 1)

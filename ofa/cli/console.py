@@ -117,7 +117,8 @@ def door_for_notices() -> None:
 
     def tell(met: threading.ExceptHookArgs) -> None:
         # Such as the heartbeat of a storage whose disk is full: the command's own thread meets that too, and ends.
-        remark(f"a thread in the background ended: {met.exc_value or met.exc_type.__name__}")
+        if met.exc_type is not SystemExit:  # by which a thread ends itself
+            remark(f"a thread in the background ended: {met.exc_value or met.exc_type.__name__}")
 
     threading.excepthook = tell
     logging.setLogRecordFactory(record)

@@ -8,8 +8,7 @@ from typing import Any
 __all__ = ["CutOffError", "Kept", "read_struct"]
 
 Kept = Mapping[int, Any]
-"""Numbers of the fields that are kept, each with those of its own fields; a list of structs has those of its items. An empty one keeps all
-of numbers and structs, and no lists or texts."""
+"""Numbers of the fields that are kept, each with those of its own fields, or of its items if it is a list of structs; else with none."""
 
 _STOP, _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = range(13)
 _DEEPEST = 8

@@ -16,6 +16,8 @@ from multiprocessing.context import SpawnProcess
 from typing import Any
 
 import torch
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import SQLAlchemyError
 from threadpoolctl import threadpool_limits
 
 from ofa.errors import OfaError, SearchError
@@ -203,7 +205,9 @@ def _work(task: _Task, connection: Connection) -> None:
 
 
 def _leave_to_the_trial(met: threading.ExceptHookArgs) -> None:
-    """What the heartbeats of a trial meet of the storage, the trial meets as well when it ends, and tells."""
+    """What the heartbeats of a trial meet of the storage, the trial meets as well when it ends, and tells; anything else is told here."""
+    if not isinstance(met.exc_value, StorageInternalError | SQLAlchemyError):
+        threading.__excepthook__(met)
 
 
 def _interrupt(number: int, frame: Any) -> None:

@@ -129,6 +129,24 @@ def test_tracing_leaves_the_model_as_it_was() -> None:
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
 
 
+class _Bilinear(nn.Module):
+    """Each channel of one layer times each of another: a dimension that is the product of two sizes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other, self.head = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 6, 3), nn.Linear(24, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        one, other = self.one(x).mean((2, 3)), self.other(x).mean((2, 3))
+        return self.head((one.unsqueeze(2) * other.unsqueeze(1)).flatten(1))
+
+
+def test_sizes_that_are_multiplied_with_each_other_stay() -> None:
+    found = adopted(_Bilinear())
+    assert not found.groups
+    assert {"one.weight[0]", "other.weight[0]"} <= set(found.given_up)
+
+
 class _Pair(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return x, x
