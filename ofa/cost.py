@@ -63,7 +63,7 @@ def _shipped_bytes(block: Block, bytes_per_weight: int) -> int:
 
 
 _ELEMENT_WISE = (nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.Hardswish, nn.Hardsigmoid, nn.GELU, nn.Dropout, nn.Flatten, nn.Identity)
-_OPERATIONS = (nn.Conv2d, nn.Linear, AddPositions, DotProductAttention, TokenMean, Tokens)
+_OPERATIONS = (nn.BatchNorm2d, nn.Conv2d, nn.Linear, AddPositions, DotProductAttention, TokenMean, Tokens)
 """Modules that are not looked into, besides those of torch itself."""
 
 
@@ -83,13 +83,13 @@ def _peak_values(block: Block, shape: Shape, keeps_input: bool) -> int:
     module, graph = _traced(block)
     sizes = _Sizes(module, graph=graph)
     sizes.run(torch.empty(1, *shape, device="meta"))
-    nodes = [node for node in graph.nodes if node.op != "output"]
+    nodes = [node for node in graph.nodes if node in sizes.of]
     owner: dict[fx.Node, fx.Node] = {}
     readers: dict[fx.Node, int] = {}
     alive: dict[fx.Node, int] = {}
     peak = 0
     for node in nodes:
-        operands = [owner[operand] for operand in node.all_input_nodes]
+        operands = [owner[operand] for operand in node.all_input_nodes if operand in owner]
         reused = next((o for o in operands if sizes.of[node] == alive[o] and readers[o] == 1 and _element_wise(module, node)), None)
         owner[node] = node if reused is None else reused
         peak = max(peak, sum(alive.values()) + sizes.within.get(node, 0))
@@ -126,16 +126,29 @@ class _Sizes(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> object:
         result = super().run_node(n)
+        values = sum(each.numel() for each in _tensors(result))
+        if values and n.op != "get_attr":  # weights are counted elsewhere
+            self.of[n] = values
         if isinstance(result, torch.Tensor):
-            self.of[n] = result.numel()
             module = self.fetch_attr(str(n.target)) if n.op == "call_module" else None
             if isinstance(module, DotProductAttention):
                 _, tokens, channels = result.shape
                 self.within[n] = channels // module.head_channels * tokens**2
+            elif n.target is torch.ops.aten.scaled_dot_product_attention.default:
+                query, key = (self.env[each].shape for each in n.all_input_nodes[:2])
+                self.within[n] = math.prod(query[:-1]) * key[-2]
         return result
 
 
+def _tensors(result: object) -> Iterable[torch.Tensor]:
+    found = result if isinstance(result, list | tuple) else (result,)
+    return [each for each in found if isinstance(each, torch.Tensor)]
+
+
 def _element_wise(module: nn.Module, node: fx.Node) -> bool:
+    """Whether an operation can write over an operand of its size: because each value follows from one, or is only read in another shape."""
     if node.op == "call_module":
         return isinstance(module.get_submodule(str(node.target)), _ELEMENT_WISE)
+    if isinstance(node.target, torch._ops.OpOverload):
+        return torch.Tag.pointwise in node.target.tags or any(each.alias_info for each in node.target._schema.returns)
     return node.op == "call_function"

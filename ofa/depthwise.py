@@ -34,14 +34,14 @@ class DepthwiseConv2d(nn.Conv2d):
     the order of summation.
     """
 
-    def __init__(self, channels: int, kernel: int, stride: int) -> None:
-        super().__init__(channels, channels, kernel, stride, kernel // 2, groups=channels, bias=False)
+    def __init__(self, channels: int, kernel: int, stride: int, *, bias: bool = False) -> None:
+        super().__init__(channels, channels, kernel, stride, kernel // 2, groups=channels, bias=bias)
 
     def _conv_forward(self, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         if input.is_cuda and torch.is_autocast_enabled("cuda"):
             input = input.to(torch.get_autocast_dtype("cuda"))
         if kernels.takes_depthwise(input):
-            return kernels.depthwise_conv(input, weight, self.stride[0])
+            return _shifted(kernels.depthwise_conv(input, weight, self.stride[0]), bias)
         faster = (
             (weight.shape[-1] > _STRIP or self.stride[0] == 1)
             and weight.requires_grad
@@ -51,10 +51,13 @@ class DepthwiseConv2d(nn.Conv2d):
             and input.is_contiguous(memory_format=torch.channels_last)
         )
         if faster:
-            result: torch.Tensor = _FasterGradients.apply(input, weight, self.stride[0])  # type: ignore[no-untyped-call]
-            return result
+            return _shifted(_FasterGradients.apply(input, weight, self.stride[0]), bias)  # type: ignore[no-untyped-call]
         plain: torch.Tensor = super()._conv_forward(input, weight, bias)
         return plain
+
+
+def _shifted(output_BCHW: torch.Tensor, bias_C: torch.Tensor | None) -> torch.Tensor:
+    return output_BCHW if bias_C is None else output_BCHW + bias_C.to(output_BCHW.dtype).view(-1, 1, 1)
 
 
 class _FasterGradients(torch.autograd.Function):

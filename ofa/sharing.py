@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import pairwise, product
 
@@ -17,12 +17,14 @@ from torch import nn
 
 from ofa.arch import Arch
 from ofa.blocks import Block, Role, resampled, sources
+from ofa.blocks.runs import Runs, gathered, kept_ranges, permuted, positions
 from ofa.families import lower
 from ofa.importance import Group, Member
 from ofa.space import Space
 
 __all__ = [
     "ChannelGroup",
+    "Gathered",
     "KernelTransform",
     "Resampled",
     "StoredTensor",
@@ -34,6 +36,8 @@ __all__ = [
 ]
 
 _ALIGNMENT = 16
+
+Ranges = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,8 @@ class StoredTensor:
         kernels: where its kernel is elastic, all sizes of it from the largest down.
         is_transform: whether it is the matrix that leads from a kernel to a smaller one.
         resampled: whether its last two dimensions are a grid, that of the largest images, which others interpolate.
+        runs: of each dimension what it is made of, where that is more than leading channels; nothing for a tensor without such.
+        lengths: of the axes of ``runs`` at the largest.
     """
 
     name: str
@@ -61,6 +67,13 @@ class StoredTensor:
     kernels: tuple[int, ...] = ()
     is_transform: bool = False
     resampled: bool = False
+    runs: tuple[Runs, ...] = ()
+    lengths: Mapping[str, int] = field(default_factory=dict, hash=False)
+
+    @property
+    def counted(self) -> frozenset[str]:
+        """All axes of channels that some dimension counts."""
+        return frozenset(axis for axis in self.axes if axis) | {run.axis for runs in self.runs for run in runs if run.axis}
 
     @property
     def end(self) -> int:
@@ -78,20 +91,45 @@ class StoredTensor:
             if small >= kernel:
                 yield small, f"{self.name}_{large}to{small}"
 
-    def view(self, tensor: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-        """What a tensor of ``shape`` has of the stored one: leading channels, and of a kernel what its first transform reads."""
+    def view(self, tensor: torch.Tensor, shape: tuple[int, ...], lengths: Mapping[str, int]) -> torch.Tensor:
+        """What a tensor of ``shape`` has of the stored one: leading channels, and of a kernel what its first transform reads.
+
+        Args:
+            tensor: the stored one.
+            shape: of the smaller one.
+            lengths: of the axes of its block.
+        """
         for dim, axis in enumerate(self.axes):
             if axis is not None and shape[dim] != self.shape[dim]:
                 tensor = tensor.narrow(dim, 0, shape[dim])
+        for dim, ranges in self._ranges(lengths):
+            tensor = tensor.narrow(dim, ranges[0][0], ranges[-1][1] - ranges[0][0])
         first = next(self.steps(shape[-1]), None) if self.kernels else None
         return tensor if first is None else _crop(tensor, first[0])
 
-    def transform(self, shape: tuple[int, ...], matrices: Iterable[nn.Parameter]) -> nn.Module | None:
+    def transform(self, shape: tuple[int, ...], lengths: Mapping[str, int], matrices: Iterable[nn.Parameter]) -> nn.Module | None:
         """What makes a tensor of ``shape`` of its ``view``, by the matrices of ``steps``; None where the view is the tensor."""
         if self.resampled:
             return None if shape[-2:] == self.shape[-2:] else Resampled(*shape[-2:])
+        gaps = tuple((dim, ranges) for dim, ranges in self._ranges(lengths) if len(ranges) > 1)
+        if gaps:
+            return Gathered(gaps)
         used = list(matrices)
         return KernelTransform(used) if used else None
+
+    def order(self, axis: str, order: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
+        """By dimension the index that gives the units of an axis a new order, for dimensions that have some."""
+        for dim, counted in enumerate(self.axes):
+            if counted == axis:
+                yield dim, order
+        for dim, runs in enumerate(self.runs):
+            if any(run.axis == axis for run in runs):
+                yield dim, permuted(runs, axis, order, self.lengths)
+
+    def _ranges(self, lengths: Mapping[str, int]) -> Iterator[tuple[int, Ranges]]:
+        for dim, runs in enumerate(self.runs):
+            if any(run.axis for run in runs):
+                yield dim, tuple(kept_ranges(runs, self.lengths, lengths))
 
 
 def stretches(
@@ -135,11 +173,14 @@ def layout(space: Space) -> tuple[StoredTensor, ...]:
     for name, (place, block, local) in first.items():
         spec = block.tensors[local]
         rules = [block.axes[dim].rule if isinstance(dim, str) else None for dim in spec.dims]
+        runs = tuple(() if isinstance(dim, str | int) else dim for dim in spec.dims)
         axes = tuple(str(dim) if rule == "leading" else None for dim, rule in zip(spec.dims, rules, strict=True))
         sizes = sorted({shape[-1] for shape in shapes[name]}, reverse=True) if "centre" in rules else []
         kernels = tuple(sizes) if len(sizes) > 1 else ()
         largest = tuple(map(max, zip(*shapes[name], strict=True)))
         tensor = StoredTensor(name, place, spec.role, 0, largest, axes, kernels, resampled="resampled" in rules)
+        if any(runs):
+            tensor = replace(tensor, runs=runs, lengths=block.lengths)
         store(tensor)
         for small, matrix in tensor.steps(0):
             # Decaying a matrix pulls it to zero, but doing nothing is the identity; so it does not decay.
@@ -171,6 +212,24 @@ class KernelTransform(nn.Module):
             taps = _crop(weight_OIKK, side).flatten(2)
             weight_OIKK = nn.functional.linear(taps, matrix).unflatten(2, (side, side))
         return weight_OIKK
+
+
+class Gathered(nn.Module):
+    """Takes ranges of dimensions, as smaller networks keep of fused ones; gradients go where the values came from.
+
+    Args:
+        ranges: by dimension begin and end of each range.
+    """
+
+    def __init__(self, ranges: Iterable[tuple[int, Ranges]]) -> None:
+        super().__init__()
+        self.ranges = tuple((dim, tuple((begin - parts[0][0], end - parts[0][0]) for begin, end in parts)) for dim, parts in ranges)
+
+    def forward(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The values within all ranges."""
+        for dim, parts in self.ranges:
+            tensor = gathered(tensor, dim, parts)
+        return tensor
 
 
 class Resampled(nn.Module):
@@ -217,8 +276,11 @@ def channel_groups(space: Space) -> tuple[ChannelGroup, ...]:
     def tie(one: tuple[str, str], other: tuple[str, str]) -> None:
         parent[root(one)] = root(other)
 
+    own = space.ties()
+    for pair in own or ():
+        tie(*pair)
     # What feeds a block is another one where stages are shallower.
-    for depth in range(max((len(stage.depths) for stage in space.stages), default=1)):
+    for depth in range(max((len(stage.depths) for stage in space.stages), default=1) if own is None else 0):
         lowered = lower(space, space.uniform(resolution=-1, depth=depth, genes={}))
         for placed, feeding in zip(lowered, sources(lowered), strict=True):
             for one, other in placed.block.ties:
@@ -237,14 +299,21 @@ def _group(axes: Sequence[tuple[str, str]], blocks: Mapping[str, Block]) -> Chan
     known = [(place, axis, blocks[place].axes[axis]) for place, axis in axes if axis in blocks[place].axes]
     unit = math.lcm(*(found.unit for _, _, found in known))
     members = tuple(
-        Member(f"{place}.{name}", dim, "reads" if dim == spec.ranks else "scales" if spec.scales else "follows", place)
+        Member(f"{place}.{name}", dim, "reads" if dim == spec.ranks else "scales" if spec.scales else "follows", place, where)
         for place, axis, _ in known
         for name, spec in blocks[place].tensors.items()
         for dim, counted in enumerate(spec.dims)
-        if counted == axis
+        if (where := _where(counted, axis, blocks[place].lengths)) is not None
     )
     length = max((found.length for _, _, found in known), default=0)
     return ChannelGroup(tuple(axes), unit, Group(length // unit, members))
+
+
+def _where(counted: str | int | Runs, axis: str, lengths: Mapping[str, int]) -> tuple[range, ...] | None:
+    """Where the units of an axis lie along a dimension, nothing for all of it; None where there are none."""
+    if isinstance(counted, str | int):
+        return () if counted == axis else None
+    return tuple(positions(counted, axis, lengths)) or None
 
 
 def trained_widths(space: Space) -> dict[tuple[str, str], frozenset[int]]:
@@ -286,6 +355,9 @@ def _uniform_archs(space: Space) -> Iterator[Arch]:
     block_genes = dict.fromkeys(gene.name for stage in space.stages for gene in stage.genes)
     counts = [max(len(g.values) for stage in space.stages for g in stage.genes if g.name == name) for name in block_genes]
     network_count = max((len(gene.values) for gene in space.network), default=1)
-    for *indices, network_index in product(*(range(count) for count in counts), range(network_count)):
+    choices: Iterable[tuple[int, ...]] = product(*(range(count) for count in counts), range(network_count))
+    if space.ties() is not None:  # each number of channels follows from one gene
+        choices = ((index,) * (len(counts) + 1) for index in range(max((*counts, network_count))))
+    for *indices, network_index in choices:
         genes = dict(zip(block_genes, indices, strict=True)) | {gene.name: network_index for gene in space.network}
         yield space.uniform(resolution=-1, depth=-1, genes=genes)

@@ -102,6 +102,10 @@ class Space(Encoding):
             "derive a class and define lower(self, arch)"
         )
 
+    def ties(self) -> Iterable[tuple[tuple[str, str], tuple[str, str]]] | None:
+        """Pairs of (place, axis) whose channels must keep one order; None where they follow from which block reads which."""
+        return None
+
     # -- what there is ------------------------------------------------------------------------------------------------
 
     @cached_property

@@ -291,7 +291,7 @@ class Supernet(nn.Module):
         """
         widths = sharing.trained_widths(trained)
         found = self.channel_scores(IMPORTANCES.get("l1")) if scores is None else scores
-        fixed = {(stored.place, axis) for name, stored in self._tensors.items() if name in self._fixed for axis in stored.axes}
+        fixed = {(stored.place, axis) for name, stored in self._tensors.items() if name in self._fixed for axis in stored.counted}
         for group, scores_U in zip(sharing.channel_groups(self.space), found, strict=True):
             if scores_U is not None and fixed.isdisjoint(group.axes):
                 boundaries = set().union(*(widths.get(axis, frozenset()) for axis in group.axes))
@@ -299,9 +299,10 @@ class Supernet(nn.Module):
 
     def _permute(self, axes: set[tuple[str, str]], order: torch.Tensor) -> None:
         for tensor, stored in self._stored():
-            for dim, axis in enumerate(stored.axes):
-                if axis is not None and (stored.place, axis) in axes:
-                    tensor.copy_(tensor.index_select(dim, order))
+            for axis in stored.counted:
+                if (stored.place, axis) in axes:
+                    for dim, index in stored.order(axis, order):
+                        tensor.copy_(tensor.index_select(dim, index))
 
     # -- modules of views ---------------------------------------------------------------------------------------------
 
@@ -320,7 +321,7 @@ class Supernet(nn.Module):
         """The module of a block whose tensors are what ``own`` makes of the store's, kernel transforms applied."""
         module = self._skeleton(placed.block)
         for name, stored, view, matrices in self._views(placed):
-            transform = stored.transform(placed.block.shapes[name], map(nn.Parameter, matrices))
+            transform = stored.transform(placed.block.shapes[name], placed.block.lengths, map(nn.Parameter, matrices))
             assign(module, name, own(view if transform is None else transform(view)))
         return module
 
@@ -331,7 +332,7 @@ class Supernet(nn.Module):
         for name, shape in placed.block.shapes.items():
             stored = self._tensors[f"{placed.name}.{name}"]
             matrices = [self._slot(self._tensors[matrix], flats) for _, matrix in stored.steps(shape[-1])]
-            yield name, stored, stored.view(self._slot(stored, flats), shape), matrices
+            yield name, stored, stored.view(self._slot(stored, flats), shape, placed.block.lengths), matrices
 
     def _bind_block(self, placed: PlacedBlock) -> tuple[nn.Module, tuple[Leaf, ...]]:
         """Build a block of leaves that view the store."""
@@ -344,11 +345,12 @@ class Supernet(nn.Module):
         gradients = self._views(placed, self._gradients | {"statistics": self.statistics})
         for (name, stored, view, matrices), (_, _, gradient, slots) in zip(self._views(placed), gradients, strict=True):
             if placed.block.tensors[name].role == "statistics":
-                assign(module, name, view)
+                gathered = stored.transform(placed.block.shapes[name], placed.block.lengths, ())
+                assign(module, name, view if gathered is None else gathered(view))
                 continue
             leaf = make_leaf(view, gradient, leaves)
             of_matrices = (make_leaf(*each, leaves) for each in zip(matrices, slots, strict=True))
-            transform = stored.transform(placed.block.shapes[name], of_matrices)
+            transform = stored.transform(placed.block.shapes[name], placed.block.lengths, of_matrices)
             if transform is None:
                 assign(module, name, leaf)
             else:

@@ -19,29 +19,15 @@ import torch
 from torch import Tensor, fx
 
 from ofa.adopting.tracing import Trace
+from ofa.blocks.runs import Run, gathered, kept_ranges, permuted
 
-__all__ = ["Group", "Member", "Run", "find_groups", "ranges", "sliced"]
+__all__ = ["Group", "Member", "find_groups", "names_of", "sliced"]
 
 _MOST_LAYOUTS = 64
 """Ways to read the members of a group that are tried at most."""
 _SEED = 0  # of the values that are exchanged: the same model always has the same groups
 _SAME = 1e-9
 """Of the output's largest value: the order of a sum changes less than a thousandth of this in double precision."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """Values of a dimension that belong to one group, or to none.
-
-    Attributes:
-        group: its name; empty for values that stay.
-        outer: how often the units follow each other.
-        inner: values of a unit in a row; of no group all of its values.
-    """
-
-    group: str
-    outer: int = 1
-    inner: int = 1
 
 
 @dataclass(frozen=True)
@@ -52,11 +38,13 @@ class Member:
         tensor: name of a parameter or buffer of the model.
         dim: which of its dimensions.
         runs: what it is made of, in order; at least one is of the group.
+        is_matrix: whether the tensor has two dimensions, as the weight of a linear layer.
     """
 
     tensor: str
     dim: int
     runs: tuple[Run, ...]
+    is_matrix: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,23 +62,6 @@ class Group:
     members: tuple[Member, ...]
 
 
-def ranges(run: Run, full: Mapping[str, int], kept: Mapping[str, int]) -> Iterator[tuple[int, int]]:
-    """Begin and end of the values of a run that stay when a group keeps its leading units, counted from the run's beginning.
-
-    Args:
-        run: of a dimension.
-        full: units by group in the model as it is.
-        kept: units by group that stay; a group that is not named keeps all.
-    """
-    if not run.group:
-        yield 0, run.inner
-        return
-    units = full[run.group]
-    for outer in range(run.outer):
-        begin = outer * units * run.inner
-        yield begin, begin + kept.get(run.group, units) * run.inner
-
-
 def sliced(tensor: Tensor, members: Iterable[Member], full: Mapping[str, int], kept: Mapping[str, int]) -> Tensor:
     """What a smaller network keeps of a tensor: a view where that is one leading range of each dimension.
 
@@ -101,29 +72,8 @@ def sliced(tensor: Tensor, members: Iterable[Member], full: Mapping[str, int], k
         kept: units by group that stay.
     """
     for member in members:
-        parts, offset = [], 0
-        for run in member.runs:
-            parts += [(offset + begin, offset + end) for begin, end in ranges(run, full, kept)]
-            offset += _length(run, full)
-        joined = _joined(parts)
-        pieces = [tensor.narrow(member.dim, begin, end - begin) for begin, end in joined]
-        tensor = pieces[0] if len(pieces) == 1 else torch.cat(pieces, member.dim)
+        tensor = gathered(tensor, member.dim, kept_ranges(member.runs, full, kept))
     return tensor
-
-
-def _length(run: Run, full: Mapping[str, int]) -> int:
-    return run.outer * run.inner * (full[run.group] if run.group else 1)
-
-
-def _joined(parts: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Ranges, with those that follow each other without a gap as one."""
-    joined: list[tuple[int, int]] = []
-    for begin, end in parts:
-        if joined and joined[-1][1] == begin:
-            joined[-1] = (joined[-1][0], end)
-        elif end > begin:
-            joined.append((begin, end))
-    return joined
 
 
 # -- from symbols to groups --------------------------------------------------------------------------------------------
@@ -139,7 +89,7 @@ def find_groups(trace: Trace, images: Tensor) -> tuple[list[Group], dict[str, st
     Returns:
         the groups, and by the name of each group that was given up the reason.
     """
-    names = _names(trace)
+    names = names_of(trace)
     members = {name: list(found) for name, found in _members(trace, names).items()}
     full = {names[symbol]: int(trace.sizes.value(symbol)) for symbol in names}
     proof = _Proof(trace, images, full)
@@ -153,7 +103,7 @@ def find_groups(trace: Trace, images: Tensor) -> tuple[list[Group], dict[str, st
     return groups, given_up
 
 
-def _names(trace: Trace) -> dict[sympy.Symbol, str]:
+def names_of(trace: Trace) -> dict[sympy.Symbol, str]:
     """A name for each symbol of which nothing is known: that of the first tensor that has it."""
     names: dict[sympy.Symbol, str] = {}
     for tensor, shape in trace.shapes.items():
@@ -171,8 +121,8 @@ def _members(trace: Trace, names: Mapping[sympy.Symbol, str]) -> dict[str, list[
         for dim, expr in enumerate(map(trace.sizes.replace, shape)):
             if expr.free_symbols:
                 runs = hints.runs(expr)
-                for group in dict.fromkeys(run.group for run in runs if run.group):
-                    members[group].append(Member(tensor, dim, runs))
+                for group in dict.fromkeys(run.axis for run in runs if run.axis):
+                    members[group].append(Member(tensor, dim, runs, len(shape) == 2))
     return members
 
 
@@ -271,8 +221,8 @@ def _value(node: fx.Node) -> Tensor:
 
 def _layouts(name: str, members: Sequence[Member]) -> Iterator[tuple[Member, ...]]:
     """Ways to read the members of a group: as proposed, then each way to split their units into outer and inner ones."""
-    sizes = list(dict.fromkeys(run.outer * run.inner for member in members for run in member.runs if run.group == name))
-    proposed = {run.outer * run.inner: (run.outer, run.inner) for member in members for run in member.runs if run.group == name}
+    sizes = list(dict.fromkeys(run.outer * run.inner for member in members for run in member.runs if run.axis == name))
+    proposed = {run.outer * run.inner: (run.outer, run.inner) for member in members for run in member.runs if run.axis == name}
     yield tuple(members)
     for choice in itertools.product(*(_factors(size, proposed[size]) for size in sizes)):
         split = dict(zip(sizes, choice, strict=True))
@@ -280,7 +230,7 @@ def _layouts(name: str, members: Sequence[Member]) -> Iterator[tuple[Member, ...
 
 
 def _as(run: Run, name: str, split: Mapping[int, tuple[int, int]]) -> Run:
-    return Run(name, *split[run.outer * run.inner]) if run.group == name else run
+    return Run(name, *split[run.outer * run.inner]) if run.axis == name else run
 
 
 def _factors(size: int, first: tuple[int, int]) -> list[tuple[int, int]]:
@@ -301,7 +251,7 @@ class _Proof:
         order = torch.arange(self._full[name]).roll(1)
         tensors = dict(self._tensors)
         for member in members:
-            index = _permuted(member.runs, name, order, self._full)
+            index = permuted(member.runs, name, order, self._full)
             tensors[member.tensor] = tensors[member.tensor].index_select(member.dim, index)
         difference = (self._run(tensors) - self._expected).abs().max()
         return bool(difference <= _SAME * self._expected.abs().max())
@@ -335,12 +285,3 @@ def _drawn(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         else:
             drawn[name] = values + 0.5  # as a variance must be
     return drawn
-
-
-def _permuted(runs: Sequence[Run], name: str, order: Tensor, full: Mapping[str, int]) -> Tensor:
-    parts, offset = [], 0
-    for run in runs:
-        index = torch.arange(offset, offset + _length(run, full))
-        parts.append(index.view(run.outer, -1, run.inner)[:, order].flatten() if run.group == name else index)
-        offset += len(index)
-    return torch.cat(parts)

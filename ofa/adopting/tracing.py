@@ -38,6 +38,8 @@ class Trace:
         shapes: by name the size of each dimension in terms of symbols.
         sizes: what is known of the symbols.
         batch: the symbol of the number of images.
+        image: C, H and W of the images.
+        parameters: names of the tensors that are trained.
     """
 
     program: fx.GraphModule
@@ -45,6 +47,8 @@ class Trace:
     shapes: Mapping[str, tuple[sympy.Expr, ...]]
     sizes: Sizes
     batch: sympy.Symbol
+    image: tuple[int, ...]
+    parameters: frozenset[str]
 
     @property
     def graph(self) -> fx.Graph:
@@ -106,7 +110,7 @@ def trace(model: nn.Module, images: tuple[int, ...]) -> Trace:
             f"a model must compute with any number of images, but takes their number for a constant: it {sizes.reasons[symbol]}; read it "
             "from a tensor's shape, not by len()"
         )
-    return Trace(traced, tensors, shapes, sizes, symbol)
+    return Trace(traced, tensors, shapes, sizes, symbol, images, frozenset(name for name, _ in model.named_parameters()))
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from ofa.blocks.parts import Activation, Role
 from ofa.blocks.residuals import Bottleneck, InvertedResidual, make_divisible
 from ofa.blocks.shape import Shape
 from ofa.blocks.token_modules import resampled
+from ofa.blocks.traced import TracedBlock
 from ofa.blocks.transformer import PatchEmbedding, TokenClassifier, TransformerLayer
 from ofa.blocks.universal import FusedInvertedBottleneck, UniversalInvertedBottleneck
 from ofa.blocks.wiring import last_readers, segments, sources, with_liveness
@@ -34,6 +35,7 @@ __all__ = [
     "Role",
     "Shape",
     "TokenClassifier",
+    "TracedBlock",
     "TransformerLayer",
     "UniversalInvertedBottleneck",
     "assemble",

@@ -15,6 +15,7 @@ from typing import ClassVar, Literal
 from torch import nn
 
 from ofa.blocks.modules import AddShortcut, Gated, Residual
+from ofa.blocks.runs import Runs, length_of
 from ofa.blocks.shape import Shape
 from ofa.conv_norm_act import ConvNormAct
 from ofa.depthwise import DepthwiseConv2d
@@ -59,21 +60,23 @@ class TensorSpec:
 
     Attributes:
         role: how it is trained.
-        dims: of each dimension the axis that it counts, or its length where that never varies.
+        dims: of each dimension the axis that it counts, its length where that never varies, or the runs that it is made of.
         ranks: the dimension whose channels its weights rank: those that are read, for what they are worth; None for no dimension.
         ships: whether it is in a shipped network: a batch norm's scale is folded into the weights before it.
         scales: whether it is the scale of a batch norm.
     """
 
     role: Role
-    dims: tuple[str | int, ...]
+    dims: tuple[str | int | Runs, ...]
     ranks: int | None = None
     ships: bool = True
     scales: bool = False
 
     def shape(self, lengths: Lengths) -> tuple[int, ...]:
         """Its shape in a block whose axes have these lengths."""
-        return tuple(lengths[dim] if isinstance(dim, str) else dim for dim in self.dims)
+        return tuple(
+            lengths[dim] if isinstance(dim, str) else dim if isinstance(dim, int) else length_of(dim, lengths) for dim in self.dims
+        )
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Any
 from ofa.arch import SPACE_KEY, Arch
 from ofa.errors import ArchError, SpaceError, nearest
 from ofa.families import mobilenet_v3, mobilenet_v4, proxyless, resnet, vit
+from ofa.families.adopted import AdoptedSpace
 from ofa.families.deriving import check_computes, derive
 from ofa.families.importing import import_space
 from ofa.families.lowering import lower
@@ -29,6 +30,7 @@ from ofa.space import Space
 
 __all__ = [
     "SPACES",
+    "AdoptedSpace",
     "MobileNetV3Space",
     "MobileNetV4Space",
     "ProxylessSpace",

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ofa.errors import FileError, WeightsError
 from ofa.families import lower
 from ofa.reading import LARGEST_TENSORS, sha256_of
-from ofa.sharing import KernelTransform, StoredTensor, layout
+from ofa.sharing import StoredTensor, layout
 from ofa.space import Space
 from ofa.supernet import Supernet
 from ofa.training.record import DataRecord
@@ -101,10 +101,11 @@ class StartWeights:
         """
         new = _classifier_of(self.supernet.space) if self._needs_classifier(class_names) else ()
         stored, own = {tensor.name: tensor for tensor in layout(self.supernet.space)}, self.supernet.named_tensors()
+        wanted = {tensor.name: tensor for tensor in layout(supernet.space)}
         targets = supernet.named_tensors()
         for name, target in targets.items():
             if name not in new:
-                target.copy_(_as_shaped(stored[name], own, tuple(target.shape)))
+                target.copy_(_as_shaped(stored[name], own, wanted[name]))
         return replace(self.start, tensors=len(targets) - len(new), new=tuple(name for name in targets if name in new))
 
     def _needs_classifier(self, class_names: Sequence[str]) -> bool:
@@ -150,11 +151,12 @@ def open_start(start: Start | None, space: Space) -> StartWeights | None:
     return StartWeights(replace(start, sha256=found), supernet, None if record is None else record.facts.class_names)
 
 
-def _as_shaped(stored: StoredTensor, tensors: Mapping[str, Tensor], shape: tuple[int, ...]) -> Tensor:
-    """What a network in which a stored tensor has this shape has of it: leading channels, kernel transforms applied."""
-    matrices = [nn.Parameter(tensors[matrix]) for _, matrix in stored.steps(shape[-1])]
-    view = stored.view(tensors[stored.name], shape)
-    return KernelTransform(matrices)(view) if matrices else view
+def _as_shaped(stored: StoredTensor, tensors: Mapping[str, Tensor], wanted: StoredTensor) -> Tensor:
+    """What another supernet stores of a tensor: leading channels, kernel transforms applied."""
+    matrices = [nn.Parameter(tensors[matrix]) for _, matrix in stored.steps(wanted.shape[-1])]
+    view = stored.view(tensors[stored.name], wanted.shape, wanted.lengths)
+    transform = stored.transform(wanted.shape, wanted.lengths, matrices)
+    return view if transform is None else transform(view)
 
 
 def _listed(names: Sequence[str]) -> str:

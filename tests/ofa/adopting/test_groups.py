@@ -98,9 +98,9 @@ def test_a_unit_of_zeros_is_worth_as_much_as_none(name: str) -> None:
 def test_heads_are_groups_of_their_values() -> None:
     fused, separate = known("fused attention"), known("separate attention")
     (run,) = next(m.runs for g in fused.groups for m in g.members if m.tensor == "attention.qkv.weight" and m.dim == 0)
-    assert (run.outer, run.inner, fused.full[run.group]) == (3, 6, 4)
+    assert (run.outer, run.inner, fused.full[run.axis]) == (3, 6, 4)
     (run,) = next(m.runs for g in separate.groups for m in g.members if m.tensor == "attention.query.weight" and m.dim == 0)
-    assert (run.outer, run.inner, separate.full[run.group]) == (1, 6, 4)
+    assert (run.outer, run.inner, separate.full[run.axis]) == (1, 6, 4)
 
 
 def test_classes_and_tables_of_positions_stay() -> None:

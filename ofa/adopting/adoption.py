@@ -1,0 +1,327 @@
+"""Adopting a model: from any torch module that classifies images to a space of its parts, and a supernet with its weights."""
+
+from __future__ import annotations
+
+import copy
+import fnmatch
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import sympy
+import torch
+from torch import Tensor, nn
+
+from ofa.adopting.cutting import Segment, cut, joined, runs_of
+from ofa.adopting.genes import Part, choose
+from ofa.adopting.groups import Group, find_groups, names_of
+from ofa.adopting.program import Program, simplify
+from ofa.adopting.tracing import Trace, trace
+from ofa.adopting.writing import Dims, Written, write_segment
+from ofa.blocks.runs import Run, Runs
+from ofa.errors import SpaceError
+from ofa.families.adopted import CLASSES, AdoptedSpace
+from ofa.modes import evaluating
+from ofa.resolution import Resolution, ascending
+from ofa.supernet import Supernet
+
+__all__ = ["Adoption", "Fixed", "adopt_model"]
+
+SHARES = (0.25, 0.5, 0.75, 1.0)
+_SMALLER = (4 / 7, 5 / 7, 6 / 7)
+"""Of the model's own side: 128, 160 and 192 of 224 px, as Cai et al. (ICLR 2020) train."""
+_SEED = 0  # of the images that groups are proven on: the same model always has the same space
+_SAME = 1e-5
+"""Of the largest output: how far the program may be from the model where sums are taken in another order."""
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """A dimension of a tensor that does not shrink.
+
+    Attributes:
+        tensor: its name in the model.
+        dim: the dimension.
+        size: its length.
+        reason: why.
+    """
+
+    tensor: str
+    dim: int
+    size: int
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Adoption:
+    """A model that was adopted.
+
+    Attributes:
+        space: all networks that are parts of it.
+        supernet: with its weights; the largest network computes what the model does.
+        groups: the sizes that may shrink, by name.
+        fixed: what does not, and why.
+        elastic_share: of the model's parameters, how many lie in tensors that shrink.
+        difference: how far the largest network's outputs are from the model's, as a share of the largest; 0 is bit for bit.
+    """
+
+    space: AdoptedSpace
+    supernet: Supernet
+    groups: Mapping[str, Group]
+    fixed: tuple[Fixed, ...]
+    elastic_share: float
+    difference: float
+
+
+def adopt_model(
+    model: nn.Module,
+    image: Sequence[int],
+    *,
+    name: str | None = None,
+    shares: Sequence[float] = SHARES,
+    keep: Sequence[str] = (),
+    min_depth: int | None = None,
+    resolutions: Sequence[Resolution] | None = None,
+) -> Adoption:
+    """Adopt a model that maps images [B, C, H, W] to logits [B, classes]; it is left as it was.
+
+    Args:
+        model: any module that torch can trace: it runs in evaluation mode.
+        image: C, H and W.
+        name: of the space; by default that of the model's class.
+        shares: of its channels and heads that networks may keep; 1 is always among them.
+        keep: patterns of names of tensors or layers, such as ``layer4.*``, whose sizes stay.
+        min_depth: blocks of each run of skippable ones that every network has; by default half of them.
+        resolutions: of images, besides that of ``image``; by default some smaller ones, if the model computes them in the same way.
+
+    Raises:
+        SpaceError: the model cannot be adopted; the message says why, and what helps.
+    """
+    widths = _checked(shares)
+    images = torch.rand(2, *image, generator=torch.Generator().manual_seed(_SEED))
+    with evaluating(model):
+        traced = trace(model, tuple(image))
+        groups, given_up = find_groups(traced, images)
+        reading = _Reading(traced, groups, given_up, keep)
+        parts = reading.parts()
+        choices = choose(parts, reading.groups, widths, min_depth)
+        classes = reading.classes
+        space = AdoptedSpace(
+            name=name or f"adopted-{type(model).__name__.lower()}",
+            resolutions=_sides(image),
+            stages=choices.stages,
+            network=choices.network,
+            num_classes=classes,
+            in_channels=image[0],
+            codes=choices.codes,
+            sizes=tuple(replace(size, units=classes) if size.name == CLASSES else size for size in choices.sizes),
+            blocks=choices.blocks,
+        )
+        if space.size == 1:
+            raise SpaceError(
+                f"a model must have sizes that can shrink, but of {type(model).__name__} nothing is elastic: "
+                f"{_first_reason(reading.fixed())}; allow more with fewer --keep patterns"
+            )
+        space = _with_resolutions(space, model, image, resolutions, reading)
+        supernet = _filled(space, parts, reading.tensors)
+        difference = _difference(model, supernet, images)
+    share = _elastic_share(traced, reading)
+    return Adoption(space, supernet, reading.groups, tuple(reading.fixed()), share, difference)
+
+
+def _checked(shares: Sequence[float]) -> tuple[float, ...]:
+    found = tuple(sorted({*map(float, shares), 1.0}))
+    if not all(0 < share <= 1 for share in found):
+        raise SpaceError(f"widths must be shares of the model's own, above 0 and at most 1, but are {list(shares)}; choose such")
+    return found
+
+
+def _sides(image: Sequence[int]) -> tuple[Resolution, ...]:
+    _, height, width = image
+    return (height if height == width else (height, width),)
+
+
+class _Reading:
+    """What a trace says in terms of the groups that hold."""
+
+    def __init__(self, traced: Trace, groups: Sequence[Group], given_up: Mapping[str, str], keep: Sequence[str]) -> None:
+        self.program: Program = simplify(traced)
+        self._traced = traced
+        kept = {group.name for group in groups if _is_kept(group, keep)}
+        self.groups = {group.name: group for group in groups if group.name not in kept}
+        self.reasons = {**given_up, **dict.fromkeys(kept, "--keep says so")}
+        self._names = names_of(traced)
+        self._output = next(call for call in self.program.calls if call.name == self.program.output)
+        self._class_symbol = self._find_classes()
+        self.tensors = {**traced.tensors, **self.program.constants}
+
+    def _find_classes(self) -> sympy.Symbol | None:
+        shape = self._output.shape
+        if shape is None or len(shape) != 2:
+            dims = "several tensors" if shape is None else f"{len(shape)} dimensions"
+            raise SpaceError(f"a model must give logits [B, classes], but this one gives {dims}; wrap it in a module that does")
+        return shape[1] if shape[1].is_Symbol else None
+
+    @property
+    def classes(self) -> int:
+        """Length of the logits."""
+        assert self._output.shape is not None
+        return int(self._traced.sizes.value(self._output.shape[1]))
+
+    def _meaning(self, symbol: sympy.Symbol) -> str | int:
+        if symbol == self._class_symbol:
+            return CLASSES
+        name = self._names[symbol]
+        return name if name in self.groups else int(self._traced.sizes.value(symbol))
+
+    def dims(self) -> Dims:
+        """What the dimensions of all tensors are made of."""
+        runs: dict[tuple[str, int], Runs] = {}
+        for group in self.groups.values():
+            for member in group.members:
+                known = runs.get((member.tensor, member.dim), member.runs)
+                own = member.runs
+                runs[member.tensor, member.dim] = tuple(new if new.axis == group.name else old for old, new in zip(known, own, strict=True))
+        runs = {at: tuple(self._as_constant(run) for run in found) for at, found in runs.items()}
+        if self._class_symbol is not None:
+            for tensor, shape in self._traced.shapes.items():
+                for dim, expr in enumerate(shape):
+                    if self._traced.sizes.replace(expr) == self._class_symbol:
+                        runs[tensor, dim] = (Run(CLASSES),)
+        symbols = {symbol: self._meaning(symbol) for symbol in self._names}
+        trained = {name for name in self._traced.tensors if name in self._traced.parameters}
+        buffers = frozenset(self.tensors) - trained
+        return Dims(runs, symbols, self._traced.batch, self.tensors, buffers)
+
+    def _as_constant(self, run: Run) -> Run:
+        if not run.axis or run.axis in self.groups:
+            return run
+        units = next(int(self._traced.sizes.value(symbol)) for symbol, name in self._names.items() if name == run.axis)
+        return Run("", 1, run.outer * run.inner * units)
+
+    def parts(self) -> list[Part]:
+        """The blocks, runs of equal ones with their numbers."""
+        dims = self.dims()
+        segments = self._segments(dims)
+        written = [write_segment(each, dims) for each in segments]
+        keys = [(self._key(each), segment.skippable) for each, segment in zip(written, segments, strict=True)]
+        parts = []
+        for number, (begin, period, times) in enumerate(runs_of(keys)):
+            for first in range(begin, begin + period * times, period):
+                whole = written[first] if period == 1 else write_segment(joined(segments[first : first + period]), dims)
+                parts.append(Part(whole, number if times > 1 else None))
+        return parts
+
+    def _segments(self, dims: Dims) -> list[Segment]:
+        _, *image = self._traced.image
+        shape = (self._traced.batch, *map(sympy.Integer, self._traced.image))
+        assert image
+        elastic = {symbol: str(name) for symbol, name in dims.symbols.items() if isinstance(name, str)}
+        return cut(self.program, shape, self._traced.batch, elastic)
+
+    def _key(self, written: Written) -> str:
+        units = [self.groups[name].units for name in written.groups if name in self.groups]
+        return f"{written.text}\n{units}"
+
+    def fixed(self) -> Iterator[Fixed]:
+        """Dimensions of parameters that stay as they are, but for pixels of kernels."""
+        found = self.dims().runs
+        reasons = self._traced.reasons
+        for tensor, shape in self._traced.shapes.items():
+            for dim, expr in enumerate(shape):
+                replaced = self._traced.sizes.replace(expr)
+                if any(run.axis in self.groups for run in found.get((tensor, dim), ())) or not expr.free_symbols:
+                    continue
+                size = int(self._traced.sizes.value(expr))
+                if replaced == self._class_symbol:
+                    reason = "is the number of classes"
+                elif (tensor, dim) in reasons:
+                    reason = str(reasons[tensor, dim])
+                else:
+                    names = [self._names[symbol] for symbol in replaced.free_symbols if symbol in self._names]
+                    reason = next((self.reasons[name] for name in names if name in self.reasons), "is part of a product of sizes")
+                yield Fixed(tensor, dim, size, reason)
+
+
+def _is_kept(group: Group, patterns: Sequence[str]) -> bool:
+    names = {member.tensor for member in group.members}
+    names |= {name.rpartition(".")[0] for name in names}
+    return any(fnmatch.fnmatchcase(name, pattern) for name in names for pattern in patterns)
+
+
+def _first_reason(fixed: Iterator[Fixed]) -> str:
+    first = next(fixed, None)
+    return "it has no weights" if first is None else f"dimension {first.dim} of {first.tensor} {first.reason}"
+
+
+def _with_resolutions(
+    space: AdoptedSpace, model: nn.Module, image: Sequence[int], wanted: Sequence[Resolution] | None, reading: _Reading
+) -> AdoptedSpace:
+    """The space with other resolutions, for which the model must compute the same program."""
+    channels, height, width = image
+    if wanted is None:
+        step = 32 if min(height, width) >= 128 else 8
+        sizes = [(_rounded(height * share, step), _rounded(width * share, step)) for share in _SMALLER]
+    else:
+        sizes = [(each, each) if isinstance(each, int) else each for each in wanted]
+    fitting: list[Resolution] = []
+    for size in dict.fromkeys(sizes):
+        if size == (height, width):
+            continue
+        if _computes_alike(model, (channels, *size), reading):
+            fitting.append(size[0] if size[0] == size[1] else (size[0], size[1]))
+        elif wanted is None:
+            break
+        else:
+            raise SpaceError(
+                f"a model must compute images of every resolution by the same program, but for {size[0]}x{size[1]} px this one does "
+                f"something else than for {height}x{width} px; leave this resolution out"
+            )
+    return replace(space, resolutions=ascending([*space.resolutions, *fitting]))
+
+
+def _rounded(side: float, step: int) -> int:
+    return max(step, round(side / step) * step)
+
+
+def _computes_alike(model: nn.Module, image: tuple[int, ...], reading: _Reading) -> bool:
+    try:
+        other = simplify(trace(copy.deepcopy(model), image))  # some models note the size of what they last saw
+    except SpaceError:
+        return False
+    return [_words(call) for call in other.calls] == [_words(call) for call in reading.program.calls]
+
+
+def _words(call: object) -> str:
+    return f"{call.target} {call.args} {call.kwargs}"  # type: ignore[attr-defined]
+
+
+def _filled(space: AdoptedSpace, parts: Sequence[Part], tensors: Mapping[str, Tensor]) -> Supernet:
+    supernet = Supernet.empty(space)
+    stored = supernet.named_tensors()
+    with torch.no_grad():
+        for block, part in zip(space.blocks, parts, strict=True):
+            for local, name in part.written.names.items():
+                stored[f"{block.place}.{local}"].copy_(tensors[name])
+    return supernet
+
+
+def _difference(model: nn.Module, supernet: Supernet, images: Tensor) -> float:
+    """How far the largest network is from the model."""
+    with torch.no_grad():
+        found = model(images)
+        expected: Tensor = getattr(found, "logits", found)
+        actual = supernet.eval().subnet(supernet.space.largest(supernet.space.resolutions[-1]))(images)
+    supernet.train()
+    difference = float((actual - expected).abs().max() / expected.abs().max().clamp(min=1e-30))
+    if not difference <= _SAME:
+        raise SpaceError(
+            f"an adopted model must compute what it did before, but its program differs by {difference:.2g} of the largest output; "
+            "look for values that are written in place through a slice, and write them out"
+        )
+    return difference
+
+
+def _elastic_share(traced: Trace, reading: _Reading) -> float:
+    elastic = {member.tensor for group in reading.groups.values() for member in group.members}
+    counts = {name: tensor.numel() for name, tensor in traced.tensors.items() if name in traced.parameters}
+    return sum(count for name, count in counts.items() if name in elastic) / max(1, sum(counts.values()))

@@ -1,0 +1,163 @@
+"""From groups and blocks to what an arch chooses: genes, stages with elastic depth, and the sizes that they decide."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ofa.adopting.groups import Group
+from ofa.adopting.writing import Written
+from ofa.choices import Gene, Stage
+from ofa.families.adopted import CLASSES, AdoptedBlock, ElasticSize
+
+__all__ = ["Choices", "Part", "choose"]
+
+_MOST_GENES = 2
+"""Genes of a block: a latency table has a row for each combination of them."""
+_ROUND = 8
+"""Channels of which vector units compute a multiple at once (Sandler et al. 2018)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A block of the program.
+
+    Attributes:
+        written: its code.
+        run: number of the run of blocks that it is part of, which networks may have fewer of; None for a block by itself.
+    """
+
+    written: Written
+    run: int | None
+
+
+@dataclass(frozen=True, eq=False)
+class Choices:
+    """What an adopted space is made of, besides its name.
+
+    Attributes:
+        codes: texts, by line.
+        sizes: of the groups that are used, and of the classes.
+        blocks: in their order.
+        stages, network: the genes.
+    """
+
+    codes: tuple[tuple[str, ...], ...]
+    sizes: tuple[ElasticSize, ...]
+    blocks: tuple[AdoptedBlock, ...]
+    stages: tuple[Stage, ...]
+    network: tuple[Gene, ...]
+
+
+def choose(parts: Sequence[Part], groups: Mapping[str, Group], shares: Sequence[float], min_depth: int | None) -> Choices:
+    """Decide on genes.
+
+    Args:
+        parts: the blocks of the program, in their order.
+        groups: by name; ``classes`` is not among them.
+        shares: of the units of each group that networks may keep, ascending to 1.
+        min_depth: blocks of a run that every network has; by default half of them.
+    """
+    return _Chooser(parts, groups, shares, min_depth).choices()
+
+
+class _Chooser:
+    def __init__(self, parts: Sequence[Part], groups: Mapping[str, Group], shares: Sequence[float], min_depth: int | None) -> None:
+        self._parts, self._groups, self._shares, self._min_depth = parts, groups, shares, min_depth
+        used = dict.fromkeys(name for part in parts for name in part.written.groups)
+        holders: dict[str, set[int]] = {name: set() for name in used}
+        for number, part in enumerate(parts):
+            for name in part.written.groups:
+                holders[name].add(number)
+        # Whoever counts a group's units only in a size that it reshapes to has a part in it too.
+        self._inner = {name for name, numbers in holders.items() if len(numbers) == 1 and name != CLASSES}
+        self._across = [name for name in used if name not in self._inner and name != CLASSES]
+        self._genes: dict[str, str] = {}
+
+    def choices(self) -> Choices:
+        places, stages = self._stages()
+        names = {name: f"width{number}" for number, name in enumerate(self._across, 1)}
+        self._genes.update(names if len(names) > 1 else dict.fromkeys(names, "width"))
+        sizes = {name: self._size(name) for name in dict.fromkeys(name for part in self._parts for name in part.written.groups)}
+        network = tuple(gene for name in self._across if (gene := self._gene(self._genes[name], [sizes[name]])))
+        codes = dict.fromkeys(part.written.text for part in self._parts)
+        order = {text: number for number, text in enumerate(codes)}
+        numbers = {name: number for number, name in enumerate(sizes)}
+        blocks = tuple(
+            AdoptedBlock(place, order[part.written.text], tuple(numbers[name] for name in part.written.groups), part.written.origin)
+            for place, part in zip(places, self._parts, strict=True)
+        )
+        return Choices(tuple(tuple(text.split("\n")) for text in codes), tuple(sizes.values()), blocks, stages, network)
+
+    def _stages(self) -> tuple[list[str], tuple[Stage, ...]]:
+        """Where each block stands, and the stages: runs of blocks, and blocks by themselves.
+
+        The blocks at both ends that all networks have are stem and head. Modules nest by their places, so that such a block in between
+        is a stage too, in which there is nothing to choose.
+        """
+        genes = [self._block_genes(part) for part in self._parts]
+        elastic = [number for number, part in enumerate(self._parts) if part.run is not None or genes[number]]
+        first, last = (elastic[0], elastic[-1]) if elastic else (len(self._parts), len(self._parts))
+        counts = Counter(part.run for part in self._parts)
+        places, stages, rank = [], list[Stage](), 0
+        for number, part in enumerate(self._parts):
+            if not first <= number <= last:
+                places.append(f"stem.{number}" if number < first else f"head.{number - last - 1}")
+                continue
+            rank = rank + 1 if part.run is not None and part.run == self._parts[number - 1].run else 0
+            if rank == 0:
+                most = 1 if part.run is None else counts[part.run]
+                least = min(most, max(1, -(-most // 2) if self._min_depth is None else self._min_depth))
+                stages.append(Stage(tuple(range(least, most + 1)), genes[number]))
+            places.append(f"stages.{len(stages) - 1}.{rank}")
+        return places, tuple(stages)
+
+    def _block_genes(self, part: Part) -> tuple[Gene, ...]:
+        """The genes of the groups that only this block has."""
+        own = [name for name in part.written.groups if name in self._inner]
+        local = {model: name for name, model in part.written.names.items()}
+        proposed = {name: _word(local.get(_tensor(name), _tensor(name)), self._groups[name]) for name in own}
+        if len(own) > _MOST_GENES:
+            proposed = {name: "heads" if word == "heads" else "inner" for name, word in proposed.items()}
+        elif len(set(proposed.values())) < len(own):
+            proposed = {name: f"{word}{number}" for number, (name, word) in enumerate(proposed.items(), 1)}
+        self._genes.update(proposed)
+        words = dict.fromkeys(proposed.values())
+        found = (self._gene(word, [self._size(name) for name in own if proposed[name] == word]) for word in words)
+        return tuple(gene for gene in found if gene is not None)
+
+    def _gene(self, name: str, sizes: Iterable[ElasticSize]) -> Gene:
+        """A gene of those shares that differ in the units that they leave."""
+        kept: dict[tuple[int, ...], float] = {}
+        for share in self._shares:
+            kept[tuple(size.kept(share) for size in sizes)] = share
+        return Gene(name, tuple(kept.values()))
+
+    def _size(self, name: str) -> ElasticSize:
+        if name == CLASSES:
+            return ElasticSize(CLASSES, 1, 1, "")
+        group = self._groups[name]
+        return ElasticSize(name, group.units, _multiple(group), self._genes[name])
+
+
+def _tensor(group: str) -> str:
+    return group.rpartition("[")[0]
+
+
+def _word(local: str, group: Group) -> str:
+    """A name for a gene: heads, or the layer whose outputs the group is."""
+    made = next(member for member in group.members if any(run.axis == group.name for run in member.runs))
+    if made.is_matrix and any(run.inner > 1 for run in made.runs if run.axis == group.name):
+        return "heads"
+    path = [part for part in local.split(".")[:-1] or local.split(".") if not part.isdigit()]
+    return re.sub(r"\W", "_", path[-1] if path else "inner").lower()
+
+
+def _multiple(group: Group) -> int:
+    """Units of which a network keeps a multiple."""
+    inner = min(run.inner for member in group.members for run in member.runs if run.axis == group.name)
+    multiple = _ROUND // math.gcd(_ROUND, inner) if inner < _ROUND else 1
+    return multiple if group.units >= 2 * multiple else 1

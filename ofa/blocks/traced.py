@@ -1,0 +1,321 @@
+"""Traced blocks: parts of an adopted model, which compute what its code says (ofa.blocks.code).
+
+Convolutions, norms and linear layers are modules as in any other block, so all that is done to such modules holds here too: calibration,
+synchronized norms, fast gradients of depthwise convolutions, folding of norms on export. All else is calls of torch's own operators.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ofa.blocks import batch
+from ofa.blocks.block import Axis, Block
+from ofa.blocks.code import BATCH, Code, Declared, Size, Step, TensorRef, Value, operator_named, parse_code, resolve
+from ofa.blocks.parts import Layer, Lengths, Part, TensorSpec
+from ofa.blocks.runs import length_of
+from ofa.blocks.shape import Shape
+from ofa.blocks.token_modules import TokenLinear
+from ofa.depthwise import DepthwiseConv2d
+from ofa.errors import SpaceError
+
+__all__ = ["AnyBatchNorm", "Traced", "TracedBlock"]
+
+_LARGEST_VALUE = 2**31
+"""Numbers of a value of one image: a file whose code asks for more is no network."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TracedBlock(Block):
+    """A part of an adopted model.
+
+    Attributes:
+        code: its text; blocks of one code differ in sizes alone.
+        sizes: the length of each axis, in the order of the code's axes.
+    """
+
+    kind: ClassVar[str] = "traced"
+    code: str
+    sizes: tuple[int, ...]
+
+    @property
+    def axes(self) -> Mapping[str, Axis]:
+        return {name: Axis(size) for name, size in zip(parse_code(self.code).axes, self.sizes, strict=True)}
+
+    @property
+    def body(self) -> Part:
+        return _body(self.code)
+
+    @cached_property
+    def tensors(self) -> Mapping[str, TensorSpec]:
+        return self.body.tensors
+
+    @property
+    def ties(self) -> frozenset[tuple[str, str]]:
+        """None: an adopted space itself says which axes keep one order."""
+        return frozenset()
+
+
+@lru_cache(maxsize=4096)
+def _body(code: str) -> Part:
+    return _TracedPart(parse_code(code))
+
+
+@dataclass(frozen=True, eq=False)
+class _TracedPart(Part):
+    code: Code
+
+    @cached_property
+    def tensors(self) -> Mapping[str, TensorSpec]:
+        return {name: spec for declared in self.code.declared.values() for name, spec in _specs(declared)}
+
+    def module(self, lengths: Lengths) -> nn.Module:
+        return Traced(self.code, lengths)
+
+    def compute(self, shape: Shape, lengths: Lengths, layers: list[Layer]) -> Shape:
+        with torch.device("meta"):
+            module = Traced(self.code, lengths).eval()
+        try:
+            with torch.no_grad():
+                output = _Counting(layers).run(module, torch.empty(1, *shape, device="meta"))
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            words = " ".join(str(error).split())[:200]
+            raise SpaceError(
+                f"a traced block must compute an input of {shape.words}, but its code met '{words}'; adopt the model for this size"
+            ) from error
+        if not isinstance(output, Tensor):
+            raise SpaceError("a traced block must give one tensor, but its code gives several; adopt the model anew")
+        return Shape(*output.shape[1:])
+
+
+def _specs(declared: Declared) -> Iterator[tuple[str, TensorSpec]]:
+    """By name the tensors of a layer, in the order of its module."""
+    name, shape = declared.name, declared.shape
+    outputs = (shape[0],)
+    match declared.kind:
+        case "Parameter":
+            yield name, TensorSpec("decayed" if len(shape) > 1 else "undecayed", shape)
+        case "Buffer":
+            yield name, TensorSpec("statistics", shape)
+        case "Conv2d" | "Linear":
+            # A weight of groups does not read the channels along its second dimension.
+            grouped = declared.kind == "Conv2d" and declared.arguments[4] != 1
+            yield f"{name}.weight", TensorSpec("decayed", shape, ranks=None if grouped else 1)
+            if declared.arguments[0]:
+                yield f"{name}.bias", TensorSpec("undecayed", outputs)
+        case "BatchNorm":
+            yield f"{name}.weight", TensorSpec("undecayed", outputs, ships=False, scales=True)
+            yield f"{name}.bias", TensorSpec("undecayed", outputs)
+            yield f"{name}.running_mean", TensorSpec("statistics", outputs, ships=False)
+            yield f"{name}.running_var", TensorSpec("statistics", outputs, ships=False)
+        case "LayerNorm":
+            yield f"{name}.weight", TensorSpec("undecayed", outputs)
+            yield f"{name}.bias", TensorSpec("undecayed", outputs)
+
+
+# -- modules ----------------------------------------------------------------------------------------------------------
+
+
+class AnyBatchNorm(nn.BatchNorm2d):
+    """Batch norm of images, tokens [B, C, T] or vectors [B, C]."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Nothing: the code of a traced block has run with these dimensions."""
+
+
+class Traced(nn.Module):
+    """Computes what a code says, for axes of some lengths.
+
+    Args:
+        code: parsed.
+        lengths: of its axes.
+    """
+
+    def __init__(self, code: Code, lengths: Lengths) -> None:
+        super().__init__()
+        for declared in code.declared.values():
+            _place(self, declared, lengths)
+        self.steps = [_bound(step, lengths) for step in code.steps]
+        self.frees = _frees(code.steps)
+        self.lengths = dict(lengths)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the last step gives."""
+        result: Tensor = self.run(x, _called)
+        return result
+
+    def run(self, x: Tensor, call: Any) -> Any:
+        """Go through all steps, each by ``call(step, function, args, kwargs)``."""
+        values: dict[str, Any] = {"v0": x}
+        output = None
+        for step, free in zip(self.steps, self.frees, strict=True):
+            args = [self._fetched(each, values) for each in step.args]
+            kwargs = {name: self._fetched(each, values) for name, each in step.kwargs.items()}
+            function = self.at(step.target) if step.kind == "layer" else operator.getitem if step.kind == "item" else step.function
+            output = values[step.output] = call(step, function, args, kwargs)
+            for name in free:
+                del values[name]
+        return output
+
+    def at(self, name: str) -> Any:
+        """The layer or tensor of a dotted name; not by ``get_submodule``, whose checks cost more than small layers."""
+        *path, leaf = name.split(".")
+        module: nn.Module = self
+        for part in path:
+            module = module._modules[part]  # type: ignore[assignment]
+        found = module._modules.get(leaf)
+        return getattr(module, leaf) if found is None else found
+
+    def _fetched(self, argument: Any, values: Mapping[str, Any]) -> Any:
+        kind = type(argument)
+        if kind is Value:
+            return values[argument.name]
+        if kind is list:
+            return [self._fetched(each, values) for each in argument]
+        if kind is TensorRef:
+            return self.at(argument.name)
+        if kind is Size:
+            return argument.value({**self.lengths, BATCH: batch.batch_size(values["v0"])})
+        return argument
+
+
+@dataclass(frozen=True, eq=False)
+class _Bound(Step):
+    """A step whose sizes are numbers, with its operator."""
+
+    function: Any = None
+
+
+def _bound(step: Step, lengths: Lengths) -> _Bound:
+    function = operator_named(step.target) if step.kind == "operator" else None
+    args = tuple(resolve(each, lengths) for each in step.args)
+    kwargs = {name: resolve(each, lengths) for name, each in step.kwargs.items()}
+    return _Bound(step.output, step.kind, step.target, args, kwargs, function)
+
+
+def _frees(steps: tuple[Step, ...]) -> list[list[str]]:
+    """By step the values that no later one reads; the input stays, because the number of images may be asked of it."""
+    last: dict[str, int] = {}
+    for number, step in enumerate(steps):
+        last[step.output] = number
+        for name in _read((*step.args, *step.kwargs.values())):
+            last[name] = number
+    return [[name for name, at in last.items() if at == number < len(steps) - 1 and name != "v0"] for number in range(len(steps))]
+
+
+def _read(arguments: Any) -> Iterator[str]:
+    for each in arguments:
+        if isinstance(each, Value):
+            yield each.name
+        elif isinstance(each, list):
+            yield from _read(each)
+
+
+def _called(step: Step, function: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    return function(*args, **kwargs)
+
+
+def _place(root: nn.Module, declared: Declared, lengths: Lengths) -> None:
+    *path, leaf = declared.name.split(".")
+    owner = root
+    for part in path:
+        if part not in owner._modules:
+            owner.add_module(part, nn.Module())
+        owner = owner._modules[part]  # type: ignore[assignment]
+    sizes = [length_of(runs, lengths) for runs in declared.shape]
+    if declared.kind == "Parameter":
+        owner.register_parameter(leaf, nn.Parameter(torch.zeros(sizes)))
+    elif declared.kind == "Buffer":
+        owner.register_buffer(leaf, torch.zeros(sizes))
+    else:
+        owner.add_module(leaf, _layer(declared, sizes, lengths))
+
+
+def _layer(declared: Declared, sizes: list[int], lengths: Lengths) -> nn.Module:
+    arguments = [resolve(each, lengths) for each in declared.arguments]
+    match declared.kind:
+        case "Conv2d":
+            bias, stride, padding, dilation, groups = arguments
+            return _conv(sizes, bias, stride, padding, dilation, groups)
+        case "Linear":
+            bias, is_vector = arguments
+            return (nn.Linear if is_vector else TokenLinear)(sizes[1], sizes[0], bias=bias)
+        case "BatchNorm":
+            eps, momentum = arguments
+            return AnyBatchNorm(sizes[0], eps=eps, momentum=momentum)
+        case "LayerNorm":
+            (eps,) = arguments
+            return nn.LayerNorm(sizes[0], eps=eps)
+    raise AssertionError(declared.kind)
+
+
+def _conv(sizes: list[int], bias: bool, stride: list[int], padding: list[int], dilation: list[int], groups: int) -> nn.Conv2d:
+    outputs, inputs, *kernel = sizes
+    side = kernel[0]
+    plain = kernel == [side, side] and side % 2 == 1 and padding == [side // 2] * 2 and dilation == [1, 1] and stride == stride[:1] * 2
+    if plain and groups == outputs > 1 == inputs:
+        return DepthwiseConv2d(outputs, side, stride[0], bias=bias)
+    return nn.Conv2d(inputs * groups, outputs, kernel, stride, padding, dilation, groups, bias)  # type: ignore[arg-type]
+
+
+# -- costs ------------------------------------------------------------------------------------------------------------
+
+_aten = torch.ops.aten
+
+
+class _Counting:
+    """Notes what the layers of a block compute while it runs on tensors without storage."""
+
+    def __init__(self, layers: list[Layer]) -> None:
+        self._layers = layers
+
+    def run(self, module: Traced, x: Tensor) -> Any:
+        return module.run(x, self._call)
+
+    def _call(self, step: Step, function: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        output = function(*args, **kwargs)
+        for each in output if isinstance(output, (list, tuple)) else (output,):
+            if isinstance(each, Tensor) and each.numel() > _LARGEST_VALUE:
+                raise ValueError(f"a value of {each.numel()} numbers")
+        if isinstance(function, nn.Conv2d):
+            depthwise = function.weight.shape[1] == 1 and function.groups > 1
+            self._layers.append(Layer(function.weight.numel(), Shape(*output.shape[1:]), depthwise))
+        elif isinstance(function, nn.Linear):
+            self._layers.append(Layer(function.weight.numel(), _image(output)))
+        elif step.kind == "operator":
+            products = _products(step.target.partition(".")[0], args)
+            if products:
+                self._layers.append(Layer(0, _image(output), products=products))
+        return output
+
+
+def _image(output: Tensor) -> Shape:
+    """The shape of a value in which images and tokens may be mixed: (T, D), or (D,)."""
+    *others, last = output.shape
+    return Shape(math.prod(others), last) if len(others) > 1 else Shape(last)
+
+
+def _products(name: str, args: list[Any]) -> int:
+    """Multiply-accumulates of an operator that is no layer: products of matrices, and convolutions by weights that are computed."""
+    match name:
+        case "matmul" | "mm" | "bmm":
+            return int(torch.matmul(args[0], args[1]).numel() * args[0].shape[-1])
+        case "addmm" | "baddbmm":
+            return int(torch.matmul(args[1], args[2]).numel() * args[1].shape[-1])
+        case "linear":
+            return int(args[0].numel() * args[1].shape[0])
+        case "einsum":
+            raise ValueError("a product that cannot be counted: einsum")
+        case "conv2d" | "convolution" | "conv1d":
+            return int(getattr(_aten, name).default(*args).numel() * args[1][0].numel())
+        case "scaled_dot_product_attention":
+            query, key, value = args[:3]
+            return int(query.numel() * key.shape[-2] + query.numel() // query.shape[-1] * key.shape[-2] * value.shape[-1])
+    return 0

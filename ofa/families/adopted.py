@@ -1,0 +1,140 @@
+"""The space of an adopted model: its program in blocks, and the sizes of it that may shrink. Made by ``ofa.adopt`` (ofa.adopting)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from ofa.arch import Arch, Genes
+from ofa.blocks import PlacedBlock, Shape, TracedBlock
+from ofa.blocks.code import parse_code
+from ofa.errors import SpaceError
+from ofa.families.placing import Placer, input_shape
+from ofa.space import Space
+
+__all__ = ["AdoptedBlock", "AdoptedSpace", "ElasticSize"]
+
+CLASSES = "classes"
+"""The size that is the number of classes."""
+
+
+@dataclass(frozen=True)
+class ElasticSize:
+    """A size of the model that may shrink.
+
+    Attributes:
+        name: of the first tensor that has it, with its dimension; or ``classes``.
+        units: how many there are in the model as it came: channels, heads.
+        multiple: a smaller network keeps a multiple of it.
+        gene: the gene that says which share of the units stays; none for the classes.
+    """
+
+    name: str
+    units: int
+    multiple: int
+    gene: str
+
+    def kept(self, share: float) -> int:
+        """The units that stay of a share of them."""
+        if share >= 1:
+            return self.units
+        return min(self.units, max(self.multiple, round(self.units * share / self.multiple) * self.multiple))
+
+
+@dataclass(frozen=True)
+class AdoptedBlock:
+    """A block of the model.
+
+    Attributes:
+        place: where it stands in networks, such as ``stages.1.0``. In a stage the last number is its rank: the highest is skipped first.
+        code: number of its code.
+        sizes: number of the size of each axis of the code.
+        origin: what its tensors' names begin with in the model.
+    """
+
+    place: str
+    code: int
+    sizes: tuple[int, ...]
+    origin: str
+
+    @property
+    def stage(self) -> tuple[int, int] | None:
+        """Its stage and its rank there; None for a block that all networks have."""
+        kind, *numbers = self.place.split(".")
+        return (int(numbers[0]), int(numbers[1])) if kind == "stages" else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdoptedSpace(Space):
+    """All networks that are parts of an adopted model.
+
+    Attributes:
+        codes: texts of blocks (ofa.blocks.code), by line; blocks that compute alike share one.
+        sizes: what may shrink.
+        blocks: in the order in which they run.
+    """
+
+    codes: tuple[tuple[str, ...], ...]
+    sizes: tuple[ElasticSize, ...]
+    blocks: tuple[AdoptedBlock, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        genes = set(self.gene_names)
+        for size in self.sizes:
+            if size.units < 1 or size.multiple < 1 or (size.name != CLASSES and size.gene not in genes):
+                raise SpaceError(f"{self.name}: a size must have units and a gene, but {size.name} has {size.units} and '{size.gene}'")
+        for block in self.blocks:
+            fits = 0 <= block.code < len(self.codes) and all(0 <= number < len(self.sizes) for number in block.sizes)
+            if not fits or len(parse_code(self._texts[block.code]).axes) != len(block.sizes):
+                raise SpaceError(f"{self.name}: a block must have a code and a size for each of its axes, but {block.place} has not")
+
+    @cached_property
+    def _texts(self) -> tuple[str, ...]:
+        return tuple("\n".join(lines) for lines in self.codes)
+
+    def lower(self, arch: Arch) -> tuple[PlacedBlock, ...]:
+        placer, shape = Placer(self, arch), input_shape(self, arch)
+        for block in self.blocks:
+            genes = self._genes_of(block, arch)
+            if genes is not None:
+                traced = self._built(block, arch.network, genes, shape)
+                placer.place(block.place, traced)
+                shape = traced.output(shape)
+        return placer.placed
+
+    def _genes_of(self, block: AdoptedBlock, arch: Arch) -> Genes | None:
+        """The block's own genes; None if the network does not have the block."""
+        if block.stage is None:
+            return Genes()
+        stage, rank = block.stage
+        return arch.stages[stage][rank] if rank < len(arch.stages[stage]) else None
+
+    def _built(self, block: AdoptedBlock, network: Genes, genes: Genes, shape: Shape) -> TracedBlock:
+        lengths = tuple(self._units(self.sizes[number], network, genes) for number in block.sizes)
+        key = (block.code, lengths, shape)
+        found = self._known.get(key)
+        if found is None:
+            outline = TracedBlock(in_channels=shape.channels, out_channels=1, code=self._texts[block.code], sizes=lengths)
+            channels = outline.output(shape).channels
+            found = TracedBlock(in_channels=shape.channels, out_channels=channels, code=self._texts[block.code], sizes=lengths)
+            self._known[key] = found
+        return found
+
+    @cached_property
+    def _known(self) -> dict[tuple[int, tuple[int, ...], Shape], TracedBlock]:
+        return {}
+
+    def _units(self, size: ElasticSize, network: Genes, genes: Genes) -> int:
+        if size.name == CLASSES:
+            return self.num_classes
+        return size.kept(genes[size.gene] if size.gene in genes else network[size.gene])
+
+    def ties(self) -> Iterator[tuple[tuple[str, str], tuple[str, str]]]:
+        """Pairs of (place, axis) that count the same channels."""
+        first: dict[int, tuple[str, str]] = {}
+        for block in self.blocks:
+            for axis, number in zip(parse_code(self._texts[block.code]).axes, block.sizes, strict=True):
+                member = (block.place, axis)
+                yield first.setdefault(number, member), member
