@@ -344,17 +344,13 @@ class Supernet(nn.Module):
         leaves: list[Leaf] = []
         gradients = self._views(placed, self._gradients | {"statistics": self.statistics})
         for (name, stored, view, matrices), (_, _, gradient, slots) in zip(self._views(placed), gradients, strict=True):
-            if placed.block.tensors[name].role == "statistics":
-                gathered = stored.transform(placed.block.shapes[name], placed.block.lengths, ())
-                assign(module, name, view if gathered is None else gathered(view))
-                continue
-            leaf = make_leaf(view, gradient, leaves)
+            leaf = view if placed.block.tensors[name].role == "statistics" else make_leaf(view, gradient, leaves)
             of_matrices = (make_leaf(*each, leaves) for each in zip(matrices, slots, strict=True))
             transform = stored.transform(placed.block.shapes[name], placed.block.lengths, of_matrices)
-            if transform is None:
-                assign(module, name, leaf)
-            else:
+            if transform is not None and isinstance(leaf, nn.Parameter):
                 parametrize_weight(module, name, leaf, transform)
+            else:
+                assign(module, name, leaf if transform is None else transform(leaf))
         return module, tuple(leaves)
 
     # -- files --------------------------------------------------------------------------------------------------------
