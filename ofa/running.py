@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -106,8 +107,12 @@ def train(
     """
     with writing(folder, "training"):
         check_output_folder(Path(folder), overwrite=overwrite, remedy="name another place, or pass overwrite=True")
-        chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, changes, trust=trust)
-        opened, place = open_recipe(chosen if start is None else chosen.starting_from(os.fspath(start))), compute_device(on)
+        if isinstance(recipe, Recipe):
+            chosen = recipe if start is None else recipe.starting_from(os.fspath(start))
+        else:
+            begun = [] if start is None else [f"start.path={json.dumps(os.fspath(start))}", 'start.sha256=""']
+            chosen = load_recipe(recipe, [*changes, *begun], trust=trust)
+        opened, place = open_recipe(chosen), compute_device(on)
         found = first_data(chosen)
         supernet, chosen = opened.begin(found.splits.train, place)
         teacher = opened.teacher_for(found.splits.train, place)

@@ -24,6 +24,7 @@ from ofa.registry import Registry
 from ofa.resolution import Resolution, ascending, pixels, sides
 from ofa.training import DataRecord, load_run
 from ofa.training.checkpoint import CONFIG
+from ofa.training.start import START
 
 __all__ = ["TEACHERS", "FoundTeacher", "Teacher", "find_teacher"]
 
@@ -165,12 +166,13 @@ class FoundTeacher:
 
 
 def find_teacher(text: str, resolution: Resolution | None = None) -> FoundTeacher | None:
-    """The teacher that somebody names; None for an empty text.
+    """The teacher of one's own that somebody names; None for an empty text, or ``start``.
 
     Args:
         text: the folder of a run that has ended, whose largest network teaches, or of a bundle; a registered name (``TEACHERS``); or
             ``module:attribute``, which is imported unless it is a ``FromFile``. A module takes batches as the networks get them: float32
-            [B, C, H, W] with the mean and deviation of the run's images taken out; it is put into evaluation mode.
+            [B, C, H, W] with the mean and deviation of the run's images taken out; it is put into evaluation mode. ``start``, which is
+            the network that a run starts from, is none of one's own.
         resolution: height and width in pixels that images are resized to; None leaves a bundle its own, and all others those of the batch.
 
     Raises:
@@ -178,7 +180,7 @@ def find_teacher(text: str, resolution: Resolution | None = None) -> FoundTeache
         TrustError: a file says ``module:attribute``.
         OfaError: the run or the bundle cannot be read.
     """
-    if not text:
+    if text in ("", START):
         return None
     folder = Path(text)
     if os.path.isfile(folder / CONFIG):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from ofa.adopting.groups import Group
 from ofa.adopting.writing import Written
@@ -81,8 +81,11 @@ class _Chooser:
         places, stages = self._stages()
         names = {name: f"width{number}" for number, name in enumerate(self._across, 1)}
         self._genes.update(names if len(names) > 1 else dict.fromkeys(names, "width"))
-        sizes = {name: self._size(name) for name in dict.fromkeys(name for part in self._parts for name in part.written.groups)}
-        network = tuple(gene for name in self._across if (gene := self._gene(self._genes[name], [sizes[name]])))
+        network = tuple(gene for name in self._across if (gene := self._gene(self._genes[name], [self._size(name)])))
+        known = {gene.name for gene in network} | {gene.name for stage in stages for gene in stage.genes}
+        used = dict.fromkeys(name for part in self._parts for name in part.written.groups)
+        sizes = {name: self._size(name) for name in used}
+        sizes = {name: size if size.gene in known else replace(size, gene="") for name, size in sizes.items()}
         codes = dict.fromkeys(part.written.text for part in self._parts)
         order = {text: number for number, text in enumerate(codes)}
         numbers = {name: number for number, name in enumerate(sizes)}
@@ -129,12 +132,10 @@ class _Chooser:
         found = (self._gene(word, [self._size(name) for name in own if proposed[name] == word]) for word in words)
         return tuple(gene for gene in found if gene is not None)
 
-    def _gene(self, name: str, sizes: Iterable[ElasticSize]) -> Gene:
-        """A gene of those shares that differ in the units that they leave."""
-        kept: dict[tuple[int, ...], float] = {}
-        for share in self._shares:
-            kept[tuple(size.kept(share) for size in sizes)] = share
-        return Gene(name, tuple(kept.values()))
+    def _gene(self, name: str, sizes: Sequence[ElasticSize]) -> Gene | None:
+        """A gene of all shares, so that genes of one name have the same values everywhere; None where all leave the same units."""
+        kept = {tuple(size.kept(share) for size in sizes) for share in self._shares}
+        return Gene(name, tuple(self._shares)) if len(kept) > 1 else None
 
     def _size(self, name: str) -> ElasticSize:
         if name == CLASSES:

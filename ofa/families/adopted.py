@@ -27,7 +27,7 @@ class ElasticSize:
         name: of the first tensor that has it, with its dimension; or ``classes``.
         units: how many there are in the model as it came: channels, heads.
         multiple: a smaller network keeps a multiple of it.
-        gene: the gene that says which share of the units stays; none for the classes.
+        gene: the gene that says which share of the units stays; empty for the classes, and where every share leaves the same units.
     """
 
     name: str
@@ -83,12 +83,17 @@ class AdoptedSpace(Space):
         super().__post_init__()
         genes = set(self.gene_names)
         for size in self.sizes:
-            if size.units < 1 or size.multiple < 1 or (size.name != CLASSES and size.gene not in genes):
-                raise SpaceError(f"{self.name}: a size must have units and a gene, but {size.name} has {size.units} and '{size.gene}'")
+            if size.units < 1 or size.multiple < 1 or size.gene not in genes | {""}:
+                raise SpaceError(
+                    f"{self.name}: a size must have units and a gene of the space, but {size.name} has {size.units} and '{size.gene}'; "
+                    "adopt the model anew"
+                )
         for block in self.blocks:
             fits = 0 <= block.code < len(self.codes) and all(0 <= number < len(self.sizes) for number in block.sizes)
             if not fits or len(parse_code(self._texts[block.code]).axes) != len(block.sizes):
-                raise SpaceError(f"{self.name}: a block must have a code and a size for each of its axes, but {block.place} has not")
+                raise SpaceError(
+                    f"{self.name}: a block must have a code and a size for each of its axes, but {block.place} has not; adopt it anew"
+                )
 
     @cached_property
     def _texts(self) -> tuple[str, ...]:
@@ -129,7 +134,7 @@ class AdoptedSpace(Space):
     def _units(self, size: ElasticSize, network: Genes, genes: Genes) -> int:
         if size.name == CLASSES:
             return self.num_classes
-        return size.kept(genes[size.gene] if size.gene in genes else network[size.gene])
+        return size.kept(genes.get(size.gene, network.get(size.gene, 1.0)))
 
     def ties(self) -> Iterator[tuple[tuple[str, str], tuple[str, str]]]:
         """Pairs of (place, axis) that count the same channels."""

@@ -11,7 +11,10 @@ from ofa.errors import RecipeError
 from ofa.sharing import layout
 from ofa.space import Space
 
-__all__ = ["frozen_tensors"]
+__all__ = ["MATRICES", "frozen_tensors"]
+
+MATRICES = "matrices"
+"""All weights of convolutions and linear layers. What learns then are norms and biases alone (PERP, Zimmer et al. 2023)."""
 
 _NEAR = 3
 """Names that the sentence about a pattern without match suggests."""
@@ -23,7 +26,8 @@ def frozen_tensors(space: Space, patterns: tuple[str, ...]) -> frozenset[str]:
 
     Args:
         space: what the supernet contains.
-        patterns: with ``*``, ``?`` and ``[]``, of names of tensors or of what they are in: ``stem*``, ``stages.0``, ``*.norm``.
+        patterns: with ``*``, ``?`` and ``[]``, of names of tensors or of what they are in: ``stem*``, ``stages.0``, ``*.norm``; or
+            ``matrices``, all weights of convolutions and linear layers.
 
     Raises:
         RecipeError: a pattern matches nothing, or nothing is left that learns.
@@ -31,9 +35,11 @@ def frozen_tensors(space: Space, patterns: tuple[str, ...]) -> frozenset[str]:
     if not patterns:
         return frozenset()
     names = {tensor.name: tuple(_within(tensor.name)) for tensor in layout(space)}
+    matrices = {tensor.name for tensor in layout(space) if tensor.role == "decayed"}
     found: set[str] = set()
     for pattern in patterns:
         matching = {name for name, places in names.items() if any(fnmatchcase(place, pattern) for place in places)}
+        matching |= matrices if pattern == MATRICES else set()
         if not matching:
             raise RecipeError(
                 f"each pattern of frozen must match a layer of {space.name}, but '{pattern}' matches none; "

@@ -12,7 +12,7 @@ from ofa.resolution import Resolution
 from ofa.space import Gene, Number, Space
 from ofa.training.phase import Phase
 
-__all__ = ["METHODS", "compound", "progressive_shrinking", "single_stage"]
+__all__ = ["METHODS", "adopt", "compound", "progressive_shrinking", "single_stage"]
 
 Opened = dict[str, tuple[Number, ...]]
 
@@ -171,8 +171,53 @@ def single_stage(
     return (phase,)
 
 
+def adopt(
+    space: Space,
+    *,
+    epochs: int,
+    learning_rate: float = 0.02,
+    subnets_per_step: int = 4,
+    warmup_epochs: float = 0.5,
+    distillation_weight: float = 1.0,
+    sampling: Literal["uniform", "strata", "best-up"] = "uniform",
+    resolutions: tuple[Resolution, ...] = (),
+) -> tuple[Phase, ...]:
+    """One phase in which all parts of a trained network learn together, for few epochs.
+
+    Channels are put in the order of their importance first, so that the parts keep those that matter. Each step trains the largest
+    network on the labels and, with ``teacher = "start"`` in the recipe, on the answers of the network as it came; the smallest and some
+    others learn from the labels and from the largest network's answers.
+
+    Args:
+        space: what the supernet contains.
+        epochs: of the phase.
+        learning_rate: at the end of the warm-up; the network is trained already, so a fraction of what it was trained with.
+        subnets_per_step: the largest and the smallest among them.
+        warmup_epochs: epochs, or part of one, in which the learning rate rises.
+        distillation_weight: of the teachers' answers beside the labels' weight of 1.
+        sampling: how the subnets between the largest and the smallest are chosen.
+        resolutions: height and width of the input in pixels, such as 224 or "224x160"; empty for all of the space.
+    """
+    free = {name: values for kind in _kinds(space).values() for name, values in kind.items()}
+    phase = Phase(
+        name="adopt",
+        epochs=epochs,
+        learning_rate=learning_rate,
+        free=tuple(Gene(gene, values) for gene, values in free.items()),
+        resolutions=resolutions,
+        subnets_per_step=subnets_per_step,
+        sampling=sampling,
+        sandwich=True,
+        reorder_channels=True,
+        distillation_weight=distillation_weight,
+        teacher="in-place",
+        warmup_epochs=min(warmup_epochs, epochs),
+    )
+    return (phase,)
+
+
 METHODS: Mapping[str, Callable[..., tuple[Phase, ...]]] = MappingProxyType(
-    {method.__name__: method for method in (progressive_shrinking, compound, single_stage)}
+    {method.__name__: method for method in (progressive_shrinking, compound, single_stage, adopt)}
 )
 """By the name of its table in a recipe: what makes the phases."""
 

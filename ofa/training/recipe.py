@@ -29,14 +29,11 @@ from ofa.training.methods import METHODS
 from ofa.training.optimizer import SGD, Optimizer, read_optimizer
 from ofa.training.phase import Phase
 from ofa.training.schedule import Span
-from ofa.training.start import Start
+from ofa.training.start import SPACE, START, Start, space_of_start
 from ofa.training.step import Precision
 from ofa.training.toml import LARGEST_BATCH, MOST_STEPS, build, check_range, line_of, toml_lines
 
 __all__ = ["SPACE", "Phase", "Recipe"]
-
-SPACE = "space.json"
-"""The file in the folder of a run that carries its space, where that is none of ofa's."""
 
 Purpose = Literal["split", "weights", "training", "specialization"]
 _MOST_WORKERS = 1024
@@ -48,17 +45,19 @@ class Recipe:
     """All that decides how a supernet is trained.
 
     Attributes:
-        space: the space: a name, the path of a space file, or ``module:attribute`` (see ``ofa.families.get_space``).
+        space: the space: a name, the path of a space file, or ``module:attribute`` (see ``ofa.families.get_space``). ``start`` is that
+            of the run that training starts from.
         data: the images: the name of a data set, a Parquet file, a folder, or ``module:attribute`` (see ``ofa.data.load_data``).
         phases: one after the other, each from the weights that the one before left.
         task: what the networks are for: ``classification`` (one class an image), ``multi_label`` (any number of classes an image), or one
             that is registered (see ``ofa.tasks``).
         start: weights of another supernet that training starts from; left out, they are drawn from the seed. ``ofa train --from`` sets it.
         frozen: layers that stay as they are, bit for bit, in all phases: patterns with ``*`` of names such as ``stem*``, ``stages.0`` or
-            ``*.norm``. Their batch norms go on to normalize by the batch, and note nothing of it; channels that they have keep their order.
+            ``*.norm``; ``matrices`` are all weights but norms and biases. Batch norms of frozen layers go on to normalize by the batch,
+            and note nothing of it; channels that they have keep their order.
         teacher: a network of one's own that teaches in place of a copy of the largest: the folder of a run (its largest network) or of a
             bundle, a registered name, or ``module:attribute`` (see ``ofa.teachers``). In phases that distil in-place it teaches the
-            step's largest network.
+            step's largest network. ``start`` is the largest network of the weights that training starts from, as they came.
         teacher_resolution: height and width that images are resized to for the teacher, such as 224 or "224x160"; left out, a bundle gets
             its own and all others those of the batch.
         test_data: further images like ``data`` to test on; empty cuts the test part from ``data``.
@@ -276,7 +275,9 @@ class Recipe:
         for override in overrides:
             _override(table, override)
             _name_optimizer(table)
-        if isinstance(table.get("space"), str):
+        if table.get("space") == START:
+            table["space"] = space_of_start(start.get("path") if isinstance(start := table.get("start"), Mapping) else None)
+        elif isinstance(table.get("space"), str):
             table["space"] = _place_of_space(table["space"], folder or Path())
         try:
             optimizer = read_optimizer(table.pop("optimizer"))

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ofa.errors import FileError, WeightsError
+from ofa.errors import FileError, RecipeError, WeightsError
 from ofa.families import lower
 from ofa.reading import LARGEST_TENSORS, sha256_of
 from ofa.sharing import StoredTensor, layout
@@ -21,10 +21,14 @@ from ofa.training.record import DataRecord
 from ofa.training.toml import check_range
 from ofa.weights import check_finite
 
-__all__ = ["WEIGHTS", "Start", "StartWeights", "open_start"]
+__all__ = ["SPACE", "START", "WEIGHTS", "Start", "StartWeights", "open_start", "space_of_start"]
 
 WEIGHTS = "supernet.safetensors"
 """The file in the folder of a run that holds its weights."""
+SPACE = "space.json"
+"""The file in the folder of a run that carries its space, where that is none of ofa's."""
+START = "start"
+"""How a recipe names the space, and the largest network as a teacher, of the weights that it starts from."""
 _NAMED = 5
 """How many classes an error names."""
 
@@ -149,6 +153,25 @@ def open_start(start: Start | None, space: Space) -> StartWeights | None:
     record = DataRecord.load(place) if is_folder else None
     _check_fit(supernet.space, space, f"'{start.path}'")
     return StartWeights(replace(start, sha256=found), supernet, None if record is None else record.facts.class_names)
+
+
+def space_of_start(path: object) -> str:
+    """What a recipe says as its space to train in that of the weights that it starts from: the file in the folder of their run.
+
+    Raises:
+        RecipeError: there is no start, or no such file.
+    """
+    if not isinstance(path, str) or not path:
+        raise RecipeError(
+            "a recipe whose space is that of its start must have one, but this one has none; add --from RUN, or name a space", key="space"
+        )
+    file = Path(path, SPACE).absolute()
+    if not file.is_file():
+        raise RecipeError(
+            f"the start of such a recipe must be a run that carries its space, but '{path}' has no {SPACE}; name the space: space=NAME",
+            key="space",
+        )
+    return str(file)
 
 
 def _as_shaped(stored: StoredTensor, tensors: Mapping[str, Tensor], wanted: StoredTensor) -> Tensor:

@@ -6,11 +6,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ofa.errors import WeightsError
+from ofa.errors import RecipeError, WeightsError
 from ofa.supernet import Supernet
 from ofa.training.evaluation import digest_of_tensors
 from ofa.training.phase import Phase
 from ofa.training.recipe import Recipe
+from ofa.training.start import START
 from ofa.training.state import TrainingState, part_of
 from ofa.training.step import Objective
 
@@ -33,13 +34,22 @@ class Teaching:
         self._copy: nn.Module | None = None
 
     def begin(self, phase: Phase) -> None:
-        """Make ready what a phase needs that begins, and does not go on from a state."""
-        if self._own is None and phase.needs_copy and (self._copy is None or phase.restart):
+        """Make ready what a phase needs that begins, and does not go on from a state.
+
+        Raises:
+            RecipeError: the weights that the run starts from are to teach, and know other classes, or there are none.
+        """
+        if self._from_start and self._copy is None and (self._recipe.start is None or self._recipe.start.new):
+            found = "the recipe has no start" if self._recipe.start is None else "its classifier is new, because the classes are others"
+            raise RecipeError(
+                f'a start that teaches must know the classes of the data, but {found}; leave teacher = "{START}" out', key="teacher"
+            )
+        if self._own is None and (phase.needs_copy or self._from_start) and (self._copy is None or self._is_renewed(phase)):
             self._copy = self._largest()
 
     def objective(self, phase: Phase) -> Objective:
         """What the subnets of a phase are to learn."""
-        teacher = self._own or (self._copy if phase.needs_copy else None)
+        teacher = self._own or (self._copy if phase.needs_copy or self._from_start else None)
         return Objective(
             task=self._recipe.get_task(),
             label_smoothing=self._recipe.label_smoothing,
@@ -50,6 +60,13 @@ class Teaching:
             divergence=phase.divergence,
             dropout_first_only=phase.dropout == "largest",
         )
+
+    @property
+    def _from_start(self) -> bool:
+        return self._recipe.teacher == START
+
+    def _is_renewed(self, phase: Phase) -> bool:
+        return phase.restart and not self._from_start
 
     def capture(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What a state says of it: the copy's tensors, which are no copies, or how to know the teacher again, which it does not hold."""
