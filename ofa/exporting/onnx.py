@@ -24,7 +24,7 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from ofa.errors import ExportError
-from ofa.exporting.operators import GraphWriter
+from ofa.exporting.graph import GraphWriter
 from ofa.exporting.tracing import FEATURES, INPUT, LOGITS, write_calls
 from ofa.files import replacing
 from ofa.modes import evaluating
@@ -297,7 +297,7 @@ def _infer_output(graph: onnx.GraphProto, result: str, versions: _Versions) -> o
     model.graph.input.extend(helper.make_tensor_value_info(each.name, each.data_type, list(each.dims)) for each in weights)
     model.graph.output.append(helper.make_tensor_value_info(result, TensorProto.FLOAT, None))
     with _as_export_error():
-        output.CopyFrom(onnx.shape_inference.infer_shapes(model, strict_mode=True).graph.output[0])
+        output.CopyFrom(onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph.output[0])
     return output
 
 

@@ -351,7 +351,7 @@ class Pair(nn.Module):
         (ByValue(), "ByValue"),
         (Constant(), "two values"),
         (Alpha(), "alpha"),
-        (nn.Sequential(OwnConv(3, 3, 1)), "weight"),
+        (nn.Sequential(OwnConv(3, 3, 1)), "conv2d"),
         (Pair(), "output"),
         (nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect"), "zeros"),
         (nn.Conv2d(3, 4, 3, padding="same"), "numbers"),
