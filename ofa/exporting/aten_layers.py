@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ofa.exporting.aten_shapes import AtenHandler, transposed
+from ofa.exporting.aten_shapes import AtenHandler, shape_of, transposed
 from ofa.exporting.graph import Call, GraphWriter, Value, require
 from ofa.exporting.operators import layer_norm
 
@@ -130,7 +130,7 @@ def _group_norm(writer: GraphWriter, call: Call) -> str:
     ones, zeros = _filled(writer, None, groups, 1.0), _filled(writer, None, groups, 0.0)
     rows = writer.put("Reshape", call, x, writer.sizes(0, groups, -1), step="rows")
     normalized = writer.put("InstanceNormalization", call, rows, ones, zeros, step="normalized", epsilon=eps)
-    result = writer.put("Reshape", call, normalized, writer.put("Shape", call, x, step="shape"), step="whole")
+    result = writer.put("Reshape", call, normalized, shape_of(writer, call, x), step="whole")
     rank = len(x.shape)
     if scale is not None:
         result = writer.put("Mul", call, result, _of_channels(writer, call, scale, rank, "scale"), step="scaled")

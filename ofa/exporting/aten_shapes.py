@@ -10,7 +10,7 @@ import torch
 
 from ofa.exporting.graph import Call, GraphWriter, Value, require
 
-__all__ = ["SHAPES", "axes_of", "nothing", "transposed"]
+__all__ = ["SHAPES", "axes_of", "nothing", "shape_of", "transposed"]
 
 _END = np.iinfo(np.int64).max
 _PADDINGS = {"constant": "constant", "reflect": "reflect", "replicate": "edge"}
@@ -50,6 +50,14 @@ def _size(writer: GraphWriter, call: Call, sizes: Sequence[int | Value]) -> str:
         return writer.sizes(*(int(each) for each in sizes))  # type: ignore[arg-type]
     parts = [each if isinstance(each, Value) else writer.sizes(each) for each in sizes]
     return writer.put("Concat", call, *parts, step="sizes", axis=0)
+
+
+def shape_of(writer: GraphWriter, call: Call, value: Value) -> str:
+    """The name of the list of a value's sizes; of an old opset a constant, because ONNX infers no shape from a computed one there."""
+    if writer.opset >= 14:
+        return writer.put("Shape", call, value, step="shape")
+    require(None not in value.shape[1:], call, "a reshape to the shape of another value must be of opset 14 or newer")
+    return writer.sizes(*(size or -1 for size in value.shape))
 
 
 def _rest(call: Call, value: Value, begin: int) -> list[int]:
@@ -230,6 +238,11 @@ def _expand_as(writer: GraphWriter, call: Call) -> str:
     return writer.put("Expand", call, x, writer.put("Shape", call, other, step="shape"))
 
 
+def _reshape_as(writer: GraphWriter, call: Call) -> str:
+    x, other = call.arguments
+    return writer.put("Reshape", call, x, shape_of(writer, call, other))
+
+
 def _repeat(writer: GraphWriter, call: Call) -> str:
     x, counts = call.arguments
     missing = len(counts) - len(x.shape)
@@ -313,6 +326,7 @@ SHAPES: Mapping[AtenHandler, str] = {
     _pixel_shuffle: "pixel_shuffle.default",
     _repeat: "repeat.default",
     _reshape: "view.default reshape.default _unsafe_view.default",
+    _reshape_as: "reshape_as.default view_as.default",
     _roll: "roll.default",
     _select: "select.int",
     _slice: "slice.Tensor",

@@ -172,10 +172,15 @@ class _Calls:
 
     def _fold(self, node: fx.Node) -> None:
         """Compute a value in which the input has no part."""
-        target = node.target
-        if isinstance(target, OpOverload) and (target._schema.is_mutable or (_draws(target) and aten_handler(target) is None)):
-            raise _unknown(f"{target} of a value that does not depend on the input")
+        target, changes = node.target, _in_place(self._root, node)
+        arguments: Any
+        if isinstance(target, OpOverload) and _draws(target) and aten_handler(target) is None:
+            raise _unknown(f"{target}, which draws numbers")
+        if changes:
+            self._refuse_if_read_later(node)
         arguments, named = fx.map_arg((node.args, node.kwargs), lambda each: self._constants[each])
+        if changes:
+            arguments = (arguments[0].clone(), *arguments[1:])  # which may be a weight of the network
         match node.op:
             case "get_attr":
                 result = attrgetter(str(target))(self._root)
@@ -190,6 +195,21 @@ class _Calls:
         if isinstance(result, Tensor):
             kind = Kind(tuple(result.shape), result.dtype)
             self._values[node] = Value(self._constant_name(node), lambda: kind, result.detach())
+            if changes:
+                source: Any = node.args[0]
+                self._constants[source], self._values[source] = result, self._values[node]
+
+    def _refuse_if_read_later(self, node: fx.Node) -> None:
+        """Raise UnknownOperationError if a call that overwrites a constant is followed by a reader of another view of it."""
+        source: Any = node.args[0]
+        storage = self._constants[source].untyped_storage().data_ptr()
+        for each, value in self._constants.items():
+            if each is not source and isinstance(value, Tensor) and value.untyped_storage().data_ptr() == storage:
+                self._refuse_readers(each, node)
+
+    def _refuse_readers(self, view: fx.Node, node: fx.Node) -> None:
+        if any(self._order[user] > self._order[node] for user in view.users):
+            raise _unknown(f"{_function_name(node.target)} that changes a view of a value that is read later")
 
     def _constant_name(self, node: fx.Node) -> str:
         """A tensor's own name, unless a module writes a tensor under that name, perhaps with another norm folded into it."""
@@ -210,8 +230,8 @@ class _Calls:
                 continue
             if value.name == overwritten:
                 self._values[each] = self._value(each, self._values[node].name)
-            elif self._views.get(value.name, value.name) == base and any(self._order[user] > self._order[node] for user in each.users):
-                raise _unknown(f"{_function_name(node.target)} that changes a view of a value that is read later")
+            elif self._views.get(value.name, value.name) == base:
+                self._refuse_readers(each, node)
 
 
 def _tensor(values: Mapping[fx.Node, Any], node: fx.Node) -> Value:

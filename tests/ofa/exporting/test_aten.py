@@ -8,10 +8,13 @@ from collections.abc import Callable
 import onnxruntime
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
+from ofa.errors import ExportError
+from ofa.exporting.aten import ATEN
 from ofa.exporting.onnx import to_model
 from ofa.opsets import NEWEST_OPSET, OPSET
+from tests.ofa.exporting.test_onnx import run, with_statistics
 
 aten = torch.ops.aten
 
@@ -20,7 +23,7 @@ TOKENS = (6, 8)
 
 
 class Calls(nn.Module):
-    """A network of calls alone; it counts what was called, so that no handler is without a test."""
+    """A network of calls, with some loose tensors."""
 
     def __init__(self, compute: Callable[[Calls, Tensor], Tensor]) -> None:
         super().__init__()
@@ -126,7 +129,8 @@ OF_IMAGES: dict[str, Callable[[Calls, Tensor], Tensor]] = {
     "dropout.default": lambda _, x: aten.dropout.default(x, 0.5, False),
     "in place": lambda _, x: aten.add_.Tensor(aten.relu_.default(aten.mul.Tensor(x, 2)), x),
     "read after it was changed": lambda _, x: (lambda y: aten.add.Tensor(aten.relu_.default(y), y))(aten.mul.Tensor(x, 2)),
-    "lifted numbers": lambda _, x: aten.add.Tensor(x, aten.lift_fresh_copy.default(aten.arange.default(8))),
+    "whole numbers": lambda m, x: aten.add.Tensor(x, m.table[0, 0]),
+    "lifted": lambda _, x: aten.lift_fresh_copy.default(aten.lift_fresh.default(x)),
     "windows": lambda _, x: aten.reshape.default(
         aten.permute.default(aten.view.default(x, [-1, 4, 2, 3, 2, 4]), [0, 2, 4, 1, 3, 5]), [-1, 4, 12]
     ),
@@ -145,6 +149,10 @@ OF_TOKENS: dict[str, Callable[[Calls, Tensor], Tensor]] = {
     "einsum.default": lambda m, x: aten.einsum.default("btd, od -> bto", [x, m.matrix]),
     "class token": lambda m, x: aten.cat.default([aten.expand.default(m.token, [aten.sym_size.int(x, 0), -1, -1]), x], 1),
     "class token by its shape": lambda m, x: aten.cat.default([aten.expand.default(m.token, [x.shape[0], -1, x.shape[-1]]), x], 1),
+    "shapes of others": lambda _, x: aten.reshape_as.default(aten.view_as.default(aten.flatten.using_ints(x, 1), x), x),
+    "a changed constant": lambda m, x: (lambda y: aten.mul.Tensor(x, aten.add.Tensor(aten.relu_.default(y), y)))(
+        aten.mul.Scalar(m.token, 2)
+    ),
     "expand_as.default": lambda m, x: aten.expand_as.default(m.token, x),
     "embedding.default": lambda m, x: aten.add.Tensor(x, aten.select.int(aten.embedding.default(m.matrix, m.table.abs()), 0, 0)[:1]),
     "a computed table": lambda m, x: aten.mul.Tensor(x, aten.masked_fill.Scalar(x, m.mask.float().sum(1, keepdim=True).bool(), 2.0)),
@@ -185,3 +193,73 @@ def test_calls_compute_the_same_with_any_number_of_images(calls, shape, opset):
         except Exception as error:
             error.add_note(name)
             raise
+
+
+class Block(nn.Module):
+    """As blocks of adopted networks are: modules of their own, calls, and loose tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.layer_norm = nn.Conv2d(4, 8, 3, padding=1), nn.BatchNorm2d(8), nn.LayerNorm(8)
+        self.linear, self.scale = nn.Linear(8, 8), nn.Parameter(torch.linspace(-1, 1, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = aten.relu.default(self.norm(self.conv(x)))
+        tokens = aten.permute.default(y, [0, 2, 3, 1])
+        mixed = aten.mul.Tensor(self.linear(self.layer_norm(tokens)), self.scale)
+        return aten.add.Tensor(aten.add.Tensor(tokens, mixed), self.scale)
+
+
+def test_a_block_of_modules_and_calls_folds_its_norm_and_writes_shared_tensors_once() -> None:
+    network = with_statistics(Block()).eval()
+    model = to_model(network, (2, *IMAGES))
+    assert "BatchNormalization" not in {node.op_type for node in model.graph.node}
+    assert [each.name for each in model.graph.initializer].count("scale") == 1
+    x = torch.randn(2, *IMAGES)
+    with torch.no_grad():
+        torch.testing.assert_close(run(model, x), network(x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_value_whose_view_is_overwritten_is_not_written_as_it_was() -> None:
+    def overwrite(_: Calls, x: Tensor) -> Tensor:
+        y = aten.mul.Tensor(x, 2)
+        part = aten.relu_.default(aten.select.int(y, 1, 0))
+        return aten.add.Tensor(y, aten.unsqueeze.default(part, 1))
+
+    with pytest.raises(ExportError, match="relu_"):
+        to_model(Calls(overwrite), (2, *IMAGES))
+
+
+def test_every_handler_has_a_test() -> None:
+    called: set[str] = set()
+    for compute in (*OF_IMAGES.values(), *OF_TOKENS.values()):
+        graph = fx.symbolic_trace(Calls(compute)).graph
+        called.update(str(node.target).removeprefix("aten.") for node in graph.nodes if node.op == "call_function")
+    assert not ATEN.keys() - called
+
+
+def cumulated(_: Calls, x: Tensor) -> Tensor:
+    return aten.mean.dim(aten.cumsum.default(x, 1), [2, 3])
+
+
+def test_without_the_extra_an_unknown_operation_is_named_with_what_can_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ofa.exporting.torch_export.find_spec", lambda _: None)
+    with pytest.raises(ExportError, match=r"aten\.cumsum\.default.*pip install 'ofa-nas\[export\]'"):
+        to_model(Calls(cumulated), (2, *IMAGES))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")  # torch's exporter, of torch's own classes
+@pytest.mark.parametrize("opset", [OPSET, NEWEST_OPSET])
+def test_torch_writes_what_the_project_cannot(opset: int) -> None:
+    pytest.importorskip("onnxscript", reason="the extra 'export' is not installed")
+    network = Calls(cumulated).train()
+    model = to_model(network, (1, *IMAGES), metadata={"arch": "any"}, dynamic_batch=True, opset=opset)
+    assert (model.producer_name, model.opset_import[0].version) == ("pytorch", opset)
+    assert {each.key: each.value for each in model.metadata_props} == {"arch": "any"}
+    assert (model.graph.input[0].name, [each.name for each in model.graph.output]) == ("images", ["logits"])
+    assert network.training
+    assert b"test_aten.py" not in model.SerializeToString()
+    for batch in (1, 3):
+        x = torch.randn(batch, *IMAGES)
+        torch.testing.assert_close(run(model, x), network(x).detach(), rtol=1e-4, atol=1e-5)
