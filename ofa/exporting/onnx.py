@@ -2,7 +2,7 @@
 
 The network is traced with torch.fx and each call is written by the handler of its operation (ofa.exporting.operators); a
 batch norm behind a convolution is folded into it. ``torch.onnx.export`` answers the same need for any network at all, but
-takes about a second a block, and a latency table needs hundreds of blocks.
+takes about a second a block, and a latency table needs hundreds of blocks: it writes those with an operation that has no handler.
 
 Shapes: B batch, C channels, H W pixels.
 """
@@ -24,7 +24,8 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from ofa.errors import ExportError
-from ofa.exporting.operators import GraphWriter
+from ofa.exporting.graph import GraphWriter, UnknownOperationError
+from ofa.exporting.torch_export import export_by_torch
 from ofa.exporting.tracing import FEATURES, INPUT, LOGITS, write_calls
 from ofa.files import replacing
 from ofa.modes import evaluating
@@ -83,8 +84,9 @@ def to_model(
     """The ONNX model of a network or block in evaluation mode.
 
     Args:
-        network: made of the operations of ofa.exporting.operators only; it is left exactly as it was, in mode, weights and
-            statistics.
+        network: made of the operations of ofa.exporting.operators and ofa.exporting.aten, or of any that torch's own exporter knows if
+            the extra ``export`` is installed, which is then the producer of the file; it is left exactly as it was, in mode, weights
+            and statistics.
         input_shape: [B, C, H, W] of the input, or what else a block takes; it is named ``images``. The output is named ``logits`` if
             it is [B, n], and ``output`` if it still has pixels or tokens.
         metadata: keys and values that the file carries (``metadata_props``).
@@ -235,17 +237,27 @@ def _build_model(
     network: nn.Module, input_shape: tuple[int, ...], metadata: Mapping[str, str], dynamic_batch: bool, versions: _Versions
 ) -> onnx.ModelProto:
     shape: list[int | str] = [_BATCH if dynamic_batch else input_shape[0], *input_shape[1:]]
-    model = _empty_model(type(network).__name__, versions)
-    helper.set_model_props(model, dict(metadata))
+    try:
+        model, result = _write_model(network, shape, versions)
+    except UnknownOperationError as unknown:
+        model = export_by_torch(network, shape, INPUT, versions.opset, unknown)
+        model.ir_version = versions.ir_version
+        result = model.graph.output.pop().name
     graph = model.graph
-    graph.input.append(helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, shape))
-    result = write_calls(GraphWriter(graph, versions.opset), network)
+    helper.set_model_props(model, dict(metadata))
     _check_operators(graph, versions.opset)
     output = _infer_output(graph, result, versions)
     output.name = LOGITS if len(output.type.tensor_type.shape.dim) == 2 else FEATURES
     _rename_output(graph, result, output.name)
     graph.output.append(output)
     return model
+
+
+def _write_model(network: nn.Module, shape: list[int | str], versions: _Versions) -> tuple[onnx.ModelProto, str]:
+    """The model that the handlers write, still without an output, and the name of its result."""
+    model = _empty_model(type(network).__name__, versions)
+    model.graph.input.append(helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, shape))
+    return model, write_calls(GraphWriter(model.graph, versions.opset), network)
 
 
 def _empty_model(name: str, versions: _Versions) -> onnx.ModelProto:
@@ -297,7 +309,7 @@ def _infer_output(graph: onnx.GraphProto, result: str, versions: _Versions) -> o
     model.graph.input.extend(helper.make_tensor_value_info(each.name, each.data_type, list(each.dims)) for each in weights)
     model.graph.output.append(helper.make_tensor_value_info(result, TensorProto.FLOAT, None))
     with _as_export_error():
-        output.CopyFrom(onnx.shape_inference.infer_shapes(model, strict_mode=True).graph.output[0])
+        output.CopyFrom(onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph.output[0])
     return output
 
 

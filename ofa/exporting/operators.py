@@ -10,89 +10,19 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
-from onnx import TensorProto, helper
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ofa.blocks.token_modules import AddPositions, DotProductAttention, TokenLinear, TokenMean, Tokens
-from ofa.errors import ExportError
+from ofa.exporting.graph import Call, GraphWriter, Handler, array, pair, require
 
-__all__ = ["FUNCTIONS", "MODULES", "Call", "GraphWriter", "array", "handler_of"]
-
-Array = np.ndarray[Any, np.dtype[np.float32]]
-
-
-class GraphWriter:
-    """Writes nodes and constants into an ONNX graph, where they stay: weights are copied no more often than that.
-
-    Args:
-        graph: to be filled.
-        opset: version of the operators, some of which have other forms in later ones.
-    """
-
-    def __init__(self, graph: onnx.GraphProto, opset: int) -> None:
-        self.graph, self.opset = graph, opset
-        self._constants: set[str] = set()
-
-    def constant(self, name: str, value: Array) -> str:
-        """Write ``value`` under ``name``, unless a module that is called twice has already written it; return the name."""
-        if name not in self._constants:
-            self._constants.add(name)
-            self.graph.initializer.add(
-                name=name, data_type=TensorProto.FLOAT, dims=value.shape, raw_data=value.astype("<f4", copy=False).tobytes()
-            )
-        return name
-
-    def number(self, value: float) -> str:
-        """Write a number, once for all calls; return its name."""
-        return self.constant(f"number.{value!r}", np.array(value, dtype=np.float32))
-
-    def sizes(self, *values: int) -> str:
-        """Write whole numbers, such as the shape that an operator takes as an input, once for all calls; return their name."""
-        name = f"sizes.{'.'.join(map(str, values))}"
-        if name not in self._constants:
-            self._constants.add(name)
-            self.graph.initializer.add(name=name, data_type=TensorProto.INT64, dims=(len(values),), int64_data=values)
-        return name
-
-    def step(self, kind: str, call: Call, step: str, inputs: Sequence[str], **attributes: Any) -> str:
-        """Append an operator that computes a value on the way to that of ``call``; return its name."""
-        return self.add(kind, Call(f"{call.name}.{step}", tuple(inputs), call.place), **attributes)
-
-    def add(self, kind: str, call: Call, constants: Sequence[str] = (), **attributes: Any) -> str:
-        """Append the operator ``kind`` that reads the inputs of ``call`` and then ``constants``; return the name of its output."""
-        self.graph.node.append(helper.make_node(kind, [*call.inputs, *constants], [call.name], name=call.name, **attributes))
-        return call.name
-
-
-@dataclass(frozen=True)
-class Call:
-    """One call of a module or function in the traced network.
-
-    Attributes:
-        name: unique in the graph; also the name of the value that the call makes.
-        inputs: names of the values it reads.
-        place: path of the module in the network, such as ``stages.2.1.conv``; for a function, its name.
-        module: the module, or None for a function.
-        batch_norm: the batch norm that is folded into this convolution, if there is one.
-    """
-
-    name: str
-    inputs: tuple[str, ...]
-    place: str
-    module: Any = None
-    batch_norm: nn.BatchNorm2d | None = None
-
-
-Handler = Callable[[GraphWriter, Call], str]
-"""Writes one call and returns the name of the value that holds its result."""
+__all__ = ["FUNCTIONS", "MODULES", "gelu", "handler_of", "layer_norm"]
 
 
 def handler_of(module: nn.Module) -> Handler | None:
@@ -107,24 +37,9 @@ def handler_of(module: nn.Module) -> Handler | None:
     return None
 
 
-def array(tensor: torch.Tensor) -> Array:
-    """``tensor`` as a contiguous float32 array on the CPU, whatever view, device or memory format it has."""
-    return np.ascontiguousarray(tensor.detach().to("cpu", torch.float32).numpy())
-
-
-def _pair(value: int | tuple[int, ...]) -> list[int]:
-    return [value, value] if isinstance(value, int) else list(value)
-
-
-def _require(holds: bool, call: Call, rule: str) -> None:
-    if not holds:
-        what = f"'{call.place}'" if call.module is None else f"'{call.place}' is {call.module}"
-        raise ExportError(f"{rule}, but {what}; build that part of the network in another way")
-
-
 def _statistics(module: nn.BatchNorm2d, call: Call) -> tuple[torch.Tensor, ...]:
     """Scale, shift, mean and variance of a batch norm, each of shape [C]."""
-    _require(module.running_mean is not None, call, "an exported batch norm must have running statistics")
+    require(module.running_mean is not None, call, "an exported batch norm must have running statistics")
     mean, variance = module.running_mean, module.running_var
     assert mean is not None
     assert variance is not None
@@ -135,7 +50,7 @@ def _statistics(module: nn.BatchNorm2d, call: Call) -> tuple[torch.Tensor, ...]:
 
 def _conv(writer: GraphWriter, call: Call) -> str:
     module: nn.Conv2d = call.module
-    _require(
+    require(
         module.padding_mode == "zeros" and not isinstance(module.padding, str),
         call,
         "an exported convolution must be padded by numbers of zeros",
@@ -153,7 +68,7 @@ def _conv(writer: GraphWriter, call: Call) -> str:
         constants,
         kernel_shape=list(module.kernel_size),
         strides=list(module.stride),
-        pads=_pair(module.padding) * 2,  # type: ignore[arg-type]
+        pads=pair(module.padding) * 2,  # type: ignore[arg-type]
         dilations=list(module.dilation),
         group=module.groups,
     )
@@ -190,13 +105,13 @@ def _nothing(writer: GraphWriter, call: Call) -> str:
 
 def _avg_pool(writer: GraphWriter, call: Call) -> str:
     module: nn.AvgPool2d = call.module
-    _require(module.divisor_override is None, call, "an exported average pool must divide by the size of its window")
+    require(module.divisor_override is None, call, "an exported average pool must divide by the size of its window")
     return writer.add(
         "AveragePool",
         call,
-        kernel_shape=_pair(module.kernel_size),
-        strides=_pair(module.stride),
-        pads=_pair(module.padding) * 2,
+        kernel_shape=pair(module.kernel_size),
+        strides=pair(module.stride),
+        pads=pair(module.padding) * 2,
         ceil_mode=int(module.ceil_mode),
         count_include_pad=int(module.count_include_pad),
     )
@@ -204,25 +119,25 @@ def _avg_pool(writer: GraphWriter, call: Call) -> str:
 
 def _max_pool(writer: GraphWriter, call: Call) -> str:
     module: nn.MaxPool2d = call.module
-    _require(not module.return_indices, call, "an exported max pool must return values only")
+    require(not module.return_indices, call, "an exported max pool must return values only")
     return writer.add(
         "MaxPool",
         call,
-        kernel_shape=_pair(module.kernel_size),
-        strides=_pair(module.stride),
-        pads=_pair(module.padding) * 2,
-        dilations=_pair(module.dilation),
+        kernel_shape=pair(module.kernel_size),
+        strides=pair(module.stride),
+        pads=pair(module.padding) * 2,
+        dilations=pair(module.dilation),
         ceil_mode=int(module.ceil_mode),
     )
 
 
 def _global_avg_pool(writer: GraphWriter, call: Call) -> str:
-    _require(call.module.output_size in (1, (1, 1)), call, "an exported adaptive average pool must be global, with output size 1")
+    require(call.module.output_size in (1, (1, 1)), call, "an exported adaptive average pool must be global, with output size 1")
     return writer.add("GlobalAveragePool", call)
 
 
 def _flatten(writer: GraphWriter, call: Call) -> str:
-    _require(
+    require(
         (call.module.start_dim, call.module.end_dim) == (1, -1),
         call,
         "an exported flatten must keep the batch and join all other dimensions",
@@ -232,6 +147,8 @@ def _flatten(writer: GraphWriter, call: Call) -> str:
 
 def _linear(writer: GraphWriter, call: Call) -> str:
     module: nn.Linear = call.module
+    if len(call.arguments[0].shape) != 2:
+        return _product(writer, call, "weight.transposed")
     constants = [writer.constant(f"{call.place}.weight", array(module.weight))]
     if module.bias is not None:
         constants.append(writer.constant(f"{call.place}.bias", array(module.bias)))
@@ -239,8 +156,13 @@ def _linear(writer: GraphWriter, call: Call) -> str:
 
 
 def _token_linear(writer: GraphWriter, call: Call) -> str:
-    module: TokenLinear = call.module
-    weight = writer.constant(f"{call.place}.weight", array(module.weight.T))
+    return _product(writer, call, "weight")
+
+
+def _product(writer: GraphWriter, call: Call, name: str) -> str:
+    """Write a linear layer of tokens, whose transposed weight has the name."""
+    module: nn.Linear = call.module
+    weight = writer.constant(f"{call.place}.{name}", array(module.weight.T))
     if module.bias is None:
         return writer.add("MatMul", call, (weight,))
     product = writer.step("MatMul", call, "product", (*call.inputs, weight))
@@ -249,25 +171,36 @@ def _token_linear(writer: GraphWriter, call: Call) -> str:
 
 def _layer_norm(writer: GraphWriter, call: Call) -> str:
     module: nn.LayerNorm = call.module
-    _require(len(module.normalized_shape) == 1, call, "an exported layer norm must be over the channels alone")
+    require(len(module.normalized_shape) == 1, call, "an exported layer norm must be over the channels alone")
     ones = torch.ones(module.normalized_shape)
     scale = writer.constant(f"{call.place}.weight", array(ones if module.weight is None else module.weight))
     shift = writer.constant(f"{call.place}.bias", array(ones * 0 if module.bias is None else module.bias))
+    return layer_norm(writer, replace(call, inputs=(*call.inputs, scale, shift)), module.eps)
+
+
+def layer_norm(writer: GraphWriter, call: Call, eps: float, dims: int = 1) -> str:
+    """Write a layer norm over the last dimensions, whose inputs are the values, their scale and their shift."""
     if writer.opset >= 17:
-        return writer.add("LayerNormalization", call, (scale, shift), axis=-1, epsilon=module.eps)
+        return writer.add("LayerNormalization", call, axis=-dims, epsilon=eps)
+    axes = list(range(-dims, 0))
     # As transformers are usually written out, which ONNX Runtime, OpenVINO and TensorRT know and make one operation of.
-    (x,) = call.inputs
-    mean = writer.step("ReduceMean", call, "mean", (x,), axes=[-1], keepdims=1)
+    x, scale, shift = call.inputs
+    mean = writer.step("ReduceMean", call, "mean", (x,), axes=axes, keepdims=1)
     centred = writer.step("Sub", call, "centred", (x, mean))
     squared = writer.step("Pow", call, "squared", (centred, writer.number(2.0)))
-    variance = writer.step("ReduceMean", call, "variance", (squared,), axes=[-1], keepdims=1)
-    deviation = writer.step("Sqrt", call, "deviation", (writer.step("Add", call, "raised", (variance, writer.number(module.eps))),))
+    variance = writer.step("ReduceMean", call, "variance", (squared,), axes=axes, keepdims=1)
+    deviation = writer.step("Sqrt", call, "deviation", (writer.step("Add", call, "raised", (variance, writer.number(eps))),))
     scaled = writer.step("Mul", call, "scaled", (writer.step("Div", call, "normalized", (centred, deviation)), scale))
     return writer.add("Add", replace(call, inputs=(scaled, shift)))
 
 
 def _gelu(writer: GraphWriter, call: Call) -> str:
-    _require(call.module.approximate == "none", call, "an exported GELU must be the exact one")
+    require(call.module.approximate == "none", call, "an exported GELU must be the exact one")
+    return gelu(writer, call)
+
+
+def gelu(writer: GraphWriter, call: Call) -> str:
+    """Write the exact GELU of the call's input."""
     (x,) = call.inputs
     error = writer.step("Erf", call, "error", (writer.step("Div", call, "divided", (x, writer.number(math.sqrt(2)))),))
     share = writer.step("Add", call, "share", (error, writer.number(1.0)))
@@ -306,7 +239,7 @@ def _token_mean(writer: GraphWriter, call: Call) -> str:
 
 def _binary(kind: str) -> Handler:
     def write(writer: GraphWriter, call: Call) -> str:
-        _require(len(call.inputs) == 2, call, "an exported sum or product must be of two values of the network")
+        require(len(call.inputs) == 2, call, "an exported sum or product must be of two values of the network")
         return writer.add(kind, call)
 
     return write

@@ -5,14 +5,22 @@ Only what the values flow through is traced; parameters stay where they are and 
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from operator import attrgetter
 from typing import Any
 
-from torch import fx, nn
+import torch
+from torch import Tensor, fx, nn
+from torch._ops import OpOverload
 
 from ofa.errors import ExportError
-from ofa.exporting.operators import FUNCTIONS, MODULES, Call, GraphWriter, handler_of
+from ofa.exporting.aten import aten_handler
+from ofa.exporting.graph import Call, GraphWriter, Kind, UnknownOperationError, Value
+from ofa.exporting.measuring import Measures
+from ofa.exporting.operators import FUNCTIONS, MODULES, handler_of
 from ofa.modes import evaluating
 
 __all__ = ["FEATURES", "INPUT", "LOGITS", "write_calls"]
@@ -50,46 +58,199 @@ def write_calls(writer: GraphWriter, network: nn.Module) -> str:
     """Write all calls of ``network`` in evaluation mode; returns the name of the value that is its result.
 
     Raises:
-        ExportError: it has an operation without a handler, or its forward decides by values.
+        UnknownOperationError: it has an operation without a handler.
+        ExportError: its forward decides by values, or does not fit the input of the graph.
     """
     root, graph = _trace(network)
-    folded = _foldable(root, graph)
-    norms = set(folded.values())
-    values: dict[fx.Node, str] = {}
-    taken = {INPUT, LOGITS, FEATURES}
-    for node in graph.nodes:
-        if node.kwargs:
-            raise _unknown(f"{_function_name(node.target)} with the arguments {', '.join(node.kwargs)}")
+    with evaluating(network), torch.no_grad():
+        return _Calls(writer, root, graph).write()
+
+
+class _Calls:
+    """The calls of a traced network while they are written."""
+
+    def __init__(self, writer: GraphWriter, root: nn.Module, graph: fx.Graph) -> None:
+        self._writer, self._root, self._graph = writer, root, graph
+        dims = writer.graph.input[0].type.tensor_type.shape.dim
+        self._measures = Measures(root, graph, tuple(None if dim.dim_param else dim.dim_value for dim in dims))
+        self._folded = _foldable(root, graph)
+        self._norms = set(self._folded.values())
+        self._order = {node: number for number, node in enumerate(graph.nodes)}
+        self._values: dict[fx.Node, Any] = {}
+        self._constants: dict[fx.Node, Any] = {}
+        self._views: dict[str, str] = {}
+        self._taken = {INPUT, LOGITS, FEATURES, *(str(node.target) for node in graph.nodes if node.op == "get_attr")}
+
+    def write(self) -> str:
+        """Write them all; returns the name of the result."""
+        for node in self._graph.nodes:
+            if node.op == "output":
+                return self._result(node)
+            if node.op != "placeholder" and all(each in self._constants for each in node.all_input_nodes):
+                self._fold(node)
+            else:
+                self._values[node] = self._write(node)
+                self._overwrite(node)
+        raise AssertionError("every traced graph has an output")
+
+    def _result(self, node: fx.Node) -> str:
+        result = self._values.get(node.args[0]) if isinstance(node.args[0], fx.Node) else None
+        if not isinstance(result, Value):
+            raise _unknown("an output that is not one tensor")
+        return self._writer.value(result)
+
+    def _write(self, node: fx.Node) -> Any:
+        target: Any = node.target
+        source: Any = node.args[0] if node.args else None
         match node.op:
-            case "placeholder" if not values:
-                values[node] = INPUT
-            case "call_module" if node in norms:
-                values[node] = values[node.args[0]]
+            case "placeholder" if not self._values:
+                return self._value(node, INPUT)
+            case "call_module" if node in self._norms:
+                return self._value(node, self._values[source].name)
             case "call_module":
-                values[node] = _write_module(writer, root, node, values, folded.get(node), taken)
-            case "call_function" if node.target in FUNCTIONS:
-                call = Call(_unique(node.name, taken), _inputs(node, values), node.name)
-                values[node] = FUNCTIONS[node.target](writer, call)
-            case "output" if isinstance(node.args[0], fx.Node):
-                return values[node.args[0]]
+                return self._value(node, self._write_module(node))
+            case "call_function" if target in FUNCTIONS and not node.kwargs:
+                return self._value(node, FUNCTIONS[target](self._writer, self._call(node, node.name, node.args)))
+            case "call_function" if isinstance(target, OpOverload):
+                return self._write_aten(node)
+            case "call_function" if target is getattr and node.args[1] == "shape":
+                return self._values[source]  # of which an item is taken
+            case "call_function" if target is operator.getitem and isinstance(self._values[source], tuple):
+                return self._value(node, self._values[source][node.args[1]])
+            case "call_function" if target is operator.getitem and source.target is getattr:
+                return self._size(node, self._values[source], node.args[1])
+        named = f" with the arguments {', '.join(node.kwargs)}" if node.kwargs else ""
+        raise _unknown(f"{node.op} {_function_name(target)}{named}")
+
+    def _value(self, node: fx.Node, name: str) -> Value:
+        return Value(name, lambda: self._measures.of(node))
+
+    def _call(self, node: fx.Node, place: str, arguments: Sequence[Any], **more: Any) -> Call:
+        """The call of a node whose inputs are the tensors among its arguments."""
+        read = fx.map_arg(tuple(arguments), lambda each: self._values[each])
+        inputs = tuple(self._writer.value(each) for each in read if isinstance(each, Value))
+        return Call(_unique(place, self._taken), inputs, place, arguments=read, **more)
+
+    def _write_module(self, node: fx.Node) -> str:
+        place = str(node.target)
+        module = self._root.get_submodule(place)
+        handler = handler_of(module)
+        if handler is None or node.kwargs:
+            raise _unknown(f"{type(module).__name__} at '{place}'")
+        norm = self._folded.get(node)
+        batch_norm = None if norm is None else self._root.get_submodule(str(norm.target))
+        return handler(self._writer, self._call(node, place, node.args, module=module, batch_norm=batch_norm))
+
+    def _write_aten(self, node: fx.Node) -> Any:
+        target: Any = node.target
+        if target is torch.ops.aten.sym_size.int:
+            return self._size(node, _tensor(self._values, node), node.args[1])
+        handler = aten_handler(target)
+        if handler is None:
+            raise _unknown(str(target))
+        arguments = fx.map_arg(_arguments(node), lambda each: self._values[each])
+        name = handler(self._writer, Call(_unique(node.name, self._taken), (), f"{target} at {node.name}", arguments=arguments))
+        if isinstance(name, tuple):
+            return name
+        value, source = self._value(node, name), arguments[0]
+        if target._schema.returns[0].alias_info is not None and isinstance(source, Value) and source.name != name:
+            self._views[name] = self._views.get(source.name, source.name)
+        return value
+
+    def _size(self, node: fx.Node, value: Value, dim: Any) -> int | Value:
+        """A size of a value: a number, or where it depends on the number of images an operator that finds it, of shape [1]."""
+        if not isinstance(dim, int):
+            raise _unknown("a slice of a shape")
+        size = value.shape[dim]
+        if size is not None:
+            return size
+        call = self._call(node, node.name, ())
+        shape = self._writer.step("Shape", call, "shape", (self._writer.value(value),))
+        dim %= len(value.shape)
+        name = self._writer.add("Gather", replace(call, inputs=(shape, self._writer.sizes(dim))), axis=0)
+        return Value(name, lambda: Kind((1,), torch.int64))
+
+    def _fold(self, node: fx.Node) -> None:
+        """Compute a value in which the input has no part."""
+        target, changes = node.target, _in_place(self._root, node)
+        arguments: Any
+        if isinstance(target, OpOverload) and _draws(target) and aten_handler(target) is None:
+            raise _unknown(f"{target}, which draws numbers")
+        if changes:
+            self._refuse_if_read_later(node)
+        arguments, named = fx.map_arg((node.args, node.kwargs), lambda each: self._constants[each])
+        if changes:
+            arguments = (arguments[0].clone(), *arguments[1:])  # which may be a weight of the network
+        match node.op:
+            case "get_attr":
+                result = attrgetter(str(target))(self._root)
+            case "call_module":
+                result = self._root.get_submodule(str(target))(*arguments, **named)
+            case "call_method":
+                result = getattr(arguments[0], str(target))(*arguments[1:], **named)
             case _:
-                raise _unknown(f"{node.op} {_function_name(node.target)}")
-        if _in_place(root, node):
-            overwritten = values[node.args[0]]
-            values.update({each: values[node] for each, value in values.items() if value == overwritten})
-    raise AssertionError("every traced graph has an output")
+                assert callable(target)
+                result = target(*arguments, **named)
+        self._constants[node] = self._values[node] = result
+        if isinstance(result, Tensor):
+            kind = Kind(tuple(result.shape), result.dtype)
+            self._values[node] = Value(self._constant_name(node), lambda: kind, result.detach())
+            if changes:
+                source: Any = node.args[0]
+                self._constants[source], self._values[source] = result, self._values[node]
+
+    def _refuse_if_read_later(self, node: fx.Node) -> None:
+        """Raise UnknownOperationError if a call that overwrites a constant is followed by a reader of another view of it."""
+        source: Any = node.args[0]
+        storage = self._constants[source].untyped_storage().data_ptr()
+        for each, value in self._constants.items():
+            if each is not source and isinstance(value, Tensor) and value.untyped_storage().data_ptr() == storage:
+                self._refuse_readers(each, node)
+
+    def _refuse_readers(self, view: fx.Node, node: fx.Node) -> None:
+        if any(self._order[user] > self._order[node] for user in view.users):
+            raise _unknown(f"{_function_name(node.target)} that changes a view of a value that is read later")
+
+    def _constant_name(self, node: fx.Node) -> str:
+        """A tensor's own name, unless a module writes a tensor under that name, perhaps with another norm folded into it."""
+        name = str(node.target)
+        if node.op != "get_attr":
+            return _unique(f"{node.name}.constant", self._taken)
+        called = any(name.rpartition(".")[0] == each.target for each in self._graph.nodes if each.op == "call_module")
+        return f"{name}.constant" if called else name
+
+    def _overwrite(self, node: fx.Node) -> None:
+        """After a call that also changes what it reads, later readers of that value meet the result."""
+        if not _in_place(self._root, node):
+            return
+        overwritten = _tensor(self._values, node).name
+        base = self._views.get(overwritten, overwritten)
+        for each, value in self._values.items():
+            if not isinstance(value, Value) or each is node:
+                continue
+            if value.name == overwritten:
+                self._values[each] = self._value(each, self._values[node].name)
+            elif self._views.get(value.name, value.name) == base:
+                self._refuse_readers(each, node)
 
 
-def _write_module(
-    writer: GraphWriter, root: nn.Module, node: fx.Node, values: Mapping[fx.Node, str], norm: fx.Node | None, taken: set[str]
-) -> str:
-    place = str(node.target)
-    module = root.get_submodule(place)
-    handler = handler_of(module)
-    if handler is None:
-        raise _unknown(f"{type(module).__name__} at '{place}'")
-    batch_norm: Any = None if norm is None else root.get_submodule(str(norm.target))
-    return handler(writer, Call(_unique(place, taken), _inputs(node, values), place, module, batch_norm))
+def _tensor(values: Mapping[fx.Node, Any], node: fx.Node) -> Value:
+    """What a call reads first."""
+    source: Any = node.args[0]
+    value = values[source]
+    assert isinstance(value, Value)
+    return value
+
+
+def _arguments(node: fx.Node) -> tuple[Any, ...]:
+    """What an operator of torch is called with, in the order of its signature."""
+    target: Any = node.target
+    given, parameters = node.args, target._schema.arguments
+    return (*given, *(node.kwargs.get(each.name, each.default_value) for each in parameters[len(given) :]))
+
+
+def _draws(target: OpOverload[..., Any]) -> bool:
+    return torch.Tag.nondeterministic_seeded in target.tags
 
 
 def _foldable(root: nn.Module, graph: fx.Graph) -> dict[fx.Node, fx.Node]:
@@ -108,12 +269,9 @@ def _foldable(root: nn.Module, graph: fx.Graph) -> dict[fx.Node, fx.Node]:
 
 
 def _in_place(root: nn.Module, node: fx.Node) -> bool:
-    """Whether the module also changes the value it reads, so that later readers of that value meet the result."""
+    if isinstance(node.target, OpOverload):
+        return node.target._schema.is_mutable
     return node.op == "call_module" and bool(getattr(root.get_submodule(str(node.target)), "inplace", False))
-
-
-def _inputs(node: fx.Node, values: Mapping[fx.Node, str]) -> tuple[str, ...]:
-    return tuple(values[argument] for argument in node.args if isinstance(argument, fx.Node))
 
 
 def _unique(name: str, taken: set[str]) -> str:
@@ -129,9 +287,9 @@ def _function_name(target: Any) -> str:
     return getattr(target, "__name__", None) or str(target)
 
 
-def _unknown(what: str) -> ExportError:
+def _unknown(what: str) -> UnknownOperationError:
     known = ", ".join(sorted(kind.__name__ for kind in MODULES))
-    return ExportError(
-        f"an exported network must be made of {known}, and sums and products of two values, but it has {what}; "
-        "use one of these or enter a handler in ofa.exporting.operators"
+    return UnknownOperationError(
+        f"an exported network must be made of {known}, sums and products of two values, and the operators of torch.ops.aten that "
+        f"ofa.exporting.aten lists, but it has {what}; use one of these or enter a handler there"
     )
