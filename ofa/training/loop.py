@@ -24,6 +24,7 @@ from ofa.training.guard import Setback
 from ofa.training.metrics import EpochMetrics
 from ofa.training.recipe import Recipe
 from ofa.training.sampling import Sampler
+from ofa.training.start import START
 from ofa.training.state import TrainingState
 from ofa.training.trainer import Trainer
 
@@ -84,7 +85,7 @@ def train(
     """
     check_data(recipe.get_task(), supernet.space.num_classes, data)
     _check_channels(supernet, data)
-    if (teacher is not None) is not bool(recipe.teacher):
+    if (teacher is not None) is not (recipe.teacher not in ("", START)):
         raise RecipeError(
             f"train must be given the teacher that the recipe names, and no other, but teacher is {type(teacher).__name__} where the "
             f"recipe names '{recipe.teacher}'; pass what find_teacher(recipe).prepared(...) of ofa.teachers gives"
@@ -98,6 +99,8 @@ def train(
     try:
         if state is not None:
             trainer.restore(state)
+        elif recipe.start is not None and selection is not None and on_note is not None and recipe.evaluate_every:
+            _tell_before(trainer, data, selection, on_note)
         while not trainer.stopped and (trainer.pending is not None or not trainer.finished):
             epoch = trainer.pending or trainer.epoch()
             if epoch is not None and selection is not None and world.is_first and _is_due(epoch, recipe.evaluate_every):
@@ -136,6 +139,29 @@ def _is_due(epoch: EpochMetrics, every: int) -> bool:
 
 def _evaluated(trainer: Trainer, epoch: EpochMetrics, data: Images, selection: Images) -> EpochMetrics | None:
     """The epoch's metrics with the accuracies of three networks of the space; None if training is to stop."""
+    accuracies = _accuracies(trainer, data, selection)
+    if accuracies is None:
+        return None
+    trainer.note = f", {trainer.recipe.get_task().metric} " + " / ".join(f"{accuracy:.1%}" for accuracy in accuracies.values())
+    return replace(
+        epoch,
+        smallest_accuracy=accuracies["smallest"],
+        middle_accuracy=accuracies["middle"],
+        largest_accuracy=accuracies["largest"],
+    )
+
+
+def _tell_before(trainer: Trainer, data: Images, selection: Images, on_note: Callable[[str], None]) -> None:
+    """Say what networks are worth that start with trained weights, before a step is made: calibrated only."""
+    trainer.begin()  # which may put channels in an order
+    accuracies = _accuracies(trainer, data, selection) if trainer.world.is_first else None
+    if accuracies is not None:
+        words = ", ".join(f"{accuracy:.1%} {name}" for name, accuracy in accuracies.items())
+        on_note(f"before the first step, only calibrated: {trainer.recipe.get_task().metric} {words}")
+
+
+def _accuracies(trainer: Trainer, data: Images, selection: Images) -> dict[str, float] | None:
+    """The accuracies of three networks of the space, calibrated; None if training is to stop."""
     few = selection.subset(torch.arange(min(len(selection), trainer.recipe.evaluation_images)))
     archs = reference_archs(trainer.supernet.space, trained_resolutions(trainer.recipe, trainer.supernet.space))
     accuracies, task = dict[str, float](), trainer.recipe.get_task()
@@ -148,13 +174,7 @@ def _evaluated(trainer: Trainer, epoch: EpochMetrics, data: Images, selection: I
             network = trainer.supernet.extract(arch)
             calibrate(network, data, resolution=arch.resolution)
             accuracies[name] = evaluate(network, few, resolution=arch.resolution, task=task)
-    trainer.note = f", {task.metric} " + " / ".join(f"{accuracy:.1%}" for accuracy in accuracies.values())
-    return replace(
-        epoch,
-        smallest_accuracy=accuracies["smallest"],
-        middle_accuracy=accuracies["middle"],
-        largest_accuracy=accuracies["largest"],
-    )
+    return accuracies
 
 
 def _check_channels(supernet: Supernet, data: Images) -> None:

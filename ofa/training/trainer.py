@@ -123,6 +123,15 @@ class Trainer:
         """Whether all steps are done."""
         return self.step >= self.schedule.total
 
+    def begin(self) -> PhaseState:
+        """Make ready what the next step needs, such as the order of channels of a phase that begins."""
+        place = self.schedule.place(self.step)
+        if self._good is None:
+            self._keep()
+        if self._phase is None or self._phase.number != place.number:
+            self._phase = self._enter(place, fresh=place.step_in_phase == 0)
+        return self._phase
+
     def epoch(self, until: int | None = None) -> EpochMetrics | None:
         """Go on to the end of the epoch, or to step ``until`` if that is earlier.
 
@@ -132,13 +141,9 @@ class Trainer:
         Raises:
             RecipeError: training went wrong again and again.
         """
-        place = self.schedule.place(self.step)
+        place, phase = self.schedule.place(self.step), self.begin()
         try:
-            if self._good is None:
-                self._keep()
-            if self._phase is None or self._phase.number != place.number:
-                self._phase = self._enter(place, fresh=place.step_in_phase == 0)
-            self._steps(place, self._phase, until)
+            self._steps(place, phase, until)
             self._wait_for_steps()
             if self.stopped and self.step != place.epoch_start + self.schedule.steps_per_epoch:
                 self._keep()
