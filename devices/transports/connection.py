@@ -164,6 +164,8 @@ class Connection:
                     self._lines.get_nowait()
             for thread in self._threads:
                 thread.join(timeout=0.02)
+        with contextlib.suppress(queue.Full):  # the end may have been thrown away, and whoever waits for an answer needs it
+            self._lines.put_nowait(b"")
         if any(thread.is_alive() for thread in self._threads):
             return  # something that has left the group still holds a pipe: it is not ours to end
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):

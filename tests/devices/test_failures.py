@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import venv
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -141,6 +142,20 @@ def test_a_system_without_memory_is_suspected_of_the_kill() -> None:
     with Connection([sys.executable, "-c", program], place="the test") as agent, pytest.raises(DeviceError) as caught:
         agent.request({"op": "time"}, on_note=lambda note: None, silence_limit_s=20)
     assert "died by signal 9, killed, while loading a; a system that runs out of memory does that" in str(caught.value)
+
+
+def test_whoever_waits_or_asks_later_learns_that_a_connection_is_closed() -> None:
+    def ask() -> None:
+        with pytest.raises(DeviceError, match="died by signal 9"):
+            connection.request({"op": "describe"}, on_note=lambda note: None, silence_limit_s=20)
+
+    with ThreadPoolExecutor(1) as pool:
+        for _ in range(30):
+            connection = Connection(["sleep", "60"], place="the test")
+            waiting = pool.submit(ask)
+            connection.close()
+            waiting.result()
+            ask()
 
 
 def test_a_network_that_fails_while_it_is_timed_is_named_and_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
