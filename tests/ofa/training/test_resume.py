@@ -54,7 +54,7 @@ def recipes(recipe_of: MakeRecipe) -> dict[str, Recipe]:
     space = get_space(TINY)
     shrinking = progressive_shrinking(space, epochs=5, subnets_per_step=2, resolutions=(16,))
     staged = single_stage(space, epochs=3, subnets_per_step=3, sampling="best-up", resolutions=(16,))
-    half = Phase(name="half", epochs=3, learning_rate=0.01, resolutions=(16,))
+    half = Phase(name="half", epochs=2, learning_rate=0.01, resolutions=(16,))
     kernels = (Gene("kernel", (3, 5)),)
     best_up = Phase(name="a", epochs=7, learning_rate=0.02, free=kernels, resolutions=(16,), subnets_per_step=4, sampling="best-up")
     return {
