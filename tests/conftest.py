@@ -22,7 +22,11 @@ settings.load_profile("repeatable")
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> Iterator[None]:
-    """Networks and matrices of tests are so small that threads mostly wait for each other, for seconds on a busy machine."""
+    """Networks and matrices of tests are so small that threads mostly wait for each other, for seconds on a busy machine.
+
+    Processes that tests start have one thread too.
+    """
+    os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
     with threadpool_limits(1):
         yield

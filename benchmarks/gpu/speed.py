@@ -76,7 +76,9 @@ def started(name: str, report: Report, device: str, mit: Path | None) -> StepPro
     # MIT's package and this project have one name; what comes first is imported.
     paths = [str(mit) if name.startswith(PEER) else str(ROOT), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    return StepProcess(name, sys.executable, ["--device", device], environment=environment, errors=report.work / f"{name}.err")
+    # A dry run's steps are so small that threads would mostly wait for each other.
+    options = ["--device", device, *(["--threads", "1"] if device == "cpu" else [])]
+    return StepProcess(name, sys.executable, options, environment=environment, errors=report.work / f"{name}.err")
 
 
 def compare(report: Report, sides: Sequence[StepProcess], configuration: tuple[str, int, int], turns: int, *, dry: bool) -> None:

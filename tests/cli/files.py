@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ import pandas as pd
 import torch
 import typer
 from PIL import Image
-from typer.testing import CliRunner
 
 from devices import Timing, describe, get_device
 from latency_tables import Correction, LatencyTable, blocks_of_space
@@ -31,6 +29,7 @@ from ofa.supernet import Supernet
 from ofa.training import demo_recipe, save_run
 from search.predictor.accuracy_predictor import AccuracyPredictor
 from search.predictor.sampling import sample_stratified
+from tests.commands import command_line
 from tests.search.fakes import FakeAccuracy
 
 SPACE = get_space("ofa-mbv3-tiny")
@@ -108,15 +107,6 @@ REQUIRED = {"table build", "table transfer", "table import mit-yaml", "predictor
 ENDINGS = {"space": ".json", "import mit-predictor": ".safetensors", "table show": ".csv"}
 
 
-_app = cache(build_app)
-
-
-def invoke(*arguments: object, width: int | None = None) -> Any:
-    """Run the command line, in a terminal of some width if one is given."""
-    env = None if width is None else {"COLUMNS": str(width), "TERMINAL_WIDTH": str(width)}
-    return CliRunner().invoke(_app(), [str(argument) for argument in arguments], env=env)
-
-
 def walk() -> Iterator[tuple[str, Any]]:
     """Every command of the command line, with its words."""
 
@@ -166,7 +156,7 @@ def make_places(folder: Path) -> dict[str, Path]:
     (folder / "other.toml").write_text(device.replace("mine", "other"), encoding="utf-8")
     _write_mits(folder)
     places = {path.stem: path for path in folder.iterdir()}
-    made = invoke(*call(_named("search"), places, "-o", folder / "front"))
+    made = command_line(*call(_named("search"), places, "-o", folder / "front"))
     assert made.exit_code == 0, made.stderr
     return {**places, "front": folder / "front"}
 

@@ -10,16 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
-from ofa.cli.main import build_app
 from ofa.training import begin_run, first_data
 from ofa.training.presets import load_recipe
+from tests.commands import command_line
 from tests.photos import CLASSES, Dirt, photo, write_photos
 
 
 def invoke(*arguments: object) -> Any:
-    return CliRunner().invoke(build_app(), ["data", *map(str, arguments)])
+    return command_line("data", *arguments)
 
 
 def answer(*arguments: object) -> Any:

@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from devices import device_names
-from ofa.cli.main import build_app
+from tests.commands import command_line
 
 
 def run(*arguments: str) -> Any:
-    return CliRunner().invoke(build_app(), ["devices", *arguments])
+    return command_line("devices", *arguments)
 
 
 def ofa(*arguments: str) -> Any:

@@ -15,7 +15,8 @@ from ofa.cli import demo
 from ofa.cli.console import emit
 from ofa.cli.sheets import Name, facts, line, records, words
 from ofa.families import space_names
-from tests.cli.files import COMMANDS, ENDINGS, call, invoke
+from tests.cli.files import COMMANDS, ENDINGS, call
+from tests.commands import command_line
 
 LONG = "a-name-of-a-network-that-somebody-has-chosen-with-much-care-and-little-thought-of-terminals-[v1.0]"
 SHOWN = [command for command in COMMANDS if not command.slow]
@@ -33,7 +34,7 @@ def test_names_are_whole_in_every_result(command: Any, places: dict[str, Path], 
     copies = {**places, "bundle": folder / "bundle", "table": folder / "table", "device": device}
     written = [(option, folder / f"{name}{ENDINGS.get(command.words, '')}") for name, option in command.outputs.items()]
     arguments = [part for pair in written for part in pair]
-    result = invoke(*call(command, copies, *arguments), width=80)
+    result = command_line(*call(command, copies, *arguments), width=80)
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     for _, path in written[:1]:
@@ -46,15 +47,15 @@ def test_names_are_whole_in_every_result(command: Any, places: dict[str, Path], 
 
 
 def test_every_name_of_a_space_and_of_a_device_is_whole() -> None:
-    spaces, devices = invoke("space", width=80).stdout, invoke("devices", width=80).stdout
+    spaces, devices = command_line("space", width=80).stdout, command_line("devices", width=80).stdout
     assert all(any(name in each for each in spaces.splitlines()) for name in space_names())
     assert all(any(name in each for each in devices.splitlines()) for name in device_names())
 
 
 def test_a_query_for_several_networks_is_whole(places: dict[str, Path]) -> None:
-    shown = invoke("query", places["front"], "--latency", "1s", "--top", 3, width=80).stdout
+    shown = command_line("query", places["front"], "--latency", "1s", "--top", 3, width=80).stdout
     assert "accuracy, predicted" in shown
-    answer = json.loads(invoke("query", places["front"], "--latency", "1s", "--top", 3, "--json").stdout)
+    answer = json.loads(command_line("query", places["front"], "--latency", "1s", "--top", 3, "--json").stdout)
     for network in answer["results"]:
         assert f"{network['arch']['resolution']} px, blocks" in shown
         assert f"{100 * network['accuracy']:.1f} %" in shown

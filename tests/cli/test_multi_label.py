@@ -12,14 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
-from ofa.cli.main import build_app
 from ofa.errors import DataError
 from ofa.exporting.bundle import load_bundle
 from ofa.training import load_run
 from search.front.front import Front
 from search.predictor.accuracy_predictor import AccuracyPredictor
+from tests.commands import command_line
 
 BANDS = {"ground": np.s_[10:], "sky": np.s_[:6], "wall": np.s_[:, :5]}
 RECIPE = """
@@ -58,7 +57,7 @@ def write_bands(path: Path, count: int = 160) -> None:
 
 
 def ofa(*arguments: Any) -> dict[str, Any]:
-    result = CliRunner().invoke(build_app(), [*map(str, arguments), "--json"])
+    result = command_line(*arguments, "--json")
     assert result.exit_code == 0, result.output
     told: dict[str, Any] = json.loads(result.stdout)
     return told
@@ -127,6 +126,6 @@ def test_a_run_goes_on_with_images_of_its_own_labels_alone(folder: Path, trained
 
 @pytest.mark.parametrize(("task", "words"), [("classification", 'set task = "multi_label"'), ("multilabel", "did you mean 'multi_label'")])
 def test_another_task_is_refused_in_a_sentence(folder: Path, task: str, words: str) -> None:
-    result = CliRunner().invoke(build_app(), ["train", str(folder / "recipe.toml"), "-o", str(folder / "other"), "--set", f"task={task}"])
+    result = command_line("train", folder / "recipe.toml", "-o", folder / "other", "--set", f"task={task}")
     assert result.exit_code == 1
     assert words in " ".join(result.stderr.split())

@@ -15,7 +15,8 @@ from ofa.cli.outputs import check_output, check_output_folder
 from ofa.errors import FileError
 from ofa.exporting.bundle import load_bundle
 from ofa.journal import UNKEPT
-from tests.cli.files import COMMANDS, ENDINGS, FOLDERS, Command, call, invoke, outputs_to, walk
+from tests.cli.files import COMMANDS, ENDINGS, FOLDERS, Command, call, outputs_to, walk
+from tests.commands import command_line
 from tests.disk import room_for
 
 OUTPUTS = [(command, name) for command in COMMANDS for name in command.outputs]
@@ -77,7 +78,7 @@ def test_what_is_there_is_not_replaced_unasked(command: Command, name: str, plac
     words, target = arguments(command, name, places, tmp_path)
     fill(command, name, target)
     before = content(target.parent)
-    result = invoke(*words)
+    result = command_line(*words)
     assert result.exit_code == 1, result.output
     assert "--overwrite" in result.stderr
     assert result.stderr.startswith("ofa: ")
@@ -105,13 +106,13 @@ def test_what_is_there_is_replaced_when_asked_and_stays_on_a_full_disk(
     fill(command, name, target)
     before = content(target.parent)
     with room_for(60):
-        failed = invoke(*words, "--overwrite")
+        failed = command_line(*words, "--overwrite")
     assert failed.exit_code == 1, failed.output
     assert "file too large" in failed.stderr
     assert "should not have happened" not in failed.stderr
     kept = content(target.parent)
     assert {path: data for path, data in kept.items() if path != f"{target.name}.journal"} == before  # what was measured is kept apart
-    done = invoke(*words, "--overwrite")
+    done = command_line(*words, "--overwrite")
     assert done.exit_code == 0, done.output
     after = content(target.parent)
     assert after != before
@@ -133,7 +134,7 @@ def test_a_place_that_cannot_be_written_is_said_before_any_work(
     elif not ending:
         wrong.append(tmp_path)
     for place in wrong:
-        result = invoke(*words[:-1], place)
+        result = command_line(*words[:-1], place)
         assert result.exit_code == 1, (place, result.output)
         assert len(result.stderr.splitlines()) == 1
         assert "should not have happened" not in result.stderr
@@ -165,7 +166,7 @@ def test_a_place_that_cannot_be_written_is_said_before_anything_is_read(
 ) -> None:
     """What there is to be read is not even there."""
     words, target = arguments(command, name, dict.fromkeys(PLACES, tmp_path / "absent"), tmp_path)
-    result = invoke(*words, "--overwrite")
+    result = command_line(*words, "--overwrite")
     assert result.exit_code == 1, result.output
     first = words[words.index("-o") + 1] if "-o" in words else target
     assert f"'{first}' must be in a folder that can be written, but permission denied" in result.stderr
@@ -187,7 +188,7 @@ def test_what_is_added_to_must_be_writable_before_anything_is_measured(
     for module in ("latency_tables.timing", "search.verification.bundle"):
         monkeypatch.setattr(f"{module}.time_models", None)
     more, written = IN_PLACE[words]
-    result = invoke(*words.split(), *more.format(**places).split())
+    result = command_line(*words.split(), *more.format(**places).split())
     assert result.exit_code == 1, result.output
     assert f"'{places['table'].parent / written}' must be in a folder that can be written, but permission denied" in result.stderr
 
@@ -195,7 +196,7 @@ def test_what_is_added_to_must_be_writable_before_anything_is_measured(
 @pytest.mark.parametrize("storage", ["{}/study.journal", "sqlite:///{}/study.db"])
 def test_a_study_must_have_a_place_before_anything_is_read(storage: str, tmp_path: Path) -> None:
     words = ("--predictor", tmp_path / "absent", "-o", tmp_path / "front", "--storage", storage.format(tmp_path / "no"))
-    result = invoke("search", *words)
+    result = command_line("search", *words)
     assert result.exit_code == 1
     assert "must be in a folder that exists, but" in result.stderr
 
@@ -212,23 +213,23 @@ def test_a_bundle_that_was_exported_with_an_open_batch_is_still_the_one_that_was
     bundle = tmp_path / "bundle"
     shutil.copytree(places["bundle"], bundle)
     before = content(bundle)
-    assert invoke("export", bundle, "--to", "onnx", "--dynamic-batch").exit_code == 0
+    assert command_line("export", bundle, "--to", "onnx", "--dynamic-batch").exit_code == 0
     after = content(bundle)
     assert after.keys() - before.keys() == {"network.dynamic.onnx"}
     assert {path for path, data in before.items() if after[path] != data} == {"card.json"}
     assert "network.dynamic.onnx" in json.loads(after["card.json"])["files"]
-    again = invoke("export", bundle, "--to", "onnx")
+    again = command_line("export", bundle, "--to", "onnx")
     assert again.exit_code == 1
     assert "network.onnx' exists; name another file or add --overwrite" in again.stderr
-    verified = invoke("verify", bundle, "--device", "fake", "--json")
+    verified = command_line("verify", bundle, "--device", "fake", "--json")
     assert verified.exit_code == 0, verified.stderr
     load_bundle(bundle).note_measurement("fake", 123.0)
     kept = content(bundle)["card.json"]
-    second = invoke("verify", bundle, "--device", "fake")
+    second = command_line("verify", bundle, "--device", "fake")
     assert second.exit_code == 0
     assert "the card keeps its earlier 123 ms; add --overwrite" in second.stderr
     assert content(bundle)["card.json"] == kept
-    assert invoke("verify", bundle, "--device", "fake", "--overwrite").exit_code == 0
+    assert command_line("verify", bundle, "--device", "fake", "--overwrite").exit_code == 0
     assert content(bundle)["card.json"] != kept
 
 
@@ -236,11 +237,11 @@ def test_a_calibration_is_not_replaced_unasked(places: dict[str, Path], tmp_path
     table = tmp_path / "table"
     table.write_bytes(places["table"].read_bytes())
     words = ("table", "calibrate", table, "--space", "ofa-mbv3-tiny", "--device", "fake", "--nets", 9)
-    result = invoke(*words)
+    result = command_line(*words)
     assert result.exit_code == 1
     assert "it is calibrated already: name another file with -o, or add --overwrite" in result.stderr
     assert table.read_bytes() == places["table"].read_bytes()
-    assert invoke(*words, "--overwrite").exit_code == 0
+    assert command_line(*words, "--overwrite").exit_code == 0
     assert table.read_bytes() != places["table"].read_bytes()
 
 
@@ -248,10 +249,10 @@ def test_a_resumed_study_may_replace_its_own_front_only(places: dict[str, Path],
     front, search = tmp_path / "front", next(command for command in COMMANDS if command.words == "search")
     storage = ("--storage", tmp_path / "study.journal", "-o", front)
     words = call(search, places, *storage)
-    assert invoke(*words).exit_code == 0
-    assert invoke(*words, "--seed", 1).exit_code == 0
+    assert command_line(*words).exit_code == 0
+    assert command_line(*words, "--seed", 1).exit_code == 0
     for other in (["--study", "another"], ["--storage", tmp_path / "other.journal"]):
-        result = invoke(*words, *other)
+        result = command_line(*words, *other)
         assert result.exit_code == 1
         assert "--overwrite" in result.stderr
-    assert invoke(*call(search, places, "-o", front)).exit_code == 1
+    assert command_line(*call(search, places, "-o", front)).exit_code == 1

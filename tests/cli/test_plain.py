@@ -23,7 +23,8 @@ from ofa.cli.exits import ending_well
 from ofa.cli.plain import LONGEST, sanitized, sentence
 from ofa.cli.sheets import Name, facts, line, records, words
 from ofa.errors import FileError
-from tests.cli.files import COMMANDS, Command, call, invoke, outputs_to
+from tests.cli.files import COMMANDS, Command, call, outputs_to
+from tests.commands import command_line
 
 HOSTILE = (
     "a\x1b[31;2Jb\x1b]0;title\x07c\x9b5md\rofa: all is well\ne\u202egpj.exe\u2066f\x00g\x7fh\u2028i\ud800j[bold]k[/bold][link=http://x]l"
@@ -164,7 +165,7 @@ def test_a_hostile_word_in_the_place_of_each_file_is_shown_harmless(command: Com
     for place in command.inputs.values():
         for word in (HOSTILE.replace("\x00", "").replace("\ud800", ""), "x" * 5000):
             named = call(command, {**places, place.strip("{}"): tmp_path / word}, *outputs_to(command, tmp_path))
-            result = invoke(*named)
+            result = command_line(*named)
             assert result.exit_code in (1, 2)
             assert_harmless(result.stdout + result.stderr)
             assert max(map(len, result.stderr.splitlines())) <= LONGEST + 40
@@ -182,7 +183,7 @@ def test_a_hostile_word_in_the_place_of_each_file_is_shown_harmless(command: Com
     ],
 )
 def test_a_hostile_word_that_is_wrong_usage_is_shown_harmless(words: list[str]) -> None:
-    result = invoke(*words)
+    result = command_line(*words)
     assert result.exit_code in (1, 2)
     assert_harmless(result.stdout + result.stderr)
 

@@ -9,20 +9,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
 
-from ofa.cli.main import build_app
 from ofa.cli.predictor import fit_predictor
 from ofa.families import get_space
 from ofa.training import demo_recipe, save_run
 from search.predictor import active_learning
 from search.predictor.accuracy_predictor import AccuracyPredictor
 from search.predictor.sampling import sample_stratified
+from tests.commands import command_line
 from tests.search.fakes import SPACE, FakeAccuracy
 
 
 def invoke(*arguments: object) -> Any:
-    return CliRunner().invoke(build_app(), ["predictor", "fit", *(str(argument) for argument in arguments)])
+    return command_line("predictor", "fit", *arguments)
 
 
 @pytest.fixture
@@ -98,8 +97,8 @@ def test_a_supernet_that_guesses_is_warned_of_and_so_is_what_follows_from_it(tmp
     assert any("fitted to 16 networks" in sentence for sentence in said)
     assert reply.stderr.splitlines() == [f"ofa: warning: {sentence}" for sentence in said]
     search = ("search", "--predictor", tmp_path / "p", "--trials", 16, "--evaluations", 200, "-o", tmp_path / "f", "--json")
-    found = CliRunner().invoke(build_app(), [str(part) for part in search])
+    found = command_line(*search)
     assert set(said[1:]) <= set(json.loads(found.stdout)["warnings"])
-    asked = CliRunner().invoke(build_app(), ["query", str(tmp_path / "f"), "--json"])
+    asked = command_line("query", tmp_path / "f", "--json")
     assert set(said[1:]) <= set(json.loads(asked.stdout)["warnings"])
     assert asked.stderr.count("ofa: warning: ") == len(json.loads(asked.stdout)["warnings"])

@@ -8,16 +8,15 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner
 
-from ofa.cli.main import build_app
+from tests.commands import command_line
 from tests.resealed import write_parquet
 from tests.search.fronts import make_front
 from tests.search.test_report import TABLE, make_run
 
 
 def invoke(*arguments: object) -> Any:
-    return CliRunner().invoke(build_app(), ["report", *map(str, arguments)])
+    return command_line("report", *arguments)
 
 
 @pytest.fixture

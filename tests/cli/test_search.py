@@ -12,7 +12,6 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from typer.testing import CliRunner
 
 from devices import Conditions, Timing, describe, get_device
 from latency_tables import Correction, LatencyTable, blocks_of_space
@@ -21,7 +20,6 @@ from latency_tables.table import row_of, rows_frame
 from ofa.arch import Arch
 from ofa.blocks import build_network
 from ofa.cli.budgets import parse_latency_ms
-from ofa.cli.main import build_app
 from ofa.cli.search import _EVALUATIONS, _TRIALS
 from ofa.exporting.bundle import load_bundle, write_bundle
 from ofa.exporting.card import Card
@@ -31,12 +29,13 @@ from ofa.training import demo_recipe, save_run
 from search.budget import Budget
 from search.front.front import Front
 from search.study import Effort
+from tests.commands import command_line
 
 SPACE = get_space("ofa-mbv3-tiny")
 
 
 def invoke(*arguments: object) -> Any:
-    return CliRunner().invoke(build_app(), [str(argument) for argument in arguments])
+    return command_line(*arguments)
 
 
 def ofa(*arguments: object) -> Any:

@@ -5,25 +5,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from devices import describe, get_device
 from devices.timing import Timing
 from latency_tables import Correction, Estimator, LatencyTable, blocks_of_space
 from latency_tables.info import TableInfo
 from latency_tables.table import row_of, rows_frame
-from ofa.cli.main import build_app
 from ofa.costs import costs
 from ofa.families import get_space, lower, space_names
 from search.budget import Budget
 from search.front.build import check_possible
 from search.front.infeasible import ImpossibleBudgetError
 from search.problem import Problem
+from tests.commands import command_line
 from tests.search.fakes import FakeAccuracy
 
 
 def ofa(*arguments: str, status: int = 0) -> Any:
-    result = CliRunner().invoke(build_app(), ["space", *arguments, "--json"])
+    result = command_line("space", *arguments, "--json")
     assert result.exit_code == status, result.stderr
     return json.loads(result.stdout)
 
@@ -98,7 +97,7 @@ def test_a_table_adds_latency_at_its_resolutions(table: Path) -> None:
     assert (summary["smallest"], summary["largest"]) == (blocks["smallest"], blocks["largest"])
     assert report["budget"]["least"] == {"latency_ms": blocks["smallest"]}
     assert report["conditions"] == LatencyTable.load(table).conditions.to_json()
-    people = CliRunner().invoke(build_app(), ["space", "ofa-mbv3-tiny", "--samples", "4", "--table", str(table)])
+    people = command_line("space", "ofa-mbv3-tiny", "--samples", "4", "--table", table)
     assert "1 thread, calls in a row" in " ".join(people.stdout.split())
 
 
@@ -115,7 +114,7 @@ def test_a_calibrated_table_is_held_to_the_upper_end_of_its_interval(table: Path
 
 def test_a_damaged_table_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "table.parquet").write_text("not a table", encoding="utf-8")
-    result = CliRunner().invoke(build_app(), ["space", "ofa-mbv3-tiny", "--table", str(tmp_path / "table.parquet"), "--json"])
+    result = command_line("space", "ofa-mbv3-tiny", "--table", tmp_path / "table.parquet", "--json")
     assert (result.exit_code, result.stdout, len(result.stderr.splitlines())) == (1, "", 1)
 
 
@@ -155,18 +154,18 @@ def test_limits_that_can_each_be_kept_and_perhaps_not_together_are_no_promise(up
     refused = ofa(*arguments, "--latency", "0.001ms", "--macs", "0.001K", status=1)["budget"]["least"]
     limits = ("--latency", f"{1.0001 * refused['latency_ms']}ms", "--macs", f"{refused['macs'] / 1000}K")
     assert ofa(*arguments, *limits)["budget"]["satisfiable"] is None
-    said = CliRunner().invoke(build_app(), ["space", *arguments, *limits])
+    said = command_line("space", *arguments, *limits)
     assert "a search finds out whether one does" in " ".join(said.stdout.split())
 
 
 def test_people_see_a_table_and_an_answer() -> None:
-    result = CliRunner().invoke(build_app(), ["space", "ofa-mbv3-tiny", "--samples", "3", "--memory", "1KiB"])
+    result = command_line("space", "ofa-mbv3-tiny", "--samples", "3", "--memory", "1KiB")
     assert result.exit_code == 1
     assert "peak activations of at most 1KiB: 0.0 %" in result.stdout
     said = " ".join(result.stderr.split())
     assert "none of ofa-mbv3-tiny has peak activations of at most 1KiB: the least achievable is peak activations" in said
     least = said.partition("the least achievable is peak activations ")[2].partition(";")[0]
-    met = CliRunner().invoke(build_app(), ["space", "ofa-mbv3-tiny", "--samples", "3", "--memory", least])
+    met = command_line("space", "ofa-mbv3-tiny", "--samples", "3", "--memory", least)
     assert met.exit_code == 0
     assert "The budget can be met" in met.stdout
 
@@ -179,13 +178,13 @@ def test_a_budget_that_no_network_uses_is_said() -> None:
 
 
 def test_a_mistyped_space_is_one_sentence_with_the_nearest() -> None:
-    result = CliRunner().invoke(build_app(), ["space", "ofa-mbv3-tinny", "--json"])
+    result = command_line("space", "ofa-mbv3-tinny", "--json")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "did you mean 'ofa-mbv3-tiny'?" in result.stderr
 
 
 @pytest.mark.parametrize("arguments", [["--macs", "300M"], ["--resolution", "224"], ["ofa-mbv3-tiny", "--latency", "12ms"]])
 def test_options_that_lack_what_they_are_about_are_wrong_usage(arguments: list[str]) -> None:
-    result = CliRunner().invoke(build_app(), ["space", *arguments])
+    result = command_line("space", *arguments)
     assert result.exit_code == 2
     assert result.stdout == ""

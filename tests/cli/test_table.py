@@ -6,18 +6,17 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
 
 from latency_tables import LatencyTable, blocks_of_space
-from ofa.cli.main import build_app
 from ofa.families import get_space
+from tests.commands import command_line
 
 SPACE = "ofa-mbv3-tiny"
 ON_FAKE = ("--space", SPACE, "--device", "fake")
 
 
 def run(*arguments: object) -> Any:
-    return CliRunner().invoke(build_app(), ["table", *map(str, arguments)])
+    return command_line("table", *arguments)
 
 
 def unwrapped(text: str) -> str:

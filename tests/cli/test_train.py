@@ -25,6 +25,7 @@ from ofa.training import evaluate, load_run, state
 from tests.recipes import digits_recipe
 
 RECIPE = digits_recipe(9)
+FEW = ("--device", "cpu", "--set", "fractions=[0.2, 0.1, 0.7]")
 
 
 def ofa(*arguments: object) -> Any:
@@ -170,7 +171,7 @@ def test_a_dry_run_looks_at_some_of_many_images_and_says_so(tmp_path: Path, monk
 def test_metrics_are_written_for_tensorboard(config: Path, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    ofa("train", config, "-o", tmp_path / "run", "--tensorboard", "--device", "cpu", "--set", "phases.full.epochs=2")
+    ofa("train", config, "-o", tmp_path / "run", "--tensorboard", *FEW, "--set", "phases.full.epochs=2")
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
     events.Reload()
     metrics = load_run(tmp_path / "run").metrics
@@ -222,11 +223,11 @@ def test_a_full_disk_is_told_and_the_last_good_state_kept(config: Path, tmp_path
     monkeypatch.setattr(weights, "save_file", fills_up)
     monkeypatch.setattr(state, "SECONDS_LEFT_OUT", 0.0)
     with pytest.raises(FileError, match="no space left on device"):
-        ofa("train", config, "-o", tmp_path / "run", "--device", "cpu", "--set", "phases.full.epochs=3")
+        ofa("train", config, "-o", tmp_path / "run", *FEW, "--set", "phases.full.epochs=3")
     monkeypatch.undo()
     states = sorted((tmp_path / "run" / "checkpoints").iterdir())
     assert [state.suffix for state in states] == [".safetensors"] * 2
-    ofa("train", config, "-o", tmp_path / "run", "--device", "cpu", "--set", "phases.full.epochs=3", "--resume")
+    ofa("train", config, "-o", tmp_path / "run", *FEW, "--set", "phases.full.epochs=3", "--resume")
     assert len(load_run(tmp_path / "run").metrics) == 3
 
 

@@ -17,7 +17,8 @@ from ofa.exporting.bundle import load_bundle
 from ofa.locking import lock_of
 from ofa.training import begin_run, demo_recipe, load_run, save_run
 from search.front.front import Front
-from tests.cli.files import COMMANDS, ENDINGS, SPACE, Command, call, invoke
+from tests.cli.files import COMMANDS, ENDINGS, SPACE, Command, call
+from tests.commands import command_line
 from tests.faults.test_locks import ROOT
 
 HOLD = """
@@ -72,7 +73,7 @@ def refused(arguments: list[str], held: Path, folder: Path, hold: Callable[[Path
     before = content(folder)
     hold(held)
     try:
-        result = invoke(*arguments)
+        result = command_line(*arguments)
     finally:
         hold(None)
     told = " ".join(result.stderr.split())

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.files import COMMANDS, Command, call, invoke, outputs_to
+from tests.cli.files import COMMANDS, Command, call, outputs_to
+from tests.commands import command_line
 
 INPUTS = [(command, name) for command in COMMANDS for name in command.inputs]
 IDS = [f"{command.words}-{name}" for command, name in INPUTS]
@@ -44,7 +45,7 @@ def test_a_wrong_file_is_one_sentence(
         if f"{{{kind}}}" == right or kind in FITTING.get((command.words, name), ()):
             continue
         given = [str(path) if word == right else word.format(**places) for word in words]
-        result = invoke(*command.words.split(), *given, *outputs_to(command, tmp_path))
+        result = command_line(*command.words.split(), *given, *outputs_to(command, tmp_path))
         what = f"{kind} as {name} of ofa {command.words}"
         assert result.exit_code in (1, 2), f"{what} is taken: {result.output}"
         assert result.stdout == "", what
@@ -72,7 +73,7 @@ def test_a_file_that_may_not_be_read_is_one_sentence(places: dict[str, Path], tm
     locked = tmp_path / "front"
     locked.write_bytes(places["front"].read_bytes())
     locked.chmod(0)
-    result = invoke("query", locked)
+    result = command_line("query", locked)
     assert result.exit_code == 1
     assert "permission denied" in result.stderr
 
@@ -82,5 +83,5 @@ def test_commands_do_what_they_are_asked_with_the_right_files(places: dict[str, 
     shutil.copytree(places["bundle"], tmp_path / "bundle")
     for command in COMMANDS:
         if not command.outputs:
-            result = invoke(*call(command, {**places, "bundle": tmp_path / "bundle"}))
+            result = command_line(*call(command, {**places, "bundle": tmp_path / "bundle"}))
             assert result.exit_code == 0, f"{command.words}: {result.output}"

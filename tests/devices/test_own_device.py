@@ -8,15 +8,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import copyfile
-from tempfile import TemporaryDirectory
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from devices import RUNTIMES, TRANSPORTS, Address, Device, Fake, Settings, describe, load_device, probe
-from devices.runtimes.fake import FakeRuntime
-from devices.runtimes.loading import as_device_error
 from devices.transports import Agent, Connection
 from devices.transports.archive import agent_archive
 from latency_tables import build_table
@@ -25,20 +22,7 @@ from ofa.exporting.formats import FORMATS, Format
 from ofa.families import get_space
 from tests.devices.runtime_contract import RuntimeContract
 from tests.devices.transport_contract import QUICK, TransportContract
-
-
-class Zipped(FakeRuntime):
-    """Executes networks that are compressed."""
-
-    name = "zipped"
-    format = "zipped"
-
-    def load(self, path: Path, settings: Settings) -> Any:
-        with TemporaryDirectory() as folder:
-            plain = Path(folder) / path.name
-            with as_device_error(f"'{path.name}' must be a compressed network", "export it again"):
-                plain.write_bytes(zlib.decompress(path.read_bytes()))
-            return super().load(plain, settings)
+from tests.devices.zipped import Zipped, inner_runtime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +70,7 @@ def test_a_device_file_names_what_is_registered(tmp_path: Path) -> None:
     assert load_device(path) == Device(name="mine", runtime="zipped", options=(("noise", 0.1),), address=Folder(folder=str(tmp_path)))
 
 
-@pytest.mark.parametrize("line", [f'runtime = "{__name__}:Zipped"', f'runtime = "fake"\ntransport = "{__name__}:Folder"'])
+@pytest.mark.parametrize("line", [f'runtime = "{Zipped.__module__}:Zipped"', f'runtime = "fake"\ntransport = "{__name__}:Folder"'])
 def test_a_device_file_imports_nothing(tmp_path: Path, line: str) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(f'name = "mine"\n{line}\n')
@@ -107,7 +91,8 @@ def test_blocks_are_built_in_the_runtimes_format_and_timed_by_a_process_that_imp
 
 def test_a_runtime_that_the_device_lacks_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(
-        DeviceError, match=rf"runtime '{__name__}:Zipped' must be importable as module:attribute, but: No module .*; check both names"
+        DeviceError,
+        match=rf"runtime '{Zipped.__module__}:Zipped' must be importable as module:attribute, but: No module .*; check both names",
     ) as caught:
         describe(Device(name="mine", runtime="zipped", address=Folder(folder=str(tmp_path))))
     assert "\n" not in str(caught.value)
@@ -116,13 +101,6 @@ def test_a_runtime_that_the_device_lacks_is_a_sentence(tmp_path: Path) -> None:
         pytest.raises(DeviceError, match=r"<locals>\.Inner' must be importable as module:attribute, but: "),
     ):
         describe(Device(name="mine", runtime="inner"))
-
-
-def inner_runtime() -> type[Zipped]:
-    class Inner(Zipped):
-        name = "inner"
-
-    return Inner
 
 
 def test_a_format_that_cannot_be_written_is_a_sentence() -> None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from typer.testing import CliRunner
-
-from ofa.cli.main import build_app
+from tests.commands import command_line
 
 
 def ofa(*arguments: object) -> Any:
-    return CliRunner().invoke(build_app(), [str(argument) for argument in arguments])
+    return command_line(*arguments)
 
 
 def said(result: Any) -> str:

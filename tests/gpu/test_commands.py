@@ -9,7 +9,7 @@ import torch
 
 from ofa.exporting.bundle import load_bundle
 from ofa.training import demo_recipe, save_run
-from tests.cli.files import invoke
+from tests.commands import command_line
 
 pytestmark = pytest.mark.gpu
 
@@ -32,7 +32,7 @@ def test_specializing_measuring_and_searching_compute_there(run: Path, device: t
         f"search --supernet {run} --trials 2 --resolutions 16 -o {tmp_path}/f",
     )
     for line in lines:
-        done = invoke(*line.split(), "--on", str(device))
+        done = command_line(*line.split(), "--on", str(device))
         assert done.exit_code == 0, done.stderr
         if device.type == "cuda":
             assert torch.cuda.max_memory_allocated(device) > 0, line

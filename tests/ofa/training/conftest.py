@@ -19,7 +19,7 @@ def pictures() -> ImageData:
     return ImageData(images=(20 * labels[:, None, None, None] + noise).to(torch.uint8), labels=labels, class_names=tuple("abcdefghij"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def recipe_of() -> Callable[..., Recipe]:
     def make(space: str, *phases: Phase, **settings: object) -> Recipe:
         """A recipe at the smallest resolution, or of the phases that are given."""

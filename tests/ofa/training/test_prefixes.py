@@ -89,8 +89,7 @@ def train(name: str, monkeypatch: pytest.MonkeyPatch, run: Any, *, in_place: boo
     return supernet.state_dict(), torch.stack(losses)
 
 
-@pytest.mark.parametrize("in_place", [True, False])
-@pytest.mark.parametrize("name", TINY_SPACES)
+@pytest.mark.parametrize(("name", "in_place"), [*((name, True) for name in TINY_SPACES), (TINY_SPACES[0], False)])
 def test_shared_and_recorded_blocks_learn_what_separate_passes_teach(name: str, in_place: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     expected, losses = train(name, monkeypatch, separately, in_place=in_place)
     for recorder in (None, Recorder(Reruns())):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from ofa.families import get_space
 from ofa.space import Gene
 from ofa.supernet import Supernet
 from ofa.training import (
+    EpochMetrics,
     Phase,
     Recipe,
     Setback,
@@ -36,6 +38,7 @@ from ofa.training.differences import extended
 from ofa.training.state import SECONDS_BETWEEN_STATES
 
 MakeRecipe = Callable[..., Recipe]
+Uninterrupted = Callable[[str], tuple[Supernet, Sequence[EpochMetrics]]]
 TINY = "ofa-mbv3-tiny"
 
 
@@ -51,7 +54,7 @@ def recipes(recipe_of: MakeRecipe) -> dict[str, Recipe]:
     space = get_space(TINY)
     shrinking = progressive_shrinking(space, epochs=5, subnets_per_step=2, resolutions=(16,))
     staged = single_stage(space, epochs=3, subnets_per_step=3, sampling="best-up", resolutions=(16,))
-    half = Phase(name="half", epochs=3, learning_rate=0.01, resolutions=(16,))
+    half = Phase(name="half", epochs=2, learning_rate=0.01, resolutions=(16,))
     kernels = (Gene("kernel", (3, 5)),)
     best_up = Phase(name="a", epochs=7, learning_rate=0.02, free=kernels, resolutions=(16,), subnets_per_step=4, sampling="best-up")
     return {
@@ -78,6 +81,17 @@ def killed_at(step: int, recipe: Recipe, data: ImageData, **more: Any) -> tuple[
     return states[-1], losses
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(recipe_of: MakeRecipe, pictures: ImageData) -> Uninterrupted:
+    @cache
+    def run(name: str) -> tuple[Supernet, Sequence[EpochMetrics]]:
+        recipe = recipes(recipe_of)[name]
+        supernet = recipe.build_supernet(10)
+        return supernet, train(supernet, recipe, pictures)
+
+    return run
+
+
 @pytest.mark.parametrize(
     ("name", "step"),
     [
@@ -87,11 +101,11 @@ def killed_at(step: int, recipe: Recipe, data: ImageData, **more: Any) -> tuple[
         ("best-up", 19),
     ],
 )
-def test_killed_and_resumed_equals_uninterrupted(name: str, step: int, recipe_of: MakeRecipe, pictures: ImageData, tmp_path: Path) -> None:
+def test_killed_and_resumed_equals_uninterrupted(
+    name: str, step: int, uninterrupted: Uninterrupted, recipe_of: MakeRecipe, pictures: ImageData, tmp_path: Path
+) -> None:
     recipe = recipes(recipe_of)[name]
-    whole = recipe.build_supernet(10)
-    metrics = train(whole, recipe, pictures)
-
+    whole, metrics = uninterrupted(name)
     state, _ = killed_at(step, recipe, pictures)
     begin_run(tmp_path, recipe)
     save_state(tmp_path, recipe, state)
