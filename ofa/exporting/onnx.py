@@ -310,6 +310,9 @@ def _infer_output(graph: onnx.GraphProto, result: str, versions: _Versions) -> o
     model.graph.output.append(helper.make_tensor_value_info(result, TensorProto.FLOAT, None))
     with _as_export_error():
         output.CopyFrom(onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph.output[0])
+    batch = output.type.tensor_type.shape.dim[:1]
+    if batch and not batch[0].dim_value and graph.input[0].type.tensor_type.shape.dim[0].dim_param:
+        batch[0].dim_param = _BATCH  # which reshapes call by another name
     return output
 
 

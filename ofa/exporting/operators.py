@@ -147,8 +147,6 @@ def _flatten(writer: GraphWriter, call: Call) -> str:
 
 def _linear(writer: GraphWriter, call: Call) -> str:
     module: nn.Linear = call.module
-    if len(call.arguments[0].shape) != 2:
-        return _product(writer, call, "weight.transposed")
     constants = [writer.constant(f"{call.place}.weight", array(module.weight))]
     if module.bias is not None:
         constants.append(writer.constant(f"{call.place}.bias", array(module.bias)))
@@ -156,13 +154,8 @@ def _linear(writer: GraphWriter, call: Call) -> str:
 
 
 def _token_linear(writer: GraphWriter, call: Call) -> str:
-    return _product(writer, call, "weight")
-
-
-def _product(writer: GraphWriter, call: Call, name: str) -> str:
-    """Write a linear layer of tokens, whose transposed weight has the name."""
-    module: nn.Linear = call.module
-    weight = writer.constant(f"{call.place}.{name}", array(module.weight.T))
+    module: TokenLinear = call.module
+    weight = writer.constant(f"{call.place}.weight", array(module.weight.T))
     if module.bias is None:
         return writer.add("MatMul", call, (weight,))
     product = writer.step("MatMul", call, "product", (*call.inputs, weight))

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch._ops import OpOverload
 
+from ofa.blocks.batch import batch_size
 from ofa.errors import ExportError
 from ofa.exporting.aten import aten_handler
 from ofa.exporting.graph import Call, GraphWriter, Kind, UnknownOperationError, Value
@@ -33,6 +34,10 @@ LOGITS = "logits"
 
 FEATURES = "output"
 """Name of the output of a block, of shape [B, C, H, W]."""
+
+
+_SIZES: Mapping[Any, str] = {operator.add: "Add", operator.floordiv: "Div", operator.mul: "Mul", operator.sub: "Sub"}
+"""What is computed of sizes that depend on the number of images."""
 
 
 class _Tracer(fx.Tracer):
@@ -79,6 +84,7 @@ class _Calls:
         self._values: dict[fx.Node, Any] = {}
         self._constants: dict[fx.Node, Any] = {}
         self._views: dict[str, str] = {}
+        self._sizes: set[fx.Node] = set()
         self._taken = {INPUT, LOGITS, FEATURES, *(str(node.target) for node in graph.nodes if node.op == "get_attr")}
 
     def write(self) -> str:
@@ -109,6 +115,10 @@ class _Calls:
                 return self._value(node, self._values[source].name)
             case "call_module":
                 return self._value(node, self._write_module(node))
+            case "call_function" if target is batch_size:
+                return self._size(node, self._values[source], 0)
+            case "call_function" if target in _SIZES and any(each in self._sizes for each in node.all_input_nodes):
+                return self._computed_size(node)
             case "call_function" if target in FUNCTIONS and not node.kwargs:
                 return self._value(node, FUNCTIONS[target](self._writer, self._call(node, node.name, node.args)))
             case "call_function" if isinstance(target, OpOverload):
@@ -162,13 +172,22 @@ class _Calls:
         if not isinstance(dim, int):
             raise _unknown("a slice of a shape")
         size = value.shape[dim]
+        self._sizes.add(node)
         if size is not None:
             return size
         call = self._call(node, node.name, ())
         shape = self._writer.step("Shape", call, "shape", (self._writer.value(value),))
         dim %= len(value.shape)
         name = self._writer.add("Gather", replace(call, inputs=(shape, self._writer.sizes(dim))), axis=0)
-        return Value(name, lambda: Kind((1,), torch.int64))
+        return _of_size(name)
+
+    def _computed_size(self, node: fx.Node) -> int | Value:
+        self._sizes.add(node)
+        operands: Any = fx.map_arg(tuple(node.args), lambda each: self._values[each])
+        if not any(isinstance(each, Value) for each in operands):
+            return int(node.target(*operands))  # type: ignore[operator]
+        names = (each.name if isinstance(each, Value) else self._writer.sizes(each) for each in operands)
+        return _of_size(self._writer.put(_SIZES[node.target], self._call(node, node.name, ()), *names))
 
     def _fold(self, node: fx.Node) -> None:
         """Compute a value in which the input has no part."""
@@ -232,6 +251,11 @@ class _Calls:
                 self._values[each] = self._value(each, self._values[node].name)
             elif self._views.get(value.name, value.name) == base:
                 self._refuse_readers(each, node)
+
+
+def _of_size(name: str) -> Value:
+    """A size that is known when the network runs: at least 0, so that quotients of whole numbers are those of Python."""
+    return Value(name, lambda: Kind((1,), torch.int64))
 
 
 def _tensor(values: Mapping[fx.Node, Any], node: fx.Node) -> Value:

@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
+from ofa.blocks import batch
+from ofa.blocks.token_modules import TokenLinear
 from ofa.errors import ExportError
 from ofa.exporting.aten import ATEN
 from ofa.exporting.onnx import to_model
@@ -149,6 +151,7 @@ OF_TOKENS: dict[str, Callable[[Calls, Tensor], Tensor]] = {
     "einsum.default": lambda m, x: aten.einsum.default("btd, od -> bto", [x, m.matrix]),
     "class token": lambda m, x: aten.cat.default([aten.expand.default(m.token, [aten.sym_size.int(x, 0), -1, -1]), x], 1),
     "class token by its shape": lambda m, x: aten.cat.default([aten.expand.default(m.token, [x.shape[0], -1, x.shape[-1]]), x], 1),
+    "class token by the batch": lambda m, x: aten.expand.default(m.token, [2 * batch.batch_size(x) // 2, 3, -1]),
     "shapes of others": lambda _, x: aten.reshape_as.default(aten.view_as.default(aten.flatten.using_ints(x, 1), x), x),
     "a changed constant": lambda m, x: (lambda y: aten.mul.Tensor(x, aten.add.Tensor(aten.relu_.default(y), y)))(
         aten.mul.Scalar(m.token, 2)
@@ -169,14 +172,17 @@ OF_TOKENS: dict[str, Callable[[Calls, Tensor], Tensor]] = {
     "attention to constants": lambda m, x: aten.scaled_dot_product_attention.default(x, m.matrix[None], m.matrix[None]),
 }
 
+NOT_BY_IMAGE = [OF_IMAGES[name] for name in ("mean.default", "sum.default", "squeeze.default", "numpy_T.default")]
+
 
 def check(compute: Callable[[Calls, Tensor], Tensor], shape: tuple[int, ...], opset: int) -> None:
     network = Calls(compute).eval()
     model = to_model(network, (1, *shape), dynamic_batch=True, opset=opset)
     assert model.producer_name == "ofa"
+    assert compute in NOT_BY_IMAGE or model.graph.output[0].type.tensor_type.shape.dim[0].dim_param == "batch"
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    for batch in (1, 3):
-        x = torch.randn(batch, *shape, generator=torch.Generator().manual_seed(batch))
+    for count in (1, 3):
+        x = torch.randn(count, *shape, generator=torch.Generator().manual_seed(count))
         with torch.no_grad():
             expected = network(x.clone())
         (actual,) = session.run(None, {"images": x.numpy()})
@@ -201,7 +207,7 @@ class Block(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv, self.norm, self.layer_norm = nn.Conv2d(4, 8, 3, padding=1), nn.BatchNorm2d(8), nn.LayerNorm(8)
-        self.linear, self.scale = nn.Linear(8, 8), nn.Parameter(torch.linspace(-1, 1, 8))
+        self.linear, self.scale = TokenLinear(8, 8), nn.Parameter(torch.linspace(-1, 1, 8))
 
     def forward(self, x: Tensor) -> Tensor:
         y = aten.relu.default(self.norm(self.conv(x)))
@@ -260,6 +266,6 @@ def test_torch_writes_what_the_project_cannot(opset: int) -> None:
     assert (model.graph.input[0].name, [each.name for each in model.graph.output]) == ("images", ["logits"])
     assert network.training
     assert b"test_aten.py" not in model.SerializeToString()
-    for batch in (1, 3):
-        x = torch.randn(batch, *IMAGES)
+    for count in (1, 3):
+        x = torch.randn(count, *IMAGES)
         torch.testing.assert_close(run(model, x), network(x).detach(), rtol=1e-4, atol=1e-5)
