@@ -63,6 +63,8 @@ class ModelFiles:
         return write_file(content, self._folder, self._device.format)
 
     def _block(self, placed: PlacedBlock) -> onnx.ModelProto:
+        if not placed.block.any_size:
+            return self._model(placed.block.build(), placed)
         if placed.block not in self._models:
             self._models[placed.block] = self._model(placed.block.build(), placed)
         return at_size(self._models[placed.block], placed.input)

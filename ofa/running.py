@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 
 from ofa.data import Images
+from ofa.errors import RecipeError
+from ofa.families import AdoptedSpace
 from ofa.locking import writing
 from ofa.outputs import check_output_folder
 from ofa.progress import Progress, silent
@@ -51,6 +53,12 @@ class Opened:
         Raises:
             WeightsError: the start's classifier is to be kept and is of other classes.
         """
+        space = self.recipe.get_space(data.num_classes)
+        if self.start is None and isinstance(space, AdoptedSpace) and space.has_constants:
+            raise RecipeError(
+                f"an adopted model with constants must be trained from the weights that it came with, but {space.name} has some and the "
+                "recipe no start; add --from RUN with what ofa adopt wrote"
+            )
         supernet, recipe = self.recipe.build_supernet(data.num_classes), self.recipe
         if self.start is not None:
             recipe = replace(recipe, start=self.start.copy_to(supernet, data.class_names))

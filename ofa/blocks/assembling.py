@@ -12,6 +12,7 @@ from torch import nn
 from ofa.blocks.block import Block, PlacedBlock
 from ofa.blocks.modules import Wired
 from ofa.blocks.token_modules import AddPositions, TokenLinear
+from ofa.blocks.traced import Traced
 from ofa.blocks.wiring import sources
 
 __all__ = ["assemble", "build_empty", "build_network", "empty_network", "initialize"]
@@ -97,7 +98,8 @@ def initialize(network: nn.Module, generator: torch.Generator | None = None) -> 
     """Draw the weights of every layer anew, in place.
 
     Convolutions are normal with variance 2 / fan-out (He et al., ICCV 2015), the linear layer uniform within 1 / sqrt(fan-in); layers and
-    positions of tokens are normal with standard deviation 0.02 (Devlin et al., NAACL 2019). Biases are 0 and norms the identity.
+    positions of tokens are normal with standard deviation 0.02 (Devlin et al., NAACL 2019). Biases are 0 and norms the identity. Loose
+    tensors of an adopted model are drawn as positions are, or 1 where they have one dimension; its constants are 0.
 
     Raises:
         TypeError: a module of another class has parameters.
@@ -120,6 +122,17 @@ def initialize(network: nn.Module, generator: torch.Generator | None = None) -> 
             case nn.BatchNorm2d():
                 module.weight.fill_(1.0)
                 module.reset_running_stats()
+            case _ if type(module) in (nn.Module, Traced):  # loose tensors of an adopted model
+                for tensor in module._parameters.values():
+                    assert tensor is not None
+                    if tensor.dim() > 1:
+                        tensor.normal_(0.0, _TOKEN_DEVIATION, generator=generator)
+                    else:
+                        tensor.fill_(1.0)
+                for buffer in module._buffers.values():
+                    assert buffer is not None
+                    buffer.zero_()
+                continue
             case _ if module._parameters:
                 raise TypeError(
                     f"weights must be of convolutions, linear layers and norms to be drawn, but {type(module).__name__} has some; use those"

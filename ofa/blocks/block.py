@@ -44,9 +44,11 @@ class Block:
     Attributes:
         in_channels, out_channels: channels of the block's input and output.
         norm_eps: epsilon of its norms.
+        any_size: whether it computes by the same operations for inputs of every size, so that one exported file serves them all.
     """
 
     kind: ClassVar[str]
+    any_size: ClassVar[bool] = True
     in_channels: int
     out_channels: int
     norm_eps: float = 1e-5

@@ -42,6 +42,7 @@ class TracedBlock(Block):
     """
 
     kind: ClassVar[str] = "traced"
+    any_size: ClassVar[bool] = False
     code: str
     sizes: tuple[int, ...]
 

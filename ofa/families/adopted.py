@@ -96,6 +96,11 @@ class AdoptedSpace(Space):
                 )
 
     @cached_property
+    def has_constants(self) -> bool:
+        """Whether some of its tensors are neither trained nor noted by norms, such as a table of positions."""
+        return any(each.kind == "Buffer" for text in self._texts for each in parse_code(text).declared.values())
+
+    @cached_property
     def _texts(self) -> tuple[str, ...]:
         return tuple("\n".join(lines) for lines in self.codes)
 
