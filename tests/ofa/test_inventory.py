@@ -9,17 +9,21 @@ from latency_tables import blocks_of_space
 from ofa.errors import SpaceError
 from ofa.families import get_space, lower, space_names
 from ofa.inventory import NOTHING, inventory_of
+from ofa.space import Space
 from tests.ofa.strategies import OTHER_INPUTS, archs, space_of
 
 
-@pytest.mark.parametrize("name", [*space_names(), *OTHER_INPUTS])
-def test_every_block_of_random_networks_is_found(name: str) -> None:
-    space = space_of(name)
-    resolutions = (space.resolutions[0], space.resolutions[-1])
-    allowed = space.restrict(resolution=resolutions)
-    found = {(placed.block, placed.input) for placed in blocks_of_space(space, resolutions)}
+@pytest.fixture(scope="module", params=[*space_names(), *OTHER_INPUTS])
+def space(request: pytest.FixtureRequest) -> Space:
+    """Every one, with its smallest and its largest resolution; of the module, so that tests of one space follow each other."""
+    whole = space_of(request.param)
+    return whole.restrict(resolution=(whole.resolutions[0], whole.resolutions[-1]))
+
+
+def test_every_block_of_random_networks_is_found(space: Space) -> None:
+    found = {(placed.block, placed.input) for placed in blocks_of_space(space)}
     rng = np.random.default_rng(0)
-    for arch in [space.smallest(), space.largest(), *(allowed.sample(rng) for _ in range(300))]:
+    for arch in [space.smallest(), space.largest(), *(space.sample(rng) for _ in range(300))]:
         assert {(placed.block, placed.input) for placed in lower(space, arch)} <= found
 
 
@@ -31,12 +35,9 @@ def test_nothing_is_found_that_no_network_has(name: str) -> None:
     assert {(placed.block, placed.input) for placed in blocks_of_space(space)} == used
 
 
-@pytest.mark.parametrize("name", [*space_names(), *OTHER_INPUTS])
 @given(data=st.data())
 @settings(max_examples=20)
-def test_every_place_holds_the_block_that_lowering_puts_there(name: str, data: st.DataObject) -> None:
-    space = space_of(name)
-    space = space.restrict(resolution=(space.resolutions[0], space.resolutions[-1]))
+def test_every_place_holds_the_block_that_lowering_puts_there(space: Space, data: st.DataObject) -> None:
     arch = data.draw(archs(space))
     row, inventory = space.encode(arch), inventory_of(space)
     numbers = {place.name: int(place.blocks[tuple(row[column] for column in place.columns)]) for place in inventory.places}
@@ -45,10 +46,14 @@ def test_every_place_holds_the_block_that_lowering_puts_there(name: str, data: s
     assert {place: (placed.block, placed.input) for place, placed in found.items()} == expected
 
 
-@pytest.mark.parametrize("name", [*space_names(), *OTHER_INPUTS])
-def test_each_is_found_once(name: str) -> None:
-    blocks = [(placed.block, placed.input) for placed in blocks_of_space(space_of(name))]
+def test_each_is_found_once(space: Space) -> None:
+    blocks = [(placed.block, placed.input) for placed in blocks_of_space(space)]
     assert len(set(blocks)) == len(blocks)
+
+
+def test_blocks_are_those_of_the_resolutions_that_are_asked_for() -> None:
+    space = get_space("ofa-mbv3-tiny")
+    assert blocks_of_space(space, space.resolutions[:1]) == blocks_of_space(space.restrict(resolution=space.resolutions[:1]))
 
 
 def test_a_resolution_of_no_network_is_refused() -> None:
