@@ -39,9 +39,7 @@ class ModuleRegistry(Registry[nn.Module | Callable[[], nn.Module]]):
         try:
             made = entry()
         except Exception as error:  # a function of the user's own may fail in any way
-            raise self._error(
-                f"{self._kind} '{text}' must be made without arguments, but: {reason_of(error)}; correct it, or name a function that makes it"
-            ) from error
+            raise self._error(f"{self._kind} '{text}' must be made without arguments, but: {reason_of(error)}; correct it") from error
         if not isinstance(made, nn.Module):
             raise self._error(f"a {self._kind} must be a torch.nn.Module, but '{text}' makes a {type(made).__name__}; correct it")
         return made

@@ -20,7 +20,7 @@ from ofa.adopting.tracing import Trace, trace
 from ofa.adopting.writing import Dims, Written, write_segment
 from ofa.blocks.runs import Run, Runs
 from ofa.errors import SpaceError
-from ofa.families.adopted import CLASSES, AdoptedSpace
+from ofa.families.adopted import CLASSES, SHARES, AdoptedSpace
 from ofa.modes import evaluating
 from ofa.progress import Progress, silent
 from ofa.resolution import Resolution, ascending
@@ -28,7 +28,6 @@ from ofa.supernet import Supernet
 
 __all__ = ["Adoption", "adopt_model"]
 
-SHARES = (0.25, 0.5, 0.75, 1.0)
 _SMALLER = (4 / 7, 5 / 7, 6 / 7)
 """Of the model's own side: 128, 160 and 192 of 224 px, as Cai et al. (ICLR 2020) train."""
 _STEPS = 5

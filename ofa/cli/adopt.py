@@ -49,7 +49,9 @@ def parse_widths(text: str) -> list[float]:
 
 
 def adopt(
-    model: Annotated[str, typer.Argument(metavar="MODULE:ATTRIBUTE", help="A torch.nn.Module, or a function without arguments making one.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODULE:ATTRIBUTE", help="A torch.nn.Module, or a function without arguments making one.")
+    ],
     image: Annotated[Any, typer.Option("--input", parser=parse_input, metavar="CxHxW", help="Size of its images: 3x224x224.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="RUN", help="Folder to write as a run.")],
     weights: Annotated[
@@ -57,8 +59,11 @@ def adopt(
     ] = None,
     name: Annotated[str | None, typer.Option(metavar="NAME", help="What to call its space; by default after the model's class.")] = None,
     widths: Annotated[
-        Any, typer.Option(parser=parse_widths, metavar="LIST", help="Shares of its channels and heads that networks may keep.")
-    ] = "0.25,0.5,0.75,1",
+        Any,
+        typer.Option(
+            parser=parse_widths, metavar="LIST", help="Shares of its channels and heads that networks may keep; by default 0.25,0.5,0.75,1."
+        ),
+    ] = None,
     keep: Annotated[
         list[str] | None,
         typer.Option("--keep", metavar="PATTERN", help="Layers or tensors that keep their sizes, such as 'layer4.*'. Once for each."),
@@ -109,7 +114,7 @@ def adopt_into_run(
     *,
     weights: Path | None = None,
     name: str | None = None,
-    widths: Sequence[float],
+    widths: Sequence[float] | None = None,
     keep: Sequence[str] = (),
     min_depth: int | None = None,
     resolutions: Sequence[Resolution] | None = None,
@@ -125,7 +130,7 @@ def adopt_into_run(
         output: folder of the run.
         weights: a file with its state dict; None where it has its weights.
         name: of the space.
-        widths: shares of its channels and heads that networks may keep.
+        widths: shares of its channels and heads that networks may keep; None for ``SHARES``.
         keep: patterns of layers or tensors that keep their sizes.
         min_depth: blocks that each network has of a run of equal ones; None for half of them.
         resolutions: of images besides that of ``image``; None for some smaller ones.
@@ -141,6 +146,7 @@ def adopt_into_run(
     """
     from ofa.adopting.adoption import adopt_model
     from ofa.families import SPACES, check_name
+    from ofa.families.adopted import SHARES
     from ofa.interop.own_weights import load_weights
     from ofa.own_modules import MODELS
 
@@ -155,7 +161,7 @@ def adopt_into_run(
                 made,
                 image,
                 name=name,
-                shares=widths,
+                shares=widths or SHARES,
                 keep=keep,
                 min_depth=min_depth,
                 resolutions=resolutions,
@@ -197,7 +203,9 @@ def _check_count(names: Sequence[str], classes: int, path: Path | None) -> None:
     from ofa.errors import FileError
 
     if len(names) != classes:
-        raise FileError(f"each logit must have the name of its class, but '{path}' has {len(names)} and the model {classes} logits; add them all")
+        raise FileError(
+            f"each logit must have the name of its class, but '{path}' has {len(names)} and the model {classes} logits; add them all"
+        )
 
 
 def _facts(found: Adoption) -> dict[str, Any]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ofa.cli.console import format_bytes, format_count, format_percent
-from ofa.cli.sheets import Name, facts, records, words
+from ofa.cli.sheets import Name, facts, line, records, words
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -26,10 +27,10 @@ def render(report: Mapping[str, Any]) -> RenderableType:
     """
     from rich.console import Group
 
-    from search.report.adopted import choice_rows, fixed_rows
+    from search.report.adopted import CHOICE_HEADS, choice_rows, fixed_rows
 
     choices = records(
-        ("gene", "where", "sizes", "of", "networks have", "tensors"),
+        CHOICE_HEADS,
         choice_rows(report["groups"], report["depths"]),
         title=f"{report['space']}: {format_count(report['size'])} networks",
     )
@@ -37,7 +38,8 @@ def render(report: Mapping[str, Any]) -> RenderableType:
     lines = [f"Stays as it is, {count}: {names}: {reason}." for reason, count, names in fixed[:_REASONS]]
     if len(fixed) > _REASONS:
         lines.append(f"And {len(fixed) - _REASONS} more reasons (--json).")
-    return Group(facts(list(_rows(report))), choices, *map(words, lines))
+    following = f"ofa train adopt --from {shlex.quote(report['run'])} --set data=DATA -o TRAINED"
+    return Group(facts(list(_rows(report))), choices, *map(words, lines), line(f"Next: {following}"))
 
 
 def _rows(report: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
@@ -52,8 +54,9 @@ def _rows(report: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         macs, params = format_count(cost["macs"]), format_count(cost["params"])
         yield f"{end} network", f"{macs} MACs, {params} parameters, {format_bytes(cost['weight_bytes'])} of weights"
     yield "elastic", f"{format_percent(report['elastic_share'])} of the parameters"
-    same = "computes what the model does, bit for bit" if report["difference"] == 0 else None
-    yield "largest network", same or f"differs from the model by {report['difference']:.1g} of the largest output"
+    exact = report["difference"] == 0
+    difference = "bit for bit" if exact else f"but for {report['difference']:.1g} of the largest output"
+    yield "exactness", f"the largest network computes what the model does, {difference}"
 
 
 def _sizes(texts: Sequence[str]) -> str:
