@@ -33,6 +33,8 @@ class ModuleRegistry(Registry[nn.Module | Callable[[], nn.Module]]):
             TrustError: a file says ``module:attribute``.
             OfaError: of the registry's class: there is none, it cannot be imported or made, or is no module.
         """
+        if ":" not in text and text not in self:
+            raise self._error(f"a {self._kind} must be named module:attribute, but is '{text}'; name the Python module that has it")
         entry = self.find(text)
         if isinstance(entry, nn.Module):
             return entry
