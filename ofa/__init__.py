@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ofa.lazy import lazily
 
 if TYPE_CHECKING:
-    from ofa.api import build_table, export, fit_predictor, query, search, specialize, train, verify
+    from ofa.api import adopt, build_table, export, fit_predictor, query, search, specialize, train, verify
     from ofa.arch import Arch
     from ofa.errors import OfaError
     from ofa.families import Space, get_space, lower, space_names
@@ -23,6 +23,7 @@ __all__ = [
     "Space",
     "Supernet",
     "__version__",
+    "adopt",
     "build_table",
     "export",
     "fit_predictor",
@@ -39,7 +40,7 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     {
-        "ofa.api": ("build_table", "export", "fit_predictor", "query", "search", "specialize", "train", "verify"),
+        "ofa.api": ("adopt", "build_table", "export", "fit_predictor", "query", "search", "specialize", "train", "verify"),
         "ofa.arch": ("Arch",),
         "ofa.errors": ("OfaError",),
         "ofa.families": ("Space", "get_space", "lower", "space_names"),  # where families are, so that a file of theirs can be read

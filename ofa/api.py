@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 import latency_tables
 import ofa.training.specialization as specialization
@@ -30,7 +31,8 @@ from ofa.exporting.bundle import Bundle, write_bundle
 from ofa.exporting.card import Card
 from ofa.exporting.engine_record import record_path
 from ofa.exporting.tensorrt import build_engine
-from ofa.families import get_space
+from ofa.families import AdoptedSpace, get_space
+from ofa.families.adopted import SHARES
 from ofa.journal import Journal
 from ofa.locking import writing
 from ofa.opsets import OPSET
@@ -40,6 +42,7 @@ from ofa.resolution import Resolution
 from ofa.running import train
 from ofa.schema import to_json
 from ofa.space import Space
+from ofa.supernet import Supernet
 from ofa.teachers import FoundTeacher, find_teacher
 from ofa.training import Run, RunData
 from ofa.training.evaluation import device_of
@@ -54,12 +57,52 @@ from search.study import Effort, run_study
 from search.verification import bundle as verification
 from search.verification.bundle import Verification, note_on_card, noting, subject_of_bundle
 
-__all__ = ["build_table", "export", "fit_predictor", "query", "search", "specialize", "train", "verify"]
+__all__ = ["adopt", "build_table", "export", "fit_predictor", "query", "search", "specialize", "train", "verify"]
 
 _REMEDY = "name another place, or pass overwrite=True"
 
 Target = Literal["onnx", "tensorrt", "tensorrt-rtx"]
 Limits = Budget | Mapping[str, float | str | Bound | None]
+
+
+def adopt(
+    model: nn.Module,
+    example: Tensor | Sequence[int],
+    *,
+    name: str | None = None,
+    widths: Sequence[float] = SHARES,
+    keep: Sequence[str] = (),
+    min_depth: int | None = None,
+    resolutions: Sequence[Resolution] | None = None,
+    progress: Progress = silent,
+) -> tuple[AdoptedSpace, Supernet]:
+    """Make a trained model a supernet: the largest network is the model itself, all others are parts of it.
+
+    ``ofa.adopting.adoption.adopt_model`` also tells what stays fixed and why; ``ofa adopt`` writes a run.
+
+    Args:
+        model: maps images [B, C, H, W] to logits [B, classes]; any module that torch can trace. It is left as it was.
+        example: images [B, C, H, W], of which only the sizes count, or C, H and W.
+        name: of the space; None for one after the model's class.
+        widths: shares of its channels and heads that networks may keep; 1 is always among them.
+        keep: patterns of names of layers or tensors, such as ``layer4.*``, whose sizes stay.
+        min_depth: blocks that every network has of a run of equal ones; None for half of them.
+        resolutions: of images besides that of the example, in pixels; None for some smaller ones, if the model computes them in the same
+            way.
+        progress: told of each step.
+
+    Returns:
+        The space and the supernet, in training mode, with the model's weights.
+
+    Raises:
+        SpaceError: an argument is none that can be, or the model cannot be adopted.
+    """
+    from ofa.adopting.adoption import adopt_model  # what traces takes a second to import, which all other steps need not spend
+
+    image = example.shape[1:] if isinstance(example, Tensor) else example
+    settings: dict[str, Any] = {"shares": widths, "keep": keep, "min_depth": min_depth, "resolutions": resolutions}
+    found = adopt_model(model, image, name=name, progress=progress, **settings)
+    return found.space, found.supernet
 
 
 def build_table(

@@ -6,7 +6,7 @@ Shapes: B images of a batch, C channels, H W pixels, K classes.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +19,8 @@ from ofa.data import Images, make_batch
 from ofa.data.images import Normalization
 from ofa.errors import RecipeError
 from ofa.exporting.bundle import load_bundle
+from ofa.own_modules import ModuleRegistry
 from ofa.reasons import reason_of
-from ofa.registry import Registry
 from ofa.resolution import Resolution, ascending, pixels, sides
 from ofa.training import DataRecord, load_run
 from ofa.training.checkpoint import CONFIG
@@ -33,12 +33,7 @@ _TRIED = 4
 _NAMED = 5
 """How many classes an error names."""
 
-TEACHERS: Registry[nn.Module | Callable[[], nn.Module]] = Registry(
-    "teacher",
-    group="ofa.teachers",
-    error=RecipeError,
-    must_be="a torch.nn.Module, or a function without arguments that makes one",
-)
+TEACHERS = ModuleRegistry("teacher", error=RecipeError, group="ofa.teachers")
 """The teachers that have a name: modules, or functions without arguments that make one."""
 
 
@@ -200,7 +195,7 @@ def find_teacher(text: str, resolution: Resolution | None = None) -> FoundTeache
             f"a teacher must be the folder of a run or a bundle, module:attribute or a registered name (known: {known}), but '{text}' is "
             "none; check the path"
         )
-    return FoundTeacher(name=text, network=_made(text), resolution=resolution)
+    return FoundTeacher(name=text, network=TEACHERS.make(text), resolution=resolution)
 
 
 def _of_run(text: str, resolution: Resolution | None) -> FoundTeacher:
@@ -218,19 +213,6 @@ def _of_run(text: str, resolution: Resolution | None) -> FoundTeacher:
         resolution=resolution,
         calibrates=True,
     )
-
-
-def _made(text: str) -> nn.Module:
-    entry = TEACHERS.find(text)
-    if isinstance(entry, nn.Module):
-        return entry
-    try:
-        made = entry()
-    except Exception as error:  # a function of the user's own may fail in any way
-        raise RecipeError(f"teacher '{text}' must be made without arguments, but: {reason_of(error)}; correct it") from error
-    if not isinstance(made, nn.Module):
-        raise RecipeError(f"a teacher must be a torch.nn.Module, but '{text}' makes a {type(made).__name__}; correct it")
-    return made
 
 
 def _wrong(found: object, wanted: list[int]) -> str:

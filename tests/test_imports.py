@@ -24,7 +24,7 @@ LAYERS = (
     ("ofa.space_json",),
     ("ofa.space",),
     ("ofa.kernels",),
-    ("ofa.depthwise", "ofa.leaves", "ofa.folded", "ofa.modes", "ofa.randomness", "ofa.synchronized"),
+    ("ofa.depthwise", "ofa.leaves", "ofa.folded", "ofa.modes", "ofa.randomness", "ofa.synchronized", "ofa.own_modules"),
     ("ofa.importance",),
     ("ofa.conv_norm_act",),
     ("ofa.blocks",),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import fnmatch
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import sympy
@@ -15,40 +15,27 @@ from ofa.adopting.cutting import Segment, cut, joined, runs_of
 from ofa.adopting.genes import Part, choose
 from ofa.adopting.groups import Group, find_groups, names_of
 from ofa.adopting.program import Program, simplify
+from ofa.adopting.record import AdoptionRecord, Fixed
 from ofa.adopting.tracing import Trace, trace
 from ofa.adopting.writing import Dims, Written, write_segment
 from ofa.blocks.runs import Run, Runs
 from ofa.errors import SpaceError
-from ofa.families.adopted import CLASSES, AdoptedSpace
+from ofa.families.adopted import CLASSES, SHARES, AdoptedSpace
 from ofa.modes import evaluating
+from ofa.progress import Progress, silent
 from ofa.resolution import Resolution, ascending
 from ofa.supernet import Supernet
 
-__all__ = ["Adoption", "Fixed", "adopt_model"]
+__all__ = ["Adoption", "adopt_model"]
 
-SHARES = (0.25, 0.5, 0.75, 1.0)
 _SMALLER = (4 / 7, 5 / 7, 6 / 7)
 """Of the model's own side: 128, 160 and 192 of 224 px, as Cai et al. (ICLR 2020) train."""
+_STEPS = 5
+_SIZES = 3  # C, H and W
+_NAMED = 4
 _SEED = 0  # of the images that groups are proven on: the same model always has the same space
 _SAME = 1e-5
 """Of the largest output: how far the program may be from the model where sums are taken in another order."""
-
-
-@dataclass(frozen=True)
-class Fixed:
-    """A dimension of a tensor that does not shrink.
-
-    Attributes:
-        tensor: its name in the model.
-        dim: the dimension.
-        size: its length.
-        reason: why.
-    """
-
-    tensor: str
-    dim: int
-    size: int
-    reason: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +58,22 @@ class Adoption:
     elastic_share: float
     difference: float
 
+    def record(self, model: str, class_names: Sequence[str] | None = None) -> AdoptionRecord:
+        """What is kept of it beside its supernet.
+
+        Args:
+            model: what the user calls it.
+            class_names: in the order of the logits, if they are known.
+        """
+        return AdoptionRecord(
+            model=model,
+            members={name: tuple(f"{each.tensor}[{each.dim}]" for each in group.members) for name, group in self.groups.items()},
+            fixed=self.fixed,
+            elastic_share=self.elastic_share,
+            difference=self.difference,
+            class_names=None if class_names is None else tuple(class_names),
+        )
+
 
 def adopt_model(
     model: nn.Module,
@@ -81,6 +84,7 @@ def adopt_model(
     keep: Sequence[str] = (),
     min_depth: int | None = None,
     resolutions: Sequence[Resolution] | None = None,
+    progress: Progress = silent,
 ) -> Adoption:
     """Adopt a model that maps images [B, C, H, W] to logits [B, classes]; it is left as it was.
 
@@ -92,15 +96,21 @@ def adopt_model(
         keep: patterns of names of tensors or layers, such as ``layer4.*``, whose sizes stay.
         min_depth: blocks of each run of skippable ones that every network has; by default half of them.
         resolutions: of images, besides that of ``image``; by default some smaller ones, if the model computes them in the same way.
+        progress: told of each step.
 
     Raises:
-        SpaceError: the model cannot be adopted; the message says why, and what helps.
+        SpaceError: an argument is none that can be, or the model cannot be adopted; the message says why, and what helps.
     """
-    widths = _checked(shares)
+    widths = _checked(image, shares, min_depth)
+    steps = _Steps(progress)
     images = torch.rand(2, *image, generator=torch.Generator().manual_seed(_SEED))
     with evaluating(model):
+        steps.next("tracing")
         traced = trace(model, tuple(image))
+        _check_patterns(keep, traced.tensors)
+        steps.next("finding what shrinks together")
         groups, given_up = find_groups(traced, images)
+        steps.next("cutting into blocks")
         reading = _Reading(traced, groups, given_up, keep)
         parts = reading.parts()
         choices = choose(parts, reading.groups, widths, min_depth)
@@ -121,18 +131,47 @@ def adopt_model(
                 f"a model must have sizes that can shrink, but of {type(model).__name__} nothing is elastic: "
                 f"{_first_reason(reading.fixed())}; allow more with fewer --keep patterns"
             )
+        steps.next("trying other resolutions")
         space = _with_resolutions(space, model, image, resolutions, reading)
+        steps.next("comparing with the model")
         supernet = _filled(space, parts, reading.tensors)
         difference = _difference(model, supernet, images)
     share = _elastic_share(traced, reading)
+    steps.next("")
     return Adoption(space, supernet, reading.groups, tuple(reading.fixed()), share, difference)
 
 
-def _checked(shares: Sequence[float]) -> tuple[float, ...]:
+class _Steps:
+    """Progress by steps."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress, self._done = progress, 0
+
+    def next(self, text: str) -> None:
+        self._progress(self._done, _STEPS, text)
+        self._done += 1
+
+
+def _checked(image: Sequence[int], shares: Sequence[float], min_depth: int | None) -> tuple[float, ...]:
+    if len(image) != _SIZES or any(size < 1 for size in image):
+        raise SpaceError(f"an image must have channels, height and width, but is {'x'.join(map(str, image))}; give such as 3x224x224")
+    if min_depth is not None and min_depth < 1:
+        raise SpaceError(f"a run of blocks must keep at least 1, but the least depth is {min_depth}; choose 1 or more")
     found = tuple(sorted({*map(float, shares), 1.0}))
     if not all(0 < share <= 1 for share in found):
         raise SpaceError(f"widths must be shares of the model's own, above 0 and at most 1, but are {list(shares)}; choose such")
     return found
+
+
+def _check_patterns(keep: Sequence[str], tensors: Iterable[str]) -> None:
+    """Raise SpaceError where a pattern matches nothing, so that a slip is not taken for a wish."""
+    names = {part for name in tensors for part in (name, name.rpartition(".")[0])}
+    for pattern in keep:
+        if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
+            raise SpaceError(
+                f"a pattern of what to keep must match a tensor or layer of the model, but '{pattern}' matches none; their names are "
+                f"such as {', '.join(sorted(names - {''})[:_NAMED])}"
+            )
 
 
 def _sides(image: Sequence[int]) -> tuple[Resolution, ...]:

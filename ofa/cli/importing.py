@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ofa.cli.console import JsonOption, emit, format_bytes, format_count, progress_bar, remark
+from ofa.cli.console import JsonOption, emit, format_bytes, format_count, remark
 from ofa.cli.outputs import OverwriteOption, check_output, check_output_folder
 from ofa.cli.sheets import Name, facts
+from ofa.cli.untrained import write_untrained_run
 from ofa.locking import writing
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
     from ofa.interop.checkpoints import Checkpoint
     from ofa.space import Space
-    from ofa.training import DataRecord, Recipe
 
 __all__ = ["import_arch", "import_predictor", "import_weights", "register"]
 
@@ -94,8 +94,6 @@ def import_weights(
 ) -> dict[str, Any]:
     """Read a supernet of MIT's package and write it as a run, or as one file.
 
-    The run has no metrics, and its recipe's one phase leaves all genes free, as in the last phase of the original training.
-
     Args:
         file: what ``torch.save`` wrote.
         space: what it is of.
@@ -116,7 +114,6 @@ def import_weights(
     from ofa.interop import mit
     from ofa.interop.checkpoints import open_checkpoint
     from ofa.resolution import resolution_to_json
-    from ofa.training import begin_run, save_run
     from ofa.training.checkpoint import WEIGHTS
 
     single = output.suffix == ".safetensors"
@@ -129,11 +126,7 @@ def import_weights(
         if single:
             supernet.save(target, metadata={"source": f"{file.name}, imported from MIT's once-for-all"})
         else:
-            recipe = _recipe(space, data or _DATA, named)
-            record, sentences = (None, []) if data is None else _record(recipe, space)
-            remarks += sentences
-            begin_run(output, recipe, record)
-            save_run(output, supernet, recipe, ())
+            remarks += write_untrained_run(output, supernet, named or space.name, data, without=_DATA)
     largest = costs(lower(space, space.largest()))
     return {
         "weights": str(target),
@@ -208,29 +201,6 @@ def _which(found: Checkpoint) -> str:
     kind = "the moving average of the weights" if found.averaged else "the weights"
     other = "leave out --ema" if found.averaged else "add --ema"
     return f"{kind} in '{found.entry}' are taken, and those in {', '.join(found.others)} left; {other} to take the others"
-
-
-def _record(recipe: Recipe, space: Space) -> tuple[DataRecord | None, list[str]]:
-    """The record of an imported run's data; None, and the reason, where the data cannot be what it was trained on."""
-    from ofa.errors import DataError
-    from ofa.training import check_classes, first_data
-
-    try:
-        with progress_bar(f"reading {recipe.data}") as progress:
-            found = first_data(recipe, progress)
-        check_classes(space.num_classes, found.splits.train.class_names)
-    except DataError as error:
-        return None, [f"the run is written without a record of its data, and commands that need images will refuse these, because {error}"]
-    return found.record, list(found.changes.sentences())
-
-
-def _recipe(space: Space, data: str, named: str = "") -> Recipe:
-    from dataclasses import replace
-
-    from ofa.training import Recipe, progressive_shrinking
-
-    last = progressive_shrinking(space, epochs=10)[-1]
-    return Recipe(space=named or space.name, data=data, phases=(replace(last, name="all", epochs=1, reorder_channels=False),))
 
 
 def _lines(report: dict[str, Any]) -> RenderableType:

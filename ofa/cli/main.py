@@ -38,6 +38,7 @@ def build_app() -> typer.Typer:
     """The command line with all of its groups."""
     # Imported here: only after the check for shadows may anything of the sibling packages be touched.
     from ofa.cli import (
+        adopt,
         data,
         demo,
         devices,
@@ -66,8 +67,8 @@ def build_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_options)
-    road = (data, space, recipes, train, devices, table, predictor, search, query, specialize, export, verify, report, importing, demo)
-    for group in road:
+    road = (data, space, recipes, adopt, train, devices, table, predictor, search, query, specialize, export, verify, report)
+    for group in (*road, importing, demo):
         group.register(app)
     return app
 

@@ -13,7 +13,10 @@ from ofa.errors import SpaceError
 from ofa.families.placing import Placer, input_shape
 from ofa.space import Space
 
-__all__ = ["AdoptedBlock", "AdoptedSpace", "ElasticSize"]
+__all__ = ["SHARES", "AdoptedBlock", "AdoptedSpace", "ElasticSize"]
+
+SHARES = (0.25, 0.5, 0.75, 1.0)
+"""Of a model's channels and heads that networks keep where nobody says others."""
 
 CLASSES = "classes"
 """The size that is the number of classes."""

@@ -1,8 +1,8 @@
 """RUN: the folder of a training run.
 
 It holds ``config.toml``, ``space.json`` where the space is none of ofa's, ``data.parquet`` (which image was in which part),
-``metrics.jsonl``, the states of a run that goes on in ``checkpoints/``, and at the end ``supernet.safetensors``. Every file is whole or
-absent: a full disk or a killed process leaves the last good state.
+``metrics.jsonl``, the states of a run that goes on in ``checkpoints/``, ``adoption.json`` where a model was adopted, and at the end
+``supernet.safetensors``. Every file is whole or absent: a full disk or a killed process leaves the last good state.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ofa.adopting.record import ADOPTION
 from ofa.errors import FileError, RecipeError, WeightsError
 from ofa.families import SPACES
 from ofa.files import make_folder, replacing, sync_folder
@@ -125,7 +126,7 @@ def begin_run(folder: str | os.PathLike[str], recipe: Recipe, record: DataRecord
     make_folder(folder)
     with writing(folder, "beginning a run"):
         # The recipe goes first and comes last, on the disk too: a folder with one is a run, and must not have files of another.
-        for name in (CONFIG, WEIGHTS, RECORD):
+        for name in (CONFIG, WEIGHTS, RECORD, ADOPTION):
             _forget(Path(folder) / name)
         _states(folder).forget()
         _write_metrics(folder, ())

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ofa.adopting.record import AdoptionRecord
 from ofa.errors import FileError, RecipeError, WeightsError
 from ofa.families import lower
 from ofa.reading import LARGEST_TENSORS, sha256_of
@@ -150,9 +151,14 @@ def open_start(start: Start | None, space: Space) -> StartWeights | None:
         )
     supernet = Supernet.load(file)
     check_finite(supernet.named_tensors(), f"'{file}'")
-    record = DataRecord.load(place) if is_folder else None
     _check_fit(supernet.space, space, f"'{start.path}'")
-    return StartWeights(replace(start, sha256=found), supernet, None if record is None else record.facts.class_names)
+    return StartWeights(replace(start, sha256=found), supernet, _class_names(place) if is_folder else None)
+
+
+def _class_names(folder: Path) -> tuple[str, ...] | None:
+    """Of a run, as far as it knows them."""
+    record, adoption = DataRecord.load(folder), AdoptionRecord.load(folder)
+    return record.facts.class_names if record is not None else None if adoption is None else adoption.class_names
 
 
 def space_of_start(path: object) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ofa.arch import Arch
 from ofa.blocks import Block, PlacedBlock
-from ofa.families import lower
+from ofa.families import AdoptedSpace, lower
 from ofa.resolution import resolution_to_json, resolutions_to_json
 from ofa.space import Space
 
@@ -31,6 +31,7 @@ def drawings(space: Space, archs: Sequence[Arch]) -> dict[str, Any]:
     Raises:
         ArchError: an arch of another space.
     """
+    origins = {block.place: block.origin for block in space.blocks} if isinstance(space, AdoptedSpace) else {}
     numbers: dict[tuple[Any, ...], int] = {}
     blocks: list[dict[str, Any]] = []
     networks = []
@@ -40,7 +41,7 @@ def drawings(space: Space, archs: Sequence[Arch]) -> dict[str, Any]:
             key = (placed.name, placed.block, placed.input, tuple(genes.items()))
             if key not in numbers:
                 numbers[key] = len(blocks)
-                blocks.append(_described(placed, genes))
+                blocks.append(_described(placed, genes, origins.get(placed.name, "")))
             row.append(numbers[key])
         networks.append(row)
     return {
@@ -59,7 +60,7 @@ def _with_genes(lowered: Iterable[PlacedBlock], arch: Arch) -> Iterable[tuple[Pl
         yield placed, dict(arch.stages[int(elastic[1])][int(elastic[2])]) if elastic else {}
 
 
-def _described(placed: PlacedBlock, genes: dict[str, float]) -> dict[str, Any]:
+def _described(placed: PlacedBlock, genes: dict[str, float], origin: str) -> dict[str, Any]:
     block = placed.block
     return {
         "name": placed.name,
@@ -74,7 +75,7 @@ def _described(placed: PlacedBlock, genes: dict[str, float]) -> dict[str, Any]:
         "macs": block.macs(placed.input),
         "params": block.params(),
         "genes": genes,
-        "words": _words(block),
+        "words": [*_words(block), *([f"{origin} of the model"] if origin else [])],
     }
 
 

@@ -11,6 +11,7 @@ from ofa.arch import Arch
 from ofa.schema import to_json
 from ofa.space import Space
 from search.front.columns import Quantity, best_along, costs_of_front, figures, floats_of
+from search.report.adopted import SECTION, adopted_of
 from search.report.charts import axis, chart, layer, numbers
 from search.report.drawing import drawings
 from search.report.genes import LEAST_NETWORKS, Effects, main_effects, trends
@@ -55,7 +56,7 @@ def front_page(front: Front, *, title: str | None = None) -> Page:
         ArchError: a network is not of that space.
     """
     networks, info = front.networks, front.info
-    space = front.space
+    space, adopted = front.space, adopted_of(front.space)
     archs = [Arch.from_text(text) for text in networks["arch"]]
     costs = costs_of_front(networks, info)
     compared = verified_of(info)
@@ -80,7 +81,7 @@ def front_page(front: Front, *, title: str | None = None) -> Page:
         template="front.html",
         title=title or f"{space.name}{where}",
         facts=_facts(front, costs),
-        sections=_SECTIONS,
+        sections=_SECTIONS if adopted is None else (*_SECTIONS[:-1], SECTION, _SECTIONS[-1]),
         data=data,
         content={
             "costs": costs,
@@ -89,6 +90,7 @@ def front_page(front: Front, *, title: str | None = None) -> Page:
             "left": left,
             "maps": heat_maps(front),
             "first": costs[0],
+            "adopted": adopted,
             "least_networks": LEAST_NETWORKS,
             "groups": _provenance(info),
             "command": info.command,

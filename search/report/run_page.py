@@ -10,6 +10,7 @@ import numpy as np
 
 from ofa.training.metrics import EpochMetrics
 from search.front.columns import figures
+from search.report.adopted import SECTION, adopted_of
 from search.report.charts import axis, chart, layer
 from search.report.page import Page
 from search.report.provenance import groups_of, rows_of
@@ -30,16 +31,17 @@ def run_page(run: RunRecord, *, title: str | None = None) -> Page:
         run: what was read of it.
         title: by default its space and data.
     """
-    charts = run_charts(run.epochs, run.metric)
+    charts, adopted = run_charts(run.epochs, run.metric), adopted_of(run.space, run.adoption)
     return Page(
         template="run.html",
         title=title or f"Training of {run.recipe.get('space', 'a supernet')} on {run.recipe.get('data', 'data')}",
         facts=_facts(run),
-        sections=_SECTIONS,
+        sections=_SECTIONS if adopted is None else (*_SECTIONS[:-1], SECTION, _SECTIONS[-1]),
         data={"kind": "run", "charts": charts},
         content={
             "charts": charts,
             "phases": _phases(run.epochs),
+            "adopted": adopted,
             "groups": _recipe(run.recipe),
             "command": None,
         },

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ofa.adopting.record import AdoptionRecord
 from ofa.errors import FileError
+from ofa.families import AdoptedSpace
 from ofa.reading import read_json, read_toml
+from ofa.space import Space
 from ofa.tasks import CLASSIFICATION, TASKS
 from ofa.training.checkpoint import CONFIG, METRICS, SPACE, WEIGHTS
 from ofa.training.metrics import EpochMetrics, read_metrics
@@ -25,6 +28,8 @@ class RunRecord:
         epochs: what each came to, in order.
         ended: whether its weights are there.
         damaged: lines of its metrics that are damaged, and left out.
+        space: that it carries, if it is that of an adopted model.
+        adoption: what is known of the adoption, if the run is one.
     """
 
     folder: Path
@@ -32,6 +37,8 @@ class RunRecord:
     epochs: tuple[EpochMetrics, ...]
     ended: bool
     damaged: int = 0
+    space: Space | None = None
+    adoption: AdoptionRecord | None = None
 
     @property
     def metric(self) -> str:
@@ -53,7 +60,11 @@ def read_run(folder: Path) -> RunRecord:
             f"{' and '.join(missing)}; make a run with: ofa train"
         )
     recipe = read_toml(folder / CONFIG, what="recipe", remedy="write it again")
+    space = None
     if (folder / SPACE).is_file():
-        recipe["space"] = read_json(folder / SPACE).get("name", SPACE)
+        carried = read_json(folder / SPACE)
+        recipe["space"] = carried.get("name", SPACE)
+        if carried.get("family") == AdoptedSpace.__name__:  # others may be of classes that are not known here
+            space = Space.from_json(carried, f"'{folder / SPACE}'")
     epochs, damaged = read_metrics(folder / METRICS)
-    return RunRecord(folder, recipe, epochs, (folder / WEIGHTS).is_file(), damaged)
+    return RunRecord(folder, recipe, epochs, (folder / WEIGHTS).is_file(), damaged, space, AdoptionRecord.load(folder))

@@ -63,6 +63,7 @@ COMMANDS = (
     Command("space", "ofa-mbv3-tiny --samples 2 --resolutions 16,24", {}, _OUT),
     Command("recipes", ""),
     Command("data", "{photos}", {"source": "{photos}"}, _OUT),
+    Command("adopt", "tests.cli.own_model:model --input 3x16x16 --resolutions 16", {}, _OUT, slow=True),
     Command("train", "{recipe}", {"config": "{recipe}"}, _OUT, slow=True),
     Command("devices list", "--devices-dir {devices}", {"folders": "{devices}"}),
     Command("devices show", "{device}", {"name": "{device}"}),
@@ -96,12 +97,27 @@ COMMANDS = (
     Command("demo", "", {}, _OUT, slow=True),
 )
 
-FOLDERS = {"train": ("output",), "specialize": ("output",), "import mit-weights": ("output",), "demo": ("output",), "report": ("png",)}
+FOLDERS = {
+    "adopt": ("output",),
+    "train": ("output",),
+    "specialize": ("output",),
+    "import mit-weights": ("output",),
+    "demo": ("output",),
+    "report": ("png",),
+}
 """Commands whose outputs are folders."""
 
-REQUIRED = {"table build", "table transfer", "table import mit-yaml", "predictor fit", "search", "specialize", "report", "train"} | {
-    f"import {name}" for name in ("mit-weights", "mit-arch", "mit-predictor")
-}
+REQUIRED = {
+    "table build",
+    "table transfer",
+    "table import mit-yaml",
+    "predictor fit",
+    "search",
+    "specialize",
+    "report",
+    "adopt",
+    "train",
+} | {f"import {name}" for name in ("mit-weights", "mit-arch", "mit-predictor")}
 """Commands that do not run without -o."""
 
 ENDINGS = {"space": ".json", "import mit-predictor": ".safetensors", "table show": ".csv"}

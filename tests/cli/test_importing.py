@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from ofa.arch import Arch
 from ofa.cli import importing
 from ofa.cli.exits import ending_well
+from ofa.cli.untrained import untrained_recipe
 from ofa.errors import FileError, WeightsError
 from ofa.families import get_space, lower
 from ofa.interop import mit
@@ -99,7 +100,7 @@ def test_nothing_is_written_of_weights_that_do_not_fit(checkpoint: Path, tmp_pat
 def test_every_space_with_a_counterpart_gets_a_recipe() -> None:
     for name in ("ofa-mbv3-w1.0", "ofa-proxyless-w1.3", "ofa-resnet50"):
         space = get_space(name)
-        (phase,) = importing._recipe(space, "imagenet").phases
+        (phase,) = untrained_recipe(space, name, "imagenet").phases
         assert phase.restrict(space) == space
 
 

@@ -1,0 +1,111 @@
+"""What the networks of an adopted model may choose, and what stays as the model has it: rows of tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ofa.adopting.describing import depths_of, sizes_of
+from ofa.adopting.record import AdoptionRecord
+from ofa.families import AdoptedSpace
+from ofa.schema import to_json
+from ofa.space import Space
+
+__all__ = ["CHOICE_HEADS", "SECTION", "Adopted", "adopted_of", "choice_rows", "fixed_rows"]
+
+Json = Mapping[str, Any]
+
+SECTION = ("adopted", "Elastic sizes")
+CHOICE_HEADS = ("gene", "where", "sizes", "of", "networks have", "tensors")
+_NAMED = 12
+"""Dimensions that a page names of those that stay for one reason."""
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """What a page says of an adopted model.
+
+    Attributes:
+        choices: rows under ``CHOICE_HEADS``.
+        fixed: by reason how many dimensions stay for it, and the first of them.
+        members: by elastic size the dimensions of the model's tensors that shrink with it.
+        known: whether the record of the adoption is at hand, which says what stays.
+    """
+
+    choices: list[tuple[str, ...]]
+    fixed: list[tuple[str, int, str]]
+    members: Mapping[str, tuple[str, ...]]
+    known: bool
+
+    heads = CHOICE_HEADS
+
+
+def adopted_of(space: Space | None, record: AdoptionRecord | None = None) -> Adopted | None:
+    """What can be told of a space and the record of its adoption; None for a space of another family.
+
+    Args:
+        space: of a front or run.
+        record: of the run that ``ofa adopt`` wrote; None elsewhere.
+    """
+    if not isinstance(space, AdoptedSpace):
+        return None
+    fixed, members = ((), {}) if record is None else (record.fixed, record.members)
+    choices = choice_rows(to_json(sizes_of(space)), to_json(depths_of(space)))
+    return Adopted(choices, fixed_rows(to_json(fixed), named=_NAMED), members, record is not None)
+
+
+def choice_rows(groups: Sequence[Json], depths: Sequence[Json]) -> list[tuple[str, ...]]:
+    """A row for each gene of each stage: its name, where it begins, how many sizes it decides, their units, what networks have, tensors.
+
+    Args:
+        groups: JSON values of ``ofa.adopting.describing.SizeFacts``.
+        depths: those of ``ElasticDepth``.
+    """
+    rows: dict[tuple[int, str], tuple[str, ...]] = {}
+    for each in depths:
+        stage = int(each["stage"])
+        rows[stage, ""] = (
+            "depth",
+            f"stage {stage + 1}: {each['origins'][0]}",
+            "",
+            f"{each['blocks']} blocks",
+            _numbers(each["choices"]),
+            "",
+        )
+    together: dict[tuple[int, str], list[Json]] = {}
+    for group in groups:
+        together.setdefault((-1 if group.get("stage") is None else group["stage"], group["gene"]), []).append(group)
+    for (stage, gene), own in together.items():
+        units = sorted({group["units"] for group in own})
+        choices = dict.fromkeys(tuple(group["choices"]) for group in own)
+        rows[stage, gene] = (
+            gene or "none",
+            f"{'network' if stage < 0 else f'stage {stage + 1}'}: {own[0]['name'].rpartition('.')[0]}",
+            str(len(own)),
+            f"{units[0]}" if len(units) == 1 else f"{units[0]}..{units[-1]}",
+            _numbers(next(iter(choices))) if len(choices) == 1 else f"{max(map(len, choices))} values",
+            str(sum(group["tensors"] for group in own)),
+        )
+    return [rows[key] for key in sorted(rows)]
+
+
+def fixed_rows(fixed: Sequence[Json], *, named: int) -> list[tuple[str, int, str]]:
+    """By reason how many dimensions stay for it, and the first of them; the most common reason first.
+
+    Args:
+        fixed: JSON values of ``ofa.adopting.record.Fixed``.
+        named: how many dimensions are named.
+    """
+    together: dict[str, list[str]] = {}
+    for each in fixed:
+        together.setdefault(each["reason"], []).append(f"{each['tensor']}[{each['dim']}] of {each['size']}")
+    found = []
+    for reason, names in sorted(together.items(), key=lambda item: -len(item[1])):
+        more = f" and {len(names) - named} more" if len(names) > named else ""
+        found.append((reason, len(names), f"{', '.join(names[:named])}{more}"))
+    return found
+
+
+def _numbers(values: Sequence[int]) -> str:
+    return ", ".join(map(str, values))
