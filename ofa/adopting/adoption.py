@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import fnmatch
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,16 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from ofa.adopting.cutting import Segment, cut, joined, runs_of
-from ofa.adopting.genes import Part, choose
+from ofa.adopting.genes import Choices, Part, choose
 from ofa.adopting.groups import Group, find_groups, names_of
 from ofa.adopting.program import Program, simplify
 from ofa.adopting.record import AdoptionRecord, Fixed
-from ofa.adopting.tracing import Trace, trace
+from ofa.adopting.tracing import Trace, copied, trace
 from ofa.adopting.writing import Dims, Written, write_segment
 from ofa.blocks.runs import Run, Runs
 from ofa.errors import SpaceError
 from ofa.families.adopted import CLASSES, SHARES, AdoptedSpace
-from ofa.modes import evaluating
 from ofa.progress import Progress, silent
 from ofa.resolution import Resolution, ascending
 from ofa.supernet import Supernet
@@ -104,41 +102,44 @@ def adopt_model(
     widths = _checked(image, shares, min_depth)
     steps = _Steps(progress)
     images = torch.rand(2, *image, generator=torch.Generator().manual_seed(_SEED))
-    with evaluating(model):
-        steps.next("tracing")
-        traced = trace(model, tuple(image))
-        _check_patterns(keep, traced.tensors)
-        steps.next("finding what shrinks together")
-        groups, given_up = find_groups(traced, images)
-        steps.next("cutting into blocks")
-        reading = _Reading(traced, groups, given_up, keep)
-        parts = reading.parts()
-        choices = choose(parts, reading.groups, widths, min_depth)
-        classes = reading.classes
-        space = AdoptedSpace(
-            name=name or f"adopted-{type(model).__name__.lower()}",
-            resolutions=_sides(image),
-            stages=choices.stages,
-            network=choices.network,
-            num_classes=classes,
-            in_channels=image[0],
-            codes=choices.codes,
-            sizes=tuple(replace(size, units=classes) if size.name == CLASSES else size for size in choices.sizes),
-            blocks=choices.blocks,
-        )
-        if space.size == 1:
-            raise SpaceError(
-                f"a model must have sizes that can shrink, but of {type(model).__name__} nothing is elastic: "
-                f"{_first_reason(reading.fixed())}; allow more with fewer --keep patterns"
-            )
-        steps.next("trying other resolutions")
-        space = _with_resolutions(space, model, image, resolutions, reading)
-        steps.next("comparing with the model")
-        supernet = _filled(space, parts, reading.tensors)
-        difference = _difference(model, supernet, images)
+    steps.next("tracing")
+    traced = trace(model, tuple(image))
+    _check_patterns(keep, traced.tensors)
+    steps.next("finding what shrinks together")
+    groups, given_up = find_groups(traced, images)
+    steps.next("cutting into blocks")
+    reading = _Reading(traced, groups, given_up, keep)
+    parts = reading.parts()
+    space = _space_of(name or f"adopted-{type(model).__name__.lower()}", image, reading, choose(parts, reading.groups, widths, min_depth))
+    steps.next("trying other resolutions")
+    space = _with_resolutions(space, model, image, resolutions)
+    steps.next("comparing with the model")
+    supernet = _filled(space, parts, reading.tensors)
+    difference = _difference(model, supernet, images)
     share = _elastic_share(traced, reading)
     steps.next("")
     return Adoption(space, supernet, reading.groups, tuple(reading.fixed()), share, difference)
+
+
+def _space_of(name: str, image: Sequence[int], reading: _Reading, choices: Choices) -> AdoptedSpace:
+    classes = reading.classes
+    space = AdoptedSpace(
+        name=name,
+        resolutions=_sides(image),
+        stages=choices.stages,
+        network=choices.network,
+        num_classes=classes,
+        in_channels=image[0],
+        codes=choices.codes,
+        sizes=tuple(replace(size, units=classes) if size.name == CLASSES else size for size in choices.sizes),
+        blocks=choices.blocks,
+    )
+    if space.size == 1:
+        raise SpaceError(
+            f"a model must have sizes that can shrink, but of {name} nothing is elastic: {_first_reason(reading.fixed())}; allow more with "
+            "fewer --keep patterns"
+        )
+    return space
 
 
 class _Steps:
@@ -292,9 +293,7 @@ def _first_reason(fixed: Iterator[Fixed]) -> str:
     return "it has no weights" if first is None else f"dimension {first.dim} of {first.tensor} {first.reason}"
 
 
-def _with_resolutions(
-    space: AdoptedSpace, model: nn.Module, image: Sequence[int], wanted: Sequence[Resolution] | None, reading: _Reading
-) -> AdoptedSpace:
+def _with_resolutions(space: AdoptedSpace, model: nn.Module, image: Sequence[int], wanted: Sequence[Resolution] | None) -> AdoptedSpace:
     """The space with other resolutions, for which the model must compute the same program."""
     channels, height, width = image
     if wanted is None:
@@ -303,10 +302,11 @@ def _with_resolutions(
     else:
         sizes = [(each, each) if isinstance(each, int) else each for each in wanted]
     fitting: list[Resolution] = []
+    own = simplify(trace(model, tuple(image), elastic=False))
     for size in dict.fromkeys(sizes):
         if size == (height, width):
             continue
-        if _computes_alike(model, (channels, *size), reading):
+        if _computes_alike(model, (channels, *size), own):
             fitting.append(size[0] if size[0] == size[1] else (size[0], size[1]))
         elif wanted is None:
             break
@@ -322,12 +322,13 @@ def _rounded(side: float, step: int) -> int:
     return max(step, round(side / step) * step)
 
 
-def _computes_alike(model: nn.Module, image: tuple[int, ...], reading: _Reading) -> bool:
+def _computes_alike(model: nn.Module, image: tuple[int, ...], own: Program) -> bool:
     try:
-        other = simplify(trace(copy.deepcopy(model), image))  # some models note the size of what they last saw
+        other = simplify(trace(model, image, elastic=False))
     except SpaceError:
         return False
-    return [_words(call) for call in other.calls] == [_words(call) for call in reading.program.calls]
+    same_calls = [_words(call) for call in other.calls] == [_words(call) for call in own.calls]
+    return same_calls and all(torch.equal(value, own.constants[name]) for name, value in other.constants.items())
 
 
 def _words(call: object) -> str:
@@ -347,7 +348,7 @@ def _filled(space: AdoptedSpace, parts: Sequence[Part], tensors: Mapping[str, Te
 def _difference(model: nn.Module, supernet: Supernet, images: Tensor) -> float:
     """How far the largest network is from the model."""
     with torch.no_grad():
-        found = model(images)
+        found = copied(model)(images)
         expected: Tensor = getattr(found, "logits", found)
         actual = supernet.eval().subnet(supernet.space.largest(supernet.space.resolutions[-1]))(images)
     supernet.train()

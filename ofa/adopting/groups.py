@@ -25,7 +25,9 @@ __all__ = ["Group", "Member", "find_groups", "names_of", "sliced"]
 
 _MOST_LAYOUTS = 64
 """Ways to read the members of a group that are tried at most."""
-_SEED = 0  # of the values that are exchanged: the same model always has the same groups
+_SEED = 0  # of the values that are exchanged and their orders: the same model always has the same groups
+_FEW = 8
+"""Units: two groups of fewer may get the same order by chance, and then seem to be independent though they are not."""
 _SAME = 1e-9
 """Of the output's largest value: the order of a sum changes less than a thousandth of this in double precision."""
 
@@ -93,13 +95,18 @@ def find_groups(trace: Trace, images: Tensor) -> tuple[list[Group], dict[str, st
     members = {name: list(found) for name, found in _members(trace, names).items()}
     full = {names[symbol]: int(trace.sizes.value(symbol)) for symbol in names}
     proof = _Proof(trace, images, full)
+    proposed = {name: tuple(found) for name, found in members.items()}
+    few = [name for name in proposed if full[name] < _FEW]
+    proven = proof.holding({name: found for name, found in proposed.items() if name not in few})
+    proven |= {name for name in few if proof.holds({name: proposed[name]})}
     groups, given_up = [], dict[str, str]()
-    for name, found in members.items():
-        proven = next((layout for layout in itertools.islice(_layouts(name, found), _MOST_LAYOUTS) if proof.holds(name, layout)), None)
-        if proven is None:
+    for name, found in proposed.items():
+        others = itertools.islice(_layouts(name, found), 1, _MOST_LAYOUTS)
+        layout = found if name in proven else next((each for each in others if proof.holds({name: each})), None)
+        if layout is None:
             given_up[name] = "its values cannot be exchanged without changing the output"
         else:
-            groups.append(Group(name, full[name], proven))
+            groups.append(Group(name, full[name], layout))
     return groups, given_up
 
 
@@ -146,6 +153,8 @@ class _Hints:
 
     def runs(self, expr: sympy.Expr) -> tuple[Run, ...]:
         """The runs of a dimension of some size."""
+        if not _is_sum(expr):
+            return (Run("", 1, int(self._sizes.value(expr))),)
         if expr in self._cats and len(set(self._cats[expr])) > 1:
             return tuple(run for part in self._cats[expr] for run in self.runs(part))
         runs = []
@@ -174,9 +183,9 @@ class _Hints:
         inputs = [part for part in node.all_input_nodes if isinstance(_value(part), Tensor)]
         ordered = [part for part in node.args[0] if isinstance(part, fx.Node)] if isinstance(node.args[0], Sequence) else inputs
         dim = int(node.args[1]) if len(node.args) > 1 else 0  # type: ignore[arg-type]
-        whole = self._shape(node)[dim]
-        if whole.free_symbols:
-            self._cats.setdefault(whole, [self._shape(part)[dim] for part in ordered])
+        whole, parts = self._shape(node)[dim], [self._shape(part)[dim] for part in ordered]
+        if whole.free_symbols and all(map(_is_sum, parts)):
+            self._cats.setdefault(whole, parts)
 
     def _note_reshape(self, node: fx.Node) -> None:
         """A size that several others take the place of, or that takes the place of several: how its factors follow each other."""
@@ -195,6 +204,11 @@ class _Hints:
         outer, inner = math.prod(parts[: symbols[0]]), math.prod(parts[symbols[0] + 1 :])
         if symbol.is_Symbol:
             self._splits.setdefault(fused, (int(outer), int(inner * coefficient)))
+
+
+def _is_sum(expr: sympy.Expr) -> bool:
+    """Whether nothing is taken off: what is left of a size has no runs of its own."""
+    return all(term.as_coeff_Mul()[0] > 0 for term in sympy.Add.make_args(expr))
 
 
 def _aligned(before: Sequence[sympy.Expr], after: Sequence[sympy.Expr]) -> Iterator[tuple[list[sympy.Expr], list[sympy.Expr]]]:
@@ -243,16 +257,27 @@ class _Proof:
 
     def __init__(self, trace: Trace, images: Tensor, full: Mapping[str, int]) -> None:
         self._trace, self._full = trace, full
+        generator = torch.Generator().manual_seed(_SEED)
+        self._orders = {name: _cycle(units, generator) for name, units in full.items()}
         self._images = images.double()
         self._tensors = _drawn(trace.tensors)
         self._expected = self._run(self._tensors)
 
-    def holds(self, name: str, members: Sequence[Member]) -> bool:
-        order = torch.arange(self._full[name]).roll(1)
+    def holding(self, layouts: Mapping[str, Sequence[Member]]) -> set[str]:
+        """The groups that hold, found by as few runs of the network as can be: of all at once, then of halves of what does not."""
+        if not layouts or self.holds(layouts):
+            return set(layouts)
+        names = list(layouts)
+        halves = (names[: len(names) // 2], names[len(names) // 2 :]) if len(names) > 1 else ()
+        return set().union(*(self.holding({name: layouts[name] for name in half}) for half in halves))
+
+    def holds(self, layouts: Mapping[str, Sequence[Member]]) -> bool:
+        """Whether the output stays when units of all these groups change places, those of each in an order of its own."""
         tensors = dict(self._tensors)
-        for member in members:
-            index = permuted(member.runs, name, order, self._full)
-            tensors[member.tensor] = tensors[member.tensor].index_select(member.dim, index)
+        for name, members in layouts.items():
+            for member in members:
+                index = permuted(member.runs, name, self._orders[name], self._full)
+                tensors[member.tensor] = tensors[member.tensor].index_select(member.dim, index)
         difference = (self._run(tensors) - self._expected).abs().max()
         return bool(difference <= _SAME * self._expected.abs().max())
 
@@ -261,6 +286,12 @@ class _Proof:
         with torch.no_grad():
             output: Tensor = _InDouble(self._trace.program).run(self._images, *ordered)
         return output
+
+
+def _cycle(units: int, generator: torch.Generator) -> Tensor:
+    """A random order in which every unit has another place than before."""
+    perm = torch.randperm(units, generator=generator)
+    return torch.empty_like(perm).index_put_((perm,), perm.roll(1))
 
 
 class _InDouble(fx.Interpreter):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,14 +20,21 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, StatelessSymbolicC
 
 from ofa.adopting.sizes import Reason, Sizes
 from ofa.errors import SpaceError
-from ofa.modes import evaluating
 
-__all__ = ["Trace", "trace"]
+__all__ = ["Trace", "copied", "trace"]
+
+_aten = torch.ops.aten
 
 BATCH = 3
 """Images of the batch that is traced: one that no other size of a network is a multiple of by chance alone."""
-_SIDES = 2
+_CHANNELS = 2
 """The first dimensions of a convolution's weight are channels, those behind them pixels of its kernel."""
+
+
+_ACTIVATIONS = {
+    each.default
+    for each in (_aten.relu, _aten.gelu, _aten.silu, _aten.hardtanh, _aten.hardswish, _aten.hardsigmoid, _aten.sigmoid, _aten.tanh)
+}
 
 
 @dataclass(frozen=True)
@@ -73,35 +82,38 @@ class Trace:
         return found
 
 
-def trace(model: nn.Module, images: tuple[int, ...]) -> Trace:
-    """Trace a model in evaluation mode.
+def trace(model: nn.Module, images: tuple[int, ...], *, elastic: bool = True) -> Trace:
+    """Trace a model in evaluation mode; it is left as it was.
 
     Args:
         model: maps images [B, C, H, W] to a tensor, or to an object whose ``logits`` are one.
         images: C, H and W.
+        elastic: whether sizes are symbols; if not they are numbers, which takes a fraction of the time.
 
     Raises:
         SpaceError: the model does not run on such images, gives no tensor, takes decisions by the values of tensors, or computes with
             one number of images alone.
     """
     tensors = _tensors(model)
+    network = copied(model)  # for some models keep what they have computed for the images that they last saw
     sizes = Sizes()
-    mode = FakeTensorMode(shape_env=sizes, allow_non_fake_inputs=True)
+    mode = _Fakes(shape_env=sizes, allow_non_fake_inputs=True)
 
-    def fake(name: str, tensor: Tensor, elastic: list[bool]) -> Tensor:
-        dims = [DimDynamic.DYNAMIC if each else DimDynamic.STATIC for each in elastic]
+    def fake(name: str, tensor: Tensor, symbolic: list[bool]) -> Tensor:
+        dims = [DimDynamic.DYNAMIC if each and elastic else DimDynamic.STATIC for each in symbolic]
         return mode.from_tensor(tensor, source=ConstantSource(name), symbolic_context=StatelessSymbolicContext(dynamic_sizes=dims))
 
     batch = fake("images", torch.empty(BATCH, *images), [True] + [False] * len(images))
     symbol = _expr(batch.shape[0])
-    fakes = {name: fake(name, tensor.detach(), _elastic(tensor)) for name, tensor in tensors.items()}
+    kernels = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.modules.conv._ConvNd)}
+    fakes = {name: fake(name, tensor.detach(), _elastic(tensor, name in kernels)) for name, tensor in tensors.items()}
     shapes = {name: tuple(map(_expr, tensor.shape)) for name, tensor in fakes.items()}
 
     def run(batch: Tensor, *ordered: Tensor) -> Tensor:
-        return _logits(torch.func.functional_call(model, dict(zip(tensors, ordered, strict=True)), (batch,)))
+        return _logits(torch.func.functional_call(network, dict(zip(tensors, ordered, strict=True)), (batch,)))
 
-    # What torch remembers of each operator costs more than it saves: sizes are new symbols every time.
-    with evaluating(model), _sizes_of_weights(model), dynamo.patch(fake_tensor_cache_enabled=False):
+    # What torch remembers of each operator costs more than it saves where sizes are new symbols every time.
+    with _unlogged(), _sizes_of_weights(network), dynamo.patch(fake_tensor_cache_enabled=not elastic):
         traced = _explained(
             lambda: make_fx(run, tracing_mode="fake", pre_dispatch=True, _allow_non_fake_inputs=True)(batch, *fakes.values())
         )
@@ -113,15 +125,47 @@ def trace(model: nn.Module, images: tuple[int, ...]) -> Trace:
     return Trace(traced, tensors, shapes, sizes, symbol, images, frozenset(name for name, _ in model.named_parameters()))
 
 
+def copied(model: nn.Module) -> nn.Module:
+    """A copy of a model, in evaluation mode.
+
+    Raises:
+        SpaceError: it cannot be copied.
+    """
+    try:
+        return copy.deepcopy(model).eval()
+    except Exception as error:  # what a module keeps may refuse a copy in any way
+        words = " ".join(str(error).split("\n")[0].split())
+        raise SpaceError(
+            f"a model must be one that copy.deepcopy copies, but that met {type(error).__name__}: {words}; keep what cannot be copied "
+            "outside of its modules"
+        ) from error
+
+
+class _Fakes(FakeTensorMode):
+    """Torch's tensors without values; norms and activations give what they are given, which torch finds out in many more steps."""
+
+    def dispatch(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """The sizes of what an operator gives."""
+        if func in _ACTIVATIONS:
+            return super().dispatch(_aten.empty_like.default, types, args[:1], {})
+        if func is _aten._native_batch_norm_legit_no_training.default:
+            x, *channels = args[:5]
+            if all(each is None or each.shape[0] == x.shape[1] for each in channels):
+                like = super().dispatch(_aten.empty_like.default, types, (x,), {})
+                none = super().dispatch(_aten.new_empty.default, types, (x, [0]), {})
+                return like, none, none
+        return super().dispatch(func, types, args, kwargs)
+
+
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
     return {**dict(model.named_parameters()), **{name: buffer for name, buffer in model.named_buffers() if buffer.dim()}}
 
 
-def _elastic(tensor: Tensor) -> list[bool]:
-    """Which dimensions may be sizes of a network: channels, not pixels of a kernel, and no dimension of a table of indices."""
+def _elastic(tensor: Tensor, is_kernel: bool) -> list[bool]:
+    """Which dimensions may be sizes of a network: not pixels of a kernel, and none of a table of indices."""
     if not tensor.is_floating_point():
         return [False] * tensor.dim()
-    return [size > 1 and (dim < _SIDES or tensor.dim() < 4) for dim, size in enumerate(tensor.shape)]
+    return [size > 1 and (dim < _CHANNELS or not is_kernel) for dim, size in enumerate(tensor.shape)]
 
 
 def _expr(size: int | torch.SymInt) -> Any:
@@ -151,6 +195,21 @@ def _explained(run: Callable[[], fx.GraphModule]) -> fx.GraphModule:
         ) from error
 
 
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """Without torch's own log of operators that failed: what is raised says it."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    log.addFilter(_nothing)
+    try:
+        yield
+    finally:
+        log.removeFilter(_nothing)
+
+
+def _nothing(_: logging.LogRecord) -> bool:
+    return False
+
+
 # -- numbers that modules keep of their weights ------------------------------------------------------------------------
 
 
@@ -175,8 +234,13 @@ def _sizes_of_weights(model: nn.Module) -> Iterator[None]:
 
 def _read_from_weights(module: nn.Module) -> dict[str, property]:
     match module:
-        case nn.modules.conv._ConvNd() if 1 < module.groups == module.in_channels == module.out_channels:
-            return {"groups": _property(lambda self: self.weight.shape[0])}
+        case nn.modules.conv._ConvNd():
+            found = {"out_channels": _property(lambda self: self.weight.shape[0])}
+            if 1 < module.groups == module.in_channels == module.out_channels:
+                found |= {name: _property(lambda self: self.weight.shape[0]) for name in ("groups", "in_channels")}
+            elif module.groups == 1:
+                found["in_channels"] = _property(lambda self: self.weight.shape[1])
+            return found
         case nn.LayerNorm() if module.weight is not None:
             return {"normalized_shape": _property(lambda self: tuple(self.weight.shape))}
     return {name: _heads(name, count, child) for name, count, child in _counts_of_heads(module)}

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ofa.adopting.cutting import Segment
 from ofa.adopting.program import Call, Ref, TensorName
-from ofa.blocks.code import BATCH
+from ofa.blocks.code import BATCH, parse_code
 from ofa.blocks.runs import Run, Runs
 from ofa.errors import SpaceError
 
@@ -103,7 +103,8 @@ class _Writer:
             self._write(call)
         names = {self._local[name]: name for name in self._local if name in self._dims.tensors}
         text = "\n".join([*self._declared.values(), *self._steps])
-        return Written(text, tuple(self._axes), names, self._origin)
+        groups = {axis: group for group, axis in self._axes.items()}
+        return Written(text, tuple(groups[axis] for axis in parse_code(text).axes), names, self._origin)
 
     # -- what is a layer ----------------------------------------------------------------------------------------------
 

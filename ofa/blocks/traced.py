@@ -181,7 +181,8 @@ class Traced(nn.Module):
         if kind is list:
             return [self._fetched(each, values) for each in argument]
         if kind is TensorRef:
-            return self.at(argument.name)
+            # What is computed of weights depends in its last bit on how they lie, which is not the same in a view and a copy.
+            return self.at(argument.name).contiguous()
         if kind is Size:
             return argument.value({**self.lengths, BATCH: batch.batch_size(values["v0"])})
         return argument
