@@ -209,7 +209,8 @@ class Space(Encoding):
 
         Args:
             resolution: the resolutions to keep, in pixels.
-            depth: which of each stage's depths to keep, by index from the shallowest (stages may differ in their depths).
+            depth: which of each stage's depths to keep, by index from the shallowest. Stages may differ in their depths: an index beyond
+                those of a stage stands for its deepest.
             genes: by gene name the values to keep.
 
         Raises:
@@ -222,11 +223,12 @@ class Space(Encoding):
         def kept(gene: Gene) -> Gene:
             return Gene(gene.name, _subset(gene.name, genes.get(gene.name), gene.values, self.name))
 
+        most = max((len(stage.depths) for stage in self.stages), default=1)
+        chosen = [int(index) for index in _subset("depth", depth, range(most), self.name)]
+
         def shortened(stage: Stage) -> Stage:
-            # A stage of one depth has nothing to choose, whatever the others keep.
-            indices = range(len(stage.depths)) if len(stage.depths) > 1 else (0,)
-            chosen = _subset("depth", depth if len(indices) > 1 else None, indices, self.name)
-            return Stage(tuple(stage.depths[int(i)] for i in chosen), tuple(kept(gene) for gene in stage.genes))
+            indices = sorted({min(index, len(stage.depths) - 1) for index in chosen})
+            return Stage(tuple(stage.depths[index] for index in indices), tuple(kept(gene) for gene in stage.genes))
 
         resolutions = self.resolutions if resolution is None else ascending(resolution)
         if not resolutions or not set(resolutions) <= set(self.resolutions):

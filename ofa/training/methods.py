@@ -299,7 +299,7 @@ def _phases(steps: Sequence[_Step], epochs: int, first: _First, later: _Later, r
 def _kinds(space: Space) -> dict[str, Opened]:
     """The values of every gene, by whether it is about kernels, depths or widths."""
     genes = {gene.name: gene.values for gene in [*space.network, *(gene for stage in space.stages for gene in stage.genes)]}
-    genes["depth"] = tuple(range(max(len(stage.depths) for stage in space.stages)))
+    genes["depth"] = tuple(range(max((len(stage.depths) for stage in space.stages), default=1)))
     kinds: dict[str, Opened] = {"kernel": {}, "depth": {}, "width": {}}
     for name, values in genes.items():
         kinds["kernel" if "kernel" in name else "depth" if "depth" in name else "width"][name] = values

@@ -113,7 +113,7 @@ class Phase:
             RecipeError: a gene, value or resolution that the space does not have.
         """
         kept = {gene.name: gene.values for gene in self.free}
-        deepest = max(len(stage.depths) for stage in space.stages) - 1
+        deepest = max((len(stage.depths) for stage in space.stages), default=1) - 1
         depth = [int(index) for index in kept.pop("depth", (deepest,))]
         every = [*space.network, *(gene for stage in space.stages for gene in stage.genes)]
         largest = {gene.name: gene.values[-1:] for gene in every}

@@ -17,7 +17,9 @@ __all__ = ["CHOICE_HEADS", "SECTION", "Adopted", "adopted_of", "choice_rows", "f
 Json = Mapping[str, Any]
 
 SECTION = ("adopted", "Elastic sizes")
-CHOICE_HEADS = ("gene", "where", "sizes", "of", "networks have", "tensors")
+CHOICE_HEADS = ("gene", "stage: first layer", "of", "networks have", "tensors")
+_FEW = 3
+"""Consecutive numbers that are listed."""
 _NAMED = 12
 """Dimensions that a page names of those that stay for one reason."""
 
@@ -56,7 +58,7 @@ def adopted_of(space: Space | None, record: AdoptionRecord | None = None) -> Ado
 
 
 def choice_rows(groups: Sequence[Json], depths: Sequence[Json]) -> list[tuple[str, ...]]:
-    """A row for each gene of each stage: its name, where it begins, how many sizes it decides, their units, what networks have, tensors.
+    """A row under ``CHOICE_HEADS`` for each gene of each stage.
 
     Args:
         groups: JSON values of ``ofa.adopting.describing.SizeFacts``.
@@ -65,14 +67,7 @@ def choice_rows(groups: Sequence[Json], depths: Sequence[Json]) -> list[tuple[st
     rows: dict[tuple[int, str], tuple[str, ...]] = {}
     for each in depths:
         stage = int(each["stage"])
-        rows[stage, ""] = (
-            "depth",
-            f"stage {stage + 1}: {each['origins'][0]}",
-            "",
-            f"{each['blocks']} blocks",
-            _numbers(each["choices"]),
-            "",
-        )
+        rows[stage, ""] = ("depth", f"{stage + 1}: {each['origins'][0]}", f"{each['blocks']} blocks", _numbers(each["choices"]), "")
     together: dict[tuple[int, str], list[Json]] = {}
     for group in groups:
         together.setdefault((-1 if group.get("stage") is None else group["stage"], group["gene"]), []).append(group)
@@ -81,9 +76,8 @@ def choice_rows(groups: Sequence[Json], depths: Sequence[Json]) -> list[tuple[st
         choices = dict.fromkeys(tuple(group["choices"]) for group in own)
         rows[stage, gene] = (
             gene or "none",
-            f"{'network' if stage < 0 else f'stage {stage + 1}'}: {own[0]['name'].rpartition('.')[0]}",
-            str(len(own)),
-            f"{units[0]}" if len(units) == 1 else f"{units[0]}..{units[-1]}",
+            f"{'all' if stage < 0 else stage + 1}: {_layer(own[0]['name'])}",
+            f"{len(own)} x " * (len(own) > 1) + (f"{units[0]}" if len(units) == 1 else f"{units[0]}..{units[-1]}"),
             _numbers(next(iter(choices))) if len(choices) == 1 else f"{max(map(len, choices))} values",
             str(sum(group["tensors"] for group in own)),
         )
@@ -107,5 +101,13 @@ def fixed_rows(fixed: Sequence[Json], *, named: int) -> list[tuple[str, int, str
     return found
 
 
+def _layer(size: str) -> str:
+    """The layer of a size that is named for a tensor, or the tensor if it is in none."""
+    tensor = size.rpartition("[")[0]
+    return tensor.rpartition(".")[0] or tensor
+
+
 def _numbers(values: Sequence[int]) -> str:
+    if len(values) > _FEW and values[-1] - values[0] == len(values) - 1:
+        return f"{values[0]}..{values[-1]}"
     return ", ".join(map(str, values))

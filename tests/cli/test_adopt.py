@@ -17,9 +17,9 @@ from ofa.adopting.record import ADOPTION, AdoptionRecord
 from ofa.cli.adopt import read_class_names
 from ofa.cli.adopted_sheets import render as sheet
 from ofa.errors import FileError
-from ofa.families import get_space
+from ofa.families import AdoptedSpace, get_space
 from ofa.files import write_json
-from ofa.training import begin_run, demo_recipe, load_run
+from ofa.training import begin_run, demo_recipe, load_run, progressive_shrinking, single_stage
 from ofa.training.start import Start, open_start
 from search.front.front import Front
 from search.report import page_of, read_source
@@ -107,7 +107,7 @@ def test_a_start_knows_the_classes_and_an_overwritten_run_forgets_the_adoption(a
 def test_pages_show_what_networks_of_an_adopted_model_may_choose(adopted: dict[str, Any]) -> None:
     text = render(page_of(read_source(adopted["run"])))
     assert "What networks of the adopted model may choose" in text
-    assert "stage 1: body.0" in text
+    assert "1: body.0" in text
     assert "is the number of classes" in text
     assert "body.1.conv.weight[1]" in text
     space = load_run(adopted["run"]).supernet.space
@@ -116,7 +116,7 @@ def test_pages_show_what_networks_of_an_adopted_model_may_choose(adopted: dict[s
     page = page_of(Front(front.networks, front.dominated, info))
     assert page.data["drawings"]["blocks"][1]["words"] == ["body.0 of the model"]
     text = render(page)
-    assert "stage 1: body.0" in text
+    assert "1: body.0" in text
     assert "is on the page of the run that" in text
 
 
@@ -168,3 +168,14 @@ def test_names_of_classes_are_lines_or_json_and_each_is_there_once(adopted: dict
     with pytest.raises(FileError, match="'ash' twice"):
         read_class_names(tmp_path / "names.txt")
     assert "add --overwrite" in adopt("--input", "3x16x16", "-o", adopted["run"]).stderr
+
+
+def test_a_model_without_stages_gets_a_recipe(adopted: dict[str, Any]) -> None:
+    space = load_run(adopted["run"]).supernet.space
+    assert isinstance(space, AdoptedSpace)
+    genes = {gene.name for gene in space.network}
+    sizes = tuple(size if size.gene in genes else replace(size, gene="") for size in space.sizes)
+    blocks = tuple(replace(block, place=block.place.replace("stages", "stem")) for block in space.blocks)
+    plain = replace(space, stages=(), sizes=sizes, blocks=blocks)
+    for phases in (progressive_shrinking(plain, epochs=10), single_stage(plain, epochs=1)):
+        assert phases[-1].restrict(plain) == plain

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -143,6 +144,16 @@ def test_a_restricted_space_has_the_same_name_and_fewer_archs() -> None:
 def test_a_stage_of_one_depth_keeps_it() -> None:
     space = get_space("ofa-proxyless-w1.3").restrict(depth=[2])
     assert [stage.depths for stage in space.stages] == [(4,)] * 5 + [(1,)]
+
+
+def test_a_depth_beyond_those_of_a_stage_is_its_deepest() -> None:
+    whole = get_space("ofa-mbv3-w1.0")
+    space = replace(whole, name="uneven", stages=(replace(whole.stages[0], depths=(2, 3)), *whole.stages[1:]))
+    assert space.restrict(depth=[0, 1, 2]) == space
+    assert [stage.depths for stage in space.restrict(depth=[2]).stages] == [(3,), (4,), (4,), (4,), (4,)]
+    assert [stage.depths for stage in space.restrict(depth=[0]).stages] == [(2,)] * 5
+    with pytest.raises(SpaceError, match=r"depth must keep some of \[0, 1, 2\]"):
+        space.restrict(depth=[3])
 
 
 def test_equal_choices_make_equal_spaces() -> None:
