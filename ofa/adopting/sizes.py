@@ -23,6 +23,8 @@ from ofa.errors import SpaceError
 __all__ = ["Reason", "Sizes"]
 
 _NOT_THE_USERS = (str(Path(torch.__file__).parent), str(Path(sympy.__file__).parent), str(Path(__file__).parent))
+_CALL = (str(Path(__file__).parent / "tracing.py"), "run")
+"""What calls the model."""
 
 
 @dataclass(frozen=True)
@@ -214,6 +216,9 @@ class Sizes(ShapeEnv):
 
 
 def _reason(rule: str) -> Reason:
-    frames = [frame for frame in traceback.extract_stack() if not frame.filename.startswith(_NOT_THE_USERS)]
-    inner = next((frame for frame in reversed(frames) if frame.line), None)
+    """The rule, with the line of the model that is running: the innermost that is neither torch's nor ours, within what ours runs."""
+    frames = traceback.extract_stack()
+    begin = max((number for number, frame in enumerate(frames) if (frame.filename, frame.name) == _CALL), default=-1)
+    of_the_model = (frame for frame in reversed(frames[begin + 1 :]) if not frame.filename.startswith(_NOT_THE_USERS))
+    inner = next((frame for frame in of_the_model if frame.line), None)
     return Reason(rule) if inner is None else Reason(rule, inner.filename, inner.lineno or 0, inner.line or "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,7 @@ from ofa.cli.adopted_sheets import render
 from ofa.cli.console import JsonOption, emit, progress_bar, remark
 from ofa.cli.outputs import OverwriteOption, check_output_folder
 from ofa.cli.spaces import parse_resolutions
-from ofa.cli.untrained import write_untrained_run
+from ofa.cli.untrained import untrained_recipe, write_untrained_run
 from ofa.locking import writing
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["adopt_into_run", "register"]
 
 _EXAMPLE = "Example: ofa adopt torchvision.models:resnet18 --input 3x224x224 --weights resnet18.pth -o mine.run"
+_IMAGES = 640
+"""Images that are looked at to rank blocks; a tenth of them are run, through each of the networks that lack one block."""
 _DATA = "unknown"
 """What the recipe of the run says of images that nobody named."""
 
@@ -79,7 +82,10 @@ def adopt(
         Path | None, typer.Option("--classes-from", metavar="FILE", help="Names of its classes in the order of the logits: lines, or JSON.")
     ] = None,
     data: Annotated[
-        str | None, typer.Option("--data", metavar="DATA", help="Images that later commands shall use with the run; they are recorded.")
+        str | None,
+        typer.Option(
+            "--data", metavar="DATA", help="Images, which rank the blocks that may be left out, and are recorded for later commands."
+        ),
     ] = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
@@ -171,10 +177,30 @@ def adopt_into_run(
         if class_names is not None:
             _check_count(class_names, found.space.num_classes, classes_from)
         # The recipe of a run names its space, which nobody else needs to know: the run carries it.
+        if data is not None:
+            found = _ranked(found, data)
         with SPACES.registered(found.space.name, found.space):
             remarks = write_untrained_run(output, found.supernet, found.space.name, data, without=_DATA, class_names=class_names)
         found.record(model, class_names).save(output)
     return {"run": str(output), **_facts(found), "class_names": class_names, "remarks": remarks}
+
+
+def _ranked(found: Adoption, data: str) -> Adoption:
+    """The adoption in which shallower networks leave out the blocks that matter least for some of the images."""
+    import torch
+
+    from ofa.adopting.ranking import rank_blocks
+    from ofa.data import make_batch
+    from ofa.families import SPACES
+
+    if all(len(stage.depths) == 1 for stage in found.space.stages):
+        return found
+    with SPACES.registered(found.space.name, found.space), progress_bar("ranking blocks") as progress:
+        images = untrained_recipe(found.space, found.space.name, data).load_splits(progress, most=_IMAGES).selection
+        numbers = torch.arange(min(len(images), _IMAGES // 10))
+        batch, _ = make_batch(images, numbers, resolution=found.space.resolutions[-1], device=torch.device("cpu"))
+        space, supernet = rank_blocks(found.supernet, [batch], progress)
+    return replace(found, space=space, supernet=supernet)
 
 
 def read_class_names(path: Path) -> list[str]:

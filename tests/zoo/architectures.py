@@ -13,7 +13,17 @@ __all__ = ["ARCHITECTURES", "CLASSES", "Architecture"]
 CLASSES = 10
 
 Kind = Literal[
-    "plain", "residual", "depthwise", "squeeze-excite", "dense", "branches", "modern convolutions", "attention", "windows", "pyramid", "hybrid"
+    "plain",
+    "residual",
+    "depthwise",
+    "squeeze-excite",
+    "dense",
+    "branches",
+    "modern convolutions",
+    "attention",
+    "windows",
+    "pyramid",
+    "hybrid",
 ]
 
 
