@@ -20,7 +20,7 @@ from torch.utils._sympy.functions import FloorDiv, Mod
 
 from ofa.errors import SpaceError
 
-__all__ = ["Reason", "Sizes"]
+__all__ = ["Reason", "Sizes", "reason_of"]
 
 _NOT_THE_USERS = (str(Path(torch.__file__).parent), str(Path(sympy.__file__).parent), str(Path(__file__).parent))
 
@@ -214,6 +214,15 @@ class Sizes(ShapeEnv):
 
 
 def _reason(rule: str) -> Reason:
-    frames = [frame for frame in traceback.extract_stack() if not frame.filename.startswith(_NOT_THE_USERS)]
+    return _at(rule, traceback.extract_stack())
+
+
+def reason_of(error: Exception) -> Reason:
+    """The line of the model's code that an error comes from."""
+    return _at("fails", traceback.extract_tb(error.__traceback__))
+
+
+def _at(rule: str, stack: traceback.StackSummary) -> Reason:
+    frames = [frame for frame in stack if not frame.filename.startswith(_NOT_THE_USERS)]
     inner = next((frame for frame in reversed(frames) if frame.line), None)
     return Reason(rule) if inner is None else Reason(rule, inner.filename, inner.lineno or 0, inner.line or "")
