@@ -7,6 +7,8 @@ PYTHON ?= python3.11 python3.12 python3.13 python3.14 python3 python
 EXTRAS := dev,augment,grpc,openvino,postgresql,tensorboard,tensorrt-rtx
 # The one version that is chosen here and not by `make constraints`: a new torch is taken on purpose.
 TORCH := 2.13.0
+# Of the libraries whose networks are adopted in tests: the newest that go with this torch.
+ZOO := torchvision==0.28.0 timm==1.0.31 transformers==5.24.0
 PACKAGES := ofa search latency_tables devices
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -20,7 +22,7 @@ FIND_PYTHON = for candidate in $(PYTHON); do \
 	    "install it or name it, for example: make PYTHON=/usr/local/bin/python3.12 $(MAKECMDGOALS)" >&2; exit 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-gpu torture lint format recipes constraints clean
+.PHONY: help demo test test-slow test-gpu test-zoo torture lint format recipes constraints clean
 
 help: ## show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -36,6 +38,10 @@ test-slow: $(STAMP) ## the tests that take longer
 
 test-gpu: $(STAMP) ## the tests that need a GPU
 	@$(BIN)/python -m pytest -m gpu
+
+# In an environment of its own, for these libraries are large and nothing else needs them. ONLY="swin or vit" chooses networks.
+test-zoo: .venv-zoo/.installed ## adopting: networks of torchvision, timm and transformers (half an hour)
+	@.venv-zoo/bin/python -m pytest -m zoo tests/zoo $(if $(ONLY),-k "$(ONLY)")
 
 # OUT=FILE also writes what was tried as JSON, ONLY="kills and train" chooses tests.
 torture: $(STAMP) ## faults by the thousand: kills, disks, damaged and hostile files, cut lines (hours)
@@ -57,6 +63,13 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Installing the versions of constraints.txt into $(VENV) (once; some minutes on a slow line) ..." >&2
 	@$(BIN)/python $(PIP_INSTALL) -c constraints.txt setuptools torch
 	@$(BIN)/python $(PIP_INSTALL) -c constraints.txt --no-build-isolation -e '.[$(EXTRAS)]'
+	@touch $@
+
+.venv-zoo/.installed: pyproject.toml constraints.txt Makefile
+	@test -x .venv-zoo/bin/python || { python=$$($(FIND_PYTHON)) && "$$python" -m venv .venv-zoo; }
+	@echo "Installing $(ZOO) into .venv-zoo (once; some minutes on a slow line) ..." >&2
+	@.venv-zoo/bin/python $(PIP_INSTALL) -c constraints.txt setuptools torch pytest pytest-xdist hypothesis
+	@.venv-zoo/bin/python $(PIP_INSTALL) -c constraints.txt --no-build-isolation -e . $(ZOO)
 	@touch $@
 
 recipes: $(STAMP) ## write docs/recipes.md from the code

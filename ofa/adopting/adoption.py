@@ -32,6 +32,7 @@ _STEPS = 5
 _SIZES = 3  # C, H and W
 _NAMED = 4
 _SEED = 0  # of the images that groups are proven on: the same model always has the same space
+_KEPT = "--keep says so"
 _SAME = 1e-5
 """Of the largest output: how far the program may be from the model where sums are taken in another order."""
 
@@ -110,7 +111,8 @@ def adopt_model(
     steps.next("cutting into blocks")
     reading = _Reading(traced, groups, given_up, keep)
     parts = reading.parts()
-    space = _space_of(name or f"adopted-{type(model).__name__.lower()}", image, reading, choose(parts, reading.groups, widths, min_depth))
+    choices = choose(parts, reading.groups, widths, min_depth)
+    space = _space_of(name or f"adopted-{type(model).__name__.lower()}", image, reading, choices)
     steps.next("trying other resolutions")
     space = _with_resolutions(space, model, image, resolutions)
     steps.next("comparing with the model")
@@ -135,9 +137,14 @@ def _space_of(name: str, image: Sequence[int], reading: _Reading, choices: Choic
         blocks=choices.blocks,
     )
     if space.size == 1:
+        kept = _KEPT in reading.reasons.values()
         raise SpaceError(
-            f"a model must have sizes that can shrink, but of {name} nothing is elastic: {_first_reason(reading.fixed())}; allow more with "
-            "fewer --keep patterns"
+            f"a model must have sizes that can shrink, but of {name} nothing is elastic: {_first_reason(reading.fixed())}; "
+            + (
+                "allow more with fewer --keep patterns"
+                if kept
+                else "let its forward take sizes from the shapes of tensors, not from numbers"
+            )
         )
     return space
 
@@ -188,7 +195,7 @@ class _Reading:
         self._traced = traced
         kept = {group.name for group in groups if _is_kept(group, keep)}
         self.groups = {group.name: group for group in groups if group.name not in kept}
-        self.reasons = {**given_up, **dict.fromkeys(kept, "--keep says so")}
+        self.reasons = {**given_up, **dict.fromkeys(kept, _KEPT)}
         self._names = names_of(traced)
         self._output = next(call for call in self.program.calls if call.name == self.program.output)
         self._class_symbol = self._find_classes()
@@ -196,9 +203,7 @@ class _Reading:
 
     def _find_classes(self) -> sympy.Symbol | None:
         shape = self._output.shape
-        if shape is None or len(shape) != 2:
-            dims = "several tensors" if shape is None else f"{len(shape)} dimensions"
-            raise SpaceError(f"a model must give logits [B, classes], but this one gives {dims}; wrap it in a module that does")
+        assert shape is not None
         return shape[1] if shape[1].is_Symbol else None
 
     @property

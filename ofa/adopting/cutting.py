@@ -18,7 +18,7 @@ from ofa.adopting.program import Call, Program
 __all__ = ["Segment", "cut", "joined", "runs_of"]
 
 _aten = torch.ops.aten
-_WEIGHTED = {_aten.conv2d.default, _aten.conv2d.padding, _aten.convolution.default, _aten.linear.default, _aten.matmul.default}
+_LAYERS = {_aten.conv2d.default, _aten.conv2d.padding, _aten.convolution.default, _aten.linear.default}
 _MOST_JOINED = 8
 """Blocks that are joined because channels are theirs alone."""
 
@@ -135,7 +135,7 @@ def joined(parts: Sequence[Segment]) -> Segment:
 
 
 def _is_weighted(part: Segment) -> bool:
-    return any(call.target in _WEIGHTED and call.tensors for call in part.calls)
+    return any(call.target in _LAYERS or (call.target is _aten.matmul.default and call.tensors) for call in part.calls)
 
 
 def _keeps_values(part: Segment) -> bool:

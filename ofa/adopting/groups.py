@@ -148,6 +148,8 @@ class _Hints:
         for node in trace.graph.nodes:
             if node.target is torch.ops.aten.cat.default:
                 self._note_cat(node)
+            elif node.target in _SPLITS:
+                self._note_split(node)
             elif node.target in _RESHAPES:
                 self._note_reshape(node)
 
@@ -175,15 +177,24 @@ class _Hints:
         return self._splits.get(term, (1, coefficient))
 
     def _shape(self, node: fx.Node) -> list[sympy.Expr]:
-        return [
-            self._sizes.replace(size.node.expr) if isinstance(size, torch.SymInt) else sympy.Integer(size) for size in _value(node).shape
-        ]
+        return self._exprs(node.meta["val"])
+
+    def _exprs(self, value: Tensor) -> list[sympy.Expr]:
+        return [self._sizes.replace(size.node.expr) if isinstance(size, torch.SymInt) else sympy.Integer(size) for size in value.shape]
 
     def _note_cat(self, node: fx.Node) -> None:
         inputs = [part for part in node.all_input_nodes if isinstance(_value(part), Tensor)]
         ordered = [part for part in node.args[0] if isinstance(part, fx.Node)] if isinstance(node.args[0], Sequence) else inputs
         dim = int(node.args[1]) if len(node.args) > 1 else 0  # type: ignore[arg-type]
-        whole, parts = self._shape(node)[dim], [self._shape(part)[dim] for part in ordered]
+        self._note_sum(self._shape(node)[dim], [self._shape(part)[dim] for part in ordered])
+
+    def _note_split(self, node: fx.Node) -> None:
+        dim = int(node.args[2] if len(node.args) > 2 else node.kwargs.get("dim", 0))  # type: ignore[arg-type]
+        source = node.args[0]
+        assert isinstance(source, fx.Node)
+        self._note_sum(self._shape(source)[dim], [self._exprs(part)[dim] for part in node.meta["val"]])
+
+    def _note_sum(self, whole: sympy.Expr, parts: list[sympy.Expr]) -> None:
         if whole.free_symbols and all(map(_is_sum, parts)):
             self._cats.setdefault(whole, parts)
 
@@ -222,6 +233,12 @@ def _aligned(before: Sequence[sympy.Expr], after: Sequence[sympy.Expr]) -> Itera
         begin, start = end, stop
 
 
+_SPLITS = (
+    torch.ops.aten.split.Tensor,
+    torch.ops.aten.split.sizes,
+    torch.ops.aten.split_with_sizes.default,
+    torch.ops.aten.chunk.default,
+)
 _RESHAPES = (torch.ops.aten.view.default, torch.ops.aten.reshape.default, torch.ops.aten._unsafe_view.default)
 
 

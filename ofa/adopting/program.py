@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +21,6 @@ _NOTHING = {
     _aten.dropout.default,
     _aten.dropout_.default,
     _aten.feature_dropout.default,
-    _aten.contiguous.default,
     _aten.clone.default,
     _aten.alias.default,
     _aten.detach.default,
@@ -162,9 +162,20 @@ class _Simplifier:
         source = node.args[0] if node.args else None
         if not isinstance(source, fx.Node) or not isinstance(source.meta.get("val"), Tensor) or not isinstance(node.meta["val"], Tensor):
             return False
+        if node.target is _aten.contiguous.default:
+            return self._lies_in_order(source.meta["val"])
         if node.target in (_aten.to.dtype, _aten._to_copy.default):
             return bool(node.meta["val"].dtype == source.meta["val"].dtype)
         return bool(node.target in _RESHAPES | _MAYBE_NOTHING and self._shape(source.meta["val"]) == self._shape(node.meta["val"]))
+
+    def _lies_in_order(self, value: Tensor) -> bool:
+        """Whether a value is contiguous; asked of its real sizes, for a question to torch would fix them.
+
+        Calls that make a value so are kept where they do something: what other calls compute depends on it in the last bit.
+        """
+        sizes, strides = ([int(self._trace.sizes.value(self._size(each))) for each in found] for found in (value.shape, value.stride()))
+        expected = [math.prod(sizes[dim + 1 :]) for dim in range(len(sizes))]
+        return all(size == 1 or one == other for size, one, other in zip(sizes, strides, expected, strict=True))
 
     def _alias(self, node: fx.Node, source: Any) -> None:
         for known in (self._values, self._meaning):
@@ -185,7 +196,7 @@ class _Simplifier:
         return target(*args, **kwargs)
 
     def _keep(self, node: fx.Node, value: Any) -> None:
-        target, args, kwargs = _out_of_place(node)
+        target, args, kwargs = _with_numbers(*_out_of_place(node))
         kwargs = {name: self._argument(each) for name, each in kwargs.items() if name not in _WHERE}
         args = tuple(self._argument(each) for each in args)
         shape = self._shape(value) if isinstance(value, Tensor) else None
@@ -248,3 +259,14 @@ def _out_of_place(node: fx.Node) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
     if plain is None or not packet.endswith("_"):
         raise SpaceError(f"a model must write in place only what can be computed anew, but it calls {schema.name}; write y = ... instead")
     return plain, node.args, kwargs
+
+
+def _with_numbers(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    """A convolution whose padding is a word as one whose padding is a number, where that is the same on both sides."""
+    if target is not _aten.conv2d.padding or len(args) < 5:
+        return target, args, kwargs
+    kernel, dilation = args[1].meta["val"].shape[2:], [*args[5], *args[5]][:2] if len(args) > 5 else [1, 1]
+    both = [spacing * (side - 1) if args[4] == "same" else 0 for side, spacing in zip(kernel, dilation, strict=True)]
+    if any(each % 2 for each in both):
+        return target, args, kwargs
+    return _aten.conv2d.default, (*args[:4], [each // 2 for each in both], *args[5:]), kwargs

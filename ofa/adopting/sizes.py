@@ -20,7 +20,7 @@ from torch.utils._sympy.functions import FloorDiv, Mod
 
 from ofa.errors import SpaceError
 
-__all__ = ["Reason", "Sizes"]
+__all__ = ["Reason", "Sizes", "reason_of"]
 
 _NOT_THE_USERS = (str(Path(torch.__file__).parent), str(Path(sympy.__file__).parent), str(Path(__file__).parent))
 _CALL = (str(Path(__file__).parent / "tracing.py"), "run")
@@ -216,8 +216,16 @@ class Sizes(ShapeEnv):
 
 
 def _reason(rule: str) -> Reason:
+    return _at(rule, traceback.extract_stack())
+
+
+def reason_of(error: Exception) -> Reason:
+    """The line of the model's code that an error comes from."""
+    return _at("fails", traceback.extract_tb(error.__traceback__))
+
+
+def _at(rule: str, frames: traceback.StackSummary) -> Reason:
     """The rule, with the line of the model that is running: the innermost that is neither torch's nor ours, within what ours runs."""
-    frames = traceback.extract_stack()
     begin = max((number for number, frame in enumerate(frames) if (frame.filename, frame.name) == _CALL), default=-1)
     of_the_model = (frame for frame in reversed(frames[begin + 1 :]) if not frame.filename.startswith(_NOT_THE_USERS))
     inner = next((frame for frame in of_the_model if frame.line), None)

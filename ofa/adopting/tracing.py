@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import sympy
@@ -18,7 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import DimDynamic, StatelessSymbolicContext
 
-from ofa.adopting.sizes import Reason, Sizes
+from ofa.adopting.sizes import Reason, Sizes, reason_of
 from ofa.errors import SpaceError
 
 __all__ = ["Trace", "copied", "trace"]
@@ -95,6 +97,7 @@ def trace(model: nn.Module, images: tuple[int, ...], *, elastic: bool = True) ->
             one number of images alone.
     """
     tensors = _tensors(model)
+    _run(model, images)
     network = copied(model)  # for some models keep what they have computed for the images that they last saw
     sizes = Sizes()
     mode = _Fakes(shape_env=sizes, allow_non_fake_inputs=True)
@@ -113,10 +116,9 @@ def trace(model: nn.Module, images: tuple[int, ...], *, elastic: bool = True) ->
         return _logits(torch.func.functional_call(network, dict(zip(tensors, ordered, strict=True)), (batch,)))
 
     # What torch remembers of each operator costs more than it saves where sizes are new symbols every time.
-    with _unlogged(), _sizes_of_weights(network), dynamo.patch(fake_tensor_cache_enabled=not elastic):
-        traced = _explained(
-            lambda: make_fx(run, tracing_mode="fake", pre_dispatch=True, _allow_non_fake_inputs=True)(batch, *fakes.values())
-        )
+    tracer = make_fx(run, tracing_mode="fake", pre_dispatch=True, _allow_non_fake_inputs=True)
+    with _explained(), _unlogged(), _sizes_of_weights(network), dynamo.patch(fake_tensor_cache_enabled=not elastic):
+        traced = tracer(batch, *fakes.values())
     if symbol in sizes.reasons:
         raise SpaceError(
             f"a model must compute with any number of images, but takes their number for a constant: it {sizes.reasons[symbol]}; read it "
@@ -158,7 +160,25 @@ class _Fakes(FakeTensorMode):
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    return {**dict(model.named_parameters()), **{name: buffer for name, buffer in model.named_buffers() if buffer.dim()}}
+    found = {**dict(model.named_parameters()), **{name: buffer for name, buffer in model.named_buffers() if buffer.dim()}}
+    other = next((name for name, each in found.items() if each.is_floating_point() and each.dtype is not torch.float32), None)
+    if other is not None:
+        raise SpaceError(
+            f"a model must have weights in float32, but {other} is in {str(found[other].dtype).removeprefix('torch.')}; call model.float() "
+            "first"
+        )
+    return found
+
+
+def _run(model: nn.Module, images: tuple[int, ...]) -> None:
+    """Compute an example: what goes wrong is plainer than in a trace, and what functions remember for all models holds real values."""
+    with _explained(), torch.no_grad():
+        logits = _logits(copied(model)(torch.zeros(BATCH, *images)))
+    if len(logits) != BATCH:
+        raise SpaceError(
+            f"a model must give a row of logits for each image, but of {BATCH} images this one gives {len(logits)} rows; take the number "
+            "of images from its input's shape"
+        )
 
 
 def _elastic(tensor: Tensor, is_kernel: bool) -> list[bool]:
@@ -179,19 +199,26 @@ def _logits(output: Any) -> Tensor:
             f"a model must give one tensor, or an object with 'logits', to be adopted, but this one gives {type(output).__name__}; wrap it "
             "in a module that returns the tensor"
         )
+    if found.dim() != 2:
+        raise SpaceError(
+            f"a model must give logits [B, classes] to be adopted, but this one gives a tensor of {found.dim()} dimensions; wrap it in a "
+            "module that does"
+        )
     return found
 
 
-def _explained(run: Callable[[], fx.GraphModule]) -> fx.GraphModule:
+@contextmanager
+def _explained() -> Iterator[None]:
+    """What goes wrong in the model's own code, in which anything may, as an error with its line."""
     try:
-        return run()
+        yield
     except SpaceError:
         raise
-    except Exception as error:  # the model's own code may fail in any way
+    except Exception as error:
         words = " ".join(str(error).split("\n")[0].split())
         raise SpaceError(
-            f"a model must run on its example and take no decision by a tensor's values, but tracing met {type(error).__name__}: {words}; "
-            "correct the example, or take such decisions out of its forward"
+            f"a model must run on its example and take no decision by a tensor's values, but it {reason_of(error)}: "
+            f"{type(error).__name__}: {words}; correct the example, or take such decisions out of its forward"
         ) from error
 
 
@@ -241,28 +268,55 @@ def _read_from_weights(module: nn.Module) -> dict[str, property]:
             elif module.groups == 1:
                 found["in_channels"] = _property(lambda self: self.weight.shape[1])
             return found
+        case nn.Linear():
+            return {name: _property(partial(_length, dim=dim)) for dim, name in enumerate(("out_features", "in_features"))}
         case nn.LayerNorm() if module.weight is not None:
             return {"normalized_shape": _property(lambda self: tuple(self.weight.shape))}
-    return {name: _heads(name, count, child) for name, count, child in _counts_of_heads(module)}
+    return {**dict(_widths(module)), **dict(_counts_of_heads(module))}
+
+
+def _length(layer: Any, dim: int) -> Any:
+    return layer.weight.shape[dim]
+
+
+_WIDTH = re.compile(r"(^|_)(channels|dim|features|planes|hidden_size|all_head_size|d_model)$")
+_OUTPUTS = re.compile(r"out|inner|all")
+"""Names of numbers of channels, and those of what layers give rather than take."""
 
 
 def _property(read: Callable[[Any], Any]) -> property:
     return property(read, lambda self, value: None)
 
 
-def _counts_of_heads(module: nn.Module) -> Iterator[tuple[str, int, str]]:
-    """Numbers of heads that a module keeps, and the linear layer of it whose outputs they divide."""
-    for name, value in list(vars(module).items()):
-        if "head" in name and not any(word in name for word in ("dim", "size")) and type(value) is int and value > 1:
-            for child, layer in module.named_children():
-                if isinstance(layer, nn.Linear) and layer.out_features % value == 0 and layer.out_features > value:
-                    yield name, value, child
-                    break
+def _numbers(module: nn.Module) -> Iterator[tuple[str, int]]:
+    return ((name, value) for name, value in list(vars(module).items()) if type(value) is int and value > 1)
 
 
-def _heads(name: str, count: int, child: str) -> property:
-    def read(self: Any) -> Any:
-        layer = getattr(self, child)
-        return layer.weight.shape[0] // (layer.out_features // count)
+def _counts_of_heads(module: nn.Module) -> Iterator[tuple[str, property]]:
+    """Numbers of heads that a module keeps: what each has of the outputs of its first linear layer that they divide stays."""
+    for name, value in _numbers(module):
+        if "head" in name and not any(word in name for word in ("dim", "size")):
+            outputs = ((child, layer.weight.shape[0]) for child, layer in module.named_children() if isinstance(layer, nn.Linear))
+            found = next(((child, length // value) for child, length in outputs if length % value == 0 and length > value), None)
+            if found is not None:
+                yield name, _property(partial(_units, child=found[0], each=found[1]))
 
-    return _property(read)
+
+def _units(module: Any, child: str, each: int) -> Any:
+    return getattr(module, child).weight.shape[0] // each
+
+
+def _widths(module: nn.Module) -> Iterator[tuple[str, property]]:
+    """Channels that a module keeps as a number, where a layer of it has as many."""
+    layers = [(child, layer) for child, layer in module.named_children() if isinstance(layer, nn.Linear | nn.modules.conv._ConvNd)]
+    for name, value in _numbers(module):
+        if _WIDTH.search(name) and "head_dim" not in name:
+            dims = (0, 1) if _OUTPUTS.search(name) else (1, 0)
+            ends = ((child, dim) for dim in dims for child, layer in layers if layer.weight.shape[dim] == value)
+            found = next(ends, None)
+            if found is not None:
+                yield name, _property(partial(_length_of, child=found[0], dim=found[1]))
+
+
+def _length_of(module: Any, child: str, dim: int) -> Any:
+    return getattr(module, child).weight.shape[dim]

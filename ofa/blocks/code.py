@@ -277,8 +277,9 @@ def resolve(argument: Any, lengths: Mapping[str, int]) -> Any:
 
 # -- operators --------------------------------------------------------------------------------------------------------
 
-_COMPUTE_ONLY = {"scaled_dot_product_attention.default", "index.Tensor"}
-"""What has a tag below for a use that networks in evaluation mode do not make of it: dropout, and masks as indices."""
+_COMPUTE_ONLY = {"scaled_dot_product_attention.default", "index.Tensor", "einsum.default"}
+"""What has a tag below for a use that networks in evaluation mode do not make of it: dropout, and masks as indices; and the one operator
+that says in words what it computes."""
 _REFUSED_TAGS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape, torch.Tag.nondeterministic_seeded}
 
 
@@ -296,9 +297,8 @@ def operator_named(name: str) -> Any:
     schema = found._schema
     takes = bool(schema.arguments) and str(schema.arguments[0].type) in ("Tensor", "List[Tensor]")
     gives = all("Tensor" in str(each.type) for each in schema.returns) and bool(schema.returns)
-    writes = schema.is_mutable
     text = any("str" in str(each.type) and each.name not in ("approximate", "mode", "padding") for each in schema.arguments)
-    tagged = name not in _COMPUTE_ONLY and _REFUSED_TAGS & set(found.tags)
-    if not takes or not gives or writes or text or tagged:
+    doubtful = not takes or text or bool(_REFUSED_TAGS & set(found.tags))
+    if not gives or schema.is_mutable or (doubtful and name not in _COMPUTE_ONLY):
         raise ValueError(f"an operator that may do more than compute: {name[:60]}")
     return found

@@ -269,8 +269,6 @@ def _conv(sizes: list[int], bias: bool, stride: list[int], padding: list[int], d
 
 # -- costs ------------------------------------------------------------------------------------------------------------
 
-_aten = torch.ops.aten
-
 
 class _Counting:
     """Notes what the layers of a block compute while it runs on tensors without storage."""
@@ -292,7 +290,7 @@ class _Counting:
         elif isinstance(function, nn.Linear):
             self._layers.append(Layer(function.weight.numel(), _image(output)))
         elif step.kind == "operator":
-            products = _products(step.target.partition(".")[0], args)
+            products = _products(step.target.partition(".")[0], args, output)
             if products:
                 self._layers.append(Layer(0, _image(output), products=products))
         return output
@@ -304,19 +302,21 @@ def _image(output: Tensor) -> Shape:
     return Shape(math.prod(others), last) if len(others) > 1 else Shape(last)
 
 
-def _products(name: str, args: list[Any]) -> int:
+def _products(name: str, args: list[Any], output: Tensor) -> int:
     """Multiply-accumulates of an operator that is no layer: products of matrices, and convolutions by weights that are computed."""
     match name:
         case "matmul" | "mm" | "bmm":
-            return int(torch.matmul(args[0], args[1]).numel() * args[0].shape[-1])
-        case "addmm" | "baddbmm":
-            return int(torch.matmul(args[1], args[2]).numel() * args[1].shape[-1])
-        case "linear":
-            return int(args[0].numel() * args[1].shape[0])
+            return int(output.numel() * args[0].shape[-1])
+        case "addmm" | "baddbmm" | "linear":
+            return int(output.numel() * args[1].shape[-1])
         case "einsum":
-            raise ValueError("a product that cannot be counted: einsum")
+            equation, factors = args[0].replace(" ", "").partition("->")[0], args[1]
+            if len(factors) != 2 or "." in equation:
+                raise ValueError(f"a product that cannot be counted: {args[0]}")
+            words = zip(equation.split(","), factors, strict=True)
+            return math.prod({label: size for word, each in words for label, size in zip(word, each.shape, strict=True)}.values())
         case "conv2d" | "convolution" | "conv1d":
-            return int(getattr(_aten, name).default(*args).numel() * args[1][0].numel())
+            return int(output.numel() * args[1][0].numel())
         case "scaled_dot_product_attention":
             query, key, value = args[:3]
             return int(query.numel() * key.shape[-2] + query.numel() // query.shape[-1] * key.shape[-2] * value.shape[-1])

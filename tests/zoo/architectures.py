@@ -134,7 +134,7 @@ TRANSFORMERS: Mapping[str, Architecture] = {
         64,
         _of_transformers("MobileViT", image_size=64, hidden_sizes=[24, 32, 40], neck_hidden_sizes=[8, 12, 16, 24, 32, 40, 80]),
     ),
-    "cvt": _vit("hybrid", 64, _of_transformers("Cvt", embed_dim=[16, 32, 64], num_heads=[1, 2, 4], depth=[1, 1, 2])),
+    "cvt": _vit("hybrid", 64, _of_transformers("Cvt", embed_dim=[16, 32, 64], num_heads=[1, 2, 4], depth=[1, 2, 3])),
     "segformer": _vit("pyramid", 64, _of_transformers("Segformer", **_PYRAMID)),
     "pvt": _vit("pyramid", 64, _of_transformers("Pvt", **_PYRAMID, image_size=64)),
     "pvt-v2": _vit("pyramid", 64, _of_transformers("PvtV2", **_PYRAMID, image_size=64)),

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from ofa.adopting.groups import Group, find_groups, sliced
 from ofa.adopting.tracing import Trace, trace
-from ofa.errors import SpaceError
 from tests.ofa.adopting.models import MODELS, SIDE, Fixed
 
 
@@ -145,32 +144,3 @@ def test_sizes_that_are_multiplied_with_each_other_stay() -> None:
     found = adopted(_Bilinear())
     assert not found.groups
     assert {"one.weight[0]", "other.weight[0]"} <= set(found.given_up)
-
-
-class _Pair(nn.Module):
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return x, x
-
-
-class _Decides(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x if x.sum() > 0 else -x
-
-
-class _Counts(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x.reshape(len(x), -1)
-
-
-@pytest.mark.parametrize(
-    ("model", "words"),
-    [
-        (_Pair(), "must give one tensor"),
-        (_Decides(), "values of tensors"),
-        (nn.Linear(7, 2), "met"),
-        (_Counts(), r"any number of images.*return x.reshape\(len\(x\), -1\)"),
-    ],
-)
-def test_models_that_cannot_be_traced_are_refused(model: nn.Module, words: str) -> None:
-    with pytest.raises(SpaceError, match=words):
-        trace(model, (3, SIDE, SIDE))
