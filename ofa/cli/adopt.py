@@ -18,11 +18,13 @@ from ofa.locking import writing
 
 if TYPE_CHECKING:
     from ofa.adopting.adoption import Adoption
+    from ofa.data.images import Normalization
     from ofa.resolution import Resolution
 
 __all__ = ["adopt_into_run", "register"]
 
 _EXAMPLE = "Example: ofa adopt torchvision.models:resnet18 --input 3x224x224 --weights resnet18.pth -o mine.run"
+_MEAN = "What its images were normalized by, a number a channel: 0.485,0.456,0.406; by default what the data has."
 _IMAGES = 640
 """Images that are looked at to rank blocks; a tenth of them are run, through each of the networks that lack one block."""
 _DATA = "unknown"
@@ -49,6 +51,14 @@ def parse_widths(text: str) -> list[float]:
         return [float(part) for part in text.split(",")]
     except ValueError as error:
         raise typer.BadParameter(f"widths must be shares with commas between, but got '{text}'; write for example 0.5,0.75,1.") from error
+
+
+def parse_channels(text: str) -> list[float]:
+    """The numbers of an option such as ``0.485,0.456,0.406``."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise typer.BadParameter(f"numbers must have commas between, but got '{text}'; write for example 0.485,0.456,0.406.") from error
 
 
 def adopt(
@@ -84,8 +94,12 @@ def adopt(
     data: Annotated[
         str | None,
         typer.Option(
-            "--data", metavar="DATA", help="Images, which rank the blocks that may be left out, and are recorded for later commands."
+            "--data", metavar="DATA", help="Images, which rank the blocks that may be left out; they are recorded for later commands."
         ),
+    ] = None,
+    mean: Annotated[Any, typer.Option("--mean", parser=parse_channels, metavar="LIST", help=_MEAN)] = None,
+    std: Annotated[
+        Any, typer.Option("--std", parser=parse_channels, metavar="LIST", help="And their deviation: 0.229,0.224,0.225")
     ] = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
@@ -106,6 +120,7 @@ def adopt(
         resolutions=resolutions,
         classes_from=classes_from,
         data=data,
+        normalization=_normalization(mean, std, image[0]),
         overwrite=overwrite,
     )
     for sentence in report["remarks"]:
@@ -126,6 +141,7 @@ def adopt_into_run(
     resolutions: Sequence[Resolution] | None = None,
     classes_from: Path | None = None,
     data: str | None = None,
+    normalization: Normalization | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Open a model, adopt it and write it as a run.
@@ -142,6 +158,7 @@ def adopt_into_run(
         resolutions: of images besides that of ``image``; None for some smaller ones.
         classes_from: a file with the names of its classes.
         data: the images that later commands shall use with the run, which are read and recorded.
+        normalization: mean and std of each channel that its images had, in 0..1; None for those of the data it will be trained on.
         overwrite: whether what is there may be replaced.
 
     Returns:
@@ -178,14 +195,24 @@ def adopt_into_run(
             _check_count(class_names, found.space.num_classes, classes_from)
         # The recipe of a run names its space, which nobody else needs to know: the run carries it.
         if data is not None:
-            found = _ranked(found, data)
+            found = _ranked(found, data, normalization)
         with SPACES.registered(found.space.name, found.space):
-            remarks = write_untrained_run(output, found.supernet, found.space.name, data, without=_DATA, class_names=class_names)
+            remarks = write_untrained_run(
+                output, found.supernet, found.space.name, data, without=_DATA, class_names=class_names, normalization=normalization
+            )
         found.record(model, class_names).save(output)
     return {"run": str(output), **_facts(found), "class_names": class_names, "remarks": remarks}
 
 
-def _ranked(found: Adoption, data: str) -> Adoption:
+def _normalization(mean: list[float] | None, std: list[float] | None, channels: int) -> Normalization | None:
+    if mean is None and std is None:
+        return None
+    if mean is None or std is None or not len(mean) == len(std) == channels or min(std) <= 0:
+        raise typer.BadParameter(f"give both with {channels} numbers, one a channel, and std above 0", param_hint="--mean, --std")
+    return tuple(mean), tuple(std)
+
+
+def _ranked(found: Adoption, data: str, normalization: Normalization | None) -> Adoption:
     """The adoption in which shallower networks leave out the blocks that matter least for some of the images."""
     import torch
 
@@ -196,7 +223,7 @@ def _ranked(found: Adoption, data: str) -> Adoption:
     if all(len(stage.depths) == 1 for stage in found.space.stages):
         return found
     with SPACES.registered(found.space.name, found.space), progress_bar("ranking blocks") as progress:
-        images = untrained_recipe(found.space, found.space.name, data).load_splits(progress, most=_IMAGES).selection
+        images = untrained_recipe(found.space, found.space.name, data, normalization).load_splits(progress, most=_IMAGES).selection
         numbers = torch.arange(min(len(images), _IMAGES // 10))
         batch, _ = make_batch(images, numbers, resolution=found.space.resolutions[-1], device=torch.device("cpu"))
         space, supernet = rank_blocks(found.supernet, [batch], progress)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ofa.cli.console import progress_bar
 
 if TYPE_CHECKING:
+    from ofa.data.images import Normalization
     from ofa.space import Space
     from ofa.supernet import Supernet
     from ofa.training import DataRecord, Recipe
@@ -17,7 +18,14 @@ __all__ = ["untrained_recipe", "write_untrained_run"]
 
 
 def write_untrained_run(
-    output: Path, supernet: Supernet, space: str, data: str | None, *, without: str, class_names: Sequence[str] | None = None
+    output: Path,
+    supernet: Supernet,
+    space: str,
+    data: str | None,
+    *,
+    without: str,
+    class_names: Sequence[str] | None = None,
+    normalization: Normalization | None = None,
 ) -> list[str]:
     """Write a run without metrics, whose recipe's one phase leaves all genes free, as in the last phase of progressive shrinking.
 
@@ -28,6 +36,7 @@ def write_untrained_run(
         data: the images that later commands shall use with the run, which are read and recorded; None for some that are not at hand.
         without: what the recipe says in their place.
         class_names: that the supernet tells apart, in the order of its logits; None if they are not known.
+        normalization: mean and std of each channel that its images had; None for those of the data.
 
     Returns:
         Sentences to tell the user, such as why it has no record of the data.
@@ -37,27 +46,29 @@ def write_untrained_run(
     """
     from ofa.training import begin_run, save_run
 
-    recipe = untrained_recipe(supernet.space, space, data or without)
+    recipe = untrained_recipe(supernet.space, space, data or without, normalization)
     record, sentences = (None, []) if data is None else _record(recipe, supernet.space, class_names)
     begin_run(output, recipe, record)
     save_run(output, supernet, recipe, ())
     return sentences
 
 
-def untrained_recipe(space: Space, named: str, data: str) -> Recipe:
+def untrained_recipe(space: Space, named: str, data: str, normalization: Normalization | None = None) -> Recipe:
     """The recipe of such a run: one must say something.
 
     Args:
         space: the space.
         named: what the recipe calls it.
         data: what it says of images.
+        normalization: mean and std of each channel; None for those of the data.
     """
     from dataclasses import replace
 
     from ofa.training import Recipe, progressive_shrinking
 
     last = progressive_shrinking(space, epochs=10)[-1]
-    return Recipe(space=named, data=data, phases=(replace(last, name="all", epochs=1, reorder_channels=False),))
+    mean, std = normalization or ((), ())
+    return Recipe(space=named, data=data, mean=mean, std=std, phases=(replace(last, name="all", epochs=1, reorder_channels=False),))
 
 
 def _record(recipe: Recipe, space: Space, class_names: Sequence[str] | None) -> tuple[DataRecord | None, list[str]]:

@@ -30,7 +30,7 @@ from ofa.training.places import anchored_recipe, as_in_run
 from ofa.training.recipe import SPACE, Recipe
 from ofa.training.record import RECORD, DataRecord
 from ofa.training.run_data import RunData, data_of_run
-from ofa.training.start import WEIGHTS
+from ofa.training.start import CONFIG, WEIGHTS
 from ofa.training.state import Totals, TrainingState
 from ofa.training.states import States
 from ofa.weights import SPACE_KEY, Weights, space_header
@@ -56,7 +56,7 @@ __all__ = [
     "save_state",
 ]
 
-CONFIG, METRICS, CHECKPOINTS = "config.toml", "metrics.jsonl", "checkpoints"
+METRICS, CHECKPOINTS = "metrics.jsonl", "checkpoints"
 _TOLD = 5
 """Keys that the sentence about another recipe names."""
 

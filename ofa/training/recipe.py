@@ -29,7 +29,7 @@ from ofa.training.methods import METHODS
 from ofa.training.optimizer import SGD, Optimizer, read_optimizer
 from ofa.training.phase import Phase
 from ofa.training.schedule import Span
-from ofa.training.start import SPACE, START, Start, space_of_start
+from ofa.training.start import SPACE, START, Start, settings_of_start
 from ofa.training.step import Precision
 from ofa.training.toml import LARGEST_BATCH, MOST_STEPS, build, check_range, line_of, toml_lines
 
@@ -64,6 +64,8 @@ class Recipe:
         fit: how an image gets the aspect ratio of the input: ``crop`` takes the largest middle part that has it, ``stretch`` resizes both
             sides independently.
         unreadable: what happens to images that cannot be read: ``refuse`` the data, or ``skip`` and name them.
+        mean, std: of each channel of images in 0..1, which they are normalized by, as a network that was trained elsewhere needs them;
+            left out, those of the images to train on.
         workers: processes that decode images; left out, the data decides.
         batch_size: images a step.
         cosine: what the learning rate falls to zero over: each ``phase`` by itself, or the whole ``run``. Then a phase's own rate is
@@ -116,6 +118,8 @@ class Recipe:
     test_data: str = ""
     fit: Fit = "crop"
     unreadable: Literal["refuse", "skip"] = "refuse"
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
     workers: int | None = None
     checkpoint_steps: int = 1000
     evaluate_every: int = 1
@@ -153,6 +157,12 @@ class Recipe:
         for phase in self.phases:
             phase.restrict(space)
         frozen_tensors(space, self.frozen)
+        if {len(self.mean), len(self.std)} not in ({0}, {space.in_channels}) or min(self.std, default=1.0) <= 0:
+            raise RecipeError(
+                f"mean and std must have a number for each of the {space.in_channels} channels, and std be above 0, but are "
+                f"{list(self.mean)} and {list(self.std)}; give both, or leave both out",
+                key="std",
+            )
         if self.teacher and all(phase.distillation_weight == 0 for phase in self.phases):
             raise RecipeError(
                 f"a teacher must have a phase that distils, but beside the teacher '{self.teacher}' each distillation_weight is 0; set one "
@@ -220,6 +230,8 @@ class Recipe:
         rule = rule or ImageRule(channels=self.get_space().in_channels, fit=self.fit)
         how: dict[str, Any] = {"unreadable": self.unreadable, "known": known, "most": most, "progress": progress}
         data = load_data(self.data, rule=rule, **how)
+        if self.mean:
+            data = data.normalized((self.mean, self.std))
         if not self.test_data:
             return data, None
         names = test_classes or data.class_names
@@ -276,7 +288,8 @@ class Recipe:
             _override(table, override)
             _name_optimizer(table)
         if table.get("space") == START:
-            table["space"] = space_of_start(start.get("path") if isinstance(start := table.get("start"), Mapping) else None)
+            start = table.get("start")
+            table |= settings_of_start(start.get("path") if isinstance(start, Mapping) else None) | _normalization(table)
         elif isinstance(table.get("space"), str):
             table["space"] = _place_of_space(table["space"], folder or Path())
         try:
@@ -304,6 +317,10 @@ def _name_optimizer(table: dict[str, Any]) -> None:
     if said is None:  # recipes of version 0.1 had the settings of SGD, the one optimizer, beside their other keys
         said = {"name": "sgd", **{key: table.pop(key) for key in ("momentum", "weight_decay") if key in table}}
     table["optimizer"] = {"name": said} if isinstance(said, str) else said
+
+
+def _normalization(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: table[key] for key in ("mean", "std") if key in table}
 
 
 def _phases(table: dict[str, Any]) -> tuple[Phase, ...]:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ofa.adopting.record import AdoptionRecord
 from ofa.errors import FileError, RecipeError, WeightsError
 from ofa.families import lower
-from ofa.reading import LARGEST_TENSORS, sha256_of
+from ofa.reading import LARGEST_TENSORS, LARGEST_TOML, parse_toml, read_text, sha256_of
 from ofa.sharing import StoredTensor, layout
 from ofa.space import Space
 from ofa.supernet import Supernet
@@ -22,12 +22,14 @@ from ofa.training.record import DataRecord
 from ofa.training.toml import check_range
 from ofa.weights import check_finite
 
-__all__ = ["SPACE", "START", "WEIGHTS", "Start", "StartWeights", "open_start", "space_of_start"]
+__all__ = ["CONFIG", "SPACE", "START", "WEIGHTS", "Start", "StartWeights", "open_start", "settings_of_start"]
 
 WEIGHTS = "supernet.safetensors"
 """The file in the folder of a run that holds its weights."""
 SPACE = "space.json"
 """The file in the folder of a run that carries its space, where that is none of ofa's."""
+CONFIG = "config.toml"
+"""The recipe in the folder of a run."""
 START = "start"
 """How a recipe names the space, and the largest network as a teacher, of the weights that it starts from."""
 _NAMED = 5
@@ -161,8 +163,8 @@ def _class_names(folder: Path) -> tuple[str, ...] | None:
     return record.facts.class_names if record is not None else None if adoption is None else adoption.class_names
 
 
-def space_of_start(path: object) -> str:
-    """What a recipe says as its space to train in that of the weights that it starts from: the file in the folder of their run.
+def settings_of_start(path: object) -> dict[str, Any]:
+    """What a recipe takes of the run that it starts from: the file of its space, and what its images are normalized by, if it says that.
 
     Raises:
         RecipeError: there is no start, or no such file.
@@ -177,7 +179,9 @@ def space_of_start(path: object) -> str:
             f"the start of such a recipe must be a run that carries its space, but '{path}' has no {SPACE}; name the space: space=NAME",
             key="space",
         )
-    return str(file)
+    config = Path(path, CONFIG)
+    said = parse_toml(read_text(config, most=LARGEST_TOML, what="recipe"), what="a recipe", error=RecipeError) if config.is_file() else {}
+    return {"space": str(file), **{key: said[key] for key in ("mean", "std") if key in said}}
 
 
 def _as_shaped(stored: StoredTensor, tensors: Mapping[str, Tensor], wanted: StoredTensor) -> Tensor:

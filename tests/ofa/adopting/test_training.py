@@ -18,6 +18,7 @@ from ofa.families import SPACES, lower
 from ofa.sharing import channel_groups
 from ofa.supernet import Supernet
 from ofa.training import Recipe, begin_run, save_run
+from ofa.training.presets import load_recipe
 from tests.ofa.adopting.models import MODELS, SIDE
 
 IMAGE = (3, SIDE, SIDE)
@@ -63,6 +64,18 @@ def test_the_recipe_for_adopted_networks_trains_in_the_space_of_its_start_and_th
     assert run.supernet.space.name == "chain"
     assert run.recipe.teacher == "start"
     assert run.metrics[-1].largest_accuracy is not None
+
+
+def test_images_are_normalized_as_the_start_says(adopted: Supernet, tmp_path: Path) -> None:
+    with SPACES.registered("chain", adopted.space):
+        text = 'space = "chain"\ndata = "digits"\nmean = [0.1, 0.2, 0.3]\nstd = [0.5, 0.6, 0.7]\n[single_stage]\nepochs = 1'
+        begin_run(tmp_path / "start", Recipe.from_toml(text))
+        save_run(tmp_path / "start", adopted, Recipe.from_toml(text), ())
+    changes = [f"start.path={tmp_path / 'start'}", "data=digits"]
+    splits = load_recipe("adopt", changes).load_splits()
+    assert [part.normalization for part in splits] == [((0.1, 0.2, 0.3), (0.5, 0.6, 0.7))] * 3
+    with pytest.raises(RecipeError, match="mean and std must have a number for each of the 3 channels"):
+        load_recipe("adopt", [*changes, "mean=[0.5]"])
 
 
 def test_norms_and_biases_alone_leave_all_matrices_as_they_came(start: Path, adopted: Supernet, tmp_path: Path) -> None:
