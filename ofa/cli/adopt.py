@@ -98,9 +98,7 @@ def adopt(
         ),
     ] = None,
     mean: Annotated[Any, typer.Option("--mean", parser=parse_channels, metavar="LIST", help=_MEAN)] = None,
-    std: Annotated[
-        Any, typer.Option("--std", parser=parse_channels, metavar="LIST", help="And their deviation: 0.229,0.224,0.225")
-    ] = None,
+    std: Annotated[Any, typer.Option("--std", parser=parse_channels, metavar="LIST", help="And their deviation: 0.229,0.224,0.225")] = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
