@@ -137,14 +137,11 @@ def _space_of(name: str, image: Sequence[int], reading: _Reading, choices: Choic
         blocks=choices.blocks,
     )
     if space.size == 1:
-        kept = _KEPT in reading.reasons.values()
+        advice = "let its forward take sizes from the shapes of tensors, not from numbers"
+        if _KEPT in reading.reasons.values():
+            advice = "allow more with fewer --keep patterns"
         raise SpaceError(
-            f"a model must have sizes that can shrink, but of {name} nothing is elastic: {_first_reason(reading.fixed())}; "
-            + (
-                "allow more with fewer --keep patterns"
-                if kept
-                else "let its forward take sizes from the shapes of tensors, not from numbers"
-            )
+            f"a model must have sizes that can shrink, but of {name} nothing is elastic: {_first_reason(reading.fixed())}; {advice}"
         )
     return space
 

@@ -30,5 +30,6 @@ def test_an_architecture_is_adopted(name: str, record_property: Callable[[str, o
     }.items():
         record_property(key, value)
     contract.check()
+    contract.exported_networks_are_the_subnets()
     assert adoption.elastic_share >= architecture.least
     assert contract.seconds <= SECONDS

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+import onnxruntime
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -19,6 +20,7 @@ from ofa.adopting.adoption import Adoption, adopt_model
 from ofa.adopting.groups import sliced
 from ofa.adopting.tracing import Trace, trace
 from ofa.arch import Arch
+from ofa.exporting.onnx import to_model
 from ofa.families import lower
 from ofa.families.adopted import CLASSES
 from ofa.sharing import layout
@@ -140,6 +142,18 @@ class Contract:
             with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
                 self.supernet.subnet(arch)(images[:1])
             assert cost.macs(lower(self.space, arch)) * 2 == counter.get_total_flops(), arch
+
+    def exported_networks_are_the_subnets(self) -> None:
+        """Not part of ``check``, for it takes longest: ONNX Runtime computes what torch does, for any number of images."""
+        network = self.supernet.extract(self.archs[1])
+        side = self.archs[1].resolution
+        height, width = (side, side) if isinstance(side, int) else side
+        images = torch.rand(3, self.image[0], height, width, generator=torch.Generator().manual_seed(4))
+        exported = to_model(network, (2, *images.shape[1:]), dynamic_batch=True)
+        session = onnxruntime.InferenceSession(exported.SerializeToString())
+        (actual,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
+        with torch.no_grad():
+            torch.testing.assert_close(torch.from_numpy(actual), network(images), rtol=1e-3, atol=1e-4)
 
     def _tried(self) -> Iterator[tuple[Arch, Tensor]]:
         for arch in self.archs:
