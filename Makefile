@@ -7,8 +7,8 @@ PYTHON ?= python3.11 python3.12 python3.13 python3.14 python3 python
 EXTRAS := dev,augment,grpc,openvino,postgresql,tensorboard,tensorrt-rtx
 # The one version that is chosen here and not by `make constraints`: a new torch is taken on purpose.
 TORCH := 2.13.0
-# Of the libraries whose networks are adopted in tests: the newest that go with this torch.
-ZOO := torchvision==0.28.0 timm==1.0.31 transformers==5.24.0
+# The libraries whose networks are adopted in tests, with the torch that torchvision's build needs.
+ZOO := torch==2.14.1 torchvision==0.29.1 timm==1.0.31 transformers==5.24.0
 PACKAGES := ofa search latency_tables devices
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -65,11 +65,11 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python $(PIP_INSTALL) -c constraints.txt --no-build-isolation -e '.[$(EXTRAS)]'
 	@touch $@
 
-.venv-zoo/.installed: pyproject.toml constraints.txt Makefile
+.venv-zoo/.installed: pyproject.toml Makefile
 	@test -x .venv-zoo/bin/python || { python=$$($(FIND_PYTHON)) && "$$python" -m venv .venv-zoo; }
 	@echo "Installing $(ZOO) into .venv-zoo (once; some minutes on a slow line) ..." >&2
-	@.venv-zoo/bin/python $(PIP_INSTALL) -c constraints.txt setuptools torch pytest pytest-xdist hypothesis
-	@.venv-zoo/bin/python $(PIP_INSTALL) -c constraints.txt --no-build-isolation -e . $(ZOO)
+	@.venv-zoo/bin/python $(PIP_INSTALL) setuptools hypothesis pytest $(ZOO)
+	@.venv-zoo/bin/python $(PIP_INSTALL) --no-build-isolation -e .
 	@touch $@
 
 recipes: $(STAMP) ## write docs/recipes.md from the code

@@ -137,7 +137,8 @@ TRANSFORMERS: Mapping[str, Architecture] = {
     "cvt": _vit("hybrid", 64, _of_transformers("Cvt", embed_dim=[16, 32, 64], num_heads=[1, 2, 4], depth=[1, 2, 3])),
     "segformer": _vit("pyramid", 64, _of_transformers("Segformer", **_PYRAMID)),
     "pvt": _vit("pyramid", 64, _of_transformers("Pvt", **_PYRAMID, image_size=64)),
-    "pvt-v2": _vit("pyramid", 64, _of_transformers("PvtV2", **_PYRAMID, image_size=64)),
+    # Its forward has the channels of the last stage as a number of its configuration.
+    "pvt-v2": _vit("pyramid", 64, _of_transformers("PvtV2", **_PYRAMID, image_size=64), 0.8),
     "swiftformer": _vit("hybrid", 64, _of_transformers("SwiftFormer", image_size=64, depths=[1, 1, 2, 1], embed_dims=[16, 24, 32, 48])),
 }
 
