@@ -83,7 +83,7 @@ def _peak_values(block: Block, shape: Shape, keeps_input: bool) -> int:
     module, graph = _traced(block)
     sizes = _Sizes(module, graph=graph)
     sizes.run(torch.empty(1, *shape, device="meta"))
-    nodes = [node for node in graph.nodes if node in sizes.of]
+    nodes = [node for node in graph.nodes if node in sizes.of and node.op != "output"]
     owner: dict[fx.Node, fx.Node] = {}
     readers: dict[fx.Node, int] = {}
     alive: dict[fx.Node, int] = {}
