@@ -81,6 +81,13 @@ class _TracedPart(Part):
         return Traced(self.code, lengths)
 
     def compute(self, shape: Shape, lengths: Lengths, layers: list[Layer]) -> Shape:
+        output, found = _counted(self, shape, tuple(lengths.items()))
+        layers += found
+        return output
+
+    def count(self, shape: Shape, lengths: Lengths) -> tuple[Shape, tuple[Layer, ...]]:
+        """The shape of the output, and what the layers compute."""
+        layers: list[Layer] = []
         with torch.device("meta"):
             module = Traced(self.code, lengths).eval()
         try:
@@ -93,7 +100,13 @@ class _TracedPart(Part):
             ) from error
         if not isinstance(output, Tensor):
             raise SpaceError("a traced block must give one tensor, but its code gives several; adopt the model anew")
-        return Shape(*output.shape[1:])
+        return Shape(*output.shape[1:]), tuple(layers)
+
+
+@lru_cache(maxsize=65536)
+def _counted(part: _TracedPart, shape: Shape, lengths: tuple[tuple[str, int], ...]) -> tuple[Shape, tuple[Layer, ...]]:
+    # Whoever makes a block asks for its output before, and both answers are one.
+    return part.count(shape, dict(lengths))
 
 
 def _specs(declared: Declared) -> Iterator[tuple[str, TensorSpec]]:
@@ -280,6 +293,8 @@ class _Counting:
         return module.run(x, self._call)
 
     def _call(self, step: Step, function: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        if isinstance(function, AnyBatchNorm | nn.LayerNorm):
+            return _normalized(function, *args)
         output = function(*args, **kwargs)
         for each in output if isinstance(output, (list, tuple)) else (output,):
             if isinstance(each, Tensor) and each.numel() > _LARGEST_VALUE:
@@ -294,6 +309,14 @@ class _Counting:
             if products:
                 self._layers.append(Layer(0, _image(output), products=products))
         return output
+
+
+def _normalized(norm: AnyBatchNorm | nn.LayerNorm, x: Tensor) -> Tensor:
+    """A tensor of the output's shape, which is the input's: torch's own way to find that out takes longer than all other layers."""
+    size, found = (norm.num_features, x.shape[1]) if isinstance(norm, AnyBatchNorm) else (norm.normalized_shape[0], x.shape[-1])
+    if size != found:
+        raise ValueError(f"a norm of {size} channels, but a value of {found}")
+    return x
 
 
 def _image(output: Tensor) -> Shape:
