@@ -60,7 +60,7 @@ def plain() -> PlainNets:
 
 NAMES = {
     ofa: (
-        *("Arch", "OfaError", "Space", "Supernet", "__version__", "build_table", "export", "fit_predictor", "get_space", "lower"),
+        *("Arch", "OfaError", "Space", "Supernet", "__version__", "adopt", "build_table", "export", "fit_predictor", "get_space", "lower"),
         *("query", "search", "space_names", "specialize", "train", "verify"),
     ),
     search_package: (

@@ -29,6 +29,7 @@ from ofa.supernet import Supernet
 from ofa.training import demo_recipe, save_run
 from search.predictor.accuracy_predictor import AccuracyPredictor
 from search.predictor.sampling import sample_stratified
+from tests.cli import own_model
 from tests.commands import command_line
 from tests.search.fakes import FakeAccuracy
 
@@ -63,7 +64,13 @@ COMMANDS = (
     Command("space", "ofa-mbv3-tiny --samples 2 --resolutions 16,24", {}, _OUT),
     Command("recipes", ""),
     Command("data", "{photos}", {"source": "{photos}"}, _OUT),
-    Command("adopt", "tests.cli.own_model:model --input 3x16x16 --resolutions 16", {}, _OUT, slow=True),
+    Command(
+        "adopt",
+        "tests.cli.own_model:model --input 3x16x16 --resolutions 16 --weights {state} --classes-from {names}",
+        {"weights": "{state}", "classes_from": "{names}"},
+        _OUT,
+        slow=True,
+    ),
     Command("train", "{recipe}", {"config": "{recipe}"}, _OUT, slow=True),
     Command("devices list", "--devices-dir {devices}", {"folders": "{devices}"}),
     Command("devices show", "{device}", {"name": "{device}"}),
@@ -170,6 +177,8 @@ def make_places(folder: Path) -> dict[str, Path]:
     for name in ("device.toml", "devices/mine.toml"):
         (folder / name).write_text(device, encoding="utf-8")
     (folder / "other.toml").write_text(device.replace("mine", "other"), encoding="utf-8")
+    torch.save(own_model.model().state_dict(), folder / "state.pth")
+    (folder / "names.txt").write_text("ant\nbee\ncat\ndog\n", encoding="utf-8")
     _write_mits(folder)
     places = {path.stem: path for path in folder.iterdir()}
     made = command_line(*call(_named("search"), places, "-o", folder / "front"))
