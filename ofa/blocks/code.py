@@ -35,6 +35,9 @@ KINDS: tuple[Kind, ...] = ("Conv2d", "BatchNorm", "Linear", "LayerNorm", "Parame
 BATCH = "batch"
 _INPUT = "v0"
 _MOST_CHARACTERS = 2**20
+_LARGEST_NUMBER = 2**31
+_LARGEST_DIMENSION = 2**24
+"""Above all dimensions of weights: what is made for more would never end."""
 _ARITHMETIC: Mapping[type[ast.operator], Callable[[int, int], int]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -175,6 +178,8 @@ class _Parser:
         numbers = [each.value if isinstance(each, ast.Constant) else 1 for each in factors]
         if len(names) > 1 or any(type(number) is not int or number < 1 for number in numbers):
             raise ValueError(f"a dimension that is none: {_shown(tree)}")
+        if _product(numbers) > _LARGEST_DIMENSION:
+            raise ValueError(f"a dimension of {_product(numbers)}")
         if not names:
             yield Run("", 1, _product(numbers))
             return
@@ -201,6 +206,8 @@ class _Parser:
 
     def _argument(self, tree: ast.expr) -> Any:
         match tree:
+            case ast.Constant(value=int(value)) if value > _LARGEST_NUMBER:
+                raise ValueError(f"a number above {_LARGEST_NUMBER}")
             case ast.Constant(value=value) if value is None or isinstance(value, bool | int | float | str):
                 return value
             case ast.UnaryOp(op=ast.USub(), operand=operand):
@@ -228,7 +235,7 @@ def _is_dotted(name: str) -> bool:
 
 
 def _axis(name: str) -> str:
-    if not (name.isidentifier() and name.islower() and len(name) <= 3) or name in ("t", BATCH):
+    if not (name.isascii() and name.isalpha() and name.islower() and len(name) <= 3) or name in ("t", BATCH):
         raise ValueError(f"an axis that is none: {name[:20]}")
     return name
 

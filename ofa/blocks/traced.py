@@ -88,10 +88,9 @@ class _TracedPart(Part):
     def count(self, shape: Shape, lengths: Lengths) -> tuple[Shape, tuple[Layer, ...]]:
         """The shape of the output, and what the layers compute."""
         layers: list[Layer] = []
-        with torch.device("meta"):
-            module = Traced(self.code, lengths).eval()
         try:
-            with torch.no_grad():
+            with torch.no_grad(), torch.device("meta"):
+                module = Traced(self.code, lengths).eval()
                 output = _Counting(layers).run(module, torch.empty(1, *shape, device="meta"))
         except (RuntimeError, TypeError, ValueError, IndexError) as error:
             words = " ".join(str(error).split())[:200]
