@@ -35,7 +35,8 @@ KINDS: tuple[Kind, ...] = ("Conv2d", "BatchNorm", "Linear", "LayerNorm", "Parame
 BATCH = "batch"
 _INPUT = "v0"
 _MOST_CHARACTERS = 2**20
-_LARGEST_NUMBER = 2**31
+_LARGEST_NUMBER = 2**63 - 1
+"""Of 64 bits: as the end of a slice it means that of the tensor."""
 _LARGEST_DIMENSION = 2**24
 """Above all dimensions of weights: what is made for more would never end."""
 _ARITHMETIC: Mapping[type[ast.operator], Callable[[int, int], int]] = {

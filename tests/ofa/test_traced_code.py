@@ -68,6 +68,11 @@ def test_code_that_does_not_compute_its_input_is_refused_before_it_runs(text: st
         TracedBlock(in_channels=3, out_channels=3, code=text, sizes=()).output(Shape(3, 8, 8))
 
 
+def test_a_slice_may_end_at_the_largest_number_there_is() -> None:
+    code = "v1 = aten.slice.Tensor(v0, 2, 1, 9223372036854775807)"
+    assert TracedBlock(in_channels=3, out_channels=3, code=code, sizes=()).output(Shape(3, 8, 8)) == (3, 7, 8)
+
+
 def test_a_block_computes_what_its_code_says_and_counts_it() -> None:
     block = TracedBlock(in_channels=3, out_channels=5, code=WHOLE, sizes=(5, 3))
     assert block.lengths == {"b": 5, "a": 3}
