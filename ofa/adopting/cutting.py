@@ -8,7 +8,7 @@ other block has, are one inverted bottleneck.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import sympy
 import torch
@@ -38,7 +38,7 @@ class Segment:
     input: str
     before: tuple[sympy.Expr, ...]
     after: tuple[sympy.Expr, ...]
-    branches: bool = field(default=False)
+    branches: bool
 
     @property
     def output(self) -> str:
@@ -55,14 +55,10 @@ class Segment:
         call = self.calls[-1]
         while call.target not in _SUMS and len(call.reads) == 1 and call.reads[0] in by_name and call.shape == self.after:
             call = by_name[call.reads[0]]
-        return call.target in _SUMS and any(_is_same(name, self.input, by_name) for name in call.reads)
+        return call.target in _SUMS and self.input in call.reads
 
 
 _SUMS = (_aten.add.Tensor,)
-
-
-def _is_same(name: str, source: str, calls: Mapping[str, Call]) -> bool:
-    return name == source and name not in calls
 
 
 def cut(program: Program, shape: tuple[sympy.Expr, ...], batch: sympy.Symbol, groups: Mapping[sympy.Symbol, str]) -> list[Segment]:
@@ -98,7 +94,7 @@ def _finest(program: Program, shape: tuple[sympy.Expr, ...], batch: sympy.Symbol
         if is_last or (alive == {call.name} and call.sees_images and not open_tensors and _has_images(call.shape, batch)):
             part = tuple(calls[begin : number + 1])
             assert call.shape is not None
-            yield Segment(part, source, before, call.shape, _branches(part, source))
+            yield Segment(part, source, before, call.shape, _branches(part))
             begin, source, before = number + 1, call.name, call.shape
 
 
@@ -123,7 +119,7 @@ def _has_images(shape: tuple[sympy.Expr, ...] | None, batch: sympy.Symbol) -> bo
     return shape is not None and 2 <= len(shape) <= 4 and shape[0] == batch and not any(batch in size.free_symbols for size in shape[1:])
 
 
-def _branches(calls: Sequence[Call], source: str) -> bool:
+def _branches(calls: Sequence[Call]) -> bool:
     """Whether more than one call on the way of the images is between two cuts."""
     return sum(call.sees_images for call in calls) > 1
 

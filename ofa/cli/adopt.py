@@ -45,20 +45,12 @@ def parse_input(text: str) -> tuple[int, int, int]:
     return channels, height, width
 
 
-def parse_widths(text: str) -> list[float]:
-    """The shares of an option such as ``0.5,0.75,1``."""
+def parse_numbers(text: str) -> list[float]:
+    """The numbers of an option such as ``0.5,0.75,1``."""
     try:
         return [float(part) for part in text.split(",")]
     except ValueError as error:
-        raise typer.BadParameter(f"widths must be shares with commas between, but got '{text}'; write for example 0.5,0.75,1.") from error
-
-
-def parse_channels(text: str) -> list[float]:
-    """The numbers of an option such as ``0.485,0.456,0.406``."""
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError as error:
-        raise typer.BadParameter(f"numbers must have commas between, but got '{text}'; write for example 0.485,0.456,0.406.") from error
+        raise typer.BadParameter(f"numbers must have commas between, but got '{text}'; write for example 0.5,0.75,1.") from error
 
 
 def adopt(
@@ -74,7 +66,9 @@ def adopt(
     widths: Annotated[
         Any,
         typer.Option(
-            parser=parse_widths, metavar="LIST", help="Shares of its channels and heads that networks may keep; by default 0.25,0.5,0.75,1."
+            parser=parse_numbers,
+            metavar="LIST",
+            help="Shares of its channels and heads that networks may keep; default: 0.25,0.5,0.75,1.",
         ),
     ] = None,
     keep: Annotated[
@@ -97,8 +91,8 @@ def adopt(
             "--data", metavar="DATA", help="Images, which rank the blocks that may be left out; they are recorded for later commands."
         ),
     ] = None,
-    mean: Annotated[Any, typer.Option("--mean", parser=parse_channels, metavar="LIST", help=_MEAN)] = None,
-    std: Annotated[Any, typer.Option("--std", parser=parse_channels, metavar="LIST", help="And their deviation: 0.229,0.224,0.225")] = None,
+    mean: Annotated[Any, typer.Option("--mean", parser=parse_numbers, metavar="LIST", help=_MEAN)] = None,
+    std: Annotated[Any, typer.Option("--std", parser=parse_numbers, metavar="LIST", help="And their deviation: 0.229,0.224,0.225")] = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:

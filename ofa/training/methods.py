@@ -152,12 +152,11 @@ def single_stage(
         sampling: how the subnets between the largest and the smallest are chosen.
         resolutions: height and width of the input in pixels, such as 224 or "224x160"; empty for all of the space.
     """
-    free = {name: values for kind in _kinds(space).values() for name, values in kind.items()}
     phase = Phase(
         name="single-stage",
         epochs=epochs,
         learning_rate=learning_rate,
-        free=tuple(Gene(gene, values) for gene, values in free.items()),
+        free=_all_free(space),
         resolutions=resolutions,
         subnets_per_step=subnets_per_step,
         sampling=sampling,
@@ -198,12 +197,11 @@ def adopt(
         sampling: how the subnets between the largest and the smallest are chosen.
         resolutions: height and width of the input in pixels, such as 224 or "224x160"; empty for all of the space.
     """
-    free = {name: values for kind in _kinds(space).values() for name, values in kind.items()}
     phase = Phase(
         name="adopt",
         epochs=epochs,
         learning_rate=learning_rate,
-        free=tuple(Gene(gene, values) for gene, values in free.items()),
+        free=_all_free(space),
         resolutions=resolutions,
         subnets_per_step=subnets_per_step,
         sampling=sampling,
@@ -304,6 +302,10 @@ def _kinds(space: Space) -> dict[str, Opened]:
     for name, values in genes.items():
         kinds["kernel" if "kernel" in name else "depth" if "depth" in name else "width"][name] = values
     return kinds
+
+
+def _all_free(space: Space) -> tuple[Gene, ...]:
+    return tuple(Gene(name, values) for kind in _kinds(space).values() for name, values in kind.items())
 
 
 def _steps(space: Space, shares: tuple[float, float, float, float]) -> list[_Step]:

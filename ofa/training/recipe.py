@@ -289,7 +289,8 @@ class Recipe:
             _name_optimizer(table)
         if table.get("space") == START:
             start = table.get("start")
-            table |= settings_of_start(start.get("path") if isinstance(start, Mapping) else None) | _normalization(table)
+            found = settings_of_start(start.get("path") if isinstance(start, Mapping) else None)
+            table = {**found, **table, "space": found["space"]}
         elif isinstance(table.get("space"), str):
             table["space"] = _place_of_space(table["space"], folder or Path())
         try:
@@ -317,10 +318,6 @@ def _name_optimizer(table: dict[str, Any]) -> None:
     if said is None:  # recipes of version 0.1 had the settings of SGD, the one optimizer, beside their other keys
         said = {"name": "sgd", **{key: table.pop(key) for key in ("momentum", "weight_decay") if key in table}}
     table["optimizer"] = {"name": said} if isinstance(said, str) else said
-
-
-def _normalization(table: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: table[key] for key in ("mean", "std") if key in table}
 
 
 def _phases(table: dict[str, Any]) -> tuple[Phase, ...]:
