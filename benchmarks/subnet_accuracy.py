@@ -26,19 +26,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
-from machine import describe_machine
-from subnet_summary import BEST, METHODS, Report, draw, summary
+from subnet_summary import BEST, METHODS, draw, summary
+from tasks import SETTINGS, Report, judge, kept_settings, run_once, splits_in, train_alone
 from torch import nn
 
 from ofa.arch import Arch
 from ofa.blocks import build_network
-from ofa.calibrate import calibrate
 from ofa.cost import macs
 from ofa.data import ImageData, Splits
-from ofa.errors import DataError
 from ofa.families import lower
-from ofa.files import replacing
 from ofa.training import (
     Phase,
     Recipe,
@@ -46,7 +42,6 @@ from ofa.training import (
     append_metrics,
     begin_run,
     continue_run,
-    evaluate,
     load_run,
     save_run,
     save_state,
@@ -56,17 +51,13 @@ from ofa.training.checkpoint import CONFIG, WEIGHTS
 from ofa.training.memory import keep_freed_memory
 from ofa.training.presets import load_recipe
 from ofa.training.sampling import make_sampler
-from ofa.training.single import FineTuning, train_network
+from ofa.training.single import FineTuning
 from ofa.training.specialization import specialize
-from ofa.weights import read_weights, write_weights
 
 NETWORKS, BUDGETS, SMALL, SEEDS = 12, 5, 3, 3
 LARGER = range(6, NETWORKS)
 """Networks that the higher learning rate may be too high for, when they are trained alone."""
-SETTINGS, SPLITS = "settings.txt", "images.safetensors"
-"""What the tasks' arguments are kept in, as JSON, apart from the results beside it; and the decoded images."""
 SECONDS_BETWEEN_STATES, SECONDS_BETWEEN_LOOKS = 30.0, 1.0
-NOT_SETTINGS = ("work", "out", "picture", "only", "wait")
 
 
 def arguments_of(words: list[str] | None = None) -> argparse.Namespace:
@@ -117,27 +108,9 @@ def main() -> None:
         return
     keep_freed_memory()
     torch.set_num_threads(arguments.threads)
-    tasks = Work(settings_of(arguments), arguments.work)
+    tasks = Work(kept_settings(arguments), arguments.work)
     while not run_all(arguments, tasks) and arguments.wait:
         time.sleep(SECONDS_BETWEEN_LOOKS)
-
-
-def own_settings(arguments: argparse.Namespace) -> Report:
-    """The arguments that decide the results."""
-    return {name: value for name, value in vars(arguments).items() if name not in NOT_SETTINGS}
-
-
-def settings_of(arguments: argparse.Namespace) -> Report:
-    """The arguments that decide the results, kept in the folder: all its processes must have the same."""
-    own = own_settings(arguments)
-    settings = arguments.work / SETTINGS
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    with FileLock(arguments.work / f"{SETTINGS}.lock"):
-        if not settings.exists():
-            settings.write_text(json.dumps(own))
-    if json.loads(settings.read_text()) != own:
-        raise SystemExit(f"the tasks in '{arguments.work}' must have one set of arguments, but {settings} has others; take a new folder")
-    return own
 
 
 def run_all(arguments: argparse.Namespace, tasks: Work) -> bool:
@@ -211,10 +184,7 @@ class Work:
     @cached_property
     def splits(self) -> Splits:
         """The images, cut by seed 0 whatever the task; of the test part the first ones. Decoded once for all processes."""
-        with FileLock(self._work / f"{SPLITS}.lock"):
-            if not (self._work / SPLITS).exists():
-                keep_splits(self.recipe(0).load_splits(), self._work / SPLITS)
-        splits = kept_splits(self._work / SPLITS)
+        splits = splits_in(self._work, lambda: self.recipe(0).load_splits())
         return splits._replace(test=splits.test.subset(torch.arange(min(self._settings["test_images"], len(splits.test)))))
 
     @cached_property
@@ -245,7 +215,7 @@ class Work:
             "method": method,
             "seed": seed,
             "duration_s": sum(epoch.duration_s for epoch in run.metrics),
-            "accuracy": [judge(run.supernet.extract(arch), arch, splits) for arch in self.archs],
+            "accuracy": [judge(run.supernet.extract(arch), arch.resolution, splits) for arch in self.archs],
             "recipe": recipe.to_toml(),
             "images": len(splits.train),
             "test_images": len(splits.test),
@@ -261,26 +231,16 @@ class Work:
     def alone(self, number: int, seed: int, rate: str = "rate") -> Report:
         recipe, arch, splits = self.recipe(seed), self.archs[number], self.splits
         network, settings = self.twin(number, seed, rate)
-        last = self._work / f"alone-{number:02d}-{seed}-{rate}.safetensors"
-        started, state, earlier_s = time.perf_counter(), *read_state(last)
-
-        def keep(state: TrainingState) -> None:
-            values = {**state.values, "duration_s": earlier_s + time.perf_counter() - started}
-            header = {"kind": "checkpoint", "step": str(state.step), "values": json.dumps(values)}
-            write_weights(state.tensors, last, header)
-
-        train_network(
+        duration = train_alone(
             network,
-            splits.train,
+            splits,
+            self._work / f"alone-{number:02d}-{seed}-{rate}.safetensors",
             resolution=arch.resolution,
             epochs=sum(phase.epochs for phase in recipe.phases),
             generator=recipe.generator("specialization"),
             settings=settings,
-            state=state,
-            on_state=keep,
         )
-        duration = earlier_s + time.perf_counter() - started
-        accuracy = judge(network, arch, splits)
+        accuracy = judge(network, arch.resolution, splits)
         return {"kind": "alone", "network": number, "seed": seed, "rate": rate, "duration_s": duration, "accuracy": accuracy}
 
     def tuned(self, number: int, seed: int) -> Report | None:
@@ -330,60 +290,6 @@ def train_in(folder: Path, recipe: Recipe, data: ImageData, device: str) -> None
 
     later = train(supernet, recipe, data, state=state, on_metrics=lambda epoch: append_metrics(folder, epoch), on_state=keep)
     save_run(folder, supernet, recipe, [*earlier, *later])
-
-
-def read_state(path: Path) -> tuple[TrainingState | None, float]:
-    """Where the training of a network alone stands, and the seconds that it took until then."""
-    if not path.exists():
-        return None, 0.0
-    kept = read_weights(path, kind="checkpoint")
-    values = json.loads(kept.metadata["values"])
-    return TrainingState(int(kept.metadata["step"]), dict(kept.tensors), values), values["duration_s"]
-
-
-def judge(network: nn.Module, arch: Arch, splits: Splits) -> float:
-    """Share of the test images that a network gets right once its batch norms are calibrated, as all networks are here."""
-    calibrate(network, splits.train, resolution=arch.resolution)
-    return evaluate(network, splits.test, resolution=arch.resolution)
-
-
-def keep_splits(splits: Splits, path: Path) -> None:
-    tensors = {}
-    for name, part in splits._asdict().items():
-        if not isinstance(part, ImageData):
-            raise DataError("images must be of one size and fit into memory to be kept decoded, but these do not; resize them")
-        tensors |= {f"{name}.images": part.images, f"{name}.labels": part.labels}
-    normalization, names = splits.train.normalization, splits.train.class_names
-    write_weights(tensors, path, {"kind": "images", "classes": json.dumps(names), "normalization": json.dumps(normalization)})
-
-
-def kept_splits(path: Path) -> Splits:
-    kept = read_weights(path, kind="images")
-    mean, std = (tuple(values) for values in json.loads(kept.metadata["normalization"]))
-    names = tuple(json.loads(kept.metadata["classes"]))
-
-    def part(name: str) -> ImageData:
-        images, labels = (kept.tensors[f"{name}.{what}"] for what in ("images", "labels"))
-        return ImageData(images=images, labels=labels, class_names=names, mean=mean, std=std)
-
-    return Splits(*map(part, Splits._fields))
-
-
-def run_once(work: Path, name: str, task: Callable[[], Report | None]) -> bool:
-    """Run a task unless it is done, another process has it, or it cannot begin yet; whether it is done."""
-    result = work / f"{name}.json"
-    if result.exists():
-        return True
-    try:
-        with FileLock(work / f"{name}.lock", timeout=0):
-            report = None if result.exists() else task()
-            if report is not None:
-                with replacing(result) as temporary:
-                    temporary.write_text(json.dumps({"date_utc": describe_machine()["date_utc"], **report}) + "\n")
-                print(name, {key: value for key, value in report.items() if key != "recipe"}, flush=True)
-    except Timeout:
-        return False
-    return result.exists()
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
-from subnet_accuracy import NETWORKS, Work, arguments_of, judge, own_settings
+from subnet_accuracy import NETWORKS, Work, arguments_of
+from tasks import judge, own_settings
 
 from ofa.data import ImageData, Splits
 from ofa.files import replacing
@@ -49,7 +50,7 @@ def main() -> None:
         supernet_step_s(tasks, splits, own.seconds) if own.kind == "supernet" else alone_step_s(tasks, splits, own.network, own.seconds)
     )
     started = time.perf_counter()
-    judge(tasks.twin(NETWORKS - 1, 0)[0], tasks.archs[-1], splits)
+    judge(tasks.twin(NETWORKS - 1, 0)[0], tasks.archs[-1].resolution, splits)
     with replacing(own.speed) as temporary:
         temporary.write_text(json.dumps({"kind": own.kind, "step_s": step_s, "judge_s": time.perf_counter() - started}) + "\n")
 

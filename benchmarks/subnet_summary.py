@@ -11,6 +11,7 @@ from typing import Any
 from machine import describe_machine
 from matplotlib.figure import Figure
 from scipy.stats import kendalltau
+from tasks import Report
 
 from ofa.arch import Arch
 from ofa.cost import macs
@@ -21,7 +22,6 @@ METHODS, BEST = ("joint", "shrinking"), "joint"
 """How supernets are trained, and which of the ways is repeated with other seeds and fine-tuned from."""
 KINDS = (*METHODS, "tuned")
 """What is held against the networks trained alone."""
-Report = dict[str, Any]
 
 
 def summary(work: Path, settings: Mapping[str, Any], space: Space, archs: Sequence[Arch]) -> Report:

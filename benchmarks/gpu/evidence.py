@@ -196,7 +196,8 @@ def tasks_to_time(processes: int) -> list[tuple[str, int]]:
 
 def decode(settings: list[str]) -> None:
     """Read the images, and keep them decoded for the processes that will train."""
-    from subnet_accuracy import Work, arguments_of, own_settings
+    from subnet_accuracy import Work, arguments_of
+    from tasks import own_settings
 
     arguments = arguments_of(settings)
     arguments.work.mkdir(parents=True)
