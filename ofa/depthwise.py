@@ -48,6 +48,7 @@ class DepthwiseConv2d(nn.Conv2d):
             and torch.is_grad_enabled()
             and input.device.type == "cpu"
             and input.dtype == torch.float32
+            and not torch.is_autocast_enabled("cpu")  # which would compute forward in another precision than the gradients
             and input.is_contiguous(memory_format=torch.channels_last)
         )
         if faster:

@@ -274,6 +274,5 @@ def _facts(found: Adoption) -> dict[str, Any]:
         "fixed": to_json(found.fixed),
         "elastic_share": found.elastic_share,
         "difference": found.difference,
-        "attention": space.has_attention,
         **{end: {"resolution": resolution_to_json(arch.resolution), **costs(lower(space, arch))} for end, arch in ends.items()},
     }

@@ -16,8 +16,6 @@ __all__ = ["render"]
 
 _NAMED = 3
 """Tensors that a reason names."""
-_OF_TRANSFORMERS = " --set optimizer=adamw --set adopt.learning_rate=0.0002"
-"""They are trained by AdamW (Touvron et al., ICML 2021), and other networks by SGD, which the recipe says."""
 _REASONS = 8
 
 
@@ -40,7 +38,7 @@ def render(report: Mapping[str, Any]) -> RenderableType:
     lines = [f"Stays as it is, {count}: {names}: {reason}." for reason, count, names in fixed[:_REASONS]]
     if len(fixed) > _REASONS:
         lines.append(f"And {len(fixed) - _REASONS} more reasons (--json).")
-    following = f"ofa train adopt --from {shlex.quote(report['run'])} --set data=DATA{_OF_TRANSFORMERS * report['attention']} -o TRAINED"
+    following = f"ofa train adopt --from {shlex.quote(report['run'])} --set data=DATA -o TRAINED"
     return Group(facts(list(_rows(report))), choices, *map(words, lines), line(f"Next: {following}"))
 
 

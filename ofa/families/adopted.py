@@ -104,12 +104,6 @@ class AdoptedSpace(Space):
         return any(each.kind == "Buffer" for text in self._texts for each in parse_code(text).declared.values())
 
     @cached_property
-    def has_attention(self) -> bool:
-        """Whether some block mixes tokens by attention, as transformers do, which learn by other optimizers than CNNs."""
-        targets = {step.target.partition(".")[0] for text in self._texts for step in parse_code(text).steps}
-        return not targets.isdisjoint(("scaled_dot_product_attention", "softmax", "_softmax"))
-
-    @cached_property
     def _texts(self) -> tuple[str, ...]:
         return tuple("\n".join(lines) for lines in self.codes)
 

@@ -10,9 +10,13 @@ from typing import Literal
 from ofa.errors import RecipeError
 from ofa.resolution import Resolution
 from ofa.space import Gene, Number, Space
+from ofa.training.optimizer import suited_optimizer
 from ofa.training.phase import Phase
 
 __all__ = ["METHODS", "adopt", "compound", "progressive_shrinking", "single_stage"]
+
+_ADOPTED_RATES = {"sgd": 0.02, "adamw": 0.0002}
+"""A tenth or fifth of what is common for the optimizers, because an adopted network is trained already."""
 
 Opened = dict[str, tuple[Number, ...]]
 
@@ -174,7 +178,7 @@ def adopt(
     space: Space,
     *,
     epochs: int,
-    learning_rate: float = 0.02,
+    learning_rate: float | None = None,
     subnets_per_step: int = 4,
     warmup_epochs: float = 0.5,
     distillation_weight: float = 1.0,
@@ -190,7 +194,8 @@ def adopt(
     Args:
         space: what the supernet contains.
         epochs: of the phase.
-        learning_rate: at the end of the warm-up; the network is trained already, so a fraction of what it was trained with.
+        learning_rate: at the end of the warm-up; the network is trained already, so a fraction of what it was trained with. By default
+            0.02 or 0.0002, for SGD or AdamW, whichever suits the space (``suited_optimizer``).
         subnets_per_step: the largest and the smallest among them.
         warmup_epochs: epochs, or part of one, in which the learning rate rises.
         distillation_weight: of the teachers' answers beside the labels' weight of 1.
@@ -200,7 +205,7 @@ def adopt(
     phase = Phase(
         name="adopt",
         epochs=epochs,
-        learning_rate=learning_rate,
+        learning_rate=_ADOPTED_RATES[suited_optimizer(space).name] if learning_rate is None else learning_rate,
         free=_all_free(space),
         resolutions=resolutions,
         subnets_per_step=subnets_per_step,

@@ -16,9 +16,21 @@ from torch import Tensor
 
 from ofa.errors import RecipeError
 from ofa.registry import FromFile, Registry
+from ofa.sharing import layout
+from ofa.space import Space
 from ofa.training.toml import build, check_range, table_of
 
-__all__ = ["OPTIMIZERS", "SGD", "AdamW", "Optimizer", "check_trusted", "optimizer_state", "read_optimizer", "restore_optimizer"]
+__all__ = [
+    "OPTIMIZERS",
+    "SGD",
+    "AdamW",
+    "Optimizer",
+    "check_trusted",
+    "optimizer_state",
+    "read_optimizer",
+    "restore_optimizer",
+    "suited_optimizer",
+]
 
 Groups = Sequence[dict[str, Any]]
 
@@ -115,6 +127,11 @@ OPTIMIZERS: Registry[type[Optimizer]] = Registry(
     must_be="a class that inherits from ofa.training.Optimizer",
 )
 """The named optimizers: the classes of their settings."""
+
+
+def suited_optimizer(space: Space) -> Optimizer:
+    """What networks of a space are usually trained by: SGD where batch norms bear its large steps, AdamW elsewhere, as in transformers."""
+    return SGD() if any(tensor.role == "statistics" for tensor in layout(space)) else AdamW()
 
 
 class _NotImported(Optimizer):

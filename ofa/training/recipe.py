@@ -29,7 +29,7 @@ from ofa.training.methods import METHODS
 from ofa.training.optimizer import SGD, Optimizer, read_optimizer
 from ofa.training.phase import Phase
 from ofa.training.schedule import Span
-from ofa.training.start import SPACE, START, Start, settings_of_start
+from ofa.training.start import SPACE, START, Start, completed_by_start
 from ofa.training.step import Precision
 from ofa.training.toml import LARGEST_BATCH, MOST_STEPS, build, check_range, line_of, toml_lines
 
@@ -288,9 +288,7 @@ class Recipe:
             _override(table, override)
             _name_optimizer(table)
         if table.get("space") == START:
-            start = table.get("start")
-            found = settings_of_start(start.get("path") if isinstance(start, Mapping) else None)
-            table = {**found, **table, "space": found["space"]}
+            table = completed_by_start(table, trust=trust)
         elif isinstance(table.get("space"), str):
             table["space"] = _place_of_space(table["space"], folder or Path())
         try:

@@ -35,6 +35,22 @@ def test_outputs_and_gradients_are_those_of_torch(kernel: int, stride: int, heig
         torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=1e-4)  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_float32_images_train_in_bfloat16(stride: int) -> None:
+    ours = DepthwiseConv2d(16, 7, stride)
+    reference = nn.Conv2d(16, 16, 7, stride, 3, groups=16, bias=False)
+    reference.load_state_dict(ours.state_dict())
+    x_BCHW = torch.randn(2, 16, 8, 8, generator=torch.Generator().manual_seed(0)).contiguous(memory_format=torch.channels_last)
+    inputs = (x_BCHW.clone().requires_grad_(), x_BCHW.clone().requires_grad_())
+    for layer, image in zip((ours, reference), inputs, strict=True):
+        with torch.autocast("cpu", torch.bfloat16):
+            output = layer(image)
+        assert output.dtype == torch.bfloat16
+        output.float().square().sum().backward()
+    for one, other in ((inputs[0].grad, inputs[1].grad), (ours.weight.grad, reference.weight.grad)):
+        torch.testing.assert_close(one, other)
+
+
 def test_other_ways_are_taken_only_where_they_help() -> None:
     image = torch.randn(2, 8, 6, 6)
     last = image.contiguous(memory_format=torch.channels_last)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +17,14 @@ from ofa import train
 from ofa.adopting.adoption import adopt_model
 from ofa.adopting.ranking import rank_blocks
 from ofa.blocks.runs import Run, kept_ranges, permuted
+from ofa.cli.untrained import write_untrained_run
 from ofa.errors import OfaError, RecipeError
 from ofa.families import SPACES, lower
 from ofa.sharing import channel_groups
 from ofa.supernet import Supernet
-from ofa.training import Recipe, begin_run, save_run
+from ofa.training import SGD, AdamW, Optimizer, Recipe, begin_run, save_run
 from ofa.training.presets import load_recipe
+from ofa.training.step import Objective, training_step
 from tests.ofa.adopting.models import MODELS, SIDE
 
 IMAGE = (3, SIDE, SIDE)
@@ -107,6 +113,34 @@ def test_the_order_of_channels_changes_no_output_of_the_largest_network(name: st
         order = [torch.rand(each.group.units, generator=torch.Generator().manual_seed(1)) for each in channel_groups(space)]
         supernet.reorder_channels(space.restrict(**dict.fromkeys(space.gene_names, (1.0,))), order)
         torch.testing.assert_close(supernet.subnet(space.largest())(images), before, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["depthwise", "dense", "fused attention"])
+def test_parts_train_in_bfloat16(name: str) -> None:
+    torch.manual_seed(0)
+    supernet = adopt_model(MODELS[name](), IMAGE, resolutions=()).supernet.train()
+    images = torch.randn(4, *IMAGE).contiguous(memory_format=torch.channels_last)
+    archs = [supernet.space.largest(), supernet.space.smallest()]
+    training_step(
+        supernet, archs, (images, torch.arange(4)), torch.optim.SGD(supernet.parameters(), 0.01), Objective(), precision="bfloat16"
+    )
+    assert torch.isfinite(supernet.flat_gradient).all()
+    assert supernet.flat_gradient.any()
+
+
+@pytest.mark.parametrize(("norm", "optimizer", "rate"), [(nn.BatchNorm2d, SGD(), 0.02), (partial(nn.GroupNorm, 2), AdamW(), 0.0002)])
+def test_networks_without_batch_norms_are_trained_by_adamw(
+    norm: Callable[[int], nn.Module], optimizer: Optimizer, rate: float, tmp_path: Path
+) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), norm(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+    made = adopt_model(model, IMAGE, name="normed", resolutions=())
+    with SPACES.registered("normed", made.space):
+        write_untrained_run(tmp_path / "start", made.supernet, "normed", "digits", without="digits")
+    changes = [f"start.path={json.dumps(str(tmp_path / 'start'))}", "data=digits"]
+    recipe = load_recipe("adopt", changes)
+    assert (recipe.optimizer, recipe.phases[0].learning_rate) == (optimizer, rate)
+    assert load_recipe("adopt", [*changes, "optimizer.weight_decay=0.125"]).optimizer == replace(optimizer, weight_decay=0.125)
+    assert load_recipe("adopt", [*changes, "optimizer=adamw"]).optimizer == AdamW()
 
 
 def test_the_block_that_changes_least_is_skipped_first(adopted: Supernet) -> None:

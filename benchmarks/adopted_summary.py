@@ -1,0 +1,56 @@
+"""The table of adopted_accuracy.py: a row a budget."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pruned_models import BUDGETS, WAYS
+from tasks import SETTINGS, Report
+
+__all__ = ["summary"]
+
+
+def summary(work: Path) -> Report:
+    """What the results in a folder come to; of what is not there yet nothing is said.
+
+    Args:
+        work: folder of the tasks' results.
+    """
+    settings, model = json.loads((work / SETTINGS).read_text()), _result(work, "model")
+    rows = [_row(work, budget) for budget in BUDGETS]
+    return {"settings": settings, "model": model, "supernet": _result(work, "supernet"), "rows": rows}
+
+
+def _row(work: Path, budget: int) -> Report:
+    """Accuracies on the test images, and latencies as a share of the whole model's in the same turns."""
+    networks, pruned = _result(work, "networks"), _result(work, "pruned")
+    row: dict[str, Any] = {"budget_percent": budget}
+    if networks:
+        row["latency_percent"] = _percent(networks["latency_ms"][str(budget)], networks["latency_ms"]["whole"])
+    for kind in ("straight", "tuned"):
+        row[kind] = _accuracy(_result(work, f"{kind}-{budget}"))
+        found = {way: _accuracy(_result(work, f"pruned-{way}-{kind}-{budget}")) for way in WAYS}
+        row[f"pruned_{kind}"] = max((value for value in found.values() if value is not None), default=None)
+        row[f"pruned_{kind}_ways"] = found
+    row["alone"] = _accuracy(_result(work, f"alone-{budget}"))
+    if pruned:
+        whole = pruned["latency_ms"]["whole"]
+        row["pruned_latency_percent"] = {way: _percent(pruned["chosen"][f"{way}-{budget}"]["latency_ms"], whole) for way in WAYS}
+        row["latency_percent_beside_pruned"] = _percent(pruned["latency_ms"][str(budget)], whole)
+    return row
+
+
+def _result(work: Path, name: str) -> Report:
+    path = work / f"{name}.json"
+    found: Report = json.loads(path.read_text()) if path.exists() else {}
+    return found
+
+
+def _accuracy(report: Report) -> float | None:
+    return report.get("accuracy")
+
+
+def _percent(part: float, whole: float) -> float:
+    return round(100 * part / whole, 1)
