@@ -2,16 +2,17 @@
 
 A model in plain PyTorch is trained, adopted, and its supernet trained for a fifth of the epochs by the recipe ``adopt``. A latency table of
 this machine and a predictor lead to the networks for 75, 50 and 30 % of the model's latency, all by ofa's commands. Each is judged straight
-from the supernet, and after fine-tuning. Beside them: the model pruned by Torch-Pruning to the same measured latency and trained on with
-the same teacher, for as many epochs as all three networks had together, a third each; and the network trained alone, from nothing, for as
-many epochs as the model. All are judged on the test images; what is chosen, such as learning rates, is chosen on held-out ones.
+from the supernet, and after fine-tuning. Beside them: the model pruned by Torch-Pruning to the same latency and trained on with the
+same teacher, for as many epochs as all three networks had together, a third each, without and with those of fine-tuning; and the network
+trained alone, from nothing, for as many epochs as the model. All are judged on the test images; what is chosen, such as learning rates, is
+chosen on held-out ones.
 
     pip install torch-pruning==1.6.1
     python benchmarks/adopted_accuracy.py --model resnet20 --train train.parquet --test test.parquet --work WORK
     python benchmarks/adopted_accuracy.py --work WORK --out benchmarks/results/adopted_accuracy_resnet20.json
 
 The work is cut into tasks whose results lie in a folder: several processes share it and a stopped one goes on. Latencies are measured in
-the tasks ``networks`` and ``pruned``, for which the machine should have nothing else to do: ``--only`` runs tasks of a name.
+the tasks ``networks`` and ``torch-pruning``, for which the machine should have nothing else to do: ``--only`` runs tasks of a name.
 """
 
 from __future__ import annotations
@@ -94,14 +95,12 @@ class Work:
         yield "model", self.model
         yield "supernet", self.supernet
         yield "networks", self.networks
-        yield "pruned", self.pruned
+        yield "torch-pruning", self.pruned
         for budget in BUDGETS:
             yield f"straight-{budget}", partial(self.straight, budget)
             yield f"tuned-{budget}", partial(self.tuned, budget)
-            for way in WAYS:
-                for kind, epochs in self._epochs_of_pruned().items():
-                    task = partial(self.tune_pruned, way, epochs, budget)
-                    yield f"pruned-{way}-{kind}-{budget}", task
+            yield f"chosen-of-pruned-{budget}", partial(self.choose_pruned, budget)
+            yield f"pruned-{budget}", partial(self.tune_pruned, budget)
         for budget in BUDGETS:
             yield f"alone-{budget}", partial(self.alone, budget)
 
@@ -144,9 +143,11 @@ class Work:
         if not (self._work / "supernet.json").exists():
             return None
         with others_during() as others:
-            self._ofa("table", "build", "--space", "trained.run/space.json", "--device", "local-cpu", "-o", "table.parquet", "--resume")
-            self._ofa("table", "calibrate", "table.parquet", "--space", "trained.run/space.json")
-        self._ofa("predictor", "fit", "trained.run", "-o", "mine.predictor", "--overwrite")
+            where = ("--space", "trained.run/space.json", "--device", "local-cpu", "--resume")
+            self._ofa("table", "build", *where, "-o", "table.parquet")
+            self._ofa("table", "calibrate", "table.parquet", *where)
+        if not (self._work / "mine.predictor").exists():
+            self._ofa("predictor", "fit", "trained.run", "-o", "mine.predictor", "--resume")
         self._ofa(
             *("search", "--space", "trained.run/space.json", "--predictor", "mine.predictor", "--table", "table.parquet"),
             *("-o", "front.parquet", "--overwrite"),
@@ -155,7 +156,7 @@ class Work:
         (whole_ms,) = in_turns({"whole": onnx_of(networks["whole"], self._work / "whole.onnx")}).values()
         for budget in BUDGETS:
             limit = f"{whole_ms * budget / 100:.4f}ms"
-            self._ofa("query", "front.parquet", "--latency", limit, "--expected", "-o", f"arch-{budget}.json")
+            self._ofa("query", "front.parquet", "--latency", limit, "--expected", "-o", f"arch-{budget}.json", "--overwrite")
             networks[str(budget)] = self._extract(budget)
         took = in_turns({name: onnx_of(network, self._work / f"{name}.onnx") for name, network in networks.items()})
         return {"latency_ms": took, "other_load_cores": others.cores}
@@ -200,17 +201,26 @@ class Work:
             report = candidates(self.whole, self._work)
         return {**report, "other_load_cores": others.cores}
 
-    def tune_pruned(self, way: str, epochs: int, budget: int) -> Report | None:
-        """A pruned model that is trained on, by the learning rate that is better on held-out images."""
-        if not (self._work / "pruned.json").exists():
+    def choose_pruned(self, budget: int) -> Report | None:
+        """Trained on for a third of the supernet's epochs by all ways and learning rates; the best one on held-out images."""
+        if not (self._work / "torch-pruning.json").exists():
             return None
-        found = []
-        for share in TUNING_RATES:
-            network = rebuilt(self.whole(), self._work, way, budget)
-            name = f"pruned-{way}-{budget}-{epochs}-{share}"
-            duration = self._train(network, name, epochs, rate=share * self._rate, teacher=self.whole().eval())
-            found.append({"epochs": epochs, "duration_s": duration, "rate": share * self._rate, **self._judged(network)})
-        return max(found, key=lambda report: report["held_out"])
+        tried = [self._on_trained(way, rate, budget, self._epochs_a_network) for way in WAYS for rate in TUNING_RATES]
+        return {**max(tried, key=lambda report: report["held_out"]), "tried": tried}
+
+    def tune_pruned(self, budget: int) -> Report | None:
+        """The best one of these, trained anew for as many epochs more as our network is fine-tuned for."""
+        path = self._work / f"chosen-of-pruned-{budget}.json"
+        if not path.exists():
+            return None
+        chosen = json.loads(path.read_text())
+        return self._on_trained(chosen["way"], chosen["share_of_rate"], budget, self._epochs_a_network + self._tuning_epochs)
+
+    def _on_trained(self, way: str, share: float, budget: int, epochs: int) -> Report:
+        network = rebuilt(self.whole(), self._work, way, budget)
+        teacher = self.whole().eval()
+        duration = self._train(network, f"pruned-{way}-{budget}-{epochs}-{share}", epochs, rate=share * self._rate, teacher=teacher)
+        return {"way": way, "share_of_rate": share, "epochs": epochs, "duration_s": duration, **self._judged(network)}
 
     # -- what they share ----------------------------------------------------------------------------------------------
 
@@ -227,10 +237,10 @@ class Work:
     def _supernet_epochs(self) -> int:
         return max(1, self._epochs // PART)
 
-    def _epochs_of_pruned(self) -> Mapping[str, int]:
-        """As many for the three networks as ours took together, before and after fine-tuning."""
-        share = max(1, self._supernet_epochs // len(BUDGETS))
-        return {"straight": share, "tuned": share + self._tuning_epochs}
+    @property
+    def _epochs_a_network(self) -> int:
+        """The supernet's, in equal parts for the three networks."""
+        return max(1, self._supernet_epochs // len(BUDGETS))
 
     @property
     def _ready(self) -> bool:
@@ -243,7 +253,7 @@ class Work:
         return network.eval()
 
     def _arch(self, budget: int) -> Arch:
-        return Arch.from_json(json.loads((self._work / f"arch-{budget}.json").read_text()))
+        return Arch.load(self._work / f"arch-{budget}.json")
 
     def _extract(self, budget: int) -> nn.Module:
         return load_run(self._work / "trained.run").supernet.extract(self._arch(budget))

@@ -25,16 +25,13 @@ def summary(work: Path) -> Report:
 
 def _row(work: Path, budget: int) -> Report:
     """Accuracies on the test images, and latencies as a share of the whole model's in the same turns."""
-    networks, pruned = _result(work, "networks"), _result(work, "pruned")
+    networks, pruned = _result(work, "networks"), _result(work, "torch-pruning")
     row: dict[str, Any] = {"budget_percent": budget}
     if networks:
         row["latency_percent"] = _percent(networks["latency_ms"][str(budget)], networks["latency_ms"]["whole"])
-    for kind in ("straight", "tuned"):
-        row[kind] = _accuracy(_result(work, f"{kind}-{budget}"))
-        found = {way: _accuracy(_result(work, f"pruned-{way}-{kind}-{budget}")) for way in WAYS}
-        row[f"pruned_{kind}"] = max((value for value in found.values() if value is not None), default=None)
-        row[f"pruned_{kind}_ways"] = found
-    row["alone"] = _accuracy(_result(work, f"alone-{budget}"))
+    names = {"straight": "straight", "pruned_straight": "chosen-of-pruned", "tuned": "tuned", "pruned_tuned": "pruned", "alone": "alone"}
+    row |= {key: _result(work, f"{name}-{budget}").get("accuracy") for key, name in names.items()}
+    row["tried_of_pruned"] = _result(work, f"chosen-of-pruned-{budget}").get("tried")
     if pruned:
         whole = pruned["latency_ms"]["whole"]
         row["pruned_latency_percent"] = {way: _percent(pruned["chosen"][f"{way}-{budget}"]["latency_ms"], whole) for way in WAYS}
@@ -46,10 +43,6 @@ def _result(work: Path, name: str) -> Report:
     path = work / f"{name}.json"
     found: Report = json.loads(path.read_text()) if path.exists() else {}
     return found
-
-
-def _accuracy(report: Report) -> float | None:
-    return report.get("accuracy")
 
 
 def _percent(part: float, whole: float) -> float:

@@ -54,7 +54,9 @@ def pruned(model: nn.Module, way: str, ratio: float, rounding: int) -> nn.Module
 
 
 def candidates(make: Callable[[], nn.Module], work: Path) -> dict[str, Any]:
-    """For each way and budget the pruned model of most multiply-accumulates that takes no longer than our network.
+    """For each way and budget the pruned model that takes no longer than our network.
+
+    That is the smallest ratio for each rounding of widths, and of the roundings the one with most multiply-accumulates.
 
     Args:
         make: the whole model.
@@ -76,14 +78,16 @@ def candidates(make: Callable[[], nn.Module], work: Path) -> dict[str, Any]:
     chosen: dict[str, Any] = {}
     for way, budget in itertools.product(WAYS, BUDGETS):
         fitting = [each for each in found.values() if each["way"] == way and took[str(each["path"])] <= ALLOWED * took[str(budget)]]
-        best = max(fitting, key=lambda each: each["macs"])
+        # Of large ratios those layers are not pruned at all in which nothing would be left.
+        first = [min((each for each in fitting if each["rounding"] == rounding), key=lambda each: each["ratio"]) for rounding in ROUNDINGS]
+        best = max(first, key=lambda each: each["macs"])
         chosen[f"{way}-{budget}"] = {**best, "path": best["path"].name, "latency_ms": took[str(best["path"])]}
     return {"chosen": chosen, "latency_ms": {name: took[name] for name in ours}, "candidates": len(found)}
 
 
 def rebuilt(model: nn.Module, work: Path, way: str, budget: int) -> nn.Module:
     """The pruned model that was chosen: pruning is the same every time."""
-    chosen = json.loads((work / "pruned.json").read_text())["chosen"][f"{way}-{budget}"]
+    chosen = json.loads((work / "torch-pruning.json").read_text())["chosen"][f"{way}-{budget}"]
     return pruned(model, way, chosen["ratio"], chosen["rounding"])
 
 

@@ -64,12 +64,11 @@ def untrained_recipe(space: Space, named: str, data: str, normalization: Normali
     """
     from dataclasses import replace
 
-    from ofa.training import Recipe, progressive_shrinking, suited_optimizer
+    from ofa.training import Recipe, progressive_shrinking
 
     last = progressive_shrinking(space, epochs=10)[-1]
     mean, std = normalization or ((), ())
-    everything = replace(last, name="all", epochs=1, reorder_channels=False)
-    return Recipe(space=named, data=data, mean=mean, std=std, phases=(everything,), optimizer=suited_optimizer(space))
+    return Recipe(space=named, data=data, mean=mean, std=std, phases=(replace(last, name="all", epochs=1, reorder_channels=False),))
 
 
 def _record(recipe: Recipe, space: Space, class_names: Sequence[str] | None) -> tuple[DataRecord | None, list[str]]:

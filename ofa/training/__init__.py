@@ -21,7 +21,7 @@ from ofa.training.guard import Setback
 from ofa.training.loop import train
 from ofa.training.methods import compound, progressive_shrinking, single_stage
 from ofa.training.metrics import EpochMetrics
-from ofa.training.optimizer import OPTIMIZERS, SGD, AdamW, Optimizer, suited_optimizer
+from ofa.training.optimizer import OPTIMIZERS, SGD, AdamW, Optimizer
 from ofa.training.phase import Phase
 from ofa.training.presets import demo_recipe
 from ofa.training.recipe import Recipe
@@ -63,6 +63,5 @@ __all__ = [
     "save_run",
     "save_state",
     "single_stage",
-    "suited_optimizer",
     "train",
 ]

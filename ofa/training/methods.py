@@ -15,7 +15,7 @@ from ofa.training.phase import Phase
 
 __all__ = ["METHODS", "adopt", "compound", "progressive_shrinking", "single_stage"]
 
-_ADOPTED_RATES = {"sgd": 0.02, "adamw": 0.0002}
+_ADOPTED_RATES = {"sgd": 0.05, "adamw": 0.0002}
 """A tenth or fifth of what is common for the optimizers, because an adopted network is trained already."""
 
 Opened = dict[str, tuple[Number, ...]]
@@ -182,6 +182,7 @@ def adopt(
     subnets_per_step: int = 4,
     warmup_epochs: float = 0.5,
     distillation_weight: float = 1.0,
+    features_weight: float = 0.0,
     sampling: Literal["uniform", "strata", "best-up"] = "uniform",
     resolutions: tuple[Resolution, ...] = (),
 ) -> tuple[Phase, ...]:
@@ -195,17 +196,18 @@ def adopt(
         space: what the supernet contains.
         epochs: of the phase.
         learning_rate: at the end of the warm-up; the network is trained already, so a fraction of what it was trained with. By default
-            0.02 or 0.0002, for SGD or AdamW, whichever suits the space (``suited_optimizer``).
+            0.05 or 0.0002, for SGD or AdamW, whichever suits the space (``suited_optimizer``).
         subnets_per_step: the largest and the smallest among them.
         warmup_epochs: epochs, or part of one, in which the learning rate rises.
         distillation_weight: of the teachers' answers beside the labels' weight of 1.
+        features_weight: of the teachers' features before the last block, where a subnet's have the same shape.
         sampling: how the subnets between the largest and the smallest are chosen.
         resolutions: height and width of the input in pixels, such as 224 or "224x160"; empty for all of the space.
     """
     phase = Phase(
         name="adopt",
         epochs=epochs,
-        learning_rate=_ADOPTED_RATES[suited_optimizer(space).name] if learning_rate is None else learning_rate,
+        learning_rate=_ADOPTED_RATES[suited_optimizer(space)] if learning_rate is None else learning_rate,
         free=_all_free(space),
         resolutions=resolutions,
         subnets_per_step=subnets_per_step,
@@ -213,6 +215,7 @@ def adopt(
         sandwich=True,
         reorder_channels=True,
         distillation_weight=distillation_weight,
+        features_weight=features_weight,
         teacher="in-place",
         warmup_epochs=min(warmup_epochs, epochs),
     )

@@ -7,9 +7,9 @@ momentum and decays.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, make_dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -31,6 +31,9 @@ __all__ = [
     "restore_optimizer",
     "suited_optimizer",
 ]
+
+SUITED = "suited"
+"""How a recipe names the optimizer that suits its space."""
 
 Groups = Sequence[dict[str, Any]]
 
@@ -129,9 +132,9 @@ OPTIMIZERS: Registry[type[Optimizer]] = Registry(
 """The named optimizers: the classes of their settings."""
 
 
-def suited_optimizer(space: Space) -> Optimizer:
+def suited_optimizer(space: Space) -> Literal["sgd", "adamw"]:
     """What networks of a space are usually trained by: SGD where batch norms bear its large steps, AdamW elsewhere, as in transformers."""
-    return SGD() if any(tensor.role == "statistics" for tensor in layout(space)) else AdamW()
+    return "sgd" if any(tensor.role == "statistics" for tensor in layout(space)) else "adamw"
 
 
 class _NotImported(Optimizer):
@@ -147,12 +150,14 @@ def check_trusted(optimizer: Optimizer) -> None:
         OPTIMIZERS.find(optimizer.name)
 
 
-def read_optimizer(value: Any) -> Optimizer:
+def read_optimizer(value: Any, space: Callable[[], Space]) -> Optimizer:
     """The settings that a recipe says.
 
     Args:
         value: a name, or a table of settings whose ``name`` is one (``sgd`` if it is left out). Of one whose name is a file's
-            ``module:attribute``, which is not imported, the settings are kept as they are, and ``make`` raises TrustError.
+            ``module:attribute``, which is not imported, the settings are kept as they are, and ``make`` raises TrustError. The name
+            ``suited`` stands for that of the optimizer that suits the space.
+        space: of the recipe, asked for where it matters.
 
     Raises:
         RecipeError: an unknown name or setting, or an impossible value.
@@ -161,6 +166,8 @@ def read_optimizer(value: Any) -> Optimizer:
     name = table["name"]
     if not isinstance(name, str):
         raise RecipeError(f"optimizer.name must be a string, but is {name!r}; correct it in the recipe")
+    if name == SUITED:
+        name = table["name"] = suited_optimizer(space())
     if not isinstance(name, FromFile) or name in OPTIMIZERS or ":" not in name:
         return build(OPTIMIZERS.find(name), table, "optimizer", path=("optimizer",))
     settings = {key: tuple(setting) if isinstance(setting, list) else setting for key, setting in table.items()}

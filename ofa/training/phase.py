@@ -41,6 +41,8 @@ class Phase:
         teacher: ``copy`` is a copy of the largest network, taken when the first phase that distils begins, or the teacher that the recipe
             names; ``in-place`` is the largest network as it answers in the same step, which itself learns from the labels (BigNAS, Yu et
             al., ECCV 2020), and from the recipe's teacher, if there is one, by as much (where the weight is infinite, by 1).
+        features_weight: weight of the squared distance between a subnet's features before its last block and its teacher's, as a share
+            of their square, where both have one shape (Romero et al., ICLR 2015); teachers of your own tell no features.
         divergence: between the teacher and a subnet: ``kl`` (Kullback-Leibler) or ``alpha`` (adaptive, AlphaNet).
         dropout: whose classifier drops inputs: that of ``all`` subnets, or of the ``largest`` network alone.
         warmup_epochs: epochs, or part of one, in which the learning rate rises linearly from zero.
@@ -63,6 +65,7 @@ class Phase:
     reorder_channels: bool = False
     distillation_weight: float = 0.0
     teacher: Literal["copy", "in-place"] = "copy"
+    features_weight: float = 0.0
     divergence: Divergence = "kl"
     dropout: Literal["all", "largest"] = "all"
     warmup_epochs: float = 0.0
@@ -74,6 +77,7 @@ class Phase:
         check_range(f"{where}.epochs", self.epochs, 1, most=MOST_EPOCHS)
         check_range(f"{where}.subnets_per_step", self.subnets_per_step, 1, most=_MOST_SUBNETS)
         check_range(f"{where}.distillation_weight", self.distillation_weight, 0)
+        check_range(f"{where}.features_weight", self.features_weight, 0)
         check_range(f"{where}.warmup_epochs", self.warmup_epochs, 0, self.epochs)
         if not 0 < self.learning_rate < float("inf"):
             raise RecipeError(

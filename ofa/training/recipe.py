@@ -29,7 +29,7 @@ from ofa.training.methods import METHODS
 from ofa.training.optimizer import SGD, Optimizer, read_optimizer
 from ofa.training.phase import Phase
 from ofa.training.schedule import Span
-from ofa.training.start import SPACE, START, Start, completed_by_start
+from ofa.training.start import SPACE, START, Start, settings_of_start
 from ofa.training.step import Precision
 from ofa.training.toml import LARGEST_BATCH, MOST_STEPS, build, check_range, line_of, toml_lines
 
@@ -71,7 +71,8 @@ class Recipe:
         cosine: what the learning rate falls to zero over: each ``phase`` by itself, or the whole ``run``. Then a phase's own rate is
             multiplied by how far the run's cosine has fallen, and phases of one rate follow each other without a jump; a phase with
             ``restart`` begins another one.
-        optimizer: what steps the weights: a name such as ``adamw``, or a table of its settings with the ``name`` among them.
+        optimizer: what steps the weights: a name such as ``adamw``, or a table of its settings with the ``name`` among them; ``suited``
+            is SGD for networks with batch norms, AdamW for others.
         importance: by what a phase with ``reorder_channels`` orders them: ``l1`` or ``l2`` norm of the weights that read a channel,
             ``batch_norm`` (its scale), ``taylor`` (the loss without it, to first order), ``activation`` (its norm), ``random``, or one
             that is registered (see ``ofa.importance``). ``taylor`` and ``activation`` look at 16 batches of training images.
@@ -288,11 +289,13 @@ class Recipe:
             _override(table, override)
             _name_optimizer(table)
         if table.get("space") == START:
-            table = completed_by_start(table, trust=trust)
+            start = table.get("start")
+            found = settings_of_start(start.get("path") if isinstance(start, Mapping) else None)
+            table = {**found, **table, "space": found["space"]}
         elif isinstance(table.get("space"), str):
             table["space"] = _place_of_space(table["space"], folder or Path())
         try:
-            optimizer = read_optimizer(table.pop("optimizer"))
+            optimizer = read_optimizer(table.pop("optimizer"), lambda: _space_of(table))
             return build(cls, table, "the recipe", phases=_phases(table), optimizer=optimizer)
         except RecipeError as error:
             line = None if error.path is None or _is_overridden(error.path, overrides) else line_of(text, error.path)

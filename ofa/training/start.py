@@ -15,15 +15,14 @@ from ofa.adopting.record import AdoptionRecord
 from ofa.errors import FileError, RecipeError, WeightsError
 from ofa.families import lower
 from ofa.reading import LARGEST_TENSORS, LARGEST_TOML, parse_toml, read_text, sha256_of
-from ofa.registry import from_file
 from ofa.sharing import StoredTensor, layout
 from ofa.space import Space
 from ofa.supernet import Supernet
 from ofa.training.record import DataRecord
-from ofa.training.toml import check_range, table_of
+from ofa.training.toml import check_range
 from ofa.weights import check_finite
 
-__all__ = ["CONFIG", "SPACE", "START", "WEIGHTS", "Start", "StartWeights", "completed_by_start", "open_start"]
+__all__ = ["CONFIG", "SPACE", "START", "WEIGHTS", "Start", "StartWeights", "open_start", "settings_of_start"]
 
 WEIGHTS = "supernet.safetensors"
 """The file in the folder of a run that holds its weights."""
@@ -32,7 +31,7 @@ SPACE = "space.json"
 CONFIG = "config.toml"
 """The recipe in the folder of a run."""
 START = "start"
-"""How a recipe names the space and the optimizer, and the largest network as a teacher, of the weights that it starts from."""
+"""How a recipe names the space, and the largest network as a teacher, of the weights that it starts from."""
 _NAMED = 5
 """How many classes an error names."""
 
@@ -164,20 +163,12 @@ def _class_names(folder: Path) -> tuple[str, ...] | None:
     return record.facts.class_names if record is not None else None if adoption is None else adoption.class_names
 
 
-def completed_by_start(table: Mapping[str, Any], *, trust: bool) -> dict[str, Any]:
-    """A recipe whose space is that of its start, with what it leaves to that run.
-
-    That is the file of the space, what images are normalized by, and the settings of an optimizer that is called ``start``.
-
-    Args:
-        table: the recipe's, in which the optimizer is a table.
-        trust: whether ``module:attribute`` may be imported because the run says so.
+def settings_of_start(path: object) -> dict[str, Any]:
+    """What a recipe takes of the run that it starts from: the file of its space, and what its images are normalized by, if it says that.
 
     Raises:
         RecipeError: there is no start, or no such file.
     """
-    start = table.get("start")
-    path = start.get("path") if isinstance(start, Mapping) else None
     if not isinstance(path, str) or not path:
         raise RecipeError(
             "a recipe whose space is that of its start must have one, but this one has none; add --from RUN, or name a space", key="space"
@@ -190,12 +181,7 @@ def completed_by_start(table: Mapping[str, Any], *, trust: bool) -> dict[str, An
         )
     config = Path(path, CONFIG)
     said = parse_toml(read_text(config, most=LARGEST_TOML, what="recipe"), what="a recipe", error=RecipeError) if config.is_file() else {}
-    said = said if trust else from_file(said)
-    completed = {**{key: said[key] for key in ("mean", "std") if key in said}, **table, "space": str(file)}
-    if table["optimizer"].get("name") == START:
-        own = {key: value for key, value in table["optimizer"].items() if key != "name"}
-        completed["optimizer"] = {**table_of(said.get("optimizer", {}), "optimizer"), **own}
-    return completed
+    return {"space": str(file), **{key: said[key] for key in ("mean", "std") if key in said}}
 
 
 def _as_shaped(stored: StoredTensor, tensors: Mapping[str, Tensor], wanted: StoredTensor) -> Tensor:

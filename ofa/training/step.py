@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,8 @@ class Objective:
         distillation_weight: of the soft targets beside the labels' weight of 1; infinity leaves the labels out, but for a subnet that
             teaches others, where it is 1.
         divergence: between the soft targets and a subnet's answer.
+        features_weight: of the distance of a subnet's features, which its last block takes, from its teacher's where they have one shape.
+        last_block: the module of the teacher that takes such features; nothing if the teacher is not one of ofa's networks.
         dropout_first_only: the classifiers of all subnets but the first drop nothing.
     """
 
@@ -50,6 +52,8 @@ class Objective:
     in_place: bool = False
     distillation_weight: float = 0.0
     divergence: Divergence = "kl"
+    features_weight: float = 0.0
+    last_block: str = ""
     dropout_first_only: bool = False
 
 
@@ -104,16 +108,19 @@ def training_step(
     supernet.zero_grad()
     found: dict[int, tuple[Tensor, Tensor]] = {}
     with torch.autocast(x_BCHW.device.type, PRECISIONS[precision], enabled=precision != "float32"):
-        targets = _targets(objective, x_BCHW, recorder)
+        taught = _taught(objective, x_BCHW, recorder)
 
         def finish(number: int, classifier: nn.Module, features: Tensor) -> Tensor:
-            nonlocal targets
+            nonlocal taught
             _set_dropout(classifier, 0.0 if objective.dropout_first_only and number else supernet.dropout)
             logits = classifier(features)
             teaches = objective.in_place and number == 0
-            loss = _loss(logits.float(), y_B, objective, targets, teaches=teaches)
+            loss = _loss(logits.float(), y_B, objective, taught.outputs, teaches=teaches)
+            if objective.features_weight:
+                loss = loss + objective.features_weight * _distance(features, taught.features)
             if teaches:
-                targets = logits.detach().float()
+                # A copy, as a recorder writes the next subnet's features to the same place.
+                taught = _Taught(logits.detach().float(), features.detach().float().clone() if objective.features_weight else None)
             found[number] = loss.detach(), logits.detach().float()
             share = loss / len(archs)
             return share if scaler is None else scaler.scale(share)
@@ -134,14 +141,42 @@ def gradient_scaler(precision: Precision, device: torch.device) -> torch.amp.Gra
     return torch.amp.GradScaler(device.type) if precision == "float16" else None
 
 
-def _targets(objective: Objective, x_BCHW: Tensor, recorder: Recorder | None) -> Tensor | None:
-    if objective.teacher is None or objective.distillation_weight == 0:
-        return None
+class _Taught(NamedTuple):
+    """What a teacher says of a batch: its answers, and what its last block made them of."""
+
+    outputs: Tensor | None = None
+    features: Tensor | None = None
+
+
+def _taught(objective: Objective, x_BCHW: Tensor, recorder: Recorder | None) -> _Taught:
+    teacher = objective.teacher
+    if teacher is None or objective.distillation_weight == 0:
+        return _Taught()
+    if objective.features_weight and objective.last_block:
+        return _answer_with_features(teacher, objective.last_block, x_BCHW)
     if recorder is not None and not objective.teacher_is_own:
-        return recorder.answer(objective.teacher, x_BCHW).float()
+        return _Taught(recorder.answer(teacher, x_BCHW).float())
     with torch.no_grad():
-        logits: Tensor = objective.teacher(x_BCHW)
-    return logits.float()
+        logits: Tensor = teacher(x_BCHW)
+    return _Taught(logits.float())
+
+
+@torch.no_grad()
+def _answer_with_features(teacher: nn.Module, last_block: str, x_BCHW: Tensor) -> _Taught:
+    seen: list[Tensor] = []
+    handle = teacher.get_submodule(last_block).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    try:
+        logits: Tensor = teacher(x_BCHW)
+    finally:
+        handle.remove()
+    return _Taught(logits.float(), seen[0].float())
+
+
+def _distance(features: Tensor, wanted: Tensor | None) -> Tensor | float:
+    """The mean squared difference as a share of the mean square that is wanted; 0 where the shapes differ."""
+    if wanted is None or wanted.shape != features.shape:
+        return 0.0
+    return nn.functional.mse_loss(features.float(), wanted) / wanted.square().mean()
 
 
 def _loss(logits: Tensor, y_B: Tensor, objective: Objective, targets: Tensor | None, *, teaches: bool) -> Tensor:

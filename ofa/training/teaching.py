@@ -6,7 +6,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ofa.blocks.wiring import segments
 from ofa.errors import RecipeError, WeightsError
+from ofa.families import lower
 from ofa.supernet import Supernet
 from ofa.training.evaluation import digest_of_tensors
 from ofa.training.phase import Phase
@@ -58,6 +60,8 @@ class Teaching:
             in_place=phase.distils_in_place,
             distillation_weight=phase.distillation_weight,
             divergence=phase.divergence,
+            features_weight=phase.features_weight,
+            last_block=self._last_block if self._own is None else "",
             dropout_first_only=phase.dropout == "largest",
         )
 
@@ -89,6 +93,11 @@ class Teaching:
         if copied:
             self._copy = self._largest()
             self._copy.load_state_dict(copied)
+
+    @property
+    def _last_block(self) -> str:
+        space = self._supernet.space
+        return segments(lower(space, space.largest()))[-1][0].name
 
     def _largest(self) -> nn.Module:
         return self._supernet.extract(self._supernet.space.largest()).eval().requires_grad_(False)

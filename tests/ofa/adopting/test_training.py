@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -17,7 +16,6 @@ from ofa import train
 from ofa.adopting.adoption import adopt_model
 from ofa.adopting.ranking import rank_blocks
 from ofa.blocks.runs import Run, kept_ranges, permuted
-from ofa.cli.untrained import write_untrained_run
 from ofa.errors import OfaError, RecipeError
 from ofa.families import SPACES, lower
 from ofa.sharing import channel_groups
@@ -128,19 +126,16 @@ def test_parts_train_in_bfloat16(name: str) -> None:
     assert supernet.flat_gradient.any()
 
 
-@pytest.mark.parametrize(("norm", "optimizer", "rate"), [(nn.BatchNorm2d, SGD(), 0.02), (partial(nn.GroupNorm, 2), AdamW(), 0.0002)])
-def test_networks_without_batch_norms_are_trained_by_adamw(
-    norm: Callable[[int], nn.Module], optimizer: Optimizer, rate: float, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize(("norm", "optimizer", "rate"), [(nn.BatchNorm2d, SGD(), 0.05), (partial(nn.GroupNorm, 2), AdamW(), 0.0002)])
+def test_networks_without_batch_norms_are_trained_by_adamw(norm: Callable[[int], nn.Module], optimizer: Optimizer, rate: float) -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3), norm(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
     made = adopt_model(model, IMAGE, name="normed", resolutions=())
+    changes = ["space=normed", "data=digits"]
     with SPACES.registered("normed", made.space):
-        write_untrained_run(tmp_path / "start", made.supernet, "normed", "digits", without="digits")
-    changes = [f"start.path={json.dumps(str(tmp_path / 'start'))}", "data=digits"]
-    recipe = load_recipe("adopt", changes)
-    assert (recipe.optimizer, recipe.phases[0].learning_rate) == (optimizer, rate)
-    assert load_recipe("adopt", [*changes, "optimizer.weight_decay=0.125"]).optimizer == replace(optimizer, weight_decay=0.125)
-    assert load_recipe("adopt", [*changes, "optimizer=adamw"]).optimizer == AdamW()
+        recipe = load_recipe("adopt", changes)
+        assert (recipe.optimizer, recipe.phases[0].learning_rate) == (optimizer, rate)
+        assert load_recipe("adopt", [*changes, "optimizer.weight_decay=0.125"]).optimizer == replace(optimizer, weight_decay=0.125)
+        assert load_recipe("adopt", [*changes, "optimizer=adamw"]).optimizer == AdamW()
 
 
 def test_the_block_that_changes_least_is_skipped_first(adopted: Supernet) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ofa.adopting.adoption import adopt_model
 from ofa.arch import Arch
 from ofa.families import get_space
 from ofa.pieces import Piece
@@ -19,6 +20,7 @@ from ofa.supernet import Supernet
 from ofa.training.prefixes import Finish, Node, run_together, tree
 from ofa.training.recorded import Recorder
 from ofa.training.step import Objective, training_step
+from tests.ofa.adopting.models import MODELS, SIDE
 from tests.ofa.strategies import TINY_SPACES
 
 STEPS, CLASSES = 6, 10
@@ -72,13 +74,28 @@ def draws(space: Space) -> Iterator[list[Arch]]:
         yield [drawn[0], drawn[0], drawn[2], drawn[1]] if step % 2 else drawn
 
 
-def train(name: str, monkeypatch: pytest.MonkeyPatch, run: Any, *, in_place: bool, recorder: Recorder | None = None) -> tuple[Any, ...]:
+def train(
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    run: Any,
+    *,
+    in_place: bool,
+    recorder: Recorder | None = None,
+    features_weight: float = 0.0,
+) -> tuple[Any, ...]:
     """The store after some steps, and all their losses."""
     monkeypatch.setattr("ofa.training.step.run_together", run)
     space = get_space(name, num_classes=CLASSES)
     supernet = Supernet(space, generator=torch.Generator().manual_seed(0)).double().train()
     teacher = None if in_place else supernet.extract(space.largest()).eval().requires_grad_(False)
-    objective = Objective(in_place=in_place, teacher=teacher, distillation_weight=1.0, label_smoothing=0.1)
+    objective = Objective(
+        in_place=in_place,
+        teacher=teacher,
+        distillation_weight=1.0,
+        label_smoothing=0.1,
+        features_weight=features_weight,
+        last_block=supernet.pieces(space.largest())[-1].name,
+    )
     optimizer = torch.optim.SGD(supernet.parameter_groups(1e-4), lr=0.05, momentum=0.9)
     generator = torch.Generator().manual_seed(1)
     losses = []
@@ -89,14 +106,49 @@ def train(name: str, monkeypatch: pytest.MonkeyPatch, run: Any, *, in_place: boo
     return supernet.state_dict(), torch.stack(losses)
 
 
-@pytest.mark.parametrize(("name", "in_place"), [*((name, True) for name in TINY_SPACES), (TINY_SPACES[0], False)])
-def test_shared_and_recorded_blocks_learn_what_separate_passes_teach(name: str, in_place: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected, losses = train(name, monkeypatch, separately, in_place=in_place)
+CASES = [*((name, True, 0.0) for name in TINY_SPACES), *((TINY_SPACES[0], *case) for case in ((False, 0.0), (True, 0.5), (False, 0.5)))]
+
+
+@pytest.mark.parametrize(("name", "in_place", "features"), CASES)
+def test_shared_and_recorded_blocks_learn_what_separate_passes_teach(
+    name: str, in_place: bool, features: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, losses = train(name, monkeypatch, separately, in_place=in_place, features_weight=features)
     for recorder in (None, Recorder(Reruns())):
-        store, found = train(name, monkeypatch, run_together, in_place=in_place, recorder=recorder)
+        store, found = train(name, monkeypatch, run_together, in_place=in_place, recorder=recorder, features_weight=features)
         torch.testing.assert_close(found, losses, rtol=1e-12, atol=1e-12)
         for key, tensor in store.items():
             torch.testing.assert_close(tensor, expected[key], rtol=1e-10, atol=1e-12)
+
+
+def test_features_are_drawn_to_the_teachers_where_they_have_one_shape() -> None:
+    torch.manual_seed(0)
+    supernet = adopt_model(MODELS["plain"](), (3, SIDE, SIDE), resolutions=()).supernet.double().train()
+    space, other = supernet.space, torch.Generator().manual_seed(1)
+    last = supernet.pieces(space.largest())[-1].name
+    teacher = supernet.extract(space.largest()).eval()
+    with torch.no_grad():
+        for parameter in teacher.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=other, dtype=torch.float64)
+    batch = torch.randn(4, 3, SIDE, SIDE, generator=other, dtype=torch.float64), torch.arange(4)
+    archs = [space.largest(), space.smallest()]
+
+    def losses(weight: float) -> Tensor:
+        objective = Objective(teacher=teacher, distillation_weight=1.0, features_weight=weight, last_block=last)
+        return training_step(supernet, archs, batch, torch.optim.SGD(supernet.parameters(), lr=0.0), objective).losses
+
+    features = [_features(network, last, batch[0]) for network in (supernet.subnet(archs[0]), teacher)]
+    distance = (features[0] - features[1]).square().mean() / features[1].square().mean()
+    same_shape, narrower = losses(0.5) - losses(0.0)
+    torch.testing.assert_close(same_shape, 0.5 * distance, check_dtype=False, rtol=1e-5, atol=1e-7)
+    assert narrower == 0
+
+
+def _features(network: nn.Module, last: str, images: Tensor) -> Tensor:
+    seen: list[Tensor] = []
+    network.get_submodule(last).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
+    network(images)
+    return seen[0]
 
 
 def test_a_block_is_run_once_for_all_networks_that_begin_with_it() -> None:
