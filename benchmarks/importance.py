@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from ofa.calibrate import calibrate
 from ofa.data import Splits
 from ofa.data.batches import batches
-from ofa.importance import IMPORTANCES, Examples, Group
+from ofa.groups import Group
+from ofa.importance import IMPORTANCES, Examples
 from ofa.sharing import channel_groups, order_within
 from ofa.supernet import Supernet
 from ofa.tasks import CLASSIFICATION

@@ -2,9 +2,9 @@
 
 A criterion knows no kinds of layers. It is given two things:
 
-* a ``Group``: units (single channels, heads, channels of a convolution's group) that keep one order wherever they occur. Its members
-  are the dimensions of named tensors along which the units lie, each with what its tensor does to them: weights that *read* them as
-  their input, the *scale* of a norm over them, or anything else that only *follows* their order, such as the weights that make them;
+* a ``Group`` (``ofa.groups``): units (single channels, heads, channels of a convolution's group) that keep one order wherever they
+  occur. Each member says what its tensor does to them: weights that *read* them as their input, the *scale* of a norm over them, or
+  anything else that only *follows* their order, such as the weights that make them;
 * an ``Observation``: the tensors of the network by those names, and what a batch of images adds, which are the gradients of the loss
   by the weights that read, and the mean squares of what these read.
 
@@ -21,13 +21,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from ofa.errors import DataError, RecipeError
+from ofa.groups import Group, Member
 from ofa.modes import normalizing_by_batch
 from ofa.progress import Progress, silent
 from ofa.registry import Registry
@@ -35,55 +36,13 @@ from ofa.registry import Registry
 __all__ = [
     "IMPORTANCES",
     "Examples",
-    "Group",
     "Importance",
-    "Member",
     "Observation",
     "Score",
     "block_importance",
     "observe",
     "score_groups",
 ]
-
-
-@dataclass(frozen=True)
-class Member:
-    """A dimension of a tensor along which the units of a group lie.
-
-    Attributes:
-        tensor: name of the tensor in its network.
-        dim: the dimension.
-        use: what the tensor does to the units: ``reads`` them as the input of its layer, ``scales`` them as a norm does, or ``follows``.
-        place: the block that it is part of.
-        ranges: where along the dimension the units lie, one stretch of equal length a unit in each range, such as the queries, the keys
-            and the values of heads in one tensor; the whole dimension if there is none.
-    """
-
-    tensor: str
-    dim: int
-    use: Literal["reads", "scales", "follows"]
-    place: str = ""
-    ranges: tuple[range, ...] = ()
-
-    def by_unit(self, values: Tensor, units: int) -> Tensor:
-        """The sums [U] of all values that belong to each unit; values are of the tensor's shape, or [length of the dimension]."""
-        others = [dim for dim in range(values.dim()) if dim != self.dim]
-        along = values if values.dim() == 1 else values.sum(dim=others)
-        parts = [along[part.start : part.stop] for part in self.ranges] or [along]
-        return torch.cat([part.unflatten(0, (units, -1)) for part in parts], 1).sum(1)
-
-
-@dataclass(frozen=True)
-class Group:
-    """Units that keep one order all over a network.
-
-    Attributes:
-        units: how many there are.
-        members: where they lie.
-    """
-
-    units: int
-    members: tuple[Member, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +106,7 @@ def _summed(group: Group, use: str, values: Callable[[Member], Tensor]) -> Tenso
     places: dict[str, Tensor] = {}
     for member in group.members:
         if member.use == use:
-            values_U = member.by_unit(values(member), group.units)
+            values_U = group.by_unit(member, values(member))
             places[member.place] = places[member.place] + values_U if member.place in places else values_U
     return torch.stack(list(places.values())).sum(0) if places else None
 

@@ -17,9 +17,9 @@ from torch import nn
 
 from ofa.arch import Arch
 from ofa.blocks import Block, Role, resampled, sources
-from ofa.blocks.runs import Runs, gathered, kept_ranges, permuted, positions
+from ofa.blocks.runs import Run, Runs, gathered, kept_ranges, permuted
 from ofa.families import lower
-from ofa.importance import Group, Member
+from ofa.groups import Group, Member
 from ofa.space import Space
 
 __all__ = [
@@ -298,22 +298,27 @@ def _group(axes: Sequence[tuple[str, str]], blocks: Mapping[str, Block]) -> Chan
     """The group of some axes, by the blocks of the largest network."""
     known = [(place, axis, blocks[place].axes[axis]) for place, axis in axes if axis in blocks[place].axes]
     unit = math.lcm(*(found.unit for _, _, found in known))
+    own = ".".join(axes[0])
     members = tuple(
-        Member(f"{place}.{name}", dim, "reads" if dim == spec.ranks else "scales" if spec.scales else "follows", place, where)
+        Member(f"{place}.{name}", dim, runs, "reads" if dim == spec.ranks else "scales" if spec.scales else "follows", place)
         for place, axis, _ in known
         for name, spec in blocks[place].tensors.items()
         for dim, counted in enumerate(spec.dims)
-        if (where := _where(counted, axis, blocks[place].lengths)) is not None
+        if (runs := _runs(counted, axis, blocks[place].lengths, Run(own, inner=unit)))
     )
     length = max((found.length for _, _, found in known), default=0)
-    return ChannelGroup(tuple(axes), unit, Group(length // unit, members))
+    return ChannelGroup(tuple(axes), unit, Group(own, length // unit, members))
 
 
-def _where(counted: str | int | Runs, axis: str, lengths: Mapping[str, int]) -> tuple[range, ...] | None:
-    """Where the units of an axis lie along a dimension, nothing for all of it; None where there are none."""
+def _runs(counted: str | int | Runs, axis: str, lengths: Mapping[str, int], own: Run) -> Runs:
+    """What a dimension is made of for the group of an axis, whose units are ``own``; nothing where it has none of them."""
     if isinstance(counted, str | int):
-        return () if counted == axis else None
-    return tuple(positions(counted, axis, lengths)) or None
+        return (own,) if counted == axis else ()
+    if all(run.axis != axis for run in counted):
+        return ()
+    return tuple(
+        Run(own.axis, run.outer, run.inner * own.inner) if run.axis == axis else Run("", 1, run.length(lengths)) for run in counted
+    )
 
 
 def trained_widths(space: Space) -> dict[tuple[str, str], frozenset[int]]:

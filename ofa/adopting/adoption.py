@@ -12,14 +12,15 @@ from torch import Tensor, nn
 
 from ofa.adopting.cutting import Segment, cut, joined, runs_of
 from ofa.adopting.genes import Choices, Part, choose
-from ofa.adopting.groups import Group, find_groups, names_of
+from ofa.adopting.groups import find_groups, names_of
 from ofa.adopting.program import Program, simplify
 from ofa.adopting.record import AdoptionRecord, Fixed
 from ofa.adopting.tracing import Trace, copied, trace
 from ofa.adopting.writing import Dims, Written, write_segment
-from ofa.blocks.runs import Run, Runs
+from ofa.blocks.runs import Run
 from ofa.errors import SpaceError
 from ofa.families.adopted import CLASSES, SHARES, AdoptedSpace
+from ofa.groups import Group, runs_by_dim
 from ofa.progress import Progress, silent
 from ofa.resolution import Resolution, ascending
 from ofa.supernet import Supernet
@@ -111,7 +112,7 @@ def adopt_model(
     steps.next("cutting into blocks")
     reading = _Reading(traced, groups, given_up, keep)
     parts = reading.parts()
-    choices = choose(parts, reading.groups, widths, min_depth)
+    choices = choose(parts, reading.groups, reading.tensors, widths, min_depth)
     space = _space_of(name or f"adopted-{type(model).__name__.lower()}", image, reading, choices)
     steps.next("trying other resolutions")
     space = _with_resolutions(space, model, image, resolutions)
@@ -217,13 +218,7 @@ class _Reading:
 
     def dims(self) -> Dims:
         """What the dimensions of all tensors are made of."""
-        runs: dict[tuple[str, int], Runs] = {}
-        for group in self.groups.values():
-            for member in group.members:
-                known = runs.get((member.tensor, member.dim), member.runs)
-                own = member.runs
-                runs[member.tensor, member.dim] = tuple(new if new.axis == group.name else old for old, new in zip(known, own, strict=True))
-        runs = {at: tuple(self._as_constant(run) for run in found) for at, found in runs.items()}
+        runs = runs_by_dim(self.groups.values())
         if self._class_symbol is not None:
             for tensor, shape in self._traced.shapes.items():
                 for dim, expr in enumerate(shape):
@@ -233,12 +228,6 @@ class _Reading:
         trained = {name for name in self._traced.tensors if name in self._traced.parameters}
         buffers = frozenset(self.tensors) - trained
         return Dims(runs, symbols, self._traced.batch, self.tensors, buffers)
-
-    def _as_constant(self, run: Run) -> Run:
-        if not run.axis or run.axis in self.groups:
-            return run
-        units = next(int(self._traced.sizes.value(symbol)) for symbol, name in self._names.items() if name == run.axis)
-        return Run("", 1, run.outer * run.inner * units)
 
     def parts(self) -> list[Part]:
         """The blocks, runs of equal ones with their numbers."""

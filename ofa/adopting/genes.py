@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ofa.adopting.groups import Group
+from torch import Tensor
+
 from ofa.adopting.writing import Written
 from ofa.choices import Gene, Stage
 from ofa.families.adopted import CLASSES, AdoptedBlock, ElasticSize
+from ofa.groups import Group
 
 __all__ = ["Choices", "Part", "choose"]
 
@@ -52,21 +54,27 @@ class Choices:
     network: tuple[Gene, ...]
 
 
-def choose(parts: Sequence[Part], groups: Mapping[str, Group], shares: Sequence[float], min_depth: int | None) -> Choices:
+def choose(
+    parts: Sequence[Part], groups: Mapping[str, Group], tensors: Mapping[str, Tensor], shares: Sequence[float], min_depth: int | None
+) -> Choices:
     """Decide on genes.
 
     Args:
         parts: the blocks of the program, in their order.
         groups: by name; ``classes`` is not among them.
+        tensors: of the model, by name.
         shares: of the units of each group that networks may keep, ascending to 1.
         min_depth: blocks of a run that every network has; by default half of them.
     """
-    return _Chooser(parts, groups, shares, min_depth).choices()
+    heads = {name for name, group in groups.items() if _are_heads(group, tensors[group.members[0].tensor])}
+    return _Chooser(parts, groups, heads, shares, min_depth).choices()
 
 
 class _Chooser:
-    def __init__(self, parts: Sequence[Part], groups: Mapping[str, Group], shares: Sequence[float], min_depth: int | None) -> None:
-        self._parts, self._groups, self._shares, self._min_depth = parts, groups, shares, min_depth
+    def __init__(
+        self, parts: Sequence[Part], groups: Mapping[str, Group], heads: Container[str], shares: Sequence[float], min_depth: int | None
+    ) -> None:
+        self._parts, self._groups, self._heads, self._shares, self._min_depth = parts, groups, heads, shares, min_depth
         used = dict.fromkeys(name for part in parts for name in part.written.groups)
         holders: dict[str, set[int]] = {name: set() for name in used}
         for number, part in enumerate(parts):
@@ -122,7 +130,7 @@ class _Chooser:
         """The genes of the groups that only this block has."""
         own = [name for name in part.written.groups if name in self._inner]
         local = {model: name for name, model in part.written.names.items()}
-        proposed = {name: _word(local.get(_tensor(name), _tensor(name)), self._groups[name]) for name in own}
+        proposed = {name: "heads" if name in self._heads else _word(local.get(_tensor(name), _tensor(name))) for name in own}
         if len(own) > _MOST_GENES:
             proposed = {name: "heads" if word == "heads" else "inner" for name, word in proposed.items()}
         elif len(set(proposed.values())) < len(own):
@@ -148,17 +156,19 @@ def _tensor(group: str) -> str:
     return group.rpartition("[")[0]
 
 
-def _word(local: str, group: Group) -> str:
-    """A name for a gene: heads, or the layer whose outputs the group is."""
-    made = next(member for member in group.members if any(run.axis == group.name for run in member.runs))
-    if made.is_matrix and any(run.inner > 1 for run in made.runs if run.axis == group.name):
-        return "heads"
+def _are_heads(group: Group, first: Tensor) -> bool:
+    """Whether a group's units have several values each in the first of its tensors, and that is a matrix, as of a linear layer."""
+    return first.dim() == 2 and any(run.inner > 1 for run in group.members[0].runs if run.axis)
+
+
+def _word(local: str) -> str:
+    """A name for a gene: the layer whose outputs the group is."""
     path = [part for part in local.split(".")[:-1] or local.split(".") if not part.isdigit()]
     return re.sub(r"\W", "_", path[-1] if path else "inner").lower()
 
 
 def _multiple(group: Group) -> int:
     """Units of which a network keeps a multiple."""
-    inner = min(run.inner for member in group.members for run in member.runs if run.axis == group.name)
+    inner = min(run.inner for member in group.members for run in member.runs if run.axis)
     multiple = _ROUND // math.gcd(_ROUND, inner) if inner < _ROUND else 1
     return multiple if group.units >= 2 * multiple else 1

@@ -1,17 +1,15 @@
-"""Groups: which dimensions of which tensors shrink together, and which of their values belong to one unit of the group.
+"""The groups of a model: which dimensions of which tensors shrink together, and which of their values belong to one unit of the group.
 
-A dimension is a sum of runs, as concatenated channels are; a run of a group has ``outer x units x inner`` values in this order. The
-queries, keys and values of attention in one matrix, for example, have 3 x heads x (values of a head). What torch knows of sizes does not
-tell this order: the model's own reshapes and concatenations propose it, and a permutation of the units proves it, for the output of the
-whole network must not change.
+What torch knows of sizes tells which dimensions have units of a group, but not in which order: the model's own reshapes and concatenations
+propose the runs (``ofa.blocks.runs``), and a permutation of the units proves them, for the output of the whole network must not change.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import sympy
@@ -19,9 +17,10 @@ import torch
 from torch import Tensor, fx
 
 from ofa.adopting.tracing import Trace
-from ofa.blocks.runs import Run, gathered, kept_ranges, permuted
+from ofa.blocks.runs import Run
+from ofa.groups import Group, Member
 
-__all__ = ["Group", "Member", "find_groups", "names_of", "sliced"]
+__all__ = ["find_groups", "names_of"]
 
 _MOST_LAYOUTS = 64
 """Ways to read the members of a group that are tried at most."""
@@ -30,52 +29,6 @@ _FEW = 8
 """Units: two groups of fewer may get the same order by chance, and then seem to be independent though they are not."""
 _SAME = 1e-9
 """Of the output's largest value: the order of a sum changes less than a thousandth of this in double precision."""
-
-
-@dataclass(frozen=True)
-class Member:
-    """A dimension of a tensor that has units of a group.
-
-    Attributes:
-        tensor: name of a parameter or buffer of the model.
-        dim: which of its dimensions.
-        runs: what it is made of, in order; at least one is of the group.
-        is_matrix: whether the tensor has two dimensions, as the weight of a linear layer.
-    """
-
-    tensor: str
-    dim: int
-    runs: tuple[Run, ...]
-    is_matrix: bool = False
-
-
-@dataclass(frozen=True)
-class Group:
-    """A size of the model that can shrink.
-
-    Attributes:
-        name: of the first tensor that has it.
-        units: how many there are in the model as it is.
-        members: where they are.
-    """
-
-    name: str
-    units: int
-    members: tuple[Member, ...]
-
-
-def sliced(tensor: Tensor, members: Iterable[Member], full: Mapping[str, int], kept: Mapping[str, int]) -> Tensor:
-    """What a smaller network keeps of a tensor: a view where that is one leading range of each dimension.
-
-    Args:
-        tensor: of the model as it is.
-        members: those of this tensor, each dimension once.
-        full: units by group in the model as it is.
-        kept: units by group that stay.
-    """
-    for member in members:
-        tensor = gathered(tensor, member.dim, kept_ranges(member.runs, full, kept))
-    return tensor
 
 
 # -- from symbols to groups --------------------------------------------------------------------------------------------
@@ -91,22 +44,18 @@ def find_groups(trace: Trace, images: Tensor) -> tuple[list[Group], dict[str, st
     Returns:
         the groups, and by the name of each group that was given up the reason.
     """
-    names = names_of(trace)
-    members = {name: list(found) for name, found in _members(trace, names).items()}
-    full = {names[symbol]: int(trace.sizes.value(symbol)) for symbol in names}
-    proof = _Proof(trace, images, full)
-    proposed = {name: tuple(found) for name, found in members.items()}
-    few = [name for name in proposed if full[name] < _FEW]
-    proven = proof.holding({name: found for name, found in proposed.items() if name not in few})
-    proven |= {name for name in few if proof.holds({name: proposed[name]})}
-    groups, given_up = [], dict[str, str]()
-    for name, found in proposed.items():
-        others = itertools.islice(_layouts(name, found), 1, _MOST_LAYOUTS)
-        layout = found if name in proven else next((each for each in others if proof.holds({name: each})), None)
-        if layout is None:
-            given_up[name] = "its values cannot be exchanged without changing the output"
+    proposed = _proposed(trace)
+    proof = _Proof(trace, images, proposed)
+    proven = proof.holding([group for group in proposed if group.units >= _FEW])
+    proven |= {group.name for group in proposed if group.units < _FEW and proof.holds([group])}
+    groups, given_up = list[Group](), dict[str, str]()
+    for group in proposed:
+        others = itertools.islice(_layouts(group), 1, _MOST_LAYOUTS)
+        found = group if group.name in proven else next((each for each in others if proof.holds([each])), None)
+        if found is None:
+            given_up[group.name] = "its values cannot be exchanged without changing the output"
         else:
-            groups.append(Group(name, full[name], layout))
+            groups.append(found)
     return groups, given_up
 
 
@@ -120,17 +69,19 @@ def names_of(trace: Trace) -> dict[sympy.Symbol, str]:
     return names
 
 
-def _members(trace: Trace, names: Mapping[sympy.Symbol, str]) -> dict[str, list[Member]]:
-    """By group the dimensions that have some of it, read as the model's own concatenations and reshapes propose."""
-    hints = _Hints(trace, names)
-    members: dict[str, list[Member]] = {name: [] for name in names.values()}
+def _proposed(trace: Trace) -> list[Group]:
+    """The groups with all dimensions that have some of them, read as the model's own concatenations and reshapes propose."""
+    names = names_of(trace)
+    hints, full = _Hints(trace, names), {name: int(trace.sizes.value(symbol)) for symbol, name in names.items()}
+    members: dict[str, list[Member]] = {name: [] for name in full}
     for tensor, shape in trace.shapes.items():
         for dim, expr in enumerate(map(trace.sizes.replace, shape)):
             if expr.free_symbols:
                 runs = hints.runs(expr)
                 for group in dict.fromkeys(run.axis for run in runs if run.axis):
-                    members[group].append(Member(tensor, dim, runs, len(shape) == 2))
-    return members
+                    own = (run if run.axis == group else Run("", 1, run.length(full)) for run in runs)
+                    members[group].append(Member(tensor, dim, tuple(own)))
+    return [Group(name, full[name], tuple(found)) for name, found in members.items() if found]  # not those in products of sizes alone
 
 
 class _Hints:
@@ -250,18 +201,18 @@ def _value(node: fx.Node) -> Tensor:
 # -- proof -------------------------------------------------------------------------------------------------------------
 
 
-def _layouts(name: str, members: Sequence[Member]) -> Iterator[tuple[Member, ...]]:
+def _layouts(group: Group) -> Iterator[Group]:
     """Ways to read the members of a group: as proposed, then each way to split their units into outer and inner ones."""
-    sizes = list(dict.fromkeys(run.outer * run.inner for member in members for run in member.runs if run.axis == name))
-    proposed = {run.outer * run.inner: (run.outer, run.inner) for member in members for run in member.runs if run.axis == name}
-    yield tuple(members)
-    for choice in itertools.product(*(_factors(size, proposed[size]) for size in sizes)):
-        split = dict(zip(sizes, choice, strict=True))
-        yield tuple(replace(member, runs=tuple(_as(run, name, split) for run in member.runs)) for member in members)
+    proposed = {run.outer * run.inner: (run.outer, run.inner) for member in group.members for run in member.runs if run.axis}
+    yield group
+    for choice in itertools.product(*(_factors(size, split) for size, split in proposed.items())):
+        splits = dict(zip(proposed, choice, strict=True))
+        members = (replace(member, runs=tuple(_as(run, splits) for run in member.runs)) for member in group.members)
+        yield replace(group, members=tuple(members))
 
 
-def _as(run: Run, name: str, split: Mapping[int, tuple[int, int]]) -> Run:
-    return Run(name, *split[run.outer * run.inner]) if run.axis == name else run
+def _as(run: Run, splits: Mapping[int, tuple[int, int]]) -> Run:
+    return Run(run.axis, *splits[run.outer * run.inner]) if run.axis else run
 
 
 def _factors(size: int, first: tuple[int, int]) -> list[tuple[int, int]]:
@@ -272,29 +223,27 @@ def _factors(size: int, first: tuple[int, int]) -> list[tuple[int, int]]:
 class _Proof:
     """Whether the output of a network stays when units of a group change places."""
 
-    def __init__(self, trace: Trace, images: Tensor, full: Mapping[str, int]) -> None:
-        self._trace, self._full = trace, full
+    def __init__(self, trace: Trace, images: Tensor, groups: Sequence[Group]) -> None:
+        self._trace = trace
         generator = torch.Generator().manual_seed(_SEED)
-        self._orders = {name: _cycle(units, generator) for name, units in full.items()}
+        self._orders = {group.name: _cycle(group.units, generator) for group in groups}
         self._images = images.double()
         self._tensors = _drawn(trace.tensors)
         self._expected = self._run(self._tensors)
 
-    def holding(self, layouts: Mapping[str, Sequence[Member]]) -> set[str]:
-        """The groups that hold, found by as few runs of the network as can be: of all at once, then of halves of what does not."""
-        if not layouts or self.holds(layouts):
-            return set(layouts)
-        names = list(layouts)
-        halves = (names[: len(names) // 2], names[len(names) // 2 :]) if len(names) > 1 else ()
-        return set().union(*(self.holding({name: layouts[name] for name in half}) for half in halves))
+    def holding(self, groups: Sequence[Group]) -> set[str]:
+        """The names of those that hold, found by as few runs of the network as can be: of all at once, then of halves of what does not."""
+        if not groups or self.holds(groups):
+            return {group.name for group in groups}
+        middle = len(groups) // 2
+        return self.holding(groups[:middle]) | self.holding(groups[middle:]) if middle else set()
 
-    def holds(self, layouts: Mapping[str, Sequence[Member]]) -> bool:
+    def holds(self, groups: Sequence[Group]) -> bool:
         """Whether the output stays when units of all these groups change places, those of each in an order of its own."""
         tensors = dict(self._tensors)
-        for name, members in layouts.items():
-            for member in members:
-                index = permuted(member.runs, name, self._orders[name], self._full)
-                tensors[member.tensor] = tensors[member.tensor].index_select(member.dim, index)
+        for group in groups:
+            for member in group.members:
+                tensors[member.tensor] = group.reordered(member, tensors[member.tensor], self._orders[group.name])
         difference = (self._run(tensors) - self._expected).abs().max()
         return bool(difference <= _SAME * self._expected.abs().max())
 

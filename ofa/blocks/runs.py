@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Run", "Runs", "gathered", "kept_ranges", "length_of", "permuted", "positions"]
+__all__ = ["Run", "Runs", "gathered", "kept_ranges", "length_of", "permuted"]
 
 
 @dataclass(frozen=True)
@@ -40,22 +40,6 @@ Runs = tuple[Run, ...]
 def length_of(runs: Runs, lengths: Mapping[str, int]) -> int:
     """The length of a dimension where the axes have these numbers of units."""
     return sum(run.length(lengths) for run in runs)
-
-
-def positions(runs: Runs, axis: str, full: Mapping[str, int]) -> Iterator[range]:
-    """Where along a dimension the units of an axis lie, once each in every range.
-
-    Args:
-        runs: of the dimension.
-        axis: the name.
-        full: units by axis.
-    """
-    offset = 0
-    for run in runs:
-        each = run.length(full) // run.outer
-        if run.axis == axis:
-            yield from (range(begin, begin + each) for begin in range(offset, offset + run.outer * each, each))
-        offset += run.outer * each
 
 
 def kept_ranges(runs: Runs, full: Mapping[str, int], kept: Mapping[str, int]) -> list[tuple[int, int]]:

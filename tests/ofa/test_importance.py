@@ -9,9 +9,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ofa.blocks.runs import Run
 from ofa.choices import Number
 from ofa.errors import DataError, RecipeError
-from ofa.importance import IMPORTANCES, Examples, Group, Importance, Member, Observation, block_importance, observe, score_groups
+from ofa.groups import Group, Member
+from ofa.importance import IMPORTANCES, Examples, Importance, Observation, block_importance, observe, score_groups
 from ofa.progress import silent
 from ofa.sharing import channel_groups, order_within
 from ofa.space import Space
@@ -166,7 +168,10 @@ class Hidden(nn.Module):
         return logits
 
 
-GROUP = Group(8, (Member("linear.weight", 1, "reads"), Member("norm.weight", 0, "scales"), Member("conv.weight", 0, "follows")))
+ALL = (Run("hidden"),)
+GROUP = Group(
+    "hidden", 8, (Member("linear.weight", 1, ALL, "reads"), Member("norm.weight", 0, ALL, "scales"), Member("conv.weight", 0, ALL))
+)
 
 
 def hidden_scores(network: Hidden, name: str, batches: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
@@ -247,8 +252,8 @@ def test_a_head_scores_as_a_whole() -> None:
 def test_units_may_lie_in_several_ranges_of_a_fused_dimension() -> None:
     # Queries, keys and values of two heads of three channels, behind two that are none of theirs.
     weight = torch.arange(20.0).unsqueeze(1).expand(20, 4)
-    member = Member("qkv", 0, "reads", ranges=(range(2, 8), range(8, 14), range(14, 20)))
-    (found,) = score_groups([Group(2, (member,))], IMPORTANCES.get("l1"), [Observation({"qkv": weight})])
+    member = Member("qkv", 0, (Run("", inner=2), Run("heads", 3, 3)), "reads")
+    (found,) = score_groups([Group("heads", 2, (member,))], IMPORTANCES.get("l1"), [Observation({"qkv": weight})])
     expected = [4.0 * sum((*range(a, a + 3), *range(a + 6, a + 9), *range(a + 12, a + 15))) for a in (2, 5)]
     assert found is not None
     assert found.tolist() == expected

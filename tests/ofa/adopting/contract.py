@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,18 +17,27 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ofa import cost
 from ofa.adopting.adoption import Adoption, adopt_model
-from ofa.adopting.groups import sliced
 from ofa.adopting.tracing import Trace, trace
 from ofa.arch import Arch
+from ofa.blocks.runs import gathered, kept_ranges
 from ofa.exporting.onnx import to_model
 from ofa.families import lower
 from ofa.families.adopted import CLASSES
+from ofa.groups import Group, runs_by_dim
 from ofa.sharing import layout
 from ofa.space import Space
 
-__all__ = ["Contract", "randomized"]
+__all__ = ["Contract", "randomized", "sliced"]
 
 _ARCHS = 5
+
+
+def sliced(tensors: Mapping[str, Tensor], groups: Iterable[Group], kept: Mapping[str, int]) -> dict[str, Tensor]:
+    """What a smaller model keeps of the tensors of one: the leading units of each group that ``kept`` names, all of others."""
+    found, full = dict(tensors), {group.name: group.units for group in groups}
+    for (tensor, dim), runs in runs_by_dim(groups).items():
+        found[tensor] = gathered(found[tensor], dim, kept_ranges(runs, full, kept))
+    return found
 
 
 def randomized(model: nn.Module, seed: int = 0) -> nn.Module:
@@ -117,11 +126,7 @@ class Contract:
                 assert difference <= 1e-4, f"gradients of {name} differ by {difference:.2g}"
 
     def _small(self, tensors: Mapping[str, Tensor], arch: Arch) -> dict[str, Tensor]:
-        kept = self._kept(arch)
-        full = {name: group.units for name, group in self.adoption.groups.items()}
-        members = [member for group in self.adoption.groups.values() for member in group.members]
-        by_tensor = {name: {each.dim: each for each in members if each.tensor == name}.values() for name in tensors}
-        return {name: sliced(tensor, by_tensor[name], full, kept) for name, tensor in tensors.items()}
+        return sliced(tensors, self.adoption.groups.values(), self._kept(arch))
 
     def _kept(self, arch: Arch) -> dict[str, int]:
         kept = {}

@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ofa.adopting.groups import Group, find_groups, sliced
+from ofa.adopting.groups import find_groups
 from ofa.adopting.tracing import Trace, trace
+from ofa.groups import Group
+from tests.ofa.adopting.contract import sliced
 from tests.ofa.adopting.models import MODELS, SIDE, Fixed
 
 
@@ -27,9 +29,7 @@ class Adopted:
         return {group.name: group.units for group in self.groups}
 
     def small(self, kept: dict[str, int]) -> dict[str, Tensor]:
-        members = {name: [m for group in self.groups for m in group.members if m.tensor == name] for name in self.trace.tensors}
-        each = {name: {member.dim: member for member in found}.values() for name, found in members.items()}
-        return {name: sliced(tensor, each[name], self.full, kept) for name, tensor in self.trace.tensors.items()}
+        return sliced(self.trace.tensors, self.groups, kept)
 
 
 def adopted(model: nn.Module) -> Adopted:
@@ -84,10 +84,8 @@ def test_a_unit_of_zeros_is_worth_as_much_as_none(name: str) -> None:
         tensors = {name: tensor.detach().clone() for name, tensor in found.trace.tensors.items()}
         kept = {group.name: group.units - 1}
         for member in group.members:
-            whole = torch.zeros_like(tensors[member.tensor], dtype=torch.bool)
-            sliced(whole, [member], found.full, kept).fill_(True)
             if len(member.runs) == 1 and member.runs[0].outer == 1:
-                tensors[member.tensor][~whole] = 0
+                tensors[member.tensor].narrow(member.dim, -member.runs[0].inner, member.runs[0].inner).zero_()
         if all(len(member.runs) == 1 and member.runs[0].outer == 1 for member in group.members):
             with torch.no_grad():
                 expected, got = found.trace(found.images, tensors), found.trace(found.images, found.small(kept))
