@@ -339,7 +339,7 @@ def export(
     """
     target = Path(path or (bundle.onnx_path if to == "onnx" else bundle.engine_path(to, gpus, half=half)))
     with bundle.only_writer(target):
-        check_output(target, overwrite=overwrite, remedy=_REMEDY)
+        check_output(target, overwrite=overwrite, remedy=_REMEDY, ending=".onnx" if to == "onnx" else "")
         if to == "onnx":
             bundle.write_onnx(target, dynamic_batch=dynamic_batch, opset=opset)
         else:

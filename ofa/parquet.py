@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import pandas as pd
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 from ofa.errors import DamagedError, FileError, OfaError, SchemaError
 from ofa.files import replacing
 from ofa.locking import writing
+from ofa.outputs import PARQUET, check_ending
 from ofa.reading import parse_json
 from ofa.reading.parquet import ParquetContent, open_parquet
 from ofa.schema import parse, to_json
@@ -72,8 +74,9 @@ class Kind(Generic[Info]):
         """Write rows with what is known of them; a file that is there is replaced when all is written.
 
         Raises:
-            FileError: the path cannot be written, or somebody else is writing it.
+            FileError: the path cannot be written, is named as another kind of file, or somebody else is writing it.
         """
+        check_ending(Path(path), PARQUET)
         metadata = {SEAL_KEY: BLANK_SEAL, **to_json(info), "kind": self.name, "schema": self.schema, "ofa": __version__}
         table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata({_KEY: json.dumps(metadata)})
         # Through Python's own files, which know every name that the system does, and no other kind of address.

@@ -66,7 +66,7 @@ def data(
 ) -> None:
     """Count images by class and part, sizes, formats and copies, and name every file that is left out and why."""
     if output is not None:
-        check_output(output, overwrite=overwrite)
+        check_output(output, overwrite=overwrite, ending=".html")
     look = _look(source, [*(changes or ()), *changes_of(data=given, test_data=test_data)], resolution, trust=trust)
     report = look.to_json()
     if output is not None:

@@ -115,11 +115,8 @@ def write_space(space: Space, output: Path, *, overwrite: bool) -> None:
         FileError: it is there already and may not be replaced, its name is none of a space file, or it cannot be written.
     """
     from ofa.cli.outputs import check_output
-    from ofa.errors import FileError
     from ofa.families import check_name
 
-    if output.suffix != ".json":
-        raise FileError(f"a space file must end in .json, by which it is told from a name, but is '{output}'; add that ending")
     check_name(space, f"'{output}'")
-    check_output(output, overwrite=overwrite)
+    check_output(output, overwrite=overwrite, ending=".json", must_end=True)
     space.save(output)

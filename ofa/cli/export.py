@@ -73,7 +73,7 @@ def export(
     from ofa.exporting.bundle import load_bundle
 
     if output is not None:
-        check_output(output, overwrite=overwrite)
+        check_output(output, overwrite=overwrite, ending=".onnx" if to == "onnx" else "")
     wanted = named(space)
     source = load_bundle(bundle)
     check_named(wanted, source.space, f"'{bundle}'")

@@ -160,7 +160,7 @@ def import_arch(file: Path, resolution: int, output: Path, *, space: str | None 
     from ofa.interop import mit
 
     with writing(output, "importing an arch"):
-        check_output(output, overwrite=overwrite)
+        check_output(output, overwrite=overwrite, ending=".json")
         given = None if space is None else get_space(space)
         found = mit.arch_from_net_config(file, resolution, given)
         of = given or get_space(found.space)
@@ -183,14 +183,11 @@ def import_predictor(file: Path, output: Path, *, space: str, overwrite: bool = 
     Raises:
         OfaError: the file does not fit, or the output cannot be written.
     """
-    from ofa.errors import FileError
     from ofa.families import get_space
     from ofa.interop import mit
 
-    if output.suffix != ".safetensors":
-        raise FileError(f"the imported predictor must be written as .safetensors, but the name is '{output}'; add that ending")
     with writing(output, "importing a predictor"):
-        check_output(output, overwrite=overwrite)
+        check_output(output, overwrite=overwrite, ending=".safetensors", must_end=True)
         loaded = mit.load_predictor(file, get_space(space))
         loaded.save(output)
     return {"path": str(output), "space": loaded.space_name, **loaded.provenance}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,6 +33,7 @@ def making(
     overwrite: bool,
     inputs: Mapping[str, Any],
     folder: bool = False,
+    ending: str | None = None,
     adds: bool = False,
     remedy: str = "",
 ) -> Iterator[Journal]:
@@ -45,14 +47,15 @@ def making(
         overwrite: whether what is there may be replaced, and steps that are kept given up.
         inputs: options that decide the steps.
         folder: whether ``output`` is a folder.
+        ending: of a file, as ``ofa.outputs.check_ending``.
         adds: whether it adds to what is there, so that nothing is lost.
         remedy: what the user can do about an output that is there; "" for the usual words.
 
     Raises:
         FileError: the output or the journal cannot be written, or is there and is neither to be replaced nor to be gone on with.
     """
-    check = check_output_folder if folder else check_output
-    words = {"remedy": remedy} if remedy else {}
+    check = check_output_folder if folder else partial(check_output, ending=ending)
+    words: dict[str, Any] = {"remedy": remedy} if remedy else {}
     settings = {"doing": doing, "resume": resume, "overwrite": overwrite, "inputs": inputs}
     with writing(output, doing):
         check(output, overwrite=overwrite or resume or adds, **words)

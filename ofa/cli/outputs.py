@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from ofa.outputs import REMEDY, check_folder, check_output, check_output_folder
+from ofa.outputs import PARQUET, REMEDY, check_folder, check_output, check_output_folder
 
-__all__ = ["REMEDY", "OverwriteOption", "check_folder", "check_output", "check_output_folder"]
+__all__ = ["PARQUET", "REMEDY", "OverwriteOption", "check_folder", "check_output", "check_output_folder"]
 
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is already there.")]

@@ -9,7 +9,7 @@ import typer
 
 from ofa.cli.console import JsonOption, emit, progress_bar, warn
 from ofa.cli.keeping import ResumeOption, has_ended, making
-from ofa.cli.outputs import OverwriteOption
+from ofa.cli.outputs import PARQUET, OverwriteOption
 from ofa.cli.run_data import DataOption, OnOption, TestDataOption, load_run_data, place_run
 from ofa.cli.sheets import facts
 from ofa.cli.spaces import TrustOption, check_named, named
@@ -149,7 +149,8 @@ def fit_predictor(
     changes: dict[str, Any] = {}
     images: int | None = None
     inputs = {"seed": seed, "nets": nets, "rounds": rounds}
-    with making(output, "fit", doing="fitting a predictor", resume=resume, overwrite=overwrite, inputs=inputs) as journal:
+    kept: Any = {"resume": resume, "overwrite": overwrite, "inputs": inputs, "ending": PARQUET}
+    with making(output, "fit", doing="fitting a predictor", **kept) as journal:
         if has_ended(output, journal, resume=resume, overwrite=overwrite):
             return _report(AccuracyPredictor.load(output), output, seed)
         if source.is_file():

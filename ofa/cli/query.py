@@ -24,7 +24,7 @@ from ofa.cli.console import (
 )
 from ofa.cli.devices import FoldersOption, SshConfigOption, remark_version
 from ofa.cli.keeping import ResumeOption, answering
-from ofa.cli.outputs import OverwriteOption, check_output
+from ofa.cli.outputs import PARQUET, OverwriteOption, check_output
 from ofa.cli.sheets import line, records, words
 from ofa.cli.spaces import OwnSpaceOption, check_named, named
 from ofa.locking import writing
@@ -97,7 +97,7 @@ def query(
         options = "--device, --table, --margin, --update, --resume"
         raise typer.BadParameter("these belong to --verify; add it, or leave them out.", param_hint=options)
     if output is not None:
-        check_output(output, overwrite=overwrite)
+        check_output(output, overwrite=overwrite, ending=".json")
     budget = budget_of(latency=latency, energy=energy, counts=counts, accuracy=accuracy, expected=expected)
     wanted = named(space)
     loaded = Front.load(front)
@@ -163,7 +163,7 @@ def _verified(answer: dict[str, Any], front: Front, path: Path, budget: Budget, 
 
     device = options.device
     for written in (path, options.table) if options.update else ():
-        check_output(path if written is None else written, overwrite=True)
+        check_output(path if written is None else written, overwrite=True, ending=PARQUET)
     margin = MARGIN if options.margin is None else options.margin
     inputs = {"device": device.name, "budget": budget.to_json(), "top": top, "margin": margin, "seed": options.seed}
     kept: Any = {"resume": options.resume, "overwrite": options.overwrite, "inputs": inputs}

@@ -42,7 +42,7 @@ def report(
     json: JsonOption = False,
 ) -> None:
     """Write one HTML page that shows everything, and works without a network."""
-    check_output(output, overwrite=overwrite)
+    check_output(output, overwrite=overwrite, ending=".html")
     if png is not None:
         check_output_folder(png, overwrite=overwrite)
     from ofa.training import left_out

@@ -11,7 +11,7 @@ import typer
 from ofa.cli.budgets import Accuracy, Energies, ExpectedOption, Latencies, budget_of, taking_costs
 from ofa.cli.console import JsonOption, emit, format_conditions, format_ms, format_percent, progress_bar, remark, warn
 from ofa.cli.devices import FoldersOption, SshConfigOption
-from ofa.cli.outputs import OverwriteOption, check_output
+from ofa.cli.outputs import PARQUET, OverwriteOption, check_output
 from ofa.cli.problem import TRADES, ProblemOfFiles
 from ofa.cli.run_data import DataOption, OnOption, TestDataOption
 from ofa.cli.secrets import STORAGE_VARIABLE, command_without_secrets, take_storage
@@ -150,9 +150,9 @@ def search(
         check_output(kept_in, overwrite=True)
     with writing(output, "searching") if where is None else nullcontext():
         resumed = None if overwrite else _front_of(output, where, study)
-        check_output(output, overwrite=overwrite or resumed is not None)
+        check_output(output, overwrite=overwrite or resumed is not None, ending=PARQUET)
         if picture is not None:
-            check_output(picture, overwrite=overwrite or resumed is not None)
+            check_output(picture, overwrite=overwrite or resumed is not None, ending=".png")
         kept = f"its trials are kept in {where}, and the same command goes on" if where else "of a search without --storage nothing is kept"
         if where is None and (supernet is not None or device):
             remark("networks are measured, and what that comes to is lost if this is cut off; add --storage to go on by the same command")

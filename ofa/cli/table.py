@@ -11,7 +11,7 @@ import typer
 from ofa.cli.console import JsonOption, console, emit, format_conditions, format_ms, format_percent, progress_bar, warn
 from ofa.cli.devices import DeviceOption, FoldersOption, SshConfigOption, remark_version
 from ofa.cli.keeping import ResumeOption, answering, has_ended, making
-from ofa.cli.outputs import REMEDY, OverwriteOption, check_folder, check_output
+from ofa.cli.outputs import PARQUET, REMEDY, OverwriteOption, check_folder, check_output
 from ofa.cli.sheets import Name, facts
 from ofa.cli.spaces import parse_resolutions
 from ofa.cli.table_import import import_group
@@ -75,7 +75,8 @@ def build(
     from ofa.errors import TableError
 
     with Journal(output, resume=resume, overwrite=overwrite) as journal:
-        check_output(output, overwrite=overwrite or resume, remedy="add --resume to continue it, name another file, or add --overwrite")
+        remedy = "add --resume to continue it, name another file, or add --overwrite"
+        check_output(output, overwrite=overwrite or resume, remedy=remedy, ending=PARQUET)
         chosen, measured = _space(space, classes), get_device(device, folders or (), ssh_config=ssh_config)
         old = LatencyTable.load(output) if resume and output.exists() else None
         told = (
@@ -131,7 +132,7 @@ def calibrate(
     chosen, measured = _space(space, classes), get_device(device, folders or (), ssh_config=ssh_config)
     target = table if output is None else output
     remedy = "it is calibrated already: name another file with -o, or add --overwrite" if output is None else REMEDY
-    kept: Any = {"resume": resume, "overwrite": overwrite, "inputs": {"seed": seed, "nets": nets}, "remedy": remedy}
+    kept: Any = {"resume": resume, "overwrite": overwrite, "inputs": {"seed": seed, "nets": nets}, "remedy": remedy, "ending": PARQUET}
     check_folder(target)
     with writing(target, "calibrating a table"):
         loaded = LatencyTable.load(table)
@@ -177,7 +178,7 @@ def check(
     from latency_tables.advice import advice_on_check
 
     if plot is not None:
-        check_output(plot, overwrite=overwrite)
+        check_output(plot, overwrite=overwrite, ending=".png")
     loaded, chosen, measured = LatencyTable.load(table), _space(space, classes), get_device(device, folders or (), ssh_config=ssh_config)
     inputs = {"space": chosen.to_json(), "device": measured.name, "seed": seed, "nets": nets, "resolutions": resolutions}
     with answering(table, "check", doing="checking a table", resume=resume, overwrite=overwrite, inputs=inputs) as steps:
@@ -204,12 +205,11 @@ def show(
     from latency_tables import LatencyTable
     from latency_tables.advice import advice_on_table
 
-    rows = None if csv is None else csv.with_suffix(".csv")
-    if rows is not None:
-        check_output(rows, overwrite=overwrite)
+    if csv is not None:
+        check_output(csv, overwrite=overwrite, ending=".csv", must_end=True)
     loaded = LatencyTable.load(table)
-    if rows is not None:
-        loaded.save(rows)
+    if csv is not None:
+        loaded.save(csv)
     report = summary_of(loaded, table)
     emit(report, json=json, render=lambda: _render(report), warnings=warn(advice_on_table(loaded.info)))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ofa.cli.console import JsonOption, emit, format_conditions, warn
-from ofa.cli.outputs import OverwriteOption, check_output
+from ofa.cli.outputs import PARQUET, OverwriteOption, check_output
 from ofa.cli.sheets import Name, facts
 from ofa.cli.table_summary import summary_of
 from ofa.locking import writing
@@ -48,7 +48,7 @@ def mit_yaml(
     from ofa.families import get_space
 
     with writing(output, "importing a table"):
-        check_output(output, overwrite=overwrite)
+        check_output(output, overwrite=overwrite, ending=PARQUET)
         table = import_mit_tables(files, get_space(space, classes), device=device, precision=precision, batch=batch)
         table.save(output)
     report = summary_of(table, output)

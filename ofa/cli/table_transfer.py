@@ -10,7 +10,7 @@ import typer
 from ofa.cli.console import JsonOption, emit, format_conditions, format_ms, format_percent, progress_bar, warn
 from ofa.cli.devices import DeviceOption, FoldersOption, SshConfigOption
 from ofa.cli.keeping import ResumeOption, has_ended, making
-from ofa.cli.outputs import OverwriteOption
+from ofa.cli.outputs import PARQUET, OverwriteOption
 from ofa.cli.sheets import Name, facts
 from ofa.cli.table_summary import summary_of
 
@@ -60,7 +60,7 @@ def transfer(
     from latency_tables.transfer import read_measurements, transfer_table
     from ofa.families import get_space
 
-    kept: Any = {"resume": resume, "overwrite": overwrite, "inputs": {"seed": seed, "nets": nets}}
+    kept: Any = {"resume": resume, "overwrite": overwrite, "inputs": {"seed": seed, "nets": nets}, "ending": PARQUET}
     with making(output, "transfer", doing="transferring a table", **kept) as journal:
         if has_ended(output, journal, resume=resume, overwrite=overwrite):
             table = LatencyTable.load(output)

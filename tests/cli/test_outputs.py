@@ -15,6 +15,8 @@ from ofa.cli.outputs import check_output, check_output_folder
 from ofa.errors import FileError
 from ofa.exporting.bundle import load_bundle
 from ofa.journal import UNKEPT
+from ofa.outputs import ENDINGS as KINDS
+from search.front.front import Front
 from tests.cli.files import COMMANDS, ENDINGS, FOLDERS, Command, call, outputs_to, walk
 from tests.commands import command_line
 from tests.disk import room_for
@@ -139,6 +141,43 @@ def test_a_place_that_cannot_be_written_is_said_before_any_work(
         assert len(result.stderr.splitlines()) == 1
         assert "should not have happened" not in result.stderr
     assert set(content(tmp_path)) == {"file"}
+
+
+OF_KIND = {
+    **dict.fromkeys(("space-output", "query-output", "import mit-arch-output"), ".json"),
+    **dict.fromkeys(("data-output", "report-output"), ".html"),
+    **dict.fromkeys(("search-picture", "table check-plot"), ".png"),
+    "export-output": ".onnx",
+    "import mit-predictor-output": ".safetensors",
+    "table show-csv": ".csv",
+}
+"""The endings that say what is written, where it is not Parquet."""
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [pytest.param(*each, id=own) for each, own in zip(OUTPUTS, IDS, strict=True) if each[1] not in FOLDERS.get(each[0].words, ())],
+)
+def test_a_name_that_says_another_kind_of_file_is_refused_at_once(
+    command: Command, name: str, places: dict[str, Path], tmp_path: Path
+) -> None:
+    """As that of a predictor, whose readers would take p.safetensors for an imported one."""
+    words, target = arguments(command, name, places, tmp_path)
+    own = OF_KIND.get(f"{command.words}-{name}", ".parquet")
+    for ending in [kind for kind in KINDS if kind != own][-2:]:
+        result = command_line(*words[:-1], target.with_suffix(ending))
+        assert result.exit_code == 1, result.output
+        assert f"{target.stem}{ending}' " in result.stderr
+        assert f"must end in {own}" in result.stderr or f"end it in {own}" in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+    assert not list(target.parent.iterdir())
+
+
+def test_python_refuses_such_a_name_too(places: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(
+        FileError, match=r"must say what the file is, but '.*' would be a Parquet file and not tensors; end it in \.parquet"
+    ):
+        Front.load(places["front"]).save(tmp_path / "front.safetensors")
 
 
 @pytest.fixture
