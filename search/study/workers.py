@@ -40,6 +40,10 @@ _END_S = 5.0
 """In which workers that are told to end note their trials as failed, before they are killed."""
 _END_ALONE_S = 30.0
 """The same for one whom nobody watches any more, and nobody waits for."""
+_WORKER = "worker of a search"
+"""What the process of a worker is called."""
+_READS_THE_CALL = 97
+"""Status of a worker that met the call of the search itself when it read the script that made it, as each new Python does."""
 
 
 def run_workers(
@@ -60,6 +64,8 @@ def run_workers(
     With one worker this is ``run_study``. Latencies that several workers measure on one device at the same time disturb each other:
     have one worker for each device, or a table.
 
+    A script calls this under ``if __name__ == "__main__":``, because each worker reads the script anew.
+
     Args:
         make_problem: makes what to search for, in this process and in each worker; it must be importable by name, so that a new Python
             finds it.
@@ -76,9 +82,11 @@ def run_workers(
         The front over everything that keeps the problem's budget.
 
     Raises:
-        SearchError: as of ``run_study``, or all workers died, or the sampler works in one process.
+        SearchError: as of ``run_study``, or all workers died, or the sampler works in one process, or a script calls this where it is read.
         MissingExtraError, ImpossibleBudgetError: as of ``run_study``.
     """
+    if multiprocessing.current_process().name == _WORKER:
+        sys.exit(_READS_THE_CALL)
     if workers < 1:
         raise SearchError(f"a search must have at least 1 worker, but got {workers}; give 1 or more")
     effort = effort or Effort()
@@ -101,6 +109,11 @@ def run_workers(
             _watch(members, opened, trials, effort, progress)
         finally:
             _end([member.process for member in members])
+        if any(member.process.exitcode == _READS_THE_CALL for member in members):
+            raise SearchError(
+                'a script must search with several workers under `if __name__ == "__main__":`, because each of them reads it anew, but '
+                f"'{sys.modules['__main__'].__file__}' does so wherever it is read; put the call there, or give workers=1"
+            )
         died = [f"worker {index}: {member.reason}" for index, member in enumerate(members, start=1) if member.reason]
         if len(died) == workers and trials.learn(opened.study) < effort.trials:
             raise SearchError(
@@ -141,7 +154,7 @@ class _Member:
 def _start(task: _Task) -> _Member:
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(task, there))
+    process = context.Process(target=_work, args=(task, there), name=_WORKER)
     process.start()
     there.close()
     return _Member(process, here)

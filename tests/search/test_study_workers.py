@@ -111,6 +111,27 @@ def test_evolution_is_not_divided_among_workers() -> None:
         run_workers(fake_problem, workers=2, seed=0)
 
 
+def test_a_script_that_searches_where_it_is_read_is_told_where_to(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from tests.search.fakes import fake_problem; from search.study import *\n"
+        "run_workers(fake_problem, workers=2, seed=0, effort=Effort(trials=10, evaluations=0))"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.count("Traceback") == 1
+    last = done.stderr.splitlines()[-1]
+    assert 'must search with several workers under `if __name__ == "__main__":`' in last
+    assert f"but '{script}' does so wherever it is read; put the call there" in last
+
+
 def test_two_runs_share_a_study(storage: str, tmp_path: Path) -> None:
     log = tmp_path / "log"
     search_here(log, storage, 2)  # makes the tables
