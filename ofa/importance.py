@@ -260,10 +260,14 @@ def block_importance(pieces: Sequence[nn.Module], images: Sequence[Tensor], prog
         a score of each piece, at least 0; None where the output is of another shape than the input, which no network can do without.
 
     Raises:
-        DataError: there are no images.
+        DataError: there are no images, or a batch has one alone.
     """
     if not images:
         raise _no_images()
+    if min(map(len, images)) < 2:
+        raise DataError(
+            "importance of blocks must be seen on batches of at least 2 images, which batch norms need, but one has 1; give more"
+        )
     whole = nn.Sequential(*pieces)
     scores: list[float | None] = [None] * len(pieces)
     with normalizing_by_batch(whole):

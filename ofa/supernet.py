@@ -19,6 +19,7 @@ from torch import nn
 from ofa import sharing
 from ofa.arch import Arch
 from ofa.blocks import Block, PlacedBlock, Role, assemble, build_empty, initialize, segments
+from ofa.blocks.traced import AnyBatchNorm
 from ofa.errors import WeightsError
 from ofa.families import lower
 from ofa.importance import IMPORTANCES, Examples, Importance, Observation, observe, score_groups
@@ -27,7 +28,7 @@ from ofa.pieces import Piece
 from ofa.progress import Progress, silent
 from ofa.sharing import StoredTensor
 from ofa.space import Space
-from ofa.synchronized import SynchronizedBatchNorm2d
+from ofa.synchronized import SynchronizedBatchNorm
 from ofa.weights import SPACE_KEY, read_weights, space_header, write_weights
 
 __all__ = ["Supernet"]
@@ -35,7 +36,7 @@ __all__ = ["Supernet"]
 _FORGOTTEN = ("_blocks", "_segments", "_gradients", "_stretches", "_flat_gradient")
 """Attributes that view the flat tensors and are made anew when those are others."""
 
-_SYNCHRONIZED: Mapping[type[nn.Module], type[nn.Module]] = {nn.BatchNorm2d: SynchronizedBatchNorm2d}
+_SYNCHRONIZED: Mapping[type[nn.Module], type[nn.Module]] = dict.fromkeys((nn.BatchNorm2d, AnyBatchNorm), SynchronizedBatchNorm)
 
 
 class Supernet(nn.Module):

@@ -1,6 +1,6 @@
 """Batch norm over the images of several processes, on CPUs and GPUs alike (torch's own refuses CPUs).
 
-Shapes: B images of this process, C channels, H W pixels.
+Shapes: B images of this process, C channels, ... pixels, tokens or nothing.
 """
 
 from __future__ import annotations
@@ -12,18 +12,21 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.autograd.function import once_differentiable
 
-__all__ = ["SynchronizedBatchNorm2d"]
+__all__ = ["SynchronizedBatchNorm"]
 
 
-class SynchronizedBatchNorm2d(nn.BatchNorm2d):
-    """``nn.BatchNorm2d`` whose mean and variance, in training, are those of all processes' images.
+class SynchronizedBatchNorm(nn.BatchNorm2d):
+    """Batch norm whose mean and variance, in training, are those of all processes' images, pixels or tokens.
 
     So processes that train together compute what one would with the joined batch. In evaluation, and where no process group is
-    joined, it is ``nn.BatchNorm2d``.
+    joined, it is ``nn.BatchNorm2d`` without its check of dimensions: blocks of traced models normalize tokens and vectors as well.
     """
 
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Nothing: any value with channels can be normalized."""
+
     def forward(self, input: Tensor) -> Tensor:
-        """Normalize [B, C, H, W]."""
+        """Normalize [B, C, ...]."""
         if not (self.training and dist.is_available() and dist.is_initialized()):
             return super().forward(input)
         result: Tensor
@@ -38,36 +41,47 @@ class SynchronizedBatchNorm2d(nn.BatchNorm2d):
 
 class _Normalize(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x_BCHW: Tensor, weight_C: Tensor, bias_C: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, weight_C: Tensor, bias_C: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         # Filled on the device: a copy from the host would make every layer of a GPU wait.
-        count = torch.full((1,), x_BCHW.numel() // x_BCHW.shape[1], dtype=torch.float64, device=x_BCHW.device)
-        precise = x_BCHW.float() if x_BCHW.dtype in (torch.float16, torch.bfloat16) else x_BCHW
-        variance_C, mean_C = torch.var_mean(precise, dim=(0, 2, 3), correction=0)
+        count = torch.full((1,), x.numel() // x.shape[1], dtype=torch.float64, device=x.device)
+        precise = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        variance_C, mean_C = torch.var_mean(precise, dim=_others(x), correction=0)
         mean_C, variance_C, total = _joined(mean_C.double(), variance_C.double(), count)
         scale_C = (variance_C + eps).rsqrt()
         mean, scale = mean_C.to(precise.dtype), scale_C.to(precise.dtype)
-        ctx.save_for_backward(x_BCHW, weight_C, mean, scale)
+        ctx.save_for_backward(x, weight_C, mean, scale)
         ctx.total = total
         factor = scale * weight_C
-        result = torch.addcmul((bias_C - mean * factor).view(1, -1, 1, 1), precise, factor.view(1, -1, 1, 1)).to(x_BCHW.dtype)
+        result = torch.addcmul(_beside(bias_C - mean * factor, x), precise, _beside(factor, x)).to(x.dtype)
         ctx.mark_non_differentiable(mean_C, variance_C, total)
-        return result.contiguous(memory_format=torch.channels_last), mean_C, variance_C, total
+        is_image = x.dim() == 4
+        return result.contiguous(memory_format=torch.channels_last) if is_image else result, mean_C, variance_C, total
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient_BCHW: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor, None]:
-        x_BCHW, weight_C, mean_C, scale_C = ctx.saved_tensors
-        precise = gradient_BCHW.to(scale_C.dtype)
-        centred = (x_BCHW.to(scale_C.dtype) - mean_C.view(1, -1, 1, 1)) * scale_C.view(1, -1, 1, 1)
-        by_bias = precise.sum((0, 2, 3))
-        by_weight = (precise * centred).sum((0, 2, 3))
+    def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor, None]:
+        x, weight_C, mean_C, scale_C = ctx.saved_tensors
+        precise = gradient.to(scale_C.dtype)
+        centred = (x.to(scale_C.dtype) - _beside(mean_C, x)) * _beside(scale_C, x)
+        by_bias = precise.sum(_others(x))
+        by_weight = (precise * centred).sum(_others(x))
         # The loss of each process is the mean over its own images, as is each gradient here: the sums over all processes belong to
         # the input's gradient alone; those of weight and bias are averaged with all others, after the step.
         sums = torch.stack([by_bias, by_weight])
         dist.all_reduce(sums)
-        shift, tilt = (sums / ctx.total.to(sums.dtype)).view(2, 1, -1, 1, 1)
-        by_input = (precise - shift - centred * tilt) * (weight_C * scale_C).view(1, -1, 1, 1)
-        return by_input.to(x_BCHW.dtype), by_weight, by_bias, None
+        shift_C, tilt_C = sums / ctx.total.to(sums.dtype)
+        by_input = (precise - _beside(shift_C, x) - centred * _beside(tilt_C, x)) * _beside(weight_C * scale_C, x)
+        return by_input.to(x.dtype), by_weight, by_bias, None
+
+
+def _others(x: Tensor) -> list[int]:
+    """All dimensions but that of the channels."""
+    return [0, *range(2, x.dim())]
+
+
+def _beside(values_C: Tensor, x: Tensor) -> Tensor:
+    """A view of a value a channel as [1, C, ...], of as many dimensions as ``x``."""
+    return values_C.view(1, -1, *[1] * (x.dim() - 2))
 
 
 def _joined(mean_C: Tensor, variance_C: Tensor, count: Tensor) -> tuple[Tensor, Tensor, Tensor]:

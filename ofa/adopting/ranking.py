@@ -25,7 +25,7 @@ def rank_blocks(supernet: Supernet, images: Sequence[Tensor], progress: Progress
         progress: told of every block and batch.
 
     Raises:
-        DataError: there are no images.
+        DataError: there are no images, or a batch has one alone.
     """
     space = supernet.space
     assert isinstance(space, AdoptedSpace)

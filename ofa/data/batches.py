@@ -46,10 +46,18 @@ def batch_indices(count: int, batch_size: int, generator: torch.Generator | None
         count: images in the set.
         batch_size: images a batch.
         generator: shuffles the images.
-        drop_last: leave out the last batch when it is short, unless it is the only one.
+        drop_last: for training: leave out the last batch when it is short, unless it is the only one.
+
+    Raises:
+        DataError: a batch would have no image, or to train on only one.
     """
     if batch_size < 1:
         raise DataError(f"a batch must have at least 1 image, but batch_size is {batch_size}; raise it")
+    if drop_last and min(count, batch_size) < 2:
+        raise DataError(
+            f"a batch to train on must have at least 2 images, for one alone has no spread that batch norms could divide by, but there "
+            f"are {count} images and batch_size is {batch_size}; raise the smaller"
+        )
     order = torch.arange(count) if generator is None else torch.randperm(count, generator=generator)
     parts = [order[start : start + batch_size] for start in range(0, count, batch_size)]
     return parts[:-1] if drop_last and len(parts) > 1 and len(parts[-1]) < batch_size else parts

@@ -21,7 +21,7 @@ from ofa.conv_norm_act import ConvNormAct
 from ofa.data import ImageData
 from ofa.families import get_space, lower
 from ofa.supernet import Supernet
-from ofa.synchronized import SynchronizedBatchNorm2d
+from ofa.synchronized import SynchronizedBatchNorm
 
 ACTIVATIONS = [None, nn.ReLU, nn.ReLU6, nn.Hardswish]
 
@@ -178,7 +178,7 @@ def test_it_is_folded_only_where_it_can_be_and_helps(monkeypatch: pytest.MonkeyP
         for kernel, stride, groups, bias in ((3, 1, 1, False), (1, 2, 1, False), (1, 1, 2, False), (1, 1, 1, True)):
             conv = nn.Conv2d(4, 8, kernel, stride, kernel // 2, groups=groups, bias=bias)
             assert not folds(in_a_row(conv, nn.BatchNorm2d(8), None)(images(2, 4, 4, 4, torch.float32)))
-        for norm in (nn.BatchNorm2d(8, momentum=None), nn.BatchNorm2d(8, affine=False), SynchronizedBatchNorm2d(8)):
+        for norm in (nn.BatchNorm2d(8, momentum=None), nn.BatchNorm2d(8, affine=False), SynchronizedBatchNorm(8)):
             assert not folds(in_a_row(nn.Conv2d(4, 8, 1, bias=False), norm, None)(images(2, 4, 4, 4, torch.float32)))
         other = in_a_row(nn.Conv2d(4, 8, 1, bias=False), nn.BatchNorm2d(8), nn.Sigmoid())
         assert not folds(other(images(2, 4, 4, 4, torch.float32)))

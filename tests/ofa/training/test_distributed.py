@@ -6,39 +6,64 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+from ofa.adopting.adoption import adopt_model
 from ofa.errors import DeviceError, RecipeError
 from ofa.families import get_space
 from ofa.supernet import Supernet
 from ofa.training.distributed import ALONE, World, joined
 from ofa.training.step import Objective, training_step
+from tests.ofa.adopting.contract import randomized
 
 ROOT = Path(__file__).parents[3]
 
 
-def take_step(folder: str, dtype: str) -> None:
-    """A step of three subnets, with this process's share of a batch; what it leaves is saved."""
+def adopted_supernet() -> Supernet:
+    """One that normalizes images, and vectors where they have no pixels any more."""
+    tail = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 10))
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), *tail)
+    return adopt_model(randomized(model), (3, 16, 16), resolutions=[]).supernet
+
+
+SUPERNETS: dict[str, tuple[Callable[[], Supernet], int]] = {
+    "blocks": (lambda: Supernet(get_space("ofa-mbv3-tiny"), generator=torch.Generator().manual_seed(0)), 12),
+    "pooled": (lambda: Supernet(get_space("ofa-mbv4-tiny"), generator=torch.Generator().manual_seed(0)), 2),
+    "adopted": (adopted_supernet, 2),
+}
+"""With the images of a batch: of two, each of two processes has one, whose batch norms behind the pooling see one value a channel."""
+
+
+def take_steps(folder: str, dtype: str) -> None:
+    """A step of each supernet, with this process's share of a batch; what it leaves is saved."""
     with joined("cpu") as world:
-        space = get_space("ofa-mbv3-tiny")
-        supernet = Supernet(space, generator=torch.Generator().manual_seed(0)).to(getattr(torch, dtype)).train().synchronize(world.size > 1)
-        generator, rng = torch.Generator().manual_seed(1), np.random.default_rng(2)
-        x_BCHW = torch.randn(12, 3, 16, 16, generator=generator).to(getattr(torch, dtype)).contiguous(memory_format=torch.channels_last)
-        y_B = torch.randint(0, 10, (12,), generator=generator)
-        index = world.share(torch.arange(12))
-        optimizer = torch.optim.SGD(supernet.parameter_groups(0), lr=0.1, momentum=0.9)
-        archs = [space.largest(16), space.smallest(16), space.restrict(resolution=(16,)).sample(rng)]
-        training_step(supernet, archs, (x_BCHW[index], y_B[index]), optimizer, Objective(label_smoothing=0.1), world=world)
-        told = {"gradient": supernet.flat_gradient, "statistics": supernet.statistics, "weights": supernet.decayed.detach()}
-        torch.save({name: tensor.clone() for name, tensor in told.items()}, f"{folder}/{world.size}-{world.rank}.pt")
+        for name, (make, images) in SUPERNETS.items():
+            told = take_step(make().to(getattr(torch, dtype)), images, world)
+            torch.save(told, f"{folder}/{name}-{world.size}-{world.rank}.pt")
 
 
-STEP = f"import sys; from {__name__} import take_step; take_step(*sys.argv[1:])"
+def take_step(supernet: Supernet, images: int, world: World) -> dict[str, torch.Tensor]:
+    """A step of three subnets."""
+    space = supernet.train().synchronize(world.size > 1).space
+    generator, rng = torch.Generator().manual_seed(1), np.random.default_rng(2)
+    x_BCHW = torch.randn(images, 3, 16, 16, generator=generator).to(supernet.decayed.dtype).contiguous(memory_format=torch.channels_last)
+    y_B = torch.randint(0, 10, (images,), generator=generator)
+    index = world.share(torch.arange(images))
+    optimizer = torch.optim.SGD(supernet.parameter_groups(0), lr=0.1, momentum=0.9)
+    archs = [space.largest(16), space.smallest(16), space.restrict(resolution=(16,)).sample(rng)]
+    training_step(supernet, archs, (x_BCHW[index], y_B[index]), optimizer, Objective(label_smoothing=0.1), world=world)
+    told = {"gradient": supernet.flat_gradient, "statistics": supernet.statistics, "weights": supernet.decayed.detach()}
+    return {name: tensor.clone() for name, tensor in told.items()}
+
+
+STEP = f"import sys; from {__name__} import take_steps; take_steps(*sys.argv[1:])"
 
 
 def run_together(script: str, arguments: list[str], size: int, folder: Path) -> None:
@@ -57,13 +82,14 @@ def run_together(script: str, arguments: list[str], size: int, folder: Path) -> 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [pytest.param("float32", 2e-5, marks=pytest.mark.slow), ("float64", 1e-12)])
 def test_two_processes_take_the_step_that_one_takes_with_the_joined_batch(dtype: str, tolerance: float, tmp_path: Path) -> None:
-    take_step(str(tmp_path), dtype)
+    take_steps(str(tmp_path), dtype)
     run_together(STEP, [str(tmp_path), dtype], 2, tmp_path)
-    one, first, second = (torch.load(tmp_path / name, weights_only=True) for name in ("1-0.pt", "2-0.pt", "2-1.pt"))
-    for name, expected in one.items():
-        scale = expected.abs().max()
-        assert (first[name] - expected).abs().max() <= tolerance * scale, name
-        assert torch.equal(first[name], second[name]), name
+    for supernet in SUPERNETS:
+        one, first, second = (torch.load(tmp_path / f"{supernet}-{name}.pt", weights_only=True) for name in ("1-0", "2-0", "2-1"))
+        for name, expected in one.items():
+            scale = expected.abs().max()
+            assert (first[name] - expected).abs().max() <= tolerance * scale, (supernet, name)
+            assert torch.equal(first[name], second[name]), (supernet, name)
 
 
 TRAIN = """
