@@ -108,7 +108,7 @@ def adopt_model(
     traced = trace(model, tuple(image))
     _check_patterns(keep, traced.tensors)
     steps.next("finding what shrinks together")
-    groups, given_up = find_groups(traced, images)
+    groups, given_up = find_groups(traced, images, steps.within)
     steps.next("cutting into blocks")
     reading = _Reading(traced, groups, given_up, keep)
     parts = reading.parts()
@@ -151,11 +151,14 @@ class _Steps:
     """Progress by steps."""
 
     def __init__(self, progress: Progress) -> None:
-        self._progress, self._done = progress, 0
+        self._progress, self._done, self._text = progress, -1, ""
 
     def next(self, text: str) -> None:
+        self._done, self._text = self._done + 1, text
         self._progress(self._done, _STEPS, text)
-        self._done += 1
+
+    def within(self, done: int, total: int, text: str = "") -> None:
+        self._progress(self._done, _STEPS, f"{self._text}: {done} of {total} {text}")
 
 
 def _checked(image: Sequence[int], shares: Sequence[float], min_depth: int | None) -> tuple[float, ...]:

@@ -19,6 +19,7 @@ from torch import Tensor, fx
 from ofa.adopting.tracing import Trace
 from ofa.blocks.runs import Run
 from ofa.groups import Group, Member
+from ofa.progress import Progress, silent
 
 __all__ = ["find_groups", "names_of"]
 
@@ -34,18 +35,19 @@ _SAME = 1e-9
 # -- from symbols to groups --------------------------------------------------------------------------------------------
 
 
-def find_groups(trace: Trace, images: Tensor) -> tuple[list[Group], dict[str, str]]:
+def find_groups(trace: Trace, images: Tensor, progress: Progress = silent) -> tuple[list[Group], dict[str, str]]:
     """The groups of a model, each proven by a permutation of its units.
 
     Args:
         trace: of the model.
         images: [B, C, H, W] to prove them on.
+        progress: told after each run of the model how many groups are decided on.
 
     Returns:
         the groups, and by the name of each group that was given up the reason.
     """
     proposed = _proposed(trace)
-    proof = _Proof(trace, images, proposed)
+    proof = _Proof(trace, images, proposed, progress)
     proven = proof.holding([group for group in proposed if group.units >= _FEW])
     proven |= {group.name for group in proposed if group.units < _FEW and proof.holds([group])}
     groups, given_up = list[Group](), dict[str, str]()
@@ -54,6 +56,7 @@ def find_groups(trace: Trace, images: Tensor) -> tuple[list[Group], dict[str, st
         found = group if group.name in proven else next((each for each in others if proof.holds([each])), None)
         if found is None:
             given_up[group.name] = "its values cannot be exchanged without changing the output"
+            proof.decide(1)
         else:
             groups.append(found)
     return groups, given_up
@@ -223,8 +226,8 @@ def _factors(size: int, first: tuple[int, int]) -> list[tuple[int, int]]:
 class _Proof:
     """Whether the output of a network stays when units of a group change places."""
 
-    def __init__(self, trace: Trace, images: Tensor, groups: Sequence[Group]) -> None:
-        self._trace = trace
+    def __init__(self, trace: Trace, images: Tensor, groups: Sequence[Group], progress: Progress) -> None:
+        self._trace, self._progress, self._decided = trace, progress, 0
         generator = torch.Generator().manual_seed(_SEED)
         self._orders = {group.name: _cycle(group.units, generator) for group in groups}
         self._images = images.double()
@@ -245,7 +248,14 @@ class _Proof:
             for member in group.members:
                 tensors[member.tensor] = group.reordered(member, tensors[member.tensor], self._orders[group.name])
         difference = (self._run(tensors) - self._expected).abs().max()
-        return bool(difference <= _SAME * self._expected.abs().max())
+        holds = bool(difference <= _SAME * self._expected.abs().max())
+        self.decide(len(groups) * holds)
+        return holds
+
+    def decide(self, groups: int) -> None:
+        """Tell that so many more groups are known to hold, or are given up."""
+        self._decided += groups
+        self._progress(self._decided, len(self._orders), "groups")
 
     def _run(self, tensors: Mapping[str, Tensor]) -> Tensor:
         ordered = [tensors[name] for name in self._trace.tensors]

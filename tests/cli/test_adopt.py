@@ -128,6 +128,16 @@ def test_python_gives_the_same_space_and_leaves_the_model(adopted: dict[str, Any
     assert all(torch.equal(tensor, before[name]) for name, tensor in own.state_dict().items())
 
 
+def test_each_step_is_told_and_how_far_the_search_for_groups_is() -> None:
+    told: list[tuple[int, int, str]] = []
+    ofa.adopt(model(), (3, 16, 16), resolutions=[], progress=lambda done, total, text="": told.append((done, total, text)))
+    assert [done for done, _, _ in told] == sorted(done for done, _, _ in told)
+    assert told[-1][0] == told[-1][1]
+    *_, last = [text for _, _, text in told if text.startswith("finding what shrinks together: ")]
+    done, of, total, _ = last.split()[-4:]
+    assert (done, of) == (total, "of")
+
+
 @pytest.mark.parametrize(
     ("name", "arguments", "words"),
     [

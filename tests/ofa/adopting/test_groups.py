@@ -107,6 +107,16 @@ def test_classes_and_tables_of_positions_stay() -> None:
     assert any("table" in name for name in known("windows").given_up)
 
 
+def test_finding_groups_says_how_many_are_decided_on() -> None:
+    found, told = known("windows"), list[tuple[int, int]]()
+    find_groups(found.trace, found.images, lambda done, total, text="": told.append((done, total)))
+    assert len(told) > 2
+    assert told == sorted(told)
+    total = len(found.groups) + len(found.given_up)
+    assert {total for _, total in told} == {total}
+    assert told[-1] == (total, total)
+
+
 def test_a_size_that_is_a_number_in_the_code_is_named_with_its_line() -> None:
     found = adopted(Fixed())
     reason = found.trace.reasons["stem.weight", 0]
