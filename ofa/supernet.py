@@ -385,7 +385,7 @@ class Supernet(nn.Module):
                 f"weights must be of the space that they are read for, but '{path}' carries {carried.name} with "
                 f"{carried.num_classes} classes, which is not the space that is given; leave that out, or train a supernet of it"
             )
-        supernet = cls.empty(carried, dropout=float(weights.metadata.get("dropout", "0")))
+        supernet = cls.empty(carried, dropout=weights.probability("dropout"))
         weights.copy_to(supernet.named_tensors())
         return supernet
 

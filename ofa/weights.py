@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -56,6 +57,21 @@ class Weights:
             _count(self.path, self.metadata, "num_classes"),
             f"'{self.path}'",
         )
+
+    def probability(self, name: str) -> float:
+        """A number in 0..1 that the header carries; 0 if it does not.
+
+        Raises:
+            WeightsError: it is none.
+        """
+        text = self.metadata.get(name, "0")
+        try:
+            found = float(text)
+        except ValueError:
+            found = math.nan
+        if not 0 <= found <= 1:
+            raise WeightsError(f"the header of '{self.path}' must have a {name} in 0..1, but has '{text[:20]}'; copy the file anew")
+        return found
 
     @torch.no_grad()
     def copy_to(self, targets: Mapping[str, torch.Tensor]) -> None:

@@ -16,6 +16,7 @@ is the number of images. In the shape of a tensor ``3*a*16`` has a meaning beyon
 from __future__ import annotations
 
 import ast
+import math
 import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ __all__ = ["BATCH", "Code", "Declared", "Size", "Step", "TensorRef", "Value", "o
 
 Kind = Literal["Conv2d", "BatchNorm", "Linear", "LayerNorm", "Parameter", "Buffer"]
 KINDS: tuple[Kind, ...] = ("Conv2d", "BatchNorm", "Linear", "LayerNorm", "Parameter", "Buffer")
+_TAKES: Mapping[Kind, tuple[int, int]] = {"Conv2d": (4, 5), "BatchNorm": (1, 2), "Linear": (2, 2), "LayerNorm": (1, 1)}
+"""Of a layer the dimensions of its weight, and how many arguments follow; those of norms are numbers."""
 
 BATCH = "batch"
 _INPUT = "v0"
@@ -138,7 +141,7 @@ def parse_code(text: str) -> Code:
         )
     try:
         return _Parser(text).code
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+    except (SyntaxError, ValueError, TypeError, ArithmeticError, RecursionError, MemoryError) as error:
         raise SpaceError(f"the code of a block must be a call a line, but reading it met '{error}'; adopt the model anew") from error
 
 
@@ -165,7 +168,12 @@ class _Parser:
         match args:
             case [ast.Constant(value=str(name)), ast.List(elts=dims), *rest] if name not in self._declared and _is_dotted(name):
                 shape = tuple(tuple(self._runs(dim)) for dim in dims)
-                self._declared[name] = Declared(kind, name, shape, tuple(map(self._argument, rest)))
+                arguments = tuple(map(self._argument, rest))
+                if (len(shape), len(arguments)) != _TAKES.get(kind, (len(shape), 0)):
+                    raise ValueError(f"{kind} of {len(shape)} dimensions and {len(arguments)} arguments")
+                if kind.endswith("Norm") and not all(type(each) is float and 0 <= each < math.inf for each in arguments):
+                    raise ValueError(f"{kind} of other than numbers")
+                self._declared[name] = Declared(kind, name, shape, arguments)
             case _:
                 raise ValueError(f"{kind} must have a new name and a shape")
 

@@ -92,7 +92,7 @@ class _TracedPart(Part):
             with torch.no_grad(), torch.device("meta"):
                 module = Traced(self.code, lengths).eval()
                 output = _Counting(layers).run(module, torch.empty(1, *shape, device="meta"))
-        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        except (RuntimeError, TypeError, ValueError, IndexError, ArithmeticError) as error:
             words = " ".join(str(error).split())[:200]
             raise SpaceError(
                 f"a traced block must compute an input of {shape.words}, but its code met '{words}'; adopt the model for this size"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +22,7 @@ SHARES = (0.25, 0.5, 0.75, 1.0)
 
 CLASSES = "classes"
 """The size that is the number of classes."""
+_PLACE = re.compile(r"(?:stem|head|stages\.(?P<stage>\d{1,9}))\.\d{1,9}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -91,12 +94,28 @@ class AdoptedSpace(Space):
                     f"{self.name}: a size must have units and a gene of the space, but {size.name} has {size.units} and '{size.gene}'; "
                     "adopt the model anew"
                 )
+        self._check_places()
         for block in self.blocks:
             fits = 0 <= block.code < len(self.codes) and all(0 <= number < len(self.sizes) for number in block.sizes)
             if not fits or len(parse_code(self._texts[block.code]).axes) != len(block.sizes):
                 raise SpaceError(
                     f"{self.name}: a block must have a code and a size for each of its axes, but {block.place} has not; adopt it anew"
                 )
+
+    def _check_places(self) -> None:
+        counts = Counter(block.place for block in self.blocks)
+        needed = [f"stages.{number}.{rank}" for number, stage in enumerate(self.stages) for rank in range(stage.depths[-1])]
+        wrong = [place for place, count in counts.items() if count > 1 or not self._is_place(place)]
+        wrong += [place for place in needed if place not in counts]
+        if wrong:
+            raise SpaceError(
+                f"{self.name}: blocks must stand in the stem, the head and every place of the stages, one in each, but not so at "
+                f"'{wrong[0][:60]}'; adopt the model anew"
+            )
+
+    def _is_place(self, place: str) -> bool:
+        found = _PLACE.fullmatch(place)
+        return found is not None and int(found["stage"] or -1) < len(self.stages)
 
     @cached_property
     def has_constants(self) -> bool:

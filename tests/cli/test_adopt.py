@@ -16,9 +16,10 @@ import ofa
 from ofa.adopting.record import ADOPTION, AdoptionRecord
 from ofa.cli.adopt import read_class_names
 from ofa.cli.adopted_sheets import render as sheet
-from ofa.errors import FileError
+from ofa.errors import FileError, SpaceError
 from ofa.families import AdoptedSpace, get_space
 from ofa.files import write_json
+from ofa.space import Space
 from ofa.training import begin_run, demo_recipe, load_run, progressive_shrinking, single_stage
 from ofa.training.start import Start, open_start
 from search.front.front import Front
@@ -185,7 +186,18 @@ def test_a_model_without_stages_gets_a_recipe(adopted: dict[str, Any]) -> None:
     assert isinstance(space, AdoptedSpace)
     genes = {gene.name for gene in space.network}
     sizes = tuple(size if size.gene in genes else replace(size, gene="") for size in space.sizes)
-    blocks = tuple(replace(block, place=block.place.replace("stages", "stem")) for block in space.blocks)
+    blocks = tuple(replace(block, place=f"stem.{number}") for number, block in enumerate(space.blocks))
     plain = replace(space, stages=(), sizes=sizes, blocks=blocks)
     for phases in (progressive_shrinking(plain, epochs=10), single_stage(plain, epochs=1)):
         assert phases[-1].restrict(plain) == plain
+
+
+@pytest.mark.parametrize("place", ["", "body.0", "stages", "stages.1.0", "stages.0.two", "stages.0.7", "head.0", f"stem.{'9' * 5000}"])
+def test_a_block_in_a_place_that_is_none_is_refused(adopted: dict[str, Any], place: str) -> None:
+    value = load_run(adopted["run"]).supernet.space.to_json()
+    blocks = value["fields"]["blocks"]
+    assert [block["place"] for block in blocks] == ["stem.0", "stages.0.0", "stages.0.1", "head.0"]
+    blocks[1]["place"] = place
+    with pytest.raises(SpaceError, match=r"one in each, but not so at .*; adopt the model anew") as caught:
+        Space.from_json(value)
+    assert len(str(caught.value)) < 300

@@ -19,7 +19,10 @@ from devices import load_device
 from latency_tables import LatencyTable
 from latency_tables.journal import Journal
 from latency_tables.transfer import read_measurements
+from ofa.adopting.record import AdoptionRecord
 from ofa.arch import Arch
+from ofa.cli.adopt import adopt_into_run
+from ofa.costs import costs
 from ofa.data import ImageRule, load_data
 from ofa.data.items import file_bytes
 from ofa.data.opening import UnreadableError
@@ -29,7 +32,7 @@ from ofa.exporting.bundle import load_bundle
 from ofa.exporting.card import Card
 from ofa.exporting.engine_record import EngineInfo, EngineTensor, read_record, write_record
 from ofa.exporting.onnx import read_model
-from ofa.families import get_space
+from ofa.families import get_space, lower
 from ofa.interop import mit
 from ofa.interop.mit_predictor import load_predictor
 from ofa.interop.mit_tables import load_mit_table
@@ -74,6 +77,7 @@ def make_files(folder: Path) -> Path:
     save_state(folder / "stated", recipe, TrainingState(3, store, {"rate_factor": 1.0, "setbacks": 0, "totals": {}}))
     load_predictor(places["pickled"], get_space("ofa-mbv3-w1.2")).save(folder / "mit.safetensors")
     torch.save(torch.load(places["weights"], weights_only=True), folder / "legacy.pth", _use_new_zipfile_serialization=False)
+    adopt_into_run("tests.cli.own_model:model", (3, 16, 16), folder / "adopted", resolutions=[16])
     return make_light_files(folder)
 
 
@@ -150,6 +154,12 @@ def _supernet(path: Path) -> Any:
     return supernet.space, _tensors(supernet.named_tensors())
 
 
+def _adopted(path: Path) -> Any:
+    """The networks too, for they are made of code that the file says."""
+    space = Space.load(path)
+    return space, [costs(lower(space, arch)) for arch in (space.smallest(), space.largest())]
+
+
 def _record(path: Path) -> Any:
     record = DataRecord.load(path.parent)
     assert record is not None
@@ -207,6 +217,11 @@ READERS: Mapping[str, Reader] = {
     "journal of a table": Reader(file="built.journal", read=_journal, structure="text", same=_part),
     "arch": Reader(file="arch.json", read=Arch.load, structure="text"),
     "space": Reader(file="space.json", read=Space.load, structure="text"),
+    "space of an adopted model": Reader(file="adopted/space.json", read=_adopted, structure="text"),
+    "weights of an adopted model": Reader(file="adopted/supernet.safetensors", read=_supernet, sealed=True, structure="tensors"),
+    "record of an adoption": Reader(
+        file="adopted/adoption.json", read=lambda path: AdoptionRecord.load(path.parent), sealed=True, structure="text"
+    ),
     "card": Reader(file="bundle/card.json", read=lambda path: to_json(Card.load(path)), sealed=True, structure="text"),
     "arch of a bundle": Reader(file="bundle/arch.json", read=_bundle, sealed=True, structure="text"),
     "card of a bundle": Reader(file="bundle/card.json", read=_bundle, sealed=True, structure="text"),

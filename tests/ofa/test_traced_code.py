@@ -43,6 +43,12 @@ v3 = aten.relu.default(v2)"""
         "v1 = aten.relu.default(" + "(" * 5000 + "v0" + ")" * 5000 + ")",
         "v1 = aten.add.Tensor(v0, " + "-" * 20000 + "1)",
         "v1 = aten.relu.default(v0" + " " * 2**20 + ")",
+        "v1 = aten.reshape.default(v0, [batch, 3 // 0])",
+        "v1 = aten.add.Tensor(v0, -None)",
+        "LayerNorm('n', [], 1e-05)\nv1 = call('n', v0)",
+        "BatchNorm('n', [3], [], 0.1)\nv1 = call('n', v0)",
+        "BatchNorm('n', [3], -1.0, 0.1)\nv1 = call('n', v0)",
+        "Conv2d('c', [3, 3, 3, 3], True)\nv1 = call('c', v0)",
     ],
     ids=lambda text: text[:40],
 )
@@ -61,6 +67,7 @@ def test_what_is_no_code_is_refused_in_one_sentence(text: str) -> None:
         "v1 = aten.split.Tensor(v0, 1, 1)",
         "v1 = aten.relu.default(v0, v0, v0)",
         "Linear('fc', [4, 4], False, True)\nv1 = call('fc', v0)",
+        "Conv2d('c', [3, 3, 3, 3], False, [1, 1], [1, 1], [1, 1], 0)\nv1 = call('c', v0)",
     ],
 )
 def test_code_that_does_not_compute_its_input_is_refused_before_it_runs(text: str) -> None:

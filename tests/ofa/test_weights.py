@@ -84,6 +84,8 @@ def rewritten(path: Path, header: dict[str, str | None], drop: str | None = None
         ({"num_classes": "8"}, "classifier.linear.weight has shape"),
         ({"schema": "new"}, "must have a whole header"),
         ({"num_classes": None}, "must have a whole header"),
+        ({"dropout": "{}"}, "must have a dropout in 0..1"),
+        ({"dropout": "nan"}, "must have a dropout in 0..1"),
     ],
 )
 def test_a_foreign_header_is_refused(saved: Path, header: dict[str, str | None], words: str) -> None:
