@@ -8,9 +8,12 @@ from typing import Any
 
 from ofa.adopting.describing import depths_of, sizes_of
 from ofa.adopting.record import AdoptionRecord
-from ofa.families import AdoptedSpace
+from ofa.costs import COSTS, costs
+from ofa.families import AdoptedSpace, lower
+from ofa.resolution import pixels
 from ofa.schema import to_json
 from ofa.space import Space
+from search.units import called, typed
 
 __all__ = ["CHOICE_HEADS", "SECTION", "Adopted", "adopted_of", "choice_rows", "fixed_rows"]
 
@@ -30,12 +33,14 @@ class Adopted:
 
     Attributes:
         choices: rows under ``CHOICE_HEADS``.
+        ends: heads, and a row each of what the smallest and the largest network cost.
         fixed: by reason how many dimensions stay for it, and the first of them.
         members: by elastic size the dimensions of the model's tensors that shrink with it.
         known: whether the record of the adoption is at hand, which says what stays.
     """
 
     choices: list[tuple[str, ...]]
+    ends: list[tuple[str, ...]]
     fixed: list[tuple[str, int, str]]
     members: Mapping[str, tuple[str, ...]]
     known: bool
@@ -54,7 +59,7 @@ def adopted_of(space: Space | None, record: AdoptionRecord | None = None) -> Ado
         return None
     fixed, members = ((), {}) if record is None else (record.fixed, record.members)
     choices = choice_rows(to_json(sizes_of(space)), to_json(depths_of(space)))
-    return Adopted(choices, fixed_rows(to_json(fixed), named=_NAMED), members, record is not None)
+    return Adopted(choices, _end_rows(space), fixed_rows(to_json(fixed), named=_NAMED), members, record is not None)
 
 
 def choice_rows(groups: Sequence[Json], depths: Sequence[Json]) -> list[tuple[str, ...]]:
@@ -82,6 +87,15 @@ def choice_rows(groups: Sequence[Json], depths: Sequence[Json]) -> list[tuple[st
             str(sum(group["tensors"] for group in own)),
         )
     return [rows[key] for key in sorted(rows)]
+
+
+def _end_rows(space: AdoptedSpace) -> list[tuple[str, ...]]:
+    ends = {"smallest": space.smallest(), "largest": space.largest()}
+    rows = [("network", "input", *map(called, COSTS.names()))]
+    for name, arch in ends.items():
+        found = costs(lower(space, arch))
+        rows.append((name, pixels(arch.resolution), *(typed(cost, found[cost], up=True) for cost in COSTS.names())))
+    return rows
 
 
 def fixed_rows(fixed: Sequence[Json], *, named: int) -> list[tuple[str, int, str]]:

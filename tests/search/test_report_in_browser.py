@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from ofa.cli.adopt import adopt_into_run
 from ofa.data import LeftOut, scan_data
 from ofa.data.overview import PlacedImage, overview
 from ofa.data.sheet import contact_sheet
@@ -17,6 +19,7 @@ from ofa.families import get_space, lower
 from search.front.columns import costs_of_front, floats_of
 from search.report import read_source, save_report
 from search.report.data_page import DataSource, save_data_page
+from search.units import typed
 from tests.browser import Browser, Tab, find_chromium
 from tests.photos import write_photos
 from tests.search.fronts import HOSTILE, arch_of, best_rows, make_front, verified
@@ -316,3 +319,48 @@ def test_only_resolutions_that_exist_are_drawn(tab: Tab) -> None:
     drawn = tab.run(f"{charts}.flatMap((chart) => chart.layers.flatMap((layer) => Array.from(layer.y)))")
     assert drawn
     assert set(drawn) <= set(get_space("ofa-mbv3-tiny").resolutions)
+
+
+@pytest.fixture(scope="module")
+def adopted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What ``ofa adopt`` said, and the pages of its run and of a front of its networks."""
+    folder = tmp_path_factory.mktemp("adopted")
+    said = adopt_into_run("tests.cli.own_model:model", (3, 16, 16), folder / "mine.run", resolutions=[24])
+    space = get_space(f"{said['run']}/space.json")
+    front = make_front(f"{said['run']}/space.json", networks=60, devices=())
+    front = type(front)(front.networks, front.dominated, replace(front.info, space=space.name, space_json=space.to_json()))
+    save_report(read_source(said["run"]), folder / "run.html")
+    save_report(front, folder / "front.html")
+    return {**said, "pages": {"run": folder / "run.html", "front": folder / "front.html"}}
+
+
+_STICKS_OUT = """[...document.querySelectorAll('#adopted *')].filter((each) => !each.closest('.wide table')
+  && each.getBoundingClientRect().right > document.documentElement.clientWidth).map((each) => each.outerHTML.slice(0, 80))"""
+_SMALL = """[...document.querySelectorAll('#adopted :is(th, td, dt, dd, h2, h3, summary)')]
+  .filter((each) => each.checkVisibility() && (parseFloat(getComputedStyle(each).fontSize) < 12 || each.clientHeight === 0)).length"""
+
+
+@pytest.mark.parametrize("name", ["run", "front"])
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (360, True)])
+def test_the_section_on_an_adopted_model_tells_groups_choices_and_costs(
+    browser: Browser, adopted: dict[str, Any], name: str, width: int, dark: bool
+) -> None:
+    with browser.open(adopted["pages"][name], width=width, dark=dark) as tab:
+        assert tab.complaints() == []
+        assert tab.requests() == []
+        assert tab.run("document.querySelector('nav a[href=\"#adopted\"]').textContent") == "Elastic sizes"
+        rows = tab.run("[...document.querySelectorAll('#adopted tr')].map((row) => [...row.cells].map((cell) => cell.textContent))")
+        (group,) = [each for each in adopted["groups"] if each["units"] == 16]
+        assert ["width", "all: stem", "16", "8, 16", str(group["tensors"])] in rows
+        assert ["depth", "1: body.0", "2 blocks", "1, 2", ""] in rows
+        for end, input_size in (("smallest", "16 px"), ("largest", "24 px")):
+            costs = [typed(key, adopted[end][key], up=True) for key in ("macs", "params", "weight_bytes", "peak_activation_bytes")]
+            assert [end, input_size, *costs] in rows
+        tab.run("document.querySelectorAll('#adopted details').forEach((each) => { each.open = true; })")
+        members = tab.run("[...document.querySelectorAll('#adopted dd')].map((each) => each.textContent)")
+        assert members == ([", ".join(group["members"])] if name == "run" else [])
+        assert ("is the number of classes" in tab.run("document.getElementById('adopted').textContent")) is (name == "run")
+        assert tab.run(_STICKS_OUT) == []
+        assert tab.run(_SMALL) == 0
+        assert tab.run("[...document.querySelectorAll('#adopted .wide')].every((each) => each.tabIndex === 0 && each.ariaLabel)")
+        assert tab.run(_CONTRAST) == []
