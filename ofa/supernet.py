@@ -385,6 +385,7 @@ class Supernet(nn.Module):
                 f"weights must be of the space that they are read for, but '{path}' carries {carried.name} with "
                 f"{carried.num_classes} classes, which is not the space that is given; leave that out, or train a supernet of it"
             )
+        weights.check({stored.name: stored for stored in sharing.layout(carried)})
         supernet = cls.empty(carried, dropout=weights.probability("dropout"))
         weights.copy_to(supernet.named_tensors())
         return supernet

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import save_file
@@ -32,6 +32,13 @@ _SEALED = 2
 
 SPACE_KEY = "space_json"
 """Where a header carries the whole space, beside its name in ``space``."""
+
+
+class Shaped(Protocol):
+    """A tensor, or what is known of one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,14 @@ class Weights:
             raise WeightsError(f"the header of '{self.path}' must have a {name} in 0..1, but has '{text[:20]}'; copy the file anew")
         return found
 
+    def check(self, targets: Mapping[str, Shaped]) -> None:
+        """See that there are tensors of these names and shapes and no others, before memory is taken for what a header says.
+
+        Raises:
+            WeightsError: a tensor is missing, superfluous or of another shape.
+        """
+        check_names(str(self.path), {name: tensor.shape for name, tensor in self.tensors.items()}, targets)
+
     @torch.no_grad()
     def copy_to(self, targets: Mapping[str, torch.Tensor]) -> None:
         """Copy every tensor into the one of its name; nothing is copied unless all names and shapes agree.
@@ -80,7 +95,7 @@ class Weights:
         Raises:
             WeightsError: a tensor is missing, superfluous, of another shape, or not finite.
         """
-        check_names(str(self.path), {name: tensor.shape for name, tensor in self.tensors.items()}, targets)
+        self.check(targets)
         check_finite(self.tensors, f"'{self.path}'")
         for name, target in targets.items():
             target.copy_(self.tensors[name])
@@ -91,7 +106,7 @@ def space_header(space: Space) -> dict[str, str]:
     return {"space": space.name, "num_classes": str(space.num_classes), SPACE_KEY: json.dumps(space.to_json())}
 
 
-def check_names(source: str, shapes: Mapping[str, torch.Size], targets: Mapping[str, torch.Tensor]) -> None:
+def check_names(source: str, shapes: Mapping[str, torch.Size], targets: Mapping[str, Shaped]) -> None:
     """Raise WeightsError, naming the first of each, unless ``shapes`` has the names and shapes of ``targets``."""
     missing, extra = [n for n in targets if n not in shapes], [n for n in shapes if n not in targets]
     if missing or extra:

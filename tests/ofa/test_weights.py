@@ -108,6 +108,16 @@ def test_weights_are_not_read_for_another_space_of_their_name(saved: Path) -> No
         Supernet.load(saved, other)
 
 
+def test_no_memory_is_taken_for_a_space_that_is_not_that_of_the_tensors(saved: Path) -> None:
+    """A header may say more than any machine has."""
+    blocks = [{"place": "stem.0", "code": 0, "sizes": [], "origin": ""}]
+    codes = [["Parameter('x', [16777216, 16777216])", "v1 = aten.relu.default(v0)"]]
+    fields = {"codes": codes, "sizes": [], "blocks": blocks}
+    space = {**get_space("ofa-mbv3-tiny", num_classes=3).to_json(), "family": "AdoptedSpace", "stages": [], "network": {}, "fields": fields}
+    with pytest.raises(WeightsError, match=r"must hold the 1 tensors of this space, but 1 are missing \(first stem\.0\.x\)"):
+        Supernet.load(rewritten(saved, {SPACE_KEY: json.dumps(space), "num_classes": "3"}))
+
+
 def test_an_unknown_space_is_refused_unless_it_is_given(saved: Path) -> None:
     rewritten(saved, {"space": "mine", SPACE_KEY: None})
     with pytest.raises(SpaceError, match="'mine' must be the name of a space"):
