@@ -51,11 +51,13 @@ class Sizes(ShapeEnv):
     """What is known of the sizes of a model while it is traced.
 
     Attributes:
+        images: the symbol of their number; None before there is one.
         known: by symbol what it is in terms of other symbols, which themselves are not known.
         reasons: by symbol why it is a number.
     """
 
     def __init__(self) -> None:
+        self.images: sympy.Symbol | None = None
         self.known: dict[sympy.Symbol, sympy.Expr] = {}
         self.reasons: dict[sympy.Symbol, Reason] = {}
         self._values: dict[sympy.Symbol, int] = {}
@@ -190,7 +192,9 @@ class Sizes(ShapeEnv):
             if all(term.is_Integer for term in solution.as_coefficients_dict().values()):
                 self._learn(symbol, solution)
                 return
-        self.fix(difference, "takes part in an equation of several sizes")
+        rule = "takes part in an equation of several sizes"
+        self.fix(sympy.Tuple(*difference.free_symbols - {self.images}), rule)  # images may be any number, if that is enough
+        self.fix(difference, rule)
 
     def _age(self, symbol: sympy.Symbol) -> int:
         return list(self._values).index(symbol)

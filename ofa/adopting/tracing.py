@@ -107,7 +107,7 @@ def trace(model: nn.Module, images: tuple[int, ...], *, elastic: bool = True) ->
         return mode.from_tensor(tensor, source=ConstantSource(name), symbolic_context=StatelessSymbolicContext(dynamic_sizes=dims))
 
     batch = fake("images", torch.empty(BATCH, *images), [True] + [False] * len(images))
-    symbol = _expr(batch.shape[0])
+    symbol = sizes.images = _expr(batch.shape[0])
     kernels = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.modules.conv._ConvNd)}
     fakes = {name: fake(name, tensor.detach(), _elastic(tensor, name in kernels)) for name, tensor in tensors.items()}
     shapes = {name: tuple(map(_expr, tensor.shape)) for name, tensor in fakes.items()}
