@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ofa.exporting.aten_shapes import AtenHandler, shape_of, transposed
-from ofa.exporting.graph import Call, GraphWriter, Value, require
+from ofa.exporting.graph import Array, Call, GraphWriter, Value, require
 from ofa.exporting.operators import layer_norm
 
 __all__ = ["LAYERS"]
@@ -60,11 +60,26 @@ def _adaptive_avg_pool(writer: GraphWriter, call: Call) -> str:
     x, wanted = call.arguments
     if set(wanted) == {1}:
         return writer.put("GlobalAveragePool", call, x)
-    sides = x.shape[-len(wanted) :]
-    fits = all(side is not None and side % size == 0 for side, size in zip(sides, wanted, strict=True))
-    require(fits, call, "the output of an exported adaptive average pool must be 1 or divide the size of the input")
-    kernel = [(side or 0) // size for side, size in zip(sides, wanted, strict=True)]
-    return writer.put("AveragePool", call, x, kernel_shape=kernel, strides=kernel)
+    sides = [side or 0 for side in x.shape[-len(wanted) :]]
+    require(all(sides), call, "an exported adaptive average pool must know the size of its input")
+    if all(side % size == 0 for side, size in zip(sides, wanted, strict=True)):
+        kernel = [side // size for side, size in zip(sides, wanted, strict=True)]
+        return writer.put("AveragePool", call, x, kernel_shape=kernel, strides=kernel)
+    # Windows that overlap: each side is a product with a matrix.
+    along = writer.constant(f"means.{sides[-1]}.{wanted[-1]}.along", _means(sides[-1], wanted[-1]).T)
+    if len(wanted) == 1:
+        return writer.put("MatMul", call, x, along)
+    down = writer.constant(f"means.{sides[0]}.{wanted[0]}", _means(sides[0], wanted[0]))
+    return writer.put("MatMul", call, down, writer.put("MatMul", call, x, along, step="along"))
+
+
+def _means(side: int, size: int) -> Array:
+    """[size, side]: of which values of a side each of the output is the mean, as torch chooses them."""
+    means = np.zeros((size, side), dtype=np.float32)
+    for number in range(size):
+        begin, end = number * side // size, -(-(number + 1) * side // size)
+        means[number, begin:end] = 1 / (end - begin)
+    return means
 
 
 def _convolution(writer: GraphWriter, call: Call) -> str:

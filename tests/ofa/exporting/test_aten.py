@@ -86,6 +86,8 @@ OF_IMAGES: dict[str, Callable[[Calls, Tensor], Tensor]] = {
     "avg_pool2d by its window": lambda _, x: aten.avg_pool2d.default(x, [2]),
     "adaptive_avg_pool2d.default": lambda _, x: aten.adaptive_avg_pool2d.default(x, [1, 1]),
     "adaptive_avg_pool2d of divisors": lambda _, x: aten.adaptive_avg_pool2d.default(x, [3, 2]),
+    "adaptive_avg_pool2d of overlapping windows": lambda _, x: aten.adaptive_avg_pool2d.default(x, [4, 11]),
+    "adaptive_avg_pool1d of overlapping windows": lambda _, x: aten.adaptive_avg_pool1d.default(aten.flatten.using_ints(x, 2), [5]),
     "adaptive_avg_pool1d.default": lambda _, x: aten.adaptive_avg_pool1d.default(aten.flatten.using_ints(x, 2), [1]),
     "conv2d.default": lambda m, x: aten.conv2d.default(x, m.kernel, None, [2, 1], [1, 0], [1, 2], 2),
     "conv2d.padding": lambda m, x: aten.conv2d.padding(x, m.kernel, None, [1, 1], "same", [1, 1], 2),
