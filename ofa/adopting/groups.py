@@ -149,7 +149,7 @@ class _Hints:
         self._note_sum(self._shape(source)[dim], [self._exprs(part)[dim] for part in node.meta["val"]])
 
     def _note_sum(self, whole: sympy.Expr, parts: list[sympy.Expr]) -> None:
-        if whole.free_symbols and all(map(_is_sum, parts)):
+        if whole.free_symbols and whole not in parts and all(map(_is_sum, parts)):  # of one part nothing is made
             self._cats.setdefault(whole, parts)
 
     def _note_reshape(self, node: fx.Node) -> None:

@@ -29,6 +29,11 @@ _NOTHING = {
 """In evaluation mode, and where nothing is written in place, these give what they are given."""
 _MAYBE_NOTHING = {_aten.pad.default, _aten.constant_pad_nd.default, _aten.slice.Tensor}
 """These too, where the shape stays: what they add or leave out is nothing."""
+_LIKE = {
+    *(_aten.new_zeros.default, _aten.new_ones.default, _aten.new_full.default),
+    *(_aten.zeros_like.default, _aten.ones_like.default, _aten.full_like.default),
+}
+"""Of their first argument these take nothing but its type, and some its shape."""
 _RESHAPES = {_aten.view.default, _aten._unsafe_view.default, _aten.reshape.default}
 _WHERE = ("device", "pin_memory", "layout", "non_blocking")
 """Arguments that say where a tensor lies, which is where the network lies."""
@@ -183,13 +188,19 @@ class _Simplifier:
                 known[node] = known[source]
 
     def _is_constant(self, node: fx.Node) -> bool:
-        sizes = [each for each in _leaves((node.args, dict(node.kwargs))) if isinstance(each, fx.Node) and each not in self._values]
+        args = node.args[1:] if node.target in _LIKE else node.args
+        sizes = [each for each in _leaves((args, dict(node.kwargs))) if isinstance(each, fx.Node) and each not in self._values]
         symbolic = isinstance(node.meta.get("val"), Tensor) and any(expr.free_symbols for expr in self._shape(node.meta["val"]))
         return not symbolic and all(getattr(self._meaning.get(each), "is_Integer", False) for each in sizes)
 
     def _computed(self, node: fx.Node) -> Any:
-        def plain(each: Any) -> Any:
-            return self._values[each] if each in self._values else int(self._meaning[each])
+        def plain(each: fx.Node) -> Any:
+            if each in self._values:
+                return self._values[each]
+            value = each.meta["val"]
+            if isinstance(value, Tensor):
+                return torch.empty([int(self._trace.sizes.value(size)) for size in self._shape(value)], dtype=value.dtype)
+            return int(self._meaning[each])
 
         args, kwargs = fx.node.map_arg((node.args, dict(node.kwargs)), plain)
         target: Any = _aten.reshape.default if node.target in _RESHAPES else node.target

@@ -263,8 +263,9 @@ def _read_from_weights(module: nn.Module) -> dict[str, property]:
     match module:
         case nn.modules.conv._ConvNd():
             found = {"out_channels": _property(lambda self: self.weight.shape[0])}
-            if 1 < module.groups == module.in_channels == module.out_channels:
-                found |= {name: _property(lambda self: self.weight.shape[0]) for name in ("groups", "in_channels")}
+            if 1 < module.groups == module.in_channels:
+                each = module.out_channels // module.groups
+                found |= {name: _property(lambda self: self.weight.shape[0] // each) for name in ("groups", "in_channels")}
             elif module.groups == 1:
                 found["in_channels"] = _property(lambda self: self.weight.shape[1])
             return found

@@ -193,8 +193,10 @@ class Traced(nn.Module):
         if kind is list:
             return [self._fetched(each, values) for each in argument]
         if kind is TensorRef:
-            # What is computed of weights depends in its last bit on how they lie, which is not the same in a view and a copy.
-            return self.at(argument.name).contiguous()
+            # What is computed of weights depends in its last bit on how they lie and whether they need gradients, which is not the same
+            # in a view and a copy.
+            found = self.at(argument.name).contiguous()
+            return found if torch.is_grad_enabled() else found.detach()
         if kind is Size:
             return argument.value({**self.lengths, BATCH: batch.batch_size(values["v0"])})
         return argument
@@ -319,9 +321,10 @@ def _normalized(norm: AnyBatchNorm | nn.LayerNorm, x: Tensor) -> Tensor:
 
 
 def _image(output: Tensor) -> Shape:
-    """The shape of a value in which images and tokens may be mixed: (T, D), or (D,)."""
+    """The shape of a value of one image, in which images and tokens may be mixed: (T, D), or (D,)."""
     *others, last = output.shape
-    return Shape(math.prod(others), last) if len(others) > 1 else Shape(last)
+    rows = math.prod(others)
+    return Shape(rows, last) if len(others) > 1 or rows > 1 else Shape(last)
 
 
 def _products(name: str, args: list[Any], output: Tensor) -> int:

@@ -154,7 +154,7 @@ TIMM: Mapping[str, Architecture] = {
     "timm-vit": _vit("attention", 64, _of_timm("vit_tiny_patch16_224", img_size=64, depth=3)),
     "timm-deit-distilled": _vit("attention", 64, _of_timm("deit_tiny_distilled_patch16_224", img_size=64, depth=3)),
     "timm-swin": _vit("windows", 64, _of_timm("swin_tiny_patch4_window7_224", img_size=64, window_size=4, depths=(1, 2, 1, 1))),
-    "timm-mixer": _vit("attention", 64, _of_timm("mixer_s16_224", img_size=64, num_blocks=3)),
+    "timm-mixer": _vit("attention", 64, _of_timm("mixer_s16_224", img_size=64)),
     "timm-fastvit": _vit("hybrid", 64, _of_timm("fastvit_t8")),
 }
 

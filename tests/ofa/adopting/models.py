@@ -37,14 +37,17 @@ class _Residual(nn.Module):
 
 
 class _Depthwise(nn.Module):
+    """Two depthwise convolutions, of which the second gives two channels for each."""
+
     def __init__(self, channels: int, expand: int) -> None:
         super().__init__()
         inner = channels * expand
         self.expand, self.depthwise = nn.Conv2d(channels, inner, 1), nn.Conv2d(inner, inner, 3, padding=1, groups=inner)
-        self.gate, self.project = nn.Conv2d(inner, inner, 1), nn.Conv2d(inner, channels, 1)
+        self.widen = nn.Conv2d(inner, 2 * inner, 3, padding=1, groups=inner)
+        self.gate, self.project = nn.Conv2d(2 * inner, 2 * inner, 1), nn.Conv2d(2 * inner, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.depthwise(self.expand(x)).relu()
+        y = self.widen(self.depthwise(self.expand(x))).relu()
         return x + self.project(y * self.gate(y.mean((2, 3), keepdim=True)).sigmoid())
 
 
@@ -64,9 +67,10 @@ class _Dense(nn.Module):
         self.norm = _norm_act(channels + layers * growth)
 
     def forward(self, x: Tensor) -> Tensor:
+        found = [x]
         for layer in self.layers:
-            x = torch.cat([x, layer(x).relu()], 1)
-        return self.norm(x)
+            found.append(layer(torch.cat(found, 1)).relu())  # of one value, of two, of three
+        return self.norm(torch.cat(found, 1))
 
 
 class _FusedAttention(nn.Module):
@@ -101,6 +105,17 @@ class _SeparateAttention(nn.Module):
         return x + self.out((weights @ v).transpose(1, 2).flatten(2))
 
 
+class _TorchsAttention(nn.Module):
+    """Torch's own module, which has a parameter for three matrices."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.attention(x, x, x, need_weights=False)[0]
+
+
 class _Transformer(nn.Module):
     def __init__(self, attention: Callable[[int, int], nn.Module], width: int, heads: int) -> None:
         super().__init__()
@@ -119,19 +134,29 @@ class _Transformer(nn.Module):
 
 
 class _Windows(nn.Module):
-    """Attention within windows that the forward cuts by the channels of what it had before."""
+    """Attention within windows that the forward cuts by the channels of what it had before, with marks for each window."""
 
     def __init__(self, width: int, heads: int, window: int) -> None:
         super().__init__()
         self.window, self.attention, self.table = window, _SeparateAttention(width, heads), nn.Parameter(torch.zeros(10, width))
         self.register_buffer("index", torch.arange(window * window) % 10)
+        self.register_buffer("marks", torch.zeros((SIDE // window) ** 2, window * window))
+
+    def _cut(self, x: Tensor) -> Tensor:
+        count, height, width, channels = x.shape
+        cut = x.view(count, height // self.window, self.window, width // self.window, self.window, channels)
+        return cut.permute(0, 1, 3, 2, 4, 5).reshape(-1, self.window * self.window, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.roll(x.permute(0, 2, 3, 1), (1, 1), (1, 2))
-        count, height, width, channels = x.shape
-        cut = x.view(count, height // self.window, self.window, width // self.window, self.window, channels)
-        windows = cut.permute(0, 1, 3, 2, 4, 5).reshape(-1, self.window * self.window, channels)
-        windows = self.attention(windows + self.table[self.index]).view(-1, self.window, self.window, channels)
+        count, height, width, _ = x.shape
+        border = x.new_zeros(1, height, width, 1)
+        border[:, :1], border[:, :, :1] = 1, 2
+        windows = self._cut(x) + self.table[self.index]
+        number, tokens = self.marks.shape
+        marks = self.marks.view(1, number, tokens, 1).expand(windows.shape[0] // number, -1, -1, -1).reshape(-1, tokens, 1)
+        windows = (windows + marks).view(-1, number, tokens, windows.shape[-1]) + self._cut(border)
+        windows = self.attention(windows.flatten(0, 1)).view(-1, self.window, self.window, x.shape[-1])
         joined = windows.view(count, height // self.window, width // self.window, self.window, self.window, -1)
         return joined.permute(0, 1, 3, 2, 4, 5).reshape(count, height, width, -1).permute(0, 3, 1, 2)
 
@@ -161,5 +186,6 @@ MODELS: Mapping[str, Callable[[], nn.Module]] = {
     "flattened": lambda: nn.Sequential(nn.Conv2d(3, 6, 3, 4, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 16, CLASSES)),
     "fused attention": lambda: _Transformer(_FusedAttention, 24, 4),
     "separate attention": lambda: _Transformer(_SeparateAttention, 24, 4),
+    "torch's attention": lambda: _Transformer(_TorchsAttention, 24, 4),
     "windows": lambda: _stacked(_Windows(12, 3, 4), channels=12),
 }

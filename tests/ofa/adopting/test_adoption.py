@@ -14,7 +14,7 @@ from tests.ofa.adopting.contract import Contract, randomized
 from tests.ofa.adopting.models import MODELS, SIDE, Fixed
 
 
-@pytest.mark.parametrize("name", ["residual", "depthwise", "dense", "fused attention", "windows"])
+@pytest.mark.parametrize("name", ["residual", "depthwise", "dense", "fused attention", "torch's attention", "windows"])
 def test_subnets_are_parts_of_the_model(name: str) -> None:
     contract = Contract(randomized(MODELS[name]()), (3, SIDE, SIDE))
     contract.check()
