@@ -16,6 +16,7 @@ import sympy
 import torch
 from torch import Tensor, fx
 
+from ofa.adopting.sizes import Sizes
 from ofa.adopting.tracing import Trace
 from ofa.blocks.runs import Run
 from ofa.groups import Group, Member
@@ -46,11 +47,12 @@ def find_groups(trace: Trace, images: Tensor, progress: Progress = silent) -> tu
     Returns:
         the groups, and by the name of each group that was given up the reason.
     """
-    proposed = _proposed(trace)
+    classes = _classes(trace)  # these cannot be exchanged, so that with them a proof of all groups at once would never hold
+    proposed = [group for group in _proposed(trace) if group.name not in classes]
     proof = _Proof(trace, images, proposed, progress)
     proven = proof.holding([group for group in proposed if group.units >= _FEW])
     proven |= {group.name for group in proposed if group.units < _FEW and proof.holds([group])}
-    groups, given_up = list[Group](), dict[str, str]()
+    groups, given_up = list[Group](), dict.fromkeys(classes, "is the number of classes")
     for group in proposed:
         others = itertools.islice(_layouts(group), 1, _MOST_LAYOUTS)
         found = group if group.name in proven else next((each for each in others if proof.holds([each])), None)
@@ -70,6 +72,13 @@ def names_of(trace: Trace) -> dict[sympy.Symbol, str]:
             for symbol in sorted(expr.free_symbols - names.keys() - {trace.batch}, key=str):
                 names[symbol] = f"{tensor}[{dim}]"
     return names
+
+
+def _classes(trace: Trace) -> list[str]:
+    """The names of the sizes that the length of the logits is made of."""
+    names = names_of(trace)
+    _, length = _shape_of(_value(trace.graph.output_node().args[0]), trace.sizes)
+    return [names[symbol] for symbol in length.free_symbols if symbol in names]
 
 
 def _proposed(trace: Trace) -> list[Group]:
@@ -131,10 +140,7 @@ class _Hints:
         return self._splits.get(term, (1, coefficient))
 
     def _shape(self, node: fx.Node) -> list[sympy.Expr]:
-        return self._exprs(node.meta["val"])
-
-    def _exprs(self, value: Tensor) -> list[sympy.Expr]:
-        return [self._sizes.replace(size.node.expr) if isinstance(size, torch.SymInt) else sympy.Integer(size) for size in value.shape]
+        return _shape_of(_value(node), self._sizes)
 
     def _note_cat(self, node: fx.Node) -> None:
         inputs = [part for part in node.all_input_nodes if isinstance(_value(part), Tensor)]
@@ -146,7 +152,7 @@ class _Hints:
         dim = int(node.args[2] if len(node.args) > 2 else node.kwargs.get("dim", 0))  # type: ignore[arg-type]
         source = node.args[0]
         assert isinstance(source, fx.Node)
-        self._note_sum(self._shape(source)[dim], [self._exprs(part)[dim] for part in node.meta["val"]])
+        self._note_sum(self._shape(source)[dim], [_shape_of(part, self._sizes)[dim] for part in node.meta["val"]])
 
     def _note_sum(self, whole: sympy.Expr, parts: list[sympy.Expr]) -> None:
         if whole.free_symbols and whole not in parts and all(map(_is_sum, parts)):  # of one part nothing is made
@@ -193,12 +199,22 @@ _SPLITS = (
     torch.ops.aten.split_with_sizes.default,
     torch.ops.aten.chunk.default,
 )
-_RESHAPES = (torch.ops.aten.view.default, torch.ops.aten.reshape.default, torch.ops.aten._unsafe_view.default)
+_RESHAPES = (
+    torch.ops.aten.view.default,
+    torch.ops.aten.reshape.default,
+    torch.ops.aten._unsafe_view.default,
+    torch.ops.aten.unflatten.int,
+    torch.ops.aten.flatten.using_ints,
+)
 
 
-def _value(node: fx.Node) -> Tensor:
+def _value(node: Any) -> Tensor:
     found: Tensor = node.meta["val"]
     return found
+
+
+def _shape_of(value: Tensor, sizes: Sizes) -> list[sympy.Expr]:
+    return [sizes.replace(size.node.expr) if isinstance(size, torch.SymInt) else sympy.Integer(size) for size in value.shape]
 
 
 # -- proof -------------------------------------------------------------------------------------------------------------
