@@ -24,7 +24,7 @@ from ofa.teachers import TEACHERS, FoundTeacher, find_teacher
 from ofa.training import DataRecord, Phase, Recipe, TrainingState, begin_run, evaluate, save_run, train
 from ofa.training.record import Facts, Source
 from ofa.training.specialization import specialize
-from ofa.training.step import Objective, _targets
+from ofa.training.step import Objective, _taught
 
 TINY = "ofa-mbv3-tiny"
 NAMES = tuple("abcdefghij")
@@ -175,7 +175,7 @@ def test_a_name_that_leads_nowhere_is_refused(register: Callable[[object], None]
 def test_a_teacher_of_ones_own_is_not_recorded_as_a_cuda_graph(pictures: ImageData) -> None:
     x = torch.rand(2, 3, 16, 16)
     own = Objective(teacher=Constant(), teacher_is_own=True, distillation_weight=1.0)
-    targets = _targets(own, x, object())  # type: ignore[arg-type]
+    targets = _taught(own, x, object()).outputs  # type: ignore[arg-type]
     assert targets is not None
     assert targets.shape == (2, 10)
 
