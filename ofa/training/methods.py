@@ -16,7 +16,7 @@ from ofa.training.phase import Phase
 __all__ = ["METHODS", "adopt", "compound", "progressive_shrinking", "single_stage"]
 
 _ADOPTED_RATES = {"sgd": 0.05, "adamw": 0.0002}
-"""A tenth or fifth of what is common for the optimizers, because an adopted network is trained already."""
+"""Half and a fifth of what is common for the optimizers: an adopted network is trained already, but its parts are not."""
 
 Opened = dict[str, tuple[Number, ...]]
 
