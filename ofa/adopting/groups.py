@@ -65,13 +65,17 @@ def find_groups(trace: Trace, images: Tensor, progress: Progress = silent) -> tu
 
 
 def names_of(trace: Trace) -> dict[sympy.Symbol, str]:
-    """A name for each symbol of which nothing is known: that of the first tensor that has it."""
-    names: dict[sympy.Symbol, str] = {}
+    """A name for each symbol of which nothing is known: the first dimension that is made of it alone, or else its part of the first."""
+    firsts: dict[sympy.Symbol, str] = {}
+    own: dict[sympy.Symbol, str] = {}
     for tensor, shape in trace.shapes.items():
         for dim, expr in enumerate(map(trace.sizes.replace, shape)):
-            for symbol in sorted(expr.free_symbols - names.keys() - {trace.batch}, key=str):
-                names[symbol] = f"{tensor}[{dim}]"
-    return names
+            symbols, place = sorted(expr.free_symbols - {trace.batch}, key=str), f"{tensor}[{dim}]"
+            if len(symbols) == 1:
+                own.setdefault(symbols[0], place)
+            for number, symbol in enumerate(symbols):
+                firsts.setdefault(symbol, f"{place}.{number}")
+    return {symbol: own.get(symbol, part) for symbol, part in firsts.items()}
 
 
 def _classes(trace: Trace) -> list[str]:

@@ -8,6 +8,7 @@ lead to is verified afterwards on the program itself, so nothing has to be prove
 from __future__ import annotations
 
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,7 +140,7 @@ class Sizes(ShapeEnv):
 
     def _equate(self, one: Any, other: Any) -> None:
         for division in (one - other).atoms(Mod, FloorDiv):
-            self._divide(*map(self.replace, division.args))
+            self.divide(*division.args)
         difference = self.replace(one - other)
         if difference.atoms(Mod):
             return
@@ -147,9 +148,11 @@ class Sizes(ShapeEnv):
         difference, _ = sympy.fraction(sympy.together(difference.xreplace(exact)))
         self._solve(self._vanishing(sympy.expand(difference)))
 
-    def _divide(self, numerator: Any, divisor: Any) -> None:
-        """Take that one size is a multiple of another."""
-        if self.value(numerator % divisor) != 0:
+    def divide(self, numerator: Any, divisor: Any) -> None:
+        """Take that one size is a multiple of another, where it is one in the model as it is."""
+        numerator, divisor = map(self.replace, (sympy.sympify(numerator), sympy.sympify(divisor)))
+        remainder = numerator % divisor
+        if remainder == 0 or self.value(remainder) != 0:
             return
         if divisor.is_Integer and divisor > 1 and not numerator.is_Symbol:
             # Images may be any number, so it must be the only size that is such a multiple.
@@ -180,21 +183,28 @@ class Sizes(ShapeEnv):
         """Take that an expression is zero."""
         if not difference.free_symbols or self.value(difference) != 0:
             return
+        solutions = list(self._solutions(difference))
+        # A size is rather the sum of others than what is left of another: a sum follows whatever its parts are.
+        for symbol, solution in sorted(solutions, key=lambda found: any(n < 0 for n in found[1].as_coefficients_dict().values())):
+            if solution.is_Integer:
+                self.fix(symbol, f"must be {solution}")
+            else:
+                self._learn(symbol, solution)
+            return
+        rule = "takes part in an equation of several sizes"
+        self.fix(sympy.Tuple(*difference.free_symbols - {self.images}), rule)  # images may be any number, if that is enough
+        self.fix(difference, rule)
+
+    def _solutions(self, difference: Any) -> Iterator[tuple[sympy.Symbol, Any]]:
+        """What each symbol is by the others, in whole numbers, where an expression is zero; the newest first."""
         for symbol in sorted(difference.free_symbols, key=self._age, reverse=True):
             coefficient = difference.coeff(symbol, 1)
             rest = sympy.expand(difference - coefficient * symbol)
             if not coefficient.is_Integer or symbol in rest.free_symbols:
                 continue
             solution = sympy.expand(-rest / coefficient)
-            if solution.is_Integer:
-                self.fix(symbol, f"must be {solution}")
-                return
             if all(term.is_Integer for term in solution.as_coefficients_dict().values()):
-                self._learn(symbol, solution)
-                return
-        rule = "takes part in an equation of several sizes"
-        self.fix(sympy.Tuple(*difference.free_symbols - {self.images}), rule)  # images may be any number, if that is enough
-        self.fix(difference, rule)
+                yield symbol, solution
 
     def _age(self, symbol: sympy.Symbol) -> int:
         return list(self._values).index(symbol)

@@ -16,6 +16,7 @@ import torch
 import torch._dynamo.config as dynamo
 from torch import Tensor, fx, nn
 from torch._dynamo.source import ConstantSource
+from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import DimDynamic, StatelessSymbolicContext
@@ -37,6 +38,19 @@ _ACTIVATIONS = {
     each.default
     for each in (_aten.relu, _aten.gelu, _aten.silu, _aten.hardtanh, _aten.hardswish, _aten.hardsigmoid, _aten.sigmoid, _aten.tanh)
 }
+
+_MADE_OF_OTHERS = (
+    *(_aten.narrow, _aten.tensor_split, _aten.hsplit, _aten.vsplit, _aten.dsplit, _aten.movedim, _aten.moveaxis, _aten.swapaxes),
+    *(_aten.swapdims, _aten.tile, _aten.broadcast_to, _aten.repeat_interleave, _aten.square, _aten.clip, _aten.type_as),
+    *(_aten.instance_norm, _aten.var, _aten.std),
+)
+_WRITTEN_OUT: Mapping[OpOverload, Callable[..., Any]] = {
+    operator: operator.decompose
+    for family in _MADE_OF_OTHERS
+    for operator in (getattr(family, name) for name in family.overloads())
+    if operator.has_kernel_for_dispatch_key(torch.DispatchKey.CompositeImplicitAutograd)
+}
+"""Operators that torch makes of others, as it does: so many fewer that whoever writes a program must know."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +130,7 @@ def trace(model: nn.Module, images: tuple[int, ...], *, elastic: bool = True) ->
         return _logits(torch.func.functional_call(network, dict(zip(tensors, ordered, strict=True)), (batch,)))
 
     # What torch remembers of each operator costs more than it saves where sizes are new symbols every time.
-    tracer = make_fx(run, tracing_mode="fake", pre_dispatch=True, _allow_non_fake_inputs=True)
+    tracer = make_fx(run, decomposition_table=_WRITTEN_OUT, tracing_mode="fake", pre_dispatch=True, _allow_non_fake_inputs=True)
     with _explained(), _unlogged(), _sizes_of_weights(network), dynamo.patch(fake_tensor_cache_enabled=not elastic):
         traced = tracer(batch, *fakes.values())
     if symbol in sizes.reasons:
@@ -143,6 +157,33 @@ def copied(model: nn.Module) -> nn.Module:
         ) from error
 
 
+def _of_split(x: Tensor, size: int | torch.SymInt, dim: int = 0) -> Iterator[tuple[int | torch.SymInt, int]]:
+    whole, part = x.shape[dim], int(_hint(size))
+    if isinstance(size, torch.SymInt) and _hint(whole) % part == 0:
+        yield whole, _hint(whole) // part
+
+
+def _of_slice(x: Tensor, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Iterator[tuple[int | torch.SymInt, int]]:
+    if step > 1:
+        yield x.shape[dim], step
+
+
+def _of_sections(x: Tensor, sections: int, dim: int = 0) -> Iterator[tuple[int | torch.SymInt, int]]:
+    yield x.shape[dim], sections
+
+
+def _hint(size: int | torch.SymInt) -> int:
+    return size.node.hint if isinstance(size, torch.SymInt) else size
+
+
+_PARTS: Mapping[Any, Callable[..., Iterator[tuple[int | torch.SymInt, int]]]] = {
+    _aten.split.Tensor: _of_split,
+    _aten.slice.Tensor: _of_slice,
+    _aten.tensor_split.sections: _of_sections,
+}
+"""For operators that cut a dimension: its size and into how many parts. Equal ones in the model stay equal at every size."""
+
+
 class _Fakes(FakeTensorMode):
     """Torch's tensors without values; norms and activations give what they are given, which torch finds out in many more steps."""
 
@@ -156,6 +197,12 @@ class _Fakes(FakeTensorMode):
                 like = super().dispatch(_aten.empty_like.default, types, (x,), {})
                 none = super().dispatch(_aten.new_empty.default, types, (x, [0]), {})
                 return like, none, none
+        if func in _PARTS and isinstance(self.shape_env, Sizes):
+            for size, parts in _PARTS[func](*args):
+                self.shape_env.divide(_expr(size), parts)
+                if func is _aten.split.Tensor:  # of which torch takes the number of parts, and with it all sizes, for numbers
+                    x, part, *dim = args
+                    return super().dispatch(_aten.split_with_sizes.default, types, (x, [part] * parts, *dim), kwargs)
         return super().dispatch(func, types, args, kwargs)
 
 
@@ -271,7 +318,7 @@ def _read_from_weights(module: nn.Module) -> dict[str, property]:
             return found
         case nn.Linear():
             return {name: _property(partial(_length, dim=dim)) for dim, name in enumerate(("out_features", "in_features"))}
-        case nn.LayerNorm() if module.weight is not None:
+        case nn.LayerNorm() | nn.RMSNorm() if module.weight is not None:
             return {"normalized_shape": _property(lambda self: tuple(self.weight.shape))}
     return {**dict(_widths(module)), **dict(_counts_of_heads(module))}
 

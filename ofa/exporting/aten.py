@@ -15,7 +15,7 @@ from onnx import TensorProto
 from torch._ops import OpOverload
 
 from ofa.exporting.aten_layers import LAYERS
-from ofa.exporting.aten_shapes import SHAPES, AtenHandler, axes_of, nothing
+from ofa.exporting.aten_shapes import SHAPES, AtenHandler, axes_of, chunks, nothing
 from ofa.exporting.graph import Call, GraphWriter, Operand, Value, require
 from ofa.exporting.operators import gelu
 
@@ -97,6 +97,17 @@ def _relu6(writer: GraphWriter, call: Call) -> str:
 def _silu(writer: GraphWriter, call: Call) -> str:
     (x,) = call.arguments
     return writer.put("Mul", call, x, writer.put("Sigmoid", call, x, step="gate"))
+
+
+def _mish(writer: GraphWriter, call: Call) -> str:
+    (x,) = call.arguments
+    return writer.put("Mul", call, x, writer.put("Tanh", call, writer.put("Softplus", call, x, step="soft"), step="gate"))
+
+
+def _glu(writer: GraphWriter, call: Call) -> str:
+    x, dim = call.arguments
+    value, gate = chunks(writer, replace(call, name=f"{call.name}_parts"), x, axes_of(x, dim)[0], 2)
+    return writer.put("Mul", call, value, writer.put("Sigmoid", call, gate, step="gate"))
 
 
 def _gelu(writer: GraphWriter, call: Call) -> str:
@@ -205,6 +216,21 @@ def _var(writer: GraphWriter, call: Call) -> str:
     return writer.put("Mul", call, _reduced(writer, call, "ReduceMean", squared, axes, keep, "variance"), count / left)
 
 
+def _rms_norm(writer: GraphWriter, call: Call) -> str:
+    x, shape, weight, eps = call.arguments
+    square = writer.put("Mul", call, x, x, step="square")
+    mean = _reduced(writer, call, "ReduceMean", square, [axis % len(x.shape) for axis in range(-len(shape), 0)], True, "mean")
+    shifted = writer.put("Add", call, mean, torch.finfo(x.dtype).eps if eps is None else eps, step="shifted")
+    root = writer.put("Sqrt", call, shifted, step="root")
+    if weight is None:
+        return writer.put("Div", call, x, root)
+    return writer.put("Mul", call, writer.put("Div", call, x, root, step="scaled"), weight)
+
+
+def _std(writer: GraphWriter, call: Call) -> str:
+    return writer.put("Sqrt", call, _var(writer, replace(call, name=f"{call.name}_square")))
+
+
 _COMPUTING: Mapping[AtenHandler, str] = {
     _binary("Add"): "add.Tensor add.Scalar",
     _binary("Div"): "div.Tensor div.Scalar true_divide.Tensor",
@@ -237,13 +263,18 @@ _COMPUTING: Mapping[AtenHandler, str] = {
     _same("Neg"): "neg.default",
     _same("Reciprocal"): "reciprocal.default",
     _same("Relu"): "relu.default",
+    _same("Selu"): "selu.default",
     _same("Sigmoid"): "sigmoid.default",
     _same("Sqrt"): "sqrt.default",
     _same("Tanh"): "tanh.default",
+    _mish: "mish.default",
+    _glu: "glu.default",
     _silu: "silu.default",
     _softmax("LogSoftmax"): "log_softmax.int _log_softmax.default",
     _softmax("Softmax"): "softmax.int _softmax.default",
     _softplus: "softplus.default",
+    _rms_norm: "rms_norm.default",
+    _std: "std.correction",
     _var: "var.correction",
     _where: "where.self",
 }

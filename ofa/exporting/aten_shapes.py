@@ -160,7 +160,11 @@ def _split_tensor(writer: GraphWriter, call: Call) -> tuple[str, ...]:
 
 def _chunk(writer: GraphWriter, call: Call) -> tuple[str, ...]:
     x, count, dim = call.arguments
-    (axis,) = axes_of(x, dim)
+    return chunks(writer, call, x, axes_of(x, dim)[0], count)
+
+
+def chunks(writer: GraphWriter, call: Call, x: Value, axis: int, count: int) -> tuple[str, ...]:
+    """So many parts of an axis, of one size but for the last."""
     return _split_evenly(writer, call, x, axis, -(-_length(call, x, axis) // count))
 
 
@@ -274,6 +278,15 @@ def _pixel_shuffle(writer: GraphWriter, call: Call) -> str:
     return writer.put("DepthToSpace", call, x, blocksize=factor, mode="CRD")
 
 
+def _pixel_unshuffle(writer: GraphWriter, call: Call) -> str:
+    # SpaceToDepth puts the channels behind the places in a square, torch before them.
+    x, factor = call.arguments
+    channels, height, width = (_length(call, x, axis) for axis in (1, 2, 3))
+    cut = writer.put("Reshape", call, x, writer.sizes(0, channels, height // factor, factor, width // factor, factor), step="cut")
+    moved = writer.put("Transpose", call, cut, step="moved", perm=[0, 1, 3, 5, 2, 4])
+    return writer.put("Reshape", call, moved, writer.sizes(0, channels * factor**2, height // factor, width // factor))
+
+
 def _resize(writer: GraphWriter, call: Call, x: Value, size: Sequence[int] | None, scales: Sequence[float] | None, **how: Any) -> str:
     sides = x.shape[2:]
     require(None not in sides, call, "an exported resize must know the size of its images")
@@ -324,6 +337,7 @@ SHAPES: Mapping[AtenHandler, str] = {
     _pad: "pad.default",
     _permute: "permute.default",
     _pixel_shuffle: "pixel_shuffle.default",
+    _pixel_unshuffle: "pixel_unshuffle.default",
     _repeat: "repeat.default",
     _reshape: "view.default reshape.default _unsafe_view.default",
     _reshape_as: "reshape_as.default view_as.default",

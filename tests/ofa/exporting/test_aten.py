@@ -53,7 +53,7 @@ OF_IMAGES: dict[str, Callable[[Calls, Tensor], Tensor]] = {
         f"{name}.default": lambda _, x, name=name: getattr(aten, name).default(x)
         for name in (
             *("relu", "relu6", "hardswish", "hardsigmoid", "silu", "sigmoid", "tanh", "gelu", "elu", "softplus", "exp", "neg", "abs"),
-            *("erf", "hardtanh", "mean", "sum", "alias", "clone", "contiguous", "detach"),
+            *("mish", "selu", "erf", "hardtanh", "mean", "sum", "alias", "clone", "contiguous", "detach"),
         )
     },
     "positive": lambda _, x: aten.add.Tensor(
@@ -79,6 +79,11 @@ OF_IMAGES: dict[str, Callable[[Calls, Tensor], Tensor]] = {
     "sum.dim_IntList": lambda _, x: aten.sum.dim_IntList(x, [1]),
     "extremes": lambda _, x: aten.sub.Tensor(aten.amax.default(x, [2, 3]), aten.amin.default(x, [-2, -1])),
     "var.correction": lambda _, x: aten.var.correction(x, [2, 3], correction=1, keepdim=True),
+    "std.correction": lambda _, x: aten.std.correction(x, [1], correction=0),
+    "glu.default": lambda _, x: aten.glu.default(x, -3),
+    "pixel_unshuffle.default": lambda _, x: aten.pixel_unshuffle.default(x, 2),
+    "rms_norm.default": lambda m, x: aten.rms_norm.default(x, [6, 8], m.token[0].expand(6, 8), 1e-3),
+    "rms_norm without weights": lambda _, x: aten.rms_norm.default(x, [8]),
     "norms": lambda _, x: aten.add.Tensor(aten.linalg_vector_norm.default(x, 2, [1]), aten.norm.ScalarOpt_dim(x, 1, [1])),
     "max_pool2d.default": lambda _, x: aten.max_pool2d.default(x, [3], [2, 3], [1], 1, True),
     "avg_pool2d.default": lambda _, x: aten.avg_pool2d.default(x, [3, 3], [2], [1], True, False),
