@@ -15,8 +15,8 @@ from ofa.training.phase import Phase
 
 __all__ = ["METHODS", "adopt", "compound", "progressive_shrinking", "single_stage"]
 
-_ADOPTED_RATES = {"sgd": 0.05, "adamw": 0.0002}
-"""Half and a fifth of what is common for the optimizers: an adopted network is trained already, but its parts are not."""
+_ADOPTED_RATES = {"sgd": 0.1, "adamw": 0.001}
+"""What gave the best parts of a ResNet and a ConvNeXt on CIFAR-10 (benchmarks/adopted_accuracy.py), whose own rates were 0.1 and 0.002."""
 
 Opened = dict[str, tuple[Number, ...]]
 
@@ -196,7 +196,7 @@ def adopt(
         space: what the supernet contains.
         epochs: of the phase.
         learning_rate: at the end of the warm-up; the network is trained already, so a fraction of what it was trained with. By default
-            0.05 or 0.0002, for SGD or AdamW, whichever suits the space (``suited_optimizer``).
+            0.1 or 0.001, for SGD or AdamW, whichever suits the space (``suited_optimizer``).
         subnets_per_step: the largest and the smallest among them.
         warmup_epochs: epochs, or part of one, in which the learning rate rises.
         distillation_weight: of the teachers' answers beside the labels' weight of 1.

@@ -12,9 +12,13 @@ from dataclasses import dataclass, make_dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ofa.blocks.assembling import empty_network
+from ofa.blocks.token_modules import DotProductAttention
+from ofa.blocks.traced import Traced
 from ofa.errors import RecipeError
+from ofa.families import lower
 from ofa.registry import FromFile, Registry
 from ofa.sharing import layout
 from ofa.space import Space
@@ -133,8 +137,22 @@ OPTIMIZERS: Registry[type[Optimizer]] = Registry(
 
 
 def suited_optimizer(space: Space) -> Literal["sgd", "adamw"]:
-    """What networks of a space are usually trained by: SGD where batch norms bear its large steps, AdamW elsewhere, as in transformers."""
-    return "sgd" if any(tensor.role == "statistics" for tensor in layout(space)) else "adamw"
+    """What networks of a space are usually trained by: SGD where batch norms alone bear its large steps.
+
+    It is AdamW where there is a layer norm or attention, as in transformers and in ConvNeXt, or no batch norm.
+    """
+    modules = list(empty_network(lower(space, space.largest())).modules())
+    batch_norms = any(tensor.role == "statistics" for tensor in layout(space))
+    return "sgd" if batch_norms and not any(map(_is_of_transformers, modules)) else "adamw"
+
+
+_OF_ATTENTION = ("softmax.", "_softmax.", "scaled_dot_product_attention.")
+
+
+def _is_of_transformers(module: nn.Module) -> bool:
+    if isinstance(module, Traced):
+        return any(step.kind == "operator" and step.target.startswith(_OF_ATTENTION) for step in module.steps)
+    return isinstance(module, nn.LayerNorm | nn.RMSNorm | DotProductAttention)
 
 
 class _NotImported(Optimizer):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ofa import train
 from ofa.adopting.adoption import adopt_model
@@ -126,9 +126,38 @@ def test_parts_train_in_bfloat16(name: str) -> None:
     assert supernet.flat_gradient.any()
 
 
-@pytest.mark.parametrize(("norm", "optimizer", "rate"), [(nn.BatchNorm2d, SGD(), 0.05), (partial(nn.GroupNorm, 2), AdamW(), 0.0002)])
-def test_networks_without_batch_norms_are_trained_by_adamw(norm: Callable[[int], nn.Module], optimizer: Optimizer, rate: float) -> None:
-    model = nn.Sequential(nn.Conv2d(3, 8, 3), norm(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+class _ChannelNorm(nn.LayerNorm):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+class _Attention(nn.Module):
+    """Of pixels to each other, with a norm of LeViT's kind."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm, self.queries = nn.BatchNorm2d(channels), nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        values = self.norm(x).flatten(2)
+        weights = (self.queries(x).flatten(2).transpose(1, 2) @ values).softmax(-1)
+        return (values @ weights).view(x.shape)
+
+
+@pytest.mark.parametrize(
+    ("norms", "optimizer", "rate"),
+    [
+        ((nn.BatchNorm2d,), SGD(), 0.1),
+        ((partial(nn.GroupNorm, 2),), AdamW(), 0.001),
+        ((nn.BatchNorm2d, _ChannelNorm), AdamW(), 0.001),
+        ((_Attention,), AdamW(), 0.001),
+    ],
+)
+def test_networks_of_batch_norms_alone_are_trained_by_sgd(
+    norms: Sequence[Callable[[int], nn.Module]], optimizer: Optimizer, rate: float
+) -> None:
+    layers = (layer for norm in norms for layer in (norm(8), nn.ReLU()))
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
     made = adopt_model(model, IMAGE, name="normed", resolutions=())
     changes = ["space=normed", "data=digits"]
     with SPACES.registered("normed", made.space):
