@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from devices.meters import PeakMemory, energy_per_call_mj, find_energy_meter, gpu_number
-from devices.runtimes import Runtime, Settings, Timer, get_runtime
+from devices.runtimes import Array, Input, Runtime, Settings, Timer, get_runtime
 from devices.timing import Floats, Timing, TimingPolicy, halves_ratio, measure_rounds, measured_s, warm_up
 from ofa.errors import DeviceError, OfaError
 from ofa.reasons import reason_of
@@ -144,7 +144,7 @@ class _Loader:
         """Load a network and run it once."""
         session = runtime.load(Path(path), self._settings)
         # Not zeros: some kernels are faster on them, and no image is black.
-        inputs = {name: self._rng.standard_normal(shape, dtype=np.float32) for name, shape in session.input_shapes().items()}
+        inputs = {name: _random(each, self._rng) for name, each in session.inputs().items()}
         timer = session.timer(inputs)
         timer(1)
         return timer
@@ -178,6 +178,13 @@ class _NetworkError(DeviceError):
     def __init__(self, network: str, message: str) -> None:
         super().__init__(message)
         self.network = network
+
+
+def _random(given: Input, rng: np.random.Generator) -> Array:
+    if given.dtype == "float32":
+        return rng.standard_normal(given.shape, dtype=np.float32)
+    limits = np.iinfo(given.dtype)
+    return rng.integers(limits.min, limits.max, given.shape, dtype=given.dtype, endpoint=True)
 
 
 def _named(key: str, timer: Timer) -> Timer:

@@ -90,7 +90,7 @@ def compare(path: Path, device: Device, report: Report) -> None:
         started = time.perf_counter()
         session = get_runtime(each.runtime).load(path, each)
         loaded_s = time.perf_counter() - started
-        ((name, shape),) = session.input_shapes().items()
+        ((name, (shape, _)),) = session.inputs().items()
         image = rng.standard_normal(shape, dtype=np.float32) if image is None else image
         outputs.append(session.run({name: image})[0])
     difference = float(np.abs(outputs[1] - outputs[0]).max() / np.abs(outputs[0]).max())

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from ofa.registry import Registry
 __all__ = [
     "RUNTIMES",
     "Array",
+    "Input",
     "Option",
     "Runtime",
     "Session",
@@ -32,8 +33,21 @@ __all__ = [
     "reference_to",
 ]
 
-Array = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
-"""A float32 array."""
+Array = np.ndarray[tuple[int, ...], np.dtype[Any]]
+"""An array of a number format that networks take or give: float32, or int8 or uint8."""
+
+
+class Input(NamedTuple):
+    """What a network takes.
+
+    Attributes:
+        shape: in whole numbers.
+        dtype: the number format, as numpy calls it: ``float32``, or ``int8`` or ``uint8`` where a block of a quantized network begins.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+
 
 Option = bool | int | float | str
 """A setting of a runtime."""
@@ -115,8 +129,8 @@ class Settings:
 class Session(Protocol):
     """A loaded network."""
 
-    def input_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of every input, by name; an open batch is that of the settings."""
+    def inputs(self) -> dict[str, Input]:
+        """Shape and number format of every input, by name; an open batch is that of the settings."""
         ...
 
     def run(self, inputs: Mapping[str, Array]) -> list[Array]:
@@ -155,7 +169,10 @@ class Runtime(Protocol):
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """The number formats that files may have inside, of ``fp32`` and ``fp16``; inputs and outputs are float32 with both."""
+        """The number formats that files may have inside, of ``fp32``, ``fp16`` and ``int8``; networks take and give float32 with all.
+
+        One of ``int8`` also takes and gives tensors of int8 and uint8: those of a quantized network's blocks.
+        """
         ...
 
     def place(self, settings: Settings) -> str:

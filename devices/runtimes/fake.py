@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from devices.runtimes import Array, Option, Settings, Timer
-from devices.runtimes.loading import as_device_error, check_inputs, load_library, onnx_shapes
+from devices.runtimes import Array, Input, Option, Settings, Timer
+from devices.runtimes.loading import QUANTIZED, as_device_error, check_inputs, load_library, onnx_inputs
 from ofa.errors import DeviceError
 
 __all__ = ["FakeRuntime"]
@@ -39,7 +39,7 @@ class FakeRuntime:
 
     name = "fake"
     format = "onnx"
-    precisions: tuple[str, ...] = ("fp32", "fp16")
+    precisions: tuple[str, ...] = ("fp32", "fp16", "int8")
     options: Mapping[str, Option] = {"failing": "", "failure": "", "noise": 0.0, "seed": 0}
 
     def place(self, settings: Settings) -> str:
@@ -60,12 +60,12 @@ class FakeRuntime:
             if not content:  # protobuf reads nothing as an empty message
                 raise ValueError("it is empty")
             read = onnx.load_from_string(content)
-            shapes = onnx_shapes(onnx, read, path, batch=settings.batch)
+            inputs = onnx_inputs(onnx, read, path, batch=settings.batch, taken=QUANTIZED)
             _bind(read, settings.batch)
             model = onnx.shape_inference.infer_shapes(read, strict_mode=True, data_prop=True)
         # Noise differs between networks, whatever the order in which they are loaded.
         digest = int.from_bytes(hashlib.sha256(content).digest()[:8], "big")
-        return _Session(model, shapes, float(settings.option("noise")), np.random.default_rng([int(settings.option("seed")), digest]))
+        return _Session(model, inputs, float(settings.option("noise")), np.random.default_rng([int(settings.option("seed")), digest]))
 
 
 def _fail(failure: str, path: Path) -> None:
@@ -78,24 +78,24 @@ def _fail(failure: str, path: Path) -> None:
 
 
 class _Session:
-    def __init__(self, model: Any, shapes: dict[str, tuple[int, ...]], noise: float, rng: np.random.Generator) -> None:
-        self._model, self._shapes = model, shapes
+    def __init__(self, model: Any, inputs: dict[str, Input], noise: float, rng: np.random.Generator) -> None:
+        self._model, self._inputs = model, inputs
         self._call_s = _call_ms(model) / 1e3
         self._noise = noise
         self._rng = rng
         self._calls = 0
 
-    def input_shapes(self) -> dict[str, tuple[int, ...]]:
-        return dict(self._shapes)
+    def inputs(self) -> dict[str, Input]:
+        return dict(self._inputs)
 
     def run(self, inputs: Mapping[str, Array]) -> list[Array]:
-        check_inputs(inputs, self._shapes)
+        check_inputs(inputs, self._inputs)
         from onnx.reference import ReferenceEvaluator
 
         return [np.asarray(output) for output in ReferenceEvaluator(self._model).run(None, dict(inputs))]
 
     def timer(self, inputs: Mapping[str, Array]) -> Timer:
-        check_inputs(inputs, self._shapes)
+        check_inputs(inputs, self._inputs)
 
         def timed(calls: int) -> float:
             first = max(0, min(calls, _FIRST_CALLS - self._calls))

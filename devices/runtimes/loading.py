@@ -7,16 +7,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from devices.runtimes import Array
+from devices.runtimes import Array, Input
 from ofa.errors import DeviceError
 from ofa.reasons import reason_of
 from ofa.telemetry import import_without_telemetry
 
-__all__ = ["as_device_error", "bound_shape", "check_inputs", "load_library", "onnx_shapes"]
+__all__ = ["FLOATS", "QUANTIZED", "as_device_error", "bound_input", "check_inputs", "load_library", "onnx_inputs"]
 
-_FLOAT32 = ("float", "float32", "tensor(float)")
+_FORMATS = {
+    **dict.fromkeys(("float", "float32", "tensor(float)"), "float32"),
+    **dict.fromkeys(("int8", "tensor(int8)"), "int8"),
+    **dict.fromkeys(("uint8", "tensor(uint8)"), "uint8"),
+}
+"""By the name that a runtime has for a number format the one that numpy has."""
+
+FLOATS, QUANTIZED = ("float32",), ("float32", "uint8", "int8")
+"""Number formats of inputs: of runtimes that run networks in floating point alone, and of others."""
 
 
 def load_library(runtime: str, modules: Sequence[str], package: str, extra: str = "") -> Any:
@@ -64,8 +70,8 @@ def as_device_error(rule: str, remedy: str) -> Iterator[None]:
         raise DeviceError(f"{rule}, but: {reason_of(error)}; {remedy}") from error
 
 
-def bound_shape(name: str, shape: Sequence[object], number_format: str, path: Path, *, batch: int) -> tuple[int, ...]:
-    """The shape that an input is timed with, in whole numbers.
+def bound_input(name: str, shape: Sequence[object], number_format: str, path: Path, *, batch: int, taken: Sequence[str] = FLOATS) -> Input:
+    """The input as it is timed.
 
     Args:
         name: of the input.
@@ -73,47 +79,49 @@ def bound_shape(name: str, shape: Sequence[object], number_format: str, path: Pa
         number_format: as the runtime calls it.
         path: of the file.
         batch: what an open first size becomes.
+        taken: number formats that the runtime's inputs may have.
 
     Raises:
-        DeviceError: it is open somewhere else, or not of float32.
+        DeviceError: it is open somewhere else, or of another number format.
     """
     bound = tuple(batch if not place and not _is_size(size) else size for place, size in enumerate(shape))
     sizes = tuple(size for size in bound if isinstance(size, int) and _is_size(size))
-    if len(sizes) < len(shape) or number_format not in _FLOAT32:
+    dtype = _FORMATS.get(number_format)
+    if len(sizes) < len(shape) or dtype is None or dtype not in taken:
         raise DeviceError(
-            f"inputs must be float32 of a shape that is fixed but for the batch to be timed, but '{name}' of '{path.name}' is "
+            f"inputs must be {' or '.join(taken)} of a shape that is fixed but for the batch to be timed, but '{name}' of '{path.name}' is "
             f"{number_format} {list(shape)}; export it with the device's resolution"
         )
-    return sizes
+    return Input(sizes, dtype)
 
 
-def onnx_shapes(onnx: Any, model: Any, path: Path, *, batch: int) -> dict[str, tuple[int, ...]]:
-    """The shapes of the inputs of an ``onnx.ModelProto``, as ``bound_shape`` has them; ``onnx`` is the library."""
-    shapes = {}
+def onnx_inputs(onnx: Any, model: Any, path: Path, *, batch: int, taken: Sequence[str] = FLOATS) -> dict[str, Input]:
+    """The inputs of an ``onnx.ModelProto``, as ``bound_input`` has them; ``onnx`` is the library."""
+    inputs = {}
     for argument in model.graph.input:
         kind = argument.type.tensor_type
         sizes = [size.dim_value or size.dim_param for size in kind.shape.dim]
         number_format = onnx.TensorProto.DataType.Name(kind.elem_type).lower()
-        shapes[argument.name] = bound_shape(argument.name, sizes, number_format, path, batch=batch)
-    return shapes
+        inputs[argument.name] = bound_input(argument.name, sizes, number_format, path, batch=batch, taken=taken)
+    return inputs
 
 
 def _is_size(size: object) -> bool:
     return isinstance(size, int) and size > 0
 
 
-def check_inputs(inputs: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Hold ``inputs`` against the shapes that a file declares.
+def check_inputs(inputs: Mapping[str, Array], declared: Mapping[str, Input]) -> None:
+    """Hold ``inputs`` against those that a file declares.
 
     Raises:
         DeviceError: names, shapes or number formats differ.
     """
-    if set(inputs) != set(shapes):
-        raise DeviceError(f"a network must be given the inputs {sorted(shapes)}, but got {sorted(inputs)}; name them as the file does")
-    for name, shape in shapes.items():
+    if set(inputs) != set(declared):
+        raise DeviceError(f"a network must be given the inputs {sorted(declared)}, but got {sorted(inputs)}; name them as the file does")
+    for name, (shape, dtype) in declared.items():
         given = inputs[name]
-        if given.shape != shape or given.dtype != np.float32:
+        if given.shape != shape or given.dtype != dtype:
             raise DeviceError(
-                f"input '{name}' must be float32 {list(shape)}, but is {given.dtype} {list(given.shape)}; "
+                f"input '{name}' must be {dtype} {list(shape)}, but is {given.dtype} {list(given.shape)}; "
                 f"convert it or export the network anew"
             )

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from devices.runtimes import Array, Option, Settings, Timer
-from devices.runtimes.loading import as_device_error, bound_shape, check_inputs, load_library
+from devices.runtimes import Array, Input, Option, Settings, Timer
+from devices.runtimes.loading import QUANTIZED, as_device_error, bound_input, check_inputs, load_library
 from ofa.errors import DeviceError
 
 __all__ = ["OnnxRuntime"]
@@ -42,7 +42,7 @@ class OnnxRuntime:
 
     name = "onnxruntime"
     format = "onnx"
-    precisions: tuple[str, ...] = ("fp32", "fp16")
+    precisions: tuple[str, ...] = ("fp32", "fp16", "int8")
     options: Mapping[str, Option] = {"provider": _CPU, "spinning": False}
 
     def place(self, settings: Settings) -> str:
@@ -113,13 +113,15 @@ def _check_takes_part(provider: str, session: Any, path: Path) -> None:
 class _Session:
     def __init__(self, session: Any, path: Path, place: str, batch: int = 1) -> None:
         self._session, self._place = session, place
-        self._shapes = {each.name: bound_shape(each.name, each.shape, each.type, path, batch=batch) for each in session.get_inputs()}
+        self._inputs = {
+            each.name: bound_input(each.name, each.shape, each.type, path, batch=batch, taken=QUANTIZED) for each in session.get_inputs()
+        }
 
-    def input_shapes(self) -> dict[str, tuple[int, ...]]:
-        return dict(self._shapes)
+    def inputs(self) -> dict[str, Input]:
+        return dict(self._inputs)
 
     def run(self, inputs: Mapping[str, Array]) -> list[Array]:
-        check_inputs(inputs, self._shapes)
+        check_inputs(inputs, self._inputs)
         with _running():
             return [np.asarray(output) for output in self._session.run(None, dict(inputs))]
 

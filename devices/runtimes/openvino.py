@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from devices.runtimes import Array, Option, Settings, Timer
-from devices.runtimes.loading import as_device_error, bound_shape, check_inputs, load_library
+from devices.runtimes import Array, Input, Option, Settings, Timer
+from devices.runtimes.loading import QUANTIZED, as_device_error, bound_input, check_inputs, load_library
 from ofa.errors import DeviceError
 
 __all__ = ["OpenVino"]
@@ -30,7 +30,7 @@ class OpenVino:
 
     name = "openvino"
     format = "onnx"
-    precisions: tuple[str, ...] = ("fp32", "fp16")
+    precisions: tuple[str, ...] = ("fp32", "fp16", "int8")
     options: Mapping[str, Option] = {"device": "CPU", "pinning": False}
 
     def place(self, settings: Settings) -> str:
@@ -48,10 +48,10 @@ class OpenVino:
         _check_available(place, core.available_devices)
         with as_device_error(f"OpenVINO must be able to load '{path.name}' on {place}", "export it again"):
             model = core.read_model(str(path))
-            shapes = {port.get_any_name(): _shape(port, path, settings.batch) for port in model.inputs}
+            inputs = {port.get_any_name(): _input(port, path, settings.batch) for port in model.inputs}
             if any(port.get_partial_shape().is_dynamic for port in model.inputs):
-                model.reshape(shapes)
-            return _Session(core.compile_model(model, place, _properties(core, place, settings)), shapes)
+                model.reshape({name: each.shape for name, each in inputs.items()})
+            return _Session(core.compile_model(model, place, _properties(core, place, settings)), inputs)
 
 
 def _check_available(place: str, available: list[str]) -> None:
@@ -73,11 +73,11 @@ def _properties(core: Any, place: str, settings: Settings) -> dict[str, Any]:
 
 
 class _Session:
-    def __init__(self, compiled: Any, shapes: dict[str, tuple[int, ...]]) -> None:
-        self._compiled, self._shapes = compiled, shapes
+    def __init__(self, compiled: Any, inputs: dict[str, Input]) -> None:
+        self._compiled, self._inputs = compiled, inputs
 
-    def input_shapes(self) -> dict[str, tuple[int, ...]]:
-        return dict(self._shapes)
+    def inputs(self) -> dict[str, Input]:
+        return dict(self._inputs)
 
     def run(self, inputs: Mapping[str, Array]) -> list[Array]:
         request = self._request(inputs)
@@ -100,7 +100,7 @@ class _Session:
 
     def _request(self, inputs: Mapping[str, Array]) -> Any:
         """A request whose inputs lie in the memory that the plugin itself has chosen for them."""
-        check_inputs(inputs, self._shapes)
+        check_inputs(inputs, self._inputs)
         with _running():
             request = self._compiled.create_infer_request()
             for name, array in inputs.items():
@@ -108,9 +108,10 @@ class _Session:
         return request
 
 
-def _shape(port: Any, path: Path, batch: int) -> tuple[int, ...]:
+def _input(port: Any, path: Path, batch: int) -> Input:
     sizes = [size.get_length() if size.is_static else str(size) for size in port.get_partial_shape()]
-    return bound_shape(port.get_any_name(), sizes, str(port.element_type.to_dtype()), path, batch=batch)
+    number_format = str(port.element_type.to_dtype())
+    return bound_input(port.get_any_name(), sizes, number_format, path, batch=batch, taken=QUANTIZED)
 
 
 def _running() -> Any:

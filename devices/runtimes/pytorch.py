@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from devices.runtimes import Array, Option, Settings, Timer
-from devices.runtimes.loading import as_device_error, check_inputs, load_library, onnx_shapes
+from devices.runtimes import Array, Input, Option, Settings, Timer
+from devices.runtimes.loading import as_device_error, check_inputs, load_library, onnx_inputs
 from devices.runtimes.torch_graph import read_graph
 from ofa.errors import DeviceError
 
@@ -54,7 +54,7 @@ class PyTorch:
         _check_available(torch, place)
         torch.set_num_threads(settings.threads)
         model = _read(path)
-        shapes = onnx_shapes(_onnx(), model, path, batch=settings.batch)
+        inputs = onnx_inputs(_onnx(), model, path, batch=settings.batch)
         layout = torch.channels_last if settings.option("channels_last") else torch.contiguous_format
         network = read_graph(torch, model, path.name).to(place)
         for constant in network.buffers():
@@ -63,8 +63,8 @@ class PyTorch:
         if settings.option("compiled"):
             network = torch.compile(network, fullgraph=True, dynamic=False)
         rule = f"PyTorch must be able to run '{path.name}' on {place}"
-        session = _Session(torch, network, shapes, place, layout, (rule, _remedy(settings)))
-        session.run({name: np.zeros(shape, np.float32) for name, shape in shapes.items()})
+        session = _Session(torch, network, inputs, place, layout, (rule, _remedy(settings)))
+        session.run({name: np.zeros(*each) for name, each in inputs.items()})
         return session
 
 
@@ -82,13 +82,13 @@ def _remedy(settings: Settings) -> str:
 
 class _Session:
     def __init__(
-        self, torch: Any, network: Any, shapes: dict[str, tuple[int, ...]], place: str, layout: Any, rule_and_remedy: tuple[str, str]
+        self, torch: Any, network: Any, inputs: dict[str, Input], place: str, layout: Any, rule_and_remedy: tuple[str, str]
     ) -> None:
-        self._torch, self._network, self._shapes, self._place, self._layout = torch, network, shapes, place, layout
+        self._torch, self._network, self._inputs, self._place, self._layout = torch, network, inputs, place, layout
         self._rule_and_remedy = rule_and_remedy
 
-    def input_shapes(self) -> dict[str, tuple[int, ...]]:
-        return dict(self._shapes)
+    def inputs(self) -> dict[str, Input]:
+        return dict(self._inputs)
 
     def run(self, inputs: Mapping[str, Array]) -> list[Array]:
         tensors = self._tensors(inputs)
@@ -132,8 +132,8 @@ class _Session:
             torch.set_float32_matmul_precision(before)
 
     def _tensors(self, inputs: Mapping[str, Array]) -> list[Any]:
-        check_inputs(inputs, self._shapes)
-        tensors = [self._torch.from_numpy(inputs[name].copy()).to(self._place) for name in self._shapes]
+        check_inputs(inputs, self._inputs)
+        tensors = [self._torch.from_numpy(inputs[name].copy()).to(self._place) for name in self._inputs]
         return [each.contiguous(memory_format=self._layout) if each.dim() == 4 else each for each in tensors]
 
 

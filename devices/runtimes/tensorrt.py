@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from devices.runtimes import Array, Option, Settings, Timer
+from devices.runtimes import Array, Input, Option, Settings, Timer
 from devices.runtimes.cuda import Gpu
-from devices.runtimes.loading import as_device_error, bound_shape, check_inputs, load_library
+from devices.runtimes.loading import as_device_error, bound_input, check_inputs, load_library
 from ofa.errors import DeviceError
 
 __all__ = ["TensorRt", "TensorRtForRtx"]
@@ -106,7 +106,7 @@ def _parse(library: Any, builder: Any, log: Any, path: Path, batch: int) -> Any:
         raise ValueError("; ".join(reasons) or "it holds no network")
     for tensor in map(network.get_input, range(network.num_inputs)):
         declared = tuple(int(size) for size in tensor.shape)
-        bound = bound_shape(tensor.name, declared, tensor.dtype.name.lower(), path, batch=batch)
+        bound = bound_input(tensor.name, declared, tensor.dtype.name.lower(), path, batch=batch).shape
         if bound != declared:
             tensor.shape = bound  # the engine is of this batch alone, as fast as one of a file that is not open
     return network
@@ -117,18 +117,20 @@ class _Session:
         self._gpu = gpu
         self._owners = owners  # must outlive the context
         self._context = engine.create_execution_context()
-        self._inputs: dict[str, tuple[int, ...]] = {}
+        self._inputs: dict[str, Input] = {}
         self._outputs: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
         for index in range(engine.num_io_tensors):
             name = engine.get_tensor_name(index)
             shape = tuple(int(size) for size in engine.get_tensor_shape(name))
-            of_kind = self._inputs if engine.get_tensor_mode(name) == library.TensorIOMode.INPUT else self._outputs
-            of_kind[name] = shape
+            if engine.get_tensor_mode(name) == library.TensorIOMode.INPUT:
+                self._inputs[name] = Input(shape)
+            else:
+                self._outputs[name] = shape
             self._addresses[name] = gpu.allocate(shape)
             self._context.set_tensor_address(name, self._addresses[name])
 
-    def input_shapes(self) -> dict[str, tuple[int, ...]]:
+    def inputs(self) -> dict[str, Input]:
         return dict(self._inputs)
 
     def run(self, inputs: Mapping[str, Array]) -> list[Array]:

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from devices import Settings
-from devices.runtimes import Array, Runtime, get_runtime
+from devices.runtimes import Array, Input, Runtime, get_runtime
 from ofa.blocks import build_network
 from ofa.errors import DeviceError
 from ofa.exporting.formats import FORMATS, write_file
@@ -51,7 +51,7 @@ class RuntimeContract:
     def test_it_names_itself_and_its_version(self, runtime: Runtime, settings: Settings) -> None:
         assert runtime.name == settings.runtime
         assert runtime.version()
-        assert {"fp32"} <= set(runtime.precisions) <= {"fp32", "fp16"}
+        assert {"fp32"} <= set(runtime.precisions) <= {"fp32", "fp16", "int8"}
 
     def test_it_computes_what_the_file_says(self, runtime: Runtime, settings: Settings, tmp_path: Path) -> None:
         session = runtime.load(saved(settings, tmp_path), settings)
@@ -63,7 +63,7 @@ class RuntimeContract:
 
     def test_it_tells_the_shapes_of_inputs(self, runtime: Runtime, settings: Settings, tmp_path: Path) -> None:
         session = runtime.load(saved(settings, tmp_path, channels=3, side=16, batch=2), settings)
-        assert session.input_shapes() == {"images": (2, 3, 16, 16)}
+        assert session.inputs() == {"images": Input((2, 3, 16, 16))}
 
     def test_time_grows_with_calls_and_with_work(self, runtime: Runtime, settings: Settings, tmp_path: Path) -> None:
         small = runtime.load(saved(settings, tmp_path), settings).timer(images(1, 4, 8, 8))
@@ -132,7 +132,7 @@ class RuntimeContract:
     def test_an_open_batch_is_the_devices(self, runtime: Runtime, settings: Settings, tmp_path: Path, batch: int) -> None:
         session = runtime.load(saved(settings, tmp_path, batch="N", layers=2), dataclasses.replace(settings, batch=batch))
         inputs = images(batch, 4, 8, 8)
-        assert session.input_shapes() == {"images": (batch, 4, 8, 8)}
+        assert session.inputs() == {"images": Input((batch, 4, 8, 8))}
         fixed = runtime.load(saved(settings, tmp_path, batch=batch, layers=2), settings)
         np.testing.assert_array_equal(session.run(inputs)[0], fixed.run(inputs)[0])
         assert session.timer(inputs)(3) > 0

@@ -18,7 +18,7 @@ import pytest
 
 from devices import Device, Settings
 from devices.provenance import provenance
-from devices.runtimes import cuda, get_runtime, tensorrt
+from devices.runtimes import Input, cuda, get_runtime, tensorrt
 from devices.runtimes.cuda import Gpu, GpuFacts, gpu_facts
 from ofa.errors import DeviceError
 from ofa.exporting.precision import to_half
@@ -203,7 +203,7 @@ def session(gpu_at_hand: ctypes.CDLL, engine: Engine) -> Any:
 
 
 def test_a_session_gives_inputs_takes_outputs_and_times(session: Any, engine: Engine) -> None:
-    assert session.input_shapes() == {"left": (2, 3), "right": (2, 3)}
+    assert session.inputs() == {"left": Input((2, 3)), "right": Input((2, 3))}
     ones, twos = np.ones((2, 3), np.float32), np.full((2, 3), 2, np.float32)
     timer = session.timer({"left": ones, "right": ones})
     np.testing.assert_array_equal(session.run({"left": ones, "right": twos})[0], 3)
