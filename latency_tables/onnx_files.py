@@ -58,8 +58,12 @@ class ModelFiles:
         return paths
 
     def _export(self, lowered: Sequence[PlacedBlock]) -> Path:
-        model = self._block(lowered[0]) if len(lowered) == 1 else self._model(build_network(lowered), *lowered)
-        content = PRECISIONS.get(self._device.precision).of(model).SerializeToString()
+        precision = PRECISIONS.get(self._device.precision)
+        if len(lowered) == 1:
+            model = precision.of_block(self._block(lowered[0]))
+        else:
+            model = precision.of(self._model(build_network(lowered), *lowered))
+        content = model.SerializeToString()
         return write_file(content, self._folder, self._device.format)
 
     def _block(self, placed: PlacedBlock) -> onnx.ModelProto:

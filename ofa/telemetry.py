@@ -11,7 +11,7 @@ __all__ = ["import_without_telemetry"]
 
 _VARIABLES = {"onnxruntime": "ORT_DISABLE_TELEMETRY"}
 """What turns it off before the library is loaded; it holds for the processes that this one starts as well, unless the user has set it."""
-_COLLECTORS = {"openvino": "openvino_telemetry"}
+_COLLECTORS = dict.fromkeys(("openvino", "nncf"), "openvino_telemetry")
 """Packages that report, and that their library does without."""
 
 

@@ -11,9 +11,14 @@ from onnx import TensorProto, helper
 
 from ofa.errors import ExportError
 from ofa.exporting.onnx import check_model
+from ofa.exporting.quantization.borders import inside_a_network
+from ofa.exporting.quantization.static import Quantization, quantize
 from ofa.registry import Registry
 
-__all__ = ["PRECISIONS", "Precision", "to_half"]
+__all__ = ["PRECISIONS", "Precision", "to_half", "to_int8"]
+
+
+_IMAGES_OF_NOISE = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,11 +27,16 @@ class Precision:
 
     Attributes:
         tolerance: largest difference allowed between the outputs of a file and of its network, as a share of the output's scale.
+        bytes_per_weight: of a file.
         rewrite: makes a float32 model one of this precision; input and output stay float32. None where there is nothing to do.
+        within: makes a rewritten model of one block what it is inside a network, where its neighbours share its border. None where that is
+            the same.
     """
 
     tolerance: float
+    bytes_per_weight: int = 4
     rewrite: Callable[[onnx.ModelProto], onnx.ModelProto] | None = None
+    within: Callable[[onnx.ModelProto], onnx.ModelProto] | None = None
 
     def of(self, model: onnx.ModelProto) -> onnx.ModelProto:
         """A float32 model in this precision.
@@ -35,6 +45,15 @@ class Precision:
             ExportError: it cannot be rewritten.
         """
         return model if self.rewrite is None else self.rewrite(model)
+
+    def of_block(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        """The float32 model of one block in this precision, as it is inside a network.
+
+        Raises:
+            ExportError: it cannot be rewritten.
+        """
+        written = self.of(model)
+        return written if self.within is None else self.within(written)
 
 
 def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -65,11 +84,23 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
     return half
 
 
+def to_int8(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of an exported model in int8 whose ranges are fitted to noise: as fast as one of images, and of no other use."""
+    rng = np.random.default_rng(0)
+    shape = [size.dim_value or 1 for size in model.graph.input[0].type.tensor_type.shape.dim]
+    images = [rng.standard_normal(shape, dtype=np.float32) for _ in range(_IMAGES_OF_NOISE)]
+    return quantize(model, images, Quantization())
+
+
 PRECISIONS: Registry[Precision] = Registry(
     "precision",
     group="ofa.precisions",
     error=ExportError,
-    entries={"fp32": Precision(tolerance=1e-4), "fp16": Precision(tolerance=0.02, rewrite=to_half)},
+    entries={
+        "fp32": Precision(tolerance=1e-4),
+        "fp16": Precision(tolerance=0.02, bytes_per_weight=2, rewrite=to_half),
+        "int8": Precision(tolerance=0.5, bytes_per_weight=1, rewrite=to_int8, within=inside_a_network),
+    },
     valid=lambda entry: isinstance(entry, Precision),
     must_be="an ofa.exporting.precision.Precision",
 )

@@ -1,0 +1,109 @@
+"""A bundle's network in int8, judged on images: the file ``network-int8.onnx`` of the bundle, and what its card says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+
+from ofa.data import Images as Data
+from ofa.data.batches import batches
+from ofa.errors import ExportError
+from ofa.exporting.bundle import Bundle
+from ofa.exporting.onnx import to_model
+from ofa.exporting.quantization.choosing import MOST_LOSS, Quantized, best_quantized
+from ofa.progress import Progress, silent
+from ofa.tasks import CLASSIFICATION, Task
+from ofa.telemetry import import_without_telemetry
+from ofa.training.evaluation import check_data, evaluate
+
+__all__ = ["FEWEST_IMAGES", "FileNetwork", "quantize_bundle"]
+
+FEWEST_IMAGES = 32
+"""With fewer the ranges of activations are those of single images."""
+_FITTED = 128
+"""Images that ranges are fitted to; the others judge."""
+
+
+class FileNetwork(nn.Module):
+    """An ONNX model as a module: what ONNX Runtime computes of images on this machine's processor.
+
+    Args:
+        model: of one input [B, C, H, W] whose batch is open.
+    """
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        super().__init__()
+        library = import_without_telemetry("onnxruntime")
+        self._session = library.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        self._input = model.graph.input[0].name
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        """The logits."""
+        return torch.from_numpy(self._session.run(None, {self._input: images_BCHW.contiguous().numpy()})[0])
+
+
+def quantize_bundle(
+    bundle: Bundle,
+    data: Data,
+    *,
+    task: Task = CLASSIFICATION,
+    most_loss: float = MOST_LOSS,
+    progress: Progress = silent,
+) -> tuple[Quantized, onnx.ModelProto]:
+    """The best int8 file of a bundle's network, for one image a call.
+
+    Args:
+        bundle: whose network.
+        data: images of its classes that it was not trained on, and is not tested on: 128 of them fit the ranges of activations, or
+            half of them where there are fewer than 256; the others judge.
+        task: what the network is for.
+        most_loss: of the score, beside the float32 network's on the same images.
+        progress: told of each trial.
+
+    Raises:
+        DataError: the data has other classes, or nothing of it can be read.
+        ExportError: there are too few images, or the network loses more whatever is done.
+    """
+    if len(data) < 2 * FEWEST_IMAGES:
+        raise ExportError(
+            f"int8 needs at least {2 * FEWEST_IMAGES} images, half of them to fit it and half to judge it, but there are {len(data)}; give "
+            "more images of the network's classes that it was not trained on"
+        )
+    network = bundle.network()
+    check_data(task, bundle.space.num_classes, data)
+    fitting, judging = map(data.subset, _parts(len(data)))
+    resolution = bundle.arch.resolution
+    model = to_model(network, bundle.input_shape, metadata=bundle.metadata, dynamic_batch=True)
+    found = best_quantized(
+        model,
+        list(_inputs(fitting, bundle)),
+        lambda file: evaluate(FileNetwork(file), judging, resolution=resolution, task=task),
+        most_loss=most_loss,
+        progress=progress,
+    )
+    return found, _of_one_image(found.model)
+
+
+def _parts(images: int) -> tuple[Tensor, Tensor]:
+    """Which images fit and which judge; the former from all over, for data is often in the order of its classes."""
+    judges = torch.ones(images, dtype=torch.bool)
+    judges[torch.linspace(0, images - 1, min(_FITTED, images // 2)).long()] = False
+    return (~judges).nonzero().flatten(), judges.nonzero().flatten()
+
+
+def _inputs(data: Data, bundle: Bundle) -> Iterator[np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
+    for x_BCHW, _ in batches(data, batch_size=1, resolution=bundle.arch.resolution):
+        yield x_BCHW.contiguous().numpy()
+
+
+def _of_one_image(model: onnx.ModelProto) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for value in (*copy.graph.input, *copy.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+    del copy.graph.value_info[:]  # what was inferred is of any batch
+    return copy

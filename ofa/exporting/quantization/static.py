@@ -1,0 +1,217 @@
+"""Post-training quantization of an exported network by libraries: its file with explicit QuantizeLinear and DequantizeLinear operators.
+
+Weights become int8, symmetric, with a scale for each output channel or one for all; activations uint8, or int8 and symmetric, with one
+scale each, which is fitted to images (Jacob et al., CVPR 2018; Nagel et al., "A White Paper on Neural Network Quantization", 2021).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+
+from ofa.errors import ExportError, MissingExtraError
+from ofa.exporting.quantization.repair import repaired
+from ofa.files import temporary_folder
+from ofa.reasons import reason_of
+from ofa.telemetry import import_without_telemetry
+
+__all__ = ["Images", "Quantization", "quantize"]
+
+Images = Sequence[np.ndarray[tuple[int, ...], np.dtype[np.float32]]]
+"""Inputs of a network, each [B, C, H, W] as it takes them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantization:
+    """How a network is quantized.
+
+    Attributes:
+        library: what does it; ``nncf`` is an extra.
+        per_channel: whether each output channel of a layer has a scale of its own.
+        signed: whether activations are int8 with a zero of 0, as TensorRT takes them, rather than uint8 with any.
+        clipping: which values an activation's range takes in: all, or (``onnxruntime``) all but 1 in 1000, or those that lose the least
+            information.
+        reduce_range: whether weights take 7 bits, so that sums of two products hold in 16 bits where a processor has no VNNI.
+        bias_correction: (``nncf``) whether biases take up the mean error of each layer, measured on inputs of the float network
+            (``fast``), or on those of the quantized layers before it (``full``).
+    """
+
+    library: Literal["onnxruntime", "nncf"] = "onnxruntime"
+    per_channel: bool = True
+    signed: bool = False
+    clipping: Literal["minmax", "percentile", "entropy"] = "minmax"
+    reduce_range: bool = False
+    bias_correction: Literal["none", "fast", "full"] = "none"
+
+    def __str__(self) -> str:
+        parts = [self.library, "a scale a channel" if self.per_channel else "a scale a layer", "int8" if self.signed else "uint8"]
+        parts += [self.clipping] * (self.library == "onnxruntime") + ["7 bits"] * self.reduce_range
+        parts += [f"{self.bias_correction} bias correction"] * (self.library == "nncf")
+        return ", ".join(parts)
+
+
+def quantize(model: onnx.ModelProto, images: Images, how: Quantization, *, floats: Collection[str] = ()) -> onnx.ModelProto:
+    """A quantized copy of a float32 model; its input and output stay float32.
+
+    Args:
+        model: as ``ofa.exporting.onnx`` writes it, with one input.
+        images: that the ranges of activations are fitted to; with the batch of the model if that is fixed.
+        how: by what and how.
+        floats: names of operators that stay in float32.
+
+    Raises:
+        ExportError: there is no image, the images do not fit the model, the library is not installed or cannot do it.
+    """
+    _check(model, images)
+    source = repaired(model, images)
+    try:
+        return (_by_onnxruntime if how.library == "onnxruntime" else _by_nncf)(source, images, how, floats)
+    except ExportError:
+        raise
+    except Exception as error:  # both libraries raise anything
+        raise ExportError(
+            f"a network must be one that {how.library} can quantize, but it reports: {reason_of(error)}; leave it in float32, or name "
+            "the operators that stay so"
+        ) from error
+
+
+def _check(model: onnx.ModelProto, images: Images) -> None:
+    if not images:
+        raise ExportError("activations need at least 1 image that their ranges are fitted to, but there is none; give some of the data")
+    dims = model.graph.input[0].type.tensor_type.shape.dim
+    wanted = [size.dim_value or None for size in dims]
+    for image in images:
+        if len(image.shape) != len(wanted) or any(size not in (None, given) for size, given in zip(wanted, image.shape, strict=True)):
+            sizes = [size or "any" for size in wanted]
+            raise ExportError(
+                f"images that ranges are fitted to must be inputs of the network, of shape {sizes}, but one is {list(image.shape)}; "
+                "prepare them as for the network"
+            )
+
+
+# -- ONNX Runtime ------------------------------------------------------------------------------------------------------
+
+
+class _Reader:
+    """What onnxruntime's calibration reads images from."""
+
+    def __init__(self, name: str, images: Images) -> None:
+        self._images = iter([{name: image} for image in images])
+
+    def get_next(self) -> dict[str, Any] | None:
+        return next(self._images, None)
+
+
+def _by_onnxruntime(model: onnx.ModelProto, images: Images, how: Quantization, floats: Collection[str]) -> onnx.ModelProto:
+    library = import_without_telemetry("onnxruntime.quantization")
+    if how.clipping != "minmax":
+        images = images[:: -(-len(images) // _MOST_IN_HISTOGRAMS)]
+    methods = {"minmax": library.CalibrationMethod.MinMax, "percentile": library.CalibrationMethod.Percentile}
+    # Its calibration tells the screen what it does.
+    with temporary_folder("quantize") as folder, _prepared(model) as source, redirect_stdout(StringIO()):
+        path = Path(folder) / "quantized.onnx"
+        library.quantize_static(
+            source,
+            path,
+            type("Reader", (_Reader, library.CalibrationDataReader), {})(model.graph.input[0].name, images),
+            quant_format=library.QuantFormat.QDQ,
+            per_channel=how.per_channel,
+            reduce_range=how.reduce_range,
+            activation_type=library.QuantType.QInt8 if how.signed else library.QuantType.QUInt8,
+            weight_type=library.QuantType.QInt8,
+            op_types_to_quantize=sorted(_QUANTIZED),
+            nodes_to_exclude=sorted({*floats, *_of_constants(model)}),
+            calibrate_method=methods.get(how.clipping, library.CalibrationMethod.Entropy),
+            extra_options={
+                "ActivationSymmetric": how.signed,
+                "WeightSymmetric": True,
+                "QDQKeepRemovableActivations": True,  # or a layer that is put back to floats would lose its ReLU
+                "CalibMaxIntermediateOutputs": _at_once(len(images)),
+                "CalibPercentile": 99.9,
+            },
+        )
+        return onnx.load(path)
+
+
+# -- NNCF --------------------------------------------------------------------------------------------------------------
+
+
+def _by_nncf(model: onnx.ModelProto, images: Images, how: Quantization, floats: Collection[str]) -> onnx.ModelProto:
+    library = _nncf()
+    advanced = library.quantization.advanced_parameters
+    name = model.graph.input[0].name
+    symmetric = advanced.QuantizationMode.SYMMETRIC
+    of_activations = advanced.QuantizationParameters(mode=symmetric, signedness_to_force=True) if how.signed else None
+    with redirect_stdout(StringIO()), _quiet("nncf"):
+        quantized: onnx.ModelProto = library.quantize(
+            model,
+            library.Dataset(list(images), lambda image: {name: image}),
+            preset=library.QuantizationPreset.PERFORMANCE if how.signed else library.QuantizationPreset.MIXED,
+            fast_bias_correction=how.bias_correction != "full",
+            subset_size=len(images),
+            ignored_scope=library.IgnoredScope(names=sorted(floats), validate=False),
+            advanced_parameters=library.AdvancedQuantizationParameters(
+                disable_bias_correction=how.bias_correction == "none",
+                overflow_fix=advanced.OverflowFix.ENABLE if how.reduce_range else advanced.OverflowFix.DISABLE,
+                weights_quantization_params=advanced.QuantizationParameters(per_channel=how.per_channel, mode=symmetric),
+                **({} if of_activations is None else {"activations_quantization_params": of_activations}),
+            ),
+        )
+    return quantized
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Without a library's own report of its steps."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _nncf() -> Any:
+    try:
+        return import_without_telemetry("nncf")
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("quantization by nncf", "nncf") from error
+
+
+def _at_once(images: int) -> int:
+    """Images whose activations are held at once: of a number that divides theirs, the library finds nothing left at the end and fails."""
+    return next(count for count in range(_MOST_AT_ONCE, 1, -1) if images % count)
+
+
+_MOST_AT_ONCE = 16
+_MOST_IN_HISTOGRAMS = 32
+"""Of all of them at once the library keeps every activation to make a histogram."""
+
+_QUANTIZED = frozenset({"Conv", "Gemm", "MatMul", "Add", "Mul", "Concat", "GlobalAveragePool", "AveragePool", "MaxPool", "Relu", "Clip"})
+"""Kinds of operators that processors and accelerators have in integers; parts of norms and activations are not among them."""
+
+
+def _of_constants(model: onnx.ModelProto) -> set[str]:
+    """Sums and products with a constant: parts of a norm or of an activation, whose values are far apart."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    elementwise = (node for node in model.graph.node if node.op_type in ("Add", "Mul"))
+    return {node.name for node in elementwise if not constants.isdisjoint(node.input)}
+
+
+@contextmanager
+def _prepared(model: onnx.ModelProto) -> Iterator[onnx.ModelProto]:
+    """A copy with the mark of onnxruntime's own preparation, which our writer has done: without it the library warns by the root's log."""
+    prepared = onnx.ModelProto()
+    prepared.CopyFrom(model)
+    mark = prepared.metadata_props.add()
+    mark.key, mark.value = "onnx.quant.pre_process", "onnxruntime.quant"
+    yield prepared
