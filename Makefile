@@ -4,7 +4,7 @@ VENV ?= .venv
 # The interpreter that makes the environment; name another with: make PYTHON=/path/to/python3.12 test
 PYTHON ?= python3.11 python3.12 python3.13 python3.14 python3 python
 
-EXTRAS := dev,augment,grpc,openvino,postgresql,tensorboard,tensorrt-rtx
+EXTRAS := dev,augment,grpc,nncf,openvino,postgresql,tensorboard,tensorrt-rtx
 # The one version that is chosen here and not by `make constraints`: a new torch is taken on purpose.
 TORCH := 2.13.0
 # The libraries whose networks are adopted in tests, with the torch that torchvision's build needs.

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["export", "export_engine", "export_onnx", "register"]
 
 Target = Literal["onnx", "tensorrt", "tensorrt-rtx"]
+Precision = Literal["fp32", "fp16", "int8"]
 
 _EXAMPLES = "Example: ofa export digits.bundle --to tensorrt-rtx --gpu ampere,ada"
 
@@ -54,7 +55,20 @@ def export(
             metavar="GPUS", help="Build for these GPUs: turing, ampere, ada, blackwell or compute capabilities, separated by commas."
         ),
     ] = None,
-    half: Annotated[bool, typer.Option("--half", help="Compute in float16 (TensorRT).")] = False,
+    precision: Annotated[
+        Precision, typer.Option("--precision", help="Number format of weights and activations; int8 for ONNX files, with --data.")
+    ] = "fp32",
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            metavar="IMAGES",
+            help="What int8 is fitted to and judged on: images of the same classes, neither trained nor tested on.",
+        ),
+    ] = None,
+    most_loss: Annotated[
+        float, typer.Option("--most-loss", min=0, max=1, help="Of the score that int8 may lose; layers stay in float32 until it holds.")
+    ] = 0.01,
     dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Leave the batch open (ONNX).")] = False,
     space: OwnSpaceOption = None,
     opset: Annotated[
@@ -74,23 +88,27 @@ def export(
 
     if output is not None:
         check_output(output, overwrite=overwrite, ending=".onnx" if to == "onnx" else "")
+    _check_options(precision, data, dynamic_batch=dynamic_batch, opset=opset)
     wanted = named(space)
     source = load_bundle(bundle)
     check_named(wanted, source.space, f"'{bundle}'")
     if to == "onnx":
-        if gpu or half:
-            raise typer.BadParameter("--gpu and --half are for TensorRT engines; use --to tensorrt-rtx.", param_hint="--to")
+        if gpu:
+            raise typer.BadParameter("--gpu is for TensorRT engines; use --to tensorrt-rtx.", param_hint="--to")
         chosen = OPSET if opset is None else opset
         # The bundle's own file stays as it was verified.
-        path = output or (source.folder / _OPEN_BATCH if dynamic_batch else source.onnx_path)
+        path = output or (source.folder / _OPEN_BATCH if dynamic_batch else source.file(precision))
         with source.only_writer(path):
             check_output(path, overwrite=overwrite)
-            result = export_onnx(source, path, dynamic_batch=dynamic_batch, opset=chosen)
+            if precision == "fp32":
+                result = export_onnx(source, path, dynamic_batch=dynamic_batch, opset=chosen)
+            else:
+                result = export_precision(source, output, precision, data=data, most_loss=most_loss)
     else:
-        if dynamic_batch or opset is not None:
-            raise typer.BadParameter("--dynamic-batch and --opset are for ONNX files; use --to onnx.", param_hint="--to")
+        if dynamic_batch or opset is not None or precision == "int8":
+            raise typer.BadParameter("--dynamic-batch, --opset and int8 are for ONNX files; use --to onnx.", param_hint="--to")
         gpus = [name.strip() for names in gpu or () for name in names.split(",") if name.strip()]
-        result = export_engine(source, output, flavour=to, gpus=gpus, half=half, overwrite=overwrite)
+        result = export_engine(source, output, flavour=to, gpus=gpus, half=precision == "fp16", overwrite=overwrite)
     emit(result, json=json, render=lambda: _table(result))
 
 
@@ -113,6 +131,49 @@ def export_onnx(bundle: Bundle, path: Path, *, dynamic_batch: bool, opset: int =
     shape = ["batch" if dynamic_batch else 1, *bundle.input_shape[1:]]
     about = {"format": "onnx", "path": str(path), "file_bytes": path.stat().st_size, "input_shape": shape}
     return {**about, "opset": opset, "ir_version": ir_version_for(opset), "difference": difference}
+
+
+def _check_options(precision: Precision, data: str | None, *, dynamic_batch: bool, opset: int | None) -> None:
+    if (precision == "int8") != (data is not None):
+        raise typer.BadParameter("--precision int8 and --data go together: int8 is fitted to images.", param_hint="--data")
+    if precision != "fp32" and (dynamic_batch or opset is not None):
+        raise typer.BadParameter("--dynamic-batch and --opset are for files in fp32.", param_hint="--precision")
+
+
+def export_precision(bundle: Bundle, path: Path | None, precision: str, *, data: str | None, most_loss: float) -> dict[str, Any]:
+    """Write a bundle's network in half precision, or in int8 as its images allow.
+
+    Args:
+        bundle: whose network.
+        path: the file; None for the one in the bundle.
+        precision: ``fp16`` or ``int8``.
+        data: images for int8.
+        most_loss: of the score that int8 may lose.
+
+    Returns:
+        the JSON object of ``ofa export --json``; of int8 with what came of it (``quantization``).
+
+    Raises:
+        OfaError: the bundle or the images are damaged or do not fit each other, or the loss is larger.
+    """
+    place = path or bundle.file(precision)
+    quantization = None
+    if data is None:
+        from ofa.exporting.precision import write_precision
+
+        write_precision(bundle, place, precision)
+    else:
+        from ofa.data import load_data
+        from ofa.exporting.quantization.bundles import quantize_bundle
+
+        with progress_bar("reading images") as reading:
+            images = load_data(data, rule=bundle.rule, classes=bundle.class_names, progress=reading)
+        with stoppable() as stop, progress_bar("int8") as progress:
+            stop.words = "interrupted; of the file nothing is kept until it is whole, so the same command writes it anew"
+            images = images.normalized((bundle.mean, bundle.std))
+            quantization = quantize_bundle(bundle, images, path, most_loss=most_loss, progress=progress).to_json()
+    about = {"format": "onnx", "path": str(place), "file_bytes": place.stat().st_size, "input_shape": list(bundle.input_shape)}
+    return {**about, "precision": precision, "quantization": quantization}
 
 
 def _readers(result: dict[str, Any]) -> str:
@@ -144,7 +205,7 @@ def export_engine(
     from ofa.exporting.tensorrt import build_engine, inspect_engine
 
     if path is None:
-        path = bundle.engine_path(flavour, gpus, half=half)
+        path = bundle.engine_path(flavour, gpus, precision="fp16" if half else "fp32")
         path.parent.mkdir(exist_ok=True)
     with bundle.only_writer(path), stoppable() as stop, progress_bar(f"building for {flavour}") as progress:
         stop.words = "interrupted; of an engine nothing is kept until it is whole, so the same command builds it anew"
@@ -155,11 +216,26 @@ def export_engine(
     return {"format": flavour, "path": str(path), **info.to_json(), "loaded": info.engine_layers is not None}
 
 
+def _rows_of(quantization: dict[str, Any] | None) -> list[tuple[str, str]]:
+    if quantization is None:
+        return []
+    rows = [("score in float32", f"{quantization['float_score']:.2%}"), ("score in int8", f"{quantization['score']:.2%}")]
+    kept = quantization["float_layers"]
+    rows.append(("layers in float32", f"{len(kept)} of {quantization['layers']}{': ' * bool(kept)}{', '.join(kept)}"))
+    rows.append(("quantized by", quantization["how"]))
+    for tried in quantization["tried"]:
+        some = f", {len(tried['float_layers'])} layers in float32" * bool(tried["float_layers"])
+        rows.append((f"{tried['score']:.2%}", f"{tried['how']}{some}"))
+    return rows
+
+
 def _table(result: dict[str, Any]) -> RenderableType:
     rows = [("format", str(result["format"]))]
     if result["format"] == "onnx":
         rows.append(("size", format_bytes(result["file_bytes"])))
         rows.append(("input", " x ".join(str(size) for size in result["input_shape"])))
+        if "precision" in result:
+            return facts([*rows, ("precision", result["precision"]), *_rows_of(result["quantization"])], title=result["path"])
         rows.append(("opset, IR version", f"{result['opset']}, {result['ir_version']}{_readers(result)}"))
         rows.append(("difference from PyTorch", f"{result['difference']:.1e} of the output's scale"))
         return facts(rows, title=result["path"])

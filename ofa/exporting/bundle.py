@@ -5,6 +5,7 @@ BUNDLE/
   card.json              accuracy, latencies, costs, device, provenance
   network.safetensors    weights; the header says how to prepare images and what the classes are
   network.onnx           the same network for any runtime; carries the same header
+  network-int8.onnx      likewise in another precision, once `ofa export` has written it
   engines/               engines built from network.onnx, each with its record
 """
 
@@ -26,6 +27,7 @@ from ofa.blocks import empty_network
 from ofa.costs import costs
 from ofa.data import ImageRule
 from ofa.errors import DamagedError, DataError, ExportError, FileError, OfaError, SchemaError, WeightsError
+from ofa.exporting.bundle_checks import check_channels, check_classes, check_tensors
 from ofa.exporting.card import Card
 from ofa.exporting.onnx import OPSET, export, verify_outputs, write_model
 from ofa.families import lower, named_space, save_arch
@@ -37,7 +39,7 @@ from ofa.resolution import resolution_to_json, sides
 from ofa.schema import parse
 from ofa.seal import seal
 from ofa.space import Space
-from ofa.weights import check_finite, check_names, read_weights, space_header, write_weights
+from ofa.weights import check_finite, read_weights, space_header, write_weights
 
 __all__ = ["ENGINES", "Bundle", "load_bundle", "write_bundle"]
 
@@ -45,6 +47,7 @@ ENGINES = "engines"
 """Name of the folder of engines in a bundle."""
 
 _KIND = "network"
+_FLOAT = "fp32"
 _ARCH, _CARD, _WEIGHTS, _ONNX = "arch.json", "card.json", "network.safetensors", "network.onnx"
 
 
@@ -74,7 +77,11 @@ class Bundle:
     @property
     def onnx_path(self) -> Path:
         """The network for any runtime."""
-        return self.folder / _ONNX
+        return self.file(_FLOAT)
+
+    def file(self, precision: str) -> Path:
+        """Where the network's ONNX file of a precision stands; of others than ``fp32`` it is there once it was exported."""
+        return self.folder / (_ONNX if precision == _FLOAT else f"network-{precision}.onnx")
 
     @property
     def engines(self) -> Path:
@@ -99,7 +106,7 @@ class Bundle:
         """
         weights = read_weights(self.folder / _WEIGHTS, kind=_KIND)
         network = empty_network(lower(self.space, self.arch))
-        _check_tensors(weights.tensors, network, f"'{weights.path}'")
+        check_tensors(weights.tensors, network, f"'{weights.path}'")
         check_finite(weights.tensors, f"'{weights.path}'")
         # Copies, because tensors lie in the file at any address, and oneDNN's kernels for unaligned weights round otherwise.
         network.load_state_dict({name: tensor.clone() for name, tensor in weights.tensors.items()}, assign=True)
@@ -128,9 +135,9 @@ class Bundle:
                 seal(temporary)  # or it would be read as a damaged file
                 return verify_outputs(network, temporary, self.input_shape, generator=torch.Generator().manual_seed(0))
 
-    def engine_path(self, flavour: str, gpus: Sequence[str] = (), *, half: bool = False) -> Path:
+    def engine_path(self, flavour: str, gpus: Sequence[str] = (), *, precision: str = "fp32") -> Path:
         """Where an engine of this network stands: named by what builds it, the GPUs and the precision."""
-        return self.engines / f"{'-'.join([flavour, *gpus, *['fp16'] * half])}.engine"
+        return self.engines / f"{'-'.join([flavour, *gpus, *[precision] * (precision != _FLOAT)])}.engine"
 
     @contextmanager
     def only_writer(self, *paths: str | os.PathLike[str]) -> Iterator[None]:
@@ -210,7 +217,12 @@ class Bundle:
                     f"a card must be of one device, but '{self.folder / _CARD}' is of {card.device} and the measurement of {device}; "
                     "specialize a bundle for that device"
                 )
-            card = replace(card, device=device, measured_ms=measured_ms, measured_conditions=conditions)
+            return self.note(device=device, measured_ms=measured_ms, measured_conditions=conditions)
+
+    def note(self, **facts: Any) -> Bundle:
+        """Write facts to the card, by the names that it has for them, and return the bundle with it; errors as of ``note_measurement``."""
+        with writing(self.folder, "noting on a card"):
+            card = replace(self.card_now(), **facts)
             write_json(card.to_json(), self.folder / _CARD)
         return replace(self, card=card)
 
@@ -253,10 +265,10 @@ def write_bundle(
     """
     space = named_space(arch.space, len(class_names)) if space is None else space
     lowered = lower(space, arch)
-    _check_classes(space, class_names)
-    _check_channels(lowered[0].block.in_channels, mean, std)
+    check_classes(space, class_names)
+    check_channels(lowered[0].block.in_channels, mean, std)
     tensors = network.state_dict()
-    _check_tensors(tensors, empty_network(lowered), f"the network of a bundle of {arch.space}")
+    check_tensors(tensors, empty_network(lowered), f"the network of a bundle of {arch.space}")
     check_finite(tensors, f"the network of a bundle of {arch.space}")
     card = replace(card, costs=costs(lowered))
     header = _header(space, arch, class_names, mean, std, rule or ImageRule(channels=len(mean)))
@@ -353,26 +365,6 @@ def _bundle(folder: Path, space: Space, arch: Arch, card: Card, header: Mapping[
 
 def _listed(header: Mapping[str, str], key: str, hint: Any) -> Any:
     return parse(tuple[hint, ...], parse_json(header[key], what=f"{key} in the header", error=SchemaError))
-
-
-def _check_tensors(tensors: Mapping[str, torch.Tensor], network: nn.Module, source: str) -> None:
-    check_names(source, {name: tensor.shape for name, tensor in tensors.items()}, network.state_dict())
-
-
-def _check_classes(space: Space, class_names: Sequence[str]) -> None:
-    if len(class_names) != space.num_classes:
-        raise ExportError(
-            f"each of the network's {space.num_classes} classes must have a name, but class_names has {len(class_names)}; give those "
-            "of its data"
-        )
-
-
-def _check_channels(channels: int, mean: Sequence[float], std: Sequence[float]) -> None:
-    if len(mean) != channels or len(std) != channels:
-        raise ExportError(
-            f"mean and std must have one value for each of the network's {channels} input channels, but have {len(mean)} and {len(std)}; "
-            "give those that the network was trained with"
-        )
 
 
 def _check_place(folder: Path) -> None:

@@ -19,7 +19,7 @@ SCHEMA = 3
 _SEALED = 3
 """Since which schema cards carry a checksum (``ofa.seal``), and name the files of their bundle."""
 
-_NO_NUMBERS = ("metric", "device", "conditions", "measured_conditions", "provenance", "files")
+_NO_NUMBERS = ("metric", "device", "conditions", "measured_conditions", "precisions", "provenance", "files")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,7 @@ class Card:
         conditions: what the promised latency holds under, as JSON values of ``devices.Conditions``.
         measured_conditions: what ``measured_ms`` holds under, likewise.
         costs: what follows from the network alone, by name (``ofa.costs``); in JSON they stand beside the other numbers.
+        precisions: by the name of a precision what came of writing the network in it, such as its score beside that in float32.
         provenance: where it comes from: data, supernet, recipe, seeds, versions, dates; JSON values.
         files: the SHA-256 of the bundle's other files by their paths within it; a file that is being replaced is not named.
 
@@ -52,6 +53,7 @@ class Card:
     conditions: Mapping[str, Any] | None = None
     measured_conditions: Mapping[str, Any] | None = None
     costs: Mapping[str, int] = field(default_factory=dict)
+    precisions: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
 

@@ -136,6 +136,15 @@ def write_model(
     seal(temporary)  # before it takes its place, because it is read and run before that
 
 
+def write_sealed(model: onnx.ModelProto, temporary: Path) -> None:
+    """Fill the temporary file of ``ofa.files.replacing`` with a model that was made of another one, and a checksum of its own."""
+    onnx.helper.set_model_props(model, {**{each.key: each.value for each in model.metadata_props}, SEAL_KEY: BLANK_SEAL})
+    data = model.SerializeToString()
+    check_model(data)
+    temporary.write_bytes(data)
+    seal(temporary)
+
+
 def verify_outputs(
     network: nn.Module,
     path: str | os.PathLike[str],

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
+import torch
 from onnx import TensorProto, helper
 
 from ofa.errors import ExportError
-from ofa.exporting.onnx import check_model
+from ofa.exporting.bundle import Bundle
+from ofa.exporting.onnx import check_model, read_model, verify_outputs, write_sealed
 from ofa.exporting.quantization.borders import inside_a_network
 from ofa.exporting.quantization.static import Quantization, quantize
+from ofa.files import replacing
 from ofa.registry import Registry
 
-__all__ = ["PRECISIONS", "Precision", "to_half", "to_int8"]
+__all__ = ["PRECISIONS", "Precision", "to_half", "to_int8", "write_precision"]
 
 
 _IMAGES_OF_NOISE = 2
@@ -26,8 +30,10 @@ class Precision:
     """A number format of weights and activations, as a device's settings name it.
 
     Attributes:
-        tolerance: largest difference allowed between the outputs of a file and of its network, as a share of the output's scale.
+        tolerance: largest difference allowed between the outputs of a file and of its network, as a share of the output's scale; of one
+            that is fitted to images it is of noise, which it does not know, and says only that it is of the same network.
         bytes_per_weight: of a file.
+        is_of_data: whether a file that ships must be fitted to images; one that ``rewrite`` makes is then good for measuring time alone.
         rewrite: makes a float32 model one of this precision; input and output stay float32. None where there is nothing to do.
         within: makes a rewritten model of one block what it is inside a network, where its neighbours share its border. None where that is
             the same.
@@ -35,6 +41,7 @@ class Precision:
 
     tolerance: float
     bytes_per_weight: int = 4
+    is_of_data: bool = False
     rewrite: Callable[[onnx.ModelProto], onnx.ModelProto] | None = None
     within: Callable[[onnx.ModelProto], onnx.ModelProto] | None = None
 
@@ -92,6 +99,28 @@ def to_int8(model: onnx.ModelProto) -> onnx.ModelProto:
     return quantize(model, images, Quantization())
 
 
+def write_precision(bundle: Bundle, path: str | os.PathLike[str], precision: str) -> float:
+    """Write a bundle's network in another precision, and run the file against PyTorch before it takes its place.
+
+    Args:
+        bundle: whose ``network.onnx`` is rewritten.
+        path: the file.
+        precision: one that needs no images.
+
+    Returns:
+        The largest difference of the outputs, as a share of their scale.
+
+    Raises:
+        ExportError: the file cannot be written in that precision, or computes something else.
+        FileError: it cannot be written.
+    """
+    chosen = PRECISIONS.get(precision)
+    with bundle.changing(path), replacing(path) as temporary:
+        write_sealed(chosen.of(read_model(bundle.onnx_path)), temporary)
+        generator = torch.Generator().manual_seed(0)
+        return verify_outputs(bundle.network(), temporary, bundle.input_shape, generator=generator, tolerance=chosen.tolerance)
+
+
 PRECISIONS: Registry[Precision] = Registry(
     "precision",
     group="ofa.precisions",
@@ -99,7 +128,7 @@ PRECISIONS: Registry[Precision] = Registry(
     entries={
         "fp32": Precision(tolerance=1e-4),
         "fp16": Precision(tolerance=0.02, bytes_per_weight=2, rewrite=to_half),
-        "int8": Precision(tolerance=0.5, bytes_per_weight=1, rewrite=to_int8, within=inside_a_network),
+        "int8": Precision(tolerance=1.0, bytes_per_weight=1, is_of_data=True, rewrite=to_int8, within=inside_a_network),
     },
     valid=lambda entry: isinstance(entry, Precision),
     must_be="an ofa.exporting.precision.Precision",

@@ -15,7 +15,7 @@ from torch import nn
 
 from devices import Conditions, Device, Timing, TimingPolicy, describe, time_models
 from latency_tables.timing import timing_inputs
-from ofa.errors import SearchError
+from ofa.errors import ExportError, SearchError
 from ofa.exporting.bundle import Bundle
 from ofa.exporting.card import Card
 from ofa.exporting.formats import ONNX, write_file
@@ -42,7 +42,8 @@ class Subject:
         channels, resolution: of its input images.
         promise: what was said of it on the device; None if nothing was.
         budget_ms: the most that it may take; None if nothing was asked.
-        onnx_path: its ONNX file in float32; None to export it for the time of the measurement.
+        onnx_path: its ONNX file; None to export it for the time of the measurement.
+        precision: of that file: the device's, or float32.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Subject:
     promise: Latency | None = None
     budget_ms: float | None = None
     onnx_path: Path | None = None
+    precision: str = "fp32"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,6 +203,14 @@ def subject_of_bundle(bundle: Bundle, device: Device, budget_ms: float | None = 
     """A bundle's network and ONNX file, with what its card promises, if that is of this device and its settings."""
     card = bundle.card
     promise = card.latency if card.device == device.name and other_settings(card, device) is None else None
+    path, precision = bundle.onnx_path, "fp32"
+    if PRECISIONS.get(device.precision).is_of_data:
+        path, precision = bundle.file(device.precision), device.precision
+        if not path.is_file():
+            raise ExportError(
+                f"a bundle must have a file in {precision} for '{device.name}', which computes so, but '{bundle.folder}' has none; write "
+                f"it with: ofa export {bundle.folder} --to onnx --precision {precision} --data IMAGES"
+            )
     return Subject(
         name=str(bundle.folder),
         network=bundle.network(),
@@ -209,7 +219,8 @@ def subject_of_bundle(bundle: Bundle, device: Device, budget_ms: float | None = 
         promise=promise,
         budget_ms=budget_ms,
         # What ships is what is timed, unless the device takes another number of images at once than the file.
-        onnx_path=bundle.onnx_path if batch_of(bundle.onnx_path) in (None, device.batch) else None,
+        onnx_path=path if batch_of(path) in (None, device.batch) else None,
+        precision=precision,
     )
 
 
@@ -263,4 +274,5 @@ def _file(subject: Subject, device: Device, folder: Path) -> tuple[Path, tuple[i
     shape = (device.batch, subject.channels, *sides(subject.resolution))
     source = subject.onnx_path
     model = to_model(subject.network, shape, opset=device.opset) if source is None else read_model(source)
-    return write_file(PRECISIONS.get(device.precision).of(model).SerializeToString(), folder, ONNX), shape
+    written = model if subject.precision == device.precision else PRECISIONS.get(device.precision).of(model)
+    return write_file(written.SerializeToString(), folder, ONNX), shape

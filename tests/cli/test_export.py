@@ -2,17 +2,20 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 
 import numpy as np
 import onnx
 import pytest
 import torch
 import typer
+from PIL import Image
 from typer.testing import CliRunner
 
 from ofa.cli import export as export_command
 from ofa.cli.exits import ending_well
-from ofa.exporting.bundle import write_bundle
+from ofa.errors import DamagedError
+from ofa.exporting.bundle import load_bundle, write_bundle
 from ofa.exporting.card import Card
 from ofa.families import get_space
 from ofa.supernet import Supernet
@@ -26,6 +29,10 @@ def bundle(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bundles") / "digits.bundle"
     network = Supernet(space, generator=generator).extract(arch)
     return write_bundle(folder, network, arch, Card(), class_names=tuple("abcd"), mean=(0.5,) * 3, std=(0.5,) * 3, generator=generator)
+
+
+def copied(bundle, folder):
+    return shutil.copytree(bundle.folder, folder / "copy.bundle")
 
 
 def run(*arguments: object):
@@ -47,6 +54,55 @@ def test_an_onnx_file_is_written_and_checked(bundle, tmp_path):
     assert {each.key for each in model.metadata_props} >= {"arch", "class_names", "mean", "std"}
 
 
+def test_a_file_in_half_precision_is_checked_too(bundle, tmp_path):
+    bundle = load_bundle(copied(bundle, tmp_path))
+    answer = json.loads(run(bundle.folder, "--to", "onnx", "--precision", "fp16", "--json").stdout)
+    assert answer["path"] == str(bundle.folder / "network-fp16.onnx")
+    assert answer["file_bytes"] < 0.7 * bundle.onnx_path.stat().st_size
+    assert load_bundle(bundle.folder).card.files["network-fp16.onnx"]
+    assert run(bundle.folder, "--to", "onnx", "--precision", "fp16").exit_code != 0  # it is there
+
+
+def photos(folder, classes, each=24):
+    for number, name in enumerate(classes):
+        (folder / name).mkdir(parents=True)
+        for count in range(each):
+            rng = np.random.default_rng([number, count])
+            Image.fromarray(rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)).save(folder / name / f"{count}.png")
+    return folder
+
+
+def test_int8_is_fitted_to_images_and_judged_on_them(bundle, tmp_path):
+    bundle = load_bundle(copied(bundle, tmp_path))
+    data = photos(tmp_path / "photos", "abcd")
+    words = (bundle.folder, "--to", "onnx", "--precision", "int8", "--data", data, "--most-loss", "1")
+    answer = json.loads(run(*words, "--json").stdout)
+    assert answer["path"] == str(bundle.folder / "network-int8.onnx")
+    found = load_bundle(bundle.folder)
+    card = found.card.precisions["int8"]
+    assert card["score"] == answer["quantization"]["score"] == max(each["score"] for each in card["tried"])
+    assert (card["fitted_images"], card["judging_images"], card["metric"]) == (48, 48, "accuracy")
+    assert found.card.files["network-int8.onnx"]
+    model = onnx.load(found.file("int8"))
+    assert [each.dim_value for each in model.graph.input[0].type.tensor_type.shape.dim] == list(found.input_shape)
+    assert {each.key for each in model.metadata_props} >= {"arch", "class_names", "mean", "std"}
+    table = run(*words, "-o", tmp_path / "elsewhere.onnx").stdout
+    assert "score in int8" in table
+    assert all(len(line) <= 80 for line in table.splitlines())
+    found.file("int8").write_bytes(b"damaged")
+    with pytest.raises(DamagedError, match="another content"):
+        load_bundle(bundle.folder)
+
+
+def test_too_few_images_for_int8_are_one_sentence(tmp_path, bundle, capsys):
+    other = copied(bundle, tmp_path)
+    data = photos(tmp_path / "few", "abcd", each=4)
+    with pytest.raises(SystemExit, match="1"), ending_well():
+        export_command.export(other, "onnx", precision="int8", data=str(data))
+    assert "at least 64 images, half of them to fit it and half to judge it, but there are 16" in capsys.readouterr().err
+    assert not (other / "network-int8.onnx").exists()
+
+
 @pytest.mark.parametrize(("options", "versions"), [((), (14, 7)), (("--opset", 20), (20, 9))])
 def test_versions_are_a_setting(bundle, tmp_path, options, versions):
     answer = json.loads(run(bundle.folder, "--to", "onnx", *options, "-o", tmp_path / "n.onnx", "--json").stdout)
@@ -57,7 +113,7 @@ def test_versions_are_a_setting(bundle, tmp_path, options, versions):
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx_bindings") is None, reason="needs the extra 'tensorrt-rtx'")
 def test_an_engine_is_built_into_the_bundle_and_read_back(bundle):
-    result = run(bundle.folder, "--to", "tensorrt-rtx", "--gpu", "ampere,ada", "--half", "--json")
+    result = run(bundle.folder, "--to", "tensorrt-rtx", "--gpu", "ampere,ada", "--precision", "fp16", "--json")
     assert result.exit_code == 0
     answer = json.loads(result.stdout)
     assert answer["path"] == str(bundle.engines / "tensorrt-rtx-ampere-ada-fp16.engine")
@@ -71,7 +127,16 @@ def test_an_engine_is_built_into_the_bundle_and_read_back(bundle):
 
 @pytest.mark.parametrize(
     "options",
-    [("onnx", "--gpu", "ada"), ("onnx", "--half"), ("tensorrt-rtx", "--dynamic-batch"), ("tensorrt", "--opset", "17"), ("openvino",)],
+    [
+        ("onnx", "--gpu", "ada"),
+        ("onnx", "--precision", "int8"),
+        ("onnx", "--data", "digits"),
+        ("onnx", "--precision", "fp16", "--dynamic-batch"),
+        ("tensorrt-rtx", "--precision", "int8", "--data", "digits"),
+        ("tensorrt-rtx", "--dynamic-batch"),
+        ("tensorrt", "--opset", "17"),
+        ("openvino",),
+    ],
 )
 def test_options_that_do_not_go_together_are_wrong_usage(bundle, options):
     assert run(bundle.folder, "--to", *options).exit_code == 2

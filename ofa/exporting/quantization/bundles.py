@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -13,14 +14,15 @@ from ofa.data import Images as Data
 from ofa.data.batches import batches
 from ofa.errors import ExportError
 from ofa.exporting.bundle import Bundle
-from ofa.exporting.onnx import to_model
+from ofa.exporting.onnx import to_model, write_sealed
 from ofa.exporting.quantization.choosing import MOST_LOSS, Quantized, best_quantized
+from ofa.files import replacing
 from ofa.progress import Progress, silent
 from ofa.tasks import CLASSIFICATION, Task
 from ofa.telemetry import import_without_telemetry
 from ofa.training.evaluation import check_data, evaluate
 
-__all__ = ["FEWEST_IMAGES", "FileNetwork", "quantize_bundle"]
+__all__ = ["FEWEST_IMAGES", "FileNetwork", "instructions", "quantize_bundle"]
 
 FEWEST_IMAGES = 32
 """With fewer the ranges of activations are those of single images."""
@@ -49,17 +51,19 @@ class FileNetwork(nn.Module):
 def quantize_bundle(
     bundle: Bundle,
     data: Data,
+    path: Path | None = None,
     *,
     task: Task = CLASSIFICATION,
     most_loss: float = MOST_LOSS,
     progress: Progress = silent,
-) -> tuple[Quantized, onnx.ModelProto]:
-    """The best int8 file of a bundle's network, for one image a call.
+) -> Quantized:
+    """Write the best int8 file of a bundle's network, for one image a call; the bundle's card says what came of it.
 
     Args:
         bundle: whose network.
         data: images of its classes that it was not trained on, and is not tested on: 128 of them fit the ranges of activations, or
             half of them where there are fewer than 256; the others judge.
+        path: the file; None for the one in the bundle, which alone its card tells of.
         task: what the network is for.
         most_loss: of the score, beside the float32 network's on the same images.
         progress: told of each trial.
@@ -78,6 +82,7 @@ def quantize_bundle(
     fitting, judging = map(data.subset, _parts(len(data)))
     resolution = bundle.arch.resolution
     model = to_model(network, bundle.input_shape, metadata=bundle.metadata, dynamic_batch=True)
+    place = bundle.file("int8") if path is None else path
     found = best_quantized(
         model,
         list(_inputs(fitting, bundle)),
@@ -85,7 +90,24 @@ def quantize_bundle(
         most_loss=most_loss,
         progress=progress,
     )
-    return found, _of_one_image(found.model)
+    with bundle.changing(place), replacing(place) as temporary:
+        write_sealed(_of_one_image(found.model), temporary)
+    if path is None:
+        facts = {**found.to_json(), "metric": task.metric, "fitted_images": len(fitting), "judging_images": len(judging)}
+        bundle.note(precisions={**bundle.card_now().precisions, "int8": {**facts, "instructions": instructions()}})
+    return found
+
+
+def instructions() -> tuple[str, ...]:
+    """Those of this machine's processor that int8 is computed by, where the system tells: with others the last bits of answers differ."""
+    try:
+        words = set(Path("/proc/cpuinfo").read_text().split())
+    except OSError:
+        return ()
+    return tuple(name for name in _INSTRUCTIONS if name in words)
+
+
+_INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimddp", "i8mm", "sve")
 
 
 def _parts(images: int) -> tuple[Tensor, Tensor]:

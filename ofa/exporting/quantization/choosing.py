@@ -16,7 +16,7 @@ from ofa.exporting.quantization.static import Images, Quantization, quantize
 from ofa.progress import Progress, silent
 from ofa.telemetry import import_without_telemetry
 
-__all__ = ["CANDIDATES", "MOST_LOSS", "Quantized", "Tried", "best_quantized", "outputs_of"]
+__all__ = ["CANDIDATES", "MOST_LOSS", "Quantized", "Tried", "best_quantized", "candidates", "outputs_of"]
 
 MOST_LOSS = 0.01
 """Of the score, where nothing else is asked: one point."""
@@ -92,7 +92,7 @@ def candidates(*, signed: bool = False) -> tuple[Quantization, ...]:
     except ImportError:
         found: tuple[Quantization, ...] = CANDIDATES
     else:
-        found = (*CANDIDATES, *_OF_NNCF)
+        found = CANDIDATES if signed else (*CANDIDATES, *_OF_NNCF)
     return tuple(replace(each, signed=signed) for each in found)
 
 

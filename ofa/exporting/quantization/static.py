@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import onnx
 
-from ofa.errors import ExportError, MissingExtraError
+from ofa.errors import ExportError, MissingExtraError, OfaError
 from ofa.exporting.quantization.repair import repaired
 from ofa.files import temporary_folder
 from ofa.reasons import reason_of
@@ -74,7 +74,7 @@ def quantize(model: onnx.ModelProto, images: Images, how: Quantization, *, float
     source = repaired(model, images)
     try:
         return (_by_onnxruntime if how.library == "onnxruntime" else _by_nncf)(source, images, how, floats)
-    except ExportError:
+    except OfaError:
         raise
     except Exception as error:  # both libraries raise anything
         raise ExportError(
@@ -138,31 +138,36 @@ def _by_onnxruntime(model: onnx.ModelProto, images: Images, how: Quantization, f
                 "CalibPercentile": 99.9,
             },
         )
-        return onnx.load(path)
+        quantized = onnx.load(path)
+    onnx.helper.set_model_props(quantized, {each.key: each.value for each in model.metadata_props})
+    return quantized
 
 
 # -- NNCF --------------------------------------------------------------------------------------------------------------
 
 
 def _by_nncf(model: onnx.ModelProto, images: Images, how: Quantization, floats: Collection[str]) -> onnx.ModelProto:
+    if how.signed:
+        raise ExportError(
+            "nncf chooses itself which activations are int8, but signed is True; quantize by onnxruntime for runtimes of int8 alone"
+        )
     library = _nncf()
     advanced = library.quantization.advanced_parameters
     name = model.graph.input[0].name
-    symmetric = advanced.QuantizationMode.SYMMETRIC
-    of_activations = advanced.QuantizationParameters(mode=symmetric, signedness_to_force=True) if how.signed else None
     with redirect_stdout(StringIO()), _quiet("nncf"):
         quantized: onnx.ModelProto = library.quantize(
             model,
             library.Dataset(list(images), lambda image: {name: image}),
-            preset=library.QuantizationPreset.PERFORMANCE if how.signed else library.QuantizationPreset.MIXED,
+            preset=library.QuantizationPreset.MIXED,
             fast_bias_correction=how.bias_correction != "full",
             subset_size=len(images),
             ignored_scope=library.IgnoredScope(names=sorted(floats), validate=False),
             advanced_parameters=library.AdvancedQuantizationParameters(
                 disable_bias_correction=how.bias_correction == "none",
                 overflow_fix=advanced.OverflowFix.ENABLE if how.reduce_range else advanced.OverflowFix.DISABLE,
-                weights_quantization_params=advanced.QuantizationParameters(per_channel=how.per_channel, mode=symmetric),
-                **({} if of_activations is None else {"activations_quantization_params": of_activations}),
+                weights_quantization_params=advanced.QuantizationParameters(
+                    per_channel=how.per_channel, mode=advanced.QuantizationMode.SYMMETRIC
+                ),
             ),
         )
     return quantized

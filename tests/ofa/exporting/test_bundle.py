@@ -85,6 +85,7 @@ def test_the_card_has_the_stable_keys_and_the_counted_costs(written):
     expected = {"accuracy": 0.975, "latency_ms": 1.5, "latency_low_ms": 1.25, "latency_high_ms": 1.75, "measured_ms": 1.4, "device": "cpu"}
     expected |= {
         "metric": "accuracy",
+        "precisions": {},
         "provenance": {"seed": 3, "data": "digits"},
         "schema": 3,
         **dict.fromkeys(("conditions", "measured_conditions")),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,11 +15,11 @@ import torch
 from torch import nn
 
 from ofa.blocks import build_network
-from ofa.errors import ExportError
+from ofa.errors import ExportError, MissingExtraError
 from ofa.exporting.onnx import check_model, to_model
 from ofa.exporting.precision import PRECISIONS
 from ofa.exporting.quantization.borders import inside_a_network
-from ofa.exporting.quantization.choosing import CANDIDATES, best_quantized, outputs_of
+from ofa.exporting.quantization.choosing import CANDIDATES, best_quantized, candidates, outputs_of
 from ofa.exporting.quantization.floats import in_floats, layers_of
 from ofa.exporting.quantization.repair import repaired
 from ofa.exporting.quantization.static import Quantization, quantize
@@ -54,6 +56,24 @@ def test_every_way_gives_nearly_the_networks_outputs(how: Quantization, capfd: p
     zeros = [node.input[2] for node in quantized.graph.node if node.op_type == "QuantizeLinear"]
     assert {kinds[zero] for zero in zeros} == {onnx.TensorProto.INT8 if how.signed else onnx.TensorProto.UINT8}
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("nncf") is None, reason="needs the extra 'nncf'")
+@pytest.mark.parametrize("correction", ["none", "fast", "full"])
+def test_nncf_does_too(correction: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    model = exported()
+    quantized = quantize(model, images(), Quantization(library="nncf", bias_correction=correction))
+    assert signal_to_noise_db(model, quantized) > 20
+    assert capfd.readouterr() == ("", "")
+    layers = layers_of(model)
+    assert signal_to_noise_db(model, in_floats(quantized, model, layers)) > signal_to_noise_db(model, quantized)
+
+
+def test_nncf_that_is_not_installed_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "nncf", None)
+    with pytest.raises(MissingExtraError, match=r"ofa-nas\[nncf\]"):
+        quantize(exported(), images(), Quantization(library="nncf"))
+    assert candidates() == CANDIDATES
 
 
 @pytest.mark.parametrize("count", [1, 2, 16, 32, 33, 48])
@@ -123,7 +143,7 @@ def test_layers_that_are_put_back_compute_in_floats() -> None:
 # -- choosing ----------------------------------------------------------------------------------------------------------
 
 
-def likeness(model: onnx.ModelProto) -> object:
+def likeness(model: onnx.ModelProto) -> Callable[[onnx.ModelProto], float]:
     """A score: how near a file's outputs are to those of a model."""
     given = images()
     wanted = outputs_of(model, given)
@@ -136,7 +156,7 @@ def likeness(model: onnx.ModelProto) -> object:
 
 def test_the_best_way_is_kept() -> None:
     model = exported()
-    found = best_quantized(model, images(), likeness(model), most_loss=1.0)  # type: ignore[arg-type]
+    found = best_quantized(model, images(), likeness(model), most_loss=1.0)
     assert found.best == max(found.tried, key=lambda each: each.score)
     assert [each.how for each in found.tried][: len(CANDIDATES)] == list(CANDIDATES)
     assert found.to_json()["float_score"] == 1
@@ -146,12 +166,12 @@ def test_the_best_way_is_kept() -> None:
 def test_layers_stay_in_floats_until_the_loss_is_small() -> None:
     model, told = exported(), list[str]()
     score = likeness(model)
-    whole = best_quantized(model, images(), score, most_loss=1.0)  # type: ignore[arg-type]
+    whole = best_quantized(model, images(), score, most_loss=1.0)
     limit = (1 - whole.best.score) * 0.95
-    found = best_quantized(  # type: ignore[call-arg]
+    found = best_quantized(
         model,
         images(),
-        score,  # type: ignore[arg-type]
+        score,
         most_loss=limit,
         progress=lambda done, total, text="": told.append(text),
     )
@@ -164,7 +184,7 @@ def test_layers_stay_in_floats_until_the_loss_is_small() -> None:
 def test_a_network_that_loses_too_much_is_refused_with_numbers() -> None:
     model = exported()
     with pytest.raises(ExportError, match=r"at most -10.0% of its score, but .* from 100.00% to \d\d.\d\d% at best, with \d+ of"):
-        best_quantized(model, images(), likeness(model), ways=CANDIDATES[:1], most_loss=-0.1)  # type: ignore[arg-type]
+        best_quantized(model, images(), likeness(model), ways=CANDIDATES[:1], most_loss=-0.1)
 
 
 @pytest.mark.parametrize(("given", "words"), [([], "at least 1 image"), (images(1, (1, 3, 16, 16)), r"\[1, 3, 16, 16\]; prepare")])

@@ -12,10 +12,12 @@ from torch import nn
 
 from devices import Conditions, Device, Timing, get_device
 from ofa.blocks import build_network
+from ofa.data import load_data
 from ofa.errors import ExportError, SearchError
-from ofa.exporting.bundle import Bundle, write_bundle
+from ofa.exporting.bundle import Bundle, load_bundle, write_bundle
 from ofa.exporting.card import Card
 from ofa.exporting.onnx import export
+from ofa.exporting.quantization.bundles import quantize_bundle
 from ofa.families import lower
 from ofa.latency import Latency
 from search.verification.bundle import Subject, Verification, other_settings, subject_of_bundle, verify
@@ -97,6 +99,20 @@ def test_a_bundle_is_held_to_its_card(tmp_path: Path) -> None:
     (found,) = verify([asked], FAKE, rng=np.random.default_rng(0))
     assert found.name == str(tmp_path / "b")
     assert found.within_budget is True
+
+
+def test_an_int8_device_takes_the_file_that_was_fitted_to_images(tmp_path: Path) -> None:
+    bundle, device = make_bundle(tmp_path / "b", Card()), replace(FAKE, precision="int8")
+    with pytest.raises(ExportError, match=r"must have a file in int8 for 'fake'.*ofa export .* --precision int8 --data"):
+        subject_of_bundle(bundle, device)
+    images = load_data("digits", classes=bundle.class_names)
+    quantize_bundle(bundle, images.normalized((bundle.mean, bundle.std)), most_loss=1.0)
+    asked = subject_of_bundle(load_bundle(bundle.folder), device)
+    assert (asked.onnx_path, asked.precision) == (bundle.folder / "network-int8.onnx", "int8")
+    (found,) = verify([asked], device, rng=np.random.default_rng(0))
+    assert 1e-4 < found.difference < 1
+    (before,) = verify([replace(asked, onnx_path=None, precision="fp32")], FAKE, rng=np.random.default_rng(0))
+    assert before.difference < 1e-4
 
 
 @pytest.mark.parametrize("card", [Card(), Card(latency_ms=1.0, device="another")])
