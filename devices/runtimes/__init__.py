@@ -90,7 +90,7 @@ class Settings:
     def __post_init__(self) -> None:
         check_fields(self, self.words)
         check_choice(self, "runtime", RUNTIMES, self.words)
-        check_choice(self, "precision", get_runtime(self.runtime).precisions, self.words)
+        _check_precision(self)
         check_range(self, "threads", self.words, 1, _MOST_THREADS)
         check_range(self, "batch", self.words, 1, _LARGEST_BATCH)
         check_range(self, "pause_ms", self.words, 0, _LONGEST_PAUSE_MS)
@@ -242,6 +242,20 @@ def adopt(name: str, reference: str | None) -> None:
         runtime = RUNTIMES.find(reference)
         if name not in RUNTIMES:  # importing the module may have registered it
             RUNTIMES.register(name, runtime)
+
+
+def _check_precision(settings: Settings) -> None:
+    """Raise DeviceError, which says who has the precision, unless the runtime has it."""
+    wanted, known = settings.precision, get_runtime(settings.runtime).precisions
+    if wanted in known:
+        return
+    others = [name for name in sorted(RUNTIMES) if wanted in get_runtime(name).precisions]
+    if others:
+        raise DeviceError(
+            f"'precision' of {settings.words} must be one of {settings.runtime}, {', '.join(known)}, but is '{wanted}'; correct it, or "
+            f"name a runtime that has it: {', '.join(others)}"
+        )
+    check_choice(settings, "precision", known, settings.words)
 
 
 def _complete_options(settings: Settings) -> tuple[tuple[str, Option], ...]:

@@ -97,7 +97,8 @@ def _flat(answer: dict[str, Any]) -> dict[str, Any]:
     """The answer for people: its name instead of its file, one time instead of statistics."""
     timing, device = answer["probe"], answer["device"]
     rest = {key: value for key, value in answer.items() if key not in ("probe", "device") and value is not None}
-    time = f"{format_ms(timing['median_ms'])} ({format_conditions(rest.pop('conditions'))})"
+    conditions = {**rest.pop("conditions"), "precision": "fp32"}  # of the probe, whatever files the device is for
+    time = f"{format_ms(timing['median_ms'])} ({format_conditions(conditions)})"
     return {"device": device["name"], "runtime": device["runtime"], **rest, "one convolution takes": time}
 
 

@@ -20,6 +20,7 @@ from ofa.errors import DeviceError
 from ofa.exporting.formats import FORMATS, write_file
 from ofa.exporting.onnx import to_model
 from ofa.exporting.precision import PRECISIONS
+from ofa.exporting.quantization.choosing import outputs_of
 from ofa.families import get_space, lower
 from tests.devices.models import conv_model
 from tests.ofa.strategies import TINY_SPACES
@@ -112,6 +113,23 @@ class RuntimeContract:
         (output,) = runtime.load(path, dataclasses.replace(settings, precision=precision)).run(inputs)
         assert output.dtype == np.float32
         np.testing.assert_allclose(output, expected, atol=(1e-4 if precision == "fp32" else 2e-2) * np.abs(expected).max())
+
+    def test_blocks_of_quantized_networks_take_and_give_integers(self, runtime: Runtime, settings: Settings, tmp_path: Path) -> None:
+        if "int8" not in runtime.precisions:
+            pytest.skip(f"{settings.runtime} has no int8")
+        space = get_space("ofa-mbv3-tiny")
+        placed = lower(space, space.largest())[2]
+        model = PRECISIONS.get("int8").of_block(to_model(placed.block.build().eval(), (1, *placed.input)))
+        path = write_file(model.SerializeToString(), tmp_path, settings.format)
+        session = runtime.load(path, dataclasses.replace(settings, precision="int8"))
+        assert session.inputs() == {"images": Input((1, *placed.input), "uint8")}
+        given = {"images": np.random.default_rng(0).integers(0, 256, (1, *placed.input), dtype=np.uint8)}
+        (output,) = session.run(given)
+        assert output.dtype == np.uint8
+        np.testing.assert_allclose(output.astype(int), outputs_of(model, [given["images"]]).astype(int), atol=2)
+        assert session.timer(given)(2) > 0
+        with pytest.raises(DeviceError, match=r"must be uint8 \[1, \d+, \d+, \d+\], but is float32"):
+            session.run({"images": given["images"].astype(np.float32)})
 
     @pytest.mark.parametrize("content", [None, b"", b"this is no ONNX file"])
     def test_a_damaged_or_absent_file_is_one_sentence(

@@ -78,6 +78,7 @@ def test_an_unknown_name_names_the_nearest() -> None:
         ('name = "x"\nruntime = "fake"\nthreads = 0', "within 1 and 1024, but is 0"),
         ('name = "x"\nruntime = "fake"\nbatch = true', "a whole number, but is True"),
         ('name = "x"\nruntime = "fake"\nprecision = "fp23"', "did you mean 'fp32'"),
+        ('name = "x"\nruntime = "pytorch"\nprecision = "int8"', "name a runtime that has it: fake, onnxruntime, openvino"),
         ('name = "x"\nruntime = "fake"\ntransport = "locale"', "did you mean 'local'"),
         ('name = "x"\nruntime = "fake"\nstatus = "maybe"', "known: measured, template"),
         ('name = "x"\nruntime = "fake"\ntransport = "ssh"', "must name its host, but has no key 'host'; add a line"),
