@@ -28,6 +28,13 @@ __all__ = ["Images", "Quantization", "quantize"]
 Images = Sequence[np.ndarray[tuple[int, ...], np.dtype[np.float32]]]
 """Inputs of a network, each [B, C, H, W] as it takes them."""
 
+_MOST_AT_ONCE = 16
+_MOST_IN_HISTOGRAMS = 32
+"""Of all of them at once the library keeps every activation to make a histogram."""
+
+_QUANTIZED = frozenset({"Conv", "Gemm", "MatMul", "Add", "Mul", "Concat", "GlobalAveragePool", "AveragePool", "MaxPool", "Relu", "Clip"})
+"""Kinds of operators that processors and accelerators have in integers; parts of norms and activations are not among them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Quantization:
@@ -116,10 +123,10 @@ def _by_onnxruntime(model: onnx.ModelProto, images: Images, how: Quantization, f
         images = images[:: -(-len(images) // _MOST_IN_HISTOGRAMS)]
     methods = {"minmax": library.CalibrationMethod.MinMax, "percentile": library.CalibrationMethod.Percentile}
     # Its calibration tells the screen what it does.
-    with temporary_folder("quantize") as folder, _prepared(model) as source, redirect_stdout(StringIO()):
+    with temporary_folder("quantize") as folder, redirect_stdout(StringIO()):
         path = Path(folder) / "quantized.onnx"
         library.quantize_static(
-            source,
+            _marked(model),
             path,
             type("Reader", (_Reader, library.CalibrationDataReader), {})(model.graph.input[0].name, images),
             quant_format=library.QuantFormat.QDQ,
@@ -141,6 +148,27 @@ def _by_onnxruntime(model: onnx.ModelProto, images: Images, how: Quantization, f
         quantized = onnx.load(path)
     onnx.helper.set_model_props(quantized, {each.key: each.value for each in model.metadata_props})
     return quantized
+
+
+def _at_once(images: int) -> int:
+    """Images whose activations are held at once: of a number that divides theirs, the library finds nothing left at the end and fails."""
+    return next(count for count in range(_MOST_AT_ONCE, _MOST_AT_ONCE + images + 2) if images % count)
+
+
+def _of_constants(model: onnx.ModelProto) -> set[str]:
+    """Sums and products with a constant: parts of a norm or of an activation, whose values are far apart."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    elementwise = (node for node in model.graph.node if node.op_type in ("Add", "Mul"))
+    return {node.name for node in elementwise if not constants.isdisjoint(node.input)}
+
+
+def _marked(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy with the mark of the library's own preparation, which our writer has done: without it a warning goes to the root's log."""
+    marked = onnx.ModelProto()
+    marked.CopyFrom(model)
+    mark = marked.metadata_props.add()
+    mark.key, mark.value = "onnx.quant.pre_process", "onnxruntime.quant"
+    return marked
 
 
 # -- NNCF --------------------------------------------------------------------------------------------------------------
@@ -190,33 +218,3 @@ def _nncf() -> Any:
         return import_without_telemetry("nncf")
     except ModuleNotFoundError as error:
         raise MissingExtraError("quantization by nncf", "nncf") from error
-
-
-def _at_once(images: int) -> int:
-    """Images whose activations are held at once: of a number that divides theirs, the library finds nothing left at the end and fails."""
-    return next(count for count in range(_MOST_AT_ONCE, 1, -1) if images % count)
-
-
-_MOST_AT_ONCE = 16
-_MOST_IN_HISTOGRAMS = 32
-"""Of all of them at once the library keeps every activation to make a histogram."""
-
-_QUANTIZED = frozenset({"Conv", "Gemm", "MatMul", "Add", "Mul", "Concat", "GlobalAveragePool", "AveragePool", "MaxPool", "Relu", "Clip"})
-"""Kinds of operators that processors and accelerators have in integers; parts of norms and activations are not among them."""
-
-
-def _of_constants(model: onnx.ModelProto) -> set[str]:
-    """Sums and products with a constant: parts of a norm or of an activation, whose values are far apart."""
-    constants = {tensor.name for tensor in model.graph.initializer}
-    elementwise = (node for node in model.graph.node if node.op_type in ("Add", "Mul"))
-    return {node.name for node in elementwise if not constants.isdisjoint(node.input)}
-
-
-@contextmanager
-def _prepared(model: onnx.ModelProto) -> Iterator[onnx.ModelProto]:
-    """A copy with the mark of onnxruntime's own preparation, which our writer has done: without it the library warns by the root's log."""
-    prepared = onnx.ModelProto()
-    prepared.CopyFrom(model)
-    mark = prepared.metadata_props.add()
-    mark.key, mark.value = "onnx.quant.pre_process", "onnxruntime.quant"
-    yield prepared
