@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,12 @@ def summary(work: Path) -> Report:
     Args:
         work: folder of the tasks' results.
     """
-    settings, model = json.loads((work / SETTINGS).read_text()), _result(work, "model")
     rows = [_row(work, budget) for budget in BUDGETS]
-    return {"settings": settings, "model": model, "supernet": _result(work, "supernet"), "rows": rows}
+    settings, supernet = json.loads((work / SETTINGS).read_text()), _result(work, "supernet")
+    settings |= {key: Path(settings[key]).name for key in ("train", "test")}
+    if supernet:  # of files whose folders say nothing elsewhere
+        supernet["recipe"] = re.sub(r'"/[^"]*/', '"', supernet["recipe"])
+    return {"settings": settings, "model": _result(work, "model"), "supernet": supernet, "rows": rows}
 
 
 def _row(work: Path, budget: int) -> Report:

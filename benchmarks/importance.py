@@ -80,7 +80,7 @@ def of_run(arguments: argparse.Namespace) -> Iterator[Case]:
     splits = run.load_data(data=arguments.data, test_data=arguments.test_data).splits
     test = splits.test.subset(torch.arange(min(arguments.test_images, len(splits.test))))
     for seed in range(arguments.seeds):
-        yield run.recipe.space, seed, run.supernet, resolution, splits._replace(test=test)
+        yield run.supernet.space.name, seed, run.supernet, resolution, splits._replace(test=test)
 
 
 def measure(name: str, seed: int, supernet: Supernet, resolution: Any, splits: Splits) -> Iterator[dict[str, Any]]:
