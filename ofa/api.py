@@ -32,7 +32,7 @@ from ofa.exporting.bundle import Bundle, write_bundle
 from ofa.exporting.card import Card
 from ofa.exporting.engine_record import record_path
 from ofa.exporting.precision import write_precision
-from ofa.exporting.quantization.bundles import quantize_bundle
+from ofa.exporting.quantization.bundles import SIGNED, quantize_bundle
 from ofa.exporting.quantization.choosing import MOST_LOSS
 from ofa.exporting.tensorrt import build_engine
 from ofa.families import AdoptedSpace, get_space
@@ -336,7 +336,7 @@ def export(
         dynamic_batch: whether an ONNX file leaves the batch open.
         opset: version of an ONNX file's operators.
         gpus: GPU generations or compute capabilities that an engine is for; empty leaves them to TensorRT.
-        precision: number format of weights and activations: ``fp32``, ``fp16``, or of an ONNX file ``int8``.
+        precision: number format of weights and activations: ``fp32``, ``fp16`` or ``int8``.
         data: what int8 is fitted to and judged on: images of the network's classes that it was neither trained nor tested on.
         most_loss: of the score that int8 may lose; layers stay in float32 until that holds.
         overwrite: whether a file that is there may be replaced.
@@ -346,24 +346,28 @@ def export(
         OfaError: int8 is asked for without images, or loses more; the file cannot be written or computes something else; TensorRT is
             not there or refuses the network.
     """
-    if (precision == "int8") != (data is not None) or (precision == "int8" and to != "onnx"):
+    if (precision == "int8") != (data is not None):
         raise ExportError(
-            f"int8 needs images that it is fitted to and is of ONNX files, but precision is '{precision}', to is '{to}' and data is "
-            f"{'not ' * (data is not None)}None; give data with to='onnx' and precision='int8'"
+            f"int8 alone needs images that it is fitted to, but precision is '{precision}' and data is {'not ' * (data is not None)}None; "
+            "give data with precision='int8'"
         )
     target = Path(path or (bundle.file(precision) if to == "onnx" else bundle.engine_path(to, gpus, precision=precision)))
     with bundle.only_writer(target):
         check_output(target, overwrite=overwrite, remedy=_REMEDY, ending=".onnx" if to == "onnx" else "")
-        if data is not None:
-            images = data.normalized((bundle.mean, bundle.std))
-            quantize_bundle(bundle, images, None if path is None else target, most_loss=most_loss, progress=progress)
-        elif to == "onnx" and precision != "fp32":
-            write_precision(bundle, target, precision)
-        elif to == "onnx":
-            bundle.write_onnx(target, dynamic_batch=dynamic_batch, opset=opset)
-        else:
+        images = None if data is None else data.normalized((bundle.mean, bundle.std))
+        if to != "onnx":
+            source = bundle.onnx_path
+            if images is not None:
+                source = bundle.file(SIGNED)
+                quantize_bundle(bundle, images, signed=True, most_loss=most_loss, progress=progress)
             with bundle.changing(target, record_path(target)):
-                build_engine(bundle.onnx_path, target, flavour=to, gpus=gpus, half=precision == "fp16", progress=progress)
+                build_engine(source, target, flavour=to, gpus=gpus, precision=precision, progress=progress)
+        elif images is not None:
+            quantize_bundle(bundle, images, None if path is None else target, most_loss=most_loss, progress=progress)
+        elif precision != "fp32":
+            write_precision(bundle, target, precision)
+        else:
+            bundle.write_onnx(target, dynamic_batch=dynamic_batch, opset=opset)
     return target
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from ofa.exporting.bundle import Bundle
     from ofa.exporting.tensorrt import Flavour
+    from ofa.progress import Progress
 
 __all__ = ["export", "export_engine", "export_onnx", "register"]
 
@@ -56,7 +57,7 @@ def export(
         ),
     ] = None,
     precision: Annotated[
-        Precision, typer.Option("--precision", help="Number format of weights and activations; int8 for ONNX files, with --data.")
+        Precision, typer.Option("--precision", help="Number format of weights and activations; int8 with --data.")
     ] = "fp32",
     data: Annotated[
         str | None,
@@ -105,10 +106,12 @@ def export(
             else:
                 result = export_precision(source, output, precision, data=data, most_loss=most_loss)
     else:
-        if dynamic_batch or opset is not None or precision == "int8":
-            raise typer.BadParameter("--dynamic-batch, --opset and int8 are for ONNX files; use --to onnx.", param_hint="--to")
+        if dynamic_batch or opset is not None:
+            raise typer.BadParameter("--dynamic-batch and --opset are for ONNX files; use --to onnx.", param_hint="--to")
         gpus = [name.strip() for names in gpu or () for name in names.split(",") if name.strip()]
-        result = export_engine(source, output, flavour=to, gpus=gpus, half=precision == "fp16", overwrite=overwrite)
+        result = export_engine(
+            source, output, flavour=to, gpus=gpus, precision=precision, data=data, most_loss=most_loss, overwrite=overwrite
+        )
     emit(result, json=json, render=lambda: _table(result))
 
 
@@ -163,17 +166,21 @@ def export_precision(bundle: Bundle, path: Path | None, precision: str, *, data:
 
         write_precision(bundle, place, precision)
     else:
-        from ofa.data import load_data
-        from ofa.exporting.quantization.bundles import quantize_bundle
-
-        with progress_bar("reading images") as reading:
-            images = load_data(data, rule=bundle.rule, classes=bundle.class_names, progress=reading)
         with stoppable() as stop, progress_bar("int8") as progress:
             stop.words = "interrupted; of the file nothing is kept until it is whole, so the same command writes it anew"
-            images = images.normalized((bundle.mean, bundle.std))
-            quantization = quantize_bundle(bundle, images, path, most_loss=most_loss, progress=progress).to_json()
+            quantization = _quantized(bundle, data, path, most_loss, progress)
     about = {"format": "onnx", "path": str(place), "file_bytes": place.stat().st_size, "input_shape": list(bundle.input_shape)}
     return {**about, "precision": precision, "quantization": quantization}
+
+
+def _quantized(
+    bundle: Bundle, data: str, path: Path | None, most_loss: float, progress: Progress, *, signed: bool = False
+) -> dict[str, Any]:
+    from ofa.data import load_data
+    from ofa.exporting.quantization.bundles import quantize_bundle
+
+    images = load_data(data, rule=bundle.rule, classes=bundle.class_names, progress=progress).normalized((bundle.mean, bundle.std))
+    return quantize_bundle(bundle, images, path, signed=signed, most_loss=most_loss, progress=progress).to_json()
 
 
 def _readers(result: dict[str, Any]) -> str:
@@ -183,7 +190,15 @@ def _readers(result: dict[str, Any]) -> str:
 
 
 def export_engine(
-    bundle: Bundle, path: Path | None, *, flavour: Flavour, gpus: list[str], half: bool, overwrite: bool = False
+    bundle: Bundle,
+    path: Path | None,
+    *,
+    flavour: Flavour,
+    gpus: list[str],
+    precision: Precision = "fp32",
+    data: str | None = None,
+    most_loss: float = 0.01,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Build an engine from a bundle's ONNX file and read it back.
 
@@ -192,7 +207,9 @@ def export_engine(
         path: the engine; None for one in the bundle that is named by flavour, GPUs and precision.
         flavour: which TensorRT builds.
         gpus: GPU generations or compute capabilities; empty leaves them to the package.
-        half: whether it computes in float16.
+        precision: that it computes in.
+        data: images for int8.
+        most_loss: of the score that int8 may lose.
         overwrite: whether an engine that is there may be replaced.
 
     Returns:
@@ -205,15 +222,21 @@ def export_engine(
     from ofa.exporting.tensorrt import build_engine, inspect_engine
 
     if path is None:
-        path = bundle.engine_path(flavour, gpus, precision="fp16" if half else "fp32")
+        path = bundle.engine_path(flavour, gpus, precision=precision)
         path.parent.mkdir(exist_ok=True)
+    source, quantization = bundle.onnx_path, None
     with bundle.only_writer(path), stoppable() as stop, progress_bar(f"building for {flavour}") as progress:
         stop.words = "interrupted; of an engine nothing is kept until it is whole, so the same command builds it anew"
         check_output(path, overwrite=overwrite)
+        if data is not None:
+            from ofa.exporting.quantization.bundles import SIGNED
+
+            source, quantization = bundle.file(SIGNED), _quantized(bundle, data, None, most_loss, progress, signed=True)
         with bundle.changing(path, record_path(path)):
-            build_engine(bundle.onnx_path, path, flavour=flavour, gpus=gpus, half=half, progress=progress)
+            build_engine(source, path, flavour=flavour, gpus=gpus, precision=precision, progress=progress)
     info = inspect_engine(path, flavour)
-    return {"format": flavour, "path": str(path), **info.to_json(), "loaded": info.engine_layers is not None}
+    answer = {"format": flavour, "path": str(path), **info.to_json(), "loaded": info.engine_layers is not None}
+    return {**answer, "quantization": quantization}
 
 
 def _rows_of(quantization: dict[str, Any] | None) -> list[tuple[str, str]]:
@@ -241,7 +264,7 @@ def _table(result: dict[str, Any]) -> RenderableType:
         return facts(rows, title=result["path"])
     rows.append(("version", result["version"]))
     rows.append(("size", format_bytes(result["engine_bytes"])))
-    rows.append(("precision", result["precision"]))
+    rows += [("precision", result["precision"]), *_rows_of(result["quantization"])]
     rows.append(("compute capabilities", ", ".join(result["compute_capabilities"]) or "left to the package"))
     for side in ("inputs", "outputs"):
         tensors = [f"{tensor['name']} {' x '.join(map(str, tensor['shape']))} {tensor['dtype']}" for tensor in result[side]]

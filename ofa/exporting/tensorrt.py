@@ -64,7 +64,7 @@ def build_engine(
     *,
     flavour: Flavour,
     gpus: Sequence[str] = (),
-    half: bool = False,
+    precision: str = "fp32",
     batches: tuple[int, int, int] = (1, 1, 8),
     progress: Progress = silent,
 ) -> EngineInfo:
@@ -76,7 +76,8 @@ def build_engine(
         flavour: which package builds.
         gpus: generations or compute capabilities to build for; empty leaves it to the package (``tensorrt-rtx``: Ampere and
             later; ``tensorrt``: the GPU of this machine).
-        half: whether it computes in float16; input and output stay float32.
+        precision: ``fp32``; ``fp16``, into which a float32 file is rewritten; or ``int8`` of a file that is quantized, with signed
+            activations. Input and output stay float32.
         batches: smallest, usual and largest batch, used only if the file leaves the batch open.
         progress: told the steps of the build.
 
@@ -91,7 +92,7 @@ def build_engine(
     if builder is None:
         raise package.refusal(onnx_path)
     network = builder.create_network(package.network_flags())
-    _parse(package, network, _model_bytes(source, onnx_path, half), onnx_path)
+    _parse(package, network, _model_bytes(source, onnx_path, precision), onnx_path)
     config = builder.create_builder_config()
     _target(package, config, capabilities)
     _add_profile(builder, network, config, batches)
@@ -105,7 +106,7 @@ def build_engine(
         flavour=flavour,
         version=package.version,
         compute_capabilities=capabilities,
-        precision="fp16" if half else "fp32",
+        precision=precision,
         inputs=tuple(_parsed_tensor(network.get_input(index)) for index in range(network.num_inputs)),
         outputs=tuple(_parsed_tensor(network.get_output(index)) for index in range(network.num_outputs)),
         network_layers=network.num_layers,
@@ -154,11 +155,16 @@ def inspect_engine(path: str | os.PathLike[str], flavour: Flavour) -> EngineInfo
 # -- building ---------------------------------------------------------------------------------------------------------
 
 
-def _model_bytes(source: bytes, path: str | os.PathLike[str], half: bool) -> bytes:
+def _model_bytes(source: bytes, path: str | os.PathLike[str], precision: str) -> bytes:
     model = parse_model(source, f"'{path}'")
     if not model.graph.node:
         raise ExportError(f"'{path}' must be an ONNX file, but it holds no operators; export the network again")
-    typed: bytes = to_half(model).SerializeToString() if half else source
+    if (precision == "int8") != any(node.op_type == "QuantizeLinear" for node in model.graph.node):
+        raise ExportError(
+            f"an engine must have the precision of its file, but precision is {precision} and '{path}' is {'not ' * (precision == 'int8')}"
+            "quantized; name the other file"
+        )
+    typed: bytes = to_half(model).SerializeToString() if precision == "fp16" else source
     return typed
 
 

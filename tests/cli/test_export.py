@@ -14,9 +14,10 @@ from typer.testing import CliRunner
 
 from ofa.cli import export as export_command
 from ofa.cli.exits import ending_well
-from ofa.errors import DamagedError
+from ofa.errors import DamagedError, ExportError
 from ofa.exporting.bundle import load_bundle, write_bundle
 from ofa.exporting.card import Card
+from ofa.exporting.tensorrt import build_engine
 from ofa.families import get_space
 from ofa.supernet import Supernet
 
@@ -96,6 +97,29 @@ def test_int8_is_fitted_to_images_and_judged_on_them(bundle, tmp_path):
         load_bundle(bundle.folder)
 
 
+@pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx_bindings") is None, reason="needs the extra 'tensorrt-rtx'")
+def test_an_engine_in_int8_is_built_from_signed_activations(bundle, tmp_path):
+    bundle = load_bundle(copied(bundle, tmp_path))
+    data = photos(tmp_path / "photos", "abcd")
+    words = ("--to", "tensorrt-rtx", "--gpu", "ampere", "--precision", "int8", "--data", data, "--most-loss", "1")
+    answer = json.loads(run(bundle.folder, *words, "--json").stdout)
+    assert answer["path"] == str(bundle.engines / "tensorrt-rtx-ampere-int8.engine")
+    assert answer["precision"] == "int8"
+    found = load_bundle(bundle.folder)
+    assert found.card.precisions["int8-signed"]["score"] == answer["quantization"]["score"]
+    model = onnx.load(found.file("int8-signed"))
+    kinds = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    read = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
+    assert {kinds[node.input[2]] for node in read} == {onnx.TensorProto.INT8}
+    assert not any(onnx.numpy_helper.to_array(each).any() for each in model.graph.initializer if each.name in {n.input[2] for n in read})
+    sums = [node for node in model.graph.node if node.op_type == "Add"]
+    makers = {name: node.op_type for node in model.graph.node for name in node.output}
+    assert sums
+    assert {makers[name] for node in sums for name in node.input} == {"DequantizeLinear"}  # the residual input too
+    with pytest.raises(ExportError, match="is not quantized; name the other file"):
+        build_engine(found.onnx_path, tmp_path / "e.engine", flavour="tensorrt-rtx", precision="int8")
+
+
 def test_too_few_images_for_int8_are_one_sentence(tmp_path, bundle, capsys):
     other = copied(bundle, tmp_path)
     data = photos(tmp_path / "few", "abcd", each=4)
@@ -134,7 +158,7 @@ def test_an_engine_is_built_into_the_bundle_and_read_back(bundle):
         ("onnx", "--precision", "int8"),
         ("onnx", "--data", "digits"),
         ("onnx", "--precision", "fp16", "--dynamic-batch"),
-        ("tensorrt-rtx", "--precision", "int8", "--data", "digits"),
+        ("tensorrt-rtx", "--precision", "int8"),
         ("tensorrt-rtx", "--dynamic-batch"),
         ("tensorrt", "--opset", "17"),
         ("openvino",),

@@ -15,14 +15,17 @@ from ofa.data.batches import batches
 from ofa.errors import ExportError
 from ofa.exporting.bundle import Bundle
 from ofa.exporting.onnx import to_model, write_sealed
-from ofa.exporting.quantization.choosing import MOST_LOSS, Quantized, best_quantized
+from ofa.exporting.quantization.choosing import MOST_LOSS, Quantized, best_quantized, candidates
 from ofa.files import replacing
 from ofa.progress import Progress, silent
 from ofa.tasks import CLASSIFICATION, Task
 from ofa.telemetry import import_without_telemetry
 from ofa.training.evaluation import check_data, evaluate
 
-__all__ = ["FEWEST_IMAGES", "FileNetwork", "instructions", "quantize_bundle"]
+__all__ = ["FEWEST_IMAGES", "SIGNED", "FileNetwork", "instructions", "quantize_bundle"]
+
+SIGNED = "int8-signed"
+"""How a bundle calls its file for TensorRT."""
 
 FEWEST_IMAGES = 32
 """With fewer the ranges of activations are those of single images."""
@@ -53,6 +56,7 @@ def quantize_bundle(
     data: Data,
     path: Path | None = None,
     *,
+    signed: bool = False,
     task: Task = CLASSIFICATION,
     most_loss: float = MOST_LOSS,
     progress: Progress = silent,
@@ -64,6 +68,7 @@ def quantize_bundle(
         data: images of its classes that it was not trained on, and is not tested on: 128 of them fit the ranges of activations, or
             half of them where there are fewer than 256; the others judge.
         path: the file; None for the one in the bundle, which alone its card tells of.
+        signed: whether activations are int8 with a zero of 0, as TensorRT takes them: that file has a name of its own.
         task: what the network is for.
         most_loss: of the score, beside the float32 network's on the same images.
         progress: told of each trial.
@@ -82,11 +87,13 @@ def quantize_bundle(
     fitting, judging = map(data.subset, _parts(len(data)))
     resolution = bundle.arch.resolution
     model = to_model(network, bundle.input_shape, metadata=bundle.metadata, dynamic_batch=True)
-    place = bundle.file("int8") if path is None else path
+    name = SIGNED if signed else "int8"
+    place = bundle.file(name) if path is None else path
     found = best_quantized(
         model,
         list(_inputs(fitting, bundle)),
         lambda file: evaluate(FileNetwork(file), judging, resolution=resolution, task=task),
+        ways=candidates(signed=signed),
         most_loss=most_loss,
         progress=progress,
     )
@@ -94,7 +101,7 @@ def quantize_bundle(
         write_sealed(_of_one_image(found.model), temporary)
     if path is None:
         facts = {**found.to_json(), "metric": task.metric, "fitted_images": len(fitting), "judging_images": len(judging)}
-        bundle.note(precisions={**bundle.card_now().precisions, "int8": {**facts, "instructions": instructions()}})
+        bundle.note(precisions={**bundle.card_now().precisions, name: {**facts, "instructions": instructions()}})
     return found
 
 

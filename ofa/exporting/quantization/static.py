@@ -140,6 +140,7 @@ def _by_onnxruntime(model: onnx.ModelProto, images: Images, how: Quantization, f
             extra_options={
                 "ActivationSymmetric": how.signed,
                 "WeightSymmetric": True,
+                "QuantizeBias": not how.signed,  # TensorRT takes biases in floats alone
                 "QDQKeepRemovableActivations": True,  # or a layer that is put back to floats would lose its ReLU
                 "CalibMaxIntermediateOutputs": _at_once(len(images)),
                 "CalibPercentile": 99.9,

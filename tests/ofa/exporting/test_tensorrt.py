@@ -78,7 +78,10 @@ def test_a_real_engine_is_built_from_a_real_subnet_and_read_back(onnx_path, tmp_
 
 @has_rtx
 def test_a_half_precision_engine_is_smaller_and_keeps_its_interface(onnx_path, tmp_path):
-    sizes = {half: build_engine(onnx_path, tmp_path / "e", flavour="tensorrt-rtx", half=half) for half in (False, True)}
+    sizes = {
+        half: build_engine(onnx_path, tmp_path / "e", flavour="tensorrt-rtx", precision="fp16" if half else "fp32")
+        for half in (False, True)
+    }
     assert (sizes[False].precision, sizes[True].precision) == ("fp32", "fp16")
     assert sizes[True].inputs == sizes[False].inputs
     assert sizes[True].engine_bytes < sizes[False].engine_bytes
