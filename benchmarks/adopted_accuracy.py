@@ -32,7 +32,7 @@ import torch
 from adopted_summary import summary
 from machine import describe_machine, others_during
 from own_models import MODELS
-from pruned_models import BUDGETS, WAYS, adopted, candidates, in_turns, onnx_of, rebuilt
+from pruned_models import BUDGETS, adopted, candidates, in_turns, onnx_of, rebuilt, ways_of
 from tasks import Report, judge, kept_settings, run_once, splits_in, train_alone
 from torch import nn
 
@@ -205,7 +205,10 @@ class Work:
         """Trained on for a third of the supernet's epochs by all ways and learning rates; the best one on held-out images."""
         if not (self._work / "torch-pruning.json").exists():
             return None
-        tried = [self._on_trained(way, rate, budget, self._epochs_a_network) for way in WAYS for rate in TUNING_RATES]
+        ways = ways_of(self._work, budget)
+        tried = [self._on_trained(way, rate, budget, self._epochs_a_network) for way in ways for rate in TUNING_RATES]
+        if not tried:
+            return None
         return {**max(tried, key=lambda report: report["held_out"]), "tried": tried}
 
     def tune_pruned(self, budget: int) -> Report | None:

@@ -38,7 +38,9 @@ def _row(work: Path, budget: int) -> Report:
     row["tried_of_pruned"] = _result(work, f"chosen-of-pruned-{budget}").get("tried")
     if pruned:
         whole = pruned["latency_ms"]["whole"]
-        row["pruned_latency_percent"] = {way: _percent(pruned["chosen"][f"{way}-{budget}"]["latency_ms"], whole) for way in WAYS}
+        row["pruned_latency_percent"] = {
+            way: _percent(pruned["chosen"][f"{way}-{budget}"]["latency_ms"], whole) for way in WAYS if f"{way}-{budget}" in pruned["chosen"]
+        }
         row["latency_percent_beside_pruned"] = _percent(pruned["latency_ms"][str(budget)], whole)
     return row
 

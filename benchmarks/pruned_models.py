@@ -56,7 +56,8 @@ def pruned(model: nn.Module, way: str, ratio: float, rounding: int) -> nn.Module
 def candidates(make: Callable[[], nn.Module], work: Path) -> dict[str, Any]:
     """For each way and budget the pruned model that takes no longer than our network.
 
-    That is the smallest ratio for each rounding of widths, and of the roundings the one with most multiply-accumulates.
+    That is the smallest ratio for each rounding of widths, and of the roundings the one with most multiply-accumulates. A way that
+    prunes no model so far is left out.
 
     Args:
         make: the whole model.
@@ -79,10 +80,19 @@ def candidates(make: Callable[[], nn.Module], work: Path) -> dict[str, Any]:
     for way, budget in itertools.product(WAYS, BUDGETS):
         fitting = [each for each in found.values() if each["way"] == way and took[str(each["path"])] <= ALLOWED * took[str(budget)]]
         # Of large ratios those layers are not pruned at all in which nothing would be left.
-        first = [min((each for each in fitting if each["rounding"] == rounding), key=lambda each: each["ratio"]) for rounding in ROUNDINGS]
+        of_rounding = [[each for each in fitting if each["rounding"] == rounding] for rounding in ROUNDINGS]
+        first = [min(each, key=lambda one: one["ratio"]) for each in of_rounding if each]
+        if not first:
+            continue
         best = max(first, key=lambda each: each["macs"])
         chosen[f"{way}-{budget}"] = {**best, "path": best["path"].name, "latency_ms": took[str(best["path"])]}
     return {"chosen": chosen, "latency_ms": {name: took[name] for name in ours}, "candidates": len(found)}
+
+
+def ways_of(work: Path, budget: int) -> list[str]:
+    """The ways of pruning that reach a budget."""
+    chosen = json.loads((work / "torch-pruning.json").read_text())["chosen"]
+    return [way for way in WAYS if f"{way}-{budget}" in chosen]
 
 
 def rebuilt(model: nn.Module, work: Path, way: str, budget: int) -> nn.Module:
