@@ -35,6 +35,7 @@ def _row(work: Path, budget: int) -> Report:
         row["latency_percent"] = _percent(networks["latency_ms"][str(budget)], networks["latency_ms"]["whole"])
     names = {"straight": "straight", "pruned_straight": "chosen-of-pruned", "tuned": "tuned", "pruned_tuned": "pruned", "alone": "alone"}
     row |= {key: _result(work, f"{name}-{budget}").get("accuracy") for key, name in names.items()}
+    row["straight_held_out"] = _result(work, f"straight-{budget}").get("held_out")
     row["tried_of_pruned"] = _result(work, f"chosen-of-pruned-{budget}").get("tried")
     if pruned:
         whole = pruned["latency_ms"]["whole"]

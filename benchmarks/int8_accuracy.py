@@ -24,6 +24,7 @@ from ofa.data.batches import batches
 from ofa.exporting.onnx import to_model
 from ofa.exporting.quantization.bundles import FileNetwork, instructions
 from ofa.exporting.quantization.choosing import best_quantized, candidates
+from ofa.exporting.quantization.repair import repaired
 from ofa.exporting.quantization.static import quantize
 from ofa.resolution import sides
 from ofa.training import evaluate, load_run
@@ -70,7 +71,7 @@ def judged(network: torch.nn.Module, arch: Arch, held_out: Images, test: Images,
         return evaluate(FileNetwork(file), data, resolution=side)
 
     chosen = best_quantized(model, fitting, lambda file: score(file, judging), most_loss=most_loss)
-    ways = {str(how): round(score(quantize(model, fitting, how), test), 4) for how in candidates()}
+    ways = {str(how): round(score(quantize(repaired(model, fitting), fitting, how), test), 4) for how in candidates()}
     return {
         "float32": round(score(model, test), 4),
         "by_way": ways,

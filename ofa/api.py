@@ -14,8 +14,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,14 +28,10 @@ from devices import Device, get_device
 from latency_tables import Estimator, LatencyTable, calibrate_table
 from ofa.arch import Arch
 from ofa.data import Images
-from ofa.errors import ExportError, SearchError
 from ofa.exporting.bundle import Bundle, write_bundle
 from ofa.exporting.card import Card
-from ofa.exporting.engine_record import record_path
-from ofa.exporting.precision import write_precision
-from ofa.exporting.quantization.bundles import SIGNED, quantize_bundle
 from ofa.exporting.quantization.choosing import MOST_LOSS
-from ofa.exporting.tensorrt import build_engine
+from ofa.exporting.targets import Target, write_target
 from ofa.families import AdoptedSpace, get_space
 from ofa.families.adopted import SHARES
 from ofa.journal import Journal
@@ -54,6 +51,7 @@ from search.accuracy import AccuracySource, MeasuredAccuracy
 from search.budget import Bound, Budget
 from search.front.candidate import Candidate
 from search.front.front import Front
+from search.front.promise import promise_of
 from search.predictor.accuracy_predictor import AccuracyPredictor
 from search.predictor.active_learning import ROUNDS, fit_to_supernet
 from search.problem import Problem, common_resolutions
@@ -65,7 +63,6 @@ __all__ = ["adopt", "build_table", "export", "fit_predictor", "query", "search",
 
 _REMEDY = "name another place, or pass overwrite=True"
 
-Target = Literal["onnx", "tensorrt", "tensorrt-rtx"]
 Limits = Budget | Mapping[str, float | str | Bound | None]
 
 
@@ -296,7 +293,7 @@ def specialize(
             "test_images": len(splits.test),
             **asdict(made.metrics),
         }
-        promised, opset = _promise(network, front, device)
+        promised, opset = promise_of(network, front, device)
         mean, std = splits.train.normalization
         return write_bundle(
             folder,
@@ -346,29 +343,19 @@ def export(
         OfaError: int8 is asked for without images, or loses more; the file cannot be written or computes something else; TensorRT is
             not there or refuses the network.
     """
-    if (precision == "int8") != (data is not None):
-        raise ExportError(
-            f"int8 alone needs images that it is fitted to, but precision is '{precision}' and data is {'not ' * (data is not None)}None; "
-            "give data with precision='int8'"
-        )
-    target = Path(path or (bundle.file(precision) if to == "onnx" else bundle.engine_path(to, gpus, precision=precision)))
-    with bundle.only_writer(target):
-        check_output(target, overwrite=overwrite, remedy=_REMEDY, ending=".onnx" if to == "onnx" else "")
-        images = None if data is None else data.normalized((bundle.mean, bundle.std))
-        if to != "onnx":
-            source = bundle.onnx_path
-            if images is not None:
-                source = bundle.file(SIGNED)
-                quantize_bundle(bundle, images, signed=True, most_loss=most_loss, progress=progress)
-            with bundle.changing(target, record_path(target)):
-                build_engine(source, target, flavour=to, gpus=gpus, precision=precision, progress=progress)
-        elif images is not None:
-            quantize_bundle(bundle, images, None if path is None else target, most_loss=most_loss, progress=progress)
-        elif precision != "fp32":
-            write_precision(bundle, target, precision)
-        else:
-            bundle.write_onnx(target, dynamic_batch=dynamic_batch, opset=opset)
-    return target
+    return write_target(
+        bundle,
+        to,
+        path,
+        check=partial(check_output, overwrite=overwrite, remedy=_REMEDY, ending=".onnx" if to == "onnx" else ""),
+        dynamic_batch=dynamic_batch,
+        opset=opset,
+        gpus=gpus,
+        precision=precision,
+        data=data,
+        most_loss=most_loss,
+        progress=progress,
+    ).path
 
 
 def verify(
@@ -403,21 +390,3 @@ def verify(
 
 def _budget(limits: Limits) -> Budget:
     return limits if isinstance(limits, Budget) else Budget(limits)
-
-
-def _promise(network: Arch | Candidate, front: Front | None, device: str | None) -> tuple[dict[str, Any], int]:
-    """The fields of a card that say what a front promised, and the opset of the files that were timed there."""
-    if not isinstance(network, Candidate) or front is None:
-        return {}, OPSET
-    named = device or next(iter(front.device_names), None)
-    if named is None:
-        return {}, OPSET
-    if named not in network.latencies:
-        raise SearchError(
-            f"a promise must be of a device of the front, but '{named}' is none of {', '.join(front.device_names) or 'its devices'}; "
-            "name one of them"
-        )
-    conditions = front.conditions.get(named)
-    settings = front.info.latency[named].device if named in front.info.latency else {}
-    fields = {"device": named, "conditions": None if conditions is None else conditions.to_json(), **network.latencies[named].to_json()}
-    return fields, settings.get("opset", OPSET)

@@ -219,6 +219,9 @@ class Sizes(ShapeEnv):
         reason = _reason(rule)
         for symbol in sorted(self.replace(expr).free_symbols, key=self._age):
             self.reasons[symbol] = reason
+            for other, known in self.known.items():  # sizes that are made of it are numbers for the same reason
+                if symbol in known.free_symbols:
+                    self.reasons.setdefault(other, reason)
             self._learn(symbol, sympy.Integer(self._values[symbol]))
 
     def _learn(self, symbol: sympy.Symbol, expr: Any) -> None:

@@ -157,31 +157,29 @@ def copied(model: nn.Module) -> nn.Module:
         ) from error
 
 
-def _of_split(x: Tensor, size: int | torch.SymInt, dim: int = 0) -> Iterator[tuple[int | torch.SymInt, int]]:
-    whole, part = x.shape[dim], int(_hint(size))
-    if isinstance(size, torch.SymInt) and _hint(whole) % part == 0:
-        yield whole, _hint(whole) // part
+def _parts_of_split(x: Tensor, size: int | torch.SymInt, dim: int = 0) -> int:
+    whole, part = _hint(x.shape[dim]), _hint(size)
+    return whole // part if isinstance(size, torch.SymInt) and whole % part == 0 else 1
 
 
-def _of_slice(x: Tensor, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Iterator[tuple[int | torch.SymInt, int]]:
-    if step > 1:
-        yield x.shape[dim], step
+def _parts_of_slice(x: Tensor, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> int:
+    return step
 
 
-def _of_sections(x: Tensor, sections: int, dim: int = 0) -> Iterator[tuple[int | torch.SymInt, int]]:
-    yield x.shape[dim], sections
+def _parts_of_sections(x: Tensor, sections: int, dim: int = 0) -> int:
+    return sections
 
 
 def _hint(size: int | torch.SymInt) -> int:
     return size.node.hint if isinstance(size, torch.SymInt) else size
 
 
-_PARTS: Mapping[Any, Callable[..., Iterator[tuple[int | torch.SymInt, int]]]] = {
-    _aten.split.Tensor: _of_split,
-    _aten.slice.Tensor: _of_slice,
-    _aten.tensor_split.sections: _of_sections,
+_PARTS: Mapping[Any, tuple[Callable[..., int], int]] = {
+    _aten.split.Tensor: (_parts_of_split, 2),
+    _aten.slice.Tensor: (_parts_of_slice, 1),
+    _aten.tensor_split.sections: (_parts_of_sections, 2),
 }
-"""For operators that cut a dimension: its size and into how many parts. Equal ones in the model stay equal at every size."""
+"""For operators that cut a dimension: into how many parts, and which argument names it. Equal ones stay equal at every size."""
 
 
 class _Fakes(FakeTensorMode):
@@ -198,11 +196,12 @@ class _Fakes(FakeTensorMode):
                 none = super().dispatch(_aten.new_empty.default, types, (x, [0]), {})
                 return like, none, none
         if func in _PARTS and isinstance(self.shape_env, Sizes):
-            for size, parts in _PARTS[func](*args):
-                self.shape_env.divide(_expr(size), parts)
+            count, place = _PARTS[func]
+            x, dim, parts = args[0], args[place] if len(args) > place else 0, count(*args)
+            if parts > 1:
+                self.shape_env.divide(_expr(x.shape[dim]), parts)
                 if func is _aten.split.Tensor:  # of which torch takes the number of parts, and with it all sizes, for numbers
-                    x, part, *dim = args
-                    return super().dispatch(_aten.split_with_sizes.default, types, (x, [part] * parts, *dim), kwargs)
+                    return super().dispatch(_aten.split_with_sizes.default, types, (x, [args[1]] * parts, dim), kwargs)
         return super().dispatch(func, types, args, kwargs)
 
 

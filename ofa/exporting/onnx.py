@@ -352,13 +352,19 @@ def _as_export_error() -> Iterator[None]:
         ) from error
 
 
-def _run(path: str | os.PathLike[str], x_BCHW: Any) -> Any:
+def session_of(model: onnx.ModelProto | bytes) -> Any:
+    """A session of ONNX Runtime on this machine's processor; it raises what ONNX Runtime does."""
     onnxruntime = import_without_telemetry("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only: ONNX Runtime writes its warnings to stderr, past every handler
+    content = model if isinstance(model, bytes) else model.SerializeToString()
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def _run(path: str | os.PathLike[str], x_BCHW: Any) -> Any:
     try:
         # The bytes, because ONNX Runtime cannot open every name that the system knows.
-        session = onnxruntime.InferenceSession(read_model_bytes(path), options, providers=["CPUExecutionProvider"])
+        session = session_of(read_model_bytes(path))
         return session.run(None, {session.get_inputs()[0].name: x_BCHW})[0]
     except Exception as error:  # ONNX Runtime's exceptions have no common base but Exception
         reason = " ".join(str(error).split())

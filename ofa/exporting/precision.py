@@ -32,7 +32,6 @@ class Precision:
     Attributes:
         tolerance: largest difference allowed between the outputs of a file and of its network, as a share of the output's scale; of one
             that is fitted to images it is of noise, which it does not know, and says only that it is of the same network.
-        bytes_per_weight: of a file.
         is_of_data: whether a file that ships must be fitted to images; one that ``rewrite`` makes is then good for measuring time alone.
         rewrite: makes a float32 model one of this precision; input and output stay float32. None where there is nothing to do.
         within: makes a rewritten model of one block what it is inside a network, where its neighbours share its border. None where that is
@@ -40,7 +39,6 @@ class Precision:
     """
 
     tolerance: float
-    bytes_per_weight: int = 4
     is_of_data: bool = False
     rewrite: Callable[[onnx.ModelProto], onnx.ModelProto] | None = None
     within: Callable[[onnx.ModelProto], onnx.ModelProto] | None = None
@@ -127,8 +125,8 @@ PRECISIONS: Registry[Precision] = Registry(
     error=ExportError,
     entries={
         "fp32": Precision(tolerance=1e-4),
-        "fp16": Precision(tolerance=0.02, bytes_per_weight=2, rewrite=to_half),
-        "int8": Precision(tolerance=1.0, bytes_per_weight=1, is_of_data=True, rewrite=to_int8, within=inside_a_network),
+        "fp16": Precision(tolerance=0.02, rewrite=to_half),
+        "int8": Precision(tolerance=1.0, is_of_data=True, rewrite=to_int8, within=inside_a_network),
     },
     valid=lambda entry: isinstance(entry, Precision),
     must_be="an ofa.exporting.precision.Precision",

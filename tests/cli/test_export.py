@@ -12,6 +12,7 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
+from ofa import export as ofa_export
 from ofa.cli import export as export_command
 from ofa.cli.exits import ending_well
 from ofa.errors import DamagedError, ExportError
@@ -116,6 +117,8 @@ def test_an_engine_in_int8_is_built_from_signed_activations(bundle, tmp_path):
     makers = {name: node.op_type for node in model.graph.node for name in node.output}
     assert sums
     assert {makers[name] for node in sums for name in node.input} == {"DequantizeLinear"}  # the residual input too
+    again = run(bundle.folder, *words[:3], "ada", *words[4:])
+    assert "int8-signed.onnx" in str(again.exception)  # it is there, and nothing is replaced unasked
     with pytest.raises(ExportError, match="is not quantized; name the other file"):
         build_engine(found.onnx_path, tmp_path / "e.engine", flavour="tensorrt-rtx", precision="int8")
 
@@ -166,6 +169,21 @@ def test_an_engine_is_built_into_the_bundle_and_read_back(bundle):
 )
 def test_options_that_do_not_go_together_are_wrong_usage(bundle, options):
     assert run(bundle.folder, "--to", *options).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("to", "options"),
+    [
+        ("onnx", {"precision": "int8"}),
+        ("onnx", {"precision": "fp16", "dynamic_batch": True}),
+        ("onnx", {"precision": "fp16", "opset": 20}),
+        ("tensorrt-rtx", {"dynamic_batch": True}),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused_in_python_too(bundle, to, options, tmp_path):
+    with pytest.raises(ExportError, match=r"int8 alone needs images|are of ONNX files in fp32"):
+        ofa_export(bundle, to, tmp_path / "network", **options)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_fails_is_one_sentence(tmp_path, capsys):

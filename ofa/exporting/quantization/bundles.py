@@ -14,12 +14,11 @@ from ofa.data import Images as Data
 from ofa.data.batches import batches
 from ofa.errors import ExportError
 from ofa.exporting.bundle import Bundle
-from ofa.exporting.onnx import to_model, write_sealed
+from ofa.exporting.onnx import session_of, to_model, write_sealed
 from ofa.exporting.quantization.choosing import MOST_LOSS, Quantized, best_quantized, candidates
 from ofa.files import replacing
 from ofa.progress import Progress, silent
 from ofa.tasks import CLASSIFICATION, Task
-from ofa.telemetry import import_without_telemetry
 from ofa.training.evaluation import check_data, evaluate
 
 __all__ = ["FEWEST_IMAGES", "SIGNED", "FileNetwork", "instructions", "quantize_bundle"]
@@ -42,8 +41,7 @@ class FileNetwork(nn.Module):
 
     def __init__(self, model: onnx.ModelProto) -> None:
         super().__init__()
-        library = import_without_telemetry("onnxruntime")
-        self._session = library.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        self._session = session_of(model)
         self._input = model.graph.input[0].name
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
@@ -54,7 +52,7 @@ class FileNetwork(nn.Module):
 def quantize_bundle(
     bundle: Bundle,
     data: Data,
-    path: Path | None = None,
+    path: Path,
     *,
     signed: bool = False,
     task: Task = CLASSIFICATION,
@@ -67,7 +65,7 @@ def quantize_bundle(
         bundle: whose network.
         data: images of its classes that it was not trained on, and is not tested on: 128 of them fit the ranges of activations, or
             half of them where there are fewer than 256; the others judge.
-        path: the file; None for the one in the bundle, which alone its card tells of.
+        path: the file; its card tells of the bundle's own, ``bundle.file`` of ``int8`` or ``int8-signed``.
         signed: whether activations are int8 with a zero of 0, as TensorRT takes them: that file has a name of its own.
         task: what the network is for.
         most_loss: of the score, beside the float32 network's on the same images.
@@ -82,13 +80,12 @@ def quantize_bundle(
             f"int8 needs at least {2 * FEWEST_IMAGES} images, half of them to fit it and half to judge it, but there are {len(data)}; give "
             "more images of the network's classes that it was not trained on"
         )
-    network = bundle.network()
+    network, data = bundle.network(), data.normalized((bundle.mean, bundle.std))
     check_data(task, bundle.space.num_classes, data)
     fitting, judging = map(data.subset, _parts(len(data)))
     resolution = bundle.arch.resolution
     model = to_model(network, bundle.input_shape, metadata=bundle.metadata, dynamic_batch=True)
     name = SIGNED if signed else "int8"
-    place = bundle.file(name) if path is None else path
     found = best_quantized(
         model,
         list(_inputs(fitting, bundle)),
@@ -97,9 +94,9 @@ def quantize_bundle(
         most_loss=most_loss,
         progress=progress,
     )
-    with bundle.changing(place), replacing(place) as temporary:
+    with bundle.changing(path), replacing(path) as temporary:
         write_sealed(_of_one_image(found.model), temporary)
-    if path is None:
+    if path == bundle.file(name):
         facts = {**found.to_json(), "metric": task.metric, "fitted_images": len(fitting), "judging_images": len(judging)}
         bundle.note(precisions={**bundle.card_now().precisions, name: {**facts, "instructions": instructions()}})
     return found

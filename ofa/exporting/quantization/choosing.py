@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 
 from ofa.errors import ExportError
+from ofa.exporting.onnx import session_of
 from ofa.exporting.quantization.floats import in_floats, layers_of
 from ofa.exporting.quantization.repair import repaired
 from ofa.exporting.quantization.static import Images, Quantization, quantize
@@ -119,19 +120,20 @@ def best_quantized(
         ExportError: the loss is larger whatever is done; the message has the numbers. Or the images do not fit.
     """
     ways = candidates() if ways is None else ways
+    source = repaired(model, images)
     float_score, tried, models = score(model), list[Tried](), list[onnx.ModelProto]()
     for number, how in enumerate(ways):
         progress(number, len(ways), f"quantizing by {how}")
-        models.append(quantize(model, images, how))
+        models.append(quantize(source, images, how))
         tried.append(Tried(how=how, score=score(models[-1])))
     number = max(range(len(tried)), key=lambda each: tried[each].score)
     best, chosen = tried[number], models[number]
     if float_score - best.score > most_loss:
-        source = repaired(model, images)
         order = _by_loss(chosen, source, images[:_SENSITIVITY_IMAGES], progress)
-        for count in _counts(len(order)):
+        counts = list(_counts(len(order)))
+        for step, count in enumerate(counts):
             names = tuple(order[:count])
-            progress(0, 0, f"judging the network with {count} of {len(order)} layers in float32")
+            progress(step, len(counts), f"judging the network with {count} of {len(order)} layers in float32")
             chosen = in_floats(models[number], source, names)
             best = Tried(how=best.how, floats=names, score=score(chosen))
             tried.append(best)
@@ -168,7 +170,6 @@ def _by_loss(quantized: onnx.ModelProto, model: onnx.ModelProto, images: Images,
 
 def outputs_of(model: onnx.ModelProto, images: Images) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     """What ONNX Runtime computes on the processor, of all images in their order."""
-    library = import_without_telemetry("onnxruntime")
-    session = library.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = session_of(model)
     (given,) = session.get_inputs()
     return np.concatenate([session.run(None, {given.name: image})[0] for image in images])

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from ofa.telemetry import import_without_telemetry
+from ofa.exporting.onnx import session_of
 
 __all__ = ["repaired"]
 
@@ -81,8 +81,7 @@ def _ranges(model: onnx.ModelProto, layers: Sequence[onnx.NodeProto], images: Se
     names = [node.output[0] for node in layers]
     del shown.graph.output[:]
     shown.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names)
-    library = import_without_telemetry("onnxruntime")
-    session = library.InferenceSession(shown.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = session_of(shown)
     ranges: list[_Range] = []
     for image in images:
         outputs = session.run(names, {model.graph.input[0].name: image})

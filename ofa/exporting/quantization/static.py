@@ -18,7 +18,6 @@ import numpy as np
 import onnx
 
 from ofa.errors import ExportError, MissingExtraError, OfaError
-from ofa.exporting.quantization.repair import repaired
 from ofa.files import temporary_folder
 from ofa.reasons import reason_of
 from ofa.telemetry import import_without_telemetry
@@ -69,7 +68,7 @@ def quantize(model: onnx.ModelProto, images: Images, how: Quantization, *, float
     """A quantized copy of a float32 model; its input and output stay float32.
 
     Args:
-        model: as ``ofa.exporting.onnx`` writes it, with one input.
+        model: as ``ofa.exporting.onnx`` writes it, with one input; ``repair.repaired`` makes one of which no bias overflows.
         images: that the ranges of activations are fitted to; with the batch of the model if that is fixed.
         how: by what and how.
         floats: names of operators that stay in float32.
@@ -78,9 +77,8 @@ def quantize(model: onnx.ModelProto, images: Images, how: Quantization, *, float
         ExportError: there is no image, the images do not fit the model, the library is not installed or cannot do it.
     """
     _check(model, images)
-    source = repaired(model, images)
     try:
-        return (_by_onnxruntime if how.library == "onnxruntime" else _by_nncf)(source, images, how, floats)
+        return (_by_onnxruntime if how.library == "onnxruntime" else _by_nncf)(model, images, how, floats)
     except OfaError:
         raise
     except Exception as error:  # both libraries raise anything
@@ -128,7 +126,7 @@ def _by_onnxruntime(model: onnx.ModelProto, images: Images, how: Quantization, f
         library.quantize_static(
             _marked(model),
             path,
-            type("Reader", (_Reader, library.CalibrationDataReader), {})(model.graph.input[0].name, images),
+            _Reader(model.graph.input[0].name, images),
             quant_format=library.QuantFormat.QDQ,
             per_channel=how.per_channel,
             reduce_range=how.reduce_range,

@@ -105,6 +105,16 @@ def test_numbers_of_channels_in_the_code_are_named_with_their_line() -> None:
         adopt_model(Numbers(WAYS["glu"]), (3, SIDE, SIDE))
 
 
+def test_a_size_that_is_cut_and_then_a_number_has_the_reason_of_the_number() -> None:
+    class Both(Cut):
+        def forward(self, x: Tensor) -> Tensor:
+            one, other = self.norm(self.stem(x)).chunk(2, 1)
+            return self.head(_gated(one, other).view(-1, 12, SIDE, SIDE).mean((2, 3)))
+
+    with pytest.raises(SpaceError, match=r"nothing is elastic: dimension 0 of stem.weight must be .*test_parts.py:\d+: return self.head"):
+        adopt_model(Both(WAYS["glu"]), (3, SIDE, SIDE))
+
+
 class Joined(nn.Module):
     """Two convolutions, one after the other in the channels of a norm that was made before them."""
 

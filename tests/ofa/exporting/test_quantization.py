@@ -115,7 +115,7 @@ def test_a_channel_that_is_constant_is_made_plainly_so() -> None:
     assert bias[2] == pytest.approx(1.5, rel=1e-3)
     assert signal_to_noise_db(model, found) > 60
     for how in CANDIDATES:
-        assert signal_to_noise_db(model, quantize(model, images(), how)) > 25
+        assert signal_to_noise_db(model, quantize(found, images(), how)) > 25
 
 
 def test_a_constant_that_several_layers_share_stays() -> None:

@@ -106,7 +106,7 @@ def test_an_int8_device_takes_the_file_that_was_fitted_to_images(tmp_path: Path)
     with pytest.raises(ExportError, match=r"must have a file in int8 for 'fake'.*ofa export .* --precision int8 --data"):
         subject_of_bundle(bundle, device)
     images = load_data("digits", classes=bundle.class_names)
-    quantize_bundle(bundle, images.normalized((bundle.mean, bundle.std)), most_loss=1.0)
+    quantize_bundle(bundle, images, bundle.file("int8"), most_loss=1.0)
     asked = subject_of_bundle(load_bundle(bundle.folder), device)
     assert (asked.onnx_path, asked.precision) == (bundle.folder / "network-int8.onnx", "int8")
     (found,) = verify([asked], device, rng=np.random.default_rng(0))

@@ -1,0 +1,99 @@
+"""A bundle's network for a runtime: an ONNX file or an engine of TensorRT, in a precision."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ofa.data import Images
+from ofa.errors import ExportError
+from ofa.exporting.bundle import Bundle
+from ofa.exporting.engine_record import record_path
+from ofa.exporting.precision import write_precision
+from ofa.exporting.quantization.bundles import SIGNED, quantize_bundle
+from ofa.exporting.quantization.choosing import MOST_LOSS, Quantized
+from ofa.exporting.tensorrt import build_engine
+from ofa.opsets import OPSET
+from ofa.progress import Progress, silent
+
+__all__ = ["Target", "Written", "write_target"]
+
+Target = Literal["onnx", "tensorrt", "tensorrt-rtx"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """What came of writing a network for a runtime.
+
+    Attributes:
+        path: the file.
+        difference: the largest one from PyTorch's outputs, as a share of their scale; None of an engine, and of int8, which is judged.
+        quantized: how int8 was made; None of other precisions.
+    """
+
+    path: Path
+    difference: float | None = None
+    quantized: Quantized | None = None
+
+
+def write_target(
+    bundle: Bundle,
+    to: Target,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    check: Callable[[Path], object],
+    dynamic_batch: bool = False,
+    opset: int = OPSET,
+    gpus: Sequence[str] = (),
+    precision: str = "fp32",
+    data: Images | None = None,
+    most_loss: float = MOST_LOSS,
+    progress: Progress = silent,
+) -> Written:
+    """Write a bundle's network for a runtime, and check what was written; arguments as of ``ofa.api.export``.
+
+    ``check`` is given each file before it is written, and raises where it must not be.
+
+    Raises:
+        OfaError: the options do not go together; the network loses more in int8; a file cannot be written or computes something else;
+            TensorRT is not there or refuses the network.
+    """
+    _check_options(to, precision, data, dynamic_batch=dynamic_batch, opset=opset)
+    if to == "onnx":
+        target = Path(path or bundle.file(precision))
+        with bundle.only_writer(target):
+            check(target)
+            if data is not None:
+                quantized = quantize_bundle(bundle, data, target, most_loss=most_loss, progress=progress)
+                return Written(path=target, quantized=quantized)
+            if precision == "fp32":
+                return Written(path=target, difference=bundle.write_onnx(target, dynamic_batch=dynamic_batch, opset=opset))
+            return Written(path=target, difference=write_precision(bundle, target, precision))
+    target = Path(path or bundle.engine_path(to, gpus, precision=precision))
+    source, made = bundle.onnx_path if data is None else bundle.file(SIGNED), None
+    with bundle.only_writer(target, *[source] * (data is not None)):
+        check(target)
+        if data is not None:
+            check(source)
+            made = quantize_bundle(bundle, data, source, signed=True, most_loss=most_loss, progress=progress)
+        if path is None:
+            target.parent.mkdir(exist_ok=True)
+        with bundle.changing(target, record_path(target)):
+            build_engine(source, target, flavour=to, gpus=gpus, precision=precision, progress=progress)
+    return Written(path=target, quantized=made)
+
+
+def _check_options(to: Target, precision: str, data: Images | None, *, dynamic_batch: bool, opset: int) -> None:
+    if (precision == "int8") != (data is not None):
+        raise ExportError(
+            f"int8 alone needs images that it is fitted to, but precision is '{precision}' and data is {'not ' * (data is not None)}None; "
+            "give data with precision='int8'"
+        )
+    if (dynamic_batch or opset != OPSET) and (to != "onnx" or precision != "fp32"):
+        raise ExportError(
+            f"an open batch and an opset are of ONNX files in fp32, but to is '{to}' and precision '{precision}'; leave dynamic_batch and "
+            "opset out"
+        )
