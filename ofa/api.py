@@ -305,6 +305,7 @@ def specialize(
             mean=mean,
             std=std,
             rule=splits.train.rule,
+            task=run.recipe.get_task(),
             generator=torch.Generator().manual_seed(seed),
             opset=opset,
         )
@@ -315,7 +316,7 @@ def export(
     to: Target,
     path: str | os.PathLike[str] | None = None,
     *,
-    dynamic_batch: bool = False,
+    batch: int | None = None,
     opset: int = OPSET,
     gpus: Sequence[str] = (),
     precision: str = "fp32",
@@ -330,7 +331,7 @@ def export(
         bundle: whose network.
         to: an ONNX file, or an engine of TensorRT or TensorRT for RTX.
         path: the file; None for one in the bundle.
-        dynamic_batch: whether an ONNX file leaves the batch open.
+        batch: images a call of an ONNX file; None leaves them open.
         opset: version of an ONNX file's operators.
         gpus: GPU generations or compute capabilities that an engine is for; empty leaves them to TensorRT.
         precision: number format of weights and activations: ``fp32``, ``fp16`` or ``int8``.
@@ -348,7 +349,7 @@ def export(
         to,
         path,
         check=partial(check_output, overwrite=overwrite, remedy=_REMEDY, ending=".onnx" if to == "onnx" else ""),
-        dynamic_batch=dynamic_batch,
+        batch=batch,
         opset=opset,
         gpus=gpus,
         precision=precision,

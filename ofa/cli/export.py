@@ -30,10 +30,6 @@ Precision = Literal["fp32", "fp16", "int8"]
 _EXAMPLES = "Example: ofa export digits.bundle --to tensorrt-rtx --gpu ampere,ada"
 
 
-_OPEN_BATCH = "network.dynamic.onnx"
-"""The file in a bundle that takes any number of images, beside ``network.onnx``, which takes one."""
-
-
 def register(app: typer.Typer) -> None:
     """Add ``ofa export``."""
     app.command("export", epilog=_EXAMPLES)(export)
@@ -48,7 +44,7 @@ def export(
             "--output",
             "-o",
             metavar="PATH",
-            help="File to write; by default network.onnx, network.dynamic.onnx or an engine in engines/ of the bundle.",
+            help="File to write; by default in the bundle: network.onnx, network-int8.onnx and the like, or an engine in engines/.",
         ),
     ] = None,
     gpu: Annotated[
@@ -71,7 +67,9 @@ def export(
     most_loss: Annotated[
         float, typer.Option("--most-loss", min=0, max=1, help="Of the score that int8 may lose; layers stay in float32 until it holds.")
     ] = 0.01,
-    dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Leave the batch open (ONNX).")] = False,
+    batch: Annotated[
+        int | None, typer.Option("--batch", min=1, metavar="N", help="Images a call (ONNX); open by default, and called batch.")
+    ] = None,
     space: OwnSpaceOption = None,
     opset: Annotated[
         int | None,
@@ -90,16 +88,16 @@ def export(
 
     if output is not None:
         check_output(output, overwrite=overwrite, ending=".onnx" if to == "onnx" else "")
-    _check_options(to, precision, data, gpus=bool(gpu), of_files=dynamic_batch or opset is not None)
+    _check_options(to, precision, data, gpus=bool(gpu), batch=batch, opset=opset)
     wanted = named(space)
     source = load_bundle(bundle)
     check_named(wanted, source.space, f"'{bundle}'")
-    path = output or (source.folder / _OPEN_BATCH if dynamic_batch else None)  # the bundle's own file stays as it was verified
+    of_batch = None if batch is None else source.file(precision).with_suffix(f".batch{batch}.onnx")  # the bundle's own stays open
     result = export_to(
         source,
         to,
-        path,
-        dynamic_batch=dynamic_batch,
+        output or of_batch,
+        batch=batch,
         opset=OPSET if opset is None else opset,
         gpus=[name.strip() for names in gpu or () for name in names.split(",") if name.strip()],
         precision=precision,
@@ -110,13 +108,13 @@ def export(
     emit(result, json=json, render=lambda: _table(result))
 
 
-def _check_options(to: Target, precision: Precision, data: str | None, *, gpus: bool, of_files: bool) -> None:
+def _check_options(to: Target, precision: Precision, data: str | None, *, gpus: bool, batch: int | None, opset: int | None) -> None:
     if to == "onnx" and gpus:
         raise typer.BadParameter("--gpu is for TensorRT engines; use --to tensorrt-rtx.", param_hint="--to")
-    if to != "onnx" and of_files:
-        raise typer.BadParameter("--dynamic-batch and --opset are for ONNX files; use --to onnx.", param_hint="--to")
-    if precision != "fp32" and of_files:
-        raise typer.BadParameter("--dynamic-batch and --opset are for files in fp32.", param_hint="--precision")
+    if to != "onnx" and (batch is not None or opset is not None):
+        raise typer.BadParameter("--batch and --opset are for ONNX files; use --to onnx.", param_hint="--to")
+    if precision != "fp32" and opset is not None:
+        raise typer.BadParameter("--opset is for files in fp32.", param_hint="--precision")
     if (precision == "int8") != (data is not None):
         raise typer.BadParameter("--precision int8 and --data go together: int8 is fitted to images.", param_hint="--data")
 
@@ -126,7 +124,7 @@ def export_to(
     to: Target,
     path: Path | None,
     *,
-    dynamic_batch: bool = False,
+    batch: int | None = None,
     opset: int = OPSET,
     gpus: list[str] | None = None,
     precision: Precision = "fp32",
@@ -154,7 +152,7 @@ def export_to(
             to,
             path,
             check=partial(check_output, overwrite=overwrite),
-            dynamic_batch=dynamic_batch,
+            batch=batch,
             opset=opset,
             gpus=gpus or (),
             precision=precision,

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import nn
 
-from ofa.errors import ExportError
+from ofa.errors import DamagedError, ExportError, FileError
+from ofa.exporting.layout import CARD
+from ofa.files import unwritable
+from ofa.reading import sha256_of
+from ofa.reading.limits import LARGEST_MODEL
 from ofa.space import Space
 from ofa.weights import check_names
 
-__all__ = ["check_channels", "check_classes", "check_tensors"]
+__all__ = ["check_channels", "check_classes", "check_files", "check_place", "check_tensors"]
 
 
 def check_tensors(tensors: Mapping[str, torch.Tensor], network: nn.Module, source: str) -> None:
@@ -35,3 +40,30 @@ def check_channels(channels: int, mean: Sequence[float], std: Sequence[float]) -
             f"mean and std must have one value for each of the network's {channels} input channels, but have {len(mean)} and {len(std)}; "
             "give those that the network was trained with"
         )
+
+
+def check_place(folder: Path) -> None:
+    """Raise FileError unless a bundle may be written as a folder."""
+    try:
+        is_other = folder.exists() and not (folder / CARD).is_file() and (not folder.is_dir() or any(folder.iterdir()))
+    except (OSError, ValueError) as error:
+        raise unwritable(folder, error) from error
+    if is_other:
+        raise FileError(f"'{folder}' must be a new or empty folder or a bundle, but is something else; choose another folder")
+
+
+def check_files(folder: Path, files: Mapping[str, str]) -> None:
+    """See that the files of a bundle are those that its card names.
+
+    Raises:
+        DamagedError: one is not.
+        ExportError: the card names files outside of the bundle.
+    """
+    for name, digest in files.items():
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ExportError(f"the card of a bundle must name files within it, but '{folder / CARD}' names '{name}'; write it again")
+        if sha256_of(folder / name, most=LARGEST_MODEL) != digest:
+            raise DamagedError(
+                f"'{folder / name}' must be the file that was written with its bundle, but has another content; write the bundle again, "
+                "or the engine, or copy all of its files together"
+            )

@@ -44,9 +44,12 @@ __all__ = [
     "check_model",
     "export",
     "read_model",
+    "session_of",
     "to_model",
     "verify_outputs",
+    "with_batch",
     "write_model",
+    "write_sealed",
 ]
 
 _BATCH = "batch"
@@ -237,6 +240,16 @@ def at_size(model: onnx.ModelProto, shape: Sequence[int]) -> onnx.ModelProto:
     del graph.output[:]
     graph.output.append(output)
     return resized
+
+
+def with_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
+    """A copy of a network's model that takes so many images a call; one whose batch is open already may be of any precision."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for value in (*copy.graph.input, *copy.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = batch
+    del copy.graph.value_info[:]  # what was inferred is of any batch
+    return copy
 
 
 # -- from nodes to a model --------------------------------------------------------------------------------------------

@@ -5,21 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper
+from torch import nn
 
 from ofa.errors import ExportError
 from ofa.exporting.bundle import Bundle
-from ofa.exporting.onnx import check_model, read_model, verify_outputs, write_sealed
+from ofa.exporting.layout import FLOAT
+from ofa.exporting.network_files import TOLERANCE, put_model
+from ofa.exporting.onnx import OPSET, check_model, to_model
 from ofa.exporting.quantization.borders import inside_a_network
 from ofa.exporting.quantization.static import Quantization, quantize
-from ofa.files import replacing
 from ofa.registry import Registry
 
-__all__ = ["PRECISIONS", "Precision", "to_half", "to_int8", "write_precision"]
+__all__ = ["PRECISIONS", "Precision", "to_half", "to_int8", "write_model", "write_precision"]
 
 
 _IMAGES_OF_NOISE = 2
@@ -97,26 +100,75 @@ def to_int8(model: onnx.ModelProto) -> onnx.ModelProto:
     return quantize(model, images, Quantization())
 
 
-def write_precision(bundle: Bundle, path: str | os.PathLike[str], precision: str) -> float:
-    """Write a bundle's network in another precision, and run the file against PyTorch before it takes its place.
+def write_model(
+    bundle: Bundle,
+    model: onnx.ModelProto,
+    path: str | os.PathLike[str],
+    *,
+    precision: str = FLOAT,
+    batch: int | None = None,
+    network: nn.Module | None = None,
+    tolerance: float = TOLERANCE,
+    of_photos: bool = True,
+) -> float | None:
+    """Write a model of a bundle's network, and run it before it takes its place.
 
     Args:
-        bundle: whose ``network.onnx`` is rewritten.
+        bundle: of the network.
+        model: with an open batch.
+        path: the file.
+        precision: of the model.
+        batch: images a call; None leaves them open.
+        network: that the file must compute; None where something else has judged that.
+        tolerance: how far the file may be from the network, as a share of the outputs' scale.
+        of_photos: whether the bundle's own file of the precision gets the one beside it that takes photos.
+
+    Returns:
+        The largest difference of the outputs, as such a share; None without ``network``.
+
+    Raises:
+        ExportError: the file computes something else.
+        FileError: it cannot be written.
+    """
+    companion = bundle.photo_file(precision) if of_photos and Path(path) == bundle.file(precision) else None
+    with bundle.changing(path, *([] if companion is None else [companion])):
+        return put_model(
+            bundle,
+            model,
+            Path(path),
+            companion=companion,
+            batch=batch,
+            network=network,
+            tolerance=tolerance,
+            generator=torch.Generator().manual_seed(0),
+        )
+
+
+def write_precision(
+    bundle: Bundle, path: str | os.PathLike[str], precision: str = FLOAT, *, batch: int | None = None, opset: int = OPSET
+) -> float:
+    """Export a bundle's network anew in a precision, and run the file against PyTorch before it takes its place.
+
+    Args:
+        bundle: whose network.
         path: the file.
         precision: one that needs no images.
+        batch: images a call; None leaves them open.
+        opset: version of the operators.
 
     Returns:
         The largest difference of the outputs, as a share of their scale.
 
     Raises:
+        WeightsError: the weights are damaged.
         ExportError: the file cannot be written in that precision, or computes something else.
         FileError: it cannot be written.
     """
     chosen = PRECISIONS.get(precision)
-    with bundle.changing(path), replacing(path) as temporary:
-        write_sealed(chosen.of(read_model(bundle.onnx_path)), temporary)
-        generator = torch.Generator().manual_seed(0)
-        return verify_outputs(bundle.network(), temporary, bundle.input_shape, generator=generator, tolerance=chosen.tolerance)
+    with bundle.only_writer(path):
+        network = bundle.network()
+        model = chosen.of(to_model(network, bundle.input_shape, metadata=bundle.metadata, dynamic_batch=True, opset=opset))
+        return write_model(bundle, model, path, precision=precision, batch=batch, network=network, tolerance=chosen.tolerance) or 0.0
 
 
 PRECISIONS: Registry[Precision] = Registry(
@@ -124,7 +176,7 @@ PRECISIONS: Registry[Precision] = Registry(
     group="ofa.precisions",
     error=ExportError,
     entries={
-        "fp32": Precision(tolerance=1e-4),
+        "fp32": Precision(tolerance=TOLERANCE),
         "fp16": Precision(tolerance=0.02, rewrite=to_half),
         "int8": Precision(tolerance=1.0, is_of_data=True, rewrite=to_int8, within=inside_a_network),
     },

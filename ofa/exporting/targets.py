@@ -45,7 +45,7 @@ def write_target(
     path: str | os.PathLike[str] | None = None,
     *,
     check: Callable[[Path], object],
-    dynamic_batch: bool = False,
+    batch: int | None = None,
     opset: int = OPSET,
     gpus: Sequence[str] = (),
     precision: str = "fp32",
@@ -61,17 +61,15 @@ def write_target(
         OfaError: the options do not go together; the network loses more in int8; a file cannot be written or computes something else;
             TensorRT is not there or refuses the network.
     """
-    _check_options(to, precision, data, dynamic_batch=dynamic_batch, opset=opset)
+    _check_options(to, precision, data, batch=batch, opset=opset)
     if to == "onnx":
         target = Path(path or bundle.file(precision))
         with bundle.only_writer(target):
             check(target)
             if data is not None:
-                quantized = quantize_bundle(bundle, data, target, most_loss=most_loss, progress=progress)
+                quantized = quantize_bundle(bundle, data, target, batch=batch, most_loss=most_loss, progress=progress)
                 return Written(path=target, quantized=quantized)
-            if precision == "fp32":
-                return Written(path=target, difference=bundle.write_onnx(target, dynamic_batch=dynamic_batch, opset=opset))
-            return Written(path=target, difference=write_precision(bundle, target, precision))
+            return Written(path=target, difference=write_precision(bundle, target, precision, batch=batch, opset=opset))
     target = Path(path or bundle.engine_path(to, gpus, precision=precision))
     source, made = bundle.onnx_path if data is None else bundle.file(SIGNED), None
     with bundle.only_writer(target, *[source] * (data is not None)):
@@ -82,18 +80,17 @@ def write_target(
         if path is None:
             target.parent.mkdir(exist_ok=True)
         with bundle.changing(target, record_path(target)):
-            build_engine(source, target, flavour=to, gpus=gpus, precision=precision, progress=progress)
+            build_engine(source, target, flavour=to, gpus=gpus, precision=precision, batch=1, progress=progress)
     return Written(path=target, quantized=made)
 
 
-def _check_options(to: Target, precision: str, data: Images | None, *, dynamic_batch: bool, opset: int) -> None:
+def _check_options(to: Target, precision: str, data: Images | None, *, batch: int | None, opset: int) -> None:
     if (precision == "int8") != (data is not None):
         raise ExportError(
             f"int8 alone needs images that it is fitted to, but precision is '{precision}' and data is {'not ' * (data is not None)}None; "
             "give data with precision='int8'"
         )
-    if (dynamic_batch or opset != OPSET) and (to != "onnx" or precision != "fp32"):
-        raise ExportError(
-            f"an open batch and an opset are of ONNX files in fp32, but to is '{to}' and precision '{precision}'; leave dynamic_batch and "
-            "opset out"
-        )
+    if batch is not None and (to != "onnx" or batch < 1):
+        raise ExportError(f"a batch is of ONNX files and at least 1, but to is '{to}' and batch {batch}; leave it out, or give another")
+    if opset != OPSET and (to != "onnx" or precision != "fp32"):
+        raise ExportError(f"an opset is of ONNX files in fp32, but to is '{to}' and precision '{precision}'; leave it out")

@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from ofa.errors import ExportError, nearest
 from ofa.exporting.engine_record import EngineInfo, EngineTensor, read_record, record_path, write_record
+from ofa.exporting.onnx import with_batch
 from ofa.exporting.precision import to_half
 from ofa.exporting.tensorrt_package import FLAVOURS, Package
 from ofa.files import replacing
@@ -65,6 +66,7 @@ def build_engine(
     flavour: Flavour,
     gpus: Sequence[str] = (),
     precision: str = "fp32",
+    batch: int | None = None,
     batches: tuple[int, int, int] = (1, 1, 8),
     progress: Progress = silent,
 ) -> EngineInfo:
@@ -78,7 +80,8 @@ def build_engine(
             later; ``tensorrt``: the GPU of this machine).
         precision: ``fp32``; ``fp16``, into which a float32 file is rewritten; or ``int8`` of a file that is quantized, with signed
             activations. Input and output stay float32.
-        batches: smallest, usual and largest batch, used only if the file leaves the batch open.
+        batch: images a call, if the file leaves them open; None leaves them open.
+        batches: smallest, usual and largest batch, used only if they stay open.
         progress: told the steps of the build.
 
     Raises:
@@ -92,7 +95,7 @@ def build_engine(
     if builder is None:
         raise package.refusal(onnx_path)
     network = builder.create_network(package.network_flags())
-    _parse(package, network, _model_bytes(source, onnx_path, precision), onnx_path)
+    _parse(package, network, _model_bytes(source, onnx_path, precision, batch), onnx_path)
     config = builder.create_builder_config()
     _target(package, config, capabilities)
     _add_profile(builder, network, config, batches)
@@ -155,7 +158,7 @@ def inspect_engine(path: str | os.PathLike[str], flavour: Flavour) -> EngineInfo
 # -- building ---------------------------------------------------------------------------------------------------------
 
 
-def _model_bytes(source: bytes, path: str | os.PathLike[str], precision: str) -> bytes:
+def _model_bytes(source: bytes, path: str | os.PathLike[str], precision: str, batch: int | None) -> bytes:
     model = parse_model(source, f"'{path}'")
     if not model.graph.node:
         raise ExportError(f"'{path}' must be an ONNX file, but it holds no operators; export the network again")
@@ -164,7 +167,9 @@ def _model_bytes(source: bytes, path: str | os.PathLike[str], precision: str) ->
             f"an engine must have the precision of its file, but precision is {precision} and '{path}' is {'not ' * (precision == 'int8')}"
             "quantized; name the other file"
         )
-    typed: bytes = to_half(model).SerializeToString() if precision == "fp16" else source
+    if batch is not None and not model.graph.input[0].type.tensor_type.shape.dim[0].dim_value:
+        model = with_batch(model, batch)
+    typed: bytes = (to_half(model) if precision == "fp16" else model).SerializeToString()
     return typed
 
 

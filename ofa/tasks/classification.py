@@ -23,6 +23,7 @@ class Classification(Task):
 
     name = "classification"
     metric = "accuracy"
+    activation = "softmax"
     loss_name = "cross entropy"
 
     def check(self, labels: Tensor) -> None:

@@ -26,6 +26,7 @@ class MultiLabel(Task):
 
     name = "multi_label"
     metric = "mAP"
+    activation = "sigmoid"
     loss_name = "binary cross entropy"
 
     def check(self, labels: Tensor) -> None:

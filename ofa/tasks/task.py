@@ -25,11 +25,14 @@ class Task(ABC):
         name: in recipes and files.
         metric: what its score is called.
         loss_name: what its loss is called.
+        activation: what makes probabilities of a network's outputs: ``softmax`` over the classes, ``sigmoid`` of each, or nothing where
+            the outputs are the answer.
     """
 
     name: ClassVar[str]
     metric: ClassVar[str]
     loss_name: ClassVar[str]
+    activation: ClassVar[str] = ""
 
     @abstractmethod
     def check(self, labels: Tensor) -> None:

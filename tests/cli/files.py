@@ -95,7 +95,7 @@ COMMANDS = (
     ),
     Command("query", "{front} --verify --device fake --table {table}", {"front": "{front}", "table": "{table}"}, _OUT),
     Command("specialize", "{run} --arch {arch} --epochs 0", {"run": "{run}", "arch": "{arch}"}, _OUT),
-    Command("export", "{bundle} --to onnx --dynamic-batch", {"bundle": "{bundle}"}, _OUT),
+    Command("export", "{bundle} --to onnx --batch 2", {"bundle": "{bundle}"}, _OUT),
     Command("verify", "{bundle} --device {device}", {"bundle": "{bundle}", "device": "{device}"}),
     Command("report", "{front}", {"source": "{front}"}, {**_OUT, "png": "--png"}),
     Command("import mit-weights", "{weights} --space ofa-mbv3-tiny --data digits", {"file": "{weights}"}, _OUT),

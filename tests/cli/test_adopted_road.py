@@ -63,7 +63,7 @@ def test_from_a_model_to_a_verified_network(tmp_path: Path) -> None:
     half = adopted["largest"]["macs"] / 2
     made = answer("specialize", trained, "--front", front, "--macs", f"{half / 1e3:g}K", "--epochs", 1, "--on", "cpu", "-o", bundle)
     assert made["macs"] <= half
-    exported = answer("export", bundle, "--to", "onnx", "--dynamic-batch")
+    exported = answer("export", bundle, "--to", "onnx", "--batch", 3)
     assert exported["difference"] < 1e-4
     assert answer("verify", bundle, "--device", "fake")["measured_ms"] > 0
     loaded = load_bundle(bundle)

@@ -45,7 +45,7 @@ def run(*arguments: object):
 
 
 def test_an_onnx_file_is_written_and_checked(bundle, tmp_path):
-    result = run(bundle.folder, "--to", "onnx", "--dynamic-batch", "-o", tmp_path / "n.onnx", "--json")
+    result = run(bundle.folder, "--to", "onnx", "-o", tmp_path / "n.onnx", "--json")
     assert result.exit_code == 0
     answer = json.loads(result.stdout)
     assert answer["path"] == str(tmp_path / "n.onnx")
@@ -86,7 +86,10 @@ def test_int8_is_fitted_to_images_and_judged_on_them(bundle, tmp_path):
     assert (card["fitted_images"], card["judging_images"], card["metric"]) == (48, 48, "accuracy")
     assert found.card.files["network-int8.onnx"]
     model = onnx.load(found.file("int8"))
-    assert [each.dim_value for each in model.graph.input[0].type.tensor_type.shape.dim] == list(found.input_shape)
+    sizes = model.graph.input[0].type.tensor_type.shape.dim
+    assert [each.dim_param or each.dim_value for each in sizes] == ["batch", *found.input_shape[1:]]
+    assert found.card.files["photo-int8.onnx"]
+    assert "photo-int8.onnx" in (found.folder / "README.md").read_text()
     assert {each.key for each in model.metadata_props} >= {"arch", "class_names", "mean", "std"}
     table = run(*words, "-o", tmp_path / "elsewhere.onnx").stdout
     assert "score in int8" in table
@@ -160,9 +163,10 @@ def test_an_engine_is_built_into_the_bundle_and_read_back(bundle):
         ("onnx", "--gpu", "ada"),
         ("onnx", "--precision", "int8"),
         ("onnx", "--data", "digits"),
-        ("onnx", "--precision", "fp16", "--dynamic-batch"),
+        ("onnx", "--precision", "fp16", "--opset", "17"),
         ("tensorrt-rtx", "--precision", "int8"),
-        ("tensorrt-rtx", "--dynamic-batch"),
+        ("tensorrt-rtx", "--batch", "2"),
+        ("onnx", "--batch", "0"),
         ("tensorrt", "--opset", "17"),
         ("openvino",),
     ],
@@ -175,13 +179,13 @@ def test_options_that_do_not_go_together_are_wrong_usage(bundle, options):
     ("to", "options"),
     [
         ("onnx", {"precision": "int8"}),
-        ("onnx", {"precision": "fp16", "dynamic_batch": True}),
+        ("onnx", {"batch": 0}),
         ("onnx", {"precision": "fp16", "opset": 20}),
-        ("tensorrt-rtx", {"dynamic_batch": True}),
+        ("tensorrt-rtx", {"batch": 2}),
     ],
 )
 def test_options_that_do_not_go_together_are_refused_in_python_too(bundle, to, options, tmp_path):
-    with pytest.raises(ExportError, match=r"int8 alone needs images|are of ONNX files in fp32"):
+    with pytest.raises(ExportError, match=r"int8 alone needs images|is of ONNX files"):
         ofa_export(bundle, to, tmp_path / "network", **options)
     assert list(tmp_path.iterdir()) == []
 

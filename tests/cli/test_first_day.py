@@ -105,7 +105,7 @@ def _ship(day: Day) -> Path:
     made = day.answer("specialize", "run", "--front", "front.parquet", "--macs", "100M", "--epochs", 2, "-o", "network")
     assert made["accuracy"] > 0.8
     day.ofa("verify", "network", "--device", "local-cpu")
-    day.ofa("export", "network", "--to", "onnx", "--dynamic-batch")
+    day.ofa("export", "network", "--to", "onnx", "--batch", "2")
     day.ofa("verify", "network", "--device", "local-cpu")
     return day.folder / "network"
 

@@ -216,7 +216,7 @@ IN_PLACE = {
     "table calibrate": ("{table} --space ofa-mbv3-tiny --device fake --nets 9 --overwrite", "table"),
     "query": ("{front} --latency 1s --verify --device fake --update", "front"),
     "verify": ("{bundle} --device fake", "bundle/card.json"),
-    "export": ("{bundle} --to onnx --dynamic-batch", "bundle/network.dynamic.onnx"),
+    "export": ("{bundle} --to onnx --batch 2", "bundle/network.batch2.onnx"),
 }
 
 
@@ -252,11 +252,11 @@ def test_a_bundle_that_was_exported_with_an_open_batch_is_still_the_one_that_was
     bundle = tmp_path / "bundle"
     shutil.copytree(places["bundle"], bundle)
     before = content(bundle)
-    assert command_line("export", bundle, "--to", "onnx", "--dynamic-batch").exit_code == 0
+    assert command_line("export", bundle, "--to", "onnx", "--batch", "2").exit_code == 0
     after = content(bundle)
-    assert after.keys() - before.keys() == {"network.dynamic.onnx"}
-    assert {path for path, data in before.items() if after[path] != data} == {"card.json"}
-    assert "network.dynamic.onnx" in json.loads(after["card.json"])["files"]
+    assert after.keys() - before.keys() == {"network.batch2.onnx"}
+    assert {path for path, data in before.items() if after[path] != data} == {"README.md", "card.json"}
+    assert "network.batch2.onnx" in json.loads(after["card.json"])["files"]
     again = command_line("export", bundle, "--to", "onnx")
     assert again.exit_code == 1
     assert "network.onnx' exists; name another file or add --overwrite" in again.stderr

@@ -136,7 +136,7 @@ def computes_images_of(paths: dict[str, Path], space: Space) -> bool:
     bundle = load_bundle(paths["bundle"])
     session = InferenceSession(str(paths["bundle"].parent / "network.onnx"), providers=["CPUExecutionProvider"])
     (taken,) = session.get_inputs()
-    assert taken.shape == list(bundle.input_shape) == [1, space.in_channels, *sides(bundle.arch.resolution)]
+    assert taken.shape == ["batch", *bundle.input_shape[1:]] == ["batch", space.in_channels, *sides(bundle.arch.resolution)]
     assert bundle.arch.resolution in space.resolutions
     (logits,) = session.run(None, {taken.name: np.zeros(taken.shape, np.float32)})
     return logits.shape == (1, space.num_classes) and bool(np.isfinite(logits).all())

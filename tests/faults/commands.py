@@ -115,7 +115,7 @@ def _bundle(folder: Path) -> dict[str, str | None]:
 
 
 def _onnx(folder: Path) -> dict[str, str | None]:
-    exported = folder / "bundle" / "network.dynamic.onnx"
+    exported = folder / "bundle" / "network.batch2.onnx"
     if not exported.exists():
         return {**_bundle(folder), "onnx": None}
     return {**_bundle(folder), "onnx": _digest(exported.read_bytes())}
@@ -181,7 +181,7 @@ COMMANDS = (
         again="--resume",
         needs=("specialize",),
     ),
-    Command("export", "export bundle --to onnx --dynamic-batch", _onnx, again="--overwrite", needs=("specialize",)),
+    Command("export", "export bundle --to onnx --batch 2", _onnx, again="--overwrite", needs=("specialize",)),
     Command("verify", "verify bundle --device fake", _bundle, again="--resume", needs=("specialize",)),
 )
 

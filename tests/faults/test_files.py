@@ -138,14 +138,15 @@ def test_every_file_of_a_bundle_must_be_its_own(tmp_path: Path) -> None:
     with made.changing(made.engines / "e.engine"):
         (made.engines / "e.engine").write_bytes(b"an engine")
     other = bundle(tmp_path / "other")
-    for name in ("arch.json", "network.safetensors", "network.onnx", "engines/e.engine"):
+    for name in (*made.card.files, "engines/e.engine"):
         whole = (made.folder / name).read_bytes()
         (made.folder / name).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
         with pytest.raises(DamagedError, match=name):
             load_bundle(made.folder)
         (made.folder / name).write_bytes(whole)
     load_bundle(made.folder)
-    assert load_bundle(other.folder).card.files.keys() == {"arch.json", "network.safetensors", "network.onnx"}
+    assert load_bundle(other.folder).card.files.keys() == made.card.files.keys()
+    assert {"arch.json", "labels.json", "network.onnx", "network.safetensors", "photo.onnx", "preprocessing.json"} == made.card.files.keys()
 
 
 def test_a_bundle_that_is_killed_while_an_engine_is_added_is_whole(tmp_path: Path) -> None:

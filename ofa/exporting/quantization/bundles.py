@@ -14,11 +14,11 @@ from ofa.data import Images as Data
 from ofa.data.batches import batches
 from ofa.errors import ExportError
 from ofa.exporting.bundle import Bundle
-from ofa.exporting.onnx import session_of, to_model, write_sealed
+from ofa.exporting.onnx import session_of, to_model
+from ofa.exporting.precision import write_model
 from ofa.exporting.quantization.choosing import MOST_LOSS, Quantized, best_quantized, candidates
-from ofa.files import replacing
 from ofa.progress import Progress, silent
-from ofa.tasks import CLASSIFICATION, Task
+from ofa.tasks import TASKS
 from ofa.training.evaluation import check_data, evaluate
 
 __all__ = ["FEWEST_IMAGES", "SIGNED", "FileNetwork", "instructions", "quantize_bundle"]
@@ -55,11 +55,11 @@ def quantize_bundle(
     path: Path,
     *,
     signed: bool = False,
-    task: Task = CLASSIFICATION,
+    batch: int | None = None,
     most_loss: float = MOST_LOSS,
     progress: Progress = silent,
 ) -> Quantized:
-    """Write the best int8 file of a bundle's network, for one image a call; the bundle's card says what came of it.
+    """Write the best int8 file of a bundle's network; the bundle's card says what came of it.
 
     Args:
         bundle: whose network.
@@ -67,7 +67,7 @@ def quantize_bundle(
             half of them where there are fewer than 256; the others judge.
         path: the file; its card tells of the bundle's own, ``bundle.file`` of ``int8`` or ``int8-signed``.
         signed: whether activations are int8 with a zero of 0, as TensorRT takes them: that file has a name of its own.
-        task: what the network is for.
+        batch: images a call; None leaves them open.
         most_loss: of the score, beside the float32 network's on the same images.
         progress: told of each trial.
 
@@ -80,6 +80,7 @@ def quantize_bundle(
             f"int8 needs at least {2 * FEWEST_IMAGES} images, half of them to fit it and half to judge it, but there are {len(data)}; give "
             "more images of the network's classes that it was not trained on"
         )
+    task = TASKS.get(bundle.look.task)
     network, data = bundle.network(), data.normalized((bundle.mean, bundle.std))
     check_data(task, bundle.space.num_classes, data)
     fitting, judging = map(data.subset, _parts(len(data)))
@@ -94,8 +95,7 @@ def quantize_bundle(
         most_loss=most_loss,
         progress=progress,
     )
-    with bundle.changing(path), replacing(path) as temporary:
-        write_sealed(_of_one_image(found.model), temporary)
+    write_model(bundle, found.model, path, precision=name, batch=1 if signed else batch, of_photos=not signed)
     if path == bundle.file(name):
         facts = {**found.to_json(), "metric": task.metric, "fitted_images": len(fitting), "judging_images": len(judging)}
         bundle.note(precisions={**bundle.card_now().precisions, name: {**facts, "instructions": instructions()}})
@@ -124,12 +124,3 @@ def _parts(images: int) -> tuple[Tensor, Tensor]:
 def _inputs(data: Data, bundle: Bundle) -> Iterator[np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
     for x_BCHW, _ in batches(data, batch_size=1, resolution=bundle.arch.resolution):
         yield x_BCHW.contiguous().numpy()
-
-
-def _of_one_image(model: onnx.ModelProto) -> onnx.ModelProto:
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    for value in (*copy.graph.input, *copy.graph.output):
-        value.type.tensor_type.shape.dim[0].dim_value = 1
-    del copy.graph.value_info[:]  # what was inferred is of any batch
-    return copy

@@ -17,6 +17,7 @@ from ofa.data import ImageRule
 from ofa.errors import ArchError, DamagedError, ExportError, FileError, OfaError, WeightsError
 from ofa.exporting.bundle import load_bundle, write_bundle
 from ofa.exporting.card import Card
+from ofa.exporting.precision import write_precision
 from ofa.families import get_space, lower, space_names
 from ofa.files import replacing, write_json
 from ofa.reading import read_json
@@ -25,6 +26,10 @@ from ofa.supernet import Supernet
 
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six")
 MEAN, STD = (0.1, 0.2, 0.3), (0.25, 0.5, 0.75)
+SHIPPED = {
+    *("README.md", "arch.json", "card.json", "labels.json", "network.onnx"),
+    *("network.safetensors", "network.svg", "photo.onnx", "preprocessing.json"),
+}
 CARD = Card(
     accuracy=0.975,
     latency_ms=1.5,
@@ -80,7 +85,7 @@ def test_a_bundle_gives_back_the_network(name, tmp_path):
 
 def test_the_card_has_the_stable_keys_and_the_counted_costs(written):
     card = read_json(written / "card.json")
-    assert sorted(card.pop("files")) == ["arch.json", "network.onnx", "network.safetensors"]
+    assert sorted(card.pop("files")) == sorted(SHIPPED - {"card.json", "README.md", "network.svg"})
     arch = load_bundle(written).arch
     expected = {"accuracy": 0.975, "latency_ms": 1.5, "latency_low_ms": 1.25, "latency_high_ms": 1.75, "measured_ms": 1.4, "device": "cpu"}
     expected |= {
@@ -95,7 +100,7 @@ def test_the_card_has_the_stable_keys_and_the_counted_costs(written):
 
 
 def test_the_files_and_what_they_carry(written):
-    assert sorted(each.name for each in written.iterdir()) == ["arch.json", "card.json", "engines", "network.onnx", "network.safetensors"]
+    assert {each.name for each in written.iterdir()} == {*SHIPPED, "engines"}
     assert [each.name for each in written.parent.iterdir()] == ["bundle"]
     properties = {each.key: each.value for each in onnx.load(written / "network.onnx").metadata_props}
     assert json.loads(properties["class_names"]) == list(CLASSES)
@@ -249,7 +254,7 @@ def test_a_bundle_is_read_whole_while_another_takes_its_place(tmp_path):
     def replace_it():
         for number in range(6):
             bundle = write(tmp_path / "bundle", *bundles[number % 2])
-            bundle.write_onnx(bundle.onnx_path)
+            write_precision(bundle, bundle.onnx_path)
         done.set()
 
     writer = threading.Thread(target=replace_it)
@@ -266,7 +271,7 @@ def test_a_bundle_that_was_replaced_meanwhile_is_not_written_into(tmp_path):
     before = write(tmp_path / "bundle", *extracted("ofa-mbv3-tiny"))
     write(tmp_path / "bundle", *extracted("ofa-mbv3-tiny", seed=1))
     card = (tmp_path / "bundle" / "card.json").read_bytes()
-    for change in (lambda: before.note_measurement("pi", 3.0), lambda: before.write_onnx(before.folder / "more.onnx")):
+    for change in (lambda: before.note_measurement("pi", 3.0), lambda: write_precision(before, before.folder / "more.onnx")):
         with pytest.raises(FileError, match="was written anew meanwhile"):
             change()
     assert (tmp_path / "bundle" / "card.json").read_bytes() == card

@@ -1,0 +1,224 @@
+"""A network that takes a photo: the image rule, the normalization and the probabilities as operators of its ONNX file.
+
+Whoever ships such a file needs no code of images but a decoder. The resize is two products with matrices that are computed from the size
+of the photo: every runtime has those, in any opset, where the operator Resize has antialiasing since opset 18 only.
+
+Shapes: H W of a photo, h w of the part that is shown and of the network's input, C channels, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper
+from torch import Tensor
+from torch.nn import functional as F
+
+from ofa.data.reading import fitting_part
+from ofa.errors import ExportError
+from ofa.exporting.layout import Look
+from ofa.exporting.onnx import check_model, session_of, with_batch
+
+__all__ = ["PHOTO", "PROBABILITIES", "check_photo", "of_a_photo", "prepared"]
+
+PHOTO, PROBABILITIES = "photo", "probabilities"
+"""Names of the input, uint8 [H, W, C] of any size, and of the output, float32 [K]."""
+
+_ACTIVATIONS = {"softmax": "Softmax", "sigmoid": "Sigmoid", "": "Identity"}
+"""By what makes probabilities of outputs the operator."""
+_PREPARE, _ANSWER = "of_photo", "of_outputs"
+"""How the names of the operators before the network and behind it begin."""
+_TRIED = ((37, 53), (96, 64), (20, 20))
+"""Heights and widths of the photos that a file is checked with: larger than inputs and smaller ones, upright, wide and square."""
+_TOLERANCE = 1e-3
+"""Of a normalized pixel, where one level of a photo is some 0.015."""
+
+
+def of_a_photo(model: onnx.ModelProto, look: Look) -> onnx.ModelProto:
+    """A copy of a network's model that takes one upright photo and gives probabilities.
+
+    Args:
+        model: of one input, normalized images [B, C, h, w], and one output [B, K], in any precision.
+        look: how the network sees images; photos have levels 0..255.
+
+    Raises:
+        ExportError: another activation than is known, or a model of other inputs or outputs.
+    """
+    if look.activation not in _ACTIVATIONS:
+        known = ", ".join(name or "nothing" for name in _ACTIVATIONS)
+        raise ExportError(
+            f"what makes probabilities of outputs must be one of {known}, but the task '{look.task}' says '{look.activation}'; give it one"
+        )
+    copy = with_batch(model, 1)
+    graph = copy.graph
+    shape = [size.dim_value for size in graph.input[0].type.tensor_type.shape.dim]
+    if len(graph.input) != 1 or len(graph.output) != 1 or len(shape) != 4:
+        raise ExportError(
+            f"a network of photos must have one input [1, C, h, w] and one output, but '{graph.name}' has {len(graph.input)} inputs, the "
+            f"first of {shape}, and {len(graph.output)} outputs; export another network"
+        )
+    images, outputs = graph.input[0].name, graph.output[0].name
+    front = _prepare(images, shape, look)
+    back = _Nodes(_ANSWER)
+    axis: dict[str, Any] = {"axis": -1} if look.activation == "softmax" else {}
+    answer = back.add(_ACTIVATIONS[look.activation], outputs, **axis)
+    back.add("Reshape", answer, back.sizes(-1), output=PROBABILITIES)
+    nodes = [*front.nodes, *graph.node, *back.nodes]
+    del graph.node[:], graph.input[:], graph.output[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend([*front.constants, *back.constants])
+    graph.input.append(_photo_input(shape[1]))
+    graph.output.append(helper.make_tensor_value_info(PROBABILITIES, TensorProto.FLOAT, [len(look.class_names)]))
+    check_model(copy)
+    return copy
+
+
+def prepared(photo_HWC: Tensor, size: tuple[int, int], look: Look) -> Tensor:
+    """The network's input for a photo, by PyTorch: float32 [1, C, h, w].
+
+    Args:
+        photo_HWC: uint8, upright.
+        size: h and w.
+        look: how the network sees images.
+    """
+    height, width, channels = photo_HWC.shape
+    left, top, columns, rows = fitting_part(width, height, look.rule.fit, size)
+    x_1Chw = photo_HWC[top : top + rows, left : left + columns].permute(2, 0, 1).unsqueeze(0).float()
+    x_1Chw = F.interpolate(x_1Chw, size, mode="bilinear", antialias=True, align_corners=False)
+    mean_C11, std_C11 = (torch.tensor(values).reshape(channels, 1, 1) for values in (look.mean, look.std))
+    return (x_1Chw / 255 - mean_C11) / std_C11
+
+
+def check_photo(model: onnx.ModelProto, look: Look, *, generator: torch.Generator) -> float:
+    """Run what a model of ``of_a_photo`` does before its network beside PyTorch, and all of it once.
+
+    Args:
+        model: the model.
+        look: that it was made of.
+        generator: where the photos of noise come from.
+
+    Returns:
+        The largest difference of a normalized pixel.
+
+    Raises:
+        ExportError: it is too large, or what comes out are no probabilities.
+    """
+    before, images = _until_network(model)
+    session, channels, largest = session_of(before), len(look.mean), 0.0
+    for height, width in _TRIED:
+        # Of coarse noise, because antialiasing makes one grey of fine noise.
+        coarse = torch.randint(0, 256, (5, 7, channels), dtype=torch.uint8, generator=generator)
+        photo_HWC = coarse.repeat_interleave(height // 5 + 1, 0)[:height].repeat_interleave(width // 7 + 1, 1)[:, :width].contiguous()
+        x_1Chw = session.run([images], {PHOTO: photo_HWC.numpy()})[0]
+        expected = prepared(photo_HWC, (x_1Chw.shape[2], x_1Chw.shape[3]), look).numpy()
+        largest = max(largest, float(np.abs(x_1Chw - expected).max()))
+    answer_K = session_of(model).run(None, {PHOTO: photo_HWC.numpy()})[0]
+    if not largest <= _TOLERANCE or answer_K.shape != (len(look.class_names),) or not np.isfinite(answer_K).all():
+        raise ExportError(
+            f"a photo must become the input that PyTorch makes of it within {_TOLERANCE:g}, and then {len(look.class_names)} numbers, but "
+            f"the input differs by {largest:.3g} and the output is of shape {list(answer_K.shape)}; export the network again"
+        )
+    return largest
+
+
+# -- the operators ----------------------------------------------------------------------------------------------------
+
+
+def _photo_input(channels: int) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(PHOTO, TensorProto.UINT8, ["height", "width", channels])
+
+
+def _until_network(model: onnx.ModelProto) -> tuple[onnx.ModelProto, str]:
+    """The part of a model of photos that makes the network's input, and the name of that."""
+    own = [node for node in model.graph.node if node.name.startswith(f"{_PREPARE}.")]
+    images = own[-1].output[0]
+    read = {name for node in own for name in node.input}
+    constants = [each for each in model.graph.initializer if each.name in read]
+    result = helper.make_tensor_value_info(images, TensorProto.FLOAT, None)
+    graph = helper.make_graph(own, _PREPARE, model.graph.input, [result], constants)
+    return helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version), images
+
+
+class _Nodes:
+    """Operators and constants to be put into a graph, with a common beginning of their names."""
+
+    def __init__(self, prefix: str) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+        self._prefix = prefix
+
+    def add(self, kind: str, *inputs: str, output: str = "", **attributes: Any) -> str:
+        """Append an operator; the name of its result."""
+        result = output or f"{self._prefix}.{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, inputs, [result], name=f"{self._prefix}.{kind}.{len(self.nodes)}", **attributes))
+        return result
+
+    def constant(self, value: Any, dtype: Any) -> str:
+        name = f"{self._prefix}.constant.{len(self.constants)}"
+        self.constants.append(onnx.numpy_helper.from_array(np.asarray(value, dtype=dtype), name))
+        return name
+
+    def sizes(self, *values: int) -> str:
+        """A list of whole numbers."""
+        return self.constant(values, np.int64)
+
+    def cast(self, name: str, to: int) -> str:
+        return self.add("Cast", name, to=to)
+
+
+def _prepare(images: str, shape: Sequence[int], look: Look) -> _Nodes:
+    """From the photo [H, W, C] to the network's input of a shape, under its name."""
+    nodes = _Nodes(_PREPARE)
+    _, channels, height, width = shape
+    whole = nodes.add("Shape", PHOTO)
+    rows, columns = (nodes.add("Gather", whole, nodes.constant([axis], np.int64)) for axis in (0, 1))
+    kept_rows, kept_columns = _fitting(nodes, rows, columns, height, width) if look.rule.fit == "crop" else (rows, columns)
+    two = nodes.sizes(2)
+    starts = [nodes.add("Div", nodes.add("Sub", all_, kept), two) for all_, kept in ((rows, kept_rows), (columns, kept_columns))]
+    ends = [nodes.add("Add", start, kept) for start, kept in zip(starts, (kept_rows, kept_columns), strict=True)]
+    x = nodes.add("Slice", PHOTO, nodes.add("Concat", *starts, axis=0), nodes.add("Concat", *ends, axis=0), nodes.sizes(0, 1))
+    x = nodes.cast(x, TensorProto.FLOAT)
+    # Rows first, as [h, W * C]: then only what is left of them is put into another order.
+    x = nodes.add("Reshape", x, nodes.add("Concat", kept_rows, nodes.sizes(-1), axis=0))
+    x = nodes.add("MatMul", _weights(nodes, kept_rows, height), x)
+    x = nodes.add("Reshape", x, nodes.add("Concat", nodes.sizes(height), kept_columns, nodes.sizes(channels), axis=0))
+    x = nodes.add("Transpose", x, perm=[2, 0, 1])
+    x = nodes.add("MatMul", x, nodes.add("Transpose", _weights(nodes, kept_columns, width), perm=[1, 0]))
+    x = nodes.add("Reshape", x, nodes.sizes(1, channels, height, width))
+    deviation = np.reshape(np.asarray(look.std, dtype=np.float64), (1, channels, 1, 1))
+    shift = np.reshape(np.asarray(look.mean, dtype=np.float64), (1, channels, 1, 1)) / deviation
+    x = nodes.add("Mul", x, nodes.constant(1 / (255 * deviation), np.float32))
+    nodes.add("Sub", x, nodes.constant(shift, np.float32), output=images)
+    return nodes
+
+
+def _fitting(nodes: _Nodes, rows: str, columns: str, height: int, width: int) -> tuple[str, str]:
+    """Rows and columns of the largest part of the input's aspect ratio, as ``ofa.data.reading.fitting_part`` has them."""
+
+    def kept(other: str, own: str, share: tuple[int, int]) -> str:
+        """The other side times a ratio, rounded, at most one's own side and at least a pixel; half to even, as Python rounds."""
+        product = nodes.cast(nodes.add("Mul", other, nodes.sizes(share[0])), TensorProto.DOUBLE)
+        rounded = nodes.add("Round", nodes.add("Div", product, nodes.constant([share[1]], np.float64)))
+        kept = nodes.add("Max", rounded, nodes.constant([1], np.float64))
+        return nodes.cast(nodes.add("Min", kept, nodes.cast(own, TensorProto.DOUBLE)), TensorProto.INT64)
+
+    return kept(columns, rows, (height, width)), kept(rows, columns, (width, height))
+
+
+def _weights(nodes: _Nodes, size: str, wanted: int) -> str:
+    """The matrix [wanted, size] of a bilinear resize with antialiasing: triangles around the centres of equal parts, each of sum 1."""
+    count = nodes.cast(size, TensorProto.FLOAT)
+    scale = nodes.add("Div", count, nodes.constant([wanted], np.float32))
+    centres = nodes.add("Mul", scale, nodes.constant(np.arange(wanted)[:, None] + 0.5, np.float32))
+    scalar = nodes.add("Reshape", size, nodes.constant([], np.int64))
+    places = nodes.cast(nodes.add("Range", nodes.constant(0, np.int64), scalar, nodes.constant(1, np.int64)), TensorProto.FLOAT)
+    places = nodes.add("Add", places, nodes.constant(0.5, np.float32))
+    reach = nodes.add("Max", scale, nodes.constant([1], np.float32))
+    distance = nodes.add("Div", nodes.add("Abs", nodes.add("Sub", places, centres)), reach)
+    triangle = nodes.add("Relu", nodes.add("Sub", nodes.constant(1, np.float32), distance))
+    ones = nodes.add("Expand", nodes.constant([[1]], np.float32), nodes.add("Concat", size, nodes.sizes(1), axis=0))
+    return nodes.add("Div", triangle, nodes.add("MatMul", triangle, ones))
