@@ -14,7 +14,7 @@ from ofa.data import Images as Data
 from ofa.data.batches import batches
 from ofa.errors import ExportError
 from ofa.exporting.bundle import Bundle
-from ofa.exporting.onnx import session_of, to_model, write_sealed
+from ofa.exporting.onnx import at_batch, session_of, to_model, write_sealed
 from ofa.exporting.quantization.choosing import MOST_LOSS, Quantized, best_quantized, candidates
 from ofa.files import replacing
 from ofa.progress import Progress, silent
@@ -95,7 +95,7 @@ def quantize_bundle(
         progress=progress,
     )
     with bundle.changing(path), replacing(path) as temporary:
-        write_sealed(_of_one_image(found.model), temporary)
+        write_sealed(at_batch(found.model, 1), temporary)
     if path == bundle.file(name):
         facts = {**found.to_json(), "metric": task.metric, "fitted_images": len(fitting), "judging_images": len(judging)}
         bundle.note(precisions={**bundle.card_now().precisions, name: {**facts, "instructions": instructions()}})
@@ -124,12 +124,3 @@ def _parts(images: int) -> tuple[Tensor, Tensor]:
 def _inputs(data: Data, bundle: Bundle) -> Iterator[np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
     for x_BCHW, _ in batches(data, batch_size=1, resolution=bundle.arch.resolution):
         yield x_BCHW.contiguous().numpy()
-
-
-def _of_one_image(model: onnx.ModelProto) -> onnx.ModelProto:
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    for value in (*copy.graph.input, *copy.graph.output):
-        value.type.tensor_type.shape.dim[0].dim_value = 1
-    del copy.graph.value_info[:]  # what was inferred is of any batch
-    return copy
