@@ -378,19 +378,9 @@ def verify(
     the result has the score that the device's runtime gives beside PyTorch's and the card's (``judged``); ``missed`` names the budgets
     that are not kept.
     """
-    return verify_bundle(
-        bundle,
-        device,
-        budget_ms=budget_ms,
-        least_accuracy=least_accuracy,
-        most_bytes=most_bytes,
-        data=data,
-        images=images,
-        pause_ms=pause_ms,
-        seed=seed,
-        overwrite=overwrite,
-        progress=progress,
-    )
+    asked: dict[str, Any] = {"budget_ms": budget_ms, "least_accuracy": least_accuracy, "most_bytes": most_bytes}
+    how: dict[str, Any] = {"data": data, "images": images, "pause_ms": pause_ms, "seed": seed, "overwrite": overwrite}
+    return verify_bundle(bundle, device, **asked, **how, progress=progress)
 
 
 def _budget(limits: Limits) -> Budget:

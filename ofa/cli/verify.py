@@ -64,8 +64,8 @@ def verify(
 ) -> None:
     """Compare a bundle's ONNX file with PyTorch, time it on a device, run it there on images, and hold that against its card.
 
-    The measured latency is noted on the card; one that is there already stays, unless --overwrite is given. Fails if --latency, --accuracy or --size is missed.
-    What is measured is kept at once: a command that was cut off goes on with --resume.
+    The measured latency is noted on the card; one that is there already stays, unless --overwrite is given. Fails if --latency,
+    --accuracy or --size is missed. What is measured is kept at once: a command that was cut off goes on with --resume.
     """
     from devices import get_device
     from ofa.errors import BudgetError
