@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -55,6 +56,14 @@ def test_the_file_runs_on_images_on_the_device(bundle: Path, photos: Path) -> No
     assert report["file_bytes"] == pytest.approx((bundle / "network.onnx").stat().st_size, rel=0.1)
     assert (report["missed"], report["noted"], report["paused"]) == ([], True, None)
     assert load_bundle(bundle).card.measured_ms == report["measured_ms"]
+
+
+def test_a_parquet_file_is_judged_as_a_folder_is(bundle: Path, photos: Path, tmp_path: Path) -> None:
+    paths = sorted(photos.rglob("*.png"))
+    images = [{"bytes": path.read_bytes(), "path": None} for path in paths]
+    pd.DataFrame({"image": images, "label": [int(path.parent.name) for path in paths]}).to_parquet(tmp_path / "photos.parquet")
+    both = [answer(bundle, "--device", "fake", "--overwrite", "--data", data) for data in (photos, tmp_path / "photos.parquet")]
+    assert both[0]["judged"] == both[1]["judged"]
 
 
 def test_people_see_a_table_of_verdicts(bundle: Path) -> None:
