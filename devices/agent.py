@@ -5,6 +5,8 @@ A request is one of these, and has a number as ``id``:
 * ``{"op": "describe", "settings": {..}, "runtime": null}``;
 * ``{"op": "time", "settings": {..}, "runtime": null, "networks": {key: path}, "policy": {..}, "seed": 0}``: one group of networks,
   timed interleaved;
+* ``{"op": "run", "settings": {..}, "runtime": null, "networks": {key: path}, "calls": 2, "start": 0, "content": base64, "last": true}``: a
+  piece of the float32 images of some calls of one network; the result is null, and with the last piece shape and content of its outputs;
 * ``{"op": "missing", "files": [name, ..]}``: which of these the folder lacks, or has damaged;
 * ``{"op": "put", "file": name, "start": 0, "content": base64, "last": true}``: a part of a file for the folder.
 
@@ -30,6 +32,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from devices.groups import time_group
+from devices.outputs import Outputs
 from devices.provenance import provenance
 from devices.runtimes import Settings, adopt
 from devices.store import Store
@@ -43,8 +46,19 @@ _STDOUT, _STDERR = 1, 2
 _CUT_OFF = 3
 
 
-def answer(request: Mapping[str, Any], say: Callable[[Mapping[str, Any]], None], store: Store | None = None) -> Any:
-    """The result of one request; notes go to ``say``, files to ``store`` where they are sent.
+def answer(
+    request: Mapping[str, Any],
+    say: Callable[[Mapping[str, Any]], None],
+    store: Store | None = None,
+    outputs: Outputs | None = None,
+) -> Any:
+    """The result of one request.
+
+    Args:
+        request: what is asked.
+        say: takes the notes.
+        store: takes files, where they are sent.
+        outputs: runs networks, and keeps pieces of images until the last of them; None for one of this request alone.
 
     Raises:
         OfaError: the device cannot do what is asked.
@@ -58,6 +72,8 @@ def answer(request: Mapping[str, Any], say: Callable[[Mapping[str, Any]], None],
     settings = Settings.from_json(request["settings"])
     if operation == "describe":
         return provenance(settings).to_json()
+    if operation == "run":
+        return (outputs or Outputs()).take(settings, request, say)
     results = time_group(settings, request["networks"], policy=TimingPolicy(**request["policy"]), seed=request["seed"], say=say)
     return {key: dataclasses.asdict(result) for key, result in results.items()}
 
@@ -67,7 +83,7 @@ def main() -> None:
     # Native libraries print where they like. Whatever they print goes to stderr; the conversation has a descriptor of its own.
     out = os.fdopen(os.dup(_STDOUT), "w", encoding="utf-8")
     os.dup2(_STDERR, _STDOUT)
-    store = Store(Path.cwd())
+    store, outputs = Store(Path.cwd()), Outputs()
 
     doing, number = "starting", None
 
@@ -88,7 +104,7 @@ def main() -> None:
         try:
             request = json.loads(lines.get())
             number = request.get("id")
-            say({"result": answer(request, say, store)})
+            say({"result": answer(request, say, store, outputs)})
         except OfaError as error:
             say({"error": str(error)})
         except Exception as error:  # of any library there

@@ -5,22 +5,26 @@ An answer that cannot be is refused, and what asked for it asks again (``Address
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
+
 from devices.conditions import Conditions
 from devices.groups import Outcome
+from devices.outputs import FLOAT32
 from devices.provenance import Provenance
-from devices.runtimes import Settings
+from devices.runtimes import Array, Settings
 from devices.timing import Timing, TimingPolicy
 from ofa.errors import DeviceError, SchemaError
 from ofa.reasons import one_line
 from ofa.schema import parse
 
-__all__ = ["SHORTEST_CALL_MS", "NonsenseError", "Notes", "missing_files", "outcomes", "provenance"]
+__all__ = ["SHORTEST_CALL_MS", "NonsenseError", "Notes", "missing_files", "outcomes", "outputs", "provenance"]
 
 T = TypeVar("T")
 
@@ -104,6 +108,33 @@ def missing_files(answer: Any, names: Collection[str]) -> list[str]:
     return answer
 
 
+def outputs(answer: Any, shape: tuple[int, ...]) -> Array:
+    """What a device says that a network answers.
+
+    Args:
+        answer: the result of a request ``run``.
+        shape: that the outputs must have.
+
+    Returns:
+        float32 of that shape; infinities and NaN may be among them, because networks compute them.
+
+    Raises:
+        NonsenseError: they cannot be.
+    """
+    try:
+        if other := _other_keys(answer, ("shape", "content")):
+            raise SchemaError(f"its answer {other}")
+        if answer["shape"] != list(shape):
+            raise SchemaError(f"their shape is {_shown(answer['shape'])}")
+        content = base64.b64decode(answer["content"], validate=True)
+        if len(content) != math.prod(shape) * np.dtype(FLOAT32).itemsize:
+            raise SchemaError(f"their content is of {len(content)} bytes")
+    except (SchemaError, TypeError, ValueError) as error:  # also binascii.Error, of what is no base64
+        reason = str(error) if isinstance(error, SchemaError) else "their content is no base64"
+        raise NonsenseError(f"a device must answer with outputs of shape {list(shape)}, but {_shown_text(reason)}") from error
+    return np.frombuffer(content, FLOAT32).astype(np.float32).reshape(shape)
+
+
 class Notes:
     """Holds what a device says while it works on one request; to be called with every note.
 
@@ -136,6 +167,11 @@ class Notes:
         begins = len(networks) + 1
         most = _FREE_NOTES + begins * (2 * len(networks) + policy.max_rounds + 2)
         return cls(networks, on_note, most=most, limit_s=silence_limit_s * begins * (policy.min_rounds + 3))
+
+    @classmethod
+    def of_calls(cls, network: str, calls: int, *, silence_limit_s: float) -> Notes:
+        """Those of a request ``run``: before it loads the network, and before each call."""
+        return cls({network}, most=_FREE_NOTES + calls, limit_s=silence_limit_s * (calls + 2))
 
     def __call__(self, note: Mapping[str, Any]) -> None:
         """Take a note."""

@@ -6,9 +6,8 @@ import contextlib
 import dataclasses
 import math
 import os
-import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -19,9 +18,9 @@ import numpy as np
 
 from devices import answers
 from devices.answers import NonsenseError
+from devices.asking import Patience, request_of
 from devices.device import Device
 from devices.groups import Outcome
-from devices.runtimes import reference_to
 from devices.timing import Timing, TimingPolicy
 from devices.transports import Agent, ConnectionLostError, LineLostError
 from ofa.errors import DeviceError
@@ -40,7 +39,6 @@ _DRIFTED = 0.05
 _ENOUGH_TO_SEE_DRIFT = 12  # samples: the medians of fewer differ that much by chance
 _ANOTHER_SPEED = 0.15
 _NO_SPEED = 32.0  # times faster or slower: no clock does that, so something else was timed
-_LONGEST_BACKOFF_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -124,72 +122,17 @@ def describe(device: Device, *, silence_limit_s: float = SILENCE_LIMIT_S) -> dic
     Raises:
         DeviceError: it is unreachable, its runtime is not installed, or what it says cannot be.
     """
-    patience = _Patience(device, lines=1)
+    patience = Patience(device, lines=1)
     while True:
         try:
             with contextlib.closing(device.address.start()) as agent:
-                answer = agent.request(_request("describe", device), on_note=answers.Notes(), silence_limit_s=silence_limit_s)
+                answer = agent.request(request_of("describe", device), on_note=answers.Notes(), silence_limit_s=silence_limit_s)
             description = answers.provenance(answer, device.settings).to_json()
         except (LineLostError, NonsenseError) as failed:
             patience.wait(failed)
             continue
         # Boards without a battery for their clock live in 1970.
         return {"device": device.to_json(), **description, "date": datetime.now(timezone.utc).isoformat(timespec="seconds")}
-
-
-def _request(operation: str, device: Device, **more: Any) -> dict[str, Any]:
-    return {"op": operation, "settings": device.settings.to_json(), "runtime": reference_to(device.runtime), **more}
-
-
-class _Patience:
-    """Waits before what failed is tried again, longer each time, and gives up when it failed too often in a row.
-
-    Args:
-        device: whose address says how often.
-        lines: how often at most if the connection was lost; None: as often as the address says.
-    """
-
-    def __init__(self, device: Device, *, lines: int | None = None) -> None:
-        self._device, self._failures = device, 0
-        self._most = device.address.retries
-        self._most_lines = self._most if lines is None else min(lines, self._most)
-
-    def begin_anew(self) -> None:
-        """Something went well."""
-        self._failures = 0
-
-    def wait(self, failed: DeviceError, *, kept: str = "nothing is timed yet", tell: Callable[[str], None] = lambda text: None) -> None:
-        """Wait for the next try.
-
-        Args:
-            failed: why it is needed.
-            kept: words for what is known already.
-            tell: told what is waited for.
-
-        Raises:
-            DeviceError: there is none any more.
-        """
-        self._failures += 1
-        most = self._most_lines if isinstance(failed, LineLostError) else self._most
-        if self._failures > most:
-            raise self._last(failed, kept) from failed
-        pause_s = min(_LONGEST_BACKOFF_S, self._device.address.backoff_s * 2 ** (self._failures - 1))
-        tell(f"{_clause(failed)}; trying again in {pause_s:g} s ({self._failures} of {most})")
-        time.sleep(pause_s)
-
-    def _last(self, failed: DeviceError, kept: str) -> DeviceError:
-        often = f" {self._failures} times in a row" if self._failures > 1 else ""
-        if isinstance(failed, LineLostError):
-            remedy = "see that it is on and within reach, and run this again, or raise 'retries' under [transport]"
-        elif isinstance(failed, NonsenseError):
-            remedy = "see what runs there, and install Python and the runtime anew"
-        else:
-            return failed
-        return DeviceError(f"{_clause(failed)},{often} on {self._device.words}; {kept}; {remedy}")
-
-
-def _clause(error: Exception) -> str:
-    return str(error).partition("; ")[0]
 
 
 class _Measurement:
@@ -212,7 +155,7 @@ class _Measurement:
         self._again: list[str] = []
         self._attempts: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
-        self._patience = _Patience(device)
+        self._patience = Patience(device)
         self._agent: Agent | None = None
         self._progress = _Share(progress, sum(len(group) for group in self._waiting))
 
@@ -248,7 +191,7 @@ class _Measurement:
         if self._agent is None:
             self._agent = self._device.address.start()
         wanted = {key: self._paths[key] for key in (*group, *(key for key in self._anchors if key not in group))}
-        request = _request(
+        request = request_of(
             "time",
             self._device,
             networks=self._device.address.bring(self._agent, wanted),

@@ -56,8 +56,8 @@ from search.predictor.accuracy_predictor import AccuracyPredictor
 from search.predictor.active_learning import ROUNDS, fit_to_supernet
 from search.problem import Problem, common_resolutions
 from search.study import Effort, run_study
-from search.verification import bundle as verification
-from search.verification.bundle import Verification, note_on_card, noting, subject_of_bundle
+from search.verification.bundle import verify_bundle
+from search.verification.verdict import Verification
 
 __all__ = ["adopt", "build_table", "export", "fit_predictor", "query", "search", "specialize", "train", "verify"]
 
@@ -364,29 +364,24 @@ def verify(
     device: Device | str,
     *,
     budget_ms: float | None = None,
+    least_accuracy: float | None = None,
+    most_bytes: int | None = None,
+    data: Images | None = None,
+    images: int | None = None,
+    pause_ms: float | None = None,
     seed: int = 0,
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> Verification:
-    """Compare a bundle's file with PyTorch, time it on a device, compare that with its card, and note it there.
+    """Compare a bundle's file with PyTorch, time it on a device, run it there on images, compare that with its card, and note the time.
 
-    Args:
-        bundle: the bundle.
-        device: a device, its name, or the path of its file.
-        budget_ms: the most that the network may take.
-        seed: of the inputs.
-        overwrite: whether a measurement that is on the card already is replaced.
-        progress: told how far it is.
-
-    Raises:
-        OfaError: the file computes something else, or the device cannot measure it.
+    Arguments, result and errors are those of ``search.verification.bundle.verify_bundle``. With ``data``, images of the network's classes,
+    the result has the score that the device's runtime gives beside PyTorch's and the card's (``judged``); ``missed`` names the budgets
+    that are not kept.
     """
-    measured = get_device(device) if isinstance(device, str) else device
-    with noting(bundle, measured.name, overwrite=overwrite):
-        subject, rng = subject_of_bundle(bundle, measured, budget_ms), np.random.default_rng(seed)
-        (found,) = verification.verify([subject], measured, rng=rng, progress=progress)
-        note_on_card(bundle, found, overwrite=overwrite)
-    return found
+    asked: dict[str, Any] = {"budget_ms": budget_ms, "least_accuracy": least_accuracy, "most_bytes": most_bytes}
+    how: dict[str, Any] = {"data": data, "images": images, "pause_ms": pause_ms, "seed": seed, "overwrite": overwrite}
+    return verify_bundle(bundle, device, **asked, **how, progress=progress)
 
 
 def _budget(limits: Limits) -> Budget:

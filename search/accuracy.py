@@ -6,6 +6,7 @@ Shape suffixes: N archs, C columns of an encoded arch.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
@@ -23,9 +24,14 @@ from ofa.supernet import Supernet
 from ofa.tasks import CLASSIFICATION, Task
 from ofa.training.evaluation import check_data, device_of, digest_of_images, digest_of_labels, digest_of_tensors, evaluate
 
-__all__ = ["AccuracySource", "MeasuredAccuracy"]
+__all__ = ["AccuracySource", "MeasuredAccuracy", "reach_of"]
 
 _DEVIATIONS = 1.645  # of a normal distribution, between which 90 % lie
+
+
+def reach_of(*standard_errors: float) -> float:
+    """Half of a 90 % interval of an accuracy, or of the difference of several, from their standard errors (the normal approximation)."""
+    return _DEVIATIONS * math.hypot(*standard_errors)
 
 
 class AccuracySource(Protocol):
@@ -120,7 +126,7 @@ class MeasuredAccuracy:
         NaN where the task does not know its standard error.
         """
         accuracy_N = self.of_rows(rows_NC)
-        reach_N = _DEVIATIONS * np.array([self._task.standard_error(accuracy, len(self._data)) for accuracy in accuracy_N.tolist()])
+        reach_N = np.array([reach_of(self._task.standard_error(accuracy, len(self._data))) for accuracy in accuracy_N.tolist()])
         return np.clip(accuracy_N - reach_N, 0, 1), np.clip(accuracy_N + reach_N, 0, 1)
 
     def __call__(self, archs: Sequence[Arch], /) -> Floats:

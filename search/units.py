@@ -86,7 +86,8 @@ def read_typed(column: str, text: str) -> float:
     units = {unit: scale for _, scale, unit in sorted(known, key=lambda each: each[1])}
     match = _NUMBER_WITH_UNIT.fullmatch(text.strip())
     scale = units.get(match[2].replace("µ", "u")) if match else None
-    value = 0.0 if match is None or scale is None else float(match[1]) * scale
+    # Rounded, so that 95% is the 0.95 that a share of images can be.
+    value = 0.0 if match is None or scale is None else float(f"{float(match[1]) * scale:.15g}")
     is_whole = name not in _KINDS
     kind, example = _KINDS.get(name, _SIZE if name.endswith("_bytes") else _COUNT)
     if is_whole and math.isfinite(value):

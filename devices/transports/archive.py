@@ -11,7 +11,7 @@ __all__ = ["agent_archive"]
 
 _ROOT = Path(__file__).resolve().parents[2]
 _OF_OFA = ("errors.py", "lazy.py", "opsets.py", "reasons.py", "registry.py", "telemetry.py")
-_NEAR_END = ("answers.py", "catalog.py", "device.py", "measure.py", "probing.py", "transports/")
+_NEAR_END = ("answers.py", "asking.py", "catalog.py", "device.py", "measure.py", "probing.py", "running.py", "transports/")
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # no time, so that equal contents are equal files
 _MAIN = """
 import json

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from devices.agent import answer
 from devices.groups import Outcome
+from devices.outputs import Outputs
 from devices.timing import Timing
 from devices.transports import Address, Agent, ConnectionLostError
 
@@ -58,13 +59,13 @@ class Fake(Address):
 
 class _FakeAgent:
     def __init__(self, address: Fake) -> None:
-        self._address = address
+        self._address, self._outputs = address, Outputs()
 
     def request(self, message: Mapping[str, Any], *, on_note: Callable[[dict[str, Any]], None], silence_limit_s: float) -> Any:
         def say(note: Mapping[str, Any]) -> None:
             on_note(dict(note))
 
-        return self._time(message, say) if message["op"] == "time" else answer(message, say)
+        return self._time(message, say) if message["op"] == "time" else answer(message, say, outputs=self._outputs)
 
     def close(self) -> None:
         """Nothing runs."""

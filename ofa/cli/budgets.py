@@ -21,7 +21,9 @@ __all__ = [
     "ExpectedOption",
     "Latencies",
     "LatencyOption",
+    "LeastAccuracyOption",
     "Range",
+    "SizeOption",
     "budget_of",
     "parse_energy_mj",
     "parse_latency_ms",
@@ -50,10 +52,18 @@ def parser_of(column: str) -> Callable[[str], Any]:
 parse_latency_ms = parser_of("latency_ms")
 parse_energy_mj = parser_of("energy_mj")
 parse_percent = parser_of("accuracy")
+parse_size = parser_of("weight_bytes")
 
 
 LatencyOption = Annotated[
     float | None, typer.Option("--latency", parser=parse_latency_ms, metavar="TIME", help="At most this latency, such as 12ms.")
+]
+LeastAccuracyOption = Annotated[
+    float | None,
+    typer.Option("--accuracy", parser=parse_percent, metavar="PERCENT", help="At least this accuracy on the images, such as 76%."),
+]
+SizeOption = Annotated[
+    int | None, typer.Option("--size", parser=parse_size, metavar="SIZE", help="At most this size of the file, such as 2MiB.")
 ]
 Command = Callable[..., Any]
 

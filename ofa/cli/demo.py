@@ -203,7 +203,8 @@ class _Road:
         import numpy as np
 
         from ofa.exporting.bundle import load_bundle
-        from search.verification.bundle import subject_of_bundle, verify
+        from search.verification.bundle import subject_of_bundle
+        from search.verification.networks import verify
 
         loaded = {name: load_bundle(path) for name, path in bundles.items()}
         subjects = [subject_of_bundle(bundle, device, budgets[name]) for name, bundle in loaded.items()]

@@ -17,7 +17,7 @@ from ofa.reading import parse_json
 from ofa.resolution import resolution_to_json
 from ofa.schema import parse
 from ofa.space import Space
-from ofa.tasks import CLASSIFICATION, TASKS
+from ofa.tasks import CLASSIFICATION, TASKS, Task
 from ofa.weights import space_header
 
 __all__ = [
@@ -100,9 +100,18 @@ class Look:
         found = cls(class_names=class_names, mean=mean, std=std, rule=rule)
         if "task" in header:
             return cls(**{**vars(found), "task": header["task"], "activation": header["activation"]})
-        known = (TASKS.get(name) for name in TASKS.names())
-        task = next((each for each in known if each.metric == card.metric), CLASSIFICATION)
-        return cls(**{**vars(found), "task": task.name, "activation": task.activation})
+        known = [CLASSIFICATION, *(TASKS.get(name) for name in TASKS.names())]
+        task = next((each for each in known if each.metric == card.metric), None)
+        told = ("", "") if task is None else (task.name, task.activation)
+        return cls(**{**vars(found), "task": told[0], "activation": told[1]})
+
+    def get_task(self) -> Task:
+        """What the network is for.
+
+        Raises:
+            RecipeError: no such task is registered.
+        """
+        return TASKS.get(self.task)
 
 
 def version_of(folder: Path) -> tuple[int, ...]:

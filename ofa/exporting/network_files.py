@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ofa.exporting.contents import Contents
-from ofa.exporting.onnx import verify_outputs, with_batch, write_sealed
+from ofa.exporting.onnx import at_batch, verify_outputs, write_sealed
 from ofa.exporting.photo import check_photo, of_a_photo
 from ofa.files import replacing
 
@@ -51,7 +51,7 @@ def put_model(
     """
     difference = None
     with replacing(path) as temporary:
-        write_sealed(model if batch is None else with_batch(model, batch), temporary)
+        write_sealed(model if batch is None else at_batch(model, batch), temporary)
         if network is not None:
             shape = (batch or 1, *bundle.input_shape[1:])
             difference = verify_outputs(network, temporary, shape, generator=generator, tolerance=tolerance)

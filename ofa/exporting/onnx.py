@@ -21,7 +21,7 @@ import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper
-from torch import nn
+from torch import Tensor, nn
 
 from ofa.errors import ExportError
 from ofa.exporting.graph import GraphWriter, UnknownOperationError
@@ -39,15 +39,16 @@ __all__ = [
     "INPUT",
     "IR_VERSION",
     "OPSET",
+    "at_batch",
     "at_size",
     "batch_of",
     "check_model",
     "export",
+    "float_outputs",
     "read_model",
     "session_of",
     "to_model",
     "verify_outputs",
-    "with_batch",
     "write_model",
     "write_sealed",
 ]
@@ -172,10 +173,7 @@ def verify_outputs(
         ExportError: the file cannot be run, the shapes differ, or the difference is above ``tolerance``.
     """
     x_BCHW = torch.randn(input_shape, generator=generator)
-    device = next((parameter.device for parameter in network.parameters()), x_BCHW.device)
-    # By default the convolutions of a GPU round float32 to TF32, whose error is ten times the tolerance.
-    with evaluating(network), torch.no_grad(), torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False):
-        expected = network(x_BCHW.to(device)).cpu().numpy()
+    expected = float_outputs(network, x_BCHW).numpy()
     actual = _run(path, x_BCHW.numpy())
     if actual.shape != expected.shape:
         raise ExportError(
@@ -189,6 +187,15 @@ def verify_outputs(
             f"but differs by {difference:.3g}; export this network again"
         )
     return difference
+
+
+def float_outputs(network: nn.Module, x_BCHW: Tensor) -> Tensor:
+    """What a network computes of images in evaluation mode where it lies, in float32; on the CPU. It is left as it was."""
+    device = next((parameter.device for parameter in network.parameters()), x_BCHW.device)
+    # By default the convolutions of a GPU round float32 to TF32, whose error is ten times what files may differ by.
+    with evaluating(network), torch.no_grad(), torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False):
+        outputs: Tensor = network(x_BCHW.to(device)).cpu()
+    return outputs
 
 
 def batch_of(path: str | os.PathLike[str]) -> int | None:
@@ -242,8 +249,8 @@ def at_size(model: onnx.ModelProto, shape: Sequence[int]) -> onnx.ModelProto:
     return resized
 
 
-def with_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
-    """A copy of a network's model that takes so many images a call; one whose batch is open already may be of any precision."""
+def at_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
+    """A copy of a model, whose batch is open or was once, for so many images in a call."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     for value in (*copy.graph.input, *copy.graph.output):

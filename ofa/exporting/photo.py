@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from ofa.data.reading import fitting_part
 from ofa.errors import ExportError
 from ofa.exporting.layout import Look
-from ofa.exporting.onnx import check_model, session_of, with_batch
+from ofa.exporting.onnx import at_batch, check_model, session_of
 
 __all__ = ["PHOTO", "PROBABILITIES", "check_photo", "of_a_photo", "prepared"]
 
@@ -53,7 +53,7 @@ def of_a_photo(model: onnx.ModelProto, look: Look) -> onnx.ModelProto:
         raise ExportError(
             f"what makes probabilities of outputs must be one of {known}, but the task '{look.task}' says '{look.activation}'; give it one"
         )
-    copy = with_batch(model, 1)
+    copy = at_batch(model, 1)
     graph = copy.graph
     shape = [size.dim_value for size in graph.input[0].type.tensor_type.shape.dim]
     if len(graph.input) != 1 or len(graph.output) != 1 or len(shape) != 4:

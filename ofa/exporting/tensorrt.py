@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from ofa.errors import ExportError, nearest
 from ofa.exporting.engine_record import EngineInfo, EngineTensor, read_record, record_path, write_record
-from ofa.exporting.onnx import with_batch
+from ofa.exporting.onnx import at_batch
 from ofa.exporting.precision import to_half
 from ofa.exporting.tensorrt_package import FLAVOURS, Package
 from ofa.files import replacing
@@ -168,7 +168,7 @@ def _model_bytes(source: bytes, path: str | os.PathLike[str], precision: str, ba
             "quantized; name the other file"
         )
     if batch is not None and not model.graph.input[0].type.tensor_type.shape.dim[0].dim_value:
-        model = with_batch(model, batch)
+        model = at_batch(model, batch)
     typed: bytes = (to_half(model) if precision == "fp16" else model).SerializeToString()
     return typed
 

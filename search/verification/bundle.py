@@ -1,202 +1,96 @@
-"""Promised and measured: networks are exported, checked against PyTorch, and timed on the device."""
+"""A bundle held to its card: what it promises and what is asked of it, beside what its file does on the device."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
-from functools import partial
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
 
-from devices import Conditions, Device, Timing, TimingPolicy, describe, time_models
-from latency_tables.timing import timing_inputs
+from devices import Conditions, Device, get_device
+from ofa.data import Images
 from ofa.errors import ExportError, SearchError
 from ofa.exporting.bundle import Bundle
 from ofa.exporting.card import Card
-from ofa.exporting.formats import ONNX, write_file
-from ofa.exporting.onnx import batch_of, read_model, to_model, verify_outputs
+from ofa.exporting.onnx import batch_of
 from ofa.exporting.precision import PRECISIONS
-from ofa.files import temporary_folder
-from ofa.journal import UNKEPT, Steps, digest_of
-from ofa.latency import LATENCIES, Latency
+from ofa.journal import UNKEPT, Steps
 from ofa.locking import writing
 from ofa.progress import Progress, silent
-from ofa.reading.models import read_model_bytes
-from ofa.resolution import Resolution, sides
+from ofa.tasks import Task
+from search.verification.judging import images_for
+from search.verification.networks import verify
+from search.verification.verdict import Subject, Verification
 
-__all__ = ["Subject", "Verification", "note_on_card", "noting", "other_settings", "part_of", "subject_of_bundle", "verify"]
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Subject:
-    """A network to verify.
-
-    Attributes:
-        name: for the answer; different for each.
-        network: the PyTorch network, of which the ONNX file must compute the same.
-        channels, resolution: of its input images.
-        promise: what was said of it on the device; None if nothing was.
-        budget_ms: the most that it may take; None if nothing was asked.
-        onnx_path: its ONNX file; None to export it for the time of the measurement.
-        precision: of that file: the device's, or float32.
-    """
-
-    name: str
-    network: nn.Module
-    channels: int
-    resolution: Resolution
-    promise: Latency | None = None
-    budget_ms: float | None = None
-    onnx_path: Path | None = None
-    precision: str = "fp32"
+__all__ = ["note_on_card", "noting", "other_settings", "subject_of_bundle", "verify_bundle"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Verification:
-    """What came of a network on the device.
-
-    Attributes:
-        name: of the subject.
-        device: name of the device.
-        promise: what was said of it.
-        budget_ms: the most that it may take.
-        timing: what was measured.
-        difference: largest one between the ONNX file's output and PyTorch's, as a share of the output's scale.
-        conditions: what was measured under; None is not known.
-    """
-
-    name: str
-    device: str
-    promise: Latency | None
-    budget_ms: float | None
-    timing: Timing
-    difference: float
-    conditions: Conditions | None = None
-
-    @property
-    def within_interval(self) -> bool | None:
-        """Whether the measured median is in the promised interval; None if there is none."""
-        return None if self.promise is None else self.promise.holds(self.timing.median_ms)
-
-    @property
-    def within_budget(self) -> bool | None:
-        """Whether the measured median keeps the budget; None if there is none."""
-        return None if self.budget_ms is None else self.timing.median_ms <= self.budget_ms
-
-    @property
-    def error(self) -> float | None:
-        """How far the measured median is above the expected latency, as a share of it; None if nothing was promised."""
-        return None if self.promise is None else self.timing.median_ms / self.promise.latency_ms - 1
-
-    def to_json(self) -> dict[str, Any]:
-        """All of it, as JSON values."""
-        promise = dict.fromkeys(LATENCIES) if self.promise is None else self.promise.to_json()
-        return {
-            "name": self.name,
-            "device": self.device,
-            **promise,
-            "budget_ms": self.budget_ms,
-            "measured_ms": self.timing.median_ms,
-            "timing": asdict(self.timing),
-            "error": self.error,
-            "within_interval": self.within_interval,
-            "within_budget": self.within_budget,
-            "difference": self.difference,
-            "conditions": None if self.conditions is None else self.conditions.to_json(),
-        }
-
-
-def verify(
-    subjects: Sequence[Subject],
-    device: Device,
+def verify_bundle(
+    bundle: Bundle,
+    device: Device | str,
     *,
-    rng: np.random.Generator,
-    policy: TimingPolicy | None = None,
-    processes: int = 5,
+    budget_ms: float | None = None,
+    least_accuracy: float | None = None,
+    most_bytes: int | None = None,
+    data: Images | None = None,
+    images: int | None = None,
+    task: Task | None = None,
+    pause_ms: float | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
     progress: Progress = silent,
     steps: Steps = UNKEPT,
-) -> tuple[Verification, ...]:
-    """Export in the device's precision, compare with PyTorch, and time networks on a device, all of them in interleaved rounds.
-
-    A process finds its memory where it happens to be, and a machine is slower for seconds at a time; both last longer than the
-    rounds of one measurement. So there are several, each in a process of its own, and of each network the middle one counts.
+) -> Verification:
+    """Compare a bundle's file with PyTorch, time it on a device, run it there on images, compare that with its card, and note the time.
 
     Args:
-        subjects: the networks.
-        device: where they are timed, with the device's batch; an open batch of a file becomes that.
-        rng: random inputs, and the order of measurement.
-        policy: when a measurement is enough; the device room's default if None.
-        processes: how many measurements.
-        progress: told how far the measurements are.
+        bundle: the bundle.
+        device: a device, its name, or the path of its file.
+        budget_ms: the most that the network may take, by the median of calls as the device's file says.
+        least_accuracy: the least score (0..1) that it may have on the device; with ``data``.
+        most_bytes: the most that the file may have which is timed.
+        data: images of its classes, as ``load_data`` gives them with the bundle's ``rule`` and ``class_names``; the file runs on them
+            through the device's runtime, and PyTorch here. None runs it on none.
+        images: how many of them, from all over; None for all.
+        task: what the network is for; None goes by what the card calls its score.
+        pause_ms: also time calls after so many milliseconds without work; None does not.
+        seed: of the inputs.
+        overwrite: whether a measurement that is on the card already is replaced.
+        progress: told how far it is.
         steps: keeps each measurement.
 
     Returns:
-        One answer a subject, in their order.
+        All of it; a missed budget is no error (``missed``).
 
     Raises:
-        FileError: ``steps`` are of other inputs.
-        ExportError: a network cannot be exported, or its file computes something else.
-        DeviceError: the device cannot measure it.
-        SearchError: two subjects of one name, none at all, or no measurement.
+        OfaError: the file computes something else, the images do not fit the network, or the device cannot measure or run it.
     """
-    if processes < 1:
-        raise SearchError(f"a verification needs at least 1 measurement, but processes is {processes}; the default is 5")
-    if not subjects or len({subject.name for subject in subjects}) < len(subjects):
-        names = [subject.name for subject in subjects]
-        raise SearchError(f"networks to verify need names of their own, but are called {names}; give at least one, and each another name")
-    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    with temporary_folder("verify") as folder:
-        pairs = [(subject, *_file(subject, device, folder)) for subject in subjects]
-        tolerance = PRECISIONS.get(device.precision).tolerance
-        differences = [
-            verify_outputs(subject.network, path, shape, generator=generator, tolerance=tolerance) for subject, path, shape in pairs
-        ]
-        contents = {subject.name: read_model_bytes(path) for subject, path, _ in pairs}
-        models = {name: write_file(content, Path(folder), device.format) for name, content in contents.items()}
-        origin = describe(device)
-        files = {name: digest_of(content) for name, content in contents.items()}
-        steps.begin({**timing_inputs(origin, (), policy), "files": files})
-        runs = [
-            steps.once(
-                f"process {number + 1} of {processes}",
-                partial(time_models, device, models, rng=rng, policy=policy, progress=part_of(progress, number, processes)),
-                Mapping[str, Timing],
-                rng=rng,
-            )
-            for number in range(processes)
-        ]
-    return tuple(
-        Verification(
-            name=each.name,
-            device=device.name,
-            promise=each.promise,
-            budget_ms=each.budget_ms,
-            timing=sorted((run[each.name] for run in runs), key=lambda timing: timing.median_ms)[processes // 2],
-            difference=difference,
-            conditions=Conditions.of(device, runtime_version=origin["runtime_version"], input_shape=shape),
+    if data is None and (least_accuracy is not None or images is not None):
+        raise SearchError("an accuracy is judged on images, but there are none; give data")
+    measured = get_device(device) if isinstance(device, str) else device
+    with noting(bundle, measured.name, overwrite=overwrite):
+        subject = subject_of_bundle(bundle, measured, budget_ms)
+        asked: dict[str, Any] = {"least_accuracy": least_accuracy, "most_bytes": most_bytes}
+        if data is not None:
+            asked |= _judging(bundle, data, images, task or bundle.look.get_task())
+        (found,) = verify(
+            [replace(subject, **asked)], measured, rng=np.random.default_rng(seed), pause_ms=pause_ms, progress=progress, steps=steps
         )
-        for (each, _, shape), difference in zip(pairs, differences, strict=True)
-    )
+        noted = note_on_card(bundle, found, overwrite=overwrite)
+    return replace(found, promised_under=bundle.card.conditions, noted=noted)
 
 
-def part_of(progress: Progress, number: int, count: int) -> Progress:
-    """The progress of one of several measurements that are alike.
-
-    Args:
-        progress: of all of them.
-        number: of this one, from 0.
-        count: of all.
-    """
-
-    def report(done: int, total: int, text: str = "") -> None:
-        progress(number * total + done, count * total, text)
-
-    return report
+def _judging(bundle: Bundle, data: Images, images: int | None, task: Task) -> dict[str, Any]:
+    """What a subject is judged on, and what the card says of that."""
+    card, test_images = bundle.card, bundle.card.provenance.get("test_images")
+    judging = {"data": images_for(bundle, data, task, images), "task": task}
+    if card.accuracy is None or card.metric != task.metric:
+        return judging
+    error = task.standard_error(card.accuracy, test_images) if isinstance(test_images, int) and test_images > 0 else math.nan
+    return {**judging, "promised_accuracy": card.accuracy, "promised_error": 0.0 if math.isnan(error) else error}
 
 
 def subject_of_bundle(bundle: Bundle, device: Device, budget_ms: float | None = None) -> Subject:
@@ -218,8 +112,8 @@ def subject_of_bundle(bundle: Bundle, device: Device, budget_ms: float | None = 
         resolution=bundle.arch.resolution,
         promise=promise,
         budget_ms=budget_ms,
-        # What ships is what is timed, unless the device takes another number of images at once than the file.
-        onnx_path=path if batch_of(path) in (None, device.batch) else None,
+        # What ships is what is timed, unless the device takes another number of images at once than the file, which can be made again.
+        onnx_path=path if precision != "fp32" or batch_of(path) in (None, device.batch) else None,
         precision=precision,
     )
 
@@ -267,12 +161,3 @@ def other_settings(card: Card, device: Device) -> Conditions | None:
         return None
     promised = Conditions.from_json(card.conditions)
     return None if promised.has_settings_of(Conditions.of(device)) else promised
-
-
-def _file(subject: Subject, device: Device, folder: Path) -> tuple[Path, tuple[int, int, int, int]]:
-    """The subject's ONNX file in the device's precision, as its table's blocks were timed, and the shape of its input."""
-    shape = (device.batch, subject.channels, *sides(subject.resolution))
-    source = subject.onnx_path
-    model = to_model(subject.network, shape, opset=device.opset) if source is None else read_model(source)
-    written = model if subject.precision == device.precision else PRECISIONS.get(device.precision).of(model)
-    return write_file(written.SerializeToString(), folder, ONNX), shape

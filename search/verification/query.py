@@ -19,7 +19,7 @@ from ofa.space import Space
 from search.budget import Bound, Budget, at_device
 from search.front.front import Front
 from search.verification.answer import VerifiedAnswer
-from search.verification.bundle import part_of
+from search.verification.networks import part_of
 from search.verification.refresh import renewed
 from search.verification.rounds import Rounds
 

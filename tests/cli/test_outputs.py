@@ -224,7 +224,7 @@ IN_PLACE = {
 def test_what_is_added_to_must_be_writable_before_anything_is_measured(
     words: str, places: dict[str, Path], read_only: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("latency_tables.timing", "search.verification.bundle"):
+    for module in ("latency_tables.timing", "search.verification.networks"):
         monkeypatch.setattr(f"{module}.time_models", None)
     more, written = IN_PLACE[words]
     result = command_line(*words.split(), *more.format(**places).split())

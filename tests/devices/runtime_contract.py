@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from devices import Settings
+from devices import Device, Settings
+from devices.running import DeviceNetwork
 from devices.runtimes import Array, Input, Runtime, get_runtime
 from ofa.blocks import build_network
 from ofa.errors import DeviceError
@@ -65,6 +66,13 @@ class RuntimeContract:
     def test_it_tells_the_shapes_of_inputs(self, runtime: Runtime, settings: Settings, tmp_path: Path) -> None:
         session = runtime.load(saved(settings, tmp_path, channels=3, side=16, batch=2), settings)
         assert session.inputs() == {"images": Input((2, 3, 16, 16))}
+
+    def test_it_runs_in_an_agent(self, settings: Settings, tmp_path: Path) -> None:
+        device = Device(name="there", runtime=settings.runtime, options=settings.options, batch=2)
+        images_N = images(3, 4, 8, 8)["images"]
+        with DeviceNetwork(device, saved(settings, tmp_path, batch=2), output=(4, 8, 8), name="conv") as network:
+            found = network(images_N)
+        np.testing.assert_allclose(found, np.broadcast_to(np.maximum(images_N.mean(axis=1, keepdims=True), 0), found.shape), atol=1e-6)
 
     def test_time_grows_with_calls_and_with_work(self, runtime: Runtime, settings: Settings, tmp_path: Path) -> None:
         small = runtime.load(saved(settings, tmp_path), settings).timer(images(1, 4, 8, 8))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from devices import TRANSPORTS, Address, Device, TimingPolicy, describe, time_models
 from devices.measure import Failure, measure
+from devices.running import DeviceNetwork
 from devices.runtimes import Option, Settings
 from ofa.errors import DeviceError
 from tests.devices.models import save_conv
@@ -83,6 +85,34 @@ class TransportContract:
             self.ask(agent, notes, op="time", networks=networks, policy={"min_rounds": 2, "max_rounds": 2}, seed=0)
         assert all(isinstance(note["doing"], str) and 0 <= note["step"] <= note["steps"] for note in notes)
         assert "loading 1 layers" in [note["doing"] for note in notes]
+
+    def test_networks_are_run_there_as_anywhere(self, address: Address, models: dict[str, Path]) -> None:
+        images_N = np.random.default_rng(0).standard_normal((5, 4, 8, 8), dtype=np.float32)
+        expected = np.broadcast_to(np.maximum(images_N.mean(axis=1, keepdims=True), 0), images_N.shape)
+        pairs = save_conv(models["1 layers"].parent / "pairs.onnx", batch=2)
+        for device, path in ((at(address), models["1 layers"]), (replace(at(address), batch=2), pairs)):
+            with DeviceNetwork(device, path, output=(4, 8, 8), name="conv") as network:
+                np.testing.assert_allclose(network(images_N), expected, atol=1e-6)
+                np.testing.assert_allclose(network(images_N[:1]), expected[:1], atol=1e-6)
+
+    def test_images_come_in_pieces(self, address: Address, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("devices.running._PIECE", 1500)  # a call takes 1024 bytes
+        batch = save_conv(models["1 layers"].parent / "batch.onnx", batch=3)
+        images_N = np.random.default_rng(0).standard_normal((4, 4, 8, 8), dtype=np.float32)
+        with DeviceNetwork(replace(at(address), batch=3), batch, output=(4, 8, 8), name="conv") as network:
+            found = network(images_N)
+        np.testing.assert_allclose(found[:, :1], np.maximum(images_N.mean(axis=1, keepdims=True), 0), atol=1e-6)
+
+    def test_what_cannot_be_run_is_one_sentence(self, address: Address, models: dict[str, Path]) -> None:
+        models["2 layers"].write_bytes(b"no network")
+        images_N = np.zeros((1, 4, 8, 8), np.float32)
+        for path, given_N in ((models["2 layers"], images_N), (models["1 layers"], images_N[:, :3])):
+            with (
+                DeviceNetwork(at(address), path, output=(4, 8, 8), name="mine") as network,
+                pytest.raises(DeviceError, match="mine") as caught,
+            ):
+                network(given_N)
+            assert "\n" not in str(caught.value)
 
     def test_an_agent_may_be_closed_twice(self, address: Address) -> None:
         agent = address.start()

@@ -76,9 +76,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return {name: Timing(median_ms=ms, p90_ms=ms, min_ms=ms, std_ms=0.0, repeats=3) for name, ms in drawn.items()}
 
     origin = describe(FAKE)
-    for module in ("latency_tables.timing", "search.verification.bundle"):
+    for module in ("latency_tables.timing", "search.verification.networks"):
         monkeypatch.setattr(f"{module}.time_models", time_models)
-    for module in ("latency_tables.calibrate", "latency_tables.check", "search.verification.query", "search.verification.bundle"):
+    for module in ("latency_tables.calibrate", "latency_tables.check", "search.verification.query", "search.verification.networks"):
         monkeypatch.setattr(f"{module}.describe", lambda device: origin)
     monkeypatch.setattr("latency_tables.timing.ModelFiles.write", lambda files, named, progress: {name: len(named[name]) for name in named})
     return asked

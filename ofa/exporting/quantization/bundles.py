@@ -18,7 +18,6 @@ from ofa.exporting.onnx import session_of, to_model
 from ofa.exporting.precision import write_model
 from ofa.exporting.quantization.choosing import MOST_LOSS, Quantized, best_quantized, candidates
 from ofa.progress import Progress, silent
-from ofa.tasks import TASKS
 from ofa.training.evaluation import check_data, evaluate
 
 __all__ = ["FEWEST_IMAGES", "SIGNED", "FileNetwork", "instructions", "quantize_bundle"]
@@ -80,7 +79,7 @@ def quantize_bundle(
             f"int8 needs at least {2 * FEWEST_IMAGES} images, half of them to fit it and half to judge it, but there are {len(data)}; give "
             "more images of the network's classes that it was not trained on"
         )
-    task = TASKS.get(bundle.look.task)
+    task = bundle.look.get_task()
     network, data = bundle.network(), data.normalized((bundle.mean, bundle.std))
     check_data(task, bundle.space.num_classes, data)
     fitting, judging = map(data.subset, _parts(len(data)))

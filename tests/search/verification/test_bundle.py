@@ -20,7 +20,9 @@ from ofa.exporting.onnx import export
 from ofa.exporting.quantization.bundles import quantize_bundle
 from ofa.families import lower
 from ofa.latency import Latency
-from search.verification.bundle import Subject, Verification, other_settings, subject_of_bundle, verify
+from search.verification.bundle import other_settings, subject_of_bundle
+from search.verification.networks import verify
+from search.verification.verdict import Subject, Verification
 from tests.search.fakes import SMALL
 
 FAKE = get_device("fake")
@@ -61,7 +63,7 @@ def test_what_was_not_promised_is_not_judged() -> None:
 def test_an_expected_latency_alone_is_no_interval() -> None:
     timing = Timing(median_ms=2.0, p90_ms=2.0, min_ms=2.0, std_ms=0.0, repeats=2)
     promise = Latency(latency_ms=1.0, latency_low_ms=1.0, latency_high_ms=1.0)
-    found = Verification(name="a", device="fake", promise=promise, budget_ms=None, timing=timing, difference=0.0)
+    found = Verification(name="a", device="fake", promise=promise, budget_ms=None, timing=timing, difference=0.0, file_bytes=9)
     assert found.within_interval is None
     assert found.error == 1.0
 
@@ -129,7 +131,7 @@ def test_a_device_that_takes_several_images_gets_a_file_of_that_shape(tmp_path: 
         seen.extend(onnx.load(path).graph.input[0].type.tensor_type.shape.dim[0].dim_value for path in models.values())
         return {name: Timing(median_ms=1.0, p90_ms=1.0, min_ms=1.0, std_ms=0.0, repeats=2) for name in models}
 
-    monkeypatch.setattr("search.verification.bundle.time_models", look)
+    monkeypatch.setattr("search.verification.networks.time_models", look)
     verify([subject_of_bundle(make_bundle(tmp_path / "b", Card(), batch=1), pairs)], pairs, rng=np.random.default_rng(0), processes=1)
     assert seen == [2]
 
@@ -155,7 +157,7 @@ def test_files_are_in_the_devices_precision(tmp_path: Path, monkeypatch: pytest.
         seen.extend({constant.data_type for constant in onnx.load(path).graph.initializer} for path in models.values())
         return {name: Timing(median_ms=1.0, p90_ms=1.0, min_ms=1.0, std_ms=0.0, repeats=2) for name in models}
 
-    monkeypatch.setattr("search.verification.bundle.time_models", look)
+    monkeypatch.setattr("search.verification.networks.time_models", look)
     asked = subject_of_bundle(make_bundle(tmp_path / "b", Card()), device) if shipped else subject()
     (found,) = verify([asked], device, rng=np.random.default_rng(0), processes=1)
     assert len(seen) == 1
@@ -199,7 +201,7 @@ def test_files_are_of_the_devices_opset(monkeypatch: pytest.MonkeyPatch) -> None
         seen.extend(onnx.load(path).opset_import[0].version for path in models.values())
         return {name: Timing(median_ms=1.0, p90_ms=1.0, min_ms=1.0, std_ms=0.0, repeats=2) for name in models}
 
-    monkeypatch.setattr("search.verification.bundle.time_models", look)
+    monkeypatch.setattr("search.verification.networks.time_models", look)
     verify([subject()], replace(FAKE, opset=17), rng=np.random.default_rng(0), processes=1)
     assert seen == [17]
 
@@ -211,7 +213,7 @@ def test_the_middle_of_several_measurements_counts(tmp_path: Path, monkeypatch: 
         ms = next(medians)
         return {name: Timing(median_ms=ms, p90_ms=ms, min_ms=ms, std_ms=0.0, repeats=2) for name in models}
 
-    monkeypatch.setattr("search.verification.bundle.time_models", look)
+    monkeypatch.setattr("search.verification.networks.time_models", look)
     subject = subject_of_bundle(make_bundle(tmp_path / "b", Card()), FAKE)
     (found,) = verify([subject], FAKE, rng=np.random.default_rng(0), processes=3)
     assert found.timing.median_ms == 2.0
