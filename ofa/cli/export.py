@@ -16,6 +16,8 @@ from ofa.cli.stopping import stoppable
 from ofa.opsets import OPSET, least_release
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rich.console import RenderableType
 
     from ofa.exporting.bundle import Bundle
@@ -201,6 +203,10 @@ def _rows_of(quantization: dict[str, Any] | None) -> list[tuple[str, str]]:
     return rows
 
 
+def _counted(precisions: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(precisions.items())) or "unknown"
+
+
 def _table(result: dict[str, Any]) -> RenderableType:
     rows = [("format", str(result["format"]))]
     if result["format"] == "onnx":
@@ -219,6 +225,9 @@ def _table(result: dict[str, Any]) -> RenderableType:
         tensors = [f"{tensor['name']} {' x '.join(map(str, tensor['shape']))} {tensor['dtype']}" for tensor in result[side]]
         rows.append((side, ", ".join(tensors)))
     rows.append(("layers of the network", str(result["network_layers"])))
-    loaded = f"loaded, {result['engine_layers']} layers" if result["loaded"] else "format, length and digest agree (no GPU here to load it)"
+    rows.append(("its convolutions, products", _counted(result["network_precisions"])))
+    told = "" if result["engine_precisions"] is None else f": {_counted(result['engine_precisions'])}"
+    unread = "format, length and digest agree (no GPU here to load it)"
+    loaded = f"loaded, {result['engine_layers']} layers{told}" if result["loaded"] else unread
     rows.append(("read back", loaded))
     return facts(rows, title=result["path"])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,9 @@ class EngineInfo:
         precision: ``fp32`` or ``fp16``, or None where nothing says so.
         inputs, outputs: its tensors.
         network_layers: layers of the parsed network, before fusion.
+        network_precisions: numbers of its convolutions and products by the type that they compute in, such as ``INT8``.
         engine_layers: layers of the loaded engine; None where no GPU was there to load it.
+        engine_precisions: numbers of those by the type that they read; None also where the engine does not describe its layers.
         engine_bytes: size of the file.
         engine_sha256, onnx_sha256: digests of the engine and of the ONNX file it was built from.
         created: when, UTC, ISO 8601.
@@ -59,7 +62,9 @@ class EngineInfo:
     compute_capabilities: tuple[str, ...] = ()
     precision: str | None = None
     network_layers: int | None = None
+    network_precisions: Mapping[str, int] = field(default_factory=dict)
     engine_layers: int | None = None
+    engine_precisions: Mapping[str, int] | None = None
     onnx_sha256: str | None = None
     created: str | None = None
 

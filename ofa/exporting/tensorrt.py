@@ -23,6 +23,7 @@ from ofa.errors import ExportError, nearest
 from ofa.exporting.engine_record import EngineInfo, EngineTensor, read_record, record_path, write_record
 from ofa.exporting.onnx import at_batch
 from ofa.exporting.precision import to_half
+from ofa.exporting.tensorrt_layers import precisions_of_engine, precisions_of_network
 from ofa.exporting.tensorrt_package import FLAVOURS, Package
 from ofa.files import replacing
 from ofa.progress import Progress, silent
@@ -113,6 +114,7 @@ def build_engine(
         inputs=tuple(_parsed_tensor(network.get_input(index)) for index in range(network.num_inputs)),
         outputs=tuple(_parsed_tensor(network.get_output(index)) for index in range(network.num_outputs)),
         network_layers=network.num_layers,
+        network_precisions=precisions_of_network(package, network),
         engine_bytes=len(engine),
         engine_sha256=hashlib.sha256(engine).hexdigest(),
         onnx_sha256=hashlib.sha256(source).hexdigest(),
@@ -212,6 +214,7 @@ def _add_profile(builder: Any, network: Any, config: Any, batches: tuple[int, in
 def _build(package: Package, builder: Any, network: Any, config: Any, progress: Progress) -> Any:
     monitor = package.monitor(progress)
     config.progress_monitor = monitor
+    config.profiling_verbosity = package.module.ProfilingVerbosity.DETAILED  # so that the engine tells in which precision layers compute
     plan = builder.build_serialized_network(network, config)
     if monitor.raised is not None:
         raise monitor.raised
@@ -258,6 +261,7 @@ def _loaded_info(package: Package, loaded: Any, record: EngineInfo | None, engin
         shape = tuple(int(size) for size in loaded.get_tensor_shape(name))
         sides[loaded.get_tensor_mode(name).name].append(EngineTensor(name, shape, loaded.get_tensor_dtype(name).name))
     facts = {"inputs": tuple(sides["INPUT"]), "outputs": tuple(sides["OUTPUT"]), "engine_layers": loaded.num_layers}
+    facts["engine_precisions"] = precisions_of_engine(package, loaded)
     if record is not None:
         return replace(record, **facts)
     digest = hashlib.sha256(engine).hexdigest()

@@ -109,6 +109,8 @@ def test_an_engine_in_int8_is_built_from_signed_activations(bundle, tmp_path):
     answer = json.loads(run(bundle.folder, *words, "--json").stdout)
     assert answer["path"] == str(bundle.engines / "tensorrt-rtx-ampere-int8.engine")
     assert answer["precision"] == "int8"
+    assert answer["network_precisions"].keys() == {"INT8"} or answer["quantization"]["float_layers"]
+    assert sum(answer["network_precisions"].values()) == answer["quantization"]["layers"]
     found = load_bundle(bundle.folder)
     assert found.card.precisions["int8-signed"]["score"] == answer["quantization"]["score"]
     model = onnx.load(found.file("int8-signed"))
@@ -153,6 +155,7 @@ def test_an_engine_is_built_into_the_bundle_and_read_back(bundle):
     assert answer["engine_bytes"] == (bundle.engines / "tensorrt-rtx-ampere-ada-fp16.engine").stat().st_size
     table = run(bundle.folder, "--to", "tensorrt-rtx")
     assert table.exit_code == 0
+    assert "FLOAT" in table.stdout
     assert "left to the package" in table.stdout
     assert "read back" in table.stdout
 

@@ -40,6 +40,9 @@ def make(*, has_gpu: bool = True, capabilities: tuple[str, ...] = ()) -> Any:
         ILogger=ILogger,
         IProgressMonitor=IProgressMonitor,
         NetworkDefinitionCreationFlag=SimpleNamespace(STRONGLY_TYPED=1),
+        ProfilingVerbosity=SimpleNamespace(DETAILED="DETAILED"),
+        LayerInformationFormat=SimpleNamespace(JSON="JSON"),
+        LayerType=SimpleNamespace(CONVOLUTION="Conv", DECONVOLUTION="ConvTranspose", MATRIX_MULTIPLY="Gemm", DEQUANTIZE="DequantizeLinear"),
         Builder=lambda log: start("Builder", log, lambda log: Builder(log, note)),
         Runtime=lambda log: start("Runtime", log, lambda log: Runtime(log, note)),
         OnnxParser=lambda network, log: Parser(network, note),
@@ -58,8 +61,9 @@ class Network:
     def __init__(self) -> None:
         self.inputs: list[Tensor] = []
         self.outputs: list[Tensor] = []
-        self.num_layers = 0
+        self.layers: list[Layer] = []
 
+    num_layers = property(lambda self: len(self.layers))
     num_inputs = property(lambda self: len(self.inputs))
     num_outputs = property(lambda self: len(self.outputs))
 
@@ -68,6 +72,22 @@ class Network:
 
     def get_output(self, index: int) -> Tensor:
         return self.outputs[index]
+
+    def get_layer(self, index: int) -> Layer:
+        return self.layers[index]
+
+
+class Layer:
+    """A node of the file; all of its tensors are in float32."""
+
+    def __init__(self, node: onnx.NodeProto) -> None:
+        self.type, self.node = node.op_type, node
+
+    def get_input(self, index: int) -> Tensor:
+        return Tensor(name=self.node.input[index], dtype=SimpleNamespace(name="FLOAT"))
+
+    def get_output(self, index: int) -> Tensor:
+        return Tensor(name=self.node.output[index], dtype=SimpleNamespace(name="FLOAT"))
 
 
 class Parser:
@@ -86,7 +106,7 @@ class Parser:
                 found.append(
                     Tensor(name=value.name, shape=shape, dtype=SimpleNamespace(name=onnx.TensorProto.DataType.Name(kind.elem_type)))
                 )
-        self.network.num_layers = len(graph.node)
+        self.network.layers = [Layer(node) for node in graph.node]
         return graph.node[0].op_type != "Softmax"
 
     def get_error(self, index: int) -> Any:
@@ -96,6 +116,7 @@ class Parser:
 class Config:
     def __init__(self, note: Any) -> None:
         self.note, self.progress_monitor, self.num_compute_capabilities = note, None, 0
+        self.profiling_verbosity = "LAYER_NAMES_ONLY"
 
     def set_compute_capability(self, capability: str, index: int) -> bool:
         self.note("set_compute_capability", capability, index)
@@ -132,7 +153,7 @@ class Builder:
         tensors = [
             [side, each.name, each.shape, each.dtype.name] for side in ("INPUT", "OUTPUT") for each in getattr(network, f"{side.lower()}s")
         ]
-        return json.dumps(tensors).encode()
+        return json.dumps([config.profiling_verbosity, *tensors]).encode()
 
 
 class Runtime:
@@ -151,7 +172,8 @@ class Runtime:
 class Engine:
     num_layers = 4
 
-    def __init__(self, tensors: list[Any]) -> None:
+    def __init__(self, content: list[Any]) -> None:
+        self.verbosity, *tensors = content
         self.tensors = {name: (side, shape, dtype) for side, name, shape, dtype in tensors}
         self.num_io_tensors = len(tensors)
 
@@ -166,3 +188,19 @@ class Engine:
 
     def get_tensor_dtype(self, name: str) -> Any:
         return SimpleNamespace(name=self.tensors[name][2])
+
+    def create_engine_inspector(self) -> Any:
+        return SimpleNamespace(get_engine_information=self.describe)
+
+    def describe(self, kind: str) -> str:
+        """In the words of TensorRT 8 to 10."""
+        assert kind == "JSON"
+        if self.verbosity != "DETAILED":
+            return json.dumps({"Layers": ["conv + relu", "pool", "gemm", "reshape"], "Bindings": []})
+        words = (
+            "Thirty-two wide channel vectorized Int8 format",
+            "Row major linear FP16 format",
+            "Float",
+            "N/A due to dynamic shapes",
+        )
+        return json.dumps({"Layers": [{"Name": str(number), "Inputs": [{"Format/Datatype": each}]} for number, each in enumerate(words)]})

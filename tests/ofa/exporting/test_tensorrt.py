@@ -189,6 +189,11 @@ def test_a_loaded_engine_speaks_for_itself(monkeypatch, onnx_path, tmp_path):
     loaded = inspect_engine(tmp_path / "e", "tensorrt")
     assert loaded.engine_layers == fake_tensorrt.Engine.num_layers
     assert (loaded.inputs, loaded.outputs, loaded.onnx_sha256) == (built.inputs, built.outputs, built.onnx_sha256)
+    assert built.engine_precisions is None
+    assert loaded.engine_precisions == {"INT8": 1, "HALF": 1, "FLOAT": 1}
+    before = (tmp_path / "e").read_bytes()
+    (tmp_path / "silent").write_bytes(before.replace(b"DETAILED", b"LAYER_NAMES_ONLY"))
+    assert inspect_engine(tmp_path / "silent", "tensorrt").engine_precisions is None
     record_path(tmp_path / "e").unlink()
     alone = inspect_engine(tmp_path / "e", "tensorrt")
     assert (alone.inputs, alone.onnx_sha256, alone.precision) == (built.inputs, None, None)
