@@ -27,14 +27,15 @@ def params(lowered: Iterable[PlacedBlock]) -> int:
     return sum(_params(placed.block) for placed in lowered)
 
 
-def weight_bytes(lowered: Iterable[PlacedBlock], *, bytes_per_weight: int = BYTES_PER_FLOAT) -> int:
-    """Bytes of the weights as they ship: batch norms folded into the convolutions, so one float bias a channel remains.
+def weight_bytes(lowered: Iterable[PlacedBlock], *, bytes_per_weight: int = BYTES_PER_FLOAT, bytes_per_bias: int = BYTES_PER_FLOAT) -> int:
+    """Bytes of the weights as they ship: batch norms folded into the convolutions, so one bias a channel remains.
 
     Args:
         lowered: the placed blocks.
-        bytes_per_weight: 4 for float32, 1 for int8; biases stay 4 bytes.
+        bytes_per_weight: 4 for float32, 1 for int8.
+        bytes_per_bias: of a channel's bias, with the scales that the file has of that channel.
     """
-    return sum(_shipped_bytes(placed.block, bytes_per_weight) for placed in lowered)
+    return sum(_shipped_bytes(placed.block, bytes_per_weight, bytes_per_bias) for placed in lowered)
 
 
 def peak_activation_bytes(lowered: Iterable[PlacedBlock], *, bytes_per_value: int = BYTES_PER_FLOAT) -> int:
@@ -57,8 +58,8 @@ def _params(block: Block) -> int:
 
 
 @lru_cache(maxsize=16384)
-def _shipped_bytes(block: Block, bytes_per_weight: int) -> int:
-    sizes = {"decayed": bytes_per_weight, "undecayed": BYTES_PER_FLOAT}
+def _shipped_bytes(block: Block, bytes_per_weight: int, bytes_per_bias: int) -> int:
+    sizes = {"decayed": bytes_per_weight, "undecayed": bytes_per_bias}
     return sum(math.prod(block.shapes[name]) * sizes[spec.role] for name, spec in block.tensors.items() if spec.ships)
 
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from ofa.space import Space
     from search.accuracy import AccuracySource
     from search.budget import Budget
-    from search.problem import LatencySource, Problem
+    from search.latency import LatencySource
+    from search.problem import Problem
 
 __all__ = ["TRADES", "ProblemOfFiles"]
 

@@ -11,6 +11,7 @@ import onnx
 import torch
 from onnx import TensorProto, helper
 
+from ofa.costs import FLOAT32, NumberFormat
 from ofa.errors import ExportError
 from ofa.exporting.bundle import Bundle
 from ofa.exporting.onnx import check_model, read_model, verify_outputs, write_sealed
@@ -24,6 +25,9 @@ __all__ = ["PRECISIONS", "Precision", "to_half", "to_int8", "write_precision"]
 
 _IMAGES_OF_NOISE = 2
 
+_INT8 = NumberFormat(weight=1, bias=17)
+"""Of a channel: its bias and the zero of that in 32 bits, the scales of weights and bias in float32, the zero of the weights in 8 bits."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Precision:
@@ -36,12 +40,19 @@ class Precision:
         rewrite: makes a float32 model one of this precision; input and output stay float32. None where there is nothing to do.
         within: makes a rewritten model of one block what it is inside a network, where its neighbours share its border. None where that is
             the same.
+        stored: bytes of a file's constants.
     """
 
     tolerance: float
     is_of_data: bool = False
     rewrite: Callable[[onnx.ModelProto], onnx.ModelProto] | None = None
     within: Callable[[onnx.ModelProto], onnx.ModelProto] | None = None
+    stored: NumberFormat = FLOAT32
+
+    @property
+    def bits(self) -> int:
+        """Of one weight."""
+        return 8 * self.stored.weight
 
     def of(self, model: onnx.ModelProto) -> onnx.ModelProto:
         """A float32 model in this precision.
@@ -125,8 +136,8 @@ PRECISIONS: Registry[Precision] = Registry(
     error=ExportError,
     entries={
         "fp32": Precision(tolerance=1e-4),
-        "fp16": Precision(tolerance=0.02, rewrite=to_half),
-        "int8": Precision(tolerance=1.0, is_of_data=True, rewrite=to_int8, within=inside_a_network),
+        "fp16": Precision(tolerance=0.02, rewrite=to_half, stored=NumberFormat(weight=2, bias=2)),
+        "int8": Precision(tolerance=1.0, is_of_data=True, rewrite=to_int8, within=inside_a_network, stored=_INT8),
     },
     valid=lambda entry: isinstance(entry, Precision),
     must_be="an ofa.exporting.precision.Precision",
