@@ -64,7 +64,7 @@ def typed_devices(names: Sequence[str], front: Front, folders: Sequence[Path], s
         raise typer.BadParameter(
             f"several are for a front of several precisions, one device for each; this front knows {_listed(known)}.", param_hint="--device"
         )
-    left = {name: precision for name, precision in known.items() if precision not in timed}
+    left = {name: precision for name, precision in known.items() if precision in front.precisions and precision not in timed}
     if left and timed != [None]:
         remark(f"networks that the front has in other precisions are not timed: give their devices with --device as well: {_listed(left)}")
     return found
@@ -86,7 +86,8 @@ def verified(answer: dict[str, Any], front: Front, path: Path, budget: Budget, o
     written = [path, *options.tables] if options.update else []
     for each in written:
         check_output(each, overwrite=True, ending=PARQUET)
-    found, refused = list[tuple[Path | None, VerifiedAnswer]](), list[ImpossibleBudgetError]()
+    found: list[tuple[Path | None, VerifiedAnswer]] = []
+    refused: list[ImpossibleBudgetError] = []
     with ExitStack() as stack:
         for each in written:
             stack.enter_context(writing(each, "verifying a front"))

@@ -84,7 +84,7 @@ class Front:
     @property
     def conditions(self) -> dict[str, Conditions]:
         """What the latencies hold under, by device, or what measures it in each precision; what the front does not tell is left out."""
-        names = [each for name in self.device_names for each in self.info.precisions.get(name, {name: name}).values()]
+        names = [each for name in self.device_names for each in self.info.measures(name)]
         return {name: self.info.latency[name].conditions for name in names if name in self.info.latency}
 
     def with_info(self, **changes: Any) -> Self:

@@ -102,6 +102,10 @@ class FrontInfo:
         """The name of what measures a device in a precision: the device's own where precision is no gene."""
         return device if precision is None else self.precisions.get(device, {}).get(precision, device)
 
+    def measures(self, device: str) -> tuple[str, ...]:
+        """The names of all that measures a device: one for each precision."""
+        return tuple(self.precisions.get(device, {device: device}).values())
+
     @property
     def evaluated(self) -> int | None:
         """How many networks were evaluated; None if the search did not say."""
