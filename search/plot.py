@@ -135,7 +135,13 @@ def _draw_networks(axes: Axes, front: Front, cost: Quantity) -> None:
     for precision in sorted(set(front.precisions) - {"fp32"}):
         own = best[np.array(front.precisions)[best] == precision]
         axes.plot(
-            values[own], 100 * accuracy[own], "s", color=_BLUE, markerfacecolor="white", markersize=4, label=f"{precision} ({len(own)})"
+            values[own],
+            100 * accuracy[own],
+            "s",
+            color=_BLUE,
+            markerfacecolor="white",
+            markersize=4,
+            label=f"of these in {precision} ({len(own)})",
         )
     source = front.info.accuracy_source
     axes.set_ylabel(f"{front.info.metric} ({source}), %" if source else f"{front.info.metric}, %")

@@ -66,6 +66,11 @@ class PrecisionSpace(Space):
         """The same networks in each precision alone."""
         return tuple(self.restrict(precision=[bits]) for bits in self.network[-1].values)
 
+    def is_part_of(self, other: Space, *, any_classes: bool = False) -> bool:
+        """As ``Space.is_part_of``, of networks and precisions."""
+        same = isinstance(other, PrecisionSpace) and set(self.precisions) <= set(other.precisions)
+        return same and self.of.is_part_of(without_precisions(other), any_classes=any_classes)
+
     def lower(self, arch: Arch) -> tuple[Any, ...]:
         """The blocks of a network, which are the same in every precision."""
         genes = Genes({name: value for name, value in arch.network.items() if name != GENE})
