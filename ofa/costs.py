@@ -21,11 +21,15 @@ class NumberFormat:
 
     Attributes:
         weight: of one weight.
-        bias: of one channel beside its weights: its bias, and the scales and zeros that the file has of the channel.
+        channel: of what belongs to one output channel of a weight, such as the scale of its weights.
+        bias: of one channel's bias, with its scale.
+        other: of one value of norms over tokens and of positions.
     """
 
     weight: int = 4
+    channel: int = 0
     bias: int = 4
+    other: int = 4
 
 
 FLOAT32 = NumberFormat()
@@ -76,7 +80,13 @@ def _counted(name: str) -> Callable[[Iterable[PlacedBlock]], int]:
 def _weight_bytes(lowered: Iterable[PlacedBlock], stored: NumberFormat) -> int:
     from ofa.cost import weight_bytes
 
-    return weight_bytes(lowered, bytes_per_weight=stored.weight, bytes_per_bias=stored.bias)
+    return weight_bytes(
+        lowered,
+        bytes_per_weight=stored.weight,
+        bytes_per_channel=stored.channel,
+        bytes_per_bias=stored.bias,
+        bytes_per_other=stored.other,
+    )
 
 
 _OWN = (

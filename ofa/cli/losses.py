@@ -96,6 +96,7 @@ def _render(report: dict[str, Any]) -> RenderableType:
         ("quantized by", report["how"]),
         ("images", f"{report['fitted_images']} fit ranges, {report['judging_images']} judge"),
         (f"{report['metric']} lost in {report['precision']}, measured", f"{mean:.2f} points on average, {least:.2f} .. {largest:.2f}"),
+        ("expected of others", "what their genes tell" if report["by_genes"] else "the mean, for genes tell nothing that holds"),
         ("RMSE on networks left out", f"{100 * report['rmse']:.3f} points"),
         (
             "90 % intervals",

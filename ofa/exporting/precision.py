@@ -25,8 +25,8 @@ __all__ = ["PRECISIONS", "Precision", "to_half", "to_int8", "write_precision"]
 
 _IMAGES_OF_NOISE = 2
 
-_INT8 = NumberFormat(weight=1, bias=17)
-"""Of a channel: its bias and the zero of that in 32 bits, the scales of weights and bias in float32, the zero of the weights in 8 bits."""
+_INT8 = NumberFormat(weight=1, channel=5, bias=12)
+"""Of a channel the scale of its weights in float32 and their zero in 8 bits; a bias and its zero in 32 bits, and its scale in float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +136,7 @@ PRECISIONS: Registry[Precision] = Registry(
     error=ExportError,
     entries={
         "fp32": Precision(tolerance=1e-4),
-        "fp16": Precision(tolerance=0.02, rewrite=to_half, stored=NumberFormat(weight=2, bias=2)),
+        "fp16": Precision(tolerance=0.02, rewrite=to_half, stored=NumberFormat(weight=2, bias=2, other=2)),
         "int8": Precision(tolerance=1.0, is_of_data=True, rewrite=to_int8, within=inside_a_network, stored=_INT8),
     },
     valid=lambda entry: isinstance(entry, Precision),

@@ -6,9 +6,10 @@ Shapes: N networks, M networks fitted to, C columns of the space.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -28,6 +29,8 @@ from search.predictor.validation import Trust, interval_width, trust_of
 
 __all__ = ["LossInfo", "QuantizationLoss"]
 
+_CLEARLY = 0.9
+"""Of the error of the mean, below which genes are believed to tell something."""
 _MADE_BY = "ofa predictor quantization"
 
 
@@ -44,6 +47,7 @@ class LossInfo:
         how: the networks were quantized.
         fitted_images, judging_images: that ranges were fitted to, and that scores are of.
         instructions: of the processor that computed int8; with others last bits differ.
+        by_genes: whether genes tell what is lost; otherwise it is the mean of all.
         width: of a 90 % interval, in standard deviations to either side.
         trust: how good losses of networks that were left out one by one were predicted; ``accuracy`` there means the loss.
         date: when they were measured.
@@ -58,6 +62,7 @@ class LossInfo:
     fitted_images: int
     judging_images: int
     instructions: tuple[str, ...] = ()
+    by_genes: bool
     width: float
     trust: Trust
     date: str = field(default_factory=now)
@@ -77,8 +82,9 @@ _FILES = Kind(
 class QuantizationLoss:
     """Predicts how much accuracy networks lose in a precision; made by ``fit`` or ``load``. It is a ``LossSource``, which a search takes.
 
-    Bayesian ridge regression (MacKay, "Bayesian Interpolation", 1992) on the columns of encoded archs: where genes tell nothing, every
-    network loses what is lost on average.
+    Bayesian ridge regression (MacKay, "Bayesian Interpolation", 1992) on the columns of encoded archs. Where that does not predict networks
+    that were left out better than the mean of the others does, every network is expected to lose the mean: a search would choose those
+    of which noise says that they lose little.
 
     Attributes:
         space: its networks.
@@ -88,7 +94,7 @@ class QuantizationLoss:
     def __init__(self, space: Space, archs: Sequence[Arch], scores_M2: Floats, info: LossInfo) -> None:
         self.space, self.info = space, info
         self._archs, self._scores_M2 = tuple(archs), scores_M2
-        self._model = _Model(space.encode_all(archs), self._lost, 1 / info.judging_images)
+        self._model = _Model(space.encode_all(archs), self._lost, 1 / info.judging_images, by_genes=info.by_genes)
 
     @classmethod
     def fit(cls, space: Space, archs: Sequence[Arch], scores_M2: Floats, **about: Any) -> Self:
@@ -107,13 +113,18 @@ class QuantizationLoss:
         whole, scores_M2 = whole_of(space), np.asarray(scores_M2, dtype=np.float64)
         _check(archs, scores_M2)
         losses_M = _losses(scores_M2)
-        left_out = _left_out(whole.encode_all(archs), losses_M, 1 / about["judging_images"])
+        step, rows_MC = 1 / about["judging_images"], whole.encode_all(archs)
+        same, genes = (_left_out(rows_MC, losses_M, step, by_genes=by_genes) for by_genes in (False, True))
+        by_genes = _rmse(genes, losses_M) < _CLEARLY * _rmse(same, losses_M)
+        left_out = genes if by_genes else same
+        trust = trust_of(left_out, losses_M, np.ones(len(archs), dtype=np.bool_))
         info = LossInfo(
             space=whole.name,
             num_classes=whole.num_classes,
             space_json=whole.to_json(),
+            by_genes=by_genes,
             width=interval_width(left_out.score),
-            trust=trust_of(left_out, losses_M, np.ones(len(archs), dtype=np.bool_)),
+            trust=trust if by_genes else replace(trust, kendall_tau=0.0),  # a mean ranks nothing
             **about,
         )
         return cls(whole, archs, scores_M2, info)
@@ -141,7 +152,7 @@ class QuantizationLoss:
     @property
     def provenance(self) -> dict[str, Any]:
         """What was measured and how good predictions are, as JSON values."""
-        about = {name: getattr(self.info, name) for name in ("metric", "how", "fitted_images", "judging_images", "date")}
+        about = {name: getattr(self.info, name) for name in ("metric", "how", "by_genes", "fitted_images", "judging_images", "date")}
         return {**about, "mean_loss": self.mean, **asdict(self.info.trust)}
 
     def losses_of_rows(self, rows_NC: Rows, /) -> tuple[Floats, Floats]:
@@ -189,18 +200,21 @@ class _Model:
         rows_MC: measured networks.
         losses_M: theirs.
         step: of a loss, which is that of one image.
+        by_genes: whether to look at the columns at all.
     """
 
-    def __init__(self, rows_MC: Rows, losses_M: Floats, step: float) -> None:
+    def __init__(self, rows_MC: Rows, losses_M: Floats, step: float, *, by_genes: bool) -> None:
         self._step, self._mean_C, spread_C = step, rows_MC.mean(axis=0), rows_MC.std(axis=0)
         self._kept = np.flatnonzero(spread_C > 0)
         self._spread_C = spread_C[self._kept]
-        self._ridge = BayesianRidge().fit(self._features(rows_MC), losses_M)
+        self._ridge = BayesianRidge().fit(self._features(rows_MC), losses_M) if by_genes else None
+        self._mean = float(losses_M.mean())
+        self._deviation = float(losses_M.std(ddof=1)) * math.sqrt(1 + 1 / len(losses_M))
 
     def __call__(self, rows_NC: Rows) -> tuple[Floats, Floats]:
         """Expected losses and their standard deviations, [N] each."""
-        if not len(rows_NC):
-            return np.empty(0), np.empty(0)
+        if self._ridge is None or not len(rows_NC):
+            return np.full(len(rows_NC), self._mean), np.full(len(rows_NC), max(self._deviation, self._step))
         expected_N, deviation_N = self._ridge.predict(self._features(rows_NC), return_std=True)
         return expected_N, np.maximum(deviation_N, self._step)
 
@@ -209,15 +223,19 @@ class _Model:
         return features_NC
 
 
-def _left_out(rows_MC: Rows, losses_M: Floats, step: float) -> LeftOut:
+def _left_out(rows_MC: Rows, losses_M: Floats, step: float, *, by_genes: bool) -> LeftOut:
     """What is said of each network by a model that did not see it."""
     count = len(losses_M)
     expected_M, deviation_M = np.empty((2, count))
     for number in range(count):
         others = np.arange(count) != number
-        model = _Model(rows_MC[others], losses_M[others], step)
+        model = _Model(rows_MC[others], losses_M[others], step, by_genes=by_genes)
         expected_M[~others], deviation_M[~others] = model(rows_MC[~others])
     return LeftOut(np.arange(count), expected_M, np.abs(losses_M - expected_M) / deviation_M, deviation_M)
+
+
+def _rmse(left_out: LeftOut, losses_M: Floats) -> float:
+    return float(np.sqrt(np.mean(np.square(left_out.accuracy - losses_M))))
 
 
 def _check(archs: Sequence[Arch], scores_M2: Floats) -> None:
