@@ -67,7 +67,7 @@ def test_a_front_answers_which_network_in_which_precision(front: Path, folder: P
     people = invoke("query", front, "--latency", "0.5ms", "-o", folder / "arch.json")
     assert "precision" in people.stdout
     assert "the network is meant in fp32, which" in people.stderr
-    assert "precision" not in json.loads((folder / "arch.json").read_text())["network"]
+    assert "precision" not in (folder / "arch.json").read_text(encoding="utf-8")
     small = ofa("query", front, "--weights", "60KB")["results"][0]
     assert (small["precision"], small["weight_bytes"] <= 60_000) == ("int8", True)
     assert "networks of the front: " in invoke("search", *_search(folder), "-o", folder / "again").stdout
@@ -83,9 +83,9 @@ def test_each_network_is_timed_in_its_precision(front: Path, folder: Path) -> No
     for path, original in ((copy, front), (tables[0], folder / "cpu"), (tables[1], folder / "int8")):
         path.write_bytes(original.read_bytes())
     devices = ("--device", "fake", "--device", folder / "fake-int8.toml", "--table", tables[1], "--table", tables[0])
-    answer = ofa("query", copy, "--latency", "1s", "--top", 20, "--verify", *devices, "--update")
+    answer = ofa("query", copy, "--latency", "1s", "--top", 2, "--verify", *devices, "--update")
     assert answer["timed_on"] == ["fake", "fake-int8"]
-    assert {network["precision"] for network in answer["results"]} == {"fp32", "int8"}
+    assert [network["precision"] for network in answer["results"]] == ["int8", "int8"]  # the most accurate ones
     assert all(set(network["devices"]) == {"fake"} and network["measured_ms"] > 0 for network in answer["results"])
     accuracies = [network["accuracy"] for network in answer["results"]]
     assert accuracies == sorted(accuracies, reverse=True)
@@ -102,6 +102,10 @@ def test_one_device_answers_for_its_precision_and_that_is_said(front: Path, fold
     answer = json.loads(result.stdout)
     assert [network["precision"] for network in answer["results"]] == ["int8"]
     assert "in other precisions are not timed: give their devices with --device as well: fake (fp32)" in result.stderr
+
+
+@pytest.mark.slow
+def test_people_see_what_was_timed_and_what_no_device_can_keep(front: Path, folder: Path) -> None:
     people = invoke("query", front, "--latency", "1s", "--verify", "--device", folder / "fake-int8.toml", "--device", "fake")
     assert "of the budget" in people.stdout
     assert "Nothing was written: add --update" in people.stdout
@@ -115,10 +119,9 @@ def test_a_bundle_says_what_its_promise_is_of_and_how_to_write_that_file(front: 
     card = load_bundle(folder / "bundle").card
     assert (card.device, report["conditions"]["precision"]) == ("fake-int8", "int8")
     assert report["export"] == f"ofa export {folder / 'bundle'} --to onnx --precision int8 --data IMAGES"
-    people = invoke("specialize", folder / "run", "--front", front, "--latency", "900ms", "--epochs", 0, "-o", folder / "again-bundle")
-    assert "The latency is of the network in int8; write that file with:" in people.stdout
-    small = ofa("specialize", folder / "run", "--front", front, "--latency", "0.5ms", "--epochs", 0, "-o", folder / "float")
-    assert (small["device"], small["export"]) == ("fake", None)
+    people = invoke("specialize", folder / "run", "--front", front, "--latency", "0.5ms", "--epochs", 0, "-o", folder / "float")
+    assert load_bundle(folder / "float").card.device == "fake"
+    assert "ofa export" not in people.stdout
     assert invoke("report", front, "-o", folder / "front.html").exit_code == 0
     assert '"precisions":["' in (folder / "front.html").read_text(encoding="utf-8").replace(" ", "")
 
