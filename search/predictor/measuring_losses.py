@@ -26,7 +26,7 @@ from search.predictor.quantization import QuantizationLoss
 from search.predictor.sampling import sample_stratified
 from search.predictor.training_data import LEAST_NETWORKS
 
-__all__ = ["measure_losses"]
+__all__ = ["measure_losses", "scores_in_both"]
 
 _HOW = {"int8": Quantization()}
 """How networks are quantized, by precision: by the first of the ways that an export tries, which loses no less than the best of them."""
@@ -80,7 +80,7 @@ def measure_losses(
     scores = []
     for done, arch in enumerate(archs):
         progress(done, nets, f"quantizing {nets} networks")
-        work = partial(_scores, supernet, arch, data.train, fitting, judging, how, task)
+        work = partial(scores_in_both, supernet, arch, data.train, fitting, judging, how, task)
         scores.append(steps.once(json.dumps(arch.to_json()), work, Mapping[str, float]))
     progress(nets, nets, "fitting")
     return QuantizationLoss.fit(
@@ -96,10 +96,23 @@ def measure_losses(
     )
 
 
-def _scores(
+def scores_in_both(
     supernet: Supernet, arch: Arch, training: Images, fitting: Images, judging: Images, how: Quantization, task: Task
 ) -> dict[str, float]:
-    """What a network scores in float32 and quantized, both by its file on the processor."""
+    """What a network scores in float32 (``float_score``) and quantized (``score``), both by its file on the processor.
+
+    Args:
+        supernet: that it is of.
+        arch: the network.
+        training: images that its batch norms are calibrated on.
+        fitting: images that the ranges of activations are fitted to.
+        judging: images of the scores.
+        how: it is quantized.
+        task: what it is for.
+
+    Raises:
+        ExportError: it cannot be quantized.
+    """
     network = supernet.extract(arch)
     calibrate(network, training, resolution=arch.resolution, images=CALIBRATION_IMAGES)
     shape = (1, supernet.space.in_channels, *sides(arch.resolution))
