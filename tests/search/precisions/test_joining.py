@@ -120,3 +120,15 @@ def test_one_table_in_int8_is_searched_with_its_losses() -> None:
     assert front.query(Budget({"weight_bytes": "1MB"}))[0].precision == "int8"
     plain = joined(SMALL, FakeAccuracy(), TWINS[1:])
     assert plain.space is SMALL
+
+
+def test_half_precision_needs_no_losses() -> None:
+    latencies = (TwinLatency("pi"), TwinLatency("pi-fp16", "fp16"), TwinLatency("pi-int8", "int8"))
+    problem = twin_problem(latencies=latencies)
+    assert isinstance(problem.space, PrecisionSpace)
+    assert problem.space.precisions == ("int8", "fp16", "fp32")
+    rows_NC = problem.space.rows_at(problem.space.sample_rows(10, np.random.default_rng(0)), "fp16")
+    assert np.array_equal(problem.accuracies(rows_NC), problem.accuracies(problem.space.rows_at(rows_NC, "fp32")))
+    without = joined(SMALL, FakeAccuracy(), latencies[:2])
+    assert "losses" not in without.accuracy.provenance
+    assert [source.device_name for source in without.latencies] == ["pi"]
