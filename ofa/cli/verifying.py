@@ -79,9 +79,11 @@ def verified(answer: dict[str, Any], front: Front, path: Path, budget: Budget, o
 
     Raises:
         ImpossibleBudgetError: no network of the front keeps the budget on its device.
+        SearchError: a device measures none of them.
     """
     from search.front.front import Front
     from search.front.infeasible import ImpossibleBudgetError
+    from search.front.parts import part_measured_by
 
     written = [path, *options.tables] if options.update else []
     for each in written:
@@ -93,6 +95,8 @@ def verified(answer: dict[str, Any], front: Front, path: Path, budget: Budget, o
             stack.enter_context(writing(each, "verifying a front"))
         if options.update:
             front = Front.load(path)  # as it is now that nobody else changes it
+        for device in options.devices:
+            part_measured_by(front, device.name)  # refuses what cannot be timed, before anything is
         for device, table in zip(options.devices, _tables_of(options), strict=True):
             try:
                 timed = _on_device(front, path, budget, device, table, options, top, stack)

@@ -10,6 +10,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from devices import TimingPolicy, get_device
+from latency_tables import build_table
+from ofa.api import search
 from ofa.arch import Arch
 from ofa.costs import costs
 from ofa.errors import FileError, SearchError
@@ -20,11 +23,15 @@ from search.front.parts import budget_of_part, measuring_devices, part_measured_
 from search.front.promise import promise_of
 from search.precisions.costs import number_format
 from search.precisions.space import PrecisionSpace
+from search.predictor.accuracy_predictor import AccuracyPredictor
+from search.predictor.sampling import sample_stratified
 from search.report import page_of
 from search.study import Effort, run_study
+from search.verification.query import query_verified
 from tests.resealed import write_parquet
-from tests.search.fakes import SMALL, SPACE
+from tests.search.fakes import SMALL, SPACE, FakeAccuracy
 from tests.search.precisions.twins import TWINS, TwinLatency, twin_problem
+from tests.search.predictor.losses import losses_of
 
 EFFORT = Effort(trials=32, evaluations=2500)
 PROBLEM = twin_problem()
@@ -147,3 +154,22 @@ def test_a_promise_names_what_measures_the_network_in_its_precision() -> None:
     with pytest.raises(SearchError, match="'phone' is none of pi"):
         promise_of(FRONT.candidate(0), FRONT, "phone")
     assert json.loads(FRONT.networks["arch"].iloc[0])["space"] == SPACE.name
+
+
+@pytest.mark.slow
+def test_tables_of_a_processor_in_two_precisions_are_searched_and_their_networks_timed() -> None:
+    """With ONNX Runtime, from the first block to networks in int8 and float32 that are timed."""
+    policy, rng = TimingPolicy(min_rounds=5, max_rounds=5, energy_s=0.0), np.random.default_rng(0)
+    devices = (get_device("local-cpu"), replace(get_device("local-cpu"), name="cpu-int8", precision="int8"))
+    tables = [build_table(SPACE, device, resolutions=SMALL.resolutions, rng=rng, policy=policy) for device in devices]
+    archs = sample_stratified(SMALL, 20, rng)
+    predictor = AccuracyPredictor.fit(SMALL, archs, FakeAccuracy()(archs), rng)
+    gains = losses_of(SPACE, slope=0.0, noise=0.0, precision="int8")
+    front = search(predictor, tables, losses=[gains], resolutions=SMALL.resolutions, trials=32, evaluations=1500)
+    assert (front.device_names, set(front.conditions)) == (("local-cpu",), {"local-cpu", "cpu-int8"})
+    for device in devices:
+        if measuring_devices(front)[device.name] in front.precisions:
+            found = query_verified(front, SPACE, Budget({"latency_ms": "10s"}), device, rng=rng, policy=policy, processes=1, most_rounds=1)
+            assert found.kept[0].candidate.precision == device.precision
+            front = found.front
+    assert {each.device for each in front.info.verified} == {front.info.measured_by("local-cpu", each) for each in front.precisions}
