@@ -52,6 +52,8 @@ from search.budget import Bound, Budget
 from search.front.candidate import Candidate
 from search.front.front import Front
 from search.front.promise import promise_of
+from search.precisions.joining import joined
+from search.precisions.sources import LossSource
 from search.predictor.accuracy_predictor import AccuracyPredictor
 from search.predictor.active_learning import ROUNDS, fit_to_supernet
 from search.problem import Problem, common_resolutions
@@ -160,6 +162,7 @@ def search(
     accuracy: AccuracySource | Run,
     tables: Sequence[LatencyTable] = (),
     *,
+    losses: Sequence[LossSource] = (),
     budget: Limits | None = None,
     objectives: Sequence[str] | None = None,
     resolutions: Sequence[Resolution] | None = None,
@@ -172,7 +175,8 @@ def search(
 
     Args:
         accuracy: a predictor, or a run whose networks are all measured (slow, exact).
-        tables: of latencies, one a device.
+        tables: of latencies, one a device; of one device in several precisions one for each, and precision is chosen with the network.
+        losses: what networks lose in each precision that is fitted to images, such as ``search.predictor.quantization`` learns.
         budget: limits that every network keeps.
         objectives: costs to trade against accuracy, such as ``macs`` or ``latency_high_ms@pi``; None for the latency on every device,
             or the MACs without any. Empty, only accuracy counts.
@@ -195,10 +199,11 @@ def search(
         source = accuracy
     known = source.space.resolutions
     space = source.space.restrict(resolution=resolutions or common_resolutions(source.space, known, tables))
+    parts = joined(space, source, [Estimator(space, table) for table in tables], losses)
     problem = Problem(
-        space=space,
-        accuracy=source,
-        latencies=[Estimator(space, table) for table in tables],
+        space=parts.space,
+        accuracy=parts.accuracy,
+        latencies=parts.latencies,
         budget=_budget(budget or {}),
         objectives=None if objectives is None else tuple(objectives),
         whole=getattr(accuracy, "whole", None),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable
 from functools import lru_cache
 
@@ -27,14 +28,25 @@ def params(lowered: Iterable[PlacedBlock]) -> int:
     return sum(_params(placed.block) for placed in lowered)
 
 
-def weight_bytes(lowered: Iterable[PlacedBlock], *, bytes_per_weight: int = BYTES_PER_FLOAT) -> int:
-    """Bytes of the weights as they ship: batch norms folded into the convolutions, so one float bias a channel remains.
+def weight_bytes(
+    lowered: Iterable[PlacedBlock],
+    *,
+    bytes_per_weight: int = BYTES_PER_FLOAT,
+    bytes_per_channel: int = 0,
+    bytes_per_bias: int = BYTES_PER_FLOAT,
+    bytes_per_other: int = BYTES_PER_FLOAT,
+) -> int:
+    """Bytes of the weights as they ship: batch norms folded into the convolutions, so one bias a channel remains.
 
     Args:
         lowered: the placed blocks.
-        bytes_per_weight: 4 for float32, 1 for int8; biases stay 4 bytes.
+        bytes_per_weight: 4 for float32, 1 for int8.
+        bytes_per_channel: of what a file has of each output channel of a weight, such as its scale.
+        bytes_per_bias: of a channel's bias.
+        bytes_per_other: of a value of norms over tokens and of positions.
     """
-    return sum(_shipped_bytes(placed.block, bytes_per_weight) for placed in lowered)
+    sizes = (bytes_per_weight, bytes_per_channel, bytes_per_bias, bytes_per_other)
+    return sum(sum(map(operator.mul, sizes, _shipped(placed.block))) for placed in lowered)
 
 
 def peak_activation_bytes(lowered: Iterable[PlacedBlock], *, bytes_per_value: int = BYTES_PER_FLOAT) -> int:
@@ -57,9 +69,20 @@ def _params(block: Block) -> int:
 
 
 @lru_cache(maxsize=16384)
-def _shipped_bytes(block: Block, bytes_per_weight: int) -> int:
-    sizes = {"decayed": bytes_per_weight, "undecayed": BYTES_PER_FLOAT}
-    return sum(math.prod(block.shapes[name]) * sizes[spec.role] for name, spec in block.tensors.items() if spec.ships)
+def _shipped(block: Block) -> tuple[int, int, int, int]:
+    """How many weights, output channels of weights, biases and other values of a block ship."""
+    weights = channels = biases = others = 0
+    for name, spec in block.tensors.items():
+        shape = block.shapes[name]
+        if not spec.ships:
+            continue
+        if spec.role == "decayed":
+            weights, channels = weights + math.prod(shape), channels + shape[0]
+        elif name.rpartition(".")[2] == "bias":
+            biases += math.prod(shape)
+        else:
+            others += math.prod(shape)
+    return weights, channels, biases, others
 
 
 _ELEMENT_WISE = (nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.Hardswish, nn.Hardsigmoid, nn.GELU, nn.Dropout, nn.Flatten, nn.Identity)

@@ -12,7 +12,27 @@ from ofa.registry import Registry
 if TYPE_CHECKING:
     from ofa.blocks import PlacedBlock
 
-__all__ = ["COSTS", "Cost", "costs"]
+__all__ = ["COSTS", "FLOAT32", "Cost", "NumberFormat", "costs"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NumberFormat:
+    """How many bytes the constants of a network take in its file.
+
+    Attributes:
+        weight: of one weight.
+        channel: of what belongs to one output channel of a weight, such as the scale of its weights.
+        bias: of one channel's bias, with its scale.
+        other: of one value of norms over tokens and of positions.
+    """
+
+    weight: int = 4
+    channel: int = 0
+    bias: int = 4
+    other: int = 4
+
+
+FLOAT32 = NumberFormat()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +47,8 @@ class Cost:
         help: what the option limits, such as ``this peak of activations``.
         example: a value as it is typed.
         combine: how the values of blocks make that of a network.
-        of: the cost of a lowered network, or of one of its blocks; a whole number.
+        of: the cost of a lowered network, or of one of its blocks, in float32; a whole number.
+        in_format: the same of its file in another number format; None where all formats cost the same.
     """
 
     name: str
@@ -38,6 +59,11 @@ class Cost:
     example: str
     combine: Literal["sum", "max"]
     of: Callable[[Iterable[PlacedBlock]], int]
+    in_format: Callable[[Iterable[PlacedBlock], NumberFormat], int] | None = None
+
+    def in_file(self, lowered: Iterable[PlacedBlock], stored: NumberFormat) -> int:
+        """The cost of a lowered network, or of one of its blocks, whose file has a number format."""
+        return self.of(lowered) if self.in_format is None else self.in_format(lowered, stored)
 
 
 def _counted(name: str) -> Callable[[Iterable[PlacedBlock]], int]:
@@ -49,6 +75,18 @@ def _counted(name: str) -> Callable[[Iterable[PlacedBlock]], int]:
         return int(getattr(cost, name)(lowered))
 
     return of
+
+
+def _weight_bytes(lowered: Iterable[PlacedBlock], stored: NumberFormat) -> int:
+    from ofa.cost import weight_bytes
+
+    return weight_bytes(
+        lowered,
+        bytes_per_weight=stored.weight,
+        bytes_per_channel=stored.channel,
+        bytes_per_bias=stored.bias,
+        bytes_per_other=stored.other,
+    )
 
 
 _OWN = (
@@ -81,6 +119,7 @@ _OWN = (
         example="10MB",
         combine="sum",
         of=_counted("weight_bytes"),
+        in_format=_weight_bytes,
     ),
     Cost(
         name="peak_activation_bytes",

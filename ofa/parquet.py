@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -54,6 +54,7 @@ class Kind(Generic[Info]):
         sealed: the oldest layout whose files carry a checksum (``ofa.seal``).
         columns: that a file must have, and whether they hold texts, whole numbers, numbers or yes and no; all others hold numbers.
         gaps: columns of other than numbers that may be empty in some rows.
+        optional: columns of other than numbers that a file may have, as ``columns``.
         made_by: the command that makes such files.
         renew: rows of earlier layouts as rows of now.
         error: the class of all errors of reading.
@@ -66,6 +67,7 @@ class Kind(Generic[Info]):
     sealed: int
     columns: Mapping[str, type]
     gaps: tuple[str, ...] = ()
+    optional: Mapping[str, type] = field(default_factory=dict)
     made_by: str
     renew: Callable[[pd.DataFrame], pd.DataFrame] | None = None
     error: type[OfaError] = FileError
@@ -136,7 +138,7 @@ class Kind(Generic[Info]):
 
     def _check_kinds(self, path: str | os.PathLike[str], table: pa.Table) -> None:
         for name, column in zip(table.column_names, table.columns, strict=True):
-            kind = self.columns.get(name, float)
+            kind = self.columns.get(name, self.optional.get(name, float))
             if not _HOLDS[kind](column.type):
                 raise self.incomplete(path, f"its column {name} holds {column.type}")
             if column.null_count and kind is not float and name not in self.gaps:

@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 
 from ofa.arrays import Floats, Rows
-from ofa.costs import COSTS, Cost
+from ofa.costs import COSTS, FLOAT32, Cost, NumberFormat
 from ofa.inventory import inventory_of
 from ofa.lookup import AdditiveTable
 from ofa.space import Space
@@ -22,24 +22,29 @@ __all__ = ["Costs", "costs_of"]
 class Costs:
     """The costs of the networks of a space, each compiled to look-ups when it is first asked for; made by ``costs_of``, which keeps it."""
 
-    def __init__(self, space: Space) -> None:
-        self._space = space
+    def __init__(self, space: Space, stored: NumberFormat) -> None:
+        self._space, self._stored = space, stored
         self._tables: dict[Cost, AdditiveTable] = {}
 
     def __call__(self, rows_NC: Rows, names: Iterable[str] | None = None) -> dict[str, Floats]:
-        """Costs by name, [N] each, all by default; whole numbers, exact below 2^53, and equal to ``costs`` of the lowered networks."""
+        """Costs by name, [N] each, all by default; whole numbers, exact below 2^53, and in float32 those of ``ofa.costs.costs``."""
         return {name: self._table(COSTS.get(name))(rows_NC) for name in (COSTS.names() if names is None else names)}
 
     def _table(self, cost: Cost) -> AdditiveTable:
         if cost not in self._tables:
             inventory = inventory_of(self._space)
-            values_U = np.array([cost.of([placed]) for placed in inventory.blocks], dtype=np.float64)
+            values_U = np.array([cost.in_file([placed], self._stored) for placed in inventory.blocks], dtype=np.float64)
             combine = {"sum": np.add, "max": np.maximum}[cost.combine]
             self._tables[cost] = AdditiveTable(self._space, inventory, values_U, combine=combine)
         return self._tables[cost]
 
 
 @lru_cache(maxsize=16)
-def costs_of(space: Space) -> Costs:
-    """The costs of a space, compiled once."""
-    return Costs(space)
+def costs_of(space: Space, stored: NumberFormat = FLOAT32) -> Costs:
+    """The costs of a space, compiled once.
+
+    Args:
+        space: of the networks.
+        stored: number format of their files.
+    """
+    return Costs(space, stored)

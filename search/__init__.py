@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from search.front.candidate import Candidate
     from search.front.front import Front
     from search.front.infeasible import ImpossibleBudgetError
-    from search.latency import MeasuredLatency
+    from search.latency import LatencySource, MeasuredLatency
     from search.predictor.accuracy_predictor import AccuracyPredictor
-    from search.problem import LatencySource, Problem
+    from search.problem import Problem
     from search.study import Effort, run_study
     from search.verification.query import query_verified
 
@@ -46,9 +46,9 @@ __getattr__ = lazily(
         "search.front.candidate": ("Candidate",),
         "search.front.front": ("Front",),
         "search.front.infeasible": ("ImpossibleBudgetError",),
-        "search.latency": ("MeasuredLatency",),
+        "search.latency": ("LatencySource", "MeasuredLatency"),
         "search.predictor.accuracy_predictor": ("AccuracyPredictor",),
-        "search.problem": ("LatencySource", "Problem"),
+        "search.problem": ("Problem",),
         "search.study": ("Effort", "run_study"),
         "search.verification.query": ("query_verified",),
     },

@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from ofa.supernet import Supernet
 from ofa.tasks import CLASSIFICATION, Task
 from ofa.training.evaluation import check_data, device_of, digest_of_images, digest_of_labels, digest_of_tensors, evaluate
 
-__all__ = ["AccuracySource", "MeasuredAccuracy", "reach_of"]
+__all__ = ["AccuracySource", "MeasuredAccuracy", "Remembering", "reach_of"]
 
 _DEVIATIONS = 1.645  # of a normal distribution, between which 90 % lie
 
@@ -54,6 +54,14 @@ class AccuracySource(Protocol):
 
     def interval_of_rows(self, rows_NC: Rows, /) -> tuple[Floats, Floats]:
         """The low and high ends of 90 % intervals of their accuracies, [N] each; NaN where none are known."""
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A source that measures, and can be told what was measured earlier or by another process."""
+
+    def recall(self, rows_NC: Rows, values_N: Floats, /) -> None:
+        """Answer these values for these encoded archs from now on; its accuracies, or its expected latencies in ms."""
 
 
 class MeasuredAccuracy:

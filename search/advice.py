@@ -12,10 +12,12 @@ from search.budget import Budget, Columns
 from search.front.front import Front
 from search.units import called, typed
 
-__all__ = ["advice_on_accuracy", "advice_on_budget", "advice_on_front", "advice_on_predictor", "is_chance"]
+__all__ = ["advice_on_accuracy", "advice_on_budget", "advice_on_front", "advice_on_losses", "advice_on_predictor", "is_chance"]
 
 _LEAST_KENDALL = 0.5
 _LEAST_NETWORKS = 30
+_LEAST_COVERAGE = 0.75
+"""Of 90 % intervals, which with few networks hold by chance a few fewer."""
 _DEVIATIONS = 4.0
 """Of the accuracy of a network that guesses, up to which the best of a few hundred such networks may come."""
 _IMAGES = 1000
@@ -75,10 +77,32 @@ def advice_on_predictor(provenance: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(sentences)
 
 
+def advice_on_losses(provenance: Mapping[str, Any]) -> tuple[str, ...]:
+    """What to know before predicted losses are relied on.
+
+    Args:
+        provenance: of losses.
+    """
+    images, coverage = provenance.get("judging_images"), provenance.get("coverage")
+    sentences = []
+    if isinstance(images, int) and images < _IMAGES:
+        sentences.append(
+            f"losses are measured on {images} images, where one image is {1 / images:.2%} of the score; hold out more of the data"
+        )
+    if isinstance(coverage, int | float) and coverage < _LEAST_COVERAGE:
+        sentences.append(
+            f"90 % intervals of losses held only {coverage:.0%} of networks left out; quantize more of them with: "
+            "ofa predictor quantization --nets 32"
+        )
+    return tuple(sentences)
+
+
 def advice_on_front(front: Front) -> tuple[str, ...]:
     """What to know before the numbers of a front are relied on."""
     info = front.info
     sentences = list(advice_on_predictor(info.accuracy))
+    for losses in info.accuracy.get("losses", {}).values():
+        sentences += advice_on_losses(losses)
     if info.num_classes is not None:
         best = float(front.columns["accuracy"].max())
         sentences += advice_on_accuracy(best, info.num_classes, what="the most accurate network of the front", metric=info.metric)

@@ -1,4 +1,4 @@
-"""Latency of each network measured on the device, for searches without a table.
+"""Where latencies come from: a table, or each network measured on the device.
 
 Shape suffixes: N networks, C columns of an encoded arch.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 
@@ -18,13 +19,43 @@ from ofa.arrays import Floats, Rows
 from ofa.progress import Progress, silent
 from ofa.space import Space
 
-__all__ = ["MeasuredLatency"]
+__all__ = ["LatencySource", "MeasuredLatency"]
 
 _PROCESSES = 3
 
 
+class LatencySource(Protocol):
+    """What tells latencies on one device; ``latency_tables.Estimator`` is one, ``MeasuredLatency`` another."""
+
+    @property
+    def space(self) -> Space:
+        """The space whose encoded archs it takes."""
+
+    @property
+    def device_name(self) -> str:
+        """The device."""
+
+    @property
+    def info(self) -> TableInfo:
+        """Where the numbers come from."""
+
+    @property
+    def has_energy(self) -> bool:
+        """Whether it knows energies."""
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether it measures each network, which takes seconds, instead of computing from a table."""
+
+    def estimates_of_rows(self, rows_NC: Rows, /) -> tuple[Floats, Floats, Floats]:
+        """Latencies and the ends of their intervals in ms, [N] each; all the same where no interval is known."""
+
+    def energies_of_rows(self, rows_NC: Rows, /) -> Floats:
+        """Millijoules of one call [N], if ``has_energy``."""
+
+
 class MeasuredLatency:
-    """Exports each network with random weights and times it on a device: exact and slow. It is a ``search.problem.LatencySource``.
+    """Exports each network with random weights and times it on a device: exact and slow. It is a ``LatencySource``.
 
     Args:
         space: where the networks are from.

@@ -109,8 +109,8 @@ def draw_costs(front: Front, *, title: str | None = None) -> Figure:
 
 def _conditions(front: Front, costs: Sequence[Quantity]) -> list[str]:
     """What the latencies and energies among costs hold under, a line a device."""
-    devices = dict.fromkeys(cost.device for cost in costs if cost.device in front.conditions)
-    return [f"{device}: {front.conditions[device].words}" for device in devices if device is not None]
+    devices = dict.fromkeys(name for cost in costs if cost.device is not None for name in front.info.measures(cost.device))
+    return [f"{device}: {front.conditions[device].words}" for device in devices if device in front.conditions]
 
 
 def _title(front: Front) -> str:
@@ -132,6 +132,17 @@ def _draw_networks(axes: Axes, front: Front, cost: Quantity) -> None:
     # Steps, because between two networks a budget gets the one below it and nothing better.
     words = f"front ({len(best)})"
     axes.plot(values[best], 100 * accuracy[best], "o-", drawstyle="steps-post", color=_BLUE, markersize=3.5, linewidth=1.2, label=words)
+    for precision in sorted(set(front.precisions) - {"fp32"}):
+        own = best[np.array(front.precisions)[best] == precision]
+        axes.plot(
+            values[own],
+            100 * accuracy[own],
+            "s",
+            color=_BLUE,
+            markerfacecolor="white",
+            markersize=4,
+            label=f"of these in {precision} ({len(own)})",
+        )
     source = front.info.accuracy_source
     axes.set_ylabel(f"{front.info.metric} ({source}), %" if source else f"{front.info.metric}, %")
     axes.grid(alpha=0.25, linewidth=0.6)

@@ -8,64 +8,27 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from latency_tables import LatencyTable
 from latency_tables.calibrate import table_resolutions
-from latency_tables.info import TableInfo
+from ofa.arch import Arch
 from ofa.arrays import Floats, Rows
 from ofa.costs import COSTS
 from ofa.errors import SearchError, TableError, nearest
 from ofa.families import whole_of
 from ofa.latency import LATENCIES
 from ofa.resolution import Resolution, ascending, resolutions_to_json
-from ofa.row_costs import costs_of
 from ofa.space import Space
-from search.accuracy import AccuracySource
+from search.accuracy import AccuracySource, Remembering
 from search.budget import ENERGY, Budget, Columns, Limit, at_device, known_columns
+from search.latency import LatencySource
+from search.precisions.costs import costs_in_files
+from search.precisions.space import archs_of, precisions_of, without_precisions
 from search.units import called, is_known
 
-__all__ = ["LatencySource", "Problem", "Remembering", "common_resolutions"]
-
-
-class LatencySource(Protocol):
-    """What tells latencies on one device; ``latency_tables.Estimator`` is one, ``search.latency.MeasuredLatency`` another."""
-
-    @property
-    def space(self) -> Space:
-        """The space whose encoded archs it takes."""
-
-    @property
-    def device_name(self) -> str:
-        """The device."""
-
-    @property
-    def info(self) -> TableInfo:
-        """Where the numbers come from."""
-
-    @property
-    def has_energy(self) -> bool:
-        """Whether it knows energies."""
-
-    @property
-    def is_measured(self) -> bool:
-        """Whether it measures each network, which takes seconds, instead of computing from a table."""
-
-    def estimates_of_rows(self, rows_NC: Rows, /) -> tuple[Floats, Floats, Floats]:
-        """Latencies and the ends of their intervals in ms, [N] each; all the same where no interval is known."""
-
-    def energies_of_rows(self, rows_NC: Rows, /) -> Floats:
-        """Millijoules of one call [N], if ``has_energy``."""
-
-
-@runtime_checkable
-class Remembering(Protocol):
-    """A source that measures, and can be told what was measured earlier or by another process."""
-
-    def recall(self, rows_NC: Rows, values_N: Floats, /) -> None:
-        """Answer these values for these encoded archs from now on; its accuracies, or its expected latencies in ms."""
+__all__ = ["Problem", "common_resolutions"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +36,7 @@ class Problem:
     """What to search for.
 
     Attributes:
-        space: the networks among which to search.
+        space: the networks among which to search; in several precisions, what ``search.precisions.joining.joined`` makes.
         whole: the space of which these are a part, which the front carries; None for the named space of which they are, or themselves.
         accuracy: tells the accuracy of a network (to be made large).
         latencies: tell the latency of a network, one source a device.
@@ -117,7 +80,7 @@ class Problem:
     @property
     def of_whole(self) -> Space:
         """The space of which the searched one is a part."""
-        return whole_of(self.space) if self.whole is None else self.whole
+        return whole_of(without_precisions(self.space)) if self.whole is None else self.whole
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -166,6 +129,19 @@ class Problem:
                 known = np.flatnonzero(~np.isnan(columns[name]))
                 source.recall(self.space.rows_in(source.space, rows_NC[known]), columns[name][known])
 
+    def archs(self, rows_NC: Rows) -> list[Arch]:
+        """The networks of encoded archs."""
+        return archs_of(self.space, rows_NC)
+
+    def precisions(self, rows_NC: Rows) -> list[str] | None:
+        """In which precision each network is; None where precision is no gene of the search."""
+        return precisions_of(self.space, rows_NC)
+
+    @cached_property
+    def _files(self) -> tuple[str, ...]:
+        """The precisions in which devices take the file of a network."""
+        return tuple(source.info.conditions.precision for source in self.latencies)
+
     def accuracies(self, rows_NC: Rows) -> Floats:
         """The accuracies (0..1) of encoded archs of the space [N].
 
@@ -184,7 +160,7 @@ class Problem:
         if len(wrong):
             raise SearchError(
                 f"an accuracy must be a number in 0..1, but {type(self.accuracy).__name__} answers {values[wrong[0]]} for "
-                f"{self.space.decode(rows_NC[wrong[0]].tolist()).to_json()}; correct it and search again"
+                f"{self.archs(rows_NC[wrong])[0].to_json()}; correct it and search again"
             )
         return values
 
@@ -199,7 +175,7 @@ class Problem:
             SearchError: a latency source answers what is no latency.
         """
         wanted = self.needed if names is None else tuple(names)
-        found = costs_of(self.space)(rows_NC, [name for name in wanted if name in COSTS])
+        found = costs_in_files(self.space, rows_NC, [name for name in wanted if name in COSTS], self._files)
         for source in self.latencies:
             own = [name for name in wanted if name.endswith(f"@{source.device_name}")]
             if own:
@@ -219,7 +195,7 @@ class Problem:
             if len(wrong):
                 raise SearchError(
                     f"{called(name)} must be a positive number, but is {values_N[wrong[0]]} for "
-                    f"{source.space.decode(rows_NC[wrong[0]].tolist()).to_json()}; measure the table again"
+                    f"{archs_of(source.space, rows_NC[wrong])[0].to_json()}; measure the table again"
                 )
         return found
 

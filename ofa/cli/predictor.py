@@ -1,4 +1,4 @@
-"""``ofa predictor``: fits an accuracy predictor to measured networks."""
+"""``ofa predictor``: fits an accuracy predictor to measured networks; ``ofa.cli.losses`` has what quantization loses."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 
 from ofa.cli.console import JsonOption, emit, progress_bar, warn
 from ofa.cli.keeping import ResumeOption, has_ended, making
+from ofa.cli.losses import EXAMPLE, quantization
 from ofa.cli.outputs import PARQUET, OverwriteOption
 from ofa.cli.run_data import DataOption, OnOption, TestDataOption, load_run_data, place_run
 from ofa.cli.sheets import facts
@@ -32,14 +33,9 @@ _ROUNDS = 8
 def register(app: typer.Typer) -> None:
     """Add ``ofa predictor``."""
     group = typer.Typer(help="Accuracy predictors: how accurate each network of a space is.", no_args_is_help=True)
-    group.callback()(_group)
     group.command("fit", epilog=_EXAMPLE)(fit)
+    group.command("quantization", epilog=EXAMPLE)(quantization)
     app.add_typer(group, name="predictor")
-
-
-def _group() -> None:
-    # With a callback, a group of one command keeps that command's name.
-    pass
 
 
 def fit(

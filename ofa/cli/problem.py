@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from ofa.space import Space
     from search.accuracy import AccuracySource
     from search.budget import Budget
-    from search.problem import LatencySource, Problem
+    from search.latency import LatencySource
+    from search.problem import Problem
 
 __all__ = ["TRADES", "ProblemOfFiles"]
 
@@ -37,6 +38,7 @@ class ProblemOfFiles:
         predictor: file of a predictor, ours or MIT's; None with ``supernet``.
         supernet: folder of a run whose networks are measured; None with ``predictor``.
         tables: files of latency tables.
+        losses: files of what networks lose in a precision.
         devices: names of devices on which every network is timed, for searches without a table.
         device_folders: where else devices are described.
         ssh_config: of those that are reached by ssh; None for the user's own.
@@ -59,6 +61,7 @@ class ProblemOfFiles:
     device_folders: Sequence[Path]
     resolutions: Sequence[Resolution] | None
     budget: Budget
+    losses: Sequence[Path] = ()
     ssh_config: Path | None = None
     trades: Sequence[str] | None = None
     seed: int = field(default=0)
@@ -74,19 +77,22 @@ class ProblemOfFiles:
             OfaError: one of them cannot be read, or is of another space.
         """
         from latency_tables import LatencyTable
+        from search.precisions.joining import joined
+        from search.predictor.quantization import QuantizationLoss
         from search.problem import Problem
 
         import_also_from(str(Path.cwd()))  # in the process of a worker, which does not begin as the command does
         space, accuracy, known, whole = self._accuracies()
         tables = [LatencyTable.load(path) for path in self.tables]
         searched = space.restrict(resolution=self._common(space, known, tables))
-        latencies = [*self._estimators(searched, tables), *self._measured(searched)]
+        sources = [*self._estimators(searched, tables), *self._measured(searched)]
+        parts = joined(searched, accuracy, sources, [QuantizationLoss.load(path) for path in self.losses])
         return Problem(
-            space=searched,
-            accuracy=accuracy,
-            latencies=latencies,
+            space=parts.space,
+            accuracy=parts.accuracy,
+            latencies=parts.latencies,
             budget=self.budget,
-            objectives=self._objectives(latencies),
+            objectives=self._objectives(parts.latencies),
             whole=whole,
         )
 

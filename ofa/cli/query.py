@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,23 +16,18 @@ from ofa.cli.console import (
     format_count,
     format_ms,
     format_percent,
-    progress_bar,
+    remark,
     warn,
 )
-from ofa.cli.devices import FoldersOption, SshConfigOption, remark_version
-from ofa.cli.keeping import ResumeOption, answering
-from ofa.cli.outputs import PARQUET, OverwriteOption, check_output
+from ofa.cli.devices import FoldersOption, SshConfigOption
+from ofa.cli.keeping import ResumeOption
+from ofa.cli.outputs import OverwriteOption, check_output
 from ofa.cli.sheets import line, records, words
 from ofa.cli.spaces import OwnSpaceOption, check_named, named
-from ofa.locking import writing
+from ofa.cli.verifying import Verification, typed_devices, verified
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-
-    from devices import Device
-    from search.budget import Budget
-    from search.front.front import Front
-    from search.verification.answer import VerifiedAnswer
 
 __all__ = ["query", "register"]
 
@@ -62,11 +54,15 @@ def query(
         bool, typer.Option("--verify", help="Time networks on the device, and answer with those that keep the budget there.")
     ] = False,
     device: Annotated[
-        str | None,
-        typer.Option("--device", metavar="NAME", help="With --verify, the device to time on: its name, or the path of its TOML file."),
+        list[str] | None,
+        typer.Option(
+            "--device",
+            metavar="NAME",
+            help="With --verify, the device to time on: its name, or the path of its TOML file; for several precisions one for each.",
+        ),
     ] = None,
     table: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option("--table", metavar="TABLE", help="With --verify, the device's latency table, which is weighed with what is measured."),
     ] = None,
     update: Annotated[
@@ -93,7 +89,7 @@ def query(
     from search.front.front import Front
     from search.front.infeasible import ImpossibleBudgetError
 
-    if not verify and (device is not None or table is not None or margin is not None or update or resume):
+    if not verify and (device or table or margin is not None or update or resume):
         options = "--device, --table, --margin, --update, --resume"
         raise typer.BadParameter("these belong to --verify; add it, or leave them out.", param_hint=options)
     if output is not None:
@@ -109,9 +105,9 @@ def query(
     answer["conditions"] = {name: each.to_json() for name, each in loaded.conditions.items()}
     try:
         if verify:
-            timed_on = _typed_device(device, loaded, folders, ssh_config)
-            verification = _Verification(timed_on, table, update, margin, seed, resume, overwrite)
-            _verified(answer, loaded, front, budget, verification, top)
+            timed_on = typed_devices(device or (), loaded, folders or (), ssh_config)
+            verification = Verification(timed_on, tuple(table or ()), update, margin, seed, resume, overwrite)
+            verified(answer, loaded, front, budget, verification, top)
         else:
             answer["results"] = [candidate.to_json() for candidate in loaded.query(budget, top)]
     except ImpossibleBudgetError as error:
@@ -124,83 +120,11 @@ def query(
         from ofa.arch import Arch
         from ofa.families import save_arch
 
-        save_arch(Arch.from_json(answer["results"][0]["arch"]), loaded.space, output)
+        best = answer["results"][0]
+        save_arch(Arch.from_json(best["arch"]), loaded.space, output)
+        if "precision" in best:
+            remark(f"the network is meant in {best['precision']}, which '{output}' does not say; `ofa specialize --front` keeps it")
     emit(answer, json=json, render=lambda: _render(answer), warnings=warnings)
-
-
-@dataclass(frozen=True)
-class _Verification:
-    """What the options of --verify say."""
-
-    device: Device
-    table: Path | None
-    update: bool
-    margin: float | None
-    seed: int
-    resume: bool
-    overwrite: bool
-
-
-def _typed_device(name: str | None, front: Front, folders: list[Path] | None, ssh_config: Path | None) -> Device:
-    """The device that the user names; none is looked up because a front says so."""
-    from devices import get_device
-
-    if name is None:
-        raise typer.BadParameter(
-            f"networks are timed on the device that you name; the front is of {', '.join(front.device_names) or 'none'}.",
-            param_hint="--device",
-        )
-    return get_device(name, folders or (), ssh_config=ssh_config)
-
-
-def _verified(answer: dict[str, Any], front: Front, path: Path, budget: Budget, options: _Verification, top: int) -> None:
-    """Time networks on the device, and put the answer and what was learned where they belong."""
-    import numpy as np
-
-    from latency_tables import LatencyTable
-    from search.front.front import Front
-    from search.verification.query import MARGIN, query_verified
-
-    device = options.device
-    for written in (path, options.table) if options.update else ():
-        check_output(path if written is None else written, overwrite=True, ending=PARQUET)
-    margin = MARGIN if options.margin is None else options.margin
-    inputs = {"device": device.name, "budget": budget.to_json(), "top": top, "margin": margin, "seed": options.seed}
-    kept: Any = {"resume": options.resume, "overwrite": options.overwrite, "inputs": inputs}
-    with ExitStack() as locks:
-        for written in filter(None, (path, options.table) if options.update else ()):
-            locks.enter_context(writing(written, "verifying a front"))
-        if options.update:
-            front = Front.load(path)  # as it is now that nobody else changes it
-        steps = locks.enter_context(answering(path, "verify", doing="verifying a front", **kept))
-        with progress_bar(f"timing on {device.name}") as progress:
-            found = query_verified(
-                front,
-                front.space,
-                budget,
-                device,
-                rng=np.random.default_rng(options.seed),
-                table=None if options.table is None else LatencyTable.load(options.table),
-                top=top,
-                margin=margin,
-                progress=progress,
-                steps=steps,
-            )
-        updated = list(_updated(found, path, options)) if options.update else []
-    remark_version(front.conditions.get(device.name), found.conditions.runtime_version, "The front's latencies were")
-    measured = found.to_json()
-    answer.update({**measured, "conditions": {**answer["conditions"], **measured["conditions"]}})
-    answer["learned"] = found.table is not None
-    answer["updated"] = updated
-
-
-def _updated(found: VerifiedAnswer, path: Path, options: _Verification) -> Iterator[str]:
-    """Write what was measured where it belongs; the names of what was written."""
-    if options.table is not None and found.table is not None:
-        found.table.save(options.table)
-        yield str(options.table)
-    found.front.save(path)
-    yield str(path)
 
 
 def _render(answer: dict[str, Any]) -> RenderableType:
@@ -213,11 +137,13 @@ def _render(answer: dict[str, Any]) -> RenderableType:
     latencies = [f"latency on {device}" for device in devices]
     measured = ["measured"] if "dropped" in answer else []
     accuracy = f"{answer['metric']}, {answer['accuracy_source']}" if answer["accuracy_source"] else answer["metric"]
-    columns = ("", accuracy, *latencies, *measured, "MACs", "params", "weights", "activations", "network")
+    several = any("precision" in network for network in answer["results"])
+    columns = ("", accuracy, *["precision"] * several, *latencies, *measured, "MACs", "params", "weights", "activations", "network")
     rows = [
         (
             str(place),
             _accuracy(network),
+            *[network.get("precision", "")] * several,
             *(_latency(network["devices"][device]) for device in devices),
             *([_measured(network)] if measured else []),
             format_count(network["macs"]),
@@ -236,7 +162,7 @@ def _sentences(answer: dict[str, Any]) -> list[str]:
     from search.units import called
 
     said = [f"Latency on {name}: {format_conditions(each)}." for name, each in answer["conditions"].items()]
-    said += [f"Dropped: {format_percent(each['accuracy'])}, {each['reason']}" for each in answer.get("dropped", [])]
+    said += [f"Dropped: {_dropped(each)}, {each['reason']}" for each in answer.get("dropped", [])]
     if answer["not_searched"]:
         costs = ", ".join(map(called, answer["not_searched"]))
         said.append(f"The search did not trade accuracy against {costs}: the budget is kept, but a better network may exist.")
@@ -246,6 +172,10 @@ def _sentences(answer: dict[str, Any]) -> list[str]:
         table = ", and the table of --table" if answer["learned"] else ""
         said.append(f"Nothing was written: add --update to keep what was measured in the front{table}.")
     return said
+
+
+def _dropped(network: dict[str, Any]) -> str:
+    return format_percent(network["accuracy"]) + (f" in {network['precision']}" if "precision" in network else "")
 
 
 def _measured(network: dict[str, Any]) -> str:

@@ -47,7 +47,9 @@ def register(app: typer.Typer) -> None:
 
 def search(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FRONT", help="Where to write the front.")],
-    table: Annotated[list[Path] | None, typer.Option("--table", metavar="TABLE", help="Latency table of a device; one a device.")] = None,
+    table: Annotated[
+        list[Path] | None, typer.Option("--table", metavar="TABLE", help="Latency table of a device; one for each of its precisions.")
+    ] = None,
     device: Annotated[
         list[str] | None, typer.Option("--device", metavar="NAME", help="Time every network on this device, without a table (slow, exact).")
     ] = None,
@@ -56,6 +58,13 @@ def search(
     ] = None,
     predictor: Annotated[Path | None, typer.Option(metavar="PREDICTOR", help="Predict accuracies.")] = None,
     supernet: Annotated[Path | None, typer.Option(metavar="RUN", help="Measure each network of this run (slow, exact).")] = None,
+    losses: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="LOSSES",
+            help="What networks lose in a precision, for tables of one device in several: `ofa predictor quantization`; one a precision.",
+        ),
+    ] = None,
     trade: Annotated[
         list[str] | None,
         typer.Option(
@@ -127,6 +136,7 @@ def search(
         predictor=predictor,
         supernet=supernet,
         tables=table or (),
+        losses=losses or (),
         devices=device or (),
         device_folders=folders or (),
         ssh_config=ssh_config,
@@ -206,10 +216,16 @@ def _report(front: Front, output: Path) -> dict[str, Any]:
         **{key: value for key, value in to_json(front.info).items() if key in ("space", "devices", "objectives", "budget", "study")},
         "accuracy_source": front.info.accuracy_source,
         "metric": front.info.metric,
+        **({"precisions": {name: front.precisions.count(name) for name in _precisions(front)}} if front.precisions else {}),
         "conditions": {name: each.to_json() for name, each in front.conditions.items()},
         "cheapest": front.candidate(0).to_json(),
         "most_accurate": best.to_json(),
     }
+
+
+def _precisions(front: Front) -> list[str]:
+    """Those that the networks of a front may have."""
+    return list(dict.fromkeys(name for by_precision in front.info.precisions.values() for name in by_precision))
 
 
 def _render(report: dict[str, Any]) -> RenderableType:
@@ -221,10 +237,13 @@ def _render(report: dict[str, Any]) -> RenderableType:
     for key in ("cheapest", "most_accurate"):
         network = report[key]
         latencies = [format_ms(network["devices"][device]["latency_ms"]) for device in devices]
-        rows.append((key.replace("_", " "), format_percent(network["accuracy"]), *latencies, f"{network['macs'] / 1e6:.3g} M"))
+        meant = [network["precision"]] if "precision" in network else []
+        rows.append((key.replace("_", " "), format_percent(network["accuracy"]), *meant, *latencies, f"{network['macs'] / 1e6:.3g} M"))
     died = f"; {study['died']} of {study['workers']} workers died" if study.get("died") else ""
     took = f"of {study['evaluated']} networks evaluated in {study['seconds']:.1f} s; the study has {study['trials']} trials"
     about = [f"{took} by the sampler {study['sampler']}{died}"]
     about += [f"latency on {name}: {format_conditions(each)}" for name, each in report["conditions"].items()]
-    columns = ("", accuracy, *(f"latency on {device}" for device in devices), "MACs")
+    counted = report.get("precisions", {})
+    about += [f"networks of the front: {', '.join(f'{count} in {name}' for name, count in counted.items())}"] if counted else []
+    columns = ("", accuracy, *["precision"] * bool(counted), *(f"latency on {device}" for device in devices), "MACs")
     return Group(records(columns, rows, title=title), *map(words, about))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,7 +25,7 @@ from ofa.cli.console import (
 from ofa.cli.keeping import ResumeOption, has_ended, making
 from ofa.cli.outputs import OverwriteOption, check_output_folder
 from ofa.cli.run_data import DataOption, OnOption, TestDataOption, load_run_data, place_run
-from ofa.cli.sheets import facts
+from ofa.cli.sheets import facts, line, words
 from ofa.cli.spaces import OwnSpaceOption, TrustOption, check_named, named, parse_resolution_option
 from ofa.cli.stopping import stoppable
 
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = ["register", "specialize", "specialize_run"]
 
+_FLOAT = "fp32"
 _EXAMPLE = "Example: ofa specialize digits.run --front digits.front --latency 2ms -o digits.bundle"
 
 
@@ -242,10 +244,23 @@ def _report(bundle: Bundle, found: RunData) -> dict[str, Any]:
     about = {"bundle": str(bundle.folder), "arch": bundle.arch.to_json(), "test_images": len(test), "classes": test.num_classes}
     measured = {field.name: card.provenance[field.name] for field in fields(SpecializeMetrics)}
     told = {name: getattr(card, name) for name in ("metric", "device", "latency_ms", "conditions")}
-    return {**about, **measured, **told, **card.costs, "data_changes": found.changes.to_json()}
+    return {**about, **measured, **told, **card.costs, "export": _export_of(bundle), "data_changes": found.changes.to_json()}
+
+
+def _export_of(bundle: Bundle) -> str | None:
+    """The command that writes the file which the card's promise is of; None where the bundle has it."""
+    from ofa.exporting.precision import PRECISIONS
+
+    precision = (bundle.card.conditions or {}).get("precision", _FLOAT)
+    if precision == _FLOAT or precision not in PRECISIONS:
+        return None
+    data = " --data IMAGES" if PRECISIONS.get(precision).is_of_data else ""
+    return f"ofa export {shlex.quote(str(bundle.folder))} --to onnx --precision {precision}{data}"
 
 
 def _render(report: dict[str, Any]) -> RenderableType:
+    from rich.console import Group
+
     from ofa.resolution import pixels
 
     rows = [
@@ -264,4 +279,8 @@ def _render(report: dict[str, Any]) -> RenderableType:
         ("largest activations", format_bytes(report["peak_activation_bytes"])),
     ]
     caption = f"{report['metric']} measured on {report['test_images']} test images"
-    return facts(rows, title=f"{report['bundle']}: {report['arch']['space']}", caption=caption)
+    sheet = facts(rows, title=f"{report['bundle']}: {report['arch']['space']}", caption=caption)
+    if report["export"] is None:
+        return sheet
+    meant = report["conditions"]["precision"]
+    return Group(sheet, words(f"The latency is of the network in {meant}; write that file with:"), line(report["export"]))

@@ -13,6 +13,7 @@ import torch
 from onnx import TensorProto, helper
 from torch import nn
 
+from ofa.costs import FLOAT32, NumberFormat
 from ofa.errors import ExportError
 from ofa.exporting.bundle import Bundle
 from ofa.exporting.layout import FLOAT
@@ -27,6 +28,9 @@ __all__ = ["PRECISIONS", "Precision", "to_half", "to_int8", "write_model", "writ
 
 _IMAGES_OF_NOISE = 2
 
+_INT8 = NumberFormat(weight=1, channel=5, bias=12)
+"""Of a channel the scale of its weights in float32 and their zero in 8 bits; a bias and its zero in 32 bits, and its scale in float32."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Precision:
@@ -39,12 +43,19 @@ class Precision:
         rewrite: makes a float32 model one of this precision; input and output stay float32. None where there is nothing to do.
         within: makes a rewritten model of one block what it is inside a network, where its neighbours share its border. None where that is
             the same.
+        stored: bytes of a file's constants.
     """
 
     tolerance: float
     is_of_data: bool = False
     rewrite: Callable[[onnx.ModelProto], onnx.ModelProto] | None = None
     within: Callable[[onnx.ModelProto], onnx.ModelProto] | None = None
+    stored: NumberFormat = FLOAT32
+
+    @property
+    def bits(self) -> int:
+        """Of one weight."""
+        return 8 * self.stored.weight
 
     def of(self, model: onnx.ModelProto) -> onnx.ModelProto:
         """A float32 model in this precision.
@@ -177,8 +188,8 @@ PRECISIONS: Registry[Precision] = Registry(
     error=ExportError,
     entries={
         "fp32": Precision(tolerance=TOLERANCE),
-        "fp16": Precision(tolerance=0.02, rewrite=to_half),
-        "int8": Precision(tolerance=1.0, is_of_data=True, rewrite=to_int8, within=inside_a_network),
+        "fp16": Precision(tolerance=0.02, rewrite=to_half, stored=NumberFormat(weight=2, bias=2, other=2)),
+        "int8": Precision(tolerance=1.0, is_of_data=True, rewrite=to_int8, within=inside_a_network, stored=_INT8),
     },
     valid=lambda entry: isinstance(entry, Precision),
     must_be="an ofa.exporting.precision.Precision",

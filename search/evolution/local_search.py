@@ -17,8 +17,9 @@ from ofa.progress import Progress, silent
 from ofa.space import Space
 from search.evolution.archive import Archive
 from search.evolution.pareto import non_dominated
+from search.precisions.space import PrecisionSpace
 
-__all__ = ["best_of", "extreme", "improve"]
+__all__ = ["best_of", "extreme", "improve", "look_at_other_precisions"]
 
 _MEMBERS_AT_ONCE = 16
 """Networks whose neighbours are evaluated before the front is looked at again: many enough for arrays, few enough that the
@@ -55,6 +56,18 @@ def improve(archive: Archive, *, limit: int, progress: Progress = silent) -> int
         archive.evaluate(rows_NC[archive.fresh(rows_NC)][:left])
         progress(len(archive) - start, limit, f"{len(members) - len(chosen)} networks whose neighbours are unknown")
     return len(archive) - start
+
+
+def look_at_other_precisions(archive: Archive) -> None:
+    """Evaluate the best networks in all other precisions of the search, so that none of them is on the front that is worse than another.
+
+    Where precision is no gene there is nothing to do. Errors as evaluating.
+    """
+    space = archive.problem.space
+    if isinstance(space, PrecisionSpace):
+        best_NC = archive.rows[best_of(archive)]
+        for precision in space.precisions:
+            archive.evaluate(space.rows_at(best_NC, precision))
 
 
 def extreme(space: Space, cost: Callable[[Rows], Floats], *, largest: bool = False, descend: bool = True) -> tuple[float, Rows]:

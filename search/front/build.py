@@ -14,13 +14,16 @@ import pandas as pd
 
 from ofa.arrays import Floats, Rows
 from ofa.resolution import resolutions_to_json
+from ofa.space import Space
 from search.evolution import local_search
 from search.evolution.archive import Archive
 from search.evolution.local_search import best_of
 from search.front.candidate import Candidate
-from search.front.front import Front
+from search.front.front import PRECISION, Front
 from search.front.infeasible import impossible
 from search.front.info import FrontInfo
+from search.precisions.sources import devices_by_precision, infos_of
+from search.precisions.space import PrecisionSpace
 from search.problem import Problem
 
 __all__ = ["check_possible", "extreme", "front_of"]
@@ -68,12 +71,13 @@ def _info(problem: Problem, *, least: Mapping[str, float], study: Mapping[str, A
         space_json=problem.of_whole.to_json(),
         resolutions=tuple(resolutions_to_json(problem.space.resolutions)),
         devices=problem.devices,
+        precisions={source.device_name: found for source in problem.latencies if (found := devices_by_precision(source))},
         objectives=problem.costs,
         least=least,
         budget=problem.budget.to_json(),
         expected_latency=problem.budget.expected_latency,
         accuracy=dict(problem.accuracy.provenance),
-        latency={source.device_name: source.info for source in problem.latencies},
+        latency={name: info for source in problem.latencies for name, info in infos_of(source).items()},
         study=study,
     )
 
@@ -81,9 +85,11 @@ def _info(problem: Problem, *, least: Mapping[str, float], study: Mapping[str, A
 def frame_of(problem: Problem, rows_NC: Rows, accuracies: Floats) -> pd.DataFrame:
     """All numbers of networks and their archs, one row each."""
     low_N, high_N = problem.accuracy_intervals(rows_NC)
-    archs = [json.dumps(problem.space.decode(row).to_json()) for row in rows_NC.tolist()]
+    archs, precisions = [json.dumps(arch.to_json()) for arch in problem.archs(rows_NC)], problem.precisions(rows_NC)
     numbers = {"accuracy": accuracies, "accuracy_low": low_N, "accuracy_high": high_N}
-    return pd.DataFrame({**numbers, **problem.costs_of_rows(rows_NC, problem.column_names), "arch": archs})
+    return pd.DataFrame({**numbers, **problem.costs_of_rows(rows_NC, problem.column_names), "arch": archs}).assign(
+        **({} if precisions is None else {PRECISION: precisions})
+    )
 
 
 def check_possible(problem: Problem) -> None:
@@ -108,12 +114,16 @@ def check_possible(problem: Problem) -> None:
 
 def extreme(problem: Problem, name: str, *, largest: bool = False) -> tuple[float, Rows]:
     """The least (or largest) value of one of the problem's costs, and the row [1, C] of a network that has it."""
-    return local_search.extreme(
-        problem.space,
-        lambda rows_NC: problem.costs_of_rows(rows_NC, [name])[name],
-        largest=largest,
-        descend=not problem.is_measured(name),
-    )
+    whole, found = problem.space, []
+    # A change of precision changes every block, so that one gene after the other leads to no least of several precisions.
+    for part in whole.parts if isinstance(whole, PrecisionSpace) else (whole,):
+
+        def cost(rows_NC: Rows, part: Space = part) -> Floats:
+            return problem.costs_of_rows(part.rows_in(whole, rows_NC), [name])[name]
+
+        value, row_1C = local_search.extreme(part, cost, largest=largest, descend=not problem.is_measured(name))
+        found.append((value, part.rows_in(whole, row_1C)))
+    return (max if largest else min)(found, key=lambda each: each[0])
 
 
 def _candidate(problem: Problem, row_1C: Rows, accuracy: Floats) -> Candidate:

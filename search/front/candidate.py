@@ -19,6 +19,7 @@ class Candidate:
 
     Attributes:
         arch: the network.
+        precision: that it is meant in, where the front has several; None for that of its devices.
         accuracy: 0..1.
         accuracy_low, accuracy_high: ends of its 90 % interval; None where it is not known.
         latencies: by device.
@@ -33,6 +34,7 @@ class Candidate:
     latencies: Mapping[str, Latency]
     energies_mj: Mapping[str, float]
     costs: Mapping[str, int]
+    precision: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """All of it, as JSON values; what is promised on the first device stands beside the other costs too."""
@@ -41,4 +43,10 @@ class Candidate:
             devices[name][ENERGY] = energy_mj
         accuracy = {"accuracy": self.accuracy, "accuracy_low": self.accuracy_low, "accuracy_high": self.accuracy_high}
         first = next(iter(devices.values()), {})
-        return {**accuracy, **first, **self.costs, "devices": devices, "arch": self.arch.to_json()}
+        meant = {} if self.precision is None else {"precision": self.precision}
+        return {**accuracy, **first, **self.costs, "devices": devices, **meant, "arch": self.arch.to_json()}
+
+    @property
+    def words(self) -> str:
+        """The network in a few words, with its precision where it has one of its own."""
+        return self.arch.in_words if self.precision is None else f"{self.arch.in_words} in {self.precision}"

@@ -26,17 +26,21 @@ from search.front.infeasible import impossible
 from search.front.info import FrontInfo, VerifiedNetwork
 from search.units import called
 
-__all__ = ["Front"]
+__all__ = ["PRECISION", "Front"]
 
+PRECISION = "precision"
+"""The column of a network's precision, where a front has several."""
+_TEXTS = ("arch", PRECISION)
 _ACCURACIES = ("accuracy", "accuracy_low", "accuracy_high")
 _FILES = Kind(
     name="front",
     info=FrontInfo,
-    schema=3,
+    schema=4,
     oldest=2,
     sealed=3,
     columns={**dict.fromkeys((*_ACCURACIES, *sorted(COSTS.own)), float), "arch": str, "on_front": bool},
-    gaps=("arch",),  # of the networks that are dominated
+    gaps=("arch", PRECISION),  # of the networks that are dominated
+    optional={PRECISION: str},
     made_by="ofa search",
 )
 
@@ -46,7 +50,8 @@ class Front:
 
     Attributes:
         networks: one row each, ascending in the first objective: ``accuracy`` with ``accuracy_low`` and ``accuracy_high`` (NaN where
-            they are not known), the columns of ``search.budget.known_columns``, and ``arch`` as JSON text.
+            they are not known), the columns of ``search.budget.known_columns``, ``arch`` as JSON text, and ``precision`` where there are
+            several.
         dominated: some of everything else that was evaluated, for pictures: ``accuracy`` and costs.
         info: what was searched for, and where accuracies and latencies come from.
     """
@@ -78,8 +83,9 @@ class Front:
 
     @property
     def conditions(self) -> dict[str, Conditions]:
-        """What the latencies hold under, by device; devices of which the front does not tell are left out."""
-        return {name: self.info.latency[name].conditions for name in self.device_names if name in self.info.latency}
+        """What the latencies hold under, by device, or what measures it in each precision; what the front does not tell is left out."""
+        names = [each for name in self.device_names for each in self.info.measures(name)]
+        return {name: self.info.latency[name].conditions for name in names if name in self.info.latency}
 
     def with_info(self, **changes: Any) -> Self:
         """The same networks with some fields of ``info`` replaced."""
@@ -93,7 +99,12 @@ class Front:
     @cached_property
     def columns(self) -> dict[str, Floats]:
         """All numbers of the networks, by name."""
-        return {str(name): self.networks[name].to_numpy(dtype=np.float64) for name in self.networks if name != "arch"}
+        return {str(name): self.networks[name].to_numpy(dtype=np.float64) for name in self.networks if name not in _TEXTS}
+
+    @cached_property
+    def precisions(self) -> tuple[str, ...]:
+        """The precision of each network; none where the front has not several."""
+        return tuple(self.networks[PRECISION]) if PRECISION in self.networks else ()
 
     def query(self, budget: Budget, top: int = 1) -> tuple[Candidate, ...]:
         """The most accurate networks that keep ``budget``, best first; of equally accurate ones the less costly first.
@@ -149,12 +160,14 @@ class Front:
             accuracy_high=ends["accuracy_high"],
             latencies={device: Latency(**{name: values[at_device(name, device)] for name in LATENCIES}) for device in self.device_names},
             energies_mj={device: values[key] for device in self.device_names if (key := at_device(ENERGY, device)) in values},
+            precision=self.precisions[row] if self.precisions else None,
             costs={name: int(values[name]) for name in COSTS.names() if np.isfinite(values.get(name, np.nan))},
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the front as a Parquet file."""
-        rows = pd.concat([self.networks.assign(on_front=True), self.dominated.assign(on_front=False, arch=None)], ignore_index=True)
+        none = dict.fromkeys(name for name in _TEXTS if name in self.networks)
+        rows = pd.concat([self.networks.assign(on_front=True), self.dominated.assign(on_front=False, **none)], ignore_index=True)
         _FILES.write(rows, self.info, path)
 
     @classmethod
@@ -168,7 +181,11 @@ class Front:
         if missing := [each for device in info.devices for name in LATENCIES if (each := at_device(name, device)) not in rows]:
             raise _FILES.incomplete(path, f"lacks {missing[0]}")
         on_front = rows.pop("on_front").to_numpy(dtype=np.bool_)
-        if rows["arch"][on_front].isna().any():
-            raise _FILES.incomplete(path, "a network of it has no arch")
-        dominated = rows[~on_front].drop(columns="arch").dropna(axis="columns", how="all")
+        texts = [name for name in _TEXTS if name in rows]
+        for name in texts:
+            if rows[name][on_front].isna().any():
+                raise _FILES.incomplete(path, f"a network of it has no {name}")
+        if bool(info.precisions) != (PRECISION in texts):
+            raise _FILES.incomplete(path, "its networks and its devices are not of the same precisions")
+        dominated = rows[~on_front].drop(columns=texts).dropna(axis="columns", how="all")
         return cls(rows[on_front], dominated, info)

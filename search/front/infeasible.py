@@ -61,7 +61,7 @@ def impossible(
     kind = "most" if all(limit.sign < 0 for limit in binding) else "least"
     how = f"the {kind} achievable is" if alone else f"with the other limits kept the {kind} achievable is"
     accuracy = f"{source} accuracy" if source else "accuracy"
-    near = "" if nearest is None else f" (the nearest network: {nearest.arch.in_words}, {accuracy} {nearest.accuracy:.1%})"
+    near = "" if nearest is None else f" (the nearest network: {nearest.words}, {accuracy} {nearest.accuracy:.1%})"
     message = f"a budget must be one that some network keeps, but none {among} has {wanted}: {how} {words}; change it to that{near}"
     return ImpossibleBudgetError(message, {limit.name: value for limit, value in binding.items()}, nearest)
 

@@ -53,12 +53,13 @@ class FrontInfo:
         space_json: all of the space (``Space.to_json``).
         resolutions: that were searched, as JSON has them (``224``, ``"224x160"``).
         devices: names of the devices that its latencies are of, in order.
+        precisions: where its networks come in several precisions, by device the name of what measures it in each.
         objectives: the costs that were traded against accuracy, by column.
         least: the least achievable costs by column.
         budget: the limits of the search (``Budget.to_json``).
         expected_latency: whether the expected latency was compared with them.
         accuracy: where accuracies come from: ``source`` (``predicted``, ``measured``) and what that source tells of itself.
-        latency: where latencies come from, by device.
+        latency: where latencies come from, by device; by what measures it where there are several precisions.
         study: what the search says of itself, such as ``seed``, ``evaluated`` and ``seconds``.
         verified: networks that were timed on a device.
         command: that made it.
@@ -70,6 +71,7 @@ class FrontInfo:
     space_json: Mapping[str, Any] | None = None
     resolutions: tuple[int | str, ...] = ()
     devices: tuple[str, ...]
+    precisions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     objectives: tuple[str, ...]
     least: Mapping[str, float] = field(default_factory=dict)
     budget: Mapping[str, Any] = field(default_factory=dict)
@@ -95,6 +97,14 @@ class FrontInfo:
     def accuracy_words(self) -> str:
         """What accuracies are called and how they are known, such as ``accuracy, predicted``."""
         return f"{self.metric}, {self.accuracy_source}" if self.accuracy_source else self.metric
+
+    def measured_by(self, device: str, precision: str | None) -> str:
+        """The name of what measures a device in a precision: the device's own where precision is no gene."""
+        return device if precision is None else self.precisions.get(device, {}).get(precision, device)
+
+    def measures(self, device: str) -> tuple[str, ...]:
+        """The names of all that measures a device: one for each precision."""
+        return tuple(self.precisions.get(device, {device: device}).values())
 
     @property
     def evaluated(self) -> int | None:

@@ -20,12 +20,15 @@ def promise_of(network: Arch | Candidate, front: Front | None, device: str | Non
     named = device or next(iter(front.device_names), None)
     if named is None:
         return {}, OPSET
+    # A device in another precision may be named as what measures it there.
+    named = next((name for name in front.device_names if named == front.info.measured_by(name, network.precision)), named)
     if named not in network.latencies:
         raise SearchError(
             f"a promise must be of a device of the front, but '{named}' is none of {', '.join(front.device_names) or 'its devices'}; "
             "name one of them"
         )
-    conditions = front.conditions.get(named)
-    settings = front.info.latency[named].device if named in front.info.latency else {}
-    fields = {"device": named, "conditions": None if conditions is None else conditions.to_json(), **network.latencies[named].to_json()}
+    measured = front.info.measured_by(named, network.precision)
+    conditions = front.conditions.get(measured)
+    settings = front.info.latency[measured].device if measured in front.info.latency else {}
+    fields = {"device": measured, "conditions": None if conditions is None else conditions.to_json(), **network.latencies[named].to_json()}
     return fields, settings.get("opset", OPSET)

@@ -73,6 +73,7 @@ def front_page(front: Front, *, title: str | None = None) -> Page:
         "networks": _columns(front.networks, costs, intervals=True),
         "dominated": _columns(front.dominated, costs, intervals=False),
         "drawings": drawings(space, archs),
+        "precisions": list(front.precisions) or None,
         "chosen": _chosen(front, costs[0]),
         "charts": charts,
     }
@@ -128,6 +129,8 @@ def _facts(front: Front, costs: Sequence[Quantity]) -> tuple[tuple[str, str], ..
     for cost in costs[:3]:
         values = floats_of(networks, cost.key) / cost.scale
         facts.append((cost.words, f"{figures(np.nanmin(values))} .. {figures(np.nanmax(values))} {cost.unit}".rstrip()))
+    if front.precisions:
+        facts.append(("precisions", ", ".join(f"{front.precisions.count(name)} in {name}" for name in dict.fromkeys(front.precisions))))
     facts += [(f"conditions on {name}", each.words) for name, each in front.conditions.items()]
     facts.append(("searched", info.date[:10]))
     return tuple((name, text) for name, text in facts if text)

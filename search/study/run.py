@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial
 
 from ofa.progress import Progress, silent
 from ofa.storage_url import StorageUrl
+from search.evolution.local_search import look_at_other_precisions
 from search.front.build import check_possible, front_of
 from search.front.front import Front
 from search.problem import Problem
@@ -182,6 +183,8 @@ def search(problem: Problem, settings: Settings, work: Callable[[OpenStudy, Tria
             opened.study.add_trials(map(trials.waiting, ends_of(problem)))
         about = work(opened, trials)
         finished = trials.learn(opened.study)
+    with trials.evaluating():
+        look_at_other_precisions(trials.archive)
     total = settings.effort.total
     progress(total, total, f"{len(trials.archive)} different networks")
     counts = {**about, "trials": finished, "evaluated": len(trials.archive), "seconds": round(time.perf_counter() - start, 3)}

@@ -18,6 +18,7 @@ from ofa.progress import Progress, silent
 from ofa.space import Space
 from search.budget import Bound, Budget, at_device
 from search.front.front import Front
+from search.front.parts import budget_of_part, part_measured_by, rejoined
 from search.verification.answer import VerifiedAnswer
 from search.verification.networks import part_of
 from search.verification.refresh import renewed
@@ -51,6 +52,8 @@ def query_verified(
 ) -> VerifiedAnswer:
     """Find the best networks of a front that keep a budget when they are timed on the device.
 
+    Of a front with several precisions those are asked for that the device measures; the budget names devices as the front does.
+
     The most of the device's latency is held against what is measured; all other limits are kept by what the front says. Networks from
     somewhat above to somewhat below the budget are exported and timed in several processes, together with some that the table was
     calibrated by, which tell whether the machine is slower or faster than usual at the moment. What they say of the table shifts the
@@ -61,7 +64,7 @@ def query_verified(
         front: the front.
         space: the whole one of its networks, not a part of it: networks of the table's calibration must be of it as well.
         budget: limits; without one on this device's latency the best networks are timed, and none is dropped.
-        device: one of the front's.
+        device: one of the front's, or what measures it in a precision.
         rng: inputs and order of measurement.
         table: of the device; what is learned goes into a copy of it. The front's estimates are first brought to what it says.
         top: how many networks.
@@ -81,6 +84,8 @@ def query_verified(
     """
     if not 0 <= margin < 1:
         raise SearchError(f"a margin must be a share of at least 0 and below 1, but is {margin:g}; try {MARGIN:g}")
+    whole, front = front, part_measured_by(front, device.name)
+    budget = budget_of_part(budget, whole, device.name)
     _check(front, device, table, {"top": top, "processes": processes, "most_rounds": most_rounds})
     if table is not None:
         front = renewed(front, space, Estimator(space, table))
@@ -128,7 +133,7 @@ def query_verified(
         rounds=number,
         conditions=conditions,
         table=learned,
-        front=front.with_verified(entries),
+        front=rejoined(whole, front.with_verified(entries)),
     )
 
 

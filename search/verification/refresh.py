@@ -15,7 +15,7 @@ from ofa.latency import LATENCIES
 from ofa.space import Space
 from search.budget import at_device
 from search.front.front import Front
-from search.problem import LatencySource
+from search.latency import LatencySource
 
 __all__ = ["renewed"]
 

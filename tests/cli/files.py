@@ -32,6 +32,7 @@ from search.predictor.sampling import sample_stratified
 from tests.cli import own_model
 from tests.commands import command_line
 from tests.search.fakes import FakeAccuracy
+from tests.search.predictor.losses import losses_of
 
 SPACE = get_space("ofa-mbv3-tiny")
 
@@ -87,11 +88,18 @@ COMMANDS = (
     ),
     Command("table import mit-yaml", "{yaml} --space ofa-mbv3-tiny --device phone", {"files": "{yaml}"}, _OUT),
     Command("predictor fit", "{results}", {"source": "{results}"}, _OUT),
+    Command("predictor quantization", "{run} --nets 10", {"run": "{run}"}, _OUT, slow=True),
     Command(
         "search",
         "--predictor {predictor} --table {table} --trials 16 --evaluations 300",
         {"predictor": "{predictor}", "table": "{table}"},
         {**_OUT, "picture": "--picture"},
+    ),
+    Command(
+        "search",
+        "--predictor {predictor} --table {table} --table {table_int8} --losses {losses} --trials 16 --evaluations 300",
+        {"losses": "{losses}"},
+        _OUT,
     ),
     Command("query", "{front} --verify --device fake --table {table}", {"front": "{front}", "table": "{table}"}, _OUT),
     Command("specialize", "{run} --arch {arch} --epochs 0", {"run": "{run}", "arch": "{arch}"}, _OUT),
@@ -119,6 +127,7 @@ REQUIRED = {
     "table transfer",
     "table import mit-yaml",
     "predictor fit",
+    "predictor quantization",
     "search",
     "specialize",
     "report",
@@ -163,12 +172,14 @@ def make_places(folder: Path) -> dict[str, Path]:
     arch = SPACE.smallest(resolution=16)
     arch.save(folder / "arch.json")
     write_table(folder / "table")
+    write_table(folder / "table_int8", device="fake-int8", precision="int8")
     _write_bundle(folder / "bundle")
     archs = sample_stratified(SPACE, 40, np.random.default_rng(0))
     accuracies = FakeAccuracy(noise=0.002)(archs)
     texts = [json.dumps(each.to_json()) for each in archs]
     pd.DataFrame({"arch": texts, "accuracy": accuracies}).to_csv(folder / "results.csv", index=False)
     AccuracyPredictor.fit(SPACE, archs, accuracies, np.random.default_rng(0)).save(folder / "predictor")
+    losses_of(SPACE).save(folder / "losses")
     _write_measurements(folder / "measurements.csv")
     _write_photos(folder / "photos")
     (folder / "recipe.toml").write_text(recipe.to_toml(), encoding="utf-8")
@@ -190,14 +201,15 @@ def _named(words: str) -> Command:
     return next(command for command in COMMANDS if command.words == words)
 
 
-def write_table(path: Path) -> None:
+def write_table(path: Path, *, device: str = "fake", precision: str = "fp32", block_ms: float = 0.01, per_mmac_ms: float = 1.0) -> None:
     """A latency table of the tiny space, whose times follow from the blocks."""
     rows = []
     for placed in blocks_of_space(SPACE):
-        ms = 0.01 + placed.block.macs(placed.input) / 1e6
-        rows.append(row_of(placed, Timing(median_ms=ms, p90_ms=ms, min_ms=ms, std_ms=0.0, repeats=3), batch=1, precision="fp32"))
+        ms = block_ms + per_mmac_ms * placed.block.macs(placed.input) / 1e6
+        rows.append(row_of(placed, Timing(median_ms=ms, p90_ms=ms, min_ms=ms, std_ms=0.0, repeats=3), batch=1, precision=precision))
     correction = Correction(intercept_ms=0.1, slope=1.0, half_width=0.1, coverage=0.9, nets=20)
-    info = TableInfo.of_origin(describe(get_device("fake"))).with_space(SPACE, SPACE.resolutions)
+    measured = replace(get_device("fake"), name=device, precision=precision)
+    info = TableInfo.of_origin(describe(measured)).with_space(SPACE, SPACE.resolutions)
     LatencyTable(rows_frame(rows), replace(info, calibration=correction)).save(path)
 
 

@@ -47,6 +47,7 @@ from ofa.weights import read_weights
 from search.front.front import Front
 from search.predictor.accuracy_predictor import AccuracyPredictor
 from search.predictor.csv_results import read_results
+from search.predictor.quantization import QuantizationLoss
 from tests.cli.files import make_places, write_table
 from tests.faults.damage import Reader
 
@@ -141,6 +142,12 @@ def _predictor(path: Path) -> Any:
     return to_json(predictor.info), predictor([SPACE.smallest(resolution=16)]).tolist()
 
 
+def _losses(path: Path) -> Any:
+    losses = QuantizationLoss.load(path)
+    rows_NC = losses.space.encode_all([SPACE.smallest(resolution=16), SPACE.largest()])
+    return to_json(losses.info), [each.tolist() for each in losses.losses_of_rows(rows_NC)]
+
+
 def _weights(kind: str) -> Callable[[Path], Any]:
     def read(path: Path) -> Any:
         weights = read_weights(path, kind=kind)
@@ -209,6 +216,7 @@ READERS: Mapping[str, Reader] = {
     "latency table": Reader(file="table", read=_table, sealed=True, structure="parquet"),
     "front": Reader(file="front", read=_front, sealed=True, structure="parquet"),
     "predictor": Reader(file="predictor", read=_predictor, sealed=True, structure="parquet"),
+    "losses": Reader(file="losses", read=_losses, sealed=True, structure="parquet"),
     "record of data": Reader(file="run/data.parquet", read=_record, sealed=True, structure="parquet"),
     "supernet": Reader(file="run/supernet.safetensors", read=_supernet, sealed=True, structure="tensors"),
     "checkpoint": Reader(file="stated/checkpoints/000000003.safetensors", read=_weights("checkpoint"), sealed=True, structure="tensors"),

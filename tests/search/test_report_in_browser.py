@@ -364,3 +364,16 @@ def test_the_section_on_an_adopted_model_tells_groups_choices_and_costs(
         assert tab.run(_SMALL) == 0
         assert tab.run("[...document.querySelectorAll('#adopted .wide')].every((each) => each.tabIndex === 0 && each.ariaLabel)")
         assert tab.run(_CONTRAST) == []
+
+
+def test_a_front_of_several_precisions_says_that_of_each_network(browser: Browser, tmp_path: Path) -> None:
+    made = make_front(devices=("pi",), precisions={"pi": {"fp32": "pi", "int8": "pi-int8"}})
+    networks = made.networks.assign(precision=["int8", "fp32"] * (len(made) // 2) + ["int8"] * (len(made) % 2))
+    save_report(type(made)(networks, made.dominated, made.info), tmp_path / "front.html")
+    with browser.open(tmp_path / "front.html") as tab:
+        assert tab.complaints() == []
+        assert "image, precision" in tab.run("document.querySelector('#best thead').textContent")
+        texts = tab.run("[...document.querySelectorAll('#best tbody tr')].map((row) => row.textContent)")
+        assert [f"px, {networks['precision'].iloc[row]}" in text for row, text in zip(shown(tab), texts, strict=True)] == [True] * len(
+            texts
+        )

@@ -18,9 +18,10 @@ from ofa.exporting.onnx import session_of, to_model
 from ofa.exporting.precision import write_model
 from ofa.exporting.quantization.choosing import MOST_LOSS, Quantized, best_quantized, candidates
 from ofa.progress import Progress, silent
+from ofa.resolution import Resolution
 from ofa.training.evaluation import check_data, evaluate
 
-__all__ = ["FEWEST_IMAGES", "SIGNED", "FileNetwork", "instructions", "quantize_bundle"]
+__all__ = ["FEWEST_IMAGES", "SIGNED", "FileNetwork", "divided", "inputs_of", "instructions", "quantize_bundle"]
 
 SIGNED = "int8-signed"
 """How a bundle calls its file for TensorRT."""
@@ -74,21 +75,17 @@ def quantize_bundle(
         DataError: the data has other classes, or nothing of it can be read.
         ExportError: there are too few images, or the network loses more whatever is done.
     """
-    if len(data) < 2 * FEWEST_IMAGES:
-        raise ExportError(
-            f"int8 needs at least {2 * FEWEST_IMAGES} images, half of them to fit it and half to judge it, but there are {len(data)}; give "
-            "more images of the network's classes that it was not trained on"
-        )
+    _check_enough(data)
     task = bundle.look.get_task()
     network, data = bundle.network(), data.normalized((bundle.mean, bundle.std))
     check_data(task, bundle.space.num_classes, data)
-    fitting, judging = map(data.subset, _parts(len(data)))
+    fitting, judging = divided(data)
     resolution = bundle.arch.resolution
     model = to_model(network, bundle.input_shape, metadata=bundle.metadata, dynamic_batch=True)
     name = SIGNED if signed else "int8"
     found = best_quantized(
         model,
-        list(_inputs(fitting, bundle)),
+        list(inputs_of(fitting, resolution)),
         lambda file: evaluate(FileNetwork(file), judging, resolution=resolution, task=task),
         ways=candidates(signed=signed),
         most_loss=most_loss,
@@ -97,6 +94,7 @@ def quantize_bundle(
     write_model(bundle, found.model, path, precision=name, batch=1 if signed else batch, of_photos=not signed)
     if path == bundle.file(name):
         facts = {**found.to_json(), "metric": task.metric, "fitted_images": len(fitting), "judging_images": len(judging)}
+        facts["file_bytes"] = path.stat().st_size
         bundle.note(precisions={**bundle.card_now().precisions, name: {**facts, "instructions": instructions()}})
     return found
 
@@ -113,13 +111,27 @@ def instructions() -> tuple[str, ...]:
 _INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimddp", "i8mm", "sve")
 
 
-def _parts(images: int) -> tuple[Tensor, Tensor]:
-    """Which images fit and which judge; the former from all over, for data is often in the order of its classes."""
-    judges = torch.ones(images, dtype=torch.bool)
-    judges[torch.linspace(0, images - 1, min(_FITTED, images // 2)).long()] = False
-    return (~judges).nonzero().flatten(), judges.nonzero().flatten()
+def divided(data: Data) -> tuple[Data, Data]:
+    """The images that fit a quantized file, from all over, for data is often in the order of its classes, and those that judge it.
+
+    Raises:
+        ExportError: there are too few.
+    """
+    _check_enough(data)
+    judges = torch.ones(len(data), dtype=torch.bool)
+    judges[torch.linspace(0, len(data) - 1, min(_FITTED, len(data) // 2)).long()] = False
+    return data.subset((~judges).nonzero().flatten()), data.subset(judges.nonzero().flatten())
 
 
-def _inputs(data: Data, bundle: Bundle) -> Iterator[np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
-    for x_BCHW, _ in batches(data, batch_size=1, resolution=bundle.arch.resolution):
+def inputs_of(data: Data, resolution: Resolution) -> Iterator[np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
+    """Images as a network's file takes them, one at a time."""
+    for x_BCHW, _ in batches(data, batch_size=1, resolution=resolution):
         yield x_BCHW.contiguous().numpy()
+
+
+def _check_enough(data: Data) -> None:
+    if len(data) < 2 * FEWEST_IMAGES:
+        raise ExportError(
+            f"int8 needs at least {2 * FEWEST_IMAGES} images, half of them to fit it and half to judge it, but there are {len(data)}; give "
+            "more images of the network's classes that it was not trained on"
+        )

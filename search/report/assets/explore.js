@@ -1,3 +1,7 @@
+// What a network takes in, and in which precision it is meant where the front has several.
+const imageWords = page.precisions ? "image, precision" : "image";
+const imageOf = (i) => `${drawn.resolutions[i]} px${page.precisions ? `, ${page.precisions[i]}` : ""}`;
+
 // The front with its budgets: every change filters all charts, the table and the drawing at once.
 class Explorer {
   constructor() {
@@ -130,7 +134,7 @@ class Explorer {
     const bracketed = (text, range) => (range ? `${text} (${range})` : text);
     return [[this.accuracyWords, bracketed(percent(this.accuracy[i]), this.accuracyInterval(i))],
       ...this.costs.map((cost) => [cost.words, bracketed(quantity(this.columns[cost.key][i], cost), this.interval(i, cost))]),
-      ["image", `${drawn.resolutions[i]} px`], ["blocks a stage", depths(i)]];
+      [imageWords, imageOf(i)], ["blocks a stage", depths(i)]];
   }
 
   pick(i) {
@@ -199,7 +203,7 @@ class Explorer {
   }
 
   table() {
-    const heads = ["", this.accuracyWords, ...this.costs.map((cost) => cost.words), "image", "blocks a stage", ""];
+    const heads = ["", this.accuracyWords, ...this.costs.map((cost) => cost.words), imageWords, "blocks a stage", ""];
     const cell = (text, range) => el("td", {}, text, range ? el("small", {}, range) : null);
     const row = (i, place) => {
       const button = el("button", { type: "button", "aria-pressed": String(this.shown() === i), "data-row": i }, "Draw");
@@ -207,7 +211,7 @@ class Explorer {
       return el("tr", { "data-row": i, class: this.shown() === i ? "shown" : null }, el("th", { scope: "row" }, String(place + 1)),
         cell(percent(this.accuracy[i]), this.accuracyInterval(i)),
         this.costs.map((cost) => cell(quantity(this.columns[cost.key][i], cost), this.interval(i, cost))),
-        cell(`${drawn.resolutions[i]} px`), cell(depths(i)), el("td", {}, button));
+        cell(imageOf(i)), cell(depths(i)), el("td", {}, button));
     };
     document.getElementById("best").replaceChildren(
       el("caption", {}, this.kept ? "The best within the budget" : "No network keeps the budget"),
@@ -256,6 +260,6 @@ function drawChosen(explorer) {
   document.getElementById("legend").append(drawingLegend());
   document.getElementById("chosen").append(...page.chosen.map((i) => el("article", { class: "card" },
     el("h3", {}, `${percent(explorer.accuracy[i])}${explorer.known} at ${quantity(explorer.columns[first.key][i], first)}`),
-    el("p", { class: "note" }, inWords([...others(i), `${drawn.resolutions[i]} px`])),
+    el("p", { class: "note" }, inWords([...others(i), imageOf(i)])),
     drawNetwork(i), blockTable(i))));
 }

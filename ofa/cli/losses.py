@@ -1,0 +1,106 @@
+"""``ofa predictor quantization``: what networks of a run lose in int8, learned from some that are quantized."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ofa.cli.console import JsonOption, emit, progress_bar, warn
+from ofa.cli.keeping import ResumeOption, has_ended, making
+from ofa.cli.outputs import PARQUET, OverwriteOption
+from ofa.cli.run_data import DataOption, OnOption, TestDataOption, load_run_data, place_run
+from ofa.cli.sheets import facts
+from ofa.cli.spaces import OwnSpaceOption, TrustOption, check_named, named
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from search.predictor.quantization import QuantizationLoss
+
+__all__ = ["EXAMPLE", "quantization"]
+
+EXAMPLE = "Example: ofa predictor quantization digits.run --precision int8 --nets 16 -o int8.losses"
+_NETS = 16
+
+
+def quantization(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `ofa train` wrote.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="LOSSES", help="Where to write what was learned.")],
+    precision: Annotated[str, typer.Option(metavar="NAME", help="Precision of the quantized files.")] = "int8",
+    nets: Annotated[int, typer.Option("--nets", "-n", min=10, help="Networks of the run to quantize.")] = _NETS,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the networks.")] = 0,
+    data: DataOption = None,
+    test_data: TestDataOption = None,
+    space: OwnSpaceOption = None,
+    trust: TrustOption = False,
+    on: OnOption = None,
+    resume: ResumeOption = False,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Quantize networks of a trained supernet, and learn how much accuracy all others lose; for `ofa search --losses`.
+
+    Ranges are fitted to up to 128 of the run's held-out images, and the others judge. What is measured is kept at once: a command that
+    was cut off goes on with --resume.
+    """
+    import numpy as np
+
+    from ofa.training import load_run
+    from search.advice import advice_on_losses
+    from search.predictor.measuring_losses import measure_losses
+    from search.predictor.quantization import QuantizationLoss
+
+    changes: dict[str, Any] = {}
+    inputs = {"seed": seed, "nets": nets, "precision": precision}
+    kept: Any = {"resume": resume, "overwrite": overwrite, "inputs": inputs, "ending": PARQUET}
+    with making(output, "quantization", doing="measuring losses", **kept) as journal:
+        if has_ended(output, journal, resume=resume, overwrite=overwrite):
+            found = QuantizationLoss.load(output)
+        else:
+            wanted = named(space)
+            loaded = load_run(run, trust=trust)
+            check_named(wanted, loaded.supernet.space, f"'{run}'")
+            place_run(loaded, on)
+            images = load_run_data(loaded, data=data, test_data=test_data)
+            with progress_bar(f"networks of {loaded.supernet.space.name}") as progress:
+                found = measure_losses(
+                    loaded.supernet,
+                    images.splits,
+                    precision=precision,
+                    nets=nets,
+                    rng=np.random.default_rng(seed),
+                    progress=progress,
+                    task=loaded.recipe.get_task(),
+                    steps=journal,
+                )
+            changes = {"data_changes": images.changes.to_json()}
+            found.save(output)
+    report = {**_report(found, output, seed), **changes}
+    emit(report, json=json, render=lambda: _render(report), warnings=warn(advice_on_losses(found.provenance)))
+
+
+def _report(found: QuantizationLoss, output: Path, seed: int) -> dict[str, Any]:
+    """The JSON object of ``ofa predictor quantization --json``."""
+    least, largest = found.span
+    about = {"space": found.space.name, "precision": found.precision, **found.provenance}
+    return {**about, "least_loss": least, "largest_loss": largest, "seed": seed, "losses": str(output)}
+
+
+def _render(report: dict[str, Any]) -> RenderableType:
+    least, largest, mean = (100 * report[name] for name in ("least_loss", "largest_loss", "mean_loss"))
+    rows = [
+        ("space", report["space"]),
+        ("networks", str(report["networks"])),
+        ("quantized by", report["how"]),
+        ("images", f"{report['fitted_images']} fit ranges, {report['judging_images']} judge"),
+        (f"{report['metric']} lost in {report['precision']}, measured", f"{mean:.2f} points on average, {least:.2f} .. {largest:.2f}"),
+        ("expected of others", "what their genes tell" if report["by_genes"] else "the mean, for genes tell nothing that holds"),
+        ("RMSE on networks left out", f"{100 * report['rmse']:.3f} points"),
+        (
+            "90 % intervals",
+            f"held {100 * report['coverage']:.0f} % of networks left out, ± {100 * report['half_width']:.3f} points on average",
+        ),
+    ]
+    return facts(rows, title=report["losses"])
