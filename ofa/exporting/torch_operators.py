@@ -160,8 +160,10 @@ def _split(x: Tensor, sizes: Tensor, *, axis: int = 0) -> tuple[Tensor, ...]:
     return torch.split(x, _numbers(sizes), axis)
 
 
-def _slice(x: Tensor, starts: Tensor, ends: Tensor, axes: Tensor, steps: Tensor | None = None) -> Tensor:
-    for axis, start, end, step in zip(*map(_numbers, (starts, ends, axes, torch.ones_like(axes) if steps is None else steps)), strict=True):
+def _slice(x: Tensor, starts: Tensor, ends: Tensor, axes: Tensor | None = None, steps: Tensor | None = None) -> Tensor:
+    first, every = list(range(len(starts))), [1] * len(starts)
+    given = starts, ends, first if axes is None else axes, every if steps is None else steps
+    for start, end, axis, step in zip(*map(_numbers, given), strict=True):
         x = x[(*[slice(None)] * (axis % x.ndim), slice(start, end, step))]
     return x
 
@@ -176,9 +178,8 @@ def _pad(x: Tensor, pads: Tensor, value: Tensor | None = None, *, mode: str = "c
     sizes = _of_torch(_numbers(pads))
     if mode == "constant":
         return F.pad(x, sizes, value=0.0 if value is None else float(value))
-    while sizes[-2:] == [0, 0]:
-        sizes = sizes[:-2]  # torch reflects and repeats along the last dimensions alone
-    return F.pad(x, sizes, mode="replicate" if mode == "edge" else mode)
+    # Torch reflects and repeats pixels and tokens alone, of which it wants all sides.
+    return F.pad(x, sizes[: 2 * (x.ndim - 2)], mode="replicate" if mode == "edge" else mode)
 
 
 def _resize(x: Tensor, _: Any, __: Any, sizes: Tensor, *, mode: str, coordinate_transformation_mode: str, **___: Any) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from ofa.errors import ExportError
 from ofa.exporting.bundle import Bundle
 from ofa.exporting.onnx import session_of, to_model, write_sealed
 from ofa.exporting.quantization.choosing import MOST_LOSS, Quantized, best_quantized, candidates
+from ofa.exporting.quantization.tuning import Tuning
 from ofa.files import replacing
 from ofa.progress import Progress, silent
 from ofa.tasks import CLASSIFICATION, Task
@@ -57,6 +59,7 @@ def quantize_bundle(
     signed: bool = False,
     task: Task = CLASSIFICATION,
     most_loss: float = MOST_LOSS,
+    tuning: Tuning | None = None,
     progress: Progress = silent,
 ) -> Quantized:
     """Write the best int8 file of a bundle's network, for one image a call; the bundle's card says what came of it.
@@ -69,6 +72,7 @@ def quantize_bundle(
         signed: whether activations are int8 with a zero of 0, as TensorRT takes them: that file has a name of its own.
         task: what the network is for.
         most_loss: of the score, beside the float32 network's on the same images.
+        tuning: trains the weights of the file where it loses more, on images of its own; the bundle's weights stay. None trains nothing.
         progress: told of each trial.
 
     Raises:
@@ -92,12 +96,15 @@ def quantize_bundle(
         lambda file: evaluate(FileNetwork(file), judging, resolution=resolution, task=task),
         ways=candidates(signed=signed),
         most_loss=most_loss,
+        tuning=tuning and replace(tuning, task=task, data=tuning.data.normalized((bundle.mean, bundle.std))),
         progress=progress,
     )
     with bundle.changing(path), replacing(path) as temporary:
         write_sealed(_of_one_image(found.model), temporary)
     if path == bundle.file(name):
         facts = {**found.to_json(), "metric": task.metric, "fitted_images": len(fitting), "judging_images": len(judging)}
+        if tuning is not None and any(each.tuned_epochs for each in found.tried):
+            facts |= {"tuning_images": len(tuning.data), "learning_rate": tuning.learning_rate}
         bundle.note(precisions={**bundle.card_now().precisions, name: {**facts, "instructions": instructions()}})
     return found
 

@@ -90,8 +90,8 @@ class FakeQuantized(nn.Module):
         for source in dict.fromkeys(self._sources.values()):
             self._places[source] = len(self.weights)
             self.weights.append(nn.Parameter(torch.from_numpy(numpy_helper.to_array(floats[source]).copy())))
-        self.rounding = nn.ModuleList()
-        self._rounded: dict[str, int] = {}
+        self.rounding = nn.ModuleList(nn.Identity() for _ in self.weights)
+        self._rounded: set[str] = set()
         self._constants: dict[str, str] = {}
         self._steps = list(self._steps_of(graph))
         self._unread = list(_unread(self._steps, self._output))
@@ -100,8 +100,8 @@ class FakeQuantized(nn.Module):
         """The logits."""
         values: dict[str, Any] = {name: getattr(self, buffer) for name, buffer in self._constants.items()}
         for name, source in self._sources.items():
-            weight = self.weights[self._places[source]]
-            values[name] = self.rounding[self._rounded[name]](weight) if name in self._rounded else weight
+            place = self._places[source]
+            values[name] = self.rounding[place](self.weights[place]) if name in self._rounded else self.weights[place]
         values |= {self._input: images_BCHW, "": None}
         for (compute, inputs, outputs, attributes), unread in zip(self._steps, self._unread, strict=True):
             found = compute(*(values[name] for name in inputs), **attributes)
@@ -155,10 +155,10 @@ class FakeQuantized(nn.Module):
             shape = [-1 if each == axis % whole.ndim else 1 for each in range(whole.ndim)] if scale.size > 1 else []
             self._keep(name, (whole.astype(np.float32) - np.reshape(zero, shape)) * np.reshape(scale, shape))
         elif whole.dtype != np.int32:
-            weight, limits = self.weights[self._places[self._sources[name]]], np.iinfo(whole.dtype)
-            self._rounded[name] = len(self.rounding)
-            made = _Rounded(weight.detach(), torch.from_numpy(np.atleast_1d(scale).copy()), axis % whole.ndim, limits.min, limits.max)
-            self.rounding.append(made)
+            place, limits = self._places[self._sources[name]], np.iinfo(whole.dtype)
+            self._rounded.add(name)
+            scales = torch.from_numpy(np.atleast_1d(scale).copy())
+            self.rounding[place] = _Rounded(self.weights[place].detach(), scales, axis % whole.ndim, limits.min, limits.max)
 
     def _keep(self, name: str, array: _Array) -> None:
         if name not in self._constants:
