@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from tests.ofa.exporting.test_quantization import exported, images
 from tests.ofa.strategies import TINY_SPACES
 
 WAYS = (Quantization(), Quantization(per_channel=False, clipping="percentile"), Quantization(signed=True, reduce_range=True))
+LAYERWISE = Quantization(per_channel=False)
 SIDE = 16
 
 
@@ -81,7 +82,7 @@ def test_scales_follow_weights_as_the_quantizer_would_choose_them() -> None:
 def test_an_operator_that_torch_does_not_compute_here_is_named() -> None:
     model = exported()
     model.graph.node[3].op_type = "Det"
-    with pytest.raises(ExportError, match="must be of operators that torch computes here, but .* is Det; leave tuning out"):
+    with pytest.raises(ExportError, match=r"must be of operators that torch computes here, but .* is Det; leave tuning out"):
         FakeQuantized(model, model)
 
 
@@ -95,7 +96,7 @@ def stretched(model: onnx.ModelProto, factor: float) -> onnx.ModelProto:
     constants = {each.name: each for each in copy.graph.initializer}
     convolutions = [node for node in copy.graph.node if node.op_type == "Conv"]
     rng = np.random.default_rng(0)
-    for first, second in zip(convolutions, convolutions[1:], strict=False):
+    for first, second in pairwise(convolutions):
         weight, bias, after = (numpy_helper.to_array(constants[name]) for name in (*first.input[1:], second.input[1]))
         by = np.exp(rng.uniform(0, np.log(factor), len(weight))).astype(np.float32)
         changed = weight * by[:, None, None, None], bias * by, after / by[None, :, None, None]
@@ -116,9 +117,12 @@ class Case:
     def score(self, file: onnx.ModelProto) -> float:
         return evaluate(FileNetwork(file), self.judging, resolution=SIDE)
 
-    def quantized(self, most_loss: float, epochs: int = 0, seed: int = 0, **more: Any) -> Quantized:
-        tuning = tuning_on(self.train if epochs else None, epochs=epochs, seed=seed)
-        return best_quantized(self.model, self.fitting, self.score, ways=[Quantization()], most_loss=most_loss, tuning=tuning, **more)
+    def tuning(self, seed: int = 0, epochs: int = 8) -> Tuning:
+        generator = torch.Generator().manual_seed(seed)
+        return Tuning(data=self.train, learning_rate=3e-5, batch_size=32, epochs=epochs, generator=generator)
+
+    def quantized(self, most_loss: float, **more: Any) -> Quantized:
+        return best_quantized(self.model, self.fitting, self.score, ways=[LAYERWISE], most_loss=most_loss, **more)
 
 
 @pytest.fixture(scope="module")
@@ -138,14 +142,53 @@ def case() -> Case:
     train_network(network, train, resolution=SIDE, epochs=8, generator=generator, settings=FineTuning(learning_rate=0.05))
     given = [x.contiguous().numpy() for x, _ in batches(fitting, batch_size=1, resolution=SIDE)]
     model = to_model(network.eval(), (1, 3, SIDE, SIDE), dynamic_batch=True)
-    return Case(stretched(model, 1000), train, given, judging)
+    return Case(stretched(model, 400), train, given, judging)
 
 
 def test_tuned_weights_lose_less(case: Case) -> None:
-    before = best_quantized(case.model, case.fitting, case.score, ways=[Quantization()], most_loss=1.0)
-    tuning = Tuning(data=case.train, epochs=2, generator=torch.Generator().manual_seed(0))
-    trained = tuning.tune(case.model, before.model)
-    after = case.score(quantize(trained, case.fitting, Quantization()))
-    print("SCORES", before.float_score, before.best.score, after, case.score(trained))
-    assert before.best.score < before.float_score - 0.1
-    assert after > before.best.score + 0.05
+    before, loss = case.quantized(1.0), 0.085
+    assert before.best.score < before.float_score - 2 * loss
+    told = list[str]()
+    after = case.quantized(loss, tuning=case.tuning(), progress=lambda done, total, text="": told.append(text))
+    assert after.best.score >= after.float_score - loss
+    assert (after.best.tuned_epochs, after.best.floats) == (8, ())
+    assert [each.tuned_epochs for each in after.tried][:2] == [0, 0]  # first rounding alone, and layers in floats
+    assert after.tried[1].floats
+    assert after.best.to_json()["tuned_epochs"] == 8
+    assert any("tuning the weights in int8, loss" in text for text in told)
+    assert case.score(after.model) == after.best.score
+    assert {"QuantizeLinear", "DequantizeLinear"} <= {node.op_type for node in after.model.graph.node}
+
+
+def test_nothing_is_tuned_where_rounding_loses_little(case: Case) -> None:
+    tuning = case.tuning()
+    state = tuning.generator.get_state()
+    found = case.quantized(0.5, tuning=tuning)
+    assert found.to_json() == case.quantized(0.5).to_json()
+    assert torch.equal(tuning.generator.get_state(), state)
+
+
+def test_a_refusal_names_what_is_left_to_try(case: Case) -> None:
+    words = r"at most -1.0% of its score, but .* with \d of 4 layers in float32"
+    with pytest.raises(ExportError, match=words + r"; tune its weights on training images \(tuning_data, --tune-data\), allow more, or"):
+        case.quantized(-0.01)
+    with pytest.raises(ExportError, match=words + r".*; allow more, or ship it in float32"):
+        case.quantized(-0.01, tuning=case.tuning(epochs=1))
+
+
+def test_the_generator_decides_and_the_model_stays(case: Case) -> None:
+    quantized, before = quantize(case.model, case.fitting, LAYERWISE), case.model.SerializeToString()
+    first, again, other = (case.tuning(seed, epochs=1).tune(case.model, quantized) for seed in (0, 0, 1))
+    assert first == again
+    assert first != other
+    assert case.model.SerializeToString() == before
+    assert [each.dims for each in first.graph.initializer] == [each.dims for each in case.model.graph.initializer]
+
+
+@pytest.mark.parametrize(
+    ("count", "epochs", "words"), [(31, 1, "at least 32 images, but there are 31"), (32, 0, "at least 1 epoch, but epochs is 0")]
+)
+def test_what_cannot_be_tuned_on_is_refused(case: Case, count: int, epochs: int, words: str) -> None:
+    with pytest.raises(ExportError, match=words):
+        tuning_on(case.train.subset(torch.arange(count)), epochs=epochs, seed=0)
+    assert tuning_on(None, epochs=epochs, seed=0) is None
