@@ -225,7 +225,8 @@ def _rows_of(quantization: dict[str, Any] | None) -> list[tuple[str, str]]:
 
 
 def _tuned(tried: dict[str, Any]) -> str:
-    return f", tuned for {tried['tuned_epochs']} epochs" * bool(tried["tuned_epochs"])
+    epochs = tried["tuned_epochs"]
+    return f", tuned for {epochs} epoch{'s' * (epochs > 1)}" * bool(epochs)
 
 
 def _table(result: dict[str, Any]) -> RenderableType:

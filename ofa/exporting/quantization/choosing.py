@@ -139,7 +139,7 @@ def best_quantized(
         raise ExportError(
             f"a network in int8 may lose at most {most_loss:.1%} of its score, but this one falls from {trials.float_score:.2%} to "
             f"{best.score:.2%} at best, with {len(best.floats)} of {layers} layers in float32"
-            f"{f' and {best.tuned_epochs} epochs of tuning' * bool(best.tuned_epochs)}; {remedy}, or ship it in float32"
+            f"{f' after tuning for {best.tuned_epochs} epochs' * bool(best.tuned_epochs)}; {remedy}, or ship it in float32"
         )
     return Quantized(model=found.model, best=found.tried, float_score=trials.float_score, tried=tuple(trials.tried), layers=layers)
 
