@@ -17,13 +17,14 @@ from ofa.errors import ExportError
 from ofa.exporting.bundle import Bundle
 from ofa.exporting.onnx import session_of, to_model, write_sealed
 from ofa.exporting.quantization.choosing import MOST_LOSS, Quantized, best_quantized, candidates
+from ofa.exporting.quantization.processor import instructions
 from ofa.exporting.quantization.tuning import Tuning
 from ofa.files import replacing
 from ofa.progress import Progress, silent
 from ofa.tasks import CLASSIFICATION, Task
 from ofa.training.evaluation import check_data, evaluate
 
-__all__ = ["FEWEST_IMAGES", "SIGNED", "FileNetwork", "instructions", "quantize_bundle"]
+__all__ = ["FEWEST_IMAGES", "SIGNED", "FileNetwork", "quantize_bundle"]
 
 SIGNED = "int8-signed"
 """How a bundle calls its file for TensorRT."""
@@ -107,18 +108,6 @@ def quantize_bundle(
             facts |= {"tuning_images": len(tuning.data), "learning_rate": tuning.learning_rate}
         bundle.note(precisions={**bundle.card_now().precisions, name: {**facts, "instructions": instructions()}})
     return found
-
-
-def instructions() -> tuple[str, ...]:
-    """Those of this machine's processor that int8 is computed by, where the system tells: with others the last bits of answers differ."""
-    try:
-        words = set(Path("/proc/cpuinfo").read_text().split())
-    except OSError:
-        return ()
-    return tuple(name for name in _INSTRUCTIONS if name in words)
-
-
-_INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimddp", "i8mm", "sve")
 
 
 def _parts(images: int) -> tuple[Tensor, Tensor]:

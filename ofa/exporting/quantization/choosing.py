@@ -12,6 +12,7 @@ import onnx
 from ofa.errors import ExportError
 from ofa.exporting.onnx import session_of
 from ofa.exporting.quantization.floats import in_floats, layers_of
+from ofa.exporting.quantization.processor import saturates
 from ofa.exporting.quantization.repair import repaired
 from ofa.exporting.quantization.static import Images, Quantization, quantize
 from ofa.exporting.quantization.tuning import Tuning
@@ -32,6 +33,7 @@ CANDIDATES = (
 )
 """What is tried with the libraries that every installation has."""
 
+_OF_SEVEN_BITS = tuple(Quantization(reduce_range=True, clipping=each) for each in ("minmax", "percentile"))
 _OF_NNCF = tuple(Quantization(library="nncf", bias_correction=each) for each in ("fast", "full"))
 _SENSITIVITY_IMAGES = 64
 
@@ -86,17 +88,18 @@ class Quantized:
 
 
 def candidates(*, signed: bool = False) -> tuple[Quantization, ...]:
-    """All ways that can be tried here: those of nncf too where it is installed.
+    """All ways that can be tried here: weights of 7 bits too where the processor's sums overflow, and those of nncf where it is installed.
 
     Args:
-        signed: whether activations must be int8 with a zero of 0, as for TensorRT.
+        signed: whether activations must be int8 with a zero of 0, as for TensorRT, which does not overflow.
     """
+    found = (*CANDIDATES, *_OF_SEVEN_BITS) if saturates() and not signed else CANDIDATES
     try:
         import_without_telemetry("nncf")
     except ImportError:
-        found: tuple[Quantization, ...] = CANDIDATES
+        pass
     else:
-        found = CANDIDATES if signed else (*CANDIDATES, *_OF_NNCF)
+        found = found if signed else (*found, *_OF_NNCF)
     return tuple(replace(each, signed=signed) for each in found)
 
 
