@@ -27,7 +27,8 @@ from latency_tables.timing import known_networks, time_beside
 from ofa.api import search
 from ofa.arch import Arch
 from ofa.data import Splits
-from ofa.exporting.quantization.bundles import divided, instructions
+from ofa.exporting.quantization.bundles import divided
+from ofa.exporting.quantization.processor import instructions
 from ofa.exporting.quantization.static import Quantization
 from ofa.progress import silent
 from ofa.training import Run, load_run

@@ -25,7 +25,7 @@ from devices import Device, Timing, time_models
 from latency_tables.onnx_files import ModelFiles
 from latency_tables.timing import measure_blocks
 from ofa.blocks import PlacedBlock
-from ofa.exporting.quantization.bundles import instructions
+from ofa.exporting.quantization.processor import instructions
 from ofa.families import get_space, lower
 from ofa.progress import silent
 

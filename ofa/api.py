@@ -31,6 +31,7 @@ from ofa.data import Images
 from ofa.exporting.bundle import Bundle, write_bundle
 from ofa.exporting.card import Card
 from ofa.exporting.quantization.choosing import MOST_LOSS
+from ofa.exporting.quantization.tuning import EPOCHS, tuning_on
 from ofa.exporting.targets import Target, write_target
 from ofa.families import AdoptedSpace, get_space
 from ofa.families.adopted import SHARES
@@ -327,6 +328,9 @@ def export(
     precision: str = "fp32",
     data: Images | None = None,
     most_loss: float = MOST_LOSS,
+    tuning_data: Images | None = None,
+    tune_epochs: int = EPOCHS,
+    seed: int = 0,
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> Path:
@@ -342,6 +346,9 @@ def export(
         precision: number format of weights and activations: ``fp32``, ``fp16`` or ``int8``.
         data: what int8 is fitted to and judged on: images of the network's classes that it was neither trained nor tested on.
         most_loss: of the score that int8 may lose; layers stay in float32 until that holds.
+        tuning_data: where int8 loses more, its weights are trained on these images; those of the training will do. None trains nothing.
+        tune_epochs: passes over them, at least 1.
+        seed: of their order.
         overwrite: whether a file that is there may be replaced.
         progress: told how far an engine is, or the search for the best way to quantize.
 
@@ -360,6 +367,7 @@ def export(
         precision=precision,
         data=data,
         most_loss=most_loss,
+        tuning=tuning_on(tuning_data, epochs=tune_epochs, seed=seed),
         progress=progress,
     ).path
 

@@ -69,6 +69,16 @@ def export(
     most_loss: Annotated[
         float, typer.Option("--most-loss", min=0, max=1, help="Of the score that int8 may lose; layers stay in float32 until it holds.")
     ] = 0.01,
+    tune_data: Annotated[
+        str | None,
+        typer.Option(
+            "--tune-data",
+            metavar="IMAGES",
+            help="Where int8 loses more, train its weights on these images, such as those of the training; without them it is refused.",
+        ),
+    ] = None,
+    tune_epochs: Annotated[int, typer.Option("--tune-epochs", min=1, metavar="N", help="Passes over --tune-data.")] = 3,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the order of --tune-data.")] = 0,
     batch: Annotated[
         int | None, typer.Option("--batch", min=1, metavar="N", help="Images a call (ONNX); open by default, and called batch.")
     ] = None,
@@ -90,7 +100,7 @@ def export(
 
     if output is not None:
         check_output(output, overwrite=overwrite, ending=".onnx" if to == "onnx" else "")
-    _check_options(to, precision, data, gpus=bool(gpu), batch=batch, opset=opset)
+    _check_options(to, precision, data, tune_data, gpus=bool(gpu), batch=batch, opset=opset)
     wanted = named(space)
     source = load_bundle(bundle)
     check_named(wanted, source.space, f"'{bundle}'")
@@ -105,12 +115,17 @@ def export(
         precision=precision,
         data=data,
         most_loss=most_loss,
+        tune_data=tune_data,
+        tune_epochs=tune_epochs,
+        seed=seed,
         overwrite=overwrite,
     )
     emit(result, json=json, render=lambda: _table(result))
 
 
-def _check_options(to: Target, precision: Precision, data: str | None, *, gpus: bool, batch: int | None, opset: int | None) -> None:
+def _check_options(
+    to: Target, precision: Precision, data: str | None, tune_data: str | None, *, gpus: bool, batch: int | None, opset: int | None
+) -> None:
     if to == "onnx" and gpus:
         raise typer.BadParameter("--gpu is for TensorRT engines; use --to tensorrt-rtx.", param_hint="--to")
     if to != "onnx" and (batch is not None or opset is not None):
@@ -119,6 +134,8 @@ def _check_options(to: Target, precision: Precision, data: str | None, *, gpus: 
         raise typer.BadParameter("--opset is for files in fp32.", param_hint="--precision")
     if (precision == "int8") != (data is not None):
         raise typer.BadParameter("--precision int8 and --data go together: int8 is fitted to images.", param_hint="--data")
+    if tune_data is not None and data is None:
+        raise typer.BadParameter("--tune-data is for --precision int8, which --data judges.", param_hint="--tune-data")
 
 
 def export_to(
@@ -132,9 +149,12 @@ def export_to(
     precision: Precision = "fp32",
     data: str | None = None,
     most_loss: float = 0.01,
+    tune_data: str | None = None,
+    tune_epochs: int = 3,
+    seed: int = 0,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Write a bundle's network for a runtime, with a bar; arguments as of ``ofa.api.export``, but ``data`` names the images.
+    """Write a bundle's network for a runtime, with a bar; arguments as of ``ofa.api.export``, but images are named by their place.
 
     Returns:
         the JSON object of ``ofa export --json``. Of an ONNX file ``difference`` is the largest one of the outputs, as a share of their
@@ -144,11 +164,13 @@ def export_to(
         OfaError: the bundle or the images are damaged or do not fit each other, the file cannot be written, or it computes something else.
     """
     from ofa.data import load_data
+    from ofa.exporting.quantization.tuning import tuning_on
     from ofa.exporting.targets import write_target
 
     with stoppable() as stop, progress_bar(f"writing for {to}") as progress:
         stop.words = "interrupted; nothing is kept of a file until it is whole, so the same command writes it anew"
-        images = None if data is None else load_data(data, rule=bundle.rule, classes=bundle.class_names, progress=progress)
+        load = partial(load_data, rule=bundle.rule, classes=bundle.class_names, progress=progress)
+        images, tuning_images = (None if each is None else load(each) for each in (data, tune_data))
         written = write_target(
             bundle,
             to,
@@ -160,6 +182,7 @@ def export_to(
             precision=precision,
             data=images,
             most_loss=most_loss,
+            tuning=tuning_on(tuning_images, epochs=tune_epochs, seed=seed),
             progress=progress,
         )
     facts = {"format": to, "path": str(written.path), "precision": precision}
@@ -196,15 +219,20 @@ def _rows_of(quantization: dict[str, Any] | None) -> list[tuple[str, str]]:
     rows = [("score in float32", f"{quantization['float_score']:.2%}"), ("score in int8", f"{quantization['score']:.2%}")]
     kept = quantization["float_layers"]
     rows.append(("layers in float32", f"{len(kept)} of {quantization['layers']}{': ' * bool(kept)}{', '.join(kept)}"))
-    rows.append(("quantized by", quantization["how"]))
+    rows.append(("quantized by", f"{quantization['how']}{_tuned(quantization)}"))
     for tried in quantization["tried"]:
         some = f", {len(tried['float_layers'])} layers in float32" * bool(tried["float_layers"])
-        rows.append((f"{tried['score']:.2%}", f"{tried['how']}{some}"))
+        rows.append((f"{tried['score']:.2%}", f"{tried['how']}{_tuned(tried)}{some}"))
     return rows
 
 
 def _counted(precisions: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in sorted(precisions.items())) or "unknown"
+
+
+def _tuned(tried: dict[str, Any]) -> str:
+    epochs = tried["tuned_epochs"]
+    return f", tuned for {epochs} epoch{'s' * (epochs > 1)}" * bool(epochs)
 
 
 def _table(result: dict[str, Any]) -> RenderableType:

@@ -15,6 +15,7 @@ from ofa.exporting.engine_record import record_path
 from ofa.exporting.precision import write_precision
 from ofa.exporting.quantization.bundles import SIGNED, quantize_bundle
 from ofa.exporting.quantization.choosing import MOST_LOSS, Quantized
+from ofa.exporting.quantization.tuning import Tuning
 from ofa.exporting.tensorrt import build_engine
 from ofa.opsets import OPSET
 from ofa.progress import Progress, silent
@@ -51,23 +52,25 @@ def write_target(
     precision: str = "fp32",
     data: Images | None = None,
     most_loss: float = MOST_LOSS,
+    tuning: Tuning | None = None,
     progress: Progress = silent,
 ) -> Written:
     """Write a bundle's network for a runtime, and check what was written; arguments as of ``ofa.api.export``.
 
-    ``check`` is given each file before it is written, and raises where it must not be.
+    ``check`` is given each file before it is written, and raises where it must not be; ``tuning`` trains the weights of an int8 file that
+    loses too much.
 
     Raises:
         OfaError: the options do not go together; the network loses more in int8; a file cannot be written or computes something else;
             TensorRT is not there or refuses the network.
     """
-    _check_options(to, precision, data, batch=batch, opset=opset)
+    _check_options(to, precision, data, tuning, batch=batch, opset=opset)
     if to == "onnx":
         target = Path(path or bundle.file(precision))
         with bundle.only_writer(target):
             check(target)
             if data is not None:
-                quantized = quantize_bundle(bundle, data, target, batch=batch, most_loss=most_loss, progress=progress)
+                quantized = quantize_bundle(bundle, data, target, batch=batch, most_loss=most_loss, tuning=tuning, progress=progress)
                 return Written(path=target, quantized=quantized)
             return Written(path=target, difference=write_precision(bundle, target, precision, batch=batch, opset=opset))
     target = Path(path or bundle.engine_path(to, gpus, precision=precision))
@@ -76,7 +79,7 @@ def write_target(
         check(target)
         if data is not None:
             check(source)
-            made = quantize_bundle(bundle, data, source, signed=True, most_loss=most_loss, progress=progress)
+            made = quantize_bundle(bundle, data, source, signed=True, most_loss=most_loss, tuning=tuning, progress=progress)
         if path is None:
             target.parent.mkdir(exist_ok=True)
         with bundle.changing(target, record_path(target)):
@@ -84,11 +87,15 @@ def write_target(
     return Written(path=target, quantized=made)
 
 
-def _check_options(to: Target, precision: str, data: Images | None, *, batch: int | None, opset: int) -> None:
+def _check_options(to: Target, precision: str, data: Images | None, tuning: Tuning | None, *, batch: int | None, opset: int) -> None:
     if (precision == "int8") != (data is not None):
         raise ExportError(
             f"int8 alone needs images that it is fitted to, but precision is '{precision}' and data is {'not ' * (data is not None)}None; "
             "give data with precision='int8'"
+        )
+    if tuning is not None and data is None:
+        raise ExportError(
+            f"images to tune weights on are for int8, but precision is '{precision}'; give precision='int8' and data that judges it too"
         )
     if batch is not None and (to != "onnx" or batch < 1):
         raise ExportError(f"a batch is of ONNX files and at least 1, but to is '{to}' and batch {batch}; leave it out, or give another")

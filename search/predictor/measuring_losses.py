@@ -13,7 +13,8 @@ from ofa.calibrate import CALIBRATION_IMAGES, calibrate
 from ofa.data import Images, Splits
 from ofa.errors import SearchError
 from ofa.exporting.onnx import to_model
-from ofa.exporting.quantization.bundles import FileNetwork, divided, inputs_of, instructions
+from ofa.exporting.quantization.bundles import FileNetwork, divided, inputs_of
+from ofa.exporting.quantization.processor import instructions
 from ofa.exporting.quantization.repair import repaired
 from ofa.exporting.quantization.static import Quantization, quantize
 from ofa.journal import UNKEPT, Steps

@@ -15,9 +15,12 @@ from typer.testing import CliRunner
 from ofa import export as ofa_export
 from ofa.cli import export as export_command
 from ofa.cli.exits import ending_well
+from ofa.data import load_data
 from ofa.errors import DamagedError, ExportError
 from ofa.exporting.bundle import load_bundle, write_bundle
 from ofa.exporting.card import Card
+from ofa.exporting.quantization.static import Quantization
+from ofa.exporting.quantization.tuning import LEARNING_RATE
 from ofa.exporting.tensorrt import build_engine
 from ofa.families import get_space
 from ofa.supernet import Supernet
@@ -99,6 +102,43 @@ def test_int8_is_fitted_to_images_and_judged_on_them(bundle, tmp_path):
     found.file("int8").write_bytes(b"damaged")
     with pytest.raises(DamagedError, match="another content"):
         load_bundle(bundle.folder)
+
+
+def test_int8_is_tuned_before_it_is_refused(bundle, tmp_path, monkeypatch):
+    monkeypatch.setattr("ofa.exporting.quantization.bundles.candidates", lambda signed: (Quantization(signed=signed),))
+    # Of a network that knows nothing no loss is certain: whatever rounding alone and layers in floats come to is too much here.
+    monkeypatch.setattr("ofa.exporting.quantization.choosing._Trials.is_enough", lambda self, file: file.tried.tuned_epochs > 0)
+    bundle = load_bundle(copied(bundle, tmp_path))
+    before = {path.name: path.read_bytes() for path in bundle.folder.iterdir() if path.suffix in (".onnx", ".safetensors")}
+    data, more = photos(tmp_path / "photos", "abcd"), photos(tmp_path / "more", "abcd", each=10)
+    words = (bundle.folder, "--to", "onnx", "--precision", "int8", "--data", data)
+    with pytest.raises(ExportError, match=r"tune its weights on training images \(tuning_data, --tune-data\)"):
+        raise run(*words).exception
+    tuned = (*words, "--tune-data", more, "--tune-epochs", "1")
+    answer = json.loads(run(*tuned, "--json").stdout)
+    assert (answer["quantization"]["tuned_epochs"], answer["quantization"]["float_layers"]) == (1, [])
+    card = load_bundle(bundle.folder).card.precisions["int8"]
+    assert (card["tuned_epochs"], card["tuning_images"], card["learning_rate"]) == (1, 40, LEARNING_RATE)
+    assert {each["tuned_epochs"] for each in card["tried"]} == {0, 1}
+    assert {name: (bundle.folder / name).read_bytes() for name in before} == before
+    assert ", tuned for 1 epoch" in run(*tuned, "--seed", "1", "-o", tmp_path / "other.onnx").stdout.replace("\n", " ")
+    assert (tmp_path / "other.onnx").read_bytes() != bundle.file("int8").read_bytes()
+    ofa_export(
+        bundle,
+        "onnx",
+        tmp_path / "again.onnx",
+        precision="int8",
+        data=load_data(str(data)),
+        tuning_data=load_data(str(more)),
+        tune_epochs=1,
+    )
+    assert (tmp_path / "again.onnx").read_bytes() == bundle.file("int8").read_bytes()
+
+
+def test_images_to_tune_on_are_for_int8(bundle, tmp_path):
+    assert run(bundle.folder, "--to", "onnx", "--tune-data", tmp_path).exit_code == 2
+    with pytest.raises(ExportError, match="images to tune weights on are for int8, but precision is 'fp16'"):
+        ofa_export(bundle, "onnx", precision="fp16", tuning_data=load_data("digits"))
 
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx_bindings") is None, reason="needs the extra 'tensorrt-rtx'")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,13 @@ from ofa.exporting.bundle import Bundle
 from ofa.exporting.onnx import session_of, to_model
 from ofa.exporting.precision import write_model
 from ofa.exporting.quantization.choosing import MOST_LOSS, Quantized, best_quantized, candidates
+from ofa.exporting.quantization.processor import instructions
+from ofa.exporting.quantization.tuning import Tuning
 from ofa.progress import Progress, silent
 from ofa.resolution import Resolution
 from ofa.training.evaluation import check_data, evaluate
 
-__all__ = ["FEWEST_IMAGES", "SIGNED", "FileNetwork", "divided", "inputs_of", "instructions", "quantize_bundle"]
+__all__ = ["FEWEST_IMAGES", "SIGNED", "FileNetwork", "divided", "inputs_of", "quantize_bundle"]
 
 SIGNED = "int8-signed"
 """How a bundle calls its file for TensorRT."""
@@ -57,6 +60,7 @@ def quantize_bundle(
     signed: bool = False,
     batch: int | None = None,
     most_loss: float = MOST_LOSS,
+    tuning: Tuning | None = None,
     progress: Progress = silent,
 ) -> Quantized:
     """Write the best int8 file of a bundle's network; the bundle's card says what came of it.
@@ -69,6 +73,7 @@ def quantize_bundle(
         signed: whether activations are int8 with a zero of 0, as TensorRT takes them: that file has a name of its own.
         batch: images a call; None leaves them open.
         most_loss: of the score, beside the float32 network's on the same images.
+        tuning: trains the weights of the file where it loses more, on images of its own; the bundle's weights stay. None trains nothing.
         progress: told of each trial.
 
     Raises:
@@ -89,26 +94,17 @@ def quantize_bundle(
         lambda file: evaluate(FileNetwork(file), judging, resolution=resolution, task=task),
         ways=candidates(signed=signed),
         most_loss=most_loss,
+        tuning=tuning and replace(tuning, task=task, data=tuning.data.normalized((bundle.mean, bundle.std))),
         progress=progress,
     )
     write_model(bundle, found.model, path, precision=name, batch=1 if signed else batch, of_photos=not signed)
     if path == bundle.file(name):
         facts = {**found.to_json(), "metric": task.metric, "fitted_images": len(fitting), "judging_images": len(judging)}
         facts["file_bytes"] = path.stat().st_size
+        if tuning is not None and any(each.tuned_epochs for each in found.tried):
+            facts |= {"tuning_images": len(tuning.data), "learning_rate": tuning.learning_rate}
         bundle.note(precisions={**bundle.card_now().precisions, name: {**facts, "instructions": instructions()}})
     return found
-
-
-def instructions() -> tuple[str, ...]:
-    """Those of this machine's processor that int8 is computed by, where the system tells: with others the last bits of answers differ."""
-    try:
-        words = set(Path("/proc/cpuinfo").read_text().split())
-    except OSError:
-        return ()
-    return tuple(name for name in _INSTRUCTIONS if name in words)
-
-
-_INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimddp", "i8mm", "sve")
 
 
 def divided(data: Data) -> tuple[Data, Data]:

@@ -1,4 +1,4 @@
-"""The best int8 file of a network: ways to quantize it are judged on images, and where none will do, some layers stay in float32."""
+"""The best int8 file of a network: ways to quantize it are judged on images; if none will do, layers stay float, or weights are tuned."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ import onnx
 from ofa.errors import ExportError
 from ofa.exporting.onnx import session_of
 from ofa.exporting.quantization.floats import in_floats, layers_of
+from ofa.exporting.quantization.processor import saturates
 from ofa.exporting.quantization.repair import repaired
 from ofa.exporting.quantization.static import Images, Quantization, quantize
+from ofa.exporting.quantization.tuning import Tuning
 from ofa.progress import Progress, silent
 from ofa.telemetry import import_without_telemetry
 
@@ -31,6 +33,7 @@ CANDIDATES = (
 )
 """What is tried with the libraries that every installation has."""
 
+_OF_SEVEN_BITS = tuple(Quantization(reduce_range=True, clipping=each) for each in ("minmax", "percentile"))
 _OF_NNCF = tuple(Quantization(library="nncf", bias_correction=each) for each in ("fast", "full"))
 _SENSITIVITY_IMAGES = 64
 
@@ -42,16 +45,18 @@ class Tried:
     Attributes:
         how: it was quantized.
         floats: names of the layers that stayed in float32.
+        tuned_epochs: passes over images in which its weights were trained; 0 for none.
         score: of the task on the images, 0..1.
     """
 
     how: Quantization
     floats: tuple[str, ...] = ()
+    tuned_epochs: int = 0
     score: float
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values."""
-        return {"how": str(self.how), "float_layers": list(self.floats), "score": self.score}
+        return {"how": str(self.how), "float_layers": list(self.floats), "tuned_epochs": self.tuned_epochs, "score": self.score}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -83,17 +88,18 @@ class Quantized:
 
 
 def candidates(*, signed: bool = False) -> tuple[Quantization, ...]:
-    """All ways that can be tried here: those of nncf too where it is installed.
+    """All ways that can be tried here: weights of 7 bits too where the processor's sums overflow, and those of nncf where it is installed.
 
     Args:
-        signed: whether activations must be int8 with a zero of 0, as for TensorRT.
+        signed: whether activations must be int8 with a zero of 0, as for TensorRT, which does not overflow.
     """
+    found = (*CANDIDATES, *_OF_SEVEN_BITS) if saturates() and not signed else CANDIDATES
     try:
         import_without_telemetry("nncf")
     except ImportError:
-        found: tuple[Quantization, ...] = CANDIDATES
+        pass
     else:
-        found = CANDIDATES if signed else (*CANDIDATES, *_OF_NNCF)
+        found = found if signed else (*found, *_OF_NNCF)
     return tuple(replace(each, signed=signed) for each in found)
 
 
@@ -104,49 +110,109 @@ def best_quantized(
     *,
     ways: Sequence[Quantization] | None = None,
     most_loss: float = MOST_LOSS,
+    tuning: Tuning | None = None,
     progress: Progress = silent,
 ) -> Quantized:
-    """Quantize a network in every way, keep the best one, and leave the layers that lose most in float32 until the loss is small enough.
+    """Quantize a network in every way and keep the best one; while it loses too much, put layers back to float32, then tune its weights.
 
     Args:
-        model: in float32.
+        model: in float32; with a tuning its batch is open.
         images: inputs that the ranges of activations are fitted to.
         score: judges a file, 0..1; on images that nothing else is judged by.
         ways: that are tried; None for all that can be tried here.
         most_loss: of the score, beside that of ``model``.
+        tuning: trains the weights where nothing else will do, and then layers are put back again; None leaves the weights as they are.
         progress: told of each trial.
 
     Raises:
         ExportError: the loss is larger whatever is done; the message has the numbers. Or the images do not fit.
     """
-    ways = candidates() if ways is None else ways
-    source = repaired(model, images)
-    float_score, tried, models = score(model), list[Tried](), list[onnx.ModelProto]()
-    for number, how in enumerate(ways):
-        progress(number, len(ways), f"quantizing by {how}")
-        models.append(quantize(source, images, how))
-        tried.append(Tried(how=how, score=score(models[-1])))
-    number = max(range(len(tried)), key=lambda each: tried[each].score)
-    best, chosen = tried[number], models[number]
-    if float_score - best.score > most_loss:
-        order = _by_loss(chosen, source, images[:_SENSITIVITY_IMAGES], progress)
-        counts = list(_counts(len(order)))
+    trials = _Trials(repaired(model, images), images, score, score(model), most_loss, progress)
+    found = trials.of_ways(candidates() if ways is None else ways)
+    if not trials.is_enough(found):
+        found = trials.with_floats(found)
+    if tuning is not None and not trials.is_enough(found):
+        found = trials.tuned(tuning)
+        if not trials.is_enough(found):
+            found = trials.with_floats(found)
+    layers = len(layers_of(model))
+    if not trials.is_enough(found):
+        best = max(trials.tried, key=lambda each: each.score)
+        remedy = "tune its weights on training images (tuning_data, --tune-data), allow more" if tuning is None else "allow more"
+        raise ExportError(
+            f"a network in int8 may lose at most {most_loss:.1%} of its score, but this one falls from {trials.float_score:.2%} to "
+            f"{best.score:.2%} at best, with {len(best.floats)} of {layers} layers in float32"
+            f"{f' after tuning for {best.tuned_epochs} epochs' * bool(best.tuned_epochs)}; {remedy}, or ship it in float32"
+        )
+    return Quantized(model=found.model, best=found.tried, float_score=trials.float_score, tried=tuple(trials.tried), layers=layers)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _File:
+    """A quantized file, the float32 model of which it was made, and what came of it."""
+
+    model: onnx.ModelProto
+    source: onnx.ModelProto
+    tried: Tried
+
+
+class _Trials:
+    """Files of one network that are made and judged; arguments as of ``best_quantized``, but ``source`` is repaired."""
+
+    def __init__(
+        self,
+        source: onnx.ModelProto,
+        images: Images,
+        score: Callable[[onnx.ModelProto], float],
+        float_score: float,
+        most_loss: float,
+        progress: Progress,
+    ) -> None:
+        self._source, self._images, self._score, self._progress = source, images, score, progress
+        self.float_score, self._most_loss = float_score, most_loss
+        self.tried: list[Tried] = []
+        """All ways, in their order."""
+
+    def is_enough(self, file: _File) -> bool:
+        """Whether it loses no more than it may."""
+        return self.float_score - file.tried.score <= self._most_loss
+
+    def of_ways(self, ways: Sequence[Quantization]) -> _File:
+        """The best one of several ways to quantize."""
+        files = list[_File]()
+        for number, how in enumerate(ways):
+            self._progress(number, len(ways), f"quantizing by {how}")
+            files.append(self._judged(quantize(self._source, self._images, how), self._source, how=how))
+        return max(files, key=_score)
+
+    def with_floats(self, file: _File) -> _File:
+        """The first one that is enough with more and more layers in float32, or the best one."""
+        order = _by_loss(file, self._source, self._images[:_SENSITIVITY_IMAGES], self._progress)
+        counts, files = list(_counts(len(order))), [file]
         for step, count in enumerate(counts):
+            self._progress(step, len(counts), f"judging the network with {count} of {len(order)} layers in float32")
             names = tuple(order[:count])
-            progress(step, len(counts), f"judging the network with {count} of {len(order)} layers in float32")
-            chosen = in_floats(models[number], source, names)
-            best = Tried(how=best.how, floats=names, score=score(chosen))
-            tried.append(best)
-            if float_score - best.score <= most_loss:
-                break
-        else:
-            best_of_all = max(tried, key=lambda each: each.score)
-            raise ExportError(
-                f"a network in int8 may lose at most {most_loss:.1%} of its score, but this one falls from {float_score:.2%} to "
-                f"{best_of_all.score:.2%} at best, with {len(best_of_all.floats)} of {len(order)} layers in float32; allow more, "
-                "or ship it in float32"
-            )
-    return Quantized(model=chosen, best=best, float_score=float_score, tried=tuple(tried), layers=len(layers_of(model)))
+            made = in_floats(file.model, file.source, names)
+            files.append(self._judged(made, file.source, how=file.tried.how, floats=names, tuned_epochs=file.tried.tuned_epochs))
+            if self.is_enough(files[-1]):
+                return files[-1]
+        return max(files, key=_score)
+
+    def tuned(self, tuning: Tuning) -> _File:
+        """One of trained weights, quantized in the best way of those that round to the nearest number and correct nothing afterwards."""
+        ours = [each for each in self.tried if each.how.library == "onnxruntime" and not each.floats]
+        how = max(ours, key=lambda each: each.score).how if ours else Quantization()
+        trained = tuning.tune(self._source, quantize(self._source, self._images, how), self._progress)
+        source = repaired(trained, self._images)
+        return self._judged(quantize(source, self._images, how), source, how=how, tuned_epochs=tuning.epochs)
+
+    def _judged(self, model: onnx.ModelProto, source: onnx.ModelProto, **about: Any) -> _File:
+        self.tried.append(Tried(score=self._score(model), **about))
+        return _File(model=model, source=source, tried=self.tried[-1])
+
+
+def _score(file: _File) -> float:
+    return file.tried.score
 
 
 def _counts(layers: int) -> Iterator[int]:
@@ -158,13 +224,13 @@ def _counts(layers: int) -> Iterator[int]:
     yield max(1, layers // 2)
 
 
-def _by_loss(quantized: onnx.ModelProto, model: onnx.ModelProto, images: Images, progress: Progress) -> list[str]:
-    """The names of the layers by how much nearer the outputs come to those in float32 when one alone is put back, the nearest first."""
+def _by_loss(file: _File, model: onnx.ModelProto, images: Images, progress: Progress) -> list[str]:
+    """The names of the layers by how much nearer the outputs come to the float network's when one alone is put back, the nearest first."""
     wanted = outputs_of(model, images)
     layers, errors = layers_of(model), dict[str, float]()
     for number, name in enumerate(layers):
         progress(number, len(layers), f"measuring what {name} loses")
-        errors[name] = float(np.square(outputs_of(in_floats(quantized, model, [name]), images) - wanted).mean())
+        errors[name] = float(np.square(outputs_of(in_floats(file.model, file.source, [name]), images) - wanted).mean())
     return sorted(layers, key=errors.__getitem__)
 
 
