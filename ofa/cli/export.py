@@ -24,10 +24,13 @@ if TYPE_CHECKING:
     from ofa.exporting.targets import Written
     from ofa.exporting.tensorrt import Flavour
 
-__all__ = ["export", "export_to", "register"]
+__all__ = ["MostLossOption", "Precision", "export", "export_to", "register"]
 
 Target = Literal["onnx", "tensorrt", "tensorrt-rtx"]
 Precision = Literal["fp32", "fp16", "int8"]
+MostLossOption = Annotated[
+    float, typer.Option("--most-loss", min=0, max=1, help="Of the score that int8 may lose; layers stay in float32 until it holds.")
+]
 
 _EXAMPLES = "Example: ofa export digits.bundle --to tensorrt-rtx --gpu ampere,ada"
 
@@ -66,9 +69,7 @@ def export(
             help="What int8 is fitted to and judged on: images of the same classes, neither trained nor tested on.",
         ),
     ] = None,
-    most_loss: Annotated[
-        float, typer.Option("--most-loss", min=0, max=1, help="Of the score that int8 may lose; layers stay in float32 until it holds.")
-    ] = 0.01,
+    most_loss: MostLossOption = 0.01,
     tune_data: Annotated[
         str | None,
         typer.Option(

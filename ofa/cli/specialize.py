@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,10 +21,11 @@ from ofa.cli.console import (
     remark,
     warn,
 )
+from ofa.cli.export import MostLossOption, Precision
 from ofa.cli.keeping import ResumeOption, has_ended, making
 from ofa.cli.outputs import OverwriteOption, check_output_folder
 from ofa.cli.run_data import DataOption, OnOption, TestDataOption, load_run_data, place_run
-from ofa.cli.sheets import facts, line, words
+from ofa.cli.sheets import facts
 from ofa.cli.spaces import OwnSpaceOption, TrustOption, check_named, named, parse_resolution_option
 from ofa.cli.stopping import stoppable
 
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
 __all__ = ["register", "specialize", "specialize_run"]
 
-_FLOAT = "fp32"
 _EXAMPLE = "Example: ofa specialize digits.run --front digits.front --latency 2ms -o digits.bundle"
 
 
@@ -70,6 +69,15 @@ def specialize(
     teacher_resolution: Annotated[
         Any, typer.Option("--teacher-resolution", parser=parse_resolution_option, metavar="PX", help="What images are resized to for it.")
     ] = None,
+    precision: Annotated[
+        Precision | None,
+        typer.Option(
+            "--precision",
+            help="Number format of a further file; by default that which the front chose, else none. Int8 is fitted to held-out images.",
+            show_default=False,
+        ),
+    ] = None,
+    most_loss: MostLossOption = 0.01,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the order and the augmentation of the images.")] = 0,
     data: DataOption = None,
     test_data: TestDataOption = None,
@@ -119,6 +127,8 @@ def specialize(
         device=device,
         epochs=epochs,
         teacher=own_teacher,
+        precision=precision,
+        most_loss=most_loss,
         seed=seed,
         data=data,
         test_data=test_data,
@@ -169,6 +179,8 @@ def specialize_run(
     device: str | None = None,
     epochs: int,
     teacher: FoundTeacher | None = None,
+    precision: str | None = None,
+    most_loss: float = 0.01,
     seed: int = 0,
     data: str | None = None,
     test_data: str | None = None,
@@ -185,6 +197,8 @@ def specialize_run(
         device: name of the device that its promise is of.
         epochs: of fine-tuning.
         teacher: in place of the supernet's largest network.
+        precision: of a further file; None for that which the answer is meant in.
+        most_loss: of the score that int8 may lose.
         seed: of the order and the augmentation of the images.
         data: where the run's images are now, if they moved.
         test_data: where those to test on are now, if they moved.
@@ -198,6 +212,7 @@ def specialize_run(
         OfaError: the arch is of another space, the data or the folder cannot be used, or the export fails.
     """
     from ofa.api import specialize as make
+    from ofa.api.shipping import in_precision, precision_of
     from ofa.exporting.bundle import load_bundle
     from ofa.training.optimizer import check_trusted
     from search.front.candidate import Candidate
@@ -209,7 +224,10 @@ def specialize_run(
         run.supernet.space.check(network.arch if isinstance(network, Candidate) else network)
         found = load_run_data(run, data=data, test_data=test_data)
         if has_ended(output, journal, resume=resume, overwrite=overwrite):
-            return _report(load_bundle(output), found)
+            with progress_bar("quantizing") as progress:  # unless that was done too
+                wanted = precision or precision_of(network)
+                bundle = in_precision(load_bundle(output), found.splits, wanted, most_loss=most_loss, seed=seed, progress=progress)
+            return _report(bundle, found)
         with progress_bar("fine-tuning") as progress, stop.waiting():
             try:
                 bundle = make(
@@ -220,6 +238,8 @@ def specialize_run(
                     device=device,
                     epochs=epochs,
                     teacher=teacher or "",
+                    precision=precision,
+                    most_loss=most_loss,
                     seed=seed,
                     data=found,
                     overwrite=overwrite or resume,
@@ -244,23 +264,10 @@ def _report(bundle: Bundle, found: RunData) -> dict[str, Any]:
     about = {"bundle": str(bundle.folder), "arch": bundle.arch.to_json(), "test_images": len(test), "classes": test.num_classes}
     measured = {field.name: card.provenance[field.name] for field in fields(SpecializeMetrics)}
     told = {name: getattr(card, name) for name in ("metric", "device", "latency_ms", "conditions")}
-    return {**about, **measured, **told, **card.costs, "export": _export_of(bundle), "data_changes": found.changes.to_json()}
-
-
-def _export_of(bundle: Bundle) -> str | None:
-    """The command that writes the file which the card's promise is of; None where the bundle has it."""
-    from ofa.exporting.precision import PRECISIONS
-
-    precision = (bundle.card.conditions or {}).get("precision", _FLOAT)
-    if precision == _FLOAT or precision not in PRECISIONS:
-        return None
-    data = " --data IMAGES" if PRECISIONS.get(precision).is_of_data else ""
-    return f"ofa export {shlex.quote(str(bundle.folder))} --to onnx --precision {precision}{data}"
+    return {**about, **measured, **told, **card.costs, "precisions": card.precisions, "data_changes": found.changes.to_json()}
 
 
 def _render(report: dict[str, Any]) -> RenderableType:
-    from rich.console import Group
-
     from ofa.resolution import pixels
 
     rows = [
@@ -272,6 +279,8 @@ def _render(report: dict[str, Any]) -> RenderableType:
     if report["latency_ms"] is not None:
         rows.append((f"latency on {report['device']}", f"{format_ms(report['latency_ms'])}, predicted"))
         rows.append(("timed as", format_conditions(report["conditions"])))
+    for name, found in report["precisions"].items():
+        rows.append((f"{report['metric']} in {name}", f"{found['score']:.2%}, {found['float_score']:.2%} before on the same images"))
     rows += [
         ("MACs", format_count(report["macs"])),
         ("parameters", format_count(report["params"])),
@@ -279,8 +288,4 @@ def _render(report: dict[str, Any]) -> RenderableType:
         ("largest activations", format_bytes(report["peak_activation_bytes"])),
     ]
     caption = f"{report['metric']} measured on {report['test_images']} test images"
-    sheet = facts(rows, title=f"{report['bundle']}: {report['arch']['space']}", caption=caption)
-    if report["export"] is None:
-        return sheet
-    meant = report["conditions"]["precision"]
-    return Group(sheet, words(f"The latency is of the network in {meant}; write that file with:"), line(report["export"]))
+    return facts(rows, title=f"{report['bundle']}: {report['arch']['space']}", caption=caption)

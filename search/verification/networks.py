@@ -147,6 +147,8 @@ def _file(subject: Subject, device: Device, folder: Path) -> tuple[Path, tuple[i
     model = to_model(subject.network, shape, opset=device.opset) if source is None else read_model(source)
     if model.graph.input[0].type.tensor_type.shape.dim[0].dim_value not in (0, device.batch):
         model = at_batch(model, device.batch)  # what is fitted to images cannot be made again here
+    elif source is not None and subject.precision == device.precision:
+        return source, shape  # the very file that ships
     written = model if subject.precision == device.precision else PRECISIONS.get(device.precision).of(model)
     return write_file(written.SerializeToString(), folder, ONNX), shape
 

@@ -114,16 +114,32 @@ def test_people_see_what_was_timed_and_what_no_device_can_keep(front: Path, fold
     assert "none takes at most 1us" in none.stderr
 
 
-def test_a_bundle_says_what_its_promise_is_of_and_how_to_write_that_file(front: Path, folder: Path) -> None:
-    report = ofa("specialize", folder / "run", "--front", front, "--latency", "900ms", "--epochs", 0, "-o", folder / "bundle")
+def test_a_bundle_has_the_file_that_its_promise_is_of(front: Path, folder: Path) -> None:
+    asked = ("--front", front, "--latency", "900ms", "--epochs", 0, "--most-loss", 1)
+    report = ofa("specialize", folder / "run", *asked, "-o", folder / "bundle")
     card = load_bundle(folder / "bundle").card
     assert (card.device, report["conditions"]["precision"]) == ("fake-int8", "int8")
-    assert report["export"] == f"ofa export {folder / 'bundle'} --to onnx --precision int8 --data IMAGES"
+    assert report["precisions"] == card.precisions
+    assert {"network-int8.onnx", "photo-int8.onnx"} <= card.files.keys()
+    assert ofa("verify", folder / "bundle", "--device", folder / "fake-int8.toml")["file_bytes"] == card.precisions["int8"]["file_bytes"]
     people = invoke("specialize", folder / "run", "--front", front, "--latency", "0.5ms", "--epochs", 0, "-o", folder / "float")
     assert load_bundle(folder / "float").card.device == "fake"
-    assert "ofa export" not in people.stdout
+    assert "in int8" not in people.stdout
+    assert not (folder / "float" / "network-int8.onnx").exists()
     assert invoke("report", front, "-o", folder / "front.html").exit_code == 0
     assert '"precisions":["' in (folder / "front.html").read_text(encoding="utf-8").replace(" ", "")
+
+
+@pytest.mark.slow
+def test_a_bundle_gets_the_precision_that_is_asked_for_or_says_why_not(front: Path, folder: Path) -> None:
+    asked = ("--front", front, "--latency", "900ms", "--epochs", 0)
+    half = invoke("specialize", folder / "run", *asked, "--precision", "fp16", "-o", folder / "half")
+    assert half.exit_code == 0
+    assert load_bundle(folder / "half").card.files.keys() & {"network-fp16.onnx", "network-int8.onnx"} == {"network-fp16.onnx"}
+    refused = invoke("specialize", folder / "run", *asked, "--most-loss", 0, "-o", folder / "refused", "--precision", "int8")
+    if refused.exit_code:  # this network may lose nothing
+        assert "is there in fp32" in refused.stderr
+        assert load_bundle(folder / "refused").card.precisions == {}
 
 
 @pytest.mark.parametrize(
