@@ -138,7 +138,7 @@ def computes_images_of(paths: dict[str, Path], space: Space) -> bool:
     (taken,) = session.get_inputs()
     assert taken.shape == ["batch", *bundle.input_shape[1:]] == ["batch", space.in_channels, *sides(bundle.arch.resolution)]
     assert bundle.arch.resolution in space.resolutions
-    (logits,) = session.run(None, {taken.name: np.zeros(taken.shape, np.float32)})
+    (logits,) = session.run(None, {taken.name: np.zeros(bundle.input_shape, np.float32)})
     return logits.shape == (1, space.num_classes) and bool(np.isfinite(logits).all())
 
 

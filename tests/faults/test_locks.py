@@ -41,7 +41,8 @@ rng = random.Random(0)
 def is_inside(name):
     try:
         with open(f"{folder}/{name}") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Shared, because one who is killed while looking gives this back after the lock, and is not inside any more.
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
     except OSError:
