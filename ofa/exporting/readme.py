@@ -137,7 +137,7 @@ def _content(bundle: Contents) -> dict[str, Any]:
         "cpp": lines_of_cpp(channels, len(look.class_names)),
         "precisions": sorted(name for name in own - {FLOAT} if bundle.photo_file(name).is_file()),
         "preparing": f"images as float32 [batch, {channels}, {height}, {width}], prepared as `preprocessing.json` says; it gives logits.",
-        "files": [(f"`{name}`", _USES.get(name, ""), _size(bundle, name), f"`{digest}`") for name, digest in sorted(card.files.items())],
+        "files": [(f"`{name}`", _use_of(name), _size(bundle, name), f"`{digest}`") for name, digest in sorted(card.files.items())],
         "provenance": [(_text(name.replace("_", " ")), _text(value)) for name, value in card.provenance.items() if _is_plain(value)],
         "version": __version__,
     }
@@ -148,9 +148,15 @@ _USES = {
     "labels.json": "the classes, in the order of the outputs",
     "preprocessing.json": "how an image becomes the input of `network.onnx`",
     "network.safetensors": "weights, for PyTorch",
-    "network.onnx": "normalized images to logits",
-    "photo.onnx": "a photo to probabilities",
 }
+_USES_OF_STEMS = {"network": "normalized images to logits", "photo": "a photo to probabilities"}
+
+
+def _use_of(name: str) -> str:
+    stem, _, precision = name.removesuffix(".onnx").partition("-")
+    if name.endswith(".onnx") and stem in _USES_OF_STEMS:
+        return f"{_USES_OF_STEMS[stem]}{f', in {precision}' * bool(precision)}"
+    return _USES.get(name, "")
 
 
 def _facts(bundle: Contents) -> list[tuple[str, str]]:
@@ -172,7 +178,8 @@ def _facts(bundle: Contents) -> list[tuple[str, str]]:
                 )
             )
     rows.append(("input", f"{' x '.join(map(str, bundle.input_shape[1:]))}, {look.rule.fit} to the aspect ratio"))
-    rows += [(COSTS.get(name).words, f"{value:,}") for name, value in card.costs.items() if name in COSTS]
+    costs = [(COSTS.get(name), value) for name, value in card.costs.items() if name in COSTS]
+    rows += [(cost.words, f"{value:,}{' bytes' * (cost.unit == 'bytes')}") for cost, value in costs]
     return rows
 
 
@@ -190,7 +197,12 @@ def _latencies(card: Card) -> list[tuple[str, str, str, str]]:
 def _conditions(conditions: Mapping[str, Any]) -> str:
     runtime = " ".join(str(conditions[key]) for key in ("runtime", "runtime_version") if conditions.get(key))
     threads = conditions.get("threads")
-    words = [runtime, conditions.get("precision"), f"batch {conditions.get('batch', 1)}", f"{threads} thread(s)" if threads else ""]
+    words = [
+        runtime,
+        conditions.get("precision"),
+        f"batch {conditions.get('batch', 1)}",
+        f"{threads} thread{'s' * (threads > 1)}" if threads else "",
+    ]
     return ", ".join(str(word) for word in words if word)
 
 
