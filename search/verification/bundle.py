@@ -55,7 +55,7 @@ def verify_bundle(
         data: images of its classes, as ``load_data`` gives them with the bundle's ``rule`` and ``class_names``; the file runs on them
             through the device's runtime, and PyTorch here. None runs it on none.
         images: how many of them, from all over; None for all.
-        task: what the network is for; None goes by what the card calls its score.
+        task: what the network is for; None is what the bundle says.
         pause_ms: also time calls after so many milliseconds without work; None does not.
         seed: of the inputs.
         overwrite: whether a measurement that is on the card already is replaced.
