@@ -29,7 +29,7 @@ from ofa.exporting.quantization.bundles import FileNetwork
 from ofa.exporting.quantization.choosing import best_quantized, candidates
 from ofa.exporting.quantization.processor import instructions
 from ofa.exporting.quantization.repair import repaired
-from ofa.exporting.quantization.static import quantize
+from ofa.exporting.quantization.static import Quantization, quantize
 from ofa.exporting.quantization.tuning import LEARNING_RATE, Tuning
 from ofa.resolution import sides
 from ofa.training import evaluate, load_run
@@ -65,8 +65,8 @@ def main() -> None:
         judge = Judge(network, arch, splits.selection, test)
         found = report["networks"][path.stem] = {
             "float32": judge.tested(judge.model),
-            "by_way": {str(how): judge.tested(quantize(judge.model, judge.fitting, how)) for how in candidates()},
-            "repaired": {str(how): judge.tested(quantize(judge.repaired, judge.fitting, how)) for how in candidates()},
+            "by_way": {str(how): judge.tested_as(judge.model, how) for how in candidates()},
+            "repaired": {str(how): judge.tested_as(judge.repaired, how) for how in candidates()},
             "chosen": judge.chosen(arguments.most_loss),
         }
         if arguments.tune_epochs:
@@ -88,6 +88,13 @@ class Judge:
         self._judging = held_out.subset(order[_FITTED:])
         self.model = to_model(network.eval(), (1, self.fitting[0].shape[1], *sides(self._side)), dynamic_batch=True)
         self.repaired = repaired(self.model, self.fitting)
+
+    def tested_as(self, model: onnx.ModelProto, how: Quantization) -> float | str:
+        """The same of a float32 model in a way to quantize, or why that is not possible."""
+        try:
+            return self.tested(quantize(model, self.fitting, how))
+        except ExportError as error:
+            return str(error)
 
     def tested(self, file: onnx.ModelProto) -> float:
         """The accuracy on the test images, which choose nothing."""

@@ -224,6 +224,7 @@ def _rows_of(quantization: dict[str, Any] | None) -> list[tuple[str, str]]:
     for tried in quantization["tried"]:
         some = f", {len(tried['float_layers'])} layers in float32" * bool(tried["float_layers"])
         rows.append((f"{tried['score']:.2%}", f"{tried['how']}{_tuned(tried)}{some}"))
+    rows += [("not possible", each["how"]) for each in quantization["impossible"]]
     return rows
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,7 @@ class Quantized:
         best: how it was made.
         float_score: of the float32 file on the same images.
         tried: all ways, in their order.
+        impossible: the ways that this network cannot be quantized in, by what their library reports.
         layers: how many the network has.
     """
 
@@ -75,6 +76,7 @@ class Quantized:
     best: Tried
     float_score: float
     tried: tuple[Tried, ...]
+    impossible: Mapping[Quantization, str] = field(default_factory=dict)
     layers: int
 
     def to_json(self) -> dict[str, Any]:
@@ -84,6 +86,7 @@ class Quantized:
             "float_score": self.float_score,
             "layers": self.layers,
             "tried": [each.to_json() for each in self.tried],
+            "impossible": [{"how": str(how), "reason": reason} for how, reason in self.impossible.items()],
         }
 
 
@@ -125,7 +128,7 @@ def best_quantized(
         progress: told of each trial.
 
     Raises:
-        ExportError: the loss is larger whatever is done; the message has the numbers. Or the images do not fit.
+        ExportError: the loss is larger whatever is done; the message has the numbers. Or no way is possible, as where images do not fit.
     """
     trials = _Trials(repaired(model, images), images, score, score(model), most_loss, progress)
     found = trials.of_ways(candidates() if ways is None else ways)
@@ -144,7 +147,14 @@ def best_quantized(
             f"{best.score:.2%} at best, with {len(best.floats)} of {layers} layers in float32"
             f"{f' after tuning for {best.tuned_epochs} epochs' * bool(best.tuned_epochs)}; {remedy}, or ship it in float32"
         )
-    return Quantized(model=found.model, best=found.tried, float_score=trials.float_score, tried=tuple(trials.tried), layers=layers)
+    return Quantized(
+        model=found.model,
+        best=found.tried,
+        float_score=trials.float_score,
+        tried=tuple(trials.tried),
+        impossible=trials.impossible,
+        layers=layers,
+    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -172,6 +182,7 @@ class _Trials:
         self.float_score, self._most_loss = float_score, most_loss
         self.tried: list[Tried] = []
         """All ways, in their order."""
+        self.impossible: dict[Quantization, str] = {}
 
     def is_enough(self, file: _File) -> bool:
         """Whether it loses no more than it may."""
@@ -182,7 +193,14 @@ class _Trials:
         files = list[_File]()
         for number, how in enumerate(ways):
             self._progress(number, len(ways), f"quantizing by {how}")
-            files.append(self._judged(quantize(self._source, self._images, how), self._source, how=how))
+            try:
+                made = quantize(self._source, self._images, how)
+            except ExportError as error:  # a library may stumble over a network that others take
+                if number + 1 == len(ways) and not files:
+                    raise
+                self.impossible[how] = str(error)
+                continue
+            files.append(self._judged(made, self._source, how=how))
         return max(files, key=_score)
 
     def with_floats(self, file: _File) -> _File:

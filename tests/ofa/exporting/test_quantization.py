@@ -174,6 +174,24 @@ def test_the_best_way_is_kept() -> None:
     assert found.best.floats == ()
 
 
+def test_a_way_that_a_library_stumbles_over_is_told_and_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As nncf's full correction of biases does over some residual blocks (3.4.0)."""
+
+    def stumbling(model: onnx.ModelProto, images: Any, how: Quantization) -> onnx.ModelProto:
+        if how != CANDIDATES[1]:
+            raise ExportError("it stumbles")
+        return quantize(model, images, how)
+
+    monkeypatch.setattr("ofa.exporting.quantization.choosing.quantize", stumbling)
+    model = exported(dynamic_batch=True)
+    found = best_quantized(model, images(), likeness(model), ways=CANDIDATES[:3], most_loss=1.0)
+    assert (found.best.how, [each.how for each in found.tried]) == (CANDIDATES[1], [CANDIDATES[1]])
+    assert found.impossible == dict.fromkeys((CANDIDATES[0], CANDIDATES[2]), "it stumbles")
+    assert [each["reason"] for each in found.to_json()["impossible"]] == ["it stumbles"] * 2
+    with pytest.raises(ExportError, match="it stumbles"):
+        best_quantized(model, images(), likeness(model), ways=CANDIDATES[:1], most_loss=1.0)
+
+
 def test_layers_stay_in_floats_until_the_loss_is_small() -> None:
     model, told = exported(), list[str]()
     score = likeness(model)
