@@ -33,7 +33,7 @@ from ofa.errors import DataError, ExportError, FileError, OfaError, SchemaError,
 from ofa.exporting.bundle_checks import check_channels, check_classes, check_files, check_place, check_tensors
 from ofa.exporting.card import Card
 from ofa.exporting.contents import Contents
-from ofa.exporting.layout import ARCH, CARD, ENGINES, FLOAT, KIND, LABELS, PREPROCESSING, README, WEIGHTS, Look, file_of, version_of
+from ofa.exporting.layout import ARCH, CARD, ENGINES, FLOAT, KIND, LABELS, PREPROCESSING, README, WEIGHTS, Signature, file_of, version_of
 from ofa.exporting.network_files import put_model
 from ofa.exporting.onnx import OPSET, to_model
 from ofa.exporting.readme import preprocessing, write_readme
@@ -191,7 +191,7 @@ def write_bundle(
     tensors = network.state_dict()
     check_tensors(tensors, empty_network(lowered), f"the network of a bundle of {arch.space}")
     check_finite(tensors, f"the network of a bundle of {arch.space}")
-    look = Look(
+    signature = Signature(
         class_names=tuple(class_names),
         mean=tuple(map(float, mean)),
         std=tuple(map(float, std)),
@@ -201,10 +201,10 @@ def write_bundle(
     )
     check_place(Path(folder))
     with writing(folder, "writing a bundle"), replacing_folder(folder) as temporary:
-        bundle = Bundle(folder=temporary, space=space, arch=arch, card=replace(card, costs=costs(lowered), files={}), look=look)
+        bundle = Bundle(folder=temporary, space=space, arch=arch, card=replace(card, costs=costs(lowered), files={}), signature=signature)
         save_arch(arch, space, temporary / ARCH)
         write_weights(tensors, temporary / WEIGHTS, bundle.metadata)
-        write_json(list(look.class_names), temporary / LABELS)
+        write_json(list(signature.class_names), temporary / LABELS)
         write_json(preprocessing(bundle), temporary / PREPROCESSING)
         bundle.engines.mkdir()
         model = to_model(network, bundle.input_shape, metadata=bundle.metadata, dynamic_batch=True, opset=opset)
@@ -248,7 +248,7 @@ def _load(source: Path) -> Bundle:
     weights = read_weights(source / WEIGHTS, kind=KIND)
     header = weights.metadata
     try:
-        bundle = Bundle(folder=source, space=weights.space(), arch=arch, card=card, look=Look.of_header(header, card))
+        bundle = Bundle(folder=source, space=weights.space(), arch=arch, card=card, signature=Signature.of_header(header, card))
         written_for = Arch.from_text(header["arch"])
     except (DataError, SchemaError, KeyError) as error:
         raise WeightsError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from ofa.blocks import empty_network
 from ofa.data import ImageRule
 from ofa.exporting.bundle_checks import check_tensors
 from ofa.exporting.card import Card
-from ofa.exporting.layout import ENGINES, FLOAT, KIND, WEIGHTS, Look, file_of
+from ofa.exporting.layout import ENGINES, FLOAT, KIND, WEIGHTS, Signature, file_of
 from ofa.families import lower
 from ofa.resolution import sides
 from ofa.space import Space
@@ -31,34 +32,34 @@ class Contents:
         space: what the network is of, for as many classes.
         arch: the network.
         card: what is known of it.
-        look: how the network sees images, and what its outputs mean.
+        signature: how the network sees images, and what its outputs mean.
     """
 
     folder: Path
     space: Space
     arch: Arch
     card: Card
-    look: Look
+    signature: Signature
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """One name a class, in the order of the logits."""
-        return self.look.class_names
+        return self.signature.class_names
 
     @property
     def mean(self) -> tuple[float, ...]:
         """Of each colour channel on the scale 0..1."""
-        return self.look.mean
+        return self.signature.mean
 
     @property
     def std(self) -> tuple[float, ...]:
         """Of each colour channel on the scale 0..1."""
-        return self.look.std
+        return self.signature.std
 
     @property
     def rule(self) -> ImageRule:
         """How an image becomes pixels."""
-        return self.look.rule
+        return self.signature.rule
 
     @property
     def onnx_path(self) -> Path:
@@ -73,6 +74,10 @@ class Contents:
         """Where the file of a precision stands that takes a photo and gives probabilities."""
         return self.folder / file_of(precision, takes_photos=True)
 
+    def is_own(self, path: str | os.PathLike[str], precision: str) -> bool:
+        """Whether a path, however it is written, is that of the bundle's file of a precision."""
+        return Path(path).resolve() == self.file(precision).resolve()
+
     @property
     def engines(self) -> Path:
         """The folder of engines."""
@@ -81,7 +86,7 @@ class Contents:
     @property
     def metadata(self) -> dict[str, str]:
         """What the files of the network carry: arch, classes and normalization, as text."""
-        return self.look.header(self.space, self.arch)
+        return self.signature.header(self.space, self.arch)
 
     @property
     def input_shape(self) -> tuple[int, int, int, int]:

@@ -31,7 +31,7 @@ __all__ = [
     "PREPROCESSING",
     "README",
     "WEIGHTS",
-    "Look",
+    "Signature",
     "file_of",
     "version_of",
 ]
@@ -55,7 +55,7 @@ def file_of(precision: str, *, takes_photos: bool = False) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
+class Signature:
     """How a network sees images, and what its outputs mean.
 
     Attributes:

@@ -56,8 +56,8 @@ def put_model(
             shape = (batch or 1, *bundle.input_shape[1:])
             difference = verify_outputs(network, temporary, shape, generator=generator, tolerance=tolerance)
         if companion is not None:
-            of_photo = of_a_photo(model, bundle.look)
-            check_photo(of_photo, bundle.look, generator=generator)
+            of_photo = of_a_photo(model, bundle.signature)
+            check_photo(of_photo, bundle.signature, generator=generator)
             with replacing(companion) as beside:
                 write_sealed(of_photo, beside)
     return difference

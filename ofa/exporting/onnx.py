@@ -49,7 +49,6 @@ __all__ = [
     "session_of",
     "to_model",
     "verify_outputs",
-    "write_model",
     "write_sealed",
 ]
 
@@ -118,26 +117,12 @@ def export(
     ir_version: int | None = None,
 ) -> None:
     """Write the network or block as an ONNX file, all or nothing; arguments and errors as ``to_model``, or FileError."""
-    with replacing(path) as temporary:
-        write_model(network, input_shape, temporary, metadata=metadata, dynamic_batch=dynamic_batch, opset=opset, ir_version=ir_version)
-
-
-def write_model(
-    network: nn.Module,
-    input_shape: tuple[int, int, int, int],
-    temporary: Path,
-    *,
-    metadata: Mapping[str, str] | None = None,
-    dynamic_batch: bool = False,
-    opset: int = OPSET,
-    ir_version: int | None = None,
-) -> None:
-    """Fill the temporary file of ``ofa.files.replacing`` with the ONNX model and its checksum; arguments and errors as ``to_model``."""
     versions = _Versions.of(opset, ir_version)
-    data = _build_model(network, input_shape, {**(metadata or {}), SEAL_KEY: BLANK_SEAL}, dynamic_batch, versions).SerializeToString()
-    check_model(data)  # the bytes, because serializing 30 MB twice takes longer than tracing the network
-    temporary.write_bytes(data)
-    seal(temporary)  # before it takes its place, because it is read and run before that
+    with replacing(path) as temporary:
+        content = {**(metadata or {}), SEAL_KEY: BLANK_SEAL}
+        data = _build_model(network, input_shape, content, dynamic_batch, versions).SerializeToString()
+        check_model(data)  # the bytes, because serializing 30 MB twice takes longer than tracing the network
+        temporary.write_bytes(data)  # sealed before it takes its place
 
 
 def write_sealed(model: onnx.ModelProto, temporary: Path) -> None:

@@ -16,11 +16,11 @@ import onnx
 import torch
 from onnx import TensorProto, helper
 from torch import Tensor
-from torch.nn import functional as F
 
-from ofa.data.reading import fitting_part
+from ofa.data import ImageData
+from ofa.data.batches import make_batch
 from ofa.errors import ExportError
-from ofa.exporting.layout import Look
+from ofa.exporting.layout import Signature
 from ofa.exporting.onnx import at_batch, check_model, session_of
 
 __all__ = ["PHOTO", "PROBABILITIES", "check_photo", "of_a_photo", "prepared"]
@@ -38,20 +38,21 @@ _TOLERANCE = 1e-3
 """Of a normalized pixel, where one level of a photo is some 0.015."""
 
 
-def of_a_photo(model: onnx.ModelProto, look: Look) -> onnx.ModelProto:
+def of_a_photo(model: onnx.ModelProto, signature: Signature) -> onnx.ModelProto:
     """A copy of a network's model that takes one upright photo and gives probabilities.
 
     Args:
         model: of one input, normalized images [B, C, h, w], and one output [B, K], in any precision.
-        look: how the network sees images; photos have levels 0..255.
+        signature: how the network sees images; photos have levels 0..255.
 
     Raises:
         ExportError: another activation than is known, or a model of other inputs or outputs.
     """
-    if look.activation not in _ACTIVATIONS:
+    if signature.activation not in _ACTIVATIONS:
         known = ", ".join(name or "nothing" for name in _ACTIVATIONS)
         raise ExportError(
-            f"what makes probabilities of outputs must be one of {known}, but the task '{look.task}' says '{look.activation}'; give it one"
+            f"what makes probabilities of outputs must be one of {known}, but the task '{signature.task}' says "
+            f"'{signature.activation}'; give it one"
         )
     copy = at_batch(model, 1)
     graph = copy.graph
@@ -62,43 +63,48 @@ def of_a_photo(model: onnx.ModelProto, look: Look) -> onnx.ModelProto:
             f"first of {shape}, and {len(graph.output)} outputs; export another network"
         )
     images, outputs = graph.input[0].name, graph.output[0].name
-    front = _prepare(images, shape, look)
+    front = _prepare(images, shape, signature)
     back = _Nodes(_ANSWER)
-    axis: dict[str, Any] = {"axis": -1} if look.activation == "softmax" else {}
-    answer = back.add(_ACTIVATIONS[look.activation], outputs, **axis)
+    axis: dict[str, Any] = {"axis": -1} if signature.activation == "softmax" else {}
+    answer = back.add(_ACTIVATIONS[signature.activation], outputs, **axis)
     back.add("Reshape", answer, back.sizes(-1), output=PROBABILITIES)
     nodes = [*front.nodes, *graph.node, *back.nodes]
     del graph.node[:], graph.input[:], graph.output[:]
     graph.node.extend(nodes)
     graph.initializer.extend([*front.constants, *back.constants])
     graph.input.append(_photo_input(shape[1]))
-    graph.output.append(helper.make_tensor_value_info(PROBABILITIES, TensorProto.FLOAT, [len(look.class_names)]))
+    graph.output.append(helper.make_tensor_value_info(PROBABILITIES, TensorProto.FLOAT, [len(signature.class_names)]))
     check_model(copy)
     return copy
 
 
-def prepared(photo_HWC: Tensor, size: tuple[int, int], look: Look) -> Tensor:
-    """The network's input for a photo, by PyTorch: float32 [1, C, h, w].
+def prepared(photo_HWC: Tensor, size: tuple[int, int], signature: Signature) -> Tensor:
+    """The network's input for a photo, as training makes it of images in memory: float32 [1, C, h, w].
 
     Args:
         photo_HWC: uint8, upright.
         size: h and w.
-        look: how the network sees images.
+        signature: how the network sees images.
     """
-    height, width, channels = photo_HWC.shape
-    left, top, columns, rows = fitting_part(width, height, look.rule.fit, size)
-    x_1Chw = photo_HWC[top : top + rows, left : left + columns].permute(2, 0, 1).unsqueeze(0).float()
-    x_1Chw = F.interpolate(x_1Chw, size, mode="bilinear", antialias=True, align_corners=False)
-    mean_C11, std_C11 = (torch.tensor(values).reshape(channels, 1, 1) for values in (look.mean, look.std))
-    return (x_1Chw / 255 - mean_C11) / std_C11
+    data = ImageData(
+        images=photo_HWC.permute(2, 0, 1).unsqueeze(0).contiguous(),
+        labels=torch.zeros(1, dtype=torch.int64),
+        class_names=signature.class_names,
+        mean=signature.mean,
+        std=signature.std,
+        known_rule=signature.rule,
+        least_classes=1,
+    )
+    x_1Chw, _ = make_batch(data, torch.tensor([0]), resolution=size)
+    return x_1Chw.contiguous()
 
 
-def check_photo(model: onnx.ModelProto, look: Look, *, generator: torch.Generator) -> float:
+def check_photo(model: onnx.ModelProto, signature: Signature, *, generator: torch.Generator) -> float:
     """Run what a model of ``of_a_photo`` does before its network beside PyTorch, and all of it once.
 
     Args:
         model: the model.
-        look: that it was made of.
+        signature: that it was made of.
         generator: where the photos of noise come from.
 
     Returns:
@@ -108,19 +114,19 @@ def check_photo(model: onnx.ModelProto, look: Look, *, generator: torch.Generato
         ExportError: it is too large, or what comes out are no probabilities.
     """
     before, images = _until_network(model)
-    session, channels, largest = session_of(before), len(look.mean), 0.0
+    session, channels, largest = session_of(before), len(signature.mean), 0.0
     for height, width in _TRIED:
         # Of coarse noise, because antialiasing makes one grey of fine noise.
         coarse = torch.randint(0, 256, (5, 7, channels), dtype=torch.uint8, generator=generator)
         photo_HWC = coarse.repeat_interleave(height // 5 + 1, 0)[:height].repeat_interleave(width // 7 + 1, 1)[:, :width].contiguous()
         x_1Chw = session.run([images], {PHOTO: photo_HWC.numpy()})[0]
-        expected = prepared(photo_HWC, (x_1Chw.shape[2], x_1Chw.shape[3]), look).numpy()
+        expected = prepared(photo_HWC, (x_1Chw.shape[2], x_1Chw.shape[3]), signature).numpy()
         largest = max(largest, float(np.abs(x_1Chw - expected).max()))
     answer_K = session_of(model).run(None, {PHOTO: photo_HWC.numpy()})[0]
-    if not largest <= _TOLERANCE or answer_K.shape != (len(look.class_names),) or not np.isfinite(answer_K).all():
+    if not largest <= _TOLERANCE or answer_K.shape != (len(signature.class_names),) or not np.isfinite(answer_K).all():
         raise ExportError(
-            f"a photo must become the input that PyTorch makes of it within {_TOLERANCE:g}, and then {len(look.class_names)} numbers, but "
-            f"the input differs by {largest:.3g} and the output is of shape {list(answer_K.shape)}; export the network again"
+            f"a photo must become the input that PyTorch makes of it within {_TOLERANCE:g}, and then {len(signature.class_names)} numbers, "
+            f"but the input differs by {largest:.3g} and the output is of shape {list(answer_K.shape)}; export the network again"
         )
     return largest
 
@@ -170,13 +176,13 @@ class _Nodes:
         return self.add("Cast", name, to=to)
 
 
-def _prepare(images: str, shape: Sequence[int], look: Look) -> _Nodes:
+def _prepare(images: str, shape: Sequence[int], signature: Signature) -> _Nodes:
     """From the photo [H, W, C] to the network's input of a shape, under its name."""
     nodes = _Nodes(_PREPARE)
     _, channels, height, width = shape
     whole = nodes.add("Shape", PHOTO)
     rows, columns = (nodes.add("Gather", whole, nodes.constant([axis], np.int64)) for axis in (0, 1))
-    kept_rows, kept_columns = _fitting(nodes, rows, columns, height, width) if look.rule.fit == "crop" else (rows, columns)
+    kept_rows, kept_columns = _fitting(nodes, rows, columns, height, width) if signature.rule.fit == "crop" else (rows, columns)
     two = nodes.sizes(2)
     starts = [nodes.add("Div", nodes.add("Sub", all_, kept), two) for all_, kept in ((rows, kept_rows), (columns, kept_columns))]
     ends = [nodes.add("Add", start, kept) for start, kept in zip(starts, (kept_rows, kept_columns), strict=True)]
@@ -189,8 +195,8 @@ def _prepare(images: str, shape: Sequence[int], look: Look) -> _Nodes:
     x = nodes.add("Transpose", x, perm=[2, 0, 1])
     x = nodes.add("MatMul", x, nodes.add("Transpose", _weights(nodes, kept_columns, width), perm=[1, 0]))
     x = nodes.add("Reshape", x, nodes.sizes(1, channels, height, width))
-    deviation = np.reshape(np.asarray(look.std, dtype=np.float64), (1, channels, 1, 1))
-    shift = np.reshape(np.asarray(look.mean, dtype=np.float64), (1, channels, 1, 1)) / deviation
+    deviation = np.reshape(np.asarray(signature.std, dtype=np.float64), (1, channels, 1, 1))
+    shift = np.reshape(np.asarray(signature.mean, dtype=np.float64), (1, channels, 1, 1)) / deviation
     x = nodes.add("Mul", x, nodes.constant(1 / (255 * deviation), np.float32))
     nodes.add("Sub", x, nodes.constant(shift, np.float32), output=images)
     return nodes

@@ -141,7 +141,7 @@ def write_model(
         ExportError: the file computes something else.
         FileError: it cannot be written.
     """
-    companion = bundle.photo_file(precision) if of_photos and Path(path) == bundle.file(precision) else None
+    companion = bundle.photo_file(precision) if of_photos and bundle.is_own(path, precision) else None
     with bundle.changing(path, *([] if companion is None else [companion])):
         return put_model(
             bundle,

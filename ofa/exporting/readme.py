@@ -32,9 +32,9 @@ _COLOURS = {1: ("grey", "L"), 3: ("RGB", "RGB"), 4: ("RGBA", "RGBA")}
 
 def preprocessing(bundle: Contents) -> dict[str, Any]:
     """How an image becomes the input of ``network.onnx``, and what comes out, as JSON values."""
-    look = bundle.look
+    signature = bundle.signature
     _, channels, height, width = bundle.input_shape
-    rule = look.rule
+    rule = signature.rule
     return {
         "schema": 1,
         "input": {"name": INPUT, "layout": "NCHW", "type": "float32", "shape": ["batch", channels, height, width]},
@@ -47,9 +47,14 @@ def preprocessing(bundle: Contents) -> dict[str, Any]:
         "white_of_32_bit_integers": rule.integer_white,
         "white_of_floats": rule.float_white,
         "range": [0, 1],
-        "mean": list(look.mean),
-        "std": list(look.std),
-        "output": {"name": LOGITS, "type": "float32", "shape": ["batch", len(look.class_names)], "activation": look.activation or None},
+        "mean": list(signature.mean),
+        "std": list(signature.std),
+        "output": {
+            "name": LOGITS,
+            "type": "float32",
+            "shape": ["batch", len(signature.class_names)],
+            "activation": signature.activation or None,
+        },
     }
 
 
@@ -120,22 +125,21 @@ def _picture(bundle: Contents) -> str:
 
 
 def _content(bundle: Contents) -> dict[str, Any]:
-    look, card = bundle.look, bundle.card
+    signature, card = bundle.signature, bundle.card
     _, channels, height, width = bundle.input_shape
     colours = _COLOURS.get(channels, (f"{channels} channels",))[0]
-    own = {FLOAT, *card.precisions}
+    tells = "which classes are" if signature.activation == "sigmoid" else "which class is"
     return {
-        "title": _text(f"A network for {len(look.class_names)} classes"),
+        "title": _text(f"A network for {len(signature.class_names)} classes"),
         "about": _text(
-            f"It tells {'which classes are' if look.activation == 'sigmoid' else 'which class is'} in an image: a network of the space "
-            f"{bundle.space.name} for images of {pixels(bundle.arch.resolution)}."
+            f"It tells {tells} in an image: a network of the space {bundle.space.name} for images of {pixels(bundle.arch.resolution)}."
         ),
         "facts": _facts(bundle),
         "latencies": _latencies(card),
         "pixels": f"{colours}, as bytes [height, width, {channels}], of any size",
-        "python": lines_of_python(channels, look.activation),
-        "cpp": lines_of_cpp(channels, len(look.class_names)),
-        "precisions": sorted(name for name in own - {FLOAT} if bundle.photo_file(name).is_file()),
+        "python": lines_of_python(channels, signature.activation),
+        "cpp": lines_of_cpp(channels, len(signature.class_names)),
+        "alike": [name for name in sorted(card.files) if name.startswith("photo-")],
         "preparing": f"images as float32 [batch, {channels}, {height}, {width}], prepared as `preprocessing.json` says; it gives logits.",
         "files": [(f"`{name}`", _use_of(name), _size(bundle, name), f"`{digest}`") for name, digest in sorted(card.files.items())],
         "provenance": [(_text(name.replace("_", " ")), _text(value)) for name, value in card.provenance.items() if _is_plain(value)],
@@ -160,8 +164,8 @@ def _use_of(name: str) -> str:
 
 
 def _facts(bundle: Contents) -> list[tuple[str, str]]:
-    look, card = bundle.look, bundle.card
-    names = ", ".join(look.class_names[:_MOST_NAMES]) + (", .." if len(look.class_names) > _MOST_NAMES else "")
+    signature, card = bundle.signature, bundle.card
+    names = ", ".join(signature.class_names[:_MOST_NAMES]) + (", .." if len(signature.class_names) > _MOST_NAMES else "")
     rows = [("classes", _text(names))]
     if card.accuracy is not None:
         images = card.provenance.get("test_images")
@@ -177,7 +181,7 @@ def _facts(bundle: Contents) -> list[tuple[str, str]]:
                     f"{score:.2%}, {before:.2%} in float32 on the same {judged} images",
                 )
             )
-    rows.append(("input", f"{' x '.join(map(str, bundle.input_shape[1:]))}, {look.rule.fit} to the aspect ratio"))
+    rows.append(("input", f"{' x '.join(map(str, bundle.input_shape[1:]))}, {signature.rule.fit} to the aspect ratio"))
     costs = [(COSTS.get(name), value) for name, value in card.costs.items() if name in COSTS]
     rows += [(cost.words, f"{value:,}{' bytes' * (cost.unit == 'bytes')}") for cost, value in costs]
     return rows

@@ -75,7 +75,7 @@ def verify_bundle(
         subject = subject_of_bundle(bundle, measured, budget_ms)
         asked: dict[str, Any] = {"least_accuracy": least_accuracy, "most_bytes": most_bytes}
         if data is not None:
-            asked |= _judging(bundle, data, images, task or bundle.look.get_task())
+            asked |= _judging(bundle, data, images, task or bundle.signature.get_task())
         (found,) = verify(
             [replace(subject, **asked)], measured, rng=np.random.default_rng(seed), pause_ms=pause_ms, progress=progress, steps=steps
         )

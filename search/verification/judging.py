@@ -163,7 +163,7 @@ class _Answers:
             self.tell(f"judging on {self._device.name}")
             yield outputs_BK, y_B
         if not self.images:
-            raise DataError(f"images to judge a network on must be readable, but none of the {self._most} is; look where they lie")
+            raise DataError(f"images to judge a network on must be readable, but none of the {self._most} is; signature where they lie")
 
     def tell(self, doing: str) -> None:
         """Say what is done."""

@@ -80,11 +80,11 @@ def quantize_bundle(
         DataError: the data has other classes, or nothing of it can be read.
         ExportError: there are too few images, or the network loses more whatever is done.
     """
-    _check_enough(data)
-    task = bundle.look.get_task()
-    network, data = bundle.network(), data.normalized((bundle.mean, bundle.std))
-    check_data(task, bundle.space.num_classes, data)
+    data = data.normalized((bundle.mean, bundle.std))
     fitting, judging = divided(data)
+    task = bundle.signature.get_task()
+    check_data(task, bundle.space.num_classes, data)
+    network = bundle.network()
     resolution = bundle.arch.resolution
     model = to_model(network, bundle.input_shape, metadata=bundle.metadata, dynamic_batch=True)
     name = SIGNED if signed else "int8"
@@ -98,7 +98,7 @@ def quantize_bundle(
         progress=progress,
     )
     write_model(bundle, found.model, path, precision=name, batch=1 if signed else batch, of_photos=not signed)
-    if path == bundle.file(name):
+    if bundle.is_own(path, name):
         facts = {**found.to_json(), "metric": task.metric, "fitted_images": len(fitting), "judging_images": len(judging)}
         facts["file_bytes"] = path.stat().st_size
         if tuning is not None and any(each.tuned_epochs for each in found.tried):
@@ -113,7 +113,11 @@ def divided(data: Data) -> tuple[Data, Data]:
     Raises:
         ExportError: there are too few.
     """
-    _check_enough(data)
+    if len(data) < 2 * FEWEST_IMAGES:
+        raise ExportError(
+            f"int8 needs at least {2 * FEWEST_IMAGES} images, half of them to fit it and half to judge it, but there are {len(data)}; give "
+            "more images of the network's classes that it was not trained on"
+        )
     judges = torch.ones(len(data), dtype=torch.bool)
     judges[torch.linspace(0, len(data) - 1, min(_FITTED, len(data) // 2)).long()] = False
     return data.subset((~judges).nonzero().flatten()), data.subset(judges.nonzero().flatten())
@@ -123,11 +127,3 @@ def inputs_of(data: Data, resolution: Resolution) -> Iterator[np.ndarray[tuple[i
     """Images as a network's file takes them, one at a time."""
     for x_BCHW, _ in batches(data, batch_size=1, resolution=resolution):
         yield x_BCHW.contiguous().numpy()
-
-
-def _check_enough(data: Data) -> None:
-    if len(data) < 2 * FEWEST_IMAGES:
-        raise ExportError(
-            f"int8 needs at least {2 * FEWEST_IMAGES} images, half of them to fit it and half to judge it, but there are {len(data)}; give "
-            "more images of the network's classes that it was not trained on"
-        )

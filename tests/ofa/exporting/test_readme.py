@@ -20,7 +20,7 @@ from ofa.data.reading import input_of
 from ofa.errors import DamagedError
 from ofa.exporting.bundle import Bundle, load_bundle, write_bundle
 from ofa.exporting.card import Card
-from ofa.exporting.layout import Look
+from ofa.exporting.layout import Signature
 from ofa.exporting.picture import draw_network
 from ofa.exporting.precision import write_precision
 from ofa.families import get_space, lower, space_names
@@ -44,9 +44,9 @@ def made(folder: Path, *, channels: int = 3, names: tuple[str, ...] = CLASSES, *
     with torch.no_grad():
         shown = np.stack([np.asarray(photo(seed % 3, seed).resize((24, 24)))[..., [0] * channels] for seed in range(30)])
         bias -= network.eval()(torch.from_numpy((shown / 255 - 0.4) / 0.25).float().permute(0, 3, 1, 2)).mean(0)
-    look = {"class_names": names, "mean": (0.4,) * channels, "std": (0.25,) * channels, "generator": torch.Generator().manual_seed(0)}
+    signature = {"class_names": names, "mean": (0.4,) * channels, "std": (0.25,) * channels, "generator": torch.Generator().manual_seed(0)}
     card = changes.pop("card", Card(accuracy=0.75, provenance={"test_images": 40}))
-    return write_bundle(folder, network, arch, card, space=space, **look, **changes)  # type: ignore[arg-type]
+    return write_bundle(folder, network, arch, card, space=space, **signature, **changes)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ def test_programs_for_other_channels_run_too(channels: int, elsewhere: Path, tmp
 
 def test_a_network_of_several_labels_names_all_that_are_likely(elsewhere: Path, tmp_path: Path) -> None:
     bundle = made(tmp_path / "bundle", task=MULTI_LABEL)
-    assert (bundle.look.task, load_bundle(bundle.folder).look.activation) == ("multi_label", "sigmoid")
+    assert (bundle.signature.task, load_bundle(bundle.folder).signature.activation) == ("multi_label", "sigmoid")
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)).save(tmp_path / "photo.png")
     (answer,) = answers(program_of((bundle.folder / "README.md").read_text()), bundle.folder, elsewhere, [tmp_path / "photo.png"])
     for line in filter(None, answer.splitlines()):
@@ -159,6 +159,7 @@ def test_the_readme_has_the_numbers_of_the_card_and_follows_them(tmp_path: Path)
     bundle.note_measurement("pi", 1.44, {"runtime": "onnxruntime", "precision": "fp32", "threads": 2})
     assert "| pi | 1.5 ms (1.25 .. 2) | 1.44 ms | onnxruntime, fp32, batch 1, 2 threads |" in readme.read_text()
     write_precision(bundle, bundle.file("fp16"), "fp16")
+    assert "The same lines run photo-fp16.onnx." in readme.read_text()
     assert "| `photo-fp16.onnx` | a photo to probabilities, in fp16 |" in readme.read_text()
     for name, digest in load_bundle(bundle.folder).card.files.items():
         assert name in readme.read_text()
@@ -167,6 +168,15 @@ def test_the_readme_has_the_numbers_of_the_card_and_follows_them(tmp_path: Path)
     readme.unlink()
     bundle.note_measurement("pi", 1.45)
     assert not readme.exists()
+
+
+def test_a_file_of_the_bundle_has_its_companion_however_its_path_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = made(tmp_path / "bundle")
+    monkeypatch.chdir(bundle.folder)
+    write_precision(bundle, "../bundle/network-fp16.onnx", "fp16")
+    write_precision(bundle, tmp_path / "network-fp16.onnx", "fp16")
+    assert load_bundle(bundle.folder).card.files["photo-fp16.onnx"]
+    assert not (tmp_path / "photo-fp16.onnx").exists()
 
 
 def test_an_edited_readme_is_nobodys_fault_and_edited_labels_are_refused(tmp_path: Path) -> None:
@@ -209,5 +219,5 @@ def test_every_family_has_a_picture(name: str) -> None:
 def test_bundles_of_earlier_versions_say_what_they_are_for_by_their_metric() -> None:
     for task in (TASKS.get(name) for name in TASKS.names()):
         header = {"class_names": '["a", "b"]', "mean": "[0.5]", "std": "[0.5]"}
-        look = Look.of_header(header, Card(accuracy=0.5, metric=task.metric))
-        assert (look.task, look.activation) == (task.name, task.activation)
+        signature = Signature.of_header(header, Card(accuracy=0.5, metric=task.metric))
+        assert (signature.task, signature.activation) == (task.name, task.activation)

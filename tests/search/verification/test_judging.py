@@ -191,7 +191,7 @@ def test_a_score_needs_images(make_bundle: Callable[..., Bundle]) -> None:
         verify_bundle(bundle, FAKE, data=digits())
     with pytest.raises(DataError, match="at least 1 image, but 0 are asked for"):
         verify_bundle(make_bundle(), FAKE, data=digits(), images=0)
-    assert make_bundle(task=MULTI_LABEL).look.get_task() == MULTI_LABEL
+    assert make_bundle(task=MULTI_LABEL).signature.get_task() == MULTI_LABEL
 
 
 def test_one_call_says_all(make_bundle: Callable[..., Bundle], tmp_path: Path) -> None:
