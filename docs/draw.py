@@ -88,7 +88,7 @@ def draw_supernet() -> Figure:
         places, most, 0.8, facecolor="white", edgecolor=GREY, linewidth=1.1, label=_words("the largest network", space, space.largest())
     )
     axes.bar(places, own, 0.8, facecolor=BLUE, label=_words("a subnet", space, subnet))
-    for place, placed in zip(places, largest, strict=True):
+    for place, placed in enumerate(largest):
         if placed.name in chosen and (kernel := getattr(chosen[placed.name].block, "kernel", None)):
             axes.text(place, -30, str(kernel), ha="center", va="top", fontsize=9, color=BLUE)
     axes.text(-0.9, -30, "kernel", ha="right", va="top", fontsize=9, color=BLUE)
@@ -130,7 +130,8 @@ def draw_slices() -> Figure:
         taps.pcolormesh(_read(depthwise, placed)[0, 0], cmap=_two_colours(), vmin=0, vmax=1, edgecolors="white", linewidth=1.5)
         taps.add_patch(_centre(depthwise.shape[-1], genes["kernel"]))
         taps.set_aspect("equal")
-        taps.set(xticks=[], yticks=[], xlabel=_steps(depthwise, genes["kernel"]), ylabel="taps of a kernel" if column == 0 else "")
+        taps.set(xticks=[], yticks=[], ylabel="taps of a kernel" if column == 0 else "")
+        taps.set_xlabel(_steps(depthwise, genes["kernel"]), fontsize=9)
         taps.spines[:].set_visible(False)
     return figure
 
