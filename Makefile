@@ -77,7 +77,7 @@ pages: $(STAMP) ## write docs/recipes.md and docs/commands.md from the code
 	@$(BIN)/ofa --markdown > docs/commands.md
 
 # The theme would print an advertisement for its successor.
-docs: export DISABLE_MKDOCS_2_WARNING = true
+docs docs-serve: export NO_MKDOCS_2_WARNING = 1
 docs: $(STAMP) ## the site, into site/; a broken link or docstring fails
 	@$(BIN)/mkdocs build --quiet
 	@echo "built: site/index.html"
