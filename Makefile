@@ -79,8 +79,7 @@ pages: $(STAMP) ## write docs/recipes.md and docs/commands.md from the code
 # The theme would print an advertisement for its successor.
 docs docs-serve: export NO_MKDOCS_2_WARNING = 1
 docs: $(STAMP) ## the site, into site/; a broken link or docstring fails
-	@$(BIN)/mkdocs build --quiet
-	@echo "built: site/index.html"
+	@$(BIN)/mkdocs build
 
 docs-serve: $(STAMP) ## the site while you write, on http://127.0.0.1:8000
 	@$(BIN)/mkdocs serve
