@@ -28,9 +28,9 @@ def prose(page: Path) -> str:
 
 
 def anchors(text: str) -> set[str]:
-    """The anchors of a page's headings, as GitHub makes them; mkdocs.yml asks for the same."""
+    """The anchors of a page's headings, as GitHub makes them (mkdocs.yml asks for the same), and of its entries, which the site has."""
     seen: Counter[str] = Counter()
-    found = set()
+    found = set(ENTRY.findall(text))
     for heading in HEADING.findall(text):
         words = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).replace("`", "").replace("*", "").lower()
         slug = re.sub(r"[^\w\- ]", "", words).replace(" ", "-")
