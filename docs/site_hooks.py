@@ -8,8 +8,6 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mkdocs.structure.files import File, InclusionLevel
-
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
     from mkdocs.structure.files import Files
@@ -23,18 +21,22 @@ HOMES = {"README.md": "index.md"}
 REPOSITORY = "repository"
 """The folder of the site for all other files outside of docs/."""
 
-_LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)#\s]+)")
+_LOADED = re.compile(r"""<(?:script|link|img|iframe|source|video)\b[^>]*\s(?:src|href)=["']?((?:https?:)?//[^"'\s>]+)""")
+_LINK = re.compile(r"^ *```.*?^ *```|`[^`\n]+`(?!\])|(?<=\]\()(?!\w+:|#)([^)#\s]+)", re.MULTILINE | re.DOTALL)
+"""A relative link up to its anchor; or code, which has none."""
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
     """Add the pages of the root, the files outside of docs/ that pages link to, and a page for each notebook."""
+    from mkdocs.structure.files import File, InclusionLevel
+
     for name in PAGES:
         files.append(File.generated(config, name, abs_src_path=str(ROOT / name)))
     for notebook in [file for file in files if file.src_uri.endswith(".ipynb")]:
         page = notebook.src_uri.removesuffix(".ipynb") + ".md"
         files.append(File.generated(config, page, content=_markdown_of(json.loads(notebook.content_string))))
     for page in list(files.documentation_pages()):
-        for link in _LINK.findall(page.content_string):
+        for link in filter(None, _LINK.findall(page.content_string)):
             target = _place(_source(page.src_uri), link)
             place = _page_of(target)
             if place.startswith(f"{REPOSITORY}/") and (ROOT / target).is_file() and place not in files.src_uris:
@@ -48,9 +50,20 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
     uri = page.file.src_uri
 
     def lead(link: re.Match[str]) -> str:
-        return posixpath.relpath(_page_of(_place(_source(uri), link[0])), posixpath.dirname(uri) or ".")
+        if link[1] is None:
+            return link[0]
+        return posixpath.relpath(_page_of(_place(_source(uri), link[1])), posixpath.dirname(uri) or ".")
 
     return _LINK.sub(lead, markdown)
+
+
+def on_post_page(output: str, *, page: Page, config: MkDocsConfig) -> str:
+    """Refuse a page that loads anything from elsewhere: the site needs no network."""
+    from mkdocs.exceptions import PluginError
+
+    if loaded := _LOADED.search(output):
+        raise PluginError(f"a page must load nothing from elsewhere, but {page.file.src_uri} loads {loaded[1]}; put it into docs/")
+    return output
 
 
 def _source(uri: str) -> str:

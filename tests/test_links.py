@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from functools import cache
@@ -12,7 +13,7 @@ import pytest
 
 from tests.sources import PACKAGES, ROOT
 
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "docs").rglob("*.ipynb")])
 FENCE = re.compile(r"^( *)(```+|~~~+).*?^\1\2`*~*\s*?$", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"(`+)(?!`)(.+?)(?<!`)\1(?!`)")
 LINK = re.compile(r"!?\[(?:[^\[\]]|\[[^\]]*\])*\]\(\s*<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\s*\)")
@@ -24,7 +25,11 @@ OTHER_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:")
 
 @cache
 def prose(page: Path) -> str:
-    return FENCE.sub("", page.read_text(encoding="utf-8"))
+    """The text of a page without its fences; of a notebook the text between its code."""
+    text = page.read_text(encoding="utf-8")
+    if page.suffix == ".ipynb":
+        text = "\n\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "markdown")
+    return FENCE.sub("", text)
 
 
 def anchors(text: str) -> set[str]:
@@ -61,9 +66,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_files_that_pages_name_are_there(page: Path) -> None:
-    """Code and raw files are named rather than linked; the change log names those of its time."""
-    if page.name == "CHANGELOG.md":
-        return
+    """Code and raw files are named rather than linked."""
     named = {name for _, code in CODE.findall(prose(page)) for name in NAMED_FILE.findall(code)}
     assert sorted(name for name in named if not (ROOT / name).is_file()) == []
 
