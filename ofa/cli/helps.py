@@ -60,8 +60,9 @@ class HelpfulGroup(_Helpful, TyperGroup):
 def put_on_road(app: typer.Typer) -> None:
     """Give each command and group of the roof the step of ``ROAD`` that it belongs to, and all of them their helps."""
     steps = {name: step for step, names in ROAD.items() for name in names}
-    for info in (*app.registered_commands, *app.registered_groups):
-        info.rich_help_panel = steps[str(info.name)]
+    registered: list[Any] = [*app.registered_commands, *app.registered_groups]
+    for info in registered:
+        info.rich_help_panel = steps[info.name]
     _help(app)
 
 

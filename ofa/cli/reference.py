@@ -57,7 +57,7 @@ def _step(context: Any) -> str:
 
 
 def _anchor(context: Any) -> str:
-    return context.command_path.replace(" ", "-")
+    return str(context.command_path).replace(" ", "-")
 
 
 def _paragraphs(context: Any) -> list[str]:
