@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from textwrap import indent
 from typing import Any
 
@@ -20,7 +21,7 @@ ROAD = {
 }
 """The commands by the steps that they belong to, in the order in which somebody meets them."""
 
-_WORDS = {int: "N", float: "NUMBER"}
+_WORDS = {int: "N", float: "NUMBER", str: "NAME", Path: "FILE"}
 """What stands for a value whose option names none."""
 
 

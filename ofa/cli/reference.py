@@ -96,7 +96,7 @@ def _default(parameter: Any, context: Any) -> str:
     if parameter.required:
         return "required"
     value = parameter.get_default(context)
-    shown = parameter.show_default and value is not None and not getattr(parameter, "is_flag", False)
+    shown = parameter.show_default and value not in (None, "") and not getattr(parameter, "is_flag", False)
     return f"`{value}`" if shown else ""
 
 
