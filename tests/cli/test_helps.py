@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,3 +54,14 @@ def test_help_is_whole_in_80_columns(words: tuple[str, ...], command: Any) -> No
             named = {*parameter.opts, parameter.metavar or ""} if parameter.param_type_name == "option" else {parameter.metavar}
             assert {*parameter.help.split(), *named} - {""} <= shown, parameter.name
     assert "\n" not in command.help.replace("\n\n", "")
+
+
+@pytest.mark.parametrize(("words", "command"), ALL, ids=[" ".join(words) or "ofa" for words, _ in ALL])
+def test_examples_are_right_usage(words: tuple[str, ...], command: Any) -> None:
+    for line in command.examples.split("\n"):
+        name, *typed = shlex.split(line.partition(": ")[2].partition(" > ")[0])
+        assert name == "ofa"
+        called = ROOF
+        while hasattr(called, "commands"):
+            called = called.commands[typed.pop(0)]
+        called.make_context("ofa", typed)  # which raises for an unknown option and for a missing one
