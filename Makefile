@@ -4,7 +4,7 @@ VENV ?= .venv
 # The interpreter that makes the environment; name another with: make PYTHON=/path/to/python3.12 test
 PYTHON ?= python3.11 python3.12 python3.13 python3.14 python3 python
 
-EXTRAS := dev,augment,grpc,nncf,openvino,postgresql,tensorboard,tensorrt-rtx
+EXTRAS := dev,docs,augment,grpc,nncf,openvino,postgresql,tensorboard,tensorrt-rtx
 # The one version that is chosen here and not by `make constraints`: a new torch is taken on purpose.
 TORCH := 2.13.0
 # The libraries whose networks are adopted in tests, with the torch that torchvision's build needs.
@@ -22,7 +22,7 @@ FIND_PYTHON = for candidate in $(PYTHON); do \
 	    "install it or name it, for example: make PYTHON=/usr/local/bin/python3.12 $(MAKECMDGOALS)" >&2; exit 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-gpu test-zoo torture lint format recipes constraints clean
+.PHONY: help demo test test-slow test-gpu test-zoo torture lint format docs docs-serve pages constraints clean
 
 help: ## show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -72,8 +72,17 @@ $(STAMP): pyproject.toml constraints.txt
 	@.venv-zoo/bin/python $(PIP_INSTALL) --no-build-isolation -e .
 	@touch $@
 
-recipes: $(STAMP) ## write docs/recipes.md from the code
+pages: $(STAMP) ## write docs/recipes.md and docs/commands.md from the code
 	@$(BIN)/ofa recipes --markdown > docs/recipes.md
+	@$(BIN)/ofa --markdown > docs/commands.md
+
+# The theme would print an advertisement for its successor.
+docs docs-serve: export NO_MKDOCS_2_WARNING = 1
+docs: $(STAMP) ## the site, into site/; a broken link or docstring fails
+	@$(BIN)/mkdocs build
+
+docs-serve: $(STAMP) ## the site while you write, on http://127.0.0.1:8000
+	@$(BIN)/mkdocs serve
 
 # What torch needs on a machine with a GPU (nvidia-*, triton) is pinned by torch itself and differs from machine to machine.
 constraints: ## choose the newest versions anew and write constraints.txt
@@ -85,6 +94,6 @@ constraints: ## choose the newest versions anew and write constraints.txt
 	{ echo "# The exact version of everything that 'make' installs. Regenerate with: make constraints"; \
 	  sed -E -e '/^(pip|cuda-.*|nvidia-.*|triton)==/d' -e 's/\+[a-z0-9.]+$$//' "$$folder/frozen"; } > constraints.txt
 
-clean: ## remove caches, builds and demo/; the environment stays
-	@rm -rf build demo *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+clean: ## remove caches, builds, site/ and demo/; the environment stays
+	@rm -rf build demo site *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find . -path ./$(VENV) -prune -o -type d -name __pycache__ -exec rm -rf {} +

@@ -16,7 +16,7 @@ import ofa
 from tests.sources import PACKAGES, ROOT, Source, sources
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-INSTALLED_EXTRAS = ("dev", "grpc", "postgresql", "tensorrt-rtx")
+INSTALLED_EXTRAS = ("dev", "docs", "grpc", "postgresql", "tensorrt-rtx")
 IMPORT_NAMES = {
     "pillow": "PIL",
     "protobuf": "google",

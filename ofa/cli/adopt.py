@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["adopt_into_run", "register"]
 
-_EXAMPLE = "Example: ofa adopt torchvision.models:resnet18 --input 3x224x224 --weights resnet18.pth -o mine.run"
+_EXAMPLE = "Example: ofa adopt nets:mine --weights mine.pth --input 3x224x224 -o mine.run"
 _MEAN = "What its images were normalized by, a number a channel: 0.485,0.456,0.406; by default what the data has."
 _IMAGES = 640
 """Images that are looked at to rank blocks; a tenth of them are run, through each of the networks that lack one block."""

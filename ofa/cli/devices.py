@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["DeviceOption", "FoldersOption", "SshConfigOption", "register", "remark_version"]
 
 DeviceOption = Annotated[str, typer.Option("--device", metavar="NAME", help="A device's name, or the path of its TOML file.")]
-FoldersOption = Annotated[list[Path] | None, typer.Option("--devices-dir", help="A folder with TOML files of your own devices.")]
+FoldersOption = Annotated[
+    list[Path] | None, typer.Option("--devices-dir", metavar="FOLDER", help="A folder with TOML files of your own devices.")
+]
 SshConfigOption = Annotated[
     Path | None,
     typer.Option(

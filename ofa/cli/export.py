@@ -32,7 +32,7 @@ MostLossOption = Annotated[
     float, typer.Option("--most-loss", min=0, max=1, help="Of the score that int8 may lose; layers stay in float32 until it holds.")
 ]
 
-_EXAMPLES = "Example: ofa export digits.bundle --to tensorrt-rtx --gpu ampere,ada"
+_EXAMPLES = "Example: ofa export network --to tensorrt-rtx --gpu ampere,ada"
 
 
 def register(app: typer.Typer) -> None:
@@ -42,7 +42,7 @@ def register(app: typer.Typer) -> None:
 
 def export(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder that `ofa specialize` wrote.")],
-    to: Annotated[Target, typer.Option("--to", help="What to write.")],
+    to: Annotated[Target, typer.Option("--to", metavar="FORMAT", help="What to write: onnx, tensorrt or tensorrt-rtx.")],
     output: Annotated[
         Path | None,
         typer.Option(

@@ -24,9 +24,9 @@ __all__ = ["import_arch", "import_predictor", "import_weights", "register"]
 SpaceOption = Annotated[str, typer.Option("--space", metavar="SPACE", help="Name of the space that it is of.")]
 ClassesOption = Annotated[int | None, typer.Option("--classes", min=2, help="Classes of its classifier, if not the space's own number.")]
 
-_WEIGHTS_EXAMPLE = "Example: ofa import mit-weights ofa_mbv3_d234_e346_k357_w1.0 --space ofa-mbv3-w1.0 -o imagenet.run"
+_WEIGHTS_EXAMPLE = "Example: ofa import mit-weights w1.0.pth --space ofa-mbv3-w1.0 -o mit.run"
 _ARCH_EXAMPLE = "Example: ofa import mit-arch net.config --resolution 224 -o arch.json"
-_PREDICTOR_EXAMPLE = "Example: ofa import mit-predictor acc_predictor.pth --space ofa-mbv3-w1.2 -o mit-predictor.safetensors"
+_PREDICTOR_EXAMPLE = "Example: ofa import mit-predictor acc_predictor.pth -o mit.safetensors"
 
 # What MIT's published supernets were trained on; the recipe of a run must say something.
 _DATA = "imagenet"
@@ -34,7 +34,8 @@ _DATA = "imagenet"
 
 def register(app: typer.Typer) -> None:
     """Add ``ofa import``."""
-    group = typer.Typer(help="What was made with MIT's once-for-all package.", no_args_is_help=True)
+    about = "What was made with MIT's once-for-all package."
+    group = typer.Typer(help=about, epilog=_WEIGHTS_EXAMPLE, no_args_is_help=True)
     group.command("mit-weights", epilog=_WEIGHTS_EXAMPLE)(weights)
     group.command("mit-arch", epilog=_ARCH_EXAMPLE)(arch)
     group.command("mit-predictor", epilog=_PREDICTOR_EXAMPLE)(predictor)
@@ -42,7 +43,10 @@ def register(app: typer.Typer) -> None:
 
 
 def weights(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="State dict or checkpoint of a supernet, as torch.save wrote it.")],
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="A supernet's state dict or checkpoint as torch.save wrote it: ofa_mbv3_d234_e346_k357_w1.0."),
+    ],
     space: SpaceOption,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="RUN", help="Folder to write as a run, or a file whose name ends in .safetensors.")

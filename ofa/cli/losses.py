@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EXAMPLE", "quantization"]
 
-EXAMPLE = "Example: ofa predictor quantization digits.run --precision int8 --nets 16 -o int8.losses"
+EXAMPLE = "Example: ofa predictor quantization run --precision int8 -o int8.losses"
 _NETS = 16
 
 

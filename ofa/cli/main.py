@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 import ofa
 from ofa.cli.console import door_for_notices
 from ofa.cli.exits import ending_well
+from ofa.cli.helps import HelpfulGroup, along_the_road, put_on_road
 from ofa.cli.secrets import leave_process_list
 from ofa.cli.shadow import check_siblings
 from ofa.cli.stopping import stoppable
@@ -21,8 +21,11 @@ from ofa.registry import import_also_from
 __all__ = ["build_app", "run"]
 
 
-class _Roof(TyperGroup):
-    """Ends every command in the same way."""
+class _Roof(HelpfulGroup):
+    """Ends every command in the same way, and names them along the road."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return along_the_road(super().list_commands(ctx))
 
     def make_context(self, *args: Any, **named: Any) -> Any:
         with ending_well():
@@ -70,7 +73,16 @@ def build_app() -> typer.Typer:
     road = (data, space, recipes, adopt, train, devices, table, predictor, search, query, specialize, export, verify, report)
     for group in (*road, importing, demo):
         group.register(app)
+    put_on_road(app)
     return app
+
+
+def _show_reference(context: typer.Context, wanted: bool) -> None:
+    if wanted:
+        from ofa.cli.reference import commands_markdown
+
+        typer.echo(commands_markdown(context), nl=False)
+        raise typer.Exit
 
 
 def _show_version(wanted: bool) -> None:
@@ -81,6 +93,7 @@ def _show_version(wanted: bool) -> None:
 
 def _options(
     version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", callback=_show_reference, is_eager=True, hidden=True)] = False,
 ) -> None:
     """Options of ``ofa`` itself; the callback of each does its work."""
 

@@ -26,13 +26,14 @@ if TYPE_CHECKING:
 
 __all__ = ["fit", "fit_predictor", "register"]
 
-_EXAMPLE = "Example: ofa predictor fit digits.run --nets 300 -o digits.predictor"
+_EXAMPLE = "Example: ofa predictor fit run --nets 60 -o run.predictor"
 _ROUNDS = 8
 
 
 def register(app: typer.Typer) -> None:
     """Add ``ofa predictor``."""
-    group = typer.Typer(help="Accuracy predictors: how accurate each network of a space is.", no_args_is_help=True)
+    about = "Accuracy predictors: how accurate each network of a space is."
+    group = typer.Typer(help=about, epilog=_EXAMPLE, no_args_is_help=True)
     group.command("fit", epilog=_EXAMPLE)(fit)
     group.command("quantization", epilog=EXAMPLE)(quantization)
     app.add_typer(group, name="predictor")

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["query", "register"]
 
-_EXAMPLE = "Example: ofa query digits.front --latency 2ms --memory 64KiB --top 3"
+_EXAMPLE = "Example: ofa query run.front --latency 12ms --memory 64KiB --top 3"
 
 
 def register(app: typer.Typer) -> None:

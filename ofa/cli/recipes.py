@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["recipes", "register"]
 
-_EXAMPLE = "Example: ofa recipes phases.sandwich; ofa recipes small-budget > mine.toml"
+_EXAMPLE = "Example: ofa recipes phases.sandwich\nTo begin one: ofa recipes small-budget > mine.toml"
 
 
 def register(app: typer.Typer) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["register", "report"]
 
-_EXAMPLE = "Example: ofa report digits.front -o report.html --png pictures"
+_EXAMPLE = "Example: ofa report run.front -o report.html --png pictures"
 
 
 def register(app: typer.Typer) -> None:

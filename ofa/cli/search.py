@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["register", "search"]
 
-_EXAMPLE = "Example: ofa search --space ofa-mbv3-tiny --predictor digits.predictor --table cpu.parquet -o digits.front"
+_EXAMPLE = "Example: ofa search --predictor run.predictor --table cpu.parquet -o run.front"
 
 _TRIALS = 160
 _EVALUATIONS = 200_000

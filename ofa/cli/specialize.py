@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = ["register", "specialize", "specialize_run"]
 
-_EXAMPLE = "Example: ofa specialize digits.run --front digits.front --latency 2ms -o digits.bundle"
+_EXAMPLE = "Example: ofa specialize run --front run.front --latency 12ms -o network"
 
 
 def register(app: typer.Typer) -> None:

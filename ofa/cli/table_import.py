@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 
 __all__ = ["import_group", "mit_yaml"]
 
-_EXAMPLE = "Example: ofa table import mit-yaml 224_lookup_table.yaml --space ofa-mbv3-w1.2 --device note10 -o note10.parquet"
+_EXAMPLE = "Example: ofa table import mit-yaml *.yaml --space ofa-mbv3-w1.2 --device note10 -o note10.parquet"
 
 
 def import_group() -> typer.Typer:
     """The commands, for ``ofa table`` to add."""
-    group = typer.Typer(help="Latency tables that others measured and published.", no_args_is_help=True)
+    about = "Latency tables that others measured and published."
+    group = typer.Typer(help=about, epilog=_EXAMPLE, no_args_is_help=True)
     group.command("mit-yaml", epilog=_EXAMPLE)(mit_yaml)
     return group
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["register", "train", "train_recipe"]
 
-_EXAMPLE = "Example: ofa train digits.toml -o digits.run --set seed=1 --set phases.full.epochs=4; to go on: ofa train --resume digits.run"
+_EXAMPLE = "Example: ofa train small-budget --set data=photos/ -o run\nTo go on: ofa train --resume run"
 
 
 def register(app: typer.Typer) -> None:

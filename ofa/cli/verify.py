@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["register", "verify"]
 
-_EXAMPLE = "Example: ofa verify digits.bundle --device local-cpu --latency 2ms --data photos/ --accuracy 90%"
+_EXAMPLE = "Example: ofa verify network --device pi --latency 12ms --data photos/"
 
 
 def register(app: typer.Typer) -> None:

@@ -182,7 +182,7 @@ def reference_markdown(recipes: Mapping[str, str]) -> str:
         "",
         "A recipe is a TOML file. One of `[[phases]]`, or the table of a method that makes them, says how the supernet learns. Any key can",
         "be changed on the command line: `--set batch_size=32`, `--set augmentation.flip=true`, `--set phases.full.epochs=3`,",
-        "`--set progressive_shrinking.epochs=60`. `make recipes` writes this page from the code; `ofa recipes KEY` shows a part of it.",
+        "`--set progressive_shrinking.epochs=60`. `make pages` writes this page from the code; `ofa recipes KEY` shows a part of it.",
         "",
         "| recipe that comes along | |",
         "| --- | --- |",

@@ -37,7 +37,7 @@ def test_every_table_has_a_meaning() -> None:
 def test_the_page_is_up_to_date() -> None:
     known = {name: preset_about(name) for name in preset_names()}
     assert all(known.values())
-    assert PAGE.read_text(encoding="utf-8") == reference_markdown(known), "write it anew with: make recipes"
+    assert PAGE.read_text(encoding="utf-8") == reference_markdown(known), "write it anew with: make pages"
 
 
 def test_keys_are_found_by_path_by_name_and_by_table() -> None:
