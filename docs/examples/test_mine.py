@@ -5,17 +5,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-
 from balanced import BALANCED
-from devices import Address, Settings
 from lion import Lion
+from other_environment import OtherEnvironment
+from plain_nets import plain
+from sandglass import sandglasses
+from traffic import TRAFFIC
+
+from devices import Address, Settings
 from ofa.costs import Cost
 from ofa.space import Space
 from ofa.tasks import Task
 from ofa.training import Optimizer
-from other_environment import OtherEnvironment
-from plain_nets import plain
-from sandglass import sandglasses
 from tests.devices.runtime_contract import RuntimeContract
 from tests.devices.transport_contract import TransportContract
 from tests.ofa.cost_contract import CostContract
@@ -24,7 +25,6 @@ from tests.ofa.importance_contract import ImportanceContract
 from tests.ofa.space_contract import SpaceContract
 from tests.ofa.tasks.task_contract import TaskContract
 from tests.ofa.training.optimizer_contract import OptimizerContract
-from traffic import TRAFFIC
 
 
 @pytest.mark.parametrize("make", [plain, sandglasses])
