@@ -28,7 +28,7 @@ class BalancedClassification(Classification):
         return float(self.score(torch.cat(outputs).double(), torch.cat(labels)))
 
     def chance(self, labels: Tensor) -> float:
-        """Whoever names one class, or any at random, has it right for one class of those that there are."""
+        """One answer for all images, or random ones, have one class right of as many as the labels have."""
         return 1 / len(labels.unique())
 
     def is_at_chance(self, score: float, labels: Tensor) -> bool:

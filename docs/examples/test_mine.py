@@ -1,4 +1,4 @@
-"""The contracts of this package, held by what is our own."""
+"""The contracts of ofa, held by the examples."""
 
 import sys
 from collections.abc import Sequence
