@@ -135,12 +135,14 @@ _OWN = (
 
 COSTS = Registry(
     "cost",
+    group="ofa.costs",
     error=SearchError,
     valid=lambda entry: isinstance(entry, Cost),
     must_be="an ofa.costs.Cost",
     entries={cost.name: cost for cost in _OWN},
 )
-"""By name. A new one is an entry here, or ``COSTS.register(name, cost)``: budgets, fronts, reports and the command line follow."""
+"""By name. One of one's own is registered (``COSTS.register(name, cost)``), or an entry point of the group ``ofa.costs`` of its package:
+budgets, fronts, reports and the command line follow."""
 
 
 def costs(lowered: Iterable[PlacedBlock]) -> dict[str, int]:

@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from search.latency import LatencySource
     from search.problem import Problem
 
-__all__ = ["TRADES", "ProblemOfFiles"]
+__all__ = ["ProblemOfFiles", "tradeable"]
 
-TRADES = {"latency": "latency_ms", "energy": "energy_mj", **{COSTS.get(name).option: name for name in COSTS.names()}}
-"""What can be traded against accuracy, by the names of the budgets' options."""
+
+def tradeable() -> dict[str, str]:
+    """What can be traded against accuracy, by the names of the budgets' options."""
+    return {"latency": "latency_ms", "energy": "energy_mj", **{COSTS.get(name).option: name for name in COSTS.names()}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +46,7 @@ class ProblemOfFiles:
         ssh_config: of those that are reached by ssh; None for the user's own.
         resolutions: in pixels; None for all that the sources know.
         budget: hard limits.
-        trades: what to trade against accuracy, of ``TRADES``, perhaps with ``@DEVICE``; None for the problem's own
+        trades: what to trade against accuracy, of ``tradeable``, perhaps with ``@DEVICE``; None for the problem's own
             choice, empty for nothing.
         seed: of measurements.
         data: where the run's images are now, if they moved.
@@ -161,14 +163,14 @@ class ProblemOfFiles:
             return None
         from ofa.errors import nearest
 
-        devices, found = [source.device_name for source in latencies], []
+        columns, devices, found = tradeable(), [source.device_name for source in latencies], []
         for trade in self.trades:
             name, _, device = trade.partition("@")
-            if name not in TRADES:
+            if name not in columns:
                 raise typer.BadParameter(
-                    f"'{trade}' cannot be traded against accuracy; {nearest(name, tuple(TRADES))}", param_hint="--trade"
+                    f"'{trade}' cannot be traded against accuracy; {nearest(name, tuple(columns))}", param_hint="--trade"
                 )
-            column = TRADES[name]
+            column = columns[name]
             if name == "latency" and not self.budget.expected_latency:
                 column = "latency_high_ms"
             if name not in ("latency", "energy"):

@@ -12,7 +12,7 @@ from ofa.cli.budgets import Accuracy, Energies, ExpectedOption, Latencies, budge
 from ofa.cli.console import JsonOption, emit, format_conditions, format_ms, format_percent, progress_bar, remark, warn
 from ofa.cli.devices import FoldersOption, SshConfigOption
 from ofa.cli.outputs import PARQUET, OverwriteOption, check_output
-from ofa.cli.problem import TRADES, ProblemOfFiles
+from ofa.cli.problem import ProblemOfFiles, tradeable
 from ofa.cli.run_data import DataOption, OnOption, TestDataOption
 from ofa.cli.secrets import STORAGE_VARIABLE, command_without_secrets, take_storage
 from ofa.cli.sheets import records, words
@@ -69,7 +69,7 @@ def search(
         list[str] | None,
         typer.Option(
             metavar="COST",
-            help=f"What to trade against accuracy: {', '.join(TRADES)}; once each. By default the latency on every device, else MACs.",
+            help=f"What to trade against accuracy: {', '.join(tradeable())}; once each. By default the latency on every device, else MACs.",
         ),
     ] = None,
     best: Annotated[bool, typer.Option("--best", help="Find the most accurate network within the budgets, and no whole front.")] = False,

@@ -12,15 +12,14 @@ from typer.testing import CliRunner
 
 from ofa.blocks import PlacedBlock
 from ofa.cli.main import build_app
-from ofa.costs import COSTS, Cost, costs
+from ofa.costs import COSTS, Cost
 from ofa.errors import SearchError
-from ofa.families import lower
-from ofa.row_costs import costs_of
 from search.budget import Budget
 from search.evolution.archive import Archive
 from search.front.build import front_of
 from search.front.front import Front
 from search.report import page_of
+from tests.ofa.cost_contract import CostContract
 from tests.search.fakes import SMALL, fake_problem
 
 
@@ -46,10 +45,10 @@ def registered() -> Iterator[None]:
         yield
 
 
-def test_arrays_count_it_as_the_blocks_do() -> None:
-    rows_NC = SMALL.sample_rows(50, np.random.default_rng(0))
-    found = costs_of(SMALL)(rows_NC)
-    assert found[WIDEST.name].tolist() == [costs(lower(SMALL, SMALL.decode(row)))[WIDEST.name] for row in rows_NC.tolist()]
+class TestWidest(CostContract):
+    @pytest.fixture
+    def cost(self) -> Cost:
+        return WIDEST
 
 
 def test_a_front_has_it_keeps_budgets_on_it_and_shows_it(tmp_path: Path) -> None:

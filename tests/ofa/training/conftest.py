@@ -3,20 +3,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-import torch
 
 from ofa.data import ImageData
 from ofa.families import get_space
 from ofa.training import Phase, Recipe
+from tests.ofa.training.optimizer_contract import photos
 
 
 @pytest.fixture(scope="session")
 def pictures() -> ImageData:
-    """Ninety-six pictures of ten classes, each class a little brighter than the one before."""
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.arange(96) % 10
-    noise = torch.randint(0, 30, (96, 3, 8, 8), generator=generator)
-    return ImageData(images=(20 * labels[:, None, None, None] + noise).to(torch.uint8), labels=labels, class_names=tuple("abcdefghij"))
+    """Ninety-six pictures of ten classes."""
+    return photos()
 
 
 @pytest.fixture(scope="session")

@@ -15,14 +15,14 @@ from ofa.data import ImageData
 from ofa.errors import RecipeError, TrustError
 from ofa.families import get_space
 from ofa.supernet import Supernet
-from ofa.training import OPTIMIZERS, SGD, AdamW, Optimizer, Recipe, TrainingState, begin_run, continue_run, save_state, train
+from ofa.training import OPTIMIZERS, SGD, AdamW, Optimizer, Recipe, TrainingState, train
 from ofa.training.differences import changed_keys
-from ofa.training.optimizer import check_trusted, optimizer_state, restore_optimizer
+from ofa.training.optimizer import check_trusted
 from ofa.training.single import train_network
 from ofa.training.specialization import FineTuning
+from tests.ofa.training.optimizer_contract import DECAY, RATE, OptimizerContract, fresh, gradients, stepped
 
 TINY = "ofa-mbv3-tiny"
-RATE, DECAY = 0.05, 0.1
 
 
 class Lion(torch.optim.Optimizer):
@@ -68,21 +68,10 @@ def settings(request: pytest.FixtureRequest) -> Optimizer:
     return made
 
 
-def gradients(count: int = 5) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    return [torch.randn(4, 3, generator=generator) for _ in range(count)]
-
-
-def stepped(optimizer: torch.optim.Optimizer, weight: torch.nn.Parameter, steps: list[Tensor]) -> None:
-    for number, gradient in enumerate(steps, start=1):
-        for group in optimizer.param_groups:
-            group["lr"] = RATE / number
-        weight.grad = gradient.clone()
-        optimizer.step()
-
-
-def fresh() -> torch.nn.Parameter:
-    return torch.nn.Parameter(torch.linspace(-1, 1, 12).reshape(4, 3))
+class TestOptimizers(OptimizerContract):
+    @pytest.fixture
+    def settings(self, settings: Optimizer) -> Optimizer:
+        return settings
 
 
 @pytest.mark.parametrize(("nesterov", "momentum"), [(True, 0.9), (False, 0.9), (True, 0.0)])
@@ -107,35 +96,6 @@ def test_adamw_is_its_formula() -> None:
         step = mean / (1 - 0.8**number) / ((square / (1 - 0.9**number)).sqrt() + 1e-6)
         expected = expected - RATE / number * (step + DECAY * expected)
     torch.testing.assert_close(weight.detach(), expected)
-
-
-def test_a_state_is_all_that_decides_the_next_steps(settings: Optimizer) -> None:
-    first, other = fresh(), fresh()
-    begun, resumed = (settings.make([{"params": [weight], "weight_decay": DECAY}], RATE) for weight in (first, other))
-    stepped(begun, first, gradients()[:3])
-    tensors, values = optimizer_state(begun)
-    kept = {name: tensor.clone() for name, tensor in tensors.items()}
-    other.data.copy_(first.data)
-    restore_optimizer(resumed, kept, values)
-    unchanged = {name: tensor.clone() for name, tensor in kept.items()}
-    for optimizer, weight in ((begun, first), (resumed, other)):
-        stepped(optimizer, weight, gradients()[3:])
-    assert torch.equal(first, other)
-    assert all(torch.equal(kept[name], tensor) for name, tensor in unchanged.items())  # what was restored is not written to
-
-
-def test_killed_and_resumed_equals_uninterrupted(
-    settings: Optimizer, recipe_of: Callable[..., Recipe], pictures: ImageData, tmp_path: Path
-) -> None:
-    recipe = recipe_of(TINY, optimizer=settings, checkpoint_steps=2)
-    whole, states = recipe.build_supernet(10), list[TrainingState]()
-    train(whole, recipe, pictures, on_state=states.append)
-    begin_run(tmp_path, recipe)
-    save_state(tmp_path, recipe, next(state for state in states if state.step == 2))
-    read, _ = continue_run(tmp_path, recipe)
-    resumed = Supernet(whole.space, generator=torch.Generator().manual_seed(9))
-    train(resumed, recipe, pictures, state=read)
-    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True))
 
 
 def test_a_network_alone_goes_on_as_if_it_had_never_stopped(settings: Optimizer, pictures: ImageData) -> None:
@@ -163,12 +123,6 @@ def test_steps_of_the_largest_network_change_what_others_share_with_it(
     for arch in (supernet.space.smallest(16), supernet.space.largest(16)):
         now, before = (dict(each.extract(arch).named_parameters()) for each in (supernet, untrained))
         assert any(not torch.equal(now[name], before[name]) for name in now)
-
-
-def test_a_recipe_keeps_its_optimizer(settings: Optimizer, recipe_of: Callable[..., Recipe]) -> None:
-    recipe = recipe_of(TINY, optimizer=settings)
-    assert Recipe.from_toml(recipe.to_toml(), trust=True) == recipe
-    assert hash(Recipe.from_toml(recipe.to_toml(), trust=True)) == hash(recipe)
 
 
 def text(*lines: str) -> str:
