@@ -1,4 +1,4 @@
-"""Blocks of one convolution, and pooling."""
+"""Blocks with a single convolution, and max pooling."""
 
 from __future__ import annotations
 
