@@ -111,7 +111,7 @@ class Arch:
         except (KeyError, TypeError, AttributeError, ValueError, SpaceError) as error:
             raise ArchError(
                 "an arch must be an object with the keys space, resolution and stages (a list of lists of genes), "
-                f"but reading it met {type(error).__name__}: {error}; write one with Arch.save or 'ofa query'"
+                f"but reading it raised {type(error).__name__}: {error}; write one with Arch.save or 'ofa query'"
             ) from error
 
     @classmethod

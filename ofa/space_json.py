@@ -92,7 +92,7 @@ def space_from_json(value: Any, base: type[S], source: str) -> S:
         raise SpaceError(f"{source}: {error}") from error
     except (TypeError, KeyError, AttributeError, ValueError, NameError) as error:
         raise SpaceError(
-            f"{source} must describe a space of {value['family']}, but reading it met {type(error).__name__}: {error}; write it anew with: "
+            f"{source} must describe a space of {value['family']}, but reading it raised {type(error).__name__}: {error}; write it with: "
             "ofa space"
         ) from error
 

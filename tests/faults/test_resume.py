@@ -260,7 +260,7 @@ def test_a_killed_command_goes_on_and_leaves_nothing(name: str, how: signal.Sign
     assert kills
     refused = subprocess.run([sys.executable, "-m", "ofa", *words], check=False, capture_output=True, text=True)
     assert refused.returncode == 1
-    assert "add --resume to go on with it, or --overwrite to begin anew" in refused.stderr
+    assert "add --resume to continue it, or --overwrite to start over" in refused.stderr
     ofa_command(*words, "--resume")
     assert {path.name for path in tmp_path.iterdir()} == {"cut"}
     ofa_command(*KILLED[name].format(**places, out=tmp_path / "whole").split())

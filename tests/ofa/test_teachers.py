@@ -236,5 +236,5 @@ def test_a_bundle_is_given_images_of_its_own_size(bundle: Path) -> None:
 
 def test_a_run_without_a_record_cannot_teach(run: Path) -> None:
     (run / "data.parquet").unlink()
-    with pytest.raises(RecipeError, match=r"must know its classes and its normalization, but .* has no record of its data"):
+    with pytest.raises(RecipeError, match=r"must record its classes and normalization, but .* has no record of its data"):
         find_teacher(str(run))

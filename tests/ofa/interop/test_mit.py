@@ -217,7 +217,7 @@ def test_another_family_is_told_with_the_space_that_fits() -> None:
     sentence = refused({key: torch.zeros(()).expand(shape) for key, shape in shapes.items()}, get_space("ofa-mbv3-w1.0"))
     assert "are of OFAResNets (first input_stem.0.conv.weight); it fits ofa-resnet50 with num_classes=1000" in sentence
     sentence = refused(state_dict(TINY_MOBILENET), get_space("ofa-proxyless-w1.3"))
-    assert "must be of OFAProxylessNASNets to fit ofa-proxyless-w1.3" in sentence
+    assert "must be of OFAProxylessNASNets for ofa-proxyless-w1.3" in sentence
     assert "it fits no named space" in sentence
 
 

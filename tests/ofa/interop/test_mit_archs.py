@@ -189,7 +189,7 @@ def test_networks_of_no_space_are_told_with_the_first_difference() -> None:
         assert_one_sentence(caught.value)
         return str(caught.value)
 
-    assert "of which ofa-mbv3-w1.2 is the nearest, but stages.1.2 has kernel 9 instead of" in sentence(
+    assert "the nearest being ofa-mbv3-w1.2, but stages.1.2 has kernel 9 instead of" in sentence(
         lambda network: network["blocks"][7]["conv"].update(kernel_size=9)
     )
     assert "stages.0 has 5 blocks instead of 2 or 3 or 4" in sentence(lambda network: network["blocks"].insert(2, network["blocks"][2]))

@@ -107,7 +107,7 @@ def test_labels_of_another_task_are_refused(task: Task) -> None:
 
 
 def test_a_task_is_registered_under_a_name_of_its_own(task: Task) -> None:
-    with pytest.raises(RecipeError, match=f"must have a name of its own, but '{task.name}' is registered already"):
+    with pytest.raises(RecipeError, match=f"must have a name of its own, but '{task.name}' is already registered"):
         TASKS.register(task.name, task)
     with pytest.raises(RecipeError, match="there is no task 'multilabel'; did you mean 'multi_label'"):
         TASKS.get("multilabel")
