@@ -23,7 +23,7 @@ class ModuleRegistry(Registry[nn.Module | Callable[[], nn.Module]]):
     """
 
     def __init__(self, kind: str, *, error: type[OfaError], group: str | None = None) -> None:
-        must_be = "a torch.nn.Module, or a function without arguments that makes one"
+        must_be = "a torch.nn.Module, or a function without arguments that returns one"
         super().__init__(kind, group=group, error=error, must_be=must_be)
 
     def make(self, text: str) -> nn.Module:

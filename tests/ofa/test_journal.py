@@ -85,7 +85,10 @@ def test_other_work_is_refused_though_the_line_that_describes_it_is_damaged(tmp_
     path = tmp_path / "it.journal"
     cut_off(path, 3)
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[1:]))
-    with Journal(path, doing="working", resume=True) as journal, pytest.raises(FileError, match="are of others; repeat the command"):
+    with (
+        Journal(path, doing="working", resume=True) as journal,
+        pytest.raises(FileError, match="have others; repeat the interrupted command"),
+    ):
         work(journal, seed=1)
 
 

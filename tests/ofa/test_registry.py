@@ -92,9 +92,9 @@ def test_packages_bring_entries_that_are_imported_when_they_are_asked_for(regist
 @pytest.mark.parametrize(
     ("code", "words"),
     [
-        ("import nowhere", "'theirs' of package broken must be importable, but broken:THING is not: No module named 'nowhere'; install"),
+        ("import nowhere", "'theirs' of package broken must be importable, but broken:THING is not: No module named 'nowhere'; reinstall"),
         ("", "must be importable, but broken:THING is not: .*no attribute 'THING'"),
-        ("raise RuntimeError", "must be importable, but broken:THING is not: it says no reason; install"),
+        ("raise RuntimeError", "must be importable, but broken:THING is not: it says no reason; reinstall"),
         ("THING = 3", "must be a class or function, but 'theirs' of package broken is 3"),
     ],
 )

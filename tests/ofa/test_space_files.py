@@ -170,13 +170,13 @@ def test_a_module_has_a_space_or_makes_one(attribute: str) -> None:
     [
         ("NOT_A_SPACE", "but is int"),
         ("Pair", "but is type"),
-        ("absent", "met AttributeError"),
-        ("fails", "met RuntimeError: no such disk; check both"),
+        ("absent", "raised AttributeError"),
+        ("fails", "raised RuntimeError: no such disk; check both"),
         ("other_tiny.__name__", "but is str"),
         ("of_a_list", "must be tuples"),
         ("of_an_object", "so that files can carry them"),
         ("ill_fitting", "blocks with matching shapes"),
-        ("too_deep", r"its class met IndexError: .*; correct Pair\.lower"),
+        ("too_deep", r"its class raised IndexError: .*; correct Pair\.lower"),
     ],
 )
 def test_what_a_module_has_else_is_refused(attribute: str, words: str) -> None:
@@ -186,7 +186,7 @@ def test_what_a_module_has_else_is_refused(attribute: str, words: str) -> None:
 
 def test_names_of_ofa_are_not_for_other_networks(tmp_path: Path) -> None:
     other_tiny(TINY).save(tmp_path / "tiny.json")
-    with pytest.raises(SpaceError, match="other networks than ofa-mbv3-tiny"):
+    with pytest.raises(SpaceError, match="is called ofa-mbv3-tiny and has other networks"):
         get_space(str(tmp_path / "tiny.json"))
     with pytest.raises(SpaceError, match="must have another name"):
         derive(get_space(TINY), TINY, resolutions=(20,))

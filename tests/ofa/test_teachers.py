@@ -223,7 +223,7 @@ def test_networks_of_runs_and_bundles_see_their_own_images_and_name_our_classes(
     assert found.calibrates is (kind == "run")
     assert evaluate(teacher, pictures, resolution=24) == pytest.approx(evaluate(found.network, theirs, resolution=24))
     others = replace(pictures, class_names=("cat", *NAMES[1:]))
-    with pytest.raises(RecipeError, match=r"knows 10 \(j, i, h, g, f \.\.\.\) and the data has 10 \(cat, b, c, d, e \.\.\.\)"):
+    with pytest.raises(RecipeError, match=r"has 10 \(j, i, h, g, f \.\.\.\) and the data has 10 \(cat, b, c, d, e \.\.\.\)"):
         found.prepared(others, (24,), CPU)
 
 

@@ -198,7 +198,7 @@ def test_networks_of_no_space_are_told_with_the_first_difference() -> None:
     )
     assert "stages.0.0 has in_channels 24 instead of 16" in sentence(lambda network: None, space=get_space("ofa-mbv3-w1.0"))
     assert "with groups 2" in sentence(lambda network: network["first_conv"].update(groups=2))
-    assert "met KeyError: 'classifier'" in sentence(lambda network: network.pop("classifier"))
+    assert "raised KeyError: 'classifier'" in sentence(lambda network: network.pop("classifier"))
     assert "must have a name among MobileNetV3" in sentence(lambda network: network.update(name="VGG"))
     assert "resolution must be one of" in sentence(lambda network: None, resolution=230)
     assert "it is of OFAMobileNetV3" in sentence(lambda network: None, space=get_space("ofa-resnet50"))
