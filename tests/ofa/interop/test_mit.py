@@ -226,7 +226,8 @@ def test_another_width_is_told_with_the_space_that_fits() -> None:
     state = {key: torch.zeros(()).expand(shape) for key, shape in shapes.items()}
     sentence = refused(state, get_space("ofa-mbv3-w1.0"))
     assert (
-        "first first_conv.conv.weight with [24, 3, 3, 3] instead of [16, 3, 3, 3]; it matches ofa-mbv3-w1.2 with num_classes=1000" in sentence
+        "first first_conv.conv.weight with [24, 3, 3, 3] instead of [16, 3, 3, 3]; it matches ofa-mbv3-w1.2 with num_classes=1000"
+        in sentence
     )
 
 
