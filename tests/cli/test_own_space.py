@@ -254,10 +254,10 @@ class Lopsided(PlainNets):
 @pytest.mark.parametrize(
     ("attribute", "words"),
     [
-        ("no.such.module:plain", "importing it met ModuleNotFoundError: No module named 'no'; check both names"),
-        (f"{__name__}:absent", "importing it met AttributeError"),
+        ("no.such.module:plain", "importing it raised ModuleNotFoundError: No module named 'no'; check both names"),
+        (f"{__name__}:absent", "importing it raised AttributeError"),
         (f"{__name__}:ROOT", "must name a space, or a function without arguments that returns one, but is PosixPath"),
-        (f"{__name__}:fails_in_the_middle", "its class met KeyError: 'stages.1.1'; correct Lopsided.lower"),
+        (f"{__name__}:fails_in_the_middle", "its class raised KeyError: 'stages.1.1'; correct Lopsided.lower"),
     ],
 )
 def test_a_space_that_cannot_be_had_or_built_is_one_sentence(attribute: str, words: str) -> None:

@@ -259,7 +259,7 @@ def test_folders_are_made_with_all_above_them(tmp_path: Path) -> None:
     make_folder(tmp_path / "a" / "b")
     (tmp_path / "file").write_bytes(b"")
     for wrong in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / "nul\0", tmp_path / ("n" * 300)):
-        with pytest.raises(FileError, match="must be a folder that can be made"):
+        with pytest.raises(FileError, match="must be a folder that can be created"):
             make_folder(wrong)
 
 
