@@ -62,7 +62,12 @@ class Cost:
     in_format: Callable[[Iterable[PlacedBlock], NumberFormat], int] | None = None
 
     def in_file(self, lowered: Iterable[PlacedBlock], stored: NumberFormat) -> int:
-        """The cost of a lowered network, or of one of its blocks, in the number format of a file."""
+        """The cost of a lowered network, or of one of its blocks, in the number format of a file.
+
+        Args:
+            lowered: the placed blocks.
+            stored: number format of the file.
+        """
         return self.of(lowered) if self.in_format is None else self.in_format(lowered, stored)
 
 

@@ -57,7 +57,11 @@ def new_figure(width: float, height: float) -> Figure:
 
 @own_style()
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write a figure as a PNG file of 150 dots an inch.
+    """Write a figure as a PNG file with 150 dots per inch.
+
+    Args:
+        figure: of ``new_figure``.
+        path: of the file; an existing one is replaced.
 
     Raises:
         FileError: the file cannot be written.

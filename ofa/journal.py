@@ -42,12 +42,12 @@ class Steps(Protocol):
         """
 
     def once(self, key: str, work: Callable[[], T], kind: Any, *, rng: np.random.Generator | None = None) -> T:
-        """The result of a step: the stored one, or that of ``work()``, which is then stored.
+        """The result of a step: the stored result, or else the result of ``work()``, which is then stored.
 
         Args:
             key: unique name of the step.
             work: computes the result.
-            kind: type of the result, one that ``ofa.schema.parse`` knows.
+            kind: type of the result, as for ``ofa.schema.parse``.
             rng: generator that the work draws from; a stored step also restores its state after the work.
 
         Raises:

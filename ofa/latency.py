@@ -31,7 +31,13 @@ class Latency:
 
     @classmethod
     def of(cls, latency_ms: float, low_ms: float | None, high_ms: float | None) -> Latency:
-        """Build a latency from JSON values, where None stands for an unknown end of the interval."""
+        """Build a latency from JSON values.
+
+        Args:
+            latency_ms: the expected latency in milliseconds.
+            low_ms: lower end of the interval in milliseconds; None if unknown.
+            high_ms: upper end of the interval in milliseconds; None if unknown.
+        """
         low, high = (math.nan if end is None else end for end in (low_ms, high_ms))
         return cls(latency_ms=latency_ms, latency_low_ms=low, latency_high_ms=high)
 

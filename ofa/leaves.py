@@ -79,7 +79,14 @@ def assign(module: nn.Module, name: str, value: torch.Tensor) -> None:
 
 
 def parametrize_weight(module: nn.Module, name: str, leaf: nn.Parameter, transform: nn.Module) -> None:
-    """Compute a weight from ``leaf`` by ``transform``; ``unsafe`` because the transform changes the shape on purpose."""
+    """Compute a weight from a leaf by a transform (``torch.nn.utils.parametrize``; ``unsafe`` because the shape changes on purpose).
+
+    Args:
+        module: contains the weight.
+        name: dotted name of the weight.
+        leaf: input of the transform.
+        transform: computes the weight.
+    """
     owner, weight = _owner(module, name)
     owner._parameters[weight] = leaf
     parametrize.register_parametrization(owner, weight, transform, unsafe=True)

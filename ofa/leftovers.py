@@ -66,7 +66,7 @@ def temporary_folder(purpose: str = "") -> Iterator[Path]:
 
 
 def remove_parts(folder: Path, target: Path | None = None) -> None:
-    """Remove temporary files that killed processes left in a folder, and those that earlier versions left for ``target``."""
+    """Remove the temporary files that killed processes left in a folder, and the files that earlier versions left for ``target``."""
     before = None if target is None else re.compile(rf"\.{re.escape(target.name[:_LONGEST_PREFIX])}\.[a-z0-9_]{{8}}\.part", re.DOTALL)
     for path in _entries(folder):
         if _PART.fullmatch(path.name) or (before is not None and before.fullmatch(path.name) and _unchanged_s(path) > _DAY_S):

@@ -173,7 +173,7 @@ def _cut_half_line(file: IO[bytes]) -> None:
 
 
 def _had_a_checksum(entry: Mapping[str, Any]) -> bool:
-    """Whether a line without a valid checksum had one that was damaged (key or value), as opposed to a line of an earlier version."""
+    """Whether a line without a valid checksum has a damaged one (key or value), as opposed to a line of an earlier version."""
     first = next(iter(entry.values()), None)
     return _CHECKSUM in entry or (isinstance(first, str) and _SUM.fullmatch(first) is not None)
 

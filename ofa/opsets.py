@@ -53,5 +53,13 @@ def ir_version_for(opset: int) -> int:
 
 
 def least_release(opset: int, ir_version: int) -> Release | None:
-    """The first release that reads files with this opset and IR version; None if they are newer than all known releases."""
+    """The first release that reads files with these versions.
+
+    Args:
+        opset: of the file.
+        ir_version: of the file.
+
+    Returns:
+        The release; None if the versions are newer than all known releases.
+    """
     return next((each for known, each in _RELEASES.items() if known >= opset and each.ir_version >= ir_version), None)

@@ -70,7 +70,7 @@ def check_ending(output: Path, ending: str, *, must_end: bool = False) -> None:
         raise FileError(f"'{output}' must end in {ending}, on which its readers rely; add that ending")
     if found in ENDINGS and found != ending:
         own, better = (ENDINGS[ending], f"end it in {ending}") if ending else ("something else", "leave that ending out")
-        raise FileError(f"a file's name must say what the file is, but '{output}' would be {own} and not {ENDINGS[found]}; {better}")
+        raise FileError(f"a file's ending must match its content, but '{output}' would be {own}, not {ENDINGS[found]}; {better}")
 
 
 def check_output_folder(output: Path, *, overwrite: bool, remedy: str = "name another folder or add --overwrite") -> None:

@@ -46,8 +46,8 @@ def without_passwords(text: str) -> str:
 class StorageUrl:
     """A database's URL, ``grpc://host:port``, or the path of a journal file; ``str()`` hides its secrets.
 
-    Everything that SQLAlchemy, libpq or ODBC may read as a secret is hidden: the user's password, and every query value except those of
-    keys known to be harmless. An ambiguous URL, such as one with ``@`` or ``/`` in its password, is shown as its scheme only.
+    Everything that SQLAlchemy, libpq or ODBC may read as a secret is hidden: the user's password, and every query value except values
+    of keys known to be harmless. An ambiguous URL, such as one with ``@`` or ``/`` in its password, is shown as its scheme only.
 
     Args:
         text: as the user typed it.

@@ -223,7 +223,7 @@ def _wrong(found: object, wanted: list[int]) -> str:
         return f"gives a {type(found).__name__}, which is no tensor"
     if list(found.shape) != wanted or not found.is_floating_point():
         return f"gives {found.dtype} {list(found.shape)}".replace("torch.", "")
-    return "" if bool(torch.isfinite(found).all()) else "gives others that are not finite"
+    return "" if bool(torch.isfinite(found).all()) else "gives logits that are not finite"
 
 
 def _listed(names: Sequence[str]) -> str:

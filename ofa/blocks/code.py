@@ -4,7 +4,7 @@ Space files carry such text, so it is untrusted data: it may only call layers th
 compute tensors from tensors without other effects. There is one statement per line:
 
     Conv2d('conv', [b, a, 3, 3], None, [1, 1], [1, 1], [1, 1], 1)    a layer: name, shape of its weight, further arguments
-    Parameter('scale', [b])                                         a loose tensor; Buffer for one that is not trained
+    Parameter('scale', [b])                                         a loose tensor; Buffer if it is not trained
     v1 = call('conv', v0)                                           v0 is the input
     v2 = aten.mul.Tensor(v1, t('scale'))                            the last value is the output
 
@@ -282,7 +282,7 @@ def _shown(tree: ast.AST) -> str:
 
 
 def resolve(argument: Any, lengths: Mapping[str, int]) -> Any:
-    """An argument with every size replaced by a number, except sizes that depend on the batch."""
+    """Replace every size in an argument by its number for axes of these lengths, except sizes that depend on the batch."""
     if isinstance(argument, list):
         return [resolve(each, lengths) for each in argument]
     if isinstance(argument, Size):

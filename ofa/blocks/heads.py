@@ -44,7 +44,11 @@ class PooledConv(Block):
 
 @dataclass(frozen=True, kw_only=True)
 class Classifier(Block):
-    """Optional global average pooling (``pool``), dropout, and the linear layer of the logits [B, classes]."""
+    """Optional global average pooling, dropout, and the linear layer of the logits [B, classes].
+
+    Attributes:
+        pool: whether the input is an image [B, C, H, W], which is pooled first.
+    """
 
     kind: ClassVar[str] = "classifier"
     pool: bool = False

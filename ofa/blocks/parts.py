@@ -338,7 +338,13 @@ class Shortcut(Part):
 
 
 def conv_norm_act(conv: Conv, eps: float, after: Activation | None = None) -> Chain:
-    """A convolution, its batch norm, and optionally an activation."""
+    """A convolution, its batch norm, and optionally an activation.
+
+    Args:
+        conv: the convolution.
+        eps: epsilon of the batch norm.
+        after: the activation; None for none.
+    """
     last = {} if after is None else {"activation": activation(after)}
     return _ConvNormActChain({"conv": conv, "norm": BatchNorm(conv.outputs, eps), **last})
 

@@ -14,7 +14,7 @@ __all__ = ["AddPositions", "Attention", "DotProductAttention", "TokenLinear", "T
 def resampled(grid_DHW: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
     """Interpolate a grid of position embeddings bilinearly, so that a place in the image keeps its embedding at every resolution.
 
-    Computed as two matrix products, because their gradients are deterministic on GPUs, unlike those of ``interpolate``.
+    Computed as two matrix products, because their gradients are deterministic on GPUs, unlike the gradients of ``interpolate``.
 
     Args:
         grid_DHW: embeddings [D, H, W].

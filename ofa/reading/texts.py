@@ -111,7 +111,18 @@ _INFINITE = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def parse_toml(text: str, *, what: str, remedy: str = "correct that line", error: type[OfaError] = FileError) -> dict[str, Any]:
-    """Parse TOML; arguments and errors as in ``parse_json``, except that floats may be infinite or NaN."""
+    """Parse TOML; floats may be infinite or NaN.
+
+    Args:
+        text: the document.
+        what: name of the document in messages.
+        remedy: next step in messages.
+        error: class of all errors.
+
+    Raises:
+        OfaError: of the class ``error``: the text is not TOML, too large, or nested deeper than ``DEEPEST``; or it has a duplicate key, an
+            integer of 2^128 or more, or invalid Unicode.
+    """
     import tomllib  # imported here because Python on devices may be older; TOML is not read there
 
     try:
@@ -152,7 +163,14 @@ def _check_toml(text: str) -> None:
 def parse_yaml(text: bytes, *, what: str, remedy: str = _AGAIN, error: type[OfaError] = FileError) -> Any:
     """Parse YAML with plain values only. Anchors, aliases, merges and tags are refused, as they allow small files to expand hugely.
 
-    Arguments and errors as in ``parse_json``.
+    Args:
+        text: the document, UTF-8.
+        what: name of the document in messages.
+        remedy: next step in messages.
+        error: class of all errors.
+
+    Raises:
+        OfaError: of the class ``error``: the text is not YAML, uses a refused feature, or exceeds a limit.
     """
     import yaml  # type: ignore[import-untyped]
 

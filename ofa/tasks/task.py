@@ -90,8 +90,21 @@ class Task(ABC):
 
     @abstractmethod
     def is_at_chance(self, score: float, labels: Tensor) -> bool:
-        """Whether a score on N images is not significantly above chance, by a one-sided test at the 1 % level."""
+        """Whether a score is not significantly above chance, by a one-sided test at the 1 % level.
+
+        Args:
+            score: 0..1, on N images.
+            labels: of the N images.
+        """
 
     def standard_error(self, score: float, images: int) -> float:
-        """The standard error of a score on ``images`` images; NaN if unknown."""
+        """The standard error of a score.
+
+        Args:
+            score: 0..1.
+            images: number of images on which it was measured.
+
+        Returns:
+            The standard error, of the score's scale; NaN if unknown.
+        """
         return float("nan")

@@ -139,7 +139,7 @@ WRONG: dict[str, tuple[nn.Module, str]] = {
     "other classes": (Constant(9), r"gives float32 \[4, 9\]"),
     "no tensor": (Wrong(lambda x: {"logits": x}), "gives a dict, which is no tensor"),
     "raises": (Wrong(lambda x: x.no_such), "does not: .*no_such"),
-    "not finite": (Wrong(lambda x: x.new_full((len(x), 10), float("nan"))), "gives others that are not finite"),
+    "not finite": (Wrong(lambda x: x.new_full((len(x), 10), float("nan"))), "gives logits that are not finite"),
     "whole numbers": (Wrong(lambda x: torch.ones(len(x), 10, dtype=torch.int64)), r"gives int64 \[4, 10\]"),
     "changes its input": (Wrong(lambda x: x.relu_().mean((1, 2, 3))[:, None].expand(-1, 10)), "changes its input"),
 }
