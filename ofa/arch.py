@@ -72,7 +72,7 @@ class Arch:
     def __post_init__(self) -> None:
         if isinstance(self.resolution, tuple):
             object.__setattr__(self, "resolution", parse_resolution(self.resolution))
-        # Archs are keys of every cache; hashing two dozen blocks each time would cost more than a look-up.
+        # Cached: archs are keys of every cache, and hashing two dozen blocks each time would cost more than a look-up.
         object.__setattr__(self, "_hash", hash((self.space, self.resolution, self.stages, self.network)))
 
     def __hash__(self) -> int:
@@ -80,7 +80,7 @@ class Arch:
         return value
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # String hashes differ between processes, so the cached hash must not travel.
+        # String hashes differ between processes, so the cached hash must not be pickled.
         return Arch, (self.space, self.resolution, self.stages, self.network)
 
     @property

@@ -125,7 +125,7 @@ class Registry(Generic[T]):
             raise self._error(f"there is no {self._kind} '{name}'; {nearest(name, self.names())}")
         try:
             entry = point.load()
-        except Exception as error:  # a package may fail in any way
+        except Exception as error:  # an import may fail in any way
             raise self._error(
                 f"{self._kind} '{name}' of package {_package(point)} must be importable, but {point.value} is not: {reason_of(error)}; "
                 "reinstall that package, or remove it"
@@ -157,7 +157,7 @@ class Registry(Generic[T]):
         return self._checked(text, entry, "")
 
     def name_of(self, entry: T) -> str | None:
-        """The name of an entry; None if it is neither built in and loaded, nor registered, nor requested before."""
+        """The name of an entry that is in ``entries``, registered, or loaded from an entry point; None for other objects."""
         return next((name for name, each in self._entries.items() if each is entry), None)
 
     def names(self) -> tuple[str, ...]:

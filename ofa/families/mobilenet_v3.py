@@ -148,7 +148,7 @@ SPACES = (
         depths=(1, 2),
         num_classes=10,
     ),
-    # For CIFAR-sized images. The first convolution keeps all 32 x 32 pixels, and three halvings follow, where ImageNet's five
+    # For CIFAR-sized images. The first convolution has stride 1, and three strides of 2 follow, because the five strides for ImageNet
     # would leave a single pixel. Widths and head were then chosen so that the space spans 5 to 30 MMACs.
     make_space(
         "ofa-mbv3-32px",
