@@ -34,7 +34,7 @@ class Costs:
             names: of costs; all by default.
 
         Returns:
-            [N] by name: integers, exact below 2^53. For float32 files they equal ``ofa.costs.costs``.
+            Costs by name, each [N]; integers, exact below 2^53. For float32 files they equal ``ofa.costs.costs``.
 
         Raises:
             SearchError: there is no cost with such a name.
