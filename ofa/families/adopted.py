@@ -112,8 +112,8 @@ class AdoptedSpace(Space):
         wrong += [place for place in needed if place not in counts]
         if wrong:
             raise SpaceError(
-                f"{self.name}: every place of stem, head and stages must have exactly one block, but this fails at '{wrong[0][:60]}'; "
-                "adopt the model anew"
+                f"{self.name}: blocks must be in the stem, the head and every place of the stages, one at each place, but this fails at "
+                f"'{wrong[0][:60]}'; adopt the model anew"
             )
 
     def _is_place(self, place: str) -> bool:

@@ -141,7 +141,7 @@ def test_verifying_a_front(quick: list[str], calibrated: LatencyTable, front: Fr
         work(Cut(journal, 2))
     fixed["top"] = 2
     with (
-        pytest.raises(FileError, match="have top 3 and now it is 2; repeat the command"),
+        pytest.raises(FileError, match="have top 3 and now it is 2; repeat the interrupted command"),
         Journal(tmp_path / "it.journal", doing="verifying", resume=True) as journal,
     ):
         work(journal)
