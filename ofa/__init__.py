@@ -43,7 +43,7 @@ __getattr__ = lazily(
         "ofa.api": ("adopt", "build_table", "export", "fit_predictor", "query", "search", "specialize", "train", "verify"),
         "ofa.arch": ("Arch",),
         "ofa.errors": ("OfaError",),
-        "ofa.families": ("Space", "get_space", "lower", "space_names"),  # where families are, so that a file of theirs can be read
+        "ofa.families": ("Space", "get_space", "lower", "space_names"),  # importing ofa.families registers all families
         "ofa.supernet": ("Supernet",),
         "ofa.version": ("__version__",),
     },

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Run the command without what lies in the working folder, where ``python -m`` looks for modules first."""
+    """Run the command without the working folder on the module path, where ``python -m`` puts it first."""
     here = Path.cwd()
     if not sys.flags.safe_path and Path(sys.path[0] or os.curdir).resolve() == here and Path(__file__).resolve().parents[1] != here:
         del sys.path[0]

@@ -1,4 +1,4 @@
-"""Arch: what was chosen. One point of a space, as a value that can be hashed, compared, stored and sent."""
+"""Arch: one point of a space, as a value that can be hashed, compared, stored and sent."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["SPACE_KEY", "Arch", "Genes"]
 _OWN_KEYS = ("space", "resolution", "stages")
 
 SPACE_KEY = "space_json"
-"""Where a file of an arch carries the whole space, if it does (``ofa.families.save_arch``)."""
+"""Key under which an arch file carries the whole space, if it carries one (``ofa.families.save_arch``)."""
 
 
 class Genes(Mapping[str, "int | float"]):
@@ -58,10 +58,10 @@ class Arch:
     A skipped block has no genes here, so two archs that build the same network are equal.
 
     Attributes:
-        space: name of the space that the arch is a point of.
-        resolution: of the input image in pixels: the side of a square, or height and width.
-        stages: per stage the genes of its blocks; a stage's depth is its length.
-        network: genes that belong to no block, such as the width of a stage.
+        space: name of the space that contains the arch.
+        resolution: of the input image in pixels: the side of a square, or (height, width).
+        stages: per stage the genes of its blocks; the number of blocks is the stage's depth.
+        network: genes of the whole network, which belong to no single block, such as the width of a stage.
     """
 
     space: str
@@ -72,7 +72,7 @@ class Arch:
     def __post_init__(self) -> None:
         if isinstance(self.resolution, tuple):
             object.__setattr__(self, "resolution", parse_resolution(self.resolution))
-        # Archs are keys of every cache; hashing two dozen blocks each time would cost more than a look-up.
+        # Cached: archs are keys of every cache, and hashing two dozen blocks each time would cost more than a look-up.
         object.__setattr__(self, "_hash", hash((self.space, self.resolution, self.stages, self.network)))
 
     def __hash__(self) -> int:
@@ -80,25 +80,28 @@ class Arch:
         return value
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # String hashes differ between processes, so the cached hash must not travel.
+        # String hashes differ between processes, so the cached hash must not be pickled.
         return Arch, (self.space, self.resolution, self.stages, self.network)
 
     @property
     def in_words(self) -> str:
-        """A network in short: its resolution and the depths of its stages, such as ``160 px, blocks 2-3-4``."""
+        """A short description: the resolution and the depth of each stage, such as ``160 px, blocks 2-3-4``."""
         return f"{pixels(self.resolution)}, blocks {'-'.join(str(len(stage)) for stage in self.stages)}"
 
     def to_json(self) -> dict[str, Any]:
-        """The arch as JSON-ready values; the genes of the network are further keys at the top."""
+        """The arch as JSON-ready values; the network's genes are further keys at the top level."""
         stages = [[dict(block) for block in stage] for stage in self.stages]
         return {"space": self.space, "resolution": resolution_to_json(self.resolution), **self.network, "stages": stages}
 
     @classmethod
     def from_json(cls, value: Any) -> Arch:
-        """Read what ``to_json`` wrote.
+        """Build an arch from the value of ``to_json``.
+
+        Args:
+            value: parsed JSON.
 
         Raises:
-            ArchError: a key is missing or has another shape.
+            ArchError: a key is missing, or its value is of the wrong type.
         """
         try:
             space, resolution, stages = (value[key] for key in _OWN_KEYS)
@@ -108,21 +111,34 @@ class Arch:
         except (KeyError, TypeError, AttributeError, ValueError, SpaceError) as error:
             raise ArchError(
                 "an arch must be an object with the keys space, resolution and stages (a list of lists of genes), "
-                f"but reading it met {type(error).__name__}: {error}; write one with Arch.save or 'ofa query'"
+                f"but reading it raised {type(error).__name__}: {error}; write one with Arch.save or 'ofa query'"
             ) from error
 
     @classmethod
     def from_text(cls, text: str) -> Arch:
-        """Read JSON; errors as ``from_json``, also where it is none."""
+        """Parse JSON text.
+
+        Raises:
+            ArchError: the text is not JSON, or as in ``from_json``.
+        """
         return cls.from_json(parse_json(text, what="an arch", remedy="write one with Arch.save or 'ofa query'", error=ArchError))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the arch as a JSON file."""
+        """Write the arch as a JSON file.
+
+        Raises:
+            FileError: the file cannot be written.
+        """
         write_json(self.to_json(), path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Arch:
-        """Read the arch of a JSON file; errors as ``from_json``, or FileError."""
+        """Read an arch from a JSON file.
+
+        Raises:
+            FileError: the file cannot be read or is not JSON.
+            ArchError: as in ``from_json``.
+        """
         return cls.from_json(read_json(path))
 
 

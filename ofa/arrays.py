@@ -1,4 +1,4 @@
-"""Types of NumPy arrays. Shapes are in the names of variables, and in the legend at the head of each file."""
+"""Type aliases of NumPy arrays. Shapes are suffixes of variable names; the head of each file has the legend."""
 
 from __future__ import annotations
 
@@ -13,4 +13,4 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 Rows = NDArray[Any]
-"""Encoded archs [N, genes], of the smallest unsigned integers that hold them."""
+"""Encoded archs [N, genes], in a small integer type (``ofa.choices.ROW_DTYPE``)."""

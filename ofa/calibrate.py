@@ -1,7 +1,7 @@
-"""Batch-norm statistics of an extracted network, measured anew.
+"""Batch-norm re-calibration of an extracted network.
 
-The statistics in a supernet are an average over all subnets that were trained, and so fit none of them. Every subnet that is
-judged or shipped is therefore calibrated first (Yu and Huang, "Universally Slimmable Networks", ICCV 2019, section 3.3).
+Running statistics in a supernet are an average over all trained subnets and so fit none of them. Every subnet is therefore
+calibrated before it is evaluated or shipped (Yu and Huang, "Universally Slimmable Networks", ICCV 2019, section 3.3).
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from ofa.resolution import Resolution
 __all__ = ["CALIBRATION_IMAGES", "calibrate"]
 
 CALIBRATION_IMAGES = 2048
-"""From here on no network's accuracy moved by more than 0.2 points, on CIFAR-10 (benchmarks/calibration_images.py)."""
+"""From 2,048 images on, no network's accuracy moved by more than 0.2 points on CIFAR-10 (benchmarks/calibration_images.py)."""
 
 
 def calibrate(network: nn.Module, data: Images, *, resolution: Resolution, images: int = CALIBRATION_IMAGES, batch_size: int = 64) -> None:
-    """Replace the batch-norm statistics of ``network`` by those of ``images`` images of ``data``, in place.
+    """Recompute the running statistics of every batch norm of ``network`` on ``images`` images of ``data``, in place.
 
-    Mean and variance are the exact ones over all images, not a moving average: what each batch norm meets while its batch is
-    normalized by itself, as in training. The images are spread evenly over ``data`` and each batch is again spread evenly
-    over them, so the result depends on no random number and hardly on the order of ``data``. Modes and momenta are afterwards
-    what they were. Do not call it on ``supernet.subnet(arch)``, whose statistics belong to the whole supernet.
+    Mean and variance are exact over all images, not a moving average. Each batch is normalized by its own statistics, as in
+    training. The images are spread evenly over ``data``, and each batch evenly over the images: the result depends on no
+    random number and hardly on the order of ``data``. Modes and momenta are restored. Do not call it on
+    ``supernet.subnet(arch)``, which shares its statistics with the whole supernet.
 
     Args:
-        network: any module; without batch norm it stays as it is.
-        data: unaugmented images, usually those that the network was trained on.
-        resolution: height and width of the input in pixels.
-        images: how many images to use; all if there are fewer.
-        batch_size: images a forward pass. Large enough that a batch represents the data; a rest of one image is left out.
+        network: any module; one without batch norm is left unchanged.
+        data: images without augmentation, usually the training images.
+        resolution: of the input in pixels: the side of a square, or (height, width).
+        images: number of images to use; all of ``data`` if it has fewer.
+        batch_size: images per forward pass, enough for a batch to represent the data. A last batch of one image is left out.
 
     Raises:
         DataError: fewer than 2 images.
@@ -59,7 +59,7 @@ def calibrate(network: nn.Module, data: Images, *, resolution: Resolution, image
         for x_BCHW, _ in load_batches(data, plans, device=device):
             network(x_BCHW)
             for norm, total in zip(norms, totals, strict=True):
-                # A norm that this input did not reach has no size, and keeps its statistics.
+                # A norm that was not called for this input has no size, and keeps its statistics.
                 if norm in sizes:
                     total.add(sizes.pop(norm), norm.running_mean, norm.running_var)
     for norm, total in zip(norms, totals, strict=True):
@@ -67,7 +67,7 @@ def calibrate(network: nn.Module, data: Images, *, resolution: Resolution, image
 
 
 def _spread(available: int, count: int, batch_size: int) -> list[Tensor]:
-    """Indices of ``count`` images at even distances, dealt out to batches like cards."""
+    """Indices of ``count`` images at even distances, dealt out to the batches in turn."""
     chosen = torch.arange(count) * available // count
     number = -(-count // batch_size)
     parts = [chosen[start::number] for start in range(number)]
@@ -76,14 +76,14 @@ def _spread(available: int, count: int, batch_size: int) -> list[Tensor]:
 
 @dataclass(eq=False)
 class _Moments:
-    """The mean and variance of all values seen so far, per channel, in double precision."""
+    """Running mean and variance of all values so far, per channel, in double precision."""
 
     count: int = 0
     mean: Tensor | None = None
     squares: Tensor | None = None
 
     def add(self, count: int, mean: Tensor | None, variance: Tensor | None) -> None:
-        """Join a batch of ``count`` values a channel, with its unbiased variance (Chan et al., 1979, equation 2.1)."""
+        """Merge a batch of ``count`` values per channel, given its unbiased variance (Chan et al., 1979, equation 2.1)."""
         assert mean is not None
         assert variance is not None
         new_mean, new_squares = mean.double(), variance.double() * (count - 1)
@@ -104,10 +104,10 @@ class _Moments:
 
 @contextmanager
 def _one_batch_statistics(network: nn.Module, norms: list[_BatchNorm]) -> Iterator[dict[_BatchNorm, int]]:
-    """Let each batch norm hold the statistics of its latest batch alone, and nothing else be in training mode.
+    """Let each batch norm hold the statistics of its latest batch only; all other modules are in evaluation mode.
 
-    Momentum 1 makes PyTorch's own training pass write exactly these statistics, so they cost no second pass over the
-    activations. Yields the number of values a channel of each norm's latest input; afterwards all is as it was.
+    With momentum 1, PyTorch's own training pass writes exactly these statistics, without a second pass over the activations.
+    Yields the number of values per channel of each norm's latest input. Modes and momenta are restored at the end.
     """
     sizes: dict[_BatchNorm, int] = {}
 
@@ -123,7 +123,7 @@ def _one_batch_statistics(network: nn.Module, norms: list[_BatchNorm]) -> Iterat
                 norm.momentum = 1.0
                 for buffer in (norm.running_mean, norm.running_var):
                     if buffer is not None:
-                        buffer.zero_()  # Zero times an infinite statistic of a network gone wrong would not be zero.
+                        buffer.zero_()  # Momentum 1 multiplies the old statistic by 0, and 0 x inf is NaN in a diverged network.
             yield sizes
         finally:
             for hook in hooks:

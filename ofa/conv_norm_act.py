@@ -1,4 +1,4 @@
-"""A convolution with batch norm and activation, and the road that its computation takes."""
+"""Convolution, batch norm and activation as one module, fused while training where that is faster."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ __all__ = ["ConvNormAct"]
 
 
 class ConvNormAct(nn.Sequential):
-    """A convolution, its batch norm, and an activation or none: ``conv``, ``norm``, ``activation``.
+    """A convolution, its batch norm, and optionally an activation: ``conv``, ``norm``, ``activation``.
 
-    It computes what the three give one after the other, up to the order of summation. In evaluation they are called one after the
-    other. In training the batch norm of an expanding 1x1 convolution on a CPU is folded into it where that is faster (``ofa.folded``),
-    and on a GPU batch norm and activation are one pass (``ofa.kernels``).
+    The result equals calling the three in sequence, up to the order of summation; evaluation mode does exactly that. In training
+    on a CPU, the batch norm of an expanding 1x1 convolution is folded into the convolution where that is faster (``ofa.folded``).
+    In training on a GPU, batch norm and activation are one pass (``ofa.kernels``).
     """
 
     conv: nn.Conv2d
@@ -38,7 +38,7 @@ class ConvNormAct(nn.Sequential):
         return type(self._modules.get("activation", _NONE))
 
     def _folds(self, x_BCHW: Tensor) -> bool:
-        """Whether the batch norm, in training, is folded into the convolution: it can be, nobody watches the parts, and it is faster."""
+        """Whether training folds the batch norm into the convolution: it is possible, no part has hooks, and it is faster."""
         return (
             _is_pointwise(self.conv)
             and _has_batch_statistics(self.norm)
@@ -54,7 +54,7 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 
 
 def _is_pointwise(conv: nn.Conv2d) -> bool:
-    # A parametrized convolution is of a class of its own.
+    # ``type(...) is``: torch.nn.utils.parametrize gives a parametrized convolution a class of its own.
     return (
         type(conv) is nn.Conv2d
         and conv.kernel_size == (1, 1)
@@ -71,13 +71,13 @@ def _has_batch_statistics(norm: nn.BatchNorm2d) -> bool:
 
 
 def _is_watched(part: nn.Module | None) -> bool:
-    """Whether somebody wants to be told when the part is called: calibration, for one."""
+    """Whether the part has hooks, such as the hooks of calibration; folding would not call them."""
     attributes: Mapping[str, object] = {} if part is None else part.__dict__
     return any(attributes.get(hooks) for hooks in _HOOKS)
 
 
 def _is_plain_image(x_BCHW: Tensor) -> bool:
-    # torch.fx calls with values that are no tensors.
+    # torch.fx traces with proxies, which are no tensors.
     return (
         isinstance(x_BCHW, Tensor)
         and x_BCHW.device.type == "cpu"

@@ -1,4 +1,4 @@
-"""What a lowered network costs, by construction: MACs, parameters, bytes of its weights and of its activations."""
+"""Costs of a lowered network, counted without running it: MACs, parameters, bytes of weights and of activations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BYTES_PER_FLOAT = 4
 
 
 def macs(lowered: Iterable[PlacedBlock]) -> int:
-    """Multiply-accumulates of all convolutions, linear layers and products of attention for one image."""
+    """Multiply-accumulates of all convolutions, linear layers and attention products, for one image."""
     return sum(placed.block.macs(placed.input) for placed in lowered)
 
 
@@ -36,31 +36,35 @@ def weight_bytes(
     bytes_per_bias: int = BYTES_PER_FLOAT,
     bytes_per_other: int = BYTES_PER_FLOAT,
 ) -> int:
-    """Bytes of the weights as they ship: batch norms folded into the convolutions, so one bias a channel remains.
+    """Bytes of the weights as shipped: with batch norms folded into the convolutions, which leaves one bias per channel.
 
     Args:
         lowered: the placed blocks.
         bytes_per_weight: 4 for float32, 1 for int8.
-        bytes_per_channel: of what a file has of each output channel of a weight, such as its scale.
-        bytes_per_bias: of a channel's bias.
-        bytes_per_other: of a value of norms over tokens and of positions.
+        bytes_per_channel: of further values per output channel of a weight, such as the quantization scale.
+        bytes_per_bias: of the bias of one channel.
+        bytes_per_other: of one value of layer norms and of position embeddings.
     """
     sizes = (bytes_per_weight, bytes_per_channel, bytes_per_bias, bytes_per_other)
     return sum(sum(map(operator.mul, sizes, _shipped(placed.block))) for placed in lowered)
 
 
 def peak_activation_bytes(lowered: Iterable[PlacedBlock], *, bytes_per_value: int = BYTES_PER_FLOAT) -> int:
-    """Largest sum of the tensors that are alive at once, for one image.
+    """Peak bytes of all activations alive at the same time, for one image.
 
-    Blocks run one after the other, so the peak is that of the hungriest block and of what waits for blocks behind it. Within a block
-    its real graph is walked in order: a tensor lives from the operation that makes it to the last that reads it, and an element-wise
-    operation (batch norm, activation, addition, gate) writes over an operand that nobody reads later, as inference runtimes do. While
-    attention runs, the products of all queries with all keys of every head are alive beside these.
+    Blocks run one after the other, so the peak is the maximum over blocks of the block's own peak plus the tensors kept for later
+    blocks. Within a block, its traced graph is walked in order: a tensor lives from the operation that produces it to the last
+    operation that reads it. An element-wise operation (batch norm, activation, addition, gate) reuses the memory of an operand that
+    is not read later, as inference runtimes do. During attention, the scores (queries x keys, per head) count too.
+
+    Args:
+        lowered: the placed blocks.
+        bytes_per_value: of one activation; 4 for float32.
     """
     return max(_peak_at(placed) for placed in lowered) * bytes_per_value
 
 
-# A search counts thousands of networks that are made of the same few hundred blocks.
+# Cached: a search counts thousands of networks, composed of the same few hundred blocks.
 
 
 @lru_cache(maxsize=16384)
@@ -70,7 +74,7 @@ def _params(block: Block) -> int:
 
 @lru_cache(maxsize=16384)
 def _shipped(block: Block) -> tuple[int, int, int, int]:
-    """How many weights, output channels of weights, biases and other values of a block ship."""
+    """Numbers of a block's shipped values: weights, output channels of weights, biases, others."""
     weights = channels = biases = others = 0
     for name, spec in block.tensors.items():
         shape = block.shapes[name]
@@ -87,22 +91,22 @@ def _shipped(block: Block) -> tuple[int, int, int, int]:
 
 _ELEMENT_WISE = (nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.Hardswish, nn.Hardsigmoid, nn.GELU, nn.Dropout, nn.Flatten, nn.Identity)
 _OPERATIONS = (nn.BatchNorm2d, nn.Conv2d, nn.Linear, AddPositions, DotProductAttention, TokenMean, Tokens)
-"""Modules that are not looked into, besides those of torch itself."""
+"""Modules that tracing treats as leaves, besides the modules of ``torch.nn``."""
 
 
 def _peak_at(placed: PlacedBlock) -> int:
-    """Values alive at most while a block runs, for one image."""
+    """Peak number of values alive while a block runs, for one image."""
     count, values = len(placed.inputs), placed.input.values
     if count < 2:
         return placed.beside + _peak_values(placed.block, placed.input, placed.kept > 0)
-    # The sum is written over one of the inputs, unless all of them are kept.
+    # The sum of the inputs reuses the memory of one of them, unless later blocks need all of them.
     summing = (count + (placed.kept == count)) * values
     return placed.beside + max(summing, placed.kept * values + _peak_values(placed.block, placed.input, False))
 
 
 @lru_cache(maxsize=16384)
 def _peak_values(block: Block, shape: Shape, keeps_input: bool) -> int:
-    """Peak number of values alive in the graph of one block, for one image, with its input to the end if that is kept."""
+    """Peak number of values alive in the graph of one block, for one image; a kept input stays alive to the end."""
     module, graph = _traced(block)
     sizes = _Sizes(module, graph=graph)
     sizes.run(torch.empty(1, *shape, device="meta"))
@@ -129,7 +133,7 @@ def _peak_values(block: Block, shape: Shape, keeps_input: bool) -> int:
 
 @lru_cache(maxsize=4096)
 def _traced(block: Block) -> tuple[nn.Module, fx.Graph]:
-    # Not as a GraphModule, whose generated source torch keeps for as long as the process lives.
+    # No GraphModule: torch keeps its generated source until the process ends.
     module = build_empty(block).eval()
     return module, _Tracer().trace(module)
 
@@ -140,7 +144,7 @@ class _Tracer(fx.Tracer):
 
 
 class _Sizes(fx.Interpreter):
-    """Runs a traced module and keeps the number of values that each node puts out, and of those that it holds only while it runs."""
+    """Runs a traced module and records per node the number of output values (``of``) and of temporary values (``within``)."""
 
     def __init__(self, module: nn.Module, graph: fx.Graph) -> None:
         super().__init__(module, graph=graph)
@@ -169,7 +173,7 @@ def _tensors(result: object) -> Iterable[torch.Tensor]:
 
 
 def _element_wise(module: nn.Module, node: fx.Node) -> bool:
-    """Whether an operation can write over an operand of its size: because each value follows from one, or is only read in another shape."""
+    """Whether an operation can reuse the memory of an operand of its size: it is element-wise, or only a view."""
     if node.op == "call_module":
         return isinstance(module.get_submodule(str(node.target)), _ELEMENT_WISE)
     if isinstance(node.target, torch._ops.OpOverload):

@@ -1,4 +1,4 @@
-"""Costs that follow from a network alone, one entry each; importing this needs neither torch nor numpy."""
+"""Registry of device-independent costs of a network; importing it needs neither torch nor NumPy."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ __all__ = ["COSTS", "FLOAT32", "Cost", "NumberFormat", "costs"]
 
 @dataclass(frozen=True, kw_only=True)
 class NumberFormat:
-    """How many bytes the constants of a network take in its file.
+    """Bytes that the constants of a network take in its file.
 
     Attributes:
         weight: of one weight.
-        channel: of what belongs to one output channel of a weight, such as the scale of its weights.
-        bias: of one channel's bias, with its scale.
-        other: of one value of norms over tokens and of positions.
+        channel: of further values per output channel of a weight, such as the quantization scale.
+        bias: of the bias of one channel, including its scale.
+        other: of one value of layer norms and of position embeddings.
     """
 
     weight: int = 4
@@ -37,18 +37,18 @@ FLOAT32 = NumberFormat()
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """A cost that follows from a network alone.
+    """A cost that depends on the network only, not on a device.
 
     Attributes:
-        name: in JSON and as a column; it ends in its unit, or is a count.
-        words: its name for people, such as ``peak activations``.
+        name: the key in JSON and the column name; it ends in the unit, or is a count.
+        words: the name in messages, such as ``peak activations``.
         unit: a count, or bytes.
-        option: its name as an option and as a trade, without dashes.
-        help: what the option limits, such as ``this peak of activations``.
-        example: a value as it is typed.
-        combine: how the values of blocks make that of a network.
-        of: the cost of a lowered network, or of one of its blocks, in float32; a whole number.
-        in_format: the same of its file in another number format; None where all formats cost the same.
+        option: the name as an option of the command line and as an objective (``--trade``), without dashes.
+        help: the end of the option's help text, such as ``this peak of activations``.
+        example: a value as a user types it.
+        combine: how the costs of blocks combine to the cost of a network.
+        of: function from a lowered network, or one of its blocks, to its cost in float32, an integer.
+        in_format: the same function for a file in another number format; None if the cost is the same in all formats.
     """
 
     name: str
@@ -62,12 +62,17 @@ class Cost:
     in_format: Callable[[Iterable[PlacedBlock], NumberFormat], int] | None = None
 
     def in_file(self, lowered: Iterable[PlacedBlock], stored: NumberFormat) -> int:
-        """The cost of a lowered network, or of one of its blocks, whose file has a number format."""
+        """The cost of a lowered network, or of one of its blocks, in the number format of a file.
+
+        Args:
+            lowered: the placed blocks.
+            stored: number format of the file.
+        """
         return self.of(lowered) if self.in_format is None else self.in_format(lowered, stored)
 
 
 def _counted(name: str) -> Callable[[Iterable[PlacedBlock]], int]:
-    """A function of ``ofa.cost``, which needs torch and is imported when something is counted."""
+    """The function ``name`` of ``ofa.cost``, imported on the first call because it needs torch."""
 
     def of(lowered: Iterable[PlacedBlock]) -> int:
         from ofa import cost
@@ -141,11 +146,11 @@ COSTS = Registry(
     must_be="an ofa.costs.Cost",
     entries={cost.name: cost for cost in _OWN},
 )
-"""By name. One of one's own is registered (``COSTS.register(name, cost)``), or an entry point of the group ``ofa.costs`` of its package:
-budgets, fronts, reports and the command line follow."""
+"""Costs by name. Register your own with ``COSTS.register(name, cost)``, or by an entry point of the group ``ofa.costs``: budgets, fronts,
+reports and the command line pick it up."""
 
 
 def costs(lowered: Iterable[PlacedBlock]) -> dict[str, int]:
-    """All costs of a network by name."""
+    """All registered costs of a lowered network, by name."""
     blocks = tuple(lowered)
     return {name: COSTS.get(name).of(blocks) for name in COSTS.names()}

@@ -1,13 +1,12 @@
-"""A depthwise convolution whose gradients are fast on CPUs (all claims: benchmarks/depthwise_gradient.py).
+"""A depthwise convolution whose gradients are fast on CPUs (measured by benchmarks/depthwise_gradient.py).
 
-oneDNN has a kernel for the weight gradient of depthwise convolutions only up to a width of three, and for images no lower than
-the kernel; otherwise it computes that of a dense convolution and throws nearly all of it away. But the gradient of one column of
-taps needs only the pixels under that column, so a wide kernel is cut into strips three columns wide, and one with a stride into
-the phases of the stride, and each is the gradient of a narrow convolution of stride 1 over its own pixels, padded to the height
-of the kernel where they are lower.
+Weight gradient: oneDNN has a depthwise kernel only for kernel widths up to 3, and only for images at least as high as the kernel.
+Otherwise it computes the gradient of a dense convolution and discards nearly all of it. But the gradient of one column of taps needs
+only the pixels under that column. So a wide kernel is cut into strips of 3 columns, and a strided kernel into the phases of the
+stride. Each piece is the gradient of a narrow convolution of stride 1 over its own pixels, padded to the kernel's height if needed.
 
-The gradient by the input of a convolution of stride 1 is itself such a convolution, with the kernel turned by half a turn. oneDNN's
-forward kernels take less time for it than its backward ones: about half for wide kernels, hardly less for 3x3.
+Input gradient: at stride 1 it is itself a depthwise convolution, with the kernel rotated by 180 degrees. oneDNN's forward kernels
+compute it faster than its backward kernels: in about half the time for wide kernels, hardly less for 3x3.
 """
 
 from __future__ import annotations
@@ -27,11 +26,17 @@ _STRIP = 3
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """``nn.Conv2d`` with one filter for each channel, an odd kernel, and padding that keeps the image size at stride 1.
+    """``nn.Conv2d`` with one filter per channel, an odd kernel, and padding that keeps the image size at stride 1.
 
-    On a GPU float32 images that lie channels last are convolved by kernels of ours (ofa.kernels). Elsewhere forward is torch's own, and
-    while training in float32 on a CPU with channels-last images the gradients are computed in other ways. The results are the same up to
-    the order of summation.
+    On a GPU, float32 images in channels-last layout go through Triton kernels (``ofa.kernels``). Everything else uses torch's forward.
+    Training in float32 on a CPU with channels-last images uses faster gradients (see the module's docstring). All results equal
+    torch's up to the order of summation.
+
+    Args:
+        channels: of input and output.
+        kernel: height and width of the filters; odd.
+        stride: in both directions.
+        bias: whether to add a bias per channel.
     """
 
     def __init__(self, channels: int, kernel: int, stride: int, *, bias: bool = False) -> None:
@@ -48,7 +53,7 @@ class DepthwiseConv2d(nn.Conv2d):
             and torch.is_grad_enabled()
             and input.device.type == "cpu"
             and input.dtype == torch.float32
-            and not torch.is_autocast_enabled("cpu")  # which would compute forward in another precision than the gradients
+            and not torch.is_autocast_enabled("cpu")  # autocast would compute forward in another precision than the gradients
             and input.is_contiguous(memory_format=torch.channels_last)
         )
         if faster:
@@ -94,12 +99,12 @@ def _weight_gradient(gradient_BCHW: torch.Tensor, x_BCHW: torch.Tensor, weight_C
         by_weight = _gradients(gradient_BCHW, x_BCHW, weight_C1KK, stride, (kernel // 2,) * 2, (False, True))[1]
         assert by_weight is not None
         return by_weight
-    # Without a stride all rows are there, and torch pads them without a copy.
+    # At stride 1 all rows of the image are used, and torch pads them without a copy.
     copied = stride > 1 or height < kernel
     padding = (0 if copied else kernel // 2, 0)
     result_C1KK = torch.empty(weight_C1KK.shape)
     for rows in _taps(kernel, stride, kernel):
-        # The taps of one phase of the stride see every stride-th pixel: to them the convolution has stride 1.
+        # The taps of one phase of the stride see every stride-th pixel: on these pixels the convolution has stride 1.
         down = _Window(rows.start - kernel // 2, stride, height + len(rows) - 1) if copied else _Window(0, 1, height)
         for columns in _taps(kernel, stride, _STRIP):
             across = _Window(columns.start - kernel // 2, stride, width + len(columns) - 1)
@@ -111,21 +116,21 @@ def _weight_gradient(gradient_BCHW: torch.Tensor, x_BCHW: torch.Tensor, weight_C
 
 
 def _taps(kernel: int, stride: int, most: int) -> Iterator[range]:
-    """The taps of one side of a kernel by the phase of the stride that they see, at most ``most`` together."""
+    """The taps along one side of a kernel, grouped by phase of the stride, at most ``most`` taps per group."""
     for phase in range(stride):
         for first in range(phase, kernel, stride * most):
             yield range(first, min(first + stride * most, kernel), stride)
 
 
 class _Window(NamedTuple):
-    """Pixels of one side of an image: the first, which may lie before the edge, the step, and how many."""
+    """Pixels along one side of an image: ``length`` pixels from ``start`` (negative: before the edge) in steps of ``step``."""
 
     start: int
     step: int
     length: int
 
     def inside(self, size: int) -> tuple[slice, slice]:
-        """Which of the window's pixels lie within an image of ``size`` pixels, and which pixels of the image they are."""
+        """The part of the window within an image of ``size`` pixels, as a slice of the window and as a slice of the image."""
         first = min(self.length, max(0, -(self.start // self.step)))
         end = max(first, min(self.length, -((self.start - size) // self.step)))
         from_first = self.start + first * self.step
@@ -133,10 +138,10 @@ class _Window(NamedTuple):
 
 
 def _pixels(x_BCHW: torch.Tensor, down: _Window, across: _Window) -> torch.Tensor:
-    """The pixels in a window of every image, zero beyond the edges."""
+    """The pixels of every image in a window; zero beyond the edges."""
     pixels_BCHW = torch.empty((*x_BCHW.shape[:2], down.length, across.length), memory_format=torch.channels_last)
     (to_rows, rows), (to_columns, columns) = down.inside(x_BCHW.shape[2]), across.inside(x_BCHW.shape[3])
-    # torch's own padding would write every pixel twice: zeros first, then the image.
+    # torch's padding would write every pixel twice: first zeros, then the image.
     pixels_BCHW[:, :, : to_rows.start].zero_()
     pixels_BCHW[:, :, to_rows.stop :].zero_()
     pixels_BCHW[:, :, to_rows, : to_columns.start].zero_()
@@ -153,7 +158,7 @@ def _gradients(
     padding: tuple[int, int],
     wanted: tuple[bool, bool],
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """Torch's own gradients by input and by weight of a depthwise convolution with a kernel of K x L taps."""
+    """Torch's input and weight gradients of a depthwise convolution with K x L taps; None where ``wanted`` is False."""
     by_input, by_weight, _ = torch.ops.aten.convolution_backward(
         gradient_BCHW, x_BCHW, weight_C1KL, None, [stride] * 2, list(padding), [1, 1], False, [0, 0], len(weight_C1KL), [*wanted, False]
     )

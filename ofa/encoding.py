@@ -1,4 +1,4 @@
-"""Encoding: archs as rows of integers, one by one and by the million."""
+"""Encoding: archs as rows of integers, singly or as arrays of millions."""
 
 from __future__ import annotations
 
@@ -21,19 +21,31 @@ __all__ = ["Column", "Encoding"]
 
 @dataclass(frozen=True)
 class Column:
-    """One choice of encoded archs, whose entries are indices into ``values``."""
+    """One column of encoded archs; its entries are indices into ``values``.
+
+    Attributes:
+        name: such as ``resolution``, ``stages.0.depth`` or ``stages.0.1.kernel``.
+        values: of the gene, ascending.
+    """
 
     name: str
     values: tuple[Number, ...] | tuple[Resolution, ...]
 
     @property
     def numbers(self) -> tuple[float, ...]:
-        """Each value as a number; of a resolution the geometric mean of its sides."""
+        """Each value as a number; for a resolution, the geometric mean of its sides in pixels."""
         return tuple(mean_side(value) if isinstance(value, tuple) else value for value in self.values)
 
 
 class Encoding:
-    """The part of a space that deals in rows: a row an arch, a column a gene."""
+    """The base of a space that converts between archs and rows: one row per arch, one column per gene.
+
+    Attributes:
+        name: of the space.
+        resolutions: of input images, ascending.
+        stages: in order from the input.
+        network: genes of the whole network.
+    """
 
     name: str
     resolutions: tuple[Resolution, ...]
@@ -46,7 +58,7 @@ class Encoding:
 
     @cached_property
     def columns(self) -> tuple[Column, ...]:
-        """The choices in the order of an encoded row: resolution, network genes, then stage by stage depth and blocks."""
+        """The columns in order: resolution, network genes, then for each stage its depth and the genes of its blocks."""
         columns = [Column("resolution", self.resolutions), *(Column(gene.name, gene.values) for gene in self.network)]
         for s, stage in enumerate(self.stages):
             columns.append(Column(f"stages.{s}.depth", stage.depths))
@@ -54,7 +66,10 @@ class Encoding:
         return tuple(columns)
 
     def encode(self, arch: Arch) -> tuple[int, ...]:
-        """The index of each column's value; 0 for the genes of skipped blocks.
+        """Encode an arch.
+
+        Returns:
+            The index of each column's value; 0 for the genes of skipped blocks.
 
         Raises:
             ArchError: ``arch`` is not a point of this space.
@@ -68,7 +83,10 @@ class Encoding:
         return tuple(row)
 
     def decode(self, row: Sequence[int]) -> Arch:
-        """The arch of a row; the columns of skipped blocks are ignored.
+        """Decode a row; the columns of skipped blocks are ignored.
+
+        Args:
+            row: one index per column.
 
         Raises:
             ArchError: the row has another length, or an index beyond its gene's values.
@@ -90,7 +108,7 @@ class Encoding:
 
     @cached_property
     def _genes_by_index(self) -> tuple[dict[tuple[int, ...], Genes], ...]:
-        """Per stage the genes of a block by their indices, so that decoding makes no new objects."""
+        """Per stage, the genes of a block by their indices, so that decoding creates no new objects."""
         return tuple(
             {
                 index: Genes({gene.name: gene.values[i] for gene, i in zip(stage.genes, index, strict=True)})
@@ -105,31 +123,37 @@ class Encoding:
 
     @cached_property
     def cardinalities(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        """How many values each column has."""
+        """Number of values of each column; [C]."""
         return np.array([len(gene.values) for gene in self.columns], dtype=np.int64)
 
-    # -- many archs as one array, [N, C]: a row an arch, a column a gene ------------------------------------------------
+    # -- many archs as one array [N, C]: N archs, C columns -------------------------------------------------------------
 
     def encode_all(self, archs: Sequence[Arch]) -> Rows:
-        """The rows of archs; errors as ``encode``."""
+        """Encode many archs; [N, C].
+
+        Raises:
+            ArchError: an arch is not a point of this space.
+        """
         return np.array([self.encode(arch) for arch in archs], dtype=ROW_DTYPE).reshape(len(archs), len(self.columns))
 
     def sample_rows(self, count: int, rng: np.random.Generator) -> Rows:
-        """Rows of archs drawn as ``sample`` draws them."""
+        """Canonical rows of ``count`` archs drawn as in ``sample``: every gene uniform and independent; [count, C]."""
         return self.canonical(rng.integers(self.cardinalities, size=(count, len(self.columns)), dtype=ROW_DTYPE))
 
     def sample_leaning_rows(self, count: int, rng: np.random.Generator) -> Rows:
-        """Rows of archs of all sizes: in each, all genes lean to the small or the large side by one common amount.
+        """Canonical rows of ``count`` archs that cover all sizes; [count, C].
 
-        Genes that are drawn independently give networks of middling size only.
+        Independent genes give networks of medium size only. Here each arch draws one probability p, uniform in [0, 1), and each of
+        its genes an index from the binomial distribution with p: all genes of an arch tend to the same side.
         """
         lean_N1 = rng.random((count, 1))
         return self.canonical(rng.binomial(self.cardinalities - 1, lean_N1).astype(ROW_DTYPE))
 
     def neighbour_rows(self, rows_NC: Rows) -> Rows:
-        """Canonical rows of all archs that differ in one gene from one of ``rows_NC``, each once; the latter may be among them.
+        """Canonical rows of all archs that differ in one gene from one of ``rows_NC``, without repeats; [M, C].
 
-        Where a stage grows, its new blocks have the smallest value of every gene, or the largest.
+        When a stage gets deeper, its new blocks have the smallest value of every gene, or the largest. The result may include rows
+        of ``rows_NC``.
         """
         largest_C = (self.cardinalities - 1).astype(ROW_DTYPE)
         bases = np.concatenate([rows_NC, np.where(self.active(rows_NC), rows_NC, largest_C)]).astype(ROW_DTYPE)
@@ -139,11 +163,11 @@ class Encoding:
                 changed = bases[bases[:, column] != value].copy()
                 changed[:, column] = value
                 found.append(changed)
-        # A change in a block that is not there changes nothing.
+        # Changes in skipped blocks vanish in canonical rows.
         return np.unique(self.canonical(np.concatenate(found)), axis=0)
 
     def active(self, rows_NC: Rows) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Whether each column of each row belongs to a block that is there; [N, C]."""
+        """Mask of the columns in use, i.e. not of a skipped block; [N, C]."""
         if not self._block_columns.size:
             return np.ones(rows_NC.shape, dtype=np.bool_)
         active_NC = np.ones(rows_NC.shape, dtype=np.bool_)
@@ -151,12 +175,12 @@ class Encoding:
         return active_NC
 
     def canonical(self, rows_NC: Rows) -> Rows:
-        """The rows as ``encode`` gives them: 0 in the columns of skipped blocks, so that equal networks are equal rows."""
+        """The rows with 0 in the columns of skipped blocks, as ``encode`` gives them: equal networks have equal rows."""
         return np.where(self.active(rows_NC), rows_NC, 0).astype(rows_NC.dtype, copy=False)
 
     @cached_property
     def _blocks(self) -> tuple[tuple[int, int, int], ...]:
-        """Of each column that belongs to a block: itself, the column of its stage's depth, and the least index there at which it counts."""
+        """For each column of a block: the column, its stage's depth column, and the smallest depth index that includes the block."""
         found, column = [], 1 + len(self.network)
         for stage in self.stages:
             depth_column = column
@@ -180,10 +204,17 @@ class Encoding:
         return np.array([least for _, _, least in self._blocks], dtype=ROW_DTYPE)
 
     def rows_in(self, other: Encoding, rows_NC: Rows) -> Rows:
-        """The rows of the same archs in another space of the same name, of which this one is a part (``restrict``) or which it contains.
+        """Re-encode rows for a restricted (``restrict``) or enclosing space of the same name.
+
+        Args:
+            other: the space whose encoding is wanted.
+            rows_NC: rows of this space.
+
+        Returns:
+            Canonical rows of ``other``, in the same order; [N, C'].
 
         Raises:
-            ArchError: a column of ``other`` lacks a value that a row has.
+            ArchError: a row has a value that ``other`` lacks.
         """
         if self is other:
             return rows_NC
@@ -200,7 +231,12 @@ class Encoding:
 
 @lru_cache(maxsize=64)
 def _translation(space: Encoding, other: Encoding) -> tuple[np.ndarray[Any, np.dtype[np.intp]], dict[int, Rows]]:
-    """From which column each of ``other`` comes, and what becomes of each index in those whose values differ; -1 for what is lacking."""
+    """How to re-encode rows of ``space`` for ``other``.
+
+    Returns:
+        The source column in ``space`` of each column of ``other``, or -1; and for each column whose values differ, the new index of each
+        old index, or -1 where ``other`` lacks the value.
+    """
     own = {gene.name: column for column, gene in enumerate(space.columns)}
     sources_C = np.array([own.get(gene.name, -1) for gene in other.columns], dtype=np.intp)
     tables = {}

@@ -1,4 +1,4 @@
-"""The errors that users meet. Every message states the rule, the values that broke it, and the next step, in one sentence."""
+"""The error classes of the library. Every message states the rule, the values that broke it, and the next step, in one sentence."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class OfaError(Exception):
     """Base of all errors that this project raises for its users.
 
     Attributes:
-        key: the one argument that the error is about; None if it is about none, or about several.
+        key: name of the argument at fault; None if it is none or several.
     """
 
     def __init__(self, message: str, *, key: str | None = None) -> None:
@@ -39,7 +39,7 @@ class OfaError(Exception):
 
 
 class SpaceError(OfaError):
-    """A space that does not exist, or one that does not fit the thing it is used with."""
+    """A space that does not exist, or that does not match the file or network it is used with."""
 
 
 class ArchError(OfaError):
@@ -47,7 +47,7 @@ class ArchError(OfaError):
 
 
 class WeightsError(OfaError):
-    """Weights that are damaged, incomplete or of another network."""
+    """Weights that are damaged, incomplete or from another network."""
 
 
 class DataError(OfaError):
@@ -58,7 +58,7 @@ class RecipeError(OfaError):
     """A training recipe with unknown keys or impossible values.
 
     Attributes:
-        path: the key that is wrong, from the outermost table in; None if it is not about one key.
+        path: the key at fault, as table names from the outermost inwards; None if it is not one key.
     """
 
     path: tuple[str | int, ...] | None = None
@@ -69,11 +69,11 @@ class FileError(OfaError):
 
 
 class DamagedError(FileError):
-    """A file that is not as it was written: its checksum does not fit its content, or is gone."""
+    """A file that changed after it was written: its checksum does not match its content, or is missing."""
 
 
 class SchemaError(FileError):
-    """What a file says cannot be: a key is missing, or a value is of another kind."""
+    """A file whose content breaks its schema: a key is missing, or a value has the wrong type."""
 
 
 class DeviceError(OfaError):
@@ -81,7 +81,7 @@ class DeviceError(OfaError):
 
 
 class TableError(OfaError):
-    """A latency table that is incomplete, damaged, or of another space or device."""
+    """A latency table that is incomplete, damaged, or for another space or device."""
 
 
 class SearchError(OfaError):
@@ -93,22 +93,27 @@ class BudgetError(SearchError):
 
 
 class ExportError(OfaError):
-    """A network that cannot be exported, or an export that does not compute what the network does."""
+    """A network that cannot be exported, or an export whose outputs differ from the network's."""
 
 
 class TrustError(OfaError):
-    """A file says what only a user may say, such as which code is imported."""
+    """A file asks for something that only the user may ask for, such as importing code."""
 
 
 class MissingExtraError(OfaError):
-    """A feature whose optional dependency is not installed."""
+    """A feature whose optional dependency is not installed.
+
+    Args:
+        feature: the start of the message, such as the name of a runtime.
+        extra: name of the extra of the distribution ``ofa-nas``.
+    """
 
     def __init__(self, feature: str, extra: str) -> None:
         super().__init__(f"{feature} needs the extra '{extra}', which is not installed; install it with: pip install 'ofa-nas[{extra}]'")
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
-    """The end of a sentence about an unknown ``word``: the nearest choice if there is one, and all choices."""
+    """The end of an error message about an unknown ``word``: the closest choice, if any is close, and all choices."""
     known = sorted(choices)
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     hint = f"did you mean '{close[0]}'? " if close else ""

@@ -1,4 +1,4 @@
-"""Figures of matplotlib: made, styled and written in one way, without a window and with nothing left in the user's home."""
+"""Matplotlib figures with one style, without a window, and without files in the user's home."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ atexit.register(_UNTIL_THE_END.close)
 
 
 def _keep_out_of_the_home() -> None:
-    """Give matplotlib a temporary folder for its list of fonts, unless the user has named one or imported it already."""
+    """Give matplotlib a temporary folder for its font cache, unless MPLCONFIGDIR is set or matplotlib is already imported."""
     if "matplotlib" not in sys.modules and "MPLCONFIGDIR" not in os.environ:
         os.environ["MPLCONFIGDIR"] = str(_UNTIL_THE_END.enter_context(temporary_folder("fonts")))
 
 
 @contextmanager
 def own_style() -> Iterator[None]:
-    """Matplotlib's defaults inside the block, and texts as they are: whatever draws or writes a figure is decorated with it.
+    """Use matplotlib's defaults, without formulas in texts. Decorates every function that draws or writes a figure.
 
-    Matplotlib reads a file ``matplotlibrc`` of the current folder, which may have come with a stranger's files: it could have LaTeX
-    started for every text. And a dollar sign in the name of a class or device would begin a formula.
+    Matplotlib reads ``matplotlibrc`` from the current folder. Such a file may come with untrusted files and could start LaTeX for
+    every text. Formulas are off because a dollar sign in the name of a class or device would begin one.
     """
     _keep_out_of_the_home()
     import matplotlib
@@ -45,7 +45,7 @@ def own_style() -> Iterator[None]:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of so many inches, of matplotlib's object interface."""
+    """An empty figure of matplotlib's object interface; ``width`` and ``height`` in inches."""
     _keep_out_of_the_home()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -57,12 +57,16 @@ def new_figure(width: float, height: float) -> Figure:
 
 @own_style()
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write a figure as a PNG file of 150 dots an inch.
+    """Write a figure as a PNG file with 150 dots per inch.
+
+    Args:
+        figure: of ``new_figure``.
+        path: of the file; an existing one is replaced.
 
     Raises:
         FileError: the file cannot be written.
     """
-    png = BytesIO()  # which no disk can fail, where the library would say no more than that it did
+    png = BytesIO()  # in memory first: a disk error then comes from our own writing, with a clear message
     figure.savefig(png, format="png", dpi=_DOTS_PER_INCH)
     with replacing(path) as temporary:
         temporary.write_bytes(png.getvalue())

@@ -1,4 +1,4 @@
-"""Writing files so that a reader never meets half of one, and reading them so that a failure is a sentence."""
+"""Atomic writes of files and folders, and error messages for failed reads and writes."""
 
 from __future__ import annotations
 
@@ -33,18 +33,22 @@ __all__ = [
 ]
 
 _CODE = re.compile(r"(?:os error|errno) (\d+)", re.IGNORECASE)
-"""How libraries that are not written in Python quote the code of the system's error."""
+"""How libraries in other languages quote the error code of the operating system."""
 
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; when the block ends well it takes the place of ``path``, sealed if it has a blank seal.
+    """Yield a temporary path beside ``path``; if the block succeeds, the temporary file replaces ``path`` atomically.
 
-    If the block raises, the temporary file is removed and ``path`` stays as it was; if the process is killed, the next one that writes
-    into that folder removes it. The new content is on the disk, and not only on its way there, before the name is.
+    A file with a blank seal is sealed first (``ofa.seal``). If the block raises, the temporary file is removed and ``path`` stays
+    unchanged. If the process is killed, the next writer into that folder removes the temporary file. The content is on disk (fsync)
+    before the name changes.
+
+    Args:
+        path: the file to write; it may exist.
 
     Raises:
-        FileError: the folder does not exist or cannot be written, the disk is full, or ``path`` is there and no file.
+        FileError: the folder does not exist or cannot be written, the disk is full, or ``path`` exists and is no plain file.
     """
     target = Path(path)
     with ExitStack() as stack:
@@ -56,11 +60,11 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             part = stack.enter_context(held_part(target))
             temporary = part / target.name
             temporary.touch()
-        except (OSError, ValueError) as error:  # a ValueError is of a name that no file can have
+        except (OSError, ValueError) as error:  # ValueError: a name that no file can have
             raise unwritable(target, error) from error
         with _told_of(target, temporary):
             yield temporary
-            temporary.chmod(part.stat().st_mode & 0o666)  # some libraries give others no permission
+            temporary.chmod(part.stat().st_mode & 0o666)  # some libraries create files that only the owner can read
             seal(temporary)
             _sync(temporary)
             temporary.replace(target)
@@ -69,14 +73,17 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a new folder beside ``path``; when the block ends well it takes the place of ``path``, and what was there is removed.
+    """Yield a new folder beside ``path``; if the block succeeds, the new folder replaces ``path`` and the old folder is removed.
 
-    Whenever the process is killed, ``path`` is either the old folder or the new one, both whole. Files in the new folder must be written
-    by ``replacing``. Where the system cannot exchange two folders in one step, ``path`` has no name between two renames; a reader puts
-    that right by ``settle``.
+    Whenever the process is killed, ``path`` is the complete old folder or the complete new one. Files in the new folder must be
+    written by ``replacing``. Where the system cannot exchange two folders atomically, ``path`` is missing between two renames;
+    readers repair that with ``settle``.
+
+    Args:
+        path: the folder to write; it may exist.
 
     Raises:
-        FileError: the folder that it stands in does not exist or cannot be written, or the disk is full.
+        FileError: the parent folder does not exist or cannot be written, or the disk is full.
     """
     target = Path(path)
     with ExitStack() as stack:
@@ -95,14 +102,14 @@ def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def settle(folder: str | os.PathLike[str]) -> None:
-    """Give a folder its name back that a process moved aside and was killed before it put the new one there.
+    """Restore a folder that a process renamed aside in ``replacing_folder`` before it was killed.
 
     Raises:
-        FileError: it cannot be renamed.
+        FileError: the folder cannot be renamed.
     """
     try:
         target = Path(folder).absolute()
-        if not target.name:  # the root of a disk, which nothing replaces
+        if not target.name:  # the root of a file system, which is never replaced
             return
         aside = _aside(target)
         if aside.is_dir() and is_of_the_dead(aside):
@@ -130,16 +137,16 @@ def _exchange_or_rename(temporary: Path, target: Path) -> None:
 
 
 def _aside(target: Path) -> Path:
-    """Where a folder is between two renames: a name that follows from its own, and is never too long."""
+    """Name of a folder between the two renames: a hash of its own name, so that it is never too long."""
     digest = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]
     return target.with_name(f".{digest}.ofa.aside")
 
 
 def make_folder(path: str | os.PathLike[str]) -> None:
-    """Make a folder, and those that it stands in, unless it is there.
+    """Create a folder and its missing parents; an existing folder is fine.
 
     Raises:
-        FileError: it cannot be made.
+        FileError: the folder cannot be created.
     """
     folder = Path(path)
     missing = [each for each in (folder, *folder.parents) if not os.path.exists(each)]
@@ -148,11 +155,11 @@ def make_folder(path: str | os.PathLike[str]) -> None:
         for each in missing:
             sync_folder(each.parent)
     except (OSError, ValueError) as error:
-        raise FileError(f"'{folder}' must be a folder that can be made, but {reason_of(error)}; choose another") from error
+        raise FileError(f"'{folder}' must be a folder that can be created, but {reason_of(error)}; choose another") from error
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:
-    """Wait until the names in a folder are on the disk, where the system has a call for that.
+    """Flush the directory entries of a folder to disk (fsync), on POSIX systems.
 
     Raises:
         OSError: the disk fails.
@@ -166,7 +173,7 @@ def _sync(path: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some disks cannot sync folders
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems cannot sync folders
             raise
     finally:
         os.close(descriptor)
@@ -174,7 +181,7 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def _told_of(target: Path, temporary: Path) -> Iterator[None]:
-    """Turn what the system refuses into the error of ``target``, whose name stands for the temporary one in every error."""
+    """Turn errors of the operating system into errors about ``target``; messages name ``target`` instead of the temporary path."""
     try:
         yield
     except OfaError as error:
@@ -187,19 +194,27 @@ def _told_of(target: Path, temporary: Path) -> Iterator[None]:
 
 
 def unwritable(target: str | os.PathLike[str], error: Exception) -> FileError:
-    """The error of a file or folder that could not be written, for any error that a library met in writing it."""
+    """The error to raise when a file or folder cannot be written.
+
+    Args:
+        target: the file or folder.
+        error: any exception raised while writing it.
+    """
     return FileError(f"'{os.fspath(target)}' must be writable, but {reason_of(error)}; choose another place or make room there")
 
 
 def reason_of(error: Exception) -> str:
-    """A few words on why a file could not be read or written: the system's, if the error has its code, or else the error's first line."""
+    """Why a file could not be read or written, in a few words.
+
+    The words are the operating system's if the error has an error code, otherwise the first line of the error's message.
+    """
     code = _code(error)
     words = os.strerror(code) if code is not None else (str(error).strip() or type(error).__name__).splitlines()[0]
     return words[:1].lower() + words[1:]
 
 
 def _code(error: Exception) -> int | None:
-    """The code of the system's error that is behind ``error``; None if there is none."""
+    """The error code of the operating system behind ``error``; None if there is none."""
     if isinstance(error, FileError) and isinstance(error.__cause__, OSError):
         error = error.__cause__
     if isinstance(error, OSError) and error.errno is not None:
@@ -209,7 +224,11 @@ def _code(error: Exception) -> int | None:
 
 
 def write_json(value: Any, path: str | os.PathLike[str]) -> None:
-    """Write ``value`` as indented JSON, all or nothing; an object gets a seal as its first key."""
+    """Write ``value`` as indented JSON, atomically; an object gets a seal as its first key.
+
+    Raises:
+        FileError: as in ``replacing``.
+    """
     sealed = {SEAL_KEY: BLANK_SEAL, **value} if isinstance(value, dict) else value
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(sealed, indent=2) + "\n", encoding="utf-8")

@@ -1,26 +1,27 @@
-"""Batch norm folded into an expanding 1x1 convolution while training: its passes over the wide output are saved.
+"""Batch norm folded into an expanding 1x1 convolution while training, which saves its passes over the wide output.
 
 Let m [I] and C [I, I] be mean and covariance of the input x over all N pixels of a batch, and W [O, I] the weights. The output W x has
 mean W m and variance v = diag(W C W'), so both follow from the narrow input. With s = weight / sqrt(v + eps) the normalized output is
 
     y = (diag(s) W) (x - m) + bias,
 
-one convolution of the centred input. Centring comes first because a covariance that is taken from uncentred sums cancels where a mean
-is large. Let g be the gradient by y, G = sum g (x - m)' and b = sum g over all pixels. Then, through v as well:
+one convolution of the centred input. The input is centred first to avoid catastrophic cancellation: a covariance from uncentred sums
+loses its digits where a mean is large. Let g be the gradient with respect to y, G = sum g (x - m)' and b = sum g over all pixels. Then
+the gradients, including the path through v, are with respect to
 
-    by bias     b
-    by s        t = rowsum(G * W), so by weight t / sqrt(v + eps) and by v  u = -t weight / (2 (v + eps)^1.5)
-    by W        diag(s) G + 2 diag(u) W C
-    by x        g diag(s) W + (x - m) 2 W' diag(u) W / N - b diag(s) W / N
+    bias     b
+    s        t = rowsum(G * W), hence weight: t / sqrt(v + eps), and v: u = -t weight / (2 (v + eps)^1.5)
+    W        diag(s) G + 2 diag(u) W C
+    x        g diag(s) W + (x - m) 2 W' diag(u) W / N - b diag(s) W / N
 
-Forward and backward go over the wide tensors once, in blocks that stay in the processor's cache: a block is activated before the next is
-computed, and the gradient of the activation, b, G and g diag(s) W of one block are taken before the next is read.
+Forward and backward read the wide tensors once, in blocks that fit into the processor's cache. Forward activates a block before it
+computes the next. Backward takes the activation's gradient, b, G and g diag(s) W of one block before it reads the next.
 
-That is faster where the wide output does not fit into the cache, and its channels are many beside the square of the input's, which the
-covariance costs; otherwise a batch norm's passes take hardly any time (``is_faster``; benchmarks/folded_norm.py).
+Folding is faster if the wide output does not fit into the cache and its channels are many compared with the square of the input
+channels (the cost of the covariance). Otherwise a batch norm's passes take hardly any time (``is_faster``; benchmarks/folded_norm.py).
 
-An absolute error of about 1e-7 |w|^2 |C| remains in v, where w is a row of W: it matters only for channels whose variance is a small
-part of what their weights could make of the input, and which eps does not outweigh.
+An absolute error of about 1e-7 |w|^2 |C| remains in v, where w is a row of W. It matters only for channels whose variance is small
+compared with |w|^2 |C| and also not dominated by eps.
 
 Shapes: B images, I input and O output channels, H W pixels of a side, N = B H W pixels in all.
 """
@@ -37,14 +38,14 @@ from torch.autograd.function import once_differentiable
 __all__ = ["ACTIVATIONS", "conv_norm_act", "is_faster"]
 
 _BLOCK_VALUES = 3 * 2**18
-"""Values of the wide output that are worked on together: 3 MiB of float32."""
+"""Values of the wide output per block: 3 MiB of float32."""
 
 _LEAST_VALUES = 2**21
-"""Below that many values of the wide output a batch norm finds them in the cache, and its passes take hardly any time: on one core folding
-wins from half as many, on two cores, which have twice the cache and share the way to memory, from this many."""
+"""Smallest wide output, in values, that is folded: smaller ones stay in the cache, where a batch norm's passes take hardly any time.
+Folding wins from half as many values on one core, and from this many on two cores, which have twice the cache and share the memory bus."""
 
 _MOST_WORK = 10
-"""Multiplications for the covariance, [I, I] a pixel, beside each value of the wide output that is saved."""
+"""Most multiplications for the covariance ([I, I] per pixel) per value of the wide output."""
 
 _aten = torch.ops.aten
 _ACTIVATION_GRADIENTS: dict[type[nn.Module], Callable[[Tensor, Tensor], Tensor]] = {
@@ -53,29 +54,29 @@ _ACTIVATION_GRADIENTS: dict[type[nn.Module], Callable[[Tensor, Tensor], Tensor]]
     nn.Hardswish: lambda gradient, value: _aten.hardswish_backward(gradient, value),
     nn.Identity: lambda gradient, _: gradient,
 }
-"""The gradient by an activation's input; it is taken from the input for h-swish, from the output for those that cut."""
+"""Gradient with respect to an activation's input, from the upstream gradient and a kept tensor: its input for h-swish, else its output."""
 
 ACTIVATIONS = frozenset(_ACTIVATION_GRADIENTS)
-"""The activations that can follow."""
+"""The activations that can follow the folded batch norm."""
 
 
 def is_faster(x_BIHW: Tensor, out_channels: int) -> bool:
-    """Whether folding takes less time than the batch norm's own passes over an output of ``out_channels`` channels."""
+    """Whether folding takes less time than a separate batch norm over an output of ``out_channels`` channels."""
     batch, channels, height, width = x_BIHW.shape
     return batch * height * width * out_channels >= _LEAST_VALUES and channels**2 <= _MOST_WORK * out_channels
 
 
 def conv_norm_act(x_BIHW: Tensor, weight_OI11: Tensor, norm: nn.BatchNorm2d, activation: type[nn.Module]) -> Tensor:
-    """What a 1x1 convolution without bias, ``norm`` in training mode and an activation give; running statistics are updated.
+    """Compute a 1x1 convolution without bias, ``norm`` in training mode and an activation; running statistics are updated.
 
     Args:
-        x_BIHW: channels-last images of at least two pixels in all.
+        x_BIHW: images in channels-last layout, at least two pixels in total.
         weight_OI11: weights of the convolution.
         norm: a batch norm with weight, bias, running statistics and a momentum.
-        activation: one of ``ACTIVATIONS``; ``nn.Identity`` is none.
+        activation: one of ``ACTIVATIONS``; ``nn.Identity`` for none.
 
     Returns:
-        the activated output [B, O, H, W], channels-last.
+        The activated output [B, O, H, W], in channels-last layout.
     """
     y_BOHW: Tensor
     y_BOHW, mean_O, variance_O = _FoldedNorm.apply(  # type: ignore[no-untyped-call]
@@ -91,8 +92,8 @@ def _update(norm: nn.BatchNorm2d, mean_O: Tensor, variance_O: Tensor, count: int
     assert norm.running_var is not None
     assert norm.num_batches_tracked is not None
     assert norm.momentum is not None
-    # Torch's own batch norms keep their statistics for a backward pass that never reads them, and all may be views of one tensor:
-    # ``data`` lets autograd not count this, as it does not count what batch norms write themselves.
+    # ``.data`` keeps these writes out of autograd's version counter, as are the writes of torch's own batch norms. Torch's batch norms
+    # save their statistics for backward (which never reads them), and all statistics may be views of one tensor.
     norm.running_mean.data.lerp_(mean_O, norm.momentum)
     norm.running_var.data.lerp_(variance_O * (count / (count - 1)), norm.momentum)
     norm.num_batches_tracked.add_(1)
@@ -108,7 +109,7 @@ class _FoldedNorm(torch.autograd.Function):
         centred_NI = x_NI - mean_I
         covariance_II = (centred_NI.t() @ centred_NI).div_(len(x_NI))
         spread_OI = weight_OI @ covariance_II
-        # Rounding can make the variance of a channel that hardly varies negative.
+        # Rounding can make the variance of a nearly constant channel negative.
         variance_O = (spread_OI * weight_OI).sum(1).clamp_min_(0)
         root_O = (variance_O + eps).rsqrt_()
         folded_OI = weight_OI * (scale_O * root_O).unsqueeze(1)
@@ -155,7 +156,7 @@ def _sums(
     activation_gradient: Callable[[Tensor, Tensor], Tensor],
     x_gradient_NI: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """G [O, I] and b [O] of the module's text; ``x_gradient_NI``, if there is one, is filled with g diag(s) W."""
+    """G [O, I] and b [O] of the module's docstring; ``x_gradient_NI``, if given, is filled with g diag(s) W."""
     products_OI, sums_O = torch.zeros_like(folded_OI), torch.zeros_like(folded_OI[:, 0])
     for block in _blocks(gradient_NO):
         before_NO = activation_gradient(gradient_NO[block], kept_NO[block])
@@ -167,7 +168,7 @@ def _sums(
 
 
 def _activate(x_NC: Tensor, result_NC: Tensor, activation: type[nn.Module]) -> None:
-    """Write the activation of ``x_NC``; only that of h-swish is another tensor."""
+    """Apply the activation to ``x_NC`` in place; h-swish is written to ``result_NC`` instead."""
     if activation is nn.Hardswish:
         _aten.hardswish.out(x_NC, out=result_NC)
     elif activation is nn.ReLU:
@@ -177,7 +178,7 @@ def _activate(x_NC: Tensor, result_NC: Tensor, activation: type[nn.Module]) -> N
 
 
 def _blocks(x_NC: Tensor) -> Iterator[slice]:
-    """Slices of the rows that together are all, each of about ``_BLOCK_VALUES`` values."""
+    """Consecutive slices of the rows, each of about ``_BLOCK_VALUES`` values."""
     length = max(1, _BLOCK_VALUES // x_NC.shape[1])
     return (slice(start, start + length) for start in range(0, len(x_NC), length))
 
@@ -188,6 +189,6 @@ def _rows(x_BCHW: Tensor) -> Tensor:
 
 
 def _images(x_NC: Tensor, like_BCHW: Tensor) -> Tensor:
-    """Rows as channels-last images of as many images and pixels as ``like_BCHW`` has."""
+    """Rows [B H W, C] as channels-last images [B, C, H, W] of the batch and image size of ``like_BCHW``."""
     batch, _, height, width = like_BCHW.shape
     return x_NC.view(batch, height, width, -1).permute(0, 3, 1, 2)

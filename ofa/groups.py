@@ -1,7 +1,7 @@
-"""Groups: which dimensions of which tensors of a network have the same units, such as channels or heads.
+"""Groups: the dimensions of a network's tensors that are coupled, because they index the same units (channels, heads).
 
-The units of a group stay or go together wherever they lie, and keep one order there. Sharing lists the groups of a space, adopting finds
-those of a model, and importance says which units matter.
+Units of a group are kept or pruned together in all its tensors, and have the same order there. ``ofa.sharing`` lists the groups of a
+space, ``ofa.adopting`` finds the groups of a model, and ``ofa.importance`` scores their units.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ __all__ = ["Group", "Member", "runs_by_dim"]
 
 @dataclass(frozen=True)
 class Member:
-    """A dimension of a tensor along which the units of a group lie.
+    """A dimension of a tensor that contains the units of a group.
 
     Attributes:
         tensor: name of the tensor in its network.
-        dim: the dimension.
-        runs: what it is made of, in order: the runs of the group, and of no axis whatever else lies there.
-        use: what the tensor does to the units, which importance goes by: ``reads`` them as the input of its layer, ``scales`` them as a
-            norm does, or ``follows`` their order, as those do of which nothing else is known.
-        place: the block that it is part of.
+        dim: index of the dimension.
+        runs: the sections of the dimension, in order: runs of the group, and runs without an axis for everything else.
+        use: the role of the tensor, which criteria of importance distinguish: ``reads`` (weights of the layer that reads the units),
+            ``scales`` (scale of a norm over them), or ``follows`` (any other tensor in their order).
+        place: the block that the tensor belongs to.
     """
 
     tensor: str
@@ -40,12 +40,12 @@ class Member:
 
 @dataclass(frozen=True)
 class Group:
-    """Units that have one number and one order all over a network.
+    """Units that have the same number and order in all tensors of a network.
 
     Attributes:
-        name: the axis of its runs.
-        units: how many there are.
-        members: where they lie.
+        name: the axis of the group's runs.
+        units: number of units.
+        members: the dimensions that contain them.
     """
 
     name: str
@@ -53,11 +53,14 @@ class Group:
     members: tuple[Member, ...]
 
     def by_unit(self, member: Member, values: Tensor) -> Tensor:
-        """The sums [U] of all values that belong to each unit.
+        """Sum of all values of each unit.
 
         Args:
-            member: one of the group's.
-            values: of the shape of the member's tensor, or [length of its dimension].
+            member: a member of the group.
+            values: of the shape of the member's tensor, or [length of the member's dimension].
+
+        Returns:
+            The sums [U].
         """
         others = [dim for dim in range(values.dim()) if dim != member.dim]
         along = values if values.dim() == 1 else values.sum(dim=others)
@@ -70,18 +73,18 @@ class Group:
         return torch.cat(own, 1).sum(1)
 
     def reordered(self, member: Member, tensor: Tensor, order_U: Tensor) -> Tensor:
-        """The tensor of a member, whose units have changed places.
+        """The tensor of a member with its units permuted.
 
         Args:
-            member: one of the group's.
-            tensor: its tensor.
-            order_U: the old number of each unit.
+            member: a member of the group.
+            tensor: the member's tensor.
+            order_U: for each new position, the old index of its unit [U].
         """
         return tensor.index_select(member.dim, permuted(member.runs, self.name, order_U, {self.name: self.units}))
 
 
 def runs_by_dim(groups: Iterable[Group]) -> dict[tuple[str, int], Runs]:
-    """By tensor and dimension what it is made of, with the runs of all groups that have units there."""
+    """The sections of each dimension, by (tensor, dimension), with the runs of all groups that have units there."""
     found: dict[tuple[str, int], Runs] = {}
     for group in groups:
         for member in group.members:

@@ -1,16 +1,16 @@
-"""How much the channels of a network matter, and which of its blocks: criteria by name, for any network.
+"""Importance of channels and of blocks: pruning criteria by name, for any network.
 
-A criterion knows no kinds of layers. It is given two things:
+A criterion does not depend on kinds of layers. Its inputs are:
 
-* a ``Group`` (``ofa.groups``): units (single channels, heads, channels of a convolution's group) that keep one order wherever they
-  occur. Each member says what its tensor does to them: weights that *read* them as their input, the *scale* of a norm over them, or
-  anything else that only *follows* their order, such as the weights that make them;
-* an ``Observation``: the tensors of the network by those names, and what a batch of images adds, which are the gradients of the loss
-  by the weights that read, and the mean squares of what these read.
+* a ``Group`` (``ofa.groups``): coupled units (channels, heads, channels of a grouped convolution) with one order in all tensors. Each
+  member states the role of its tensor: weights that *read* the units as input, the *scale* of a norm over them, or any other tensor
+  that *follows* their order, such as the weights that produce them;
+* an ``Observation``: the network's tensors by name and, from one batch of images, the gradients of the loss with respect to the
+  reading weights, and the mean squares of the inputs of these weights.
 
-It gives each unit a score of at least 0, or None for a group that has nothing it goes by, which then keeps its order. Whatever can list
-its groups can be ordered: ``observe`` looks at any module whose units are read by its convolutions and linear layers, and others make
-their own observations.
+It returns a score of at least 0 per unit, or None for a group without the tensors that it needs; such a group keeps its order. Any
+network that can list its groups can be ordered. ``observe`` handles modules whose units are read by convolutions and linear layers;
+other networks build their own observations.
 
 Shapes: B images of a batch, C channels, H W pixels, U units of a group.
 """
@@ -47,13 +47,13 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False)
 class Observation:
-    """What is known of a network, all by the names of its tensors.
+    """The data that criteria use, keyed by names of tensors.
 
     Attributes:
-        tensors: the parameters and buffers themselves.
-        gradients: of the loss of one batch by each tensor that reads units, of its shape.
-        activations: of each tensor that reads units, the square of each channel that its layer is given, [channels]: the mean over the
-            images of one batch, and over their pixels or tokens.
+        tensors: parameters and buffers of the network.
+        gradients: gradient of one batch's loss with respect to each tensor that reads units, of the tensor's shape.
+        activations: for each tensor that reads units, the mean square of each input channel of its layer, [channels]: the mean over
+            the images of one batch and over their pixels or tokens.
     """
 
     tensors: dict[str, Tensor]
@@ -62,18 +62,18 @@ class Observation:
 
 
 class Score(Protocol):
-    """Scores the units of a group: at least 0, shape [U]; None where the group has nothing to go by."""
+    """Function that scores the units of a group: values of at least 0, shape [U]; None if the group lacks the tensors needed."""
 
     def __call__(self, group: Group, seen: Observation, generator: torch.Generator | None) -> Tensor | None: ...
 
 
 @dataclass(frozen=True)
 class Importance:
-    """A criterion of how much units matter.
+    """A criterion for the importance of units.
 
     Attributes:
-        score: of a group's units; for criteria that need images, the mean over batches counts.
-        needs_images: whether it goes by gradients or activations.
+        score: function that scores a group's units; scores of several batches are averaged.
+        needs_images: whether it uses gradients or activations.
     """
 
     score: Score
@@ -82,12 +82,12 @@ class Importance:
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Images with labels, for criteria that need some.
+    """Images with labels, for criteria that need images.
 
     Attributes:
-        batches: images [B, C, H, W] where the network lies, with their labels.
+        batches: images [B, C, H, W] on the network's device, with their labels.
         count: number of batches, for progress.
-        loss: of outputs and labels, a scalar.
+        loss: function of outputs and labels that returns a scalar.
     """
 
     batches: Iterable[tuple[Tensor, Tensor]]
@@ -99,9 +99,10 @@ class Examples:
 
 
 def _summed(group: Group, use: str, values: Callable[[Member], Tensor]) -> Tensor | None:
-    """By unit the sum of what the members of one use have; None if there are none.
+    """Sum per unit of the values of all members with one use [U]; None if there are no such members.
 
-    What one block has is added first: between channels that are nearly equal the order of additions decides, and runs repeat bit for bit.
+    Sums within a block come first. The order of additions is fixed because it decides between nearly equal channels, and runs must
+    repeat bit for bit.
     """
     places: dict[str, Tensor] = {}
     for member in group.members:
@@ -112,39 +113,39 @@ def _summed(group: Group, use: str, values: Callable[[Member], Tensor]) -> Tenso
 
 
 def _l1(group: Group, seen: Observation, generator: torch.Generator | None) -> Tensor | None:
-    """The sum of the magnitudes of the weights that read a unit (Cai et al., ICLR 2020, section 3.3)."""
+    """L1 norm of the weights that read a unit (Cai et al., "Once-for-All", ICLR 2020, section 3.3)."""
     return _summed(group, "reads", lambda member: seen.tensors[member.tensor].abs())
 
 
 def _l2(group: Group, seen: Observation, generator: torch.Generator | None) -> Tensor | None:
-    """The Euclidean norm of the weights that read a unit."""
+    """L2 norm of the weights that read a unit."""
     squares_U = _summed(group, "reads", lambda member: seen.tensors[member.tensor].square())
     return None if squares_U is None else squares_U.sqrt()
 
 
 def _batch_norm(group: Group, seen: Observation, generator: torch.Generator | None) -> Tensor | None:
-    """The magnitudes of the scales of the batch norms over a unit (Liu et al., "Network Slimming", ICCV 2017)."""
+    """Sum of the magnitudes of a unit's batch-norm scales (Liu et al., "Network Slimming", ICCV 2017)."""
     return _summed(group, "scales", lambda member: seen.tensors[member.tensor].abs())
 
 
 def _taylor(group: Group, seen: Observation, generator: torch.Generator | None) -> Tensor | None:
-    """How far the loss moves to first order when a unit is taken away (Molchanov et al., CVPR 2019, for whole units).
+    """First-order Taylor estimate of the change in loss when a unit is removed (Molchanov et al., CVPR 2019, for whole units).
 
-    A layer is linear in its weights and in its input, so that the sum of weights times gradients over all that reads a unit is the
-    unit's value times the gradient by it. Signs count until the end: what readers gain and lose cancels out.
+    A layer is linear in its weights and in its input. So the sum of weight times gradient over all weights that read a unit equals the
+    unit's value times the gradient with respect to it. The magnitude is taken last, so that contributions of readers can cancel.
     """
     changes_U = _summed(group, "reads", lambda member: seen.tensors[member.tensor] * seen.gradients[member.tensor])
     return None if changes_U is None else changes_U.abs()
 
 
 def _activation(group: Group, seen: Observation, generator: torch.Generator | None) -> Tensor | None:
-    """The root of the mean squares of a unit's values, over all that read it."""
+    """Root of the sum, over all layers that read a unit, of the mean square of the unit's values."""
     squares_U = _summed(group, "reads", lambda member: seen.activations[member.tensor])
     return None if squares_U is None else squares_U.sqrt()
 
 
 def _random(group: Group, seen: Observation, generator: torch.Generator | None) -> Tensor | None:
-    """Any order: what others are compared with."""
+    """Random scores: the baseline of comparisons."""
     device = next(iter(seen.tensors.values())).device
     return torch.rand(group.units, generator=generator).to(device)
 
@@ -164,12 +165,12 @@ IMPORTANCES: Registry[Importance] = Registry(
     valid=lambda entry: isinstance(entry, Importance),
     must_be="an ofa.importance.Importance",
 )
-"""The criteria by name: L1 and L2 norm of the weights that read a unit, scale of its batch norms, first-order Taylor expansion of the
-loss, norm of its activations, and none at all."""
+"""Criteria by name: L1 and L2 norm of the weights that read a unit, batch-norm scale, first-order Taylor expansion of the loss, norm of
+the activations, and random scores."""
 
 
 def _no_images() -> DataError:
-    return DataError("importance must be seen on at least one batch of images, but there is none; give images that can be read")
+    return DataError("importance needs at least one batch of images, but there is none; give images that can be read")
 
 
 # -- networks ---------------------------------------------------------------------------------------------------------
@@ -178,13 +179,16 @@ def _no_images() -> DataError:
 def score_groups(
     groups: Sequence[Group], importance: Importance, observations: Iterable[Observation], generator: torch.Generator | None = None
 ) -> list[Tensor | None]:
-    """The scores [U] of each group, the mean over all observations; None for groups that the criterion can say nothing of.
+    """Score the units of each group.
 
     Args:
         groups: of one network.
         importance: the criterion.
-        observations: of that network, one a batch.
-        generator: of criteria that draw, on the CPU; torch's default one if None.
+        observations: of the network, one per batch.
+        generator: on the CPU, for random criteria; torch's default generator if None.
+
+    Returns:
+        Scores [U] for each group, averaged over the observations; None for a group that the criterion cannot score.
 
     Raises:
         DataError: there is no observation.
@@ -199,16 +203,15 @@ def score_groups(
 
 
 def observe(network: nn.Module, groups: Sequence[Group], examples: Examples, progress: Progress = silent) -> Iterator[Observation]:
-    """Look at a network while it computes images, an observation a batch; the network is afterwards what it was.
+    """Run a network on batches of images and yield one observation per batch; the network ends unchanged.
 
-    Batch norms normalize each batch by itself, because that is what a smaller network will do once it is calibrated. Gradients that
-    have been gathered are not touched.
+    Batch norms use batch statistics, as a smaller network will after calibration. Accumulated gradients (``.grad``) are not touched.
 
     Args:
         network: maps images to the outputs that the loss takes; its parameters require gradients.
-        groups: of its units, which are read by convolutions and linear layers.
+        groups: of the network; their units are read by convolutions and linear layers.
         examples: the images.
-        progress: told of every batch.
+        progress: called after every batch.
     """
     names = list(dict.fromkeys(member.tensor for group in groups for member in group.members if member.use == "reads"))
     parameters = dict(network.named_parameters(remove_duplicate=False))
@@ -226,7 +229,7 @@ def observe(network: nn.Module, groups: Sequence[Group], examples: Examples, pro
 
 @contextmanager
 def _listening(network: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
-    """Note, by the name of its weights, the mean square of each channel that a layer is given."""
+    """Record the mean square of each input channel of the layers with the weights ``names``, by these names."""
     noted: dict[str, Tensor] = {}
 
     def note(name: str, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -244,35 +247,33 @@ def _listening(network: nn.Module, names: Iterable[str]) -> Iterator[dict[str, T
 
 @torch.no_grad()
 def block_importance(pieces: Sequence[nn.Module], images: Sequence[Tensor], progress: Progress = silent) -> list[float | None]:
-    """How far the output of a network moves when one of its blocks is left out; the blocks of the lowest scores can be skipped first.
+    """Relative change of a network's output when one block is skipped; skip blocks with the lowest scores first.
 
-    The score is the length of the change beside that of the whole network's output, the mean over images. Blocks of language models
+    The score is the norm of the output's change divided by the norm of the output, averaged over images. Blocks of language models
     were ranked by the change of their own input (Men et al., "ShortGPT", 2024; Gromov et al., "The Unreasonable Ineffectiveness of
-    the Deeper Layers", 2024); here the rest of the network is run as well and says how much of that change matters to it. Batch norms
-    normalize each batch by itself, as those of the shorter network will once it is calibrated.
+    the Deeper Layers", 2024). Here the rest of the network runs as well, so that only the change that reaches the output counts. Batch
+    norms use batch statistics, as the shorter network will after calibration.
 
     Args:
-        pieces: the network, one after the other, as ``Supernet.pieces`` or ``nn.Sequential`` give them.
+        pieces: the blocks of the network in order, such as ``Supernet.pieces`` or the modules of an ``nn.Sequential``.
         images: held-out batches [B, C, H, W] of at least two images.
-        progress: told of every piece and batch.
+        progress: called after every piece and batch.
 
     Returns:
-        a score of each piece, at least 0; None where the output is of another shape than the input, which no network can do without.
+        A score of at least 0 for each piece; None if its output differs from its input in shape, so that it cannot be skipped.
 
     Raises:
-        DataError: there are no images, or a batch has one alone.
+        DataError: there are no images, or a batch has a single image.
     """
     if not images:
         raise _no_images()
     if min(map(len, images)) < 2:
-        raise DataError(
-            "importance of blocks must be seen on batches of at least 2 images, which batch norms need, but one has 1; give more"
-        )
+        raise DataError("importance of blocks needs batches of at least 2 images, because of batch norm, but one has 1; give more images")
     whole = nn.Sequential(*pieces)
     scores: list[float | None] = [None] * len(pieces)
     with normalizing_by_batch(whole):
         for done, batch in enumerate(images):
-            x, output = batch.clone(), whole(batch.clone()).flatten(1)  # a piece may write over its input
+            x, output = batch.clone(), whole(batch.clone()).flatten(1)  # a piece may change its input in place
             for number, piece in enumerate(pieces):
                 before, x = x, piece(x.clone())
                 if before.shape == x.shape:

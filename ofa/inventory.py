@@ -1,4 +1,4 @@
-"""Which blocks a space needs: all that any of its networks is made of, each once, and which choices put which block where."""
+"""The inventory of a space: all distinct blocks of all its networks, and which genes decide which block stands where."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ __all__ = ["NOTHING", "Inventory", "Place", "blocks_of_space", "inventory_of"]
 Ids = np.ndarray[tuple[int, ...], np.dtype[np.int32]]
 
 _RANDOM_BASES = 3
-_SEED = 0  # of the bases, which are fixed so that a space's blocks are always found the same way
+_SEED = 0  # of the random base archs; fixed, so that the inventory of a space is deterministic
 
 NOTHING = -1
-"""The number of no block: what stands at a place that a shallow network does not have."""
+"""Block number of a place that a shallow network lacks."""
 
 Row = tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """A place in the networks of a space.
+    """A position in the networks of a space.
 
     Attributes:
         name: such as ``stages.1.0``.
-        columns: the columns of an encoded arch that decide what stands there, ascending.
-        blocks: the number of the block for each combination of their values, one axis a column; ``NOTHING`` where there is none.
+        columns: the columns of an encoded arch that decide the block there, ascending.
+        blocks: block number for each combination of their values, with one axis per column; ``NOTHING`` if there is no block.
     """
 
     name: str
@@ -45,10 +45,10 @@ class Place:
 
 @dataclass(frozen=True, eq=False)
 class Inventory:
-    """All blocks of a space, and where they stand.
+    """All blocks of a space, and their places.
 
     Attributes:
-        blocks: unique by block, input shape and what is alive beside it, each with the first place it was found at.
+        blocks: unique by block, input shape and tensors alive beside it; each with the first place where it was found.
         places: every place that some network has.
     """
 
@@ -57,11 +57,11 @@ class Inventory:
 
 
 def blocks_of_space(space: Space, resolutions: Iterable[Resolution] | None = None) -> tuple[PlacedBlock, ...]:
-    """Every block at every input shape that a network of the space can have, each once.
+    """All distinct pairs of block and input shape in the networks of a space.
 
     Args:
         space: any space.
-        resolutions: in pixels; by default all of the space's.
+        resolutions: of input images in pixels; all resolutions of the space by default.
 
     Raises:
         SpaceError: a resolution that the space does not have.
@@ -74,10 +74,11 @@ def blocks_of_space(space: Space, resolutions: Iterable[Resolution] | None = Non
 
 @lru_cache(maxsize=16)
 def inventory_of(space: Space) -> Inventory:
-    """The inventory of a space, without going through all networks.
+    """The inventory of a space, without enumerating its networks.
 
-    A block depends on a few genes only: its own, the resolution, and where widths are elastic its neighbours'. Which ones is found by
-    changing one gene after the other in several networks and looking at what changes; then all combinations of just these are lowered.
+    A block depends on few genes: its own, the resolution and, with elastic widths, the genes of its neighbours. To find them, each
+    gene is changed in several base archs, and the places whose block changes are recorded. Then all combinations of only these genes
+    are lowered.
     """
     base = space.encode(space.largest())
     numbers: dict[tuple[object, ...], int] = {}
@@ -104,7 +105,7 @@ def _bases(space: Space) -> list[Arch]:
 
 
 def _influences(space: Space, bases: Sequence[Arch]) -> dict[str, list[int]]:
-    """For every place in a network, the columns of the encoding that change what stands there, or whether anything does."""
+    """For each place, the columns of the encoding that change its block, or whether it has one."""
     influences: dict[str, set[int]] = {}
     for base in bases:
         row = space.encode(base)

@@ -1,4 +1,4 @@
-"""Long work that goes on after it was cut off: each of its steps is on disk as soon as it is done."""
+"""Checkpointing of long work: each finished step is written to a journal on disk, so that an interrupted command can resume."""
 
 from __future__ import annotations
 
@@ -25,38 +25,38 @@ __all__ = ["UNKEPT", "Journal", "Steps", "digest_of"]
 
 T = TypeVar("T")
 
-_ANEW = "add --overwrite to begin anew"
+_ANEW = "add --overwrite to start over"
 
 
 class Steps(Protocol):
-    """Who keeps the steps of long work: a ``Journal``, or nobody (``UNKEPT``)."""
+    """Storage for the results of steps: a ``Journal``, or none (``UNKEPT``)."""
 
     def begin(self, inputs: Mapping[str, Any]) -> None:
-        """Say by what the steps are decided, before the first of them.
+        """Declare the inputs that determine all steps; call it before the first step.
 
         Args:
-            inputs: JSON values, by words for them. Steps that are kept must be of the same.
+            inputs: JSON values by name (the names appear in messages). Stored steps must have the same inputs.
 
         Raises:
-            FileError: they are of others.
+            FileError: stored steps have other inputs.
         """
 
     def once(self, key: str, work: Callable[[], T], kind: Any, *, rng: np.random.Generator | None = None) -> T:
-        """What a step came to: as it is kept, or by doing it now.
+        """The result of a step: the stored result, or else the result of ``work()``, which is then stored.
 
         Args:
-            key: of the step, different for each.
-            work: does it.
-            kind: what it comes to, a type that ``ofa.schema.parse`` knows.
-            rng: that the work draws from; a step that is kept leaves it as the work left it.
+            key: unique name of the step.
+            work: computes the result.
+            kind: type of the result, as for ``ofa.schema.parse``.
+            rng: generator that the work draws from; a stored step also restores its state after the work.
 
         Raises:
-            FileError: it cannot be kept, or what is kept is none of the kind.
+            FileError: the result cannot be stored, or the stored one is not of the kind.
         """
 
 
 class _Unkept:
-    """Keeps nothing: each step is done."""
+    """Stores nothing: each step is computed."""
 
     def begin(self, inputs: Mapping[str, Any]) -> None:
         pass
@@ -66,29 +66,29 @@ class _Unkept:
 
 
 UNKEPT: Steps = _Unkept()
-"""For work whose steps nobody keeps."""
+"""For work without a journal."""
 
 
 class Journal:
-    """The steps of long work in a file of lines beside its result. Used in a ``with`` block, in which no other process has it.
+    """The steps of long work in a file of JSON lines beside its result; a context manager that locks the file.
 
-    The file goes when the block ends well; it stays after anything else if a step is in it.
+    The file is removed when the block succeeds. If the block raises, the file stays if it has a step.
 
     Args:
-        path: where it lies; its folder must be there.
-        doing: what the work is, for whoever is refused meanwhile: "fitting a predictor".
-        resume: whether to go on with steps that are there.
-        overwrite: whether to give them up; without either there must be none.
-        inputs: what the caller knows that decides the steps, beside what the work says with ``begin``.
+        path: of the file; its folder must exist.
+        doing: the work in words, for the message to a second process, such as "fitting a predictor".
+        resume: whether to continue from stored steps.
+        overwrite: whether to discard stored steps; without ``resume`` and ``overwrite`` there must be none.
+        inputs: inputs that determine the steps and that only the caller knows, added to the inputs of ``begin``.
 
     Attributes:
-        path: where it lies.
-        found: steps that were there.
-        damaged: lines that were there and cost a step each, because they are not as they were written.
+        path: of the file.
+        found: number of stored steps on entering.
+        damaged: number of lines whose checksum did not match; each costs one step.
 
     Raises:
-        FileError: on entering: another process has it, steps are there that are neither to be resumed nor given up, or the folder
-            cannot be written.
+        FileError: on entering: another process has locked the file, it has steps but neither ``resume`` nor ``overwrite`` is given,
+            or the folder cannot be written.
     """
 
     def __init__(
@@ -128,7 +128,11 @@ class Journal:
                 self.finish()
 
     def finish(self) -> None:
-        """Remove it: nothing is left to go on with."""
+        """Remove the file and forget its steps.
+
+        Raises:
+            FileError: the file cannot be removed.
+        """
         self._steps = {}
         try:
             self.path.unlink(missing_ok=True)
@@ -141,7 +145,7 @@ class Journal:
         self._of = digest_of(now)
         if any(step["of"] != self._of for step in self._steps.values()):
             raise FileError(
-                f"steps that are kept must be of the work that goes on, but {self._other(now)}; repeat the command that was cut off, "
+                f"stored steps must have the inputs of this command, but {self._other(now)}; repeat the interrupted command as it was, "
                 f"or {_ANEW}"
             )
         self._inputs = now
@@ -167,7 +171,7 @@ class Journal:
                 rng.bit_generator.state = step["rng"]
             return parse(kind, step["value"])
         except (SchemaError, KeyError, TypeError, ValueError, OverflowError) as error:
-            raise FileError(f"'{self.path}' must hold steps as they were written, but '{key}': {error}; {_ANEW}") from error
+            raise FileError(f"the steps in '{self.path}' must be unchanged, but '{key}' is not: {error}; {_ANEW}") from error
 
     def _read(self) -> None:
         read = self._lines.read()
@@ -180,24 +184,24 @@ class Journal:
         self.found = len(self._steps)
         if self.found and not (self._resume or self._overwrite):
             raise FileError(
-                f"what was done before is not given up unasked, but '{self.path}' has {self.found} steps of a command that was cut off; "
-                f"add --resume to go on with it, or --overwrite to begin anew"
+                f"finished steps are discarded only on request, but '{self.path}' has {self.found} of an interrupted command; "
+                f"add --resume to continue it, or --overwrite to start over"
             )
         if not (self._resume and self._steps):
             self.finish()
             self.found = 0
 
     def _other(self, now: Mapping[str, Any]) -> str:
-        """Words for what differs from the inputs of the steps that are kept."""
+        """The first difference between the inputs of the stored steps and the inputs now, in words."""
         there = self._there or {}
         for name in (*now, *there):
             if there and there.get(name) != now.get(name):
-                return f"those in '{self.path}' have {name} {_short(there.get(name))} and now it is {_short(now.get(name))}"
-        return f"those in '{self.path}' are of others"
+                return f"the steps in '{self.path}' have {name} {_short(there.get(name))} and now it is {_short(now.get(name))}"
+        return f"the steps in '{self.path}' have others"
 
 
 def digest_of(value: Any) -> str:
-    """A short checksum of JSON values or bytes, the same for equal ones."""
+    """A short digest of JSON values or bytes: the first 16 hexadecimal digits of their SHA-256."""
     content = value if isinstance(value, bytes) else json.dumps(value, sort_keys=True).encode()
     return hashlib.sha256(content).hexdigest()[:16]
 

@@ -1,4 +1,4 @@
-"""The latency of a network on a device, with the interval that holds it: one value from the table to the card."""
+"""The latency of a network on a device, with its interval; used from the table to the model card."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from dataclasses import asdict, dataclass
 __all__ = ["LATENCIES", "Latency"]
 
 LATENCIES = ("latency_ms", "latency_low_ms", "latency_high_ms")
-"""The names of its numbers, in JSON, columns of files, and objectives."""
+"""Names of the three numbers of a latency: keys in JSON, columns of files, and objectives."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """What a network takes on a device, in milliseconds.
+    """The latency of a network on a device, in milliseconds.
 
     Attributes:
         latency_ms: the expected latency.
-        latency_low_ms, latency_high_ms: the interval that holds it; both equal to ``latency_ms`` where none is known, which NaN says.
+        latency_low_ms, latency_high_ms: ends of the interval. If either is given as NaN (unknown), both become ``latency_ms``.
     """
 
     latency_ms: float
@@ -31,17 +31,23 @@ class Latency:
 
     @classmethod
     def of(cls, latency_ms: float, low_ms: float | None, high_ms: float | None) -> Latency:
-        """The latency of numbers as JSON has them: None for an end that is not known."""
+        """Build a latency from JSON values.
+
+        Args:
+            latency_ms: the expected latency in milliseconds.
+            low_ms: lower end of the interval in milliseconds; None if unknown.
+            high_ms: upper end of the interval in milliseconds; None if unknown.
+        """
         low, high = (math.nan if end is None else end for end in (low_ms, high_ms))
         return cls(latency_ms=latency_ms, latency_low_ms=low, latency_high_ms=high)
 
     @property
     def has_interval(self) -> bool:
-        """Whether an interval is known."""
+        """Whether the interval is known."""
         return self.latency_low_ms < self.latency_high_ms
 
     def holds(self, measured_ms: float) -> bool | None:
-        """Whether a measured latency is within the interval; None if none is known."""
+        """Whether a measured latency lies within the interval; None if the interval is unknown."""
         return self.latency_low_ms <= measured_ms <= self.latency_high_ms if self.has_interval else None
 
     def to_json(self) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Names that a package hands out and loads when they are first used, so that importing the package stays cheap."""
+"""Lazy loading of a package's public names, so that importing the package stays cheap."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["lazily"]
 
 
 def lazily(package: str, homes: Mapping[str, Iterable[str]]) -> Callable[[str], Any]:
-    """The ``__getattr__`` of a package.
+    """A module-level ``__getattr__`` (PEP 562) that imports each name on first use.
 
     Args:
-        package: its name.
-        homes: by module, the names that it has.
+        package: name of the package.
+        homes: the names that each module provides, by module.
     """
 
     def load(name: str) -> Any:

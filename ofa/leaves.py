@@ -1,4 +1,4 @@
-"""Modules whose parameters view tensors that lie elsewhere, gradients included."""
+"""Parameters of subnets as views of the supernet's store, including their gradients."""
 
 from __future__ import annotations
 
@@ -16,29 +16,35 @@ class Leaf:
     """A parameter of a subnet.
 
     Attributes:
-        parameter: views the store.
-        gradient: the same view of the store's gradient.
+        parameter: a view of the store.
+        gradient: the corresponding view of the store's gradient.
     """
 
     parameter: nn.Parameter
     gradient: torch.Tensor
 
     def attach(self) -> None:
-        """Let autograd add to the store's gradient in place; one with gaps has a hook for that."""
+        """Let autograd accumulate into the store's gradient in place; a non-contiguous view has a hook for that."""
         if self.parameter.grad is not self.gradient and _is_dense(self.gradient):
-            # Somebody set it to None, which means zero.
+            # ``.grad`` was set to None, as by ``zero_grad()``, which means zero.
             self.gradient.zero_()
             self.parameter.grad = self.gradient
 
 
 def make_leaf(view: torch.Tensor, gradient: torch.Tensor, leaves: list[Leaf]) -> nn.Parameter:
-    """A parameter that views the store and adds its gradient to the store's."""
+    """Make a parameter of a view of the store; its gradient is added to the store's gradient.
+
+    Args:
+        view: of the store.
+        gradient: the corresponding view of the store's gradient.
+        leaves: list to which the new leaf is appended.
+    """
     parameter = nn.Parameter(view)
     leaves.append(Leaf(parameter, gradient))
     if _is_dense(view):
         parameter.grad = gradient
     else:
-        # Autograd warns when it adds in place to a gradient with gaps, so here the sum is taken once it is known.
+        # Autograd warns when it accumulates into a non-contiguous ``.grad``, so a hook adds the finished gradient instead.
         parameter.register_post_accumulate_grad_hook(_Adder(gradient))
     return parameter
 
@@ -54,7 +60,7 @@ class _Adder:
 
 
 def _is_dense(tensor: torch.Tensor) -> bool:
-    """Whether a view covers a stretch of memory without gaps, in the order of its axes."""
+    """Whether a view is contiguous: without gaps in memory, in the order of its axes."""
     return tensor.is_contiguous()
 
 
@@ -64,7 +70,7 @@ def _owner(module: nn.Module, name: str) -> tuple[nn.Module, str]:
 
 
 def assign(module: nn.Module, name: str, value: torch.Tensor) -> None:
-    """Make ``value`` the parameter or buffer of a module that has the dotted name."""
+    """Set the parameter or buffer with the dotted name ``name`` of a module to ``value``."""
     owner, leaf = _owner(module, name)
     if leaf in owner._buffers:
         owner._buffers[leaf] = value
@@ -73,7 +79,14 @@ def assign(module: nn.Module, name: str, value: torch.Tensor) -> None:
 
 
 def parametrize_weight(module: nn.Module, name: str, leaf: nn.Parameter, transform: nn.Module) -> None:
-    """Let a weight be computed from ``leaf``; unsafe only in that the shape changes, which is the purpose."""
+    """Compute a weight from a leaf by a transform (``torch.nn.utils.parametrize``; ``unsafe`` because the shape changes on purpose).
+
+    Args:
+        module: contains the weight.
+        name: dotted name of the weight.
+        leaf: input of the transform.
+        transform: computes the weight.
+    """
     owner, weight = _owner(module, name)
     owner._parameters[weight] = leaf
     parametrize.register_parametrization(owner, weight, transform, unsafe=True)

@@ -1,7 +1,7 @@
-"""Temporary files and folders whose maker, as long as it lives, holds a lock on them: what nobody holds is of the dead, and removed.
+"""Temporary files and folders, locked by their creator while it runs; unlocked ones are leftovers of killed processes and are removed.
 
-The lock is the system's own (``flock``): it ends with the process, however that ends. Where a system or a network drive has no such
-lock, nothing can be told of the maker, and nothing is removed.
+The lock is ``flock`` of the operating system, which ends with the process, however that ends. Where the system or a network drive lacks
+``flock``, a leftover cannot be recognized, and nothing is removed.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ except ImportError:  # Windows
 __all__ = ["held", "held_part", "is_of_the_dead", "remove_dead_folders", "remove_parts", "temporary_folder"]
 
 _LONGEST_PREFIX = 32
-"""Characters of a name in that of its part: a name of the greatest length allowed must leave room for the rest."""
+"""Characters of the target's name in the name of its temporary folder, which leaves room for the suffix even after the longest names."""
 _PART = re.compile(r"\..+\.[0-9a-f]{8}\.ofa\.part", re.DOTALL)
 _FOLDER = re.compile(r"ofa-[a-z]*-?[a-z0-9_]{8}\.held")
 
 _DAY_S = 24 * 3600.0
-"""Earlier versions held no locks: a part of theirs that has not grown for a day is of the dead, and a folder after a week."""
+"""Earlier versions held no locks: their temporary files count as leftovers after a day without change, their folders after a week."""
 _BEFORE = re.compile(r"ofa-(?:verify-|study-)?[a-z0-9_]{8}")
 _BEFORE_HELD = re.compile(r"[0-9a-f]{64}\.\w+|study\.journal.*")
-"""All that was in such folders; another folder whose name looks alike is not ours."""
+"""The only contents of such folders; a folder with a similar name and other contents is not ours."""
 
 
 @contextmanager
 def held_part(target: Path) -> Iterator[Path]:
-    """Yield a new folder beside ``target`` for what is to become it; what is left at that path is removed in the end.
+    """Yield a new locked folder beside ``target`` in which to prepare its new content; it is removed at the end.
 
-    A folder also for one file, because libraries that write files make temporary ones of their own beside them.
+    It is a folder even for a single file, because libraries create temporary files of their own beside the file that they write.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: the folder cannot be created.
     """
     with _held(lambda: target.with_name(f".{target.name[:_LONGEST_PREFIX]}.{secrets.token_hex(4)}.ofa.part")) as part:
         yield part
@@ -51,13 +51,13 @@ def held_part(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def temporary_folder(purpose: str = "") -> Iterator[Path]:
-    """Yield a folder of the system's for temporary files, which is removed in the end; those of the dead are removed first.
+    """Yield a new folder in the system's temporary folder, removed at the end; leftovers of killed processes are removed first.
 
     Args:
-        purpose: a word of lower-case letters for its name.
+        purpose: a word of lower-case letters for the folder's name.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: the folder cannot be created.
     """
     remove_dead_folders()
     prefix = f"ofa-{purpose}-" if purpose else "ofa-"
@@ -66,7 +66,7 @@ def temporary_folder(purpose: str = "") -> Iterator[Path]:
 
 
 def remove_parts(folder: Path, target: Path | None = None) -> None:
-    """Remove the parts that dead processes left in a folder, and those of ``target`` that earlier versions did."""
+    """Remove the temporary files that killed processes left in a folder, and the files that earlier versions left for ``target``."""
     before = None if target is None else re.compile(rf"\.{re.escape(target.name[:_LONGEST_PREFIX])}\.[a-z0-9_]{{8}}\.part", re.DOTALL)
     for path in _entries(folder):
         if _PART.fullmatch(path.name) or (before is not None and before.fullmatch(path.name) and _unchanged_s(path) > _DAY_S):
@@ -74,7 +74,7 @@ def remove_parts(folder: Path, target: Path | None = None) -> None:
 
 
 def remove_dead_folders() -> None:
-    """Remove the folders for temporary files that dead processes of this user left."""
+    """Remove the temporary folders that killed processes of this user left."""
     for path in _entries(Path(tempfile.gettempdir())):
         if _FOLDER.fullmatch(path.name) or (_BEFORE.fullmatch(path.name) and _is_of_before(path)):
             _remove_dead(path)
@@ -82,7 +82,12 @@ def remove_dead_folders() -> None:
 
 @contextmanager
 def _held(name: Callable[[], Path], mode: int = 0o777) -> Iterator[Path]:
-    """Yield a new folder of one of the names, held, and remove it in the end, whenever a signal's exception comes."""
+    """Yield a new locked folder, and remove it at the end, even if a signal's exception interrupts the removal.
+
+    Args:
+        name: draws a candidate path at each call.
+        mode: permissions of the folder.
+    """
     while True:
         path, is_ours, lock = name(), True, None
         try:
@@ -92,7 +97,7 @@ def _held(name: Callable[[], Path], mode: int = 0o777) -> Iterator[Path]:
                 is_ours = False
                 continue
             lock = _lock(path)
-            if lock is None:  # another process found it before it was held, and takes it for one of the dead
+            if lock is None:  # another process found it before it was locked, and took it for a leftover
                 continue
             yield path
             return
@@ -100,7 +105,7 @@ def _held(name: Callable[[], Path], mode: int = 0o777) -> Iterator[Path]:
             try:
                 if is_ours:
                     _remove(path)
-            finally:  # again, because the first may have been cut off
+            finally:  # again, because a signal may have interrupted the first
                 if is_ours:
                     _remove(path)
                 if lock is not None:
@@ -109,7 +114,7 @@ def _held(name: Callable[[], Path], mode: int = 0o777) -> Iterator[Path]:
 
 @contextmanager
 def held(path: Path) -> Iterator[None]:
-    """Hold a file or folder that is there, so that others see that its user lives; it may change its name meanwhile."""
+    """Lock an existing file or folder, so that other processes do not take it for a leftover; it may be renamed meanwhile."""
     lock = _lock(path)
     try:
         yield
@@ -119,7 +124,7 @@ def held(path: Path) -> Iterator[None]:
 
 
 def is_of_the_dead(path: Path) -> bool:
-    """Whether a file or folder is there that nobody holds."""
+    """Whether a file or folder exists and no process has locked it."""
     lock = _lock(path)
     if lock is not None:
         lock.close()
@@ -137,7 +142,7 @@ def _remove_dead(path: Path) -> None:
 
 @dataclass(frozen=True)
 class _Lock:
-    """An open file or folder, and whether it is held: it is not where the system has no such locks."""
+    """An open file or folder; ``held`` is False where the system has no such locks."""
 
     descriptor: int
     held: bool
@@ -148,10 +153,10 @@ class _Lock:
 
 
 def _lock(path: Path) -> _Lock | None:
-    """The lock of what a path names; None if another process has it, or it is gone.
+    """Lock a path; None if another process has locked it, or it no longer exists.
 
     Raises:
-        OSError: it cannot be opened.
+        OSError: the path cannot be opened.
     """
     if fcntl is None:
         return _Lock(-1, held=False)
@@ -172,7 +177,7 @@ def _lock(path: Path) -> _Lock | None:
 
 
 def _remove(path: Path) -> None:
-    """Remove a file or folder, or as much of it as this user may."""
+    """Remove a file or folder, as far as this user's permissions allow."""
     with suppress(OSError):
         path.unlink() if path.is_symlink() or not path.is_dir() else shutil.rmtree(path, ignore_errors=True)
 
@@ -180,7 +185,7 @@ def _remove(path: Path) -> None:
 def _entries(folder: Path) -> list[Path]:
     try:
         return [Path(entry) for entry in os.scandir(folder)]
-    except OSError:  # it is not there, which whoever writes there will say
+    except OSError:  # a missing folder is reported by the write that follows
         return []
 
 

@@ -1,4 +1,4 @@
-"""Files of JSON lines that grow while work is done: each line is on disk before the work goes on, and proves by itself that it is whole."""
+"""Append-only files of JSON lines: each line is on disk (fsync) before the work continues, and has a checksum of its own."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ __all__ = ["Lines", "LinesRead", "append_whole", "as_line", "entry_of", "parse_l
 _CHECKSUM = "crc"
 _HEAD = re.compile(rb'\{"crc": "([0-9a-f]{8})", ')
 _HEAD_BYTES = 20
-"""How a line begins. Ahead of all else: what is lost of a line with its checksum is then no line of an earlier version."""
+"""Start of a line. The checksum comes first: a line whose start is lost cannot pass for a line of an earlier version, which had none."""
 _JOINT = re.compile(rb'.(?=\{"crc": "[0-9a-f]{8}", )', re.DOTALL)
-"""Where two lines meet whose end of line is damaged, which must not cost both."""
+"""Where two lines join if the newline between them is damaged; splitting there saves the second line."""
 _SUM = re.compile(r"[0-9a-f]{8}")
 
 
 @dataclass(frozen=True)
 class LinesRead:
-    """What a file of lines held.
+    """The content of a file of lines.
 
     Attributes:
-        entries: of the lines that are whole, in order.
-        damaged: lines that are not, each of which costs its entry; half a last line, which its writer did not live to end, is none.
+        entries: of the intact lines, in order.
+        damaged: number of damaged lines; an unfinished last line of a killed writer does not count.
     """
 
     entries: tuple[dict[str, Any], ...]
@@ -41,29 +41,32 @@ class LinesRead:
 
 
 class Lines:
-    """A file of JSON objects, one a line, each with the CRC-32 of the rest of its text as its first key, ``crc``.
+    """A file of JSON objects, one per line; the first key of each, ``crc``, is the CRC-32 of the rest of the line.
 
-    One process appends at a time (``ofa.locking.writing``); any may read meanwhile.
+    One process appends at a time (``ofa.locking.writing``); others may read meanwhile.
 
     Args:
-        path: the file; it need not be there.
+        path: of the file, which need not exist.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
 
     def append(self, entry: Mapping[str, Any]) -> None:
-        """Add an entry, which is on disk when this returns; half a line that a killed writer left behind goes.
+        """Append an entry, which is on disk on return; an unfinished line of a killed writer is cut off.
+
+        Args:
+            entry: JSON values, at least one, without the key ``crc``.
 
         Raises:
-            FileError: the file cannot be written, or the disk is full; what was there before is still there.
+            FileError: the file cannot be written, or the disk is full; earlier entries are still there.
         """
         try:
             with open_file(self.path) as file:
                 goes_on = _HEAD.match(file.read(_HEAD_BYTES)) is not None
-        except FileError:  # it is not there, or no file, which the writing tells
+        except FileError:  # missing, or no file, which the write reports
             goes_on = False
-        if not goes_on:  # a new file, or one of an earlier version: in one file all lines have a checksum, or none
+        if not goes_on:  # new, or of an earlier version: the lines of one file all have checksums, or none has
             self.write([*self.read().entries, entry])
             return
         try:
@@ -73,19 +76,19 @@ class Lines:
             raise unwritable(self.path, error) from error
 
     def write(self, entries: Iterable[Mapping[str, Any]]) -> None:
-        """Put these entries in place of all that are there.
+        """Replace all entries.
 
         Raises:
-            FileError: the file cannot be written, or the disk is full; what was there before is still there.
+            FileError: the file cannot be written, or the disk is full; the earlier entries are still there.
         """
         with replacing(self.path) as temporary:
             temporary.write_bytes(b"".join(map(as_line, entries)))
 
     def read(self) -> LinesRead:
-        """All entries that are whole; none if there is no file.
+        """Read all intact entries; none if there is no file.
 
         Raises:
-            FileError: the file is there and cannot be read, or is larger than any that this project writes.
+            FileError: the file exists and cannot be read, or is larger than any that this project writes.
         """
         if not os.path.lexists(self.path):
             return LinesRead((), 0)
@@ -96,7 +99,7 @@ class Lines:
 
 
 def parse_lines(content: bytes) -> LinesRead:
-    """The entries of a file's content."""
+    """Parse the content of a file of lines."""
     *lines, _half = content.split(b"\n")
     parts = [part for line in lines if line.strip() for part in ([line] if entry_of(line) is not None else _JOINT.split(line))]
     checked = any(map(_HEAD.match, parts))
@@ -106,19 +109,20 @@ def parse_lines(content: bytes) -> LinesRead:
 
 
 def as_line(entry: Mapping[str, Any]) -> bytes:
-    """An entry as a line, with its checksum.
+    """Format an entry as a line with its checksum, including the newline.
 
     Args:
-        entry: at least one key, and none that is called ``crc``.
+        entry: JSON values, at least one, without the key ``crc``.
     """
     text = json.dumps(dict(entry))
     return f'{{"{_CHECKSUM}": "{_sum(text.encode())}", {text[1:]}\n'.encode()
 
 
 def entry_of(line: bytes) -> dict[str, Any] | None:
-    """The entry of a line, without its end and its checksum; None if it is not as it was written.
+    """Parse a line, given without its newline; the checksum is checked and removed.
 
-    Lines of earlier versions have no checksum.
+    Returns:
+        The entry; None if the line is damaged. Lines of earlier versions, without a checksum, are accepted.
     """
     head = _HEAD.match(line)
     text = line.rstrip(b"\r")
@@ -136,19 +140,19 @@ def entry_of(line: bytes) -> dict[str, Any] | None:
 
 
 def append_whole(file: IO[bytes], lines: bytes) -> None:
-    """Write lines to the disk, or nothing of them; half a line that a killed writer left behind goes.
+    """Append all lines or none, with fsync; an unfinished line of a killed writer is cut off.
 
     Args:
-        file: open for reading and appending, without a buffer.
-        lines: of ``as_line``.
+        file: open for reading and appending, unbuffered.
+        lines: results of ``as_line``, joined.
 
     Raises:
-        OSError: the disk is full, or broken.
+        OSError: the disk is full, or fails.
     """
     _cut_half_line(file)
     end = file.seek(0, os.SEEK_END)
     try:
-        while lines:  # a disk that is nearly full takes a part first
+        while lines:  # on a nearly full disk, ``write`` may write a part only
             lines = lines[file.write(lines) :]
     except OSError:
         file.truncate(end)
@@ -157,7 +161,7 @@ def append_whole(file: IO[bytes], lines: bytes) -> None:
 
 
 def _cut_half_line(file: IO[bytes]) -> None:
-    """Cut off what stands behind the last end of a line; whole entries end with one."""
+    """Truncate the file after its last newline, with which every whole entry ends."""
     end = file.seek(0, os.SEEK_END)
     if not end:
         return
@@ -169,7 +173,7 @@ def _cut_half_line(file: IO[bytes]) -> None:
 
 
 def _had_a_checksum(entry: Mapping[str, Any]) -> bool:
-    """Whether a line without a whole checksum is one whose checksum, or the key of it, was damaged."""
+    """Whether a line without a valid checksum has a damaged one (key or value), as opposed to a line of an earlier version."""
     first = next(iter(entry.values()), None)
     return _CHECKSUM in entry or (isinstance(first, str) and _SUM.fullmatch(first) is not None)
 

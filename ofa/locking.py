@@ -1,4 +1,4 @@
-"""One writer of a file or folder at a time, for the whole of reading, changing and writing it."""
+"""Exclusive locks: one writer of a file or folder at a time, from reading through changing to writing it."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from ofa.outputs import check_folder
 __all__ = ["lock_of", "writing"]
 
 _ENDING = ".lock"
-_LONGEST_NAME = 255  # bytes, of the file systems that are common
+_LONGEST_NAME = 255  # bytes, on common file systems
 _POLL_S = 0.02
 _AT_ONCE_S = 0.05
-"""In which a lock that looks held may turn out to be one that its holder is just giving back."""
+"""Least time to wait for a lock, because its holder may be releasing it at that moment."""
 _MOST_TOLD = 1000
-"""Bytes of a lock file that are read: it says who holds it, and nobody vouches for its content."""
+"""Bytes of a lock file that are read at most: its content, which names the holder, is not trusted."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Holder:
-    """Who writes, as the lock file says it."""
+    """The holder of a lock, as its lock file states it."""
 
     process: int
     host: str
@@ -50,24 +50,24 @@ class _Holder:
 
 
 _inside: dict[tuple[str, int, int], int] = {}
-"""How many blocks of a thread of a process are inside of each lock, by its target and both their numbers."""
+"""Nesting depth of ``writing`` blocks, by target, process id and thread id."""
 
 
 @contextmanager
 def writing(path: str | os.PathLike[str], doing: str = "writing it", *, wait_s: float = 0.0) -> Iterator[None]:
-    """Be the only writer of a file or folder inside the block.
+    """Hold the exclusive write lock of a file or folder inside the block.
 
-    A block inside of another one of the same thread, for the same path, is let in. Other threads and other processes, on this machine or
-    on another with which the folder is shared, are refused. The lock is a file beside the path, which the system gives back when its
-    holder ends, however that ends; readers need none, because files take their place whole.
+    The lock is re-entrant per thread. Other threads and processes are refused, on this machine or on another that shares the folder. The
+    lock is on a file beside the path; the system releases it when its holder ends, however that ends. Readers need no lock, because
+    files are replaced atomically.
 
     Args:
-        path: what is written; it need not be there.
-        doing: what the writer does, for whoever is refused: "building a table".
-        wait_s: seconds in which another writer may end; by default it is told at once.
+        path: the file or folder to write; it need not exist.
+        doing: what the writer does, for the message to a refused process, such as "building a table".
+        wait_s: seconds to wait for another writer; by default the error comes at once.
 
     Raises:
-        FileError: somebody else writes it, the folder is not there or cannot be written, or its file system has no locks.
+        FileError: another writer holds the lock, the folder does not exist or cannot be written, or its file system has no locks.
     """
     try:
         target = os.path.realpath(path)
@@ -89,14 +89,14 @@ def writing(path: str | os.PathLike[str], doing: str = "writing it", *, wait_s: 
         yield
     finally:
         _inside.pop(owner, None)
-        # While it is held: whoever opened this file before finds, once it has the lock, that the file has no name, and opens the next.
+        # Removed while locked: a process that had opened this file finds, once it has the lock, that the file is gone, and opens a new one.
         with suppress(OSError):
             lock_of(target).unlink()
         lock.release()
 
 
 def lock_of(target: str | os.PathLike[str]) -> Path:
-    """The file that says, while somebody holds it, that ``target`` is being written."""
+    """The lock file of ``target``."""
     folder, name = os.path.split(os.path.realpath(target))
     if len(os.fsencode(name)) > _LONGEST_NAME - len(_ENDING) - 1:
         name = hashlib.sha256(os.fsencode(name)).hexdigest()
@@ -105,10 +105,9 @@ def lock_of(target: str | os.PathLike[str]) -> Path:
 
 def _acquired(path: str | os.PathLike[str], target: str, holder: _Holder, wait_s: float) -> FileLock:
     place = lock_of(target)
-    if not place.parent.is_dir():  # which a FileLock would make
+    if not place.parent.is_dir():  # FileLock would create it
         check_folder(Path(path))
-    # For every user of the folder, and without a fallback to files that only mean a lock by being there: those of the dead would hold for
-    # ever.
+    # The mode lets every user of the folder lock. No fallback to locks that consist in a file's existence: they would outlive a kill.
     lock = FileLock(place, mode=0o666, thread_local=False, fallback_to_soft=False, on_acquired=lambda descriptor: _sign(descriptor, holder))
     try:
         lock.acquire(timeout=max(wait_s, _AT_ONCE_S), poll_interval=_POLL_S)
@@ -118,7 +117,7 @@ def _acquired(path: str | os.PathLike[str], target: str, holder: _Holder, wait_s
     except (OSError, NotImplementedError) as error:
         check_folder(Path(path))
         raise FileError(
-            f"a file or folder must be locked while it is written, but '{place}' cannot be: {reason_of(error)}; choose a place on a local "
+            f"a file or folder must be locked while it is written, but '{place}' cannot be: {reason_of(error)}; choose a folder on a local "
             "disk, or on a network file system with locks"
         ) from error
     return lock
@@ -129,7 +128,7 @@ def _refused(path: str | os.PathLike[str], who: str) -> FileError:
 
 
 def _sign(descriptor: int, holder: _Holder) -> None:
-    """Write into the lock file who holds it, for others to be told; a full disk is no reason not to hold it."""
+    """Write the holder into the lock file, for the messages of others; a full disk does not prevent locking."""
     text = json.dumps(asdict(holder)).encode()
     with suppress(OSError):
         os.ftruncate(descriptor, 0)
@@ -138,7 +137,7 @@ def _sign(descriptor: int, holder: _Holder) -> None:
 
 
 def _holder_of(place: Path) -> _Holder | None:
-    """Who holds a lock; None if its file does not say so in plain words."""
+    """The holder of a lock; None if its file is not readable, valid and printable."""
     try:
         with open(os.open(place, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
             said: Any = json.loads(file.read(_MOST_TOLD))

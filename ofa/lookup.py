@@ -1,6 +1,6 @@
-"""A sum over the blocks of a network as a few look-ups: a space compiled to arrays, for a million encoded archs a second and more.
+"""Sums over the blocks of networks by table look-ups: a space compiled to arrays, for a million and more encoded archs per second.
 
-Shape suffixes: N archs, C columns of an encoded arch, T tables, U blocks of the space. Values of blocks may have axes in front (...).
+Shape suffixes: N archs, C columns of an encoded arch, T tables, U blocks of the space. Values of blocks may have leading axes (...).
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ __all__ = ["AdditiveTable"]
 
 
 _MOST_ENTRIES = 1 << 15
-"""Of one table: places are joined up to this size. Fewer tables are fewer look-ups, but larger ones leave the processor's cache."""
+"""Largest table, in entries; places are joined up to this size. Fewer tables need fewer look-ups, but large ones exceed the cache."""
 _CHUNK = 1 << 11
-"""Archs at a time at most, so that all that is computed of them stays in the cache."""
+"""Most archs per chunk, so that intermediate results stay in the cache."""
 _MOST_PRODUCTS = 1 << 20
-"""Of one product of matrices: above this OpenBLAS takes threads, which gain nothing here and wait for each other on a busy machine."""
+"""Largest matrix product, in multiplications: above it OpenBLAS uses threads, which gain nothing here and spin on a busy machine."""
 
 
 class AdditiveTable:
-    """Adds up a value of every block of a network.
+    """Combines one value per block into a value of the network, by sum or maximum.
 
-    The places of a space are joined into a few tables, each indexed by all columns that decide what stands at its places. An index is a
-    sum of columns times strides, so all of them are one product of matrices; it is exact in float32 as no table has 2^24 entries.
+    The places of a space are joined into a few tables, each indexed by all columns that decide the blocks at its places. An index is a
+    sum of columns times strides, so all indices are one matrix product; it is exact in float32, as no table has 2^24 entries.
 
     Args:
-        space: where the archs are from.
-        inventory: of this space.
-        values_U: the value of each of ``inventory.blocks``, NaN where it is unknown: [U], or [..., U] for several values at once.
-        combine: how values of blocks make one of a network: ``np.add``, or ``np.maximum`` for values of 0 and more.
+        space: of the archs.
+        inventory: of the space.
+        values_U: value of each of ``inventory.blocks``, NaN if unknown: [U], or [..., U] for several values at once.
+        combine: ``np.add``, or ``np.maximum`` for values of at least 0.
     """
 
     def __init__(self, space: Space, inventory: Inventory, values_U: Floats, *, combine: np.ufunc = np.add) -> None:
         self._cardinalities = [len(gene.values) for gene in space.columns]
         self._combine = combine
-        no_block = np.zeros((*values_U.shape[:-1], 1))  # the last, which NOTHING finds by counting from the end
+        no_block = np.zeros((*values_U.shape[:-1], 1))  # last, because NOTHING is index -1
         known_U = np.concatenate([values_U, no_block], axis=-1)
         joined = [self._join(group, known_U) for group in self._groups(inventory.places)]
         self._tables = [table for _, table in joined]
@@ -49,13 +49,17 @@ class AdditiveTable:
         self._chunk = max(1, min(_CHUNK, _MOST_PRODUCTS // self._strides_CT.size))
 
     def __call__(self, rows_NC: Rows) -> Floats:
-        """The sums [N], or [..., N], of encoded archs, as of ``Space.encode``; what the columns of skipped blocks hold does not matter.
+        """The combined values of encoded archs.
 
-        A sum with a block whose value is unknown is NaN.
+        Args:
+            rows_NC: as from ``Space.encode``; the columns of skipped blocks are ignored.
+
+        Returns:
+            [N], or [..., N]; NaN for a network with a block whose value is unknown.
         """
         rows_NC = np.asarray(rows_NC)
         sums_N = np.zeros((*self._tables[0].shape[:-1], len(rows_NC)))
-        # Memory that is asked for anew at every chunk is mapped anew by the system, which takes longer than all the arithmetic.
+        # One buffer for all chunks: page faults of a new allocation per chunk take longer than all the arithmetic.
         columns_NC = np.empty((min(len(rows_NC), self._chunk), rows_NC.shape[1]), dtype=np.float32)
         for start in range(0, len(rows_NC), self._chunk):
             chunk_NC = rows_NC[start : start + self._chunk]
@@ -67,7 +71,7 @@ class AdditiveTable:
         return sums_N
 
     def _groups(self, places: Sequence[Place]) -> list[list[Place]]:
-        """Places in a row whose columns together have few enough combinations."""
+        """Consecutive places, grouped so that the columns of a group have at most ``_MOST_ENTRIES`` combinations."""
         groups: list[list[Place]] = []
         for place in places:
             if groups and self._entries([*groups[-1], place]) <= _MOST_ENTRIES:
@@ -80,7 +84,7 @@ class AdditiveTable:
         return math.prod(self._cardinalities[column] for column in _columns(places))
 
     def _join(self, places: Sequence[Place], known_U: Floats) -> tuple[Floats, Floats]:
-        """Strides of all columns [C], 0 for those that do not matter, and the table that they index."""
+        """Strides of all columns [C], 0 for columns that do not index the table, and the table."""
         columns = _columns(places)
         shape, front = [self._cardinalities[column] for column in columns], known_U.shape[:-1]
         table = np.zeros((*front, *shape))

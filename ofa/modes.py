@@ -1,4 +1,4 @@
-"""Evaluation mode for a while, with the statistics that batch norms have, or with those of each batch."""
+"""Context managers for evaluation mode, with the running statistics of batch norms or with batch statistics."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["evaluating", "normalizing_by_batch", "tracking_norms"]
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the block; afterwards every module is in the mode it was in."""
+    """Evaluation mode inside the block; afterwards the mode of every module is restored."""
     training = [module for module in network.modules() if module.training]
     for module in training:
         module.training = False
@@ -26,9 +26,9 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def normalizing_by_batch(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the block, but that batch norms normalize each batch by itself.
+    """Evaluation mode inside the block, except that batch norms use batch statistics.
 
-    Afterwards the modes of all modules and the running statistics are what they were.
+    Afterwards the modes of all modules and the running statistics are restored.
     """
     norms = tracking_norms(network)
     buffers = [buffer for norm in norms for buffer in (norm.running_mean, norm.running_var) if buffer is not None]

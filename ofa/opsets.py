@@ -1,4 +1,4 @@
-"""Versions of ONNX files: which are written, and which release of a runtime reads them. Needs no onnx, so devices know it too."""
+"""Versions of ONNX files: which we write, and which runtime release reads them. Needs no ``onnx`` package, so devices can import it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ __all__ = ["IR_VERSION", "NEWEST_OPSET", "OLDEST_OPSET", "OPSET", "Release", "ir
 
 @dataclass(frozen=True, kw_only=True)
 class Release:
-    """What came with a version of ONNX's operators.
+    """Versions that belong to one opset (version of ONNX's operators).
 
     Attributes:
-        ir_version: oldest version of the file format that goes with it.
-        onnx: release of ONNX.
-        onnxruntime: first release of ONNX Runtime that reads such files.
+        ir_version: oldest IR version (version of the file format) that allows the opset.
+        onnx: release of ONNX that introduced it.
+        onnxruntime: first release of ONNX Runtime that reads it.
     """
 
     ir_version: int
@@ -22,7 +22,7 @@ class Release:
     onnxruntime: str
 
 
-# ONNX's own table (onnx.helper.VERSION_TABLE), and ONNX Runtime's compatibility page; 14 to 21 were tried with its releases since 1.15.
+# From onnx.helper.VERSION_TABLE and ONNX Runtime's compatibility page; opsets 14 to 21 were tried with ONNX Runtime's releases since 1.15.
 _RELEASES = {
     11: Release(ir_version=6, onnx="1.6", onnxruntime="1.2"),
     12: Release(ir_version=7, onnx="1.7", onnxruntime="1.5"),
@@ -38,20 +38,28 @@ _RELEASES = {
 }
 
 OPSET = 14
-"""Version of the operators of the files that are written unless another is asked for: the first that has HardSwish."""
+"""Default opset of exported files: the first with HardSwish."""
 
 IR_VERSION = _RELEASES[OPSET].ir_version
-"""Version of the file format that goes with it."""
+"""IR version of the default opset."""
 
 OLDEST_OPSET, NEWEST_OPSET = min(_RELEASES), max(_RELEASES)
-"""What can be asked for: before the oldest, operators have other forms than the export writes."""
+"""Range of supported opsets; before the oldest, operators have other signatures than the export writes."""
 
 
 def ir_version_for(opset: int) -> int:
-    """The oldest version of the file format that goes with an opset, which is one of those that can be asked for."""
+    """The oldest IR version that allows ``opset``, which must be between ``OLDEST_OPSET`` and ``NEWEST_OPSET``."""
     return _RELEASES[opset].ir_version
 
 
 def least_release(opset: int, ir_version: int) -> Release | None:
-    """The first release that reads files of both versions; None for versions that are newer than any known here."""
+    """The first release that reads files with these versions.
+
+    Args:
+        opset: of the file.
+        ir_version: of the file.
+
+    Returns:
+        The release; None if the versions are newer than all known releases.
+    """
     return next((each for known, each in _RELEASES.items() if known >= opset and each.ir_version >= ir_version), None)

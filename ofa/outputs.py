@@ -1,4 +1,4 @@
-"""Before the work whose result a file or folder is to hold: can it be written, does its name say what it is, may what is there go?"""
+"""Checks of output paths before long work: the path can be written, its ending is right, and overwriting is allowed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ofa.files import reason_of, remove_parts
 __all__ = ["ENDINGS", "PARQUET", "REMEDY", "check_ending", "check_folder", "check_output", "check_output_folder"]
 
 REMEDY = "name another file or add --overwrite"
-"""What can be done about a file that is there."""
+"""Next step in the message about a file that exists."""
 PARQUET = ".parquet"
 ENDINGS: Mapping[str, str] = {
     ".csv": "rows of text",
@@ -25,22 +25,22 @@ ENDINGS: Mapping[str, str] = {
     ".safetensors": "tensors",
     ".toml": "settings",
 }
-"""What a file is by the ending of its name, which some readers go by; tables, predictors and fronts are Parquet."""
+"""Kind of file by the ending of its name, which some readers rely on; tables, predictors and fronts are Parquet."""
 
 
 def check_output(output: Path, *, overwrite: bool, remedy: str = REMEDY, ending: str | None = None, must_end: bool = False) -> None:
-    """See that a file can be written, before the work whose result it is to hold.
+    """Check that a file can be written, before the work that produces it.
 
     Args:
         output: the file.
-        overwrite: whether one that is there may be replaced.
-        remedy: what the user can do about one that is there.
-        ending: which of ``ENDINGS`` it is, as ``check_ending``; None where nobody chose the name.
-        must_end: whether its readers know it by that ending.
+        overwrite: whether an existing file may be replaced.
+        remedy: next step in the message about an existing file.
+        ending: key of ``ENDINGS``, as in ``check_ending``; None if the user did not choose the name.
+        must_end: whether readers rely on that ending.
 
     Raises:
-        FileError: it is there and may not be replaced, is no file, is named as another kind of file, or its folder is not there or
-            cannot be written.
+        FileError: the file exists and may not be replaced, is no plain file, has the ending of another kind, or its folder does not
+            exist or cannot be written.
     """
     if ending is not None:
         check_ending(output, ending, must_end=must_end)
@@ -51,39 +51,38 @@ def check_output(output: Path, *, overwrite: bool, remedy: str = REMEDY, ending:
         kind = "a folder" if output.is_dir() else "no plain file"
         raise FileError(f"'{output}' must be a file to be written, but it is {kind}; name a file")
     if not overwrite:
-        raise FileError(f"what is there is not replaced unasked, but '{output}' exists; {remedy}")
+        raise FileError(f"an existing file is replaced only on request, but '{output}' exists; {remedy}")
 
 
 def check_ending(output: Path, ending: str, *, must_end: bool = False) -> None:
-    """See that the name of a file does not say that it is another kind of file than it is to be.
+    """Check that the ending of a file's name matches its content.
 
     Args:
         output: the file.
-        ending: which of ``ENDINGS`` it is; "" for what none of them means.
-        must_end: whether its readers tell it by that ending from files of other kinds.
+        ending: key of ``ENDINGS``; "" for content of another kind.
+        must_end: whether the name must have this ending, because readers rely on it.
 
     Raises:
-        FileError: it ends in another one, or must end in this one and does not.
+        FileError: the name has the ending of another kind, or lacks the required ending.
     """
     found = output.suffix
     if must_end and found != ending:
-        raise FileError(f"'{output}' must end in {ending}, by which its readers know what it is; add that ending")
+        raise FileError(f"'{output}' must end in {ending}, on which its readers rely; add that ending")
     if found in ENDINGS and found != ending:
         own, better = (ENDINGS[ending], f"end it in {ending}") if ending else ("something else", "leave that ending out")
-        raise FileError(f"a file's name must say what the file is, but '{output}' would be {own} and not {ENDINGS[found]}; {better}")
+        raise FileError(f"a file's ending must match its content, but '{output}' would be {own}, not {ENDINGS[found]}; {better}")
 
 
 def check_output_folder(output: Path, *, overwrite: bool, remedy: str = "name another folder or add --overwrite") -> None:
-    """See that a folder can be written, before the work whose result it is to hold; an empty one may be there.
+    """Check that a folder can be written, before the work that produces it; it may exist if it is empty.
 
     Args:
         output: the folder.
-        overwrite: whether what is in it may be replaced.
-        remedy: what the user can do about what is there.
+        overwrite: whether an existing folder that is not empty may be replaced.
+        remedy: next step in the message about such a folder.
 
     Raises:
-        FileError: there is something in it that may not be replaced, it is no folder, or the one it stands in is not there or cannot
-            be written.
+        FileError: the folder is not empty and may not be replaced, is no folder, or its parent does not exist or cannot be written.
     """
     check_folder(output)
     if not _exists(output):
@@ -91,14 +90,14 @@ def check_output_folder(output: Path, *, overwrite: bool, remedy: str = "name an
     if not output.is_dir():
         raise FileError(f"'{output}' must be a folder to be written, but it is a file; name another")
     if not overwrite and any(output.iterdir()):
-        raise FileError(f"what is there is not replaced unasked, but '{output}' exists and is not empty; {remedy}")
+        raise FileError(f"an existing folder is replaced only on request, but '{output}' exists and is not empty; {remedy}")
 
 
 def check_folder(output: Path) -> None:
-    """Minutes of work must not end at a folder that is not there; what killed processes left in it goes now, whatever comes of the work.
+    """Check that the parent folder of ``output`` exists and can be written; leftovers of killed processes in it are removed.
 
     Raises:
-        FileError: the folder of ``output`` does not exist, or nothing can be written there.
+        FileError: the parent folder does not exist or cannot be written.
     """
     folder = output.absolute().parent
     try:

@@ -1,4 +1,4 @@
-"""Modules of a user's own: by a registered name, or as ``module:attribute``."""
+"""User-defined modules, by a registered name or as ``module:attribute``."""
 
 from __future__ import annotations
 
@@ -14,24 +14,27 @@ __all__ = ["MODELS", "ModuleRegistry"]
 
 
 class ModuleRegistry(Registry[nn.Module | Callable[[], nn.Module]]):
-    """Modules by name, or functions without arguments that make one.
+    """Modules, or functions without arguments that return one, by name.
 
     Args:
         kind: what a module is, for messages, such as ``teacher``.
-        error: class of the errors.
-        group: as of a ``Registry``.
+        error: class of the errors raised.
+        group: entry-point group, as in ``Registry``.
     """
 
     def __init__(self, kind: str, *, error: type[OfaError], group: str | None = None) -> None:
-        must_be = "a torch.nn.Module, or a function without arguments that makes one"
+        must_be = "a torch.nn.Module, or a function without arguments that returns one"
         super().__init__(kind, group=group, error=error, must_be=must_be)
 
     def make(self, text: str) -> nn.Module:
-        """The module that a user typed: a name, or ``module:attribute``, which is imported.
+        """Find or build the module that a user named.
+
+        Args:
+            text: a registered name, or ``module:attribute``, which is imported.
 
         Raises:
-            TrustError: a file says ``module:attribute``.
-            OfaError: of the registry's class: there is none, it cannot be imported or made, or is no module.
+            TrustError: a file, not the user, gave ``module:attribute``.
+            OfaError: of the registry's ``error`` class: the module does not exist, cannot be imported or built, or is no module.
         """
         if ":" not in text and text not in self:
             raise self._error(f"a {self._kind} must be named module:attribute, but is '{text}'; name the Python module that has it")
@@ -40,7 +43,7 @@ class ModuleRegistry(Registry[nn.Module | Callable[[], nn.Module]]):
             return entry
         try:
             made = entry()
-        except Exception as error:  # a function of the user's own may fail in any way
+        except Exception as error:  # user code may fail in any way
             raise self._error(f"{self._kind} '{text}' must be made without arguments, but: {reason_of(error)}; correct it") from error
         if not isinstance(made, nn.Module):
             raise self._error(f"a {self._kind} must be a torch.nn.Module, but '{text}' makes a {type(made).__name__}; correct it")
@@ -48,4 +51,4 @@ class ModuleRegistry(Registry[nn.Module | Callable[[], nn.Module]]):
 
 
 MODELS = ModuleRegistry("model", error=SpaceError)
-"""Trained models to adopt, which nobody has registered: they are named as ``module:attribute``."""
+"""Trained models to adopt; none is registered by default, so they are named as ``module:attribute``."""

@@ -1,4 +1,4 @@
-"""Parquet files with typed metadata inside: written whole or not at all, and read only if they are what they should be."""
+"""Parquet files with typed metadata: written atomically, and checked (checksum, kind, schema, columns) when read."""
 
 from __future__ import annotations
 
@@ -27,37 +27,37 @@ __all__ = ["Kind", "kind_of", "now"]
 
 Info = TypeVar("Info")
 _KEY = "ofa"
-"""Under which a file carries its metadata as JSON: the fields of a dataclass, with ``kind``, ``schema`` and ``ofa``, the version."""
+"""Key of a file's metadata, a JSON object: the fields of a dataclass, and ``kind``, ``schema`` and ``ofa`` (the version that wrote it)."""
 _KEYS_BEFORE = {"ofa_latency_table": ("latency table", "schema_version", "ofa_version")}
-"""Under which earlier versions wrote them: the kind, and how the schema and the version were called."""
+"""Key of the metadata in earlier versions: the kind of file, and the names of the schema and version fields."""
 
 _TURN_S = 10.0
-"""In which another writer, who writes the same file just now, has ended; one who works on it for longer is told."""
+"""Wait for another writer of the same file, long enough for one write; a writer that holds the lock for longer is reported."""
 _HOLDS: Mapping[type, Callable[[pa.DataType], bool]] = {
     str: lambda held: pa.types.is_string(held) or pa.types.is_large_string(held),
     int: pa.types.is_integer,
     float: lambda held: pa.types.is_integer(held) or pa.types.is_floating(held) or pa.types.is_boolean(held) or pa.types.is_null(held),
     bool: pa.types.is_boolean,
 }
-"""Whether a column of some kind of values holds what it should."""
+"""For each type of values, the check of a column's Arrow type."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kind(Generic[Info]):
-    """One kind of files: what they hold, and how they are called in messages.
+    """A kind of files: their content, and their name in messages.
 
     Attributes:
-        name: such as ``front``; files carry it.
-        info: the dataclass of what is known of the rows; its fields are checked when a file is read (``ofa.schema``).
-        schema: version of the layout; raise it whenever an older reader would misunderstand a file.
-        oldest: the oldest layout that is still read.
-        sealed: the oldest layout whose files carry a checksum (``ofa.seal``).
-        columns: that a file must have, and whether they hold texts, whole numbers, numbers or yes and no; all others hold numbers.
-        gaps: columns of other than numbers that may be empty in some rows.
-        optional: columns of other than numbers that a file may have, as ``columns``.
-        made_by: the command that makes such files.
-        renew: rows of earlier layouts as rows of now.
-        error: the class of all errors of reading.
+        name: such as ``front``; stored in the file.
+        info: dataclass of the metadata; its fields are checked when a file is read (``ofa.schema``).
+        schema: version of the layout; increase it whenever an older reader would misunderstand a file.
+        oldest: the oldest schema that can still be read.
+        sealed: the oldest schema whose files carry a checksum (``ofa.seal``).
+        columns: required columns and their types (str, int, float or bool); all other columns must be numeric.
+        gaps: non-numeric columns that may have nulls.
+        optional: optional non-numeric columns and their types.
+        made_by: the command that creates such files, for messages.
+        renew: converts rows of earlier schemas to the current one.
+        error: class of all errors of reading.
     """
 
     name: str
@@ -73,24 +73,32 @@ class Kind(Generic[Info]):
     error: type[OfaError] = FileError
 
     def write(self, frame: pd.DataFrame, info: Info, path: str | os.PathLike[str]) -> None:
-        """Write rows with what is known of them; a file that is there is replaced when all is written.
+        """Write rows and their metadata; an existing file is replaced atomically.
+
+        Args:
+            frame: the rows.
+            info: the metadata, an instance of ``self.info``.
+            path: of the file.
 
         Raises:
-            FileError: the path cannot be written, is named as another kind of file, or somebody else is writing it.
+            FileError: the path cannot be written, has the ending of another kind of file, or is locked by another writer.
         """
         check_ending(Path(path), PARQUET)
         metadata = {SEAL_KEY: BLANK_SEAL, **to_json(info), "kind": self.name, "schema": self.schema, "ofa": __version__}
         table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata({_KEY: json.dumps(metadata)})
-        # Through Python's own files, which know every name that the system does, and no other kind of address.
+        # Opened by Python, because pyarrow does not accept every file name and takes some for addresses of remote storage.
         with writing(path, f"writing a {self.name}", wait_s=_TURN_S), replacing(path) as temporary, temporary.open("wb") as file:
             pq.write_table(table, file, compression="zstd")
 
     def read(self, path: str | os.PathLike[str]) -> tuple[pd.DataFrame, Info]:
-        """Read what ``write`` wrote.
+        """Read a file that ``write`` wrote.
+
+        Returns:
+            The rows, and the metadata as an instance of ``info``.
 
         Raises:
-            OfaError: of the class ``error``: the file is absent, damaged, of another kind, of a schema that is not read here, or says
-                what cannot be.
+            OfaError: of the class ``error``: the file is missing, damaged, of another kind or of an unsupported schema, or a column or
+                field of the metadata is missing or has the wrong type.
         """
         try:
             with open_parquet(path, what=self.name, ours=True) as content:
@@ -112,11 +120,16 @@ class Kind(Generic[Info]):
             raise self.incomplete(path, str(error)) from error
 
     def incomplete(self, path: str | os.PathLike[str], reason: str) -> OfaError:
-        """The error of a file that is of the kind, but not whole."""
+        """The error to raise for a file of this kind that is incomplete.
+
+        Args:
+            path: of the file.
+            reason: what is wrong, as a clause.
+        """
         return self.error(f"'{path}' must be a whole {self.name}, but {reason}; make it again with: {self.made_by}")
 
     def _stamp(self, path: str | os.PathLike[str], content: ParquetContent) -> Mapping[str, Any]:
-        """What a file says of itself, if it is of this kind."""
+        """The metadata of a file, if it is of this kind and of a supported schema."""
         stored = _metadata_of(content.metadata)
         if stored.get("kind") != self.name:
             found = f"a {stored['kind']}" if "kind" in stored else "another Parquet file"
@@ -151,10 +164,10 @@ class Kind(Generic[Info]):
 
 
 def kind_of(path: str | os.PathLike[str]) -> str | None:
-    """What kind a file says it is; None if it is no whole Parquet file, or does not say.
+    """The kind that a file's metadata states; None if it states none, or the file is no intact Parquet file.
 
     Raises:
-        FileError: it cannot be read.
+        FileError: the file cannot be read.
     """
     try:
         with open_parquet(path) as content:
@@ -165,14 +178,14 @@ def kind_of(path: str | os.PathLike[str]) -> str | None:
 
 
 def now() -> str:
-    """The date and time that files carry: UTC, ISO 8601."""
+    """The current date and time as stored in files: UTC, ISO 8601, to the second."""
     from datetime import UTC, datetime
 
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _metadata_of(stored: Mapping[bytes, bytes] | None) -> dict[str, Any]:
-    """What a file carries, by the names of now; empty if it carries nothing of ours."""
+    """Our metadata of a file, under the current names; empty if the file has none."""
     found = stored or {}
     if _KEY.encode() in found:
         return _object(found[_KEY.encode()])

@@ -1,4 +1,4 @@
-"""Pieces: the parts of a subnet that run one after the other."""
+"""Pieces: the consecutive parts of a subnet."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["Piece"]
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of a subnet: a block, or several where more than one tensor is alive between them.
+    """A part of a subnet with one input and one output: a block, or several blocks if more than one tensor is alive between them.
 
     Attributes:
-        placed: the blocks and where they stand.
-        module: computes it, of views.
-        leaves: its parameters.
+        placed: the blocks with their places.
+        module: computes the piece; its parameters view the store.
+        leaves: the parameters of the module.
     """
 
     placed: tuple[PlacedBlock, ...]
@@ -28,5 +28,5 @@ class Piece:
 
     @property
     def name(self) -> str:
-        """The place of its last block."""
+        """The place of the piece's last block."""
         return self.placed[-1].name

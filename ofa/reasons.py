@@ -1,4 +1,4 @@
-"""What the exceptions of libraries and systems say, in one line of plain words: never an exception's name, and no place in C++ sources."""
+"""Messages of other libraries' exceptions in one plain line, without names of exceptions and positions in C++ sources."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _NOISE = (
     re.compile(r"Exception from \S+:\d+:"),  # OpenVINO
     re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : "),
     re.compile(r"Load model from .*? failed: ?"),
-    re.compile(r"/\S+\.(?:cc|cpp|h|hpp):\d+ [^()]*\((?:[^()]|\([^()]*\))*\)(?: const)? "),  # a place and a signature
+    re.compile(r"/\S+\.(?:cc|cpp|h|hpp):\d+ [^()]*\((?:[^()]|\([^()]*\))*\)(?: const)? "),  # a source position and a signature
     re.compile(r"^(?:[\w.]*(?:Error|Exception|Interrupt|Exit)|Exception)(?:: |$)"),  # the last line of a traceback
 )
 _LONGEST, _LONGEST_SENTENCE, _LONGEST_READ = 400, 1000, 5000
 
 
 def reason_of(error: BaseException) -> str:
-    """Why something failed, by the exception that was raised."""
+    """The reason of an exception, as one plain line."""
     if isinstance(error, MemoryError):
         return NO_MEMORY
     if isinstance(error, OSError) and error.strerror:
@@ -31,7 +31,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def plain_words(text: str) -> str:
-    """The same text in one line without what only developers of its library can use."""
+    """A message in one line, without the parts that only developers of its library can use."""
     words = one_line(text, longest=_LONGEST_READ)
     if _SIGNS_OF_NO_MEMORY.search(words):
         return NO_MEMORY
@@ -41,7 +41,7 @@ def plain_words(text: str) -> str:
 
 
 def one_line(text: str, *, longest: int = _LONGEST_SENTENCE) -> str:
-    """A text of somebody else's in one line of at most so many characters, without those that steer a terminal."""
+    """An untrusted text in one line of at most ``longest`` characters, without control characters of terminals."""
     words = "".join(each if each.isprintable() else " " for each in text[: 4 * longest])
     words = " ".join(words.split())
     return words if len(words) <= longest else f"{words[:longest]} ..."

@@ -1,7 +1,7 @@
-"""Registries: what may be named, by this project, by a user's own code, and by installed packages through their entry points.
+"""Registries of named entries, from this project, from a user's code, and from installed packages by entry points.
 
-A file may name what is registered; nothing is imported because of a text that a file holds. ``import_attribute`` is the one door to a
-user's code, and does not open for a ``FromFile``.
+A file may name registered entries, but a text from a file never causes an import. ``import_attribute`` is the only function that imports
+user code, and it refuses a ``FromFile``.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ __all__ = ["FromFile", "Registry", "from_file", "import_also_from", "import_attr
 T = TypeVar("T")
 _FOLDERS: list[str] = []
 _OPTIONS = ("data", "test_data")
-"""Keys of a recipe that have an option of their own."""
+"""Keys of a recipe with a command-line option of the same name."""
 
 
 class FromFile(str):
-    """A text that a file says and no user has typed: as good as any other, but what it names is not imported.
+    """A string that was read from a file, not typed by the user; ``import_attribute`` refuses it.
 
     Attributes:
-        key: where it stands in its file, such as ``optimizer.name``.
+        key: its key in the file, such as ``optimizer.name``.
     """
 
     key: str
@@ -43,7 +43,7 @@ class FromFile(str):
 
 
 def from_file(value: Any, key: str = "") -> Any:
-    """A parsed TOML or JSON value with each text of it as a ``FromFile``; ``key`` is where it stands."""
+    """Convert all strings of a parsed TOML or JSON value to ``FromFile``; ``key`` is the key of the value itself."""
     if isinstance(value, str):
         return FromFile(value, key)
     if isinstance(value, Mapping):
@@ -56,13 +56,13 @@ class Registry(Generic[T]):
 
     Args:
         kind: what an entry is, for messages, such as ``runtime``.
-        group: the entry-point group by which installed packages add entries, such as ``ofa.runtimes``. An entry point is imported when
-            it is asked for by name, and not before. None: there is no such group.
-        error: class of the errors.
-        entries: those that come with the project.
-        lazy: those that come with the project and are imported when they are asked for, as ``module:attribute``.
-        valid: whether an object can be an entry.
-        must_be: words for what ``valid`` asks, such as ``a class``.
+        group: entry-point group by which installed packages add entries, such as ``ofa.runtimes``; None for no group. An entry point is
+            imported only when it is requested by name.
+        error: class of the errors raised.
+        entries: built-in entries.
+        lazy: built-in entries as ``module:attribute``, imported when requested.
+        valid: predicate that objects must satisfy to be entries.
+        must_be: the requirement of ``valid`` in words, such as ``a class``.
     """
 
     def __init__(
@@ -79,24 +79,31 @@ class Registry(Generic[T]):
         self._kind, self._group, self._error, self._valid, self._must_be = kind, group, error, valid, must_be
         self._entries, self._lazy = dict(entries or {}), dict(lazy or {})
         self.own = (*self._entries, *self._lazy)
-        """Names of the entries that come with the project."""
+        """Names of the built-in entries."""
 
     def register(self, name: str, entry: T) -> None:
-        """Add an entry for as long as this process lasts.
+        """Add an entry for the lifetime of this process.
+
+        Args:
+            name: a new name.
+            entry: the object.
 
         Raises:
-            OfaError: of the registry's class: the name is taken, or the object cannot be an entry.
+            OfaError: of the class ``error``: the name is taken, or the object is not valid.
         """
         if name in self:
             raise self._error(
-                f"a {self._kind} must have a name of its own, but '{name}' is registered already and {entry!r} was to be; "
-                "register it under another name"
+                f"a {self._kind} must have a name of its own, but '{name}' is already registered; register {entry!r} under another name"
             )
         self._entries[name] = self._checked(name, entry, "")
 
     @contextmanager
     def registered(self, name: str, entry: T) -> Iterator[None]:
-        """An entry for the time of a ``with`` block; errors as ``register``."""
+        """Register an entry inside a ``with`` block.
+
+        Raises:
+            OfaError: as in ``register``.
+        """
         self.register(name, entry)
         try:
             yield
@@ -104,10 +111,10 @@ class Registry(Generic[T]):
             del self._entries[name]
 
     def get(self, name: str) -> T:
-        """The entry of a name.
+        """The entry with a name.
 
         Raises:
-            OfaError: of the registry's class: there is none (the message names the nearest), or the package that has it cannot be imported.
+            OfaError: of the class ``error``: there is no such entry (the message names the closest), or its package cannot be imported.
         """
         if name in self._entries:
             return self._entries[name]
@@ -118,20 +125,23 @@ class Registry(Generic[T]):
             raise self._error(f"there is no {self._kind} '{name}'; {nearest(name, self.names())}")
         try:
             entry = point.load()
-        except Exception as error:  # a package may fail in any way
+        except Exception as error:  # an import may fail in any way
             raise self._error(
                 f"{self._kind} '{name}' of package {_package(point)} must be importable, but {point.value} is not: {reason_of(error)}; "
-                "install that package anew, or remove it"
+                "reinstall that package, or remove it"
             ) from error
         self._entries[name] = self._checked(name, entry, f" of package {_package(point)}")
         return self._entries[name]
 
     def find(self, text: str) -> T:
-        """The entry that a user typed: a name, or ``module:attribute``, which is imported.
+        """The entry that a user named.
+
+        Args:
+            text: a registered name, or ``module:attribute``, which is imported.
 
         Raises:
-            TrustError: a file says ``module:attribute``.
-            OfaError: of the registry's class: there is none, it cannot be imported, or is no entry.
+            TrustError: ``module:attribute`` comes from a file.
+            OfaError: of the class ``error``: there is no such entry, it cannot be imported, or the object is not valid.
         """
         if text in self or ":" not in text:
             return self.get(text)
@@ -139,22 +149,22 @@ class Registry(Generic[T]):
             entry: T = import_attribute(text)
         except TrustError:
             raise
-        except Exception as error:  # a module of the user's may fail in any way
+        except Exception as error:  # user code may fail in any way
             raise self._error(
                 f"{self._kind} '{text}' must be importable as module:attribute, but: {reason_of(error)}; check both names, and that the "
-                "module is installed where it is used"
+                "module is installed in this environment"
             ) from error
         return self._checked(text, entry, "")
 
     def name_of(self, entry: T) -> str | None:
-        """The name of an entry that was registered or asked for; None if it has none."""
+        """The name of an entry that is in ``entries``, registered, or loaded from an entry point; None for other objects."""
         return next((name for name, each in self._entries.items() if each is entry), None)
 
     def names(self) -> tuple[str, ...]:
-        """All names, those of the project first, in the order of registration; entry points are listed and not imported.
+        """All names: built-in ones, then registered ones in order, then entry points, which are not imported.
 
         Raises:
-            OfaError: of the registry's class: two packages have an entry of one name.
+            OfaError: of the class ``error``: two packages provide an entry with the same name.
         """
         return tuple(dict.fromkeys([*self._lazy, *self._entries, *self._points]))
 
@@ -169,14 +179,14 @@ class Registry(Generic[T]):
         points: dict[str, EntryPoint] = {}
         if self._group is None:
             return points
-        from importlib.metadata import entry_points  # takes a tenth of a second, which most processes need not spend
+        from importlib.metadata import entry_points  # imported here because it takes 0.1 s, and most processes do not need it
 
         for point in sorted(entry_points(group=self._group)):
             other = points.get(point.name)
             if other is not None or point.name in self.own:
                 owner = "ofa" if other is None else f"package {_package(other)}"
                 raise self._error(
-                    f"a {self._kind} must have a name of its own, but '{point.name}' is one of {owner} and one of package "
+                    f"a {self._kind} must have a name of its own, but '{point.name}' comes both from {owner} and from package "
                     f"{_package(point)}; remove one of the two"
                 )
             points[point.name] = point
@@ -189,15 +199,15 @@ class Registry(Generic[T]):
 
 
 def import_attribute(text: str) -> Any:
-    """What ``module:attribute`` names; importing the module raises what it raises.
+    """Import the object that ``module:attribute`` names; exceptions of the import pass through.
 
     Raises:
-        TrustError: a file says so.
+        TrustError: ``text`` comes from a file.
     """
     if isinstance(text, FromFile):
         option = f"--{text.key.replace('_', '-')} " if text.key in _OPTIONS else f"--set {text.key}="
         raise TrustError(
-            f"nothing is imported because a file says so, but a file's {text.key} is '{text}'; type it yourself, {option}{text}, or let "
+            f"code is imported only on the user's request, but a file's {text.key} is '{text}'; type it yourself, {option}{text}, or let "
             "the command trust the file: --trust"
         )
     module, _, attribute = text.partition(":")
@@ -212,9 +222,10 @@ def import_attribute(text: str) -> Any:
 
 
 def import_also_from(folder: str) -> None:
-    """Let ``module:attribute`` name modules of a folder, if nothing that is installed is called so.
+    """Let ``module:attribute`` find modules in a folder, if no installed module has the name.
 
-    Only from then on is the folder searched at all: what lies there by chance is never imported in place of something that is missing.
+    The folder joins ``sys.path`` only when such a module is requested. So files that happen to lie there never stand in for a missing
+    package.
     """
     if folder not in _FOLDERS:
         _FOLDERS.append(folder)

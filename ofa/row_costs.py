@@ -1,4 +1,4 @@
-"""What networks cost by construction, of a million encoded archs at once.
+"""Device-independent costs of encoded archs, a million at once.
 
 Shape suffixes: N archs, C columns of an encoded arch, U blocks of the space.
 """
@@ -20,14 +20,25 @@ __all__ = ["Costs", "costs_of"]
 
 
 class Costs:
-    """The costs of the networks of a space, each compiled to look-ups when it is first asked for; made by ``costs_of``, which keeps it."""
+    """The costs of a space's networks, each compiled to look-ups on first use. Create it with ``costs_of``, which caches it."""
 
     def __init__(self, space: Space, stored: NumberFormat) -> None:
         self._space, self._stored = space, stored
         self._tables: dict[Cost, AdditiveTable] = {}
 
     def __call__(self, rows_NC: Rows, names: Iterable[str] | None = None) -> dict[str, Floats]:
-        """Costs by name, [N] each, all by default; whole numbers, exact below 2^53, and in float32 those of ``ofa.costs.costs``."""
+        """Compute costs of encoded archs.
+
+        Args:
+            rows_NC: encoded archs.
+            names: of costs; all by default.
+
+        Returns:
+            Costs by name, each [N]; integers, exact below 2^53. For float32 files they equal ``ofa.costs.costs``.
+
+        Raises:
+            SearchError: there is no cost with such a name.
+        """
         return {name: self._table(COSTS.get(name))(rows_NC) for name in (COSTS.names() if names is None else names)}
 
     def _table(self, cost: Cost) -> AdditiveTable:
@@ -41,7 +52,7 @@ class Costs:
 
 @lru_cache(maxsize=16)
 def costs_of(space: Space, stored: NumberFormat = FLOAT32) -> Costs:
-    """The costs of a space, compiled once.
+    """The costs of a space, compiled once and cached.
 
     Args:
         space: of the networks.

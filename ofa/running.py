@@ -1,4 +1,4 @@
-"""A run from its recipe to its weights: what a recipe names is opened first, before images are read, which may take long."""
+"""Training runs from recipe to weights. Everything that a recipe names is opened before images are read, which may take long."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ __all__ = ["Opened", "open_recipe", "train"]
 
 @dataclass(frozen=True, eq=False)
 class Opened:
-    """What a recipe names beside its images, found and fit for its space.
+    """A recipe with its start weights and teacher, found and checked against the space.
 
     Attributes:
         recipe: the recipe.
-        start: the weights that it starts from; None if it starts from none, or its run goes on from a state.
-        teacher: who teaches; None for a copy of the largest network, or nobody.
+        start: weights to start from; None for random ones, or if the run resumes from a checkpoint.
+        teacher: the teacher; None for a copy of the largest network, or no teacher.
     """
 
     recipe: Recipe
@@ -44,20 +44,24 @@ class Opened:
     teacher: FoundTeacher | None
 
     def begin(self, data: Images, device: torch.device) -> tuple[Supernet, Recipe]:
-        """The supernet at its first step, and the recipe with what was taken of its start filled in.
+        """Build the supernet before its first step.
 
         Args:
             data: the images to train on.
             device: where to train.
 
+        Returns:
+            The supernet, and the recipe with a record of what was copied from the start weights.
+
         Raises:
-            WeightsError: the start's classifier is to be kept and is of other classes.
+            RecipeError: an adopted model with constants has no start weights.
+            WeightsError: the classifier of the start weights is to be kept, but has other classes.
         """
         space = self.recipe.get_space(data.num_classes)
         if self.start is None and isinstance(space, AdoptedSpace) and space.has_constants:
             raise RecipeError(
-                f"an adopted model with constants must be trained from the weights that it came with, but {space.name} has some and the "
-                "recipe no start; add --from RUN with what ofa adopt wrote"
+                f"an adopted model with constants must be trained from its original weights, but {space.name} has constants and the "
+                "recipe has no start; add --from RUN with the run that 'ofa adopt' wrote"
             )
         supernet, recipe = self.recipe.build_supernet(data.num_classes), self.recipe
         if self.start is not None:
@@ -65,22 +69,26 @@ class Opened:
         return supernet.to(device), recipe
 
     def teacher_for(self, data: Images, device: torch.device) -> Teacher | None:
-        """The teacher, ready for the images and the resolutions of the recipe; errors as of ``FoundTeacher.prepared``."""
+        """The teacher, ready for the images and resolutions of the recipe; None if there is none.
+
+        Raises:
+            OfaError: as in ``FoundTeacher.prepared``.
+        """
         if self.teacher is None:
             return None
         return self.teacher.prepared(data, trained_resolutions(self.recipe, self.recipe.get_space()), device)
 
 
 def open_recipe(recipe: Recipe, *, begins: bool = True) -> Opened:
-    """Open what a recipe names, and see that it may be and fits.
+    """Open the start weights and the teacher that a recipe names, and check them.
 
     Args:
         recipe: of a run.
-        begins: whether the run begins, and does not go on from a state.
+        begins: True for a new run; False if the run resumes from a checkpoint, which needs no start weights.
 
     Raises:
-        TrustError: a file says ``module:attribute``.
-        OfaError: the start or the teacher cannot be read, or does not fit.
+        TrustError: a ``module:attribute`` comes from a file.
+        OfaError: the start weights or the teacher cannot be read, or do not match the space.
     """
     check_trusted(recipe.optimizer)
     start = open_start(recipe.start, recipe.get_space()) if begins else None
@@ -98,23 +106,26 @@ def train(
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> Run:
-    """Train a supernet by a recipe in this process, and write its run; ``ofa train --resume`` goes on with one that was cut off.
+    """Train a supernet by a recipe in this process, and write its run; ``ofa train --resume`` continues an interrupted run.
 
     Args:
-        recipe: a recipe, the path of its file, or the name of one that comes with ofa (``ofa recipes``).
-        folder: the run.
-        changes: of a recipe that is read, such as ``batch_size=32``.
-        start: a run, or a file of a supernet's weights, that training starts from; None for what the recipe says.
-        trust: whether ``module:attribute`` is imported because a recipe's file says so, and not only where ``changes`` do.
-        on: ``cpu``, ``cuda`` or ``cuda:N``; None takes a GPU if there is one.
-        overwrite: whether what is in the folder may be replaced.
-        progress: told of every step.
+        recipe: a recipe, the path of a recipe file, or the name of a built-in recipe (``ofa recipes``).
+        folder: the run to write.
+        changes: settings that override a recipe given by path or name, such as ``batch_size=32``.
+        start: a run, or a file of supernet weights, to start from; None for the recipe's own setting.
+        trust: whether a ``module:attribute`` in the recipe's file may be imported; one in ``changes`` always is.
+        on: ``cpu``, ``cuda`` or ``cuda:N``; None for a GPU if there is one.
+        overwrite: whether a folder that is not empty may be replaced.
+        progress: called after every step.
+
+    Returns:
+        The run, with the trained supernet and its metrics.
 
     Raises:
         OfaError: the recipe, its data, its start or its teacher cannot be used, the folder cannot be written, or training fails.
     """
     with writing(folder, "training"):
-        check_output_folder(Path(folder), overwrite=overwrite, remedy="name another place, or pass overwrite=True")
+        check_output_folder(Path(folder), overwrite=overwrite, remedy="name another folder, or pass overwrite=True")
         if isinstance(recipe, Recipe):
             chosen = recipe if start is None else recipe.starting_from(os.fspath(start))
         else:

@@ -1,7 +1,7 @@
-"""Between dataclasses and the JSON values that files carry: parsed and checked once, when a file is read.
+"""Conversion between dataclasses and JSON values of files, which are checked when a file is read.
 
-A key that is unknown is of a later version and ignored: whoever changes what an older reader would misunderstand raises the schema's
-number. A field that is None by default is left out where it is None.
+Unknown keys are ignored, as they come from later versions. A change that an older reader would misunderstand must therefore increase the
+file's schema number. A field whose default and value are None is left out.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _hints = lru_cache(get_type_hints)
 
 
 def to_json(value: Any) -> Any:
-    """A dataclass, or what is made of some, as JSON values; ``to_json`` of a value is asked where it has one."""
+    """Convert dataclasses, mappings, lists and tuples, nested in any way, to JSON values; a ``to_json`` method of a value is used."""
     if hasattr(value, "to_json"):
         return value.to_json()
     if is_dataclass(value) and not isinstance(value, type):
@@ -35,10 +35,14 @@ def to_json(value: Any) -> Any:
 
 
 def parse(kind: type[T], value: Any) -> T:
-    """The dataclass that ``to_json`` wrote.
+    """Rebuild a value that ``to_json`` wrote.
+
+    Args:
+        kind: a dataclass, or another type that its fields may have.
+        value: JSON values.
 
     Raises:
-        SchemaError: a key is missing, or a value is none that its field can have: no number, NaN, another kind.
+        SchemaError: a key is missing, or a value has the wrong type or is NaN or infinite.
     """
     parsed: T = _parse(kind, value, "")
     return parsed
@@ -66,10 +70,10 @@ def _parse(hint: Any, value: Any, where: str) -> Any:
         try:
             return hint.from_json(value)
         except (OfaError, KeyError, TypeError, ValueError) as error:
-            raise SchemaError(f"'{where}' is not what it should be: {error}") from error
+            raise SchemaError(f"'{where}' is not valid: {error}") from error
     hints, read = _hints(hint), {}
     for field in fields(hint):
-        if not field.init:  # follows from the others
+        if not field.init:  # computed from the other fields
             continue
         if field.name in value:
             read[field.name] = _parse(hints[field.name], value[field.name], _within(where, field.name))

@@ -1,7 +1,7 @@
-"""How a block's tensors lie in the store: leading slices of channels, the centre of a kernel with its transform, channel order.
+"""Weight sharing: how smaller tensors are taken from the tensors of the store, the store's layout, and the order of channels.
 
-One rule for every tensor: an axis of channels takes the leading ones, an axis of the kernel the centre, and a grid of positions is
-interpolated. The same rule makes the views that are trained and the copies that are shipped.
+One rule per axis: a channel axis takes the leading channels, a kernel axis the central taps (with a transform), and a grid of positions
+is interpolated. The same rule produces the views that are trained and the copies that are shipped.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ Ranges = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor of the store at its largest.
+    """A tensor of the store, at its largest size.
 
     Attributes:
         name: place and name within the block, such as ``stages.0.1.expand.conv.weight``.
-        place: where its block stands.
-        role: which flat tensor it lies in: weights that decay, those that do not, or batch-norm statistics.
-        offset: where it begins in its flat tensor, in values.
-        shape: its largest shape.
-        axes: by dimension the block's axis of channels that it counts, or None.
-        kernels: where its kernel is elastic, all sizes of it from the largest down.
-        is_transform: whether it is the matrix that leads from a kernel to a smaller one.
-        resampled: whether its last two dimensions are a grid, that of the largest images, which others interpolate.
-        runs: of each dimension what it is made of, where that is more than leading channels; nothing for a tensor without such.
-        lengths: of the axes of ``runs`` at the largest.
+        place: place of its block.
+        role: the flat tensor that contains it: weights with decay, weights without decay, or batch-norm statistics.
+        offset: start in its flat tensor, in values.
+        shape: the largest shape.
+        axes: for each dimension the block's channel axis, or None.
+        kernels: all sizes of an elastic kernel, from the largest down; empty for a fixed kernel.
+        is_transform: whether it is the matrix that transforms a kernel to the next smaller size.
+        resampled: whether its last two dimensions are a position grid (for the largest images), interpolated for other image sizes.
+        runs: for each dimension its runs, if it is more than leading channels; empty if no dimension is.
+        lengths: largest lengths of the axes of ``runs``.
     """
 
     name: str
@@ -72,32 +72,32 @@ class StoredTensor:
 
     @property
     def counted(self) -> frozenset[str]:
-        """All axes of channels that some dimension counts."""
+        """All channel axes among the dimensions."""
         return frozenset(axis for axis in self.axes if axis) | {run.axis for runs in self.runs for run in runs if run.axis}
 
     @property
     def end(self) -> int:
-        """Where it ends in its flat tensor."""
+        """End in its flat tensor, in values."""
         return self.offset + math.prod(self.shape)
 
     @property
     def slot_end(self) -> int:
-        """Where the next one begins: at the next whole cache line, so that no view is out of step with the vector units."""
+        """Start of the next tensor: the next multiple of 16 values (a cache line of float32), so that views are aligned."""
         return -(-self.end // _ALIGNMENT) * _ALIGNMENT
 
     def steps(self, kernel: int) -> Iterator[tuple[int, str]]:
-        """The way from the stored kernel down to ``kernel``: the size after each step, and the name of the matrix stored for it."""
+        """The steps from the stored kernel down to size ``kernel``: the size after each step, and the name of its stored matrix."""
         for large, small in pairwise(self.kernels):
             if small >= kernel:
                 yield small, f"{self.name}_{large}to{small}"
 
     def view(self, tensor: torch.Tensor, shape: tuple[int, ...], lengths: Mapping[str, int]) -> torch.Tensor:
-        """What a tensor of ``shape`` has of the stored one: leading channels, and of a kernel what its first transform reads.
+        """The view of the stored tensor for a smaller shape: leading channels and, of a kernel, the taps that its first transform reads.
 
         Args:
-            tensor: the stored one.
-            shape: of the smaller one.
-            lengths: of the axes of its block.
+            tensor: the stored tensor.
+            shape: the smaller shape.
+            lengths: of the axes of the smaller tensor's block.
         """
         for dim, axis in enumerate(self.axes):
             if axis is not None and shape[dim] != self.shape[dim]:
@@ -108,7 +108,13 @@ class StoredTensor:
         return tensor if first is None else _crop(tensor, first[0])
 
     def transform(self, shape: tuple[int, ...], lengths: Mapping[str, int], matrices: Iterable[nn.Parameter]) -> nn.Module | None:
-        """What makes a tensor of ``shape`` of its ``view``, by the matrices of ``steps``; None where the view is the tensor."""
+        """The module that computes a tensor of ``shape`` from its ``view``; None if the view is the tensor.
+
+        Args:
+            shape: the smaller shape.
+            lengths: of the axes of the smaller tensor's block.
+            matrices: stored matrices of the ``steps``, in order.
+        """
         if self.resampled:
             return None if shape[-2:] == self.shape[-2:] else Resampled(*shape[-2:])
         gaps = tuple((dim, ranges) for dim, ranges in self._ranges(lengths) if len(ranges) > 1)
@@ -118,7 +124,7 @@ class StoredTensor:
         return KernelTransform(used) if used else None
 
     def order(self, axis: str, order: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
-        """By dimension the index that gives the units of an axis a new order, for dimensions that have some."""
+        """(dimension, index) pairs that permute the units of an axis, for all dimensions that contain them."""
         for dim, counted in enumerate(self.axes):
             if counted == axis:
                 yield dim, order
@@ -135,12 +141,15 @@ class StoredTensor:
 def stretches(
     stored: Iterable[StoredTensor], frozen: Container[str], factors: Mapping[str, float]
 ) -> dict[tuple[Role, float], list[slice]]:
-    """What of the flat tensors learns, in as few pieces as can be, by the flat tensor and what the learning rate is multiplied by.
+    """The trained parts of the flat tensors, merged into as few slices as possible.
 
     Args:
         stored: all tensors of a store, in the order of ``layout``.
-        frozen: names of those that do not learn.
-        factors: by name what the learning rate of a tensor is multiplied by, if not by 1.
+        frozen: names of frozen tensors.
+        factors: learning-rate multipliers by tensor name; 1 for all others.
+
+    Returns:
+        Slices by flat tensor and learning-rate multiplier.
     """
     found: dict[tuple[Role, float], list[slice]] = {}
     for tensor in stored:
@@ -153,9 +162,9 @@ def stretches(
 
 @lru_cache(maxsize=64)
 def layout(space: Space) -> tuple[StoredTensor, ...]:
-    """Every tensor that a supernet of ``space`` stores, at the largest that any block has it, in the order of the network.
+    """All tensors that a supernet of ``space`` stores, each at its largest shape in any block, in network order.
 
-    A convolution whose kernel is elastic also has one matrix for each step from a kernel to the next smaller one.
+    A convolution with an elastic kernel also has one matrix for each step from a kernel size to the next smaller one.
     """
     first: dict[str, tuple[str, Block, str]] = {}
     shapes: dict[str, set[tuple[int, ...]]] = {}
@@ -183,22 +192,22 @@ def layout(space: Space) -> tuple[StoredTensor, ...]:
             tensor = replace(tensor, runs=runs, lengths=block.lengths)
         store(tensor)
         for small, matrix in tensor.steps(0):
-            # Decaying a matrix pulls it to zero, but doing nothing is the identity; so it does not decay.
+            # No weight decay: it would pull the matrix to zero, while the neutral transform is the identity.
             store(StoredTensor(matrix, place, "undecayed", 0, (small**2, small**2), (None, None), is_transform=True))
     return tuple(stored)
 
 
 def _crop(weight_OIKK: torch.Tensor, kernel: int) -> torch.Tensor:
-    """The view of a weight's central ``kernel`` x ``kernel`` taps."""
+    """View of a weight's central ``kernel`` x ``kernel`` taps."""
     margin = (weight_OIKK.shape[-1] - kernel) // 2
     return weight_OIKK[..., margin : margin + kernel, margin : margin + kernel] if margin else weight_OIKK
 
 
 class KernelTransform(nn.Module):
-    """Makes a small kernel of a large one: the centre, times a learned matrix, once for each step (Cai et al. 2020, section 3.3).
+    """Kernel transform: central taps times a learned matrix, once per step (Cai et al., "Once-for-All", ICLR 2020, section 3.3).
 
     Args:
-        matrices: one parameter [k*k, k*k] for each step, from the larger kernels to the smaller.
+        matrices: one parameter [k*k, k*k] per step, from the largest kernel size down.
     """
 
     def __init__(self, matrices: Iterable[nn.Parameter]) -> None:
@@ -206,7 +215,7 @@ class KernelTransform(nn.Module):
         self.matrices = nn.ParameterList(matrices)
 
     def forward(self, weight_OIKK: torch.Tensor) -> torch.Tensor:
-        """The weight [O, I, k, k] of the last step, from one at least as large as the first step's."""
+        """Transform a weight [O, I, K, K], with K at least the first step's size, to [O, I, k, k] of the last step's size."""
         for matrix in self.matrices:
             side = math.isqrt(matrix.shape[0])
             taps = _crop(weight_OIKK, side).flatten(2)
@@ -215,10 +224,10 @@ class KernelTransform(nn.Module):
 
 
 class Gathered(nn.Module):
-    """Takes ranges of dimensions, as smaller networks keep of fused ones; gradients go where the values came from.
+    """Gathers ranges of fused dimensions (such as concatenated heads), as smaller networks need; gradients scatter back.
 
     Args:
-        ranges: by dimension begin and end of each range.
+        ranges: (dimension, ranges) pairs; each range is (begin, end).
     """
 
     def __init__(self, ranges: Iterable[tuple[int, Ranges]]) -> None:
@@ -226,21 +235,26 @@ class Gathered(nn.Module):
         self.ranges = tuple((dim, tuple((begin - parts[0][0], end - parts[0][0]) for begin, end in parts)) for dim, parts in ranges)
 
     def forward(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The values within all ranges."""
+        """Concatenate the ranges of each dimension."""
         for dim, parts in self.ranges:
             tensor = gathered(tensor, dim, parts)
         return tensor
 
 
 class Resampled(nn.Module):
-    """Makes the positions of one image size of those of another (``ofa.blocks.resampled``)."""
+    """Interpolates position embeddings to another grid (``ofa.blocks.resampled``).
+
+    Args:
+        rows: of the new grid.
+        columns: of the new grid.
+    """
 
     def __init__(self, rows: int, columns: int) -> None:
         super().__init__()
         self.rows, self.columns = rows, columns
 
     def forward(self, grid_DHW: torch.Tensor) -> torch.Tensor:
-        """The grid [D, rows, columns] of one of any size."""
+        """Interpolate a grid [D, H, W] to [D, rows, columns]."""
         return resampled(grid_DHW, self.rows, self.columns)
 
 
@@ -249,12 +263,12 @@ class Resampled(nn.Module):
 
 @dataclass(frozen=True)
 class ChannelGroup:
-    """Axes of channels all over the network that must keep one common order.
+    """Channel axes of the whole network that are coupled: they must have one common order.
 
     Attributes:
-        axes: the (place, axis) pairs that belong together.
-        unit: channels that move together; all numbers of channels are multiples of it.
-        group: the tensors of the largest network along them, whose units are ordered.
+        axes: the coupled (place, axis) pairs.
+        unit: number of channels that move together; all channel counts are multiples of it.
+        group: the tensors of the largest network along these axes.
     """
 
     axes: tuple[tuple[str, str], ...]
@@ -264,7 +278,7 @@ class ChannelGroup:
 
 @lru_cache(maxsize=64)
 def channel_groups(space: Space) -> tuple[ChannelGroup, ...]:
-    """The groups of channels whose number is elastic in ``space``; the image's channels and the classes are never among them."""
+    """The groups of channels with elastic counts in ``space``; never the image channels or the classes."""
     widths = trained_widths(space)
     parent = {member: member for member in widths}
 
@@ -279,7 +293,7 @@ def channel_groups(space: Space) -> tuple[ChannelGroup, ...]:
     own = space.ties()
     for pair in own or ():
         tie(*pair)
-    # What feeds a block is another one where stages are shallower.
+    # The block that feeds a place depends on the depth of the stages, so every depth is lowered.
     for depth in range(max((len(stage.depths) for stage in space.stages), default=1) if own is None else 0):
         lowered = lower(space, space.uniform(resolution=-1, depth=depth, genes={}))
         for placed, feeding in zip(lowered, sources(lowered), strict=True):
@@ -295,7 +309,7 @@ def channel_groups(space: Space) -> tuple[ChannelGroup, ...]:
 
 
 def _group(axes: Sequence[tuple[str, str]], blocks: Mapping[str, Block]) -> ChannelGroup:
-    """The group of some axes, by the blocks of the largest network."""
+    """The group of coupled axes, from the blocks of the largest network."""
     known = [(place, axis, blocks[place].axes[axis]) for place, axis in axes if axis in blocks[place].axes]
     unit = math.lcm(*(found.unit for _, _, found in known))
     own = ".".join(axes[0])
@@ -311,7 +325,7 @@ def _group(axes: Sequence[tuple[str, str]], blocks: Mapping[str, Block]) -> Chan
 
 
 def _runs(counted: str | int | Runs, axis: str, lengths: Mapping[str, int], own: Run) -> Runs:
-    """What a dimension is made of for the group of an axis, whose units are ``own``; nothing where it has none of them."""
+    """The runs of a dimension as seen by the group of ``axis``, whose units are ``own``; empty if the dimension has none of them."""
     if isinstance(counted, str | int):
         return (own,) if counted == axis else ()
     if all(run.axis != axis for run in counted):
@@ -322,7 +336,7 @@ def _runs(counted: str | int | Runs, axis: str, lengths: Mapping[str, int], own:
 
 
 def trained_widths(space: Space) -> dict[tuple[str, str], frozenset[int]]:
-    """By (place, axis): every number of channels that some arch of ``space`` has there."""
+    """For each (place, axis), all channel counts that archs of ``space`` have there."""
     widths: dict[tuple[str, str], set[int]] = {}
     for place, block in _blocks(space):
         for name, axis in block.axes.items():
@@ -332,12 +346,15 @@ def trained_widths(space: Space) -> dict[tuple[str, str], frozenset[int]]:
 
 
 def order_within(scores_U: torch.Tensor, boundaries: Iterable[int], unit: int = 1) -> torch.Tensor:
-    """The order of channels, most important first, that moves none across a boundary.
+    """Sort channels by importance, without moving any across a boundary.
 
     Args:
-        scores_U: how important each unit of channels is.
-        boundaries: the numbers of channels at which slices that are already trained end; each keeps its set of channels.
-        unit: channels that move together; all boundaries are multiples of it.
+        scores_U: importance of each unit of channels [U].
+        boundaries: channel counts of widths that are already trained; the set of channels below each stays the same.
+        unit: number of channels that move together; all boundaries are multiples of it.
+
+    Returns:
+        The old index of each channel, most important first within each section [U * unit].
     """
     ends = sorted({0, *(boundary // unit for boundary in boundaries), len(scores_U)})
     order_U = torch.cat([start + torch.argsort(scores_U[start:end], descending=True, stable=True) for start, end in pairwise(ends)])
@@ -346,22 +363,22 @@ def order_within(scores_U: torch.Tensor, boundaries: Iterable[int], unit: int = 
 
 @lru_cache(maxsize=64)
 def _blocks(space: Space) -> tuple[tuple[str, Block], ...]:
-    """By place, each once: blocks that between them have every tensor and every length of every axis; first those of the largest arch."""
+    """(place, block) pairs that together show every tensor and every axis length of the space; the largest arch's pairs come first."""
     archs = (space.largest(), *_uniform_archs(space))
     return tuple(dict.fromkeys((placed.name, placed.block) for arch in archs for placed in lower(space, arch)))
 
 
 def _uniform_archs(space: Space) -> Iterator[Arch]:
-    """Archs that between them show every kernel and every number of channels that occurs anywhere in the space.
+    """Archs that together show every kernel size and every channel count of the space.
 
-    A block's channels follow from its own genes and from the genes of the network, so it is enough that all blocks take the
-    same genes, in every combination with equal choices of the network's.
+    A block's channels depend on its own genes and on the network's genes. So it is enough that all blocks take the same indices, in
+    every combination with a common index of all network genes.
     """
     block_genes = dict.fromkeys(gene.name for stage in space.stages for gene in stage.genes)
     counts = [max(len(g.values) for stage in space.stages for g in stage.genes if g.name == name) for name in block_genes]
     network_count = max((len(gene.values) for gene in space.network), default=1)
     choices: Iterable[tuple[int, ...]] = product(*(range(count) for count in counts), range(network_count))
-    if space.ties() is not None:  # each number of channels follows from one gene
+    if space.ties() is not None:  # each channel count depends on a single gene
         choices = ((index,) * (len(counts) + 1) for index in range(max((*counts, network_count))))
     for *indices, network_index in choices:
         genes = dict(zip(block_genes, indices, strict=True)) | {gene.name: network_index for gene in space.network}

@@ -1,4 +1,4 @@
-"""Space: the choices, and what each of its archs is built of. It knows its size, samples, enumerates neighbours, and travels as JSON."""
+"""Space: the genes of a supernet, and the blocks of each arch. It counts, samples, enumerates neighbours, and converts to JSON."""
 
 from __future__ import annotations
 
@@ -23,23 +23,26 @@ from ofa.space_json import space_from_json, space_to_json
 __all__ = ["ROW_DTYPE", "Gene", "Number", "Space", "Stage"]
 
 _MOST = {"classes": 10**6, "channels": 1000, "stages": 100, "blocks": 1000}
-"""Above all networks that are searched; what is made for each of more would never end."""
+"""Limits above all networks in use; a file with larger numbers would make loops over them endless."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Space(Encoding):
     """All networks that one supernet contains.
 
-    A family derives from this class, adds what all of its networks share (widths, strides, activations) as fields, and says in
-    ``lower`` what an arch is built of. It may be defined anywhere: in ``ofa.families``, or in a module of one's own.
+    A family is a subclass. It adds the common properties of its networks (widths, strides, activations) as fields, and defines
+    ``lower``, which returns the blocks of an arch. It may be in ``ofa.families`` or in a module of your own.
 
     Attributes:
         name: the name that archs, tables and weights refer to.
-        resolutions: of the input in pixels, ascending by area: the side of a square, or height and width.
+        resolutions: of the input in pixels, ascending by area: the side of a square, or (height, width).
         stages: the elastic stages, from the input to the output.
-        network: genes that belong to no single block, such as a stage's width.
-        num_classes: length of the logits.
-        in_channels: channels of the images: 3 of colour, 1 of grey, or any other number.
+        network: genes of the whole network, which belong to no single block, such as a stage's width.
+        num_classes: number of logits.
+        in_channels: channels of the images: 3 for colour, 1 for grey, or any other number.
+
+    Raises:
+        SpaceError: a value is out of range, or the resolutions do not ascend.
     """
 
     name: str
@@ -50,8 +53,8 @@ class Space(Encoding):
     in_channels: int = 3
 
     def __init_subclass__(cls) -> None:
-        # A space is a key of caches that every training step asks, and hashing all of its fields would cost more than the answer. A
-        # dataclass writes a hash of its own unless its class has one.
+        # Spaces are keys of caches that every training step reads, so their hash must be cheap. ``dataclass`` generates a hash over all
+        # fields, which costs more than the look-up, unless the class defines ``__hash__`` itself.
         if "__hash__" not in cls.__dict__:
             cls.__hash__ = Space.__hash__  # type: ignore[method-assign]
 
@@ -82,35 +85,38 @@ class Space(Encoding):
         return self._hash
 
     def __getstate__(self) -> dict[str, Any]:
-        # String hashes differ between processes, so nothing that was computed travels.
+        # String hashes differ between processes, so cached properties are not pickled.
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
-    # -- what is built ------------------------------------------------------------------------------------------------
+    # -- blocks -------------------------------------------------------------------------------------------------------
 
     def lower(self, arch: Arch) -> tuple[Any, ...]:
-        """The blocks that ``arch`` is built of (``ofa.blocks.PlacedBlock``), from the image to the logits.
+        """The blocks of ``arch``, from the image to the logits.
 
-        Each family defines it. ``ofa.families.lower`` asks for it, checks what it answers, and remembers it. What stands at
-        ``stages.S.B`` belongs to block B of stage S; all other places may have any names.
+        Each family defines it. Call ``ofa.families.lower`` instead, which checks and caches the result. The place ``stages.S.B`` is
+        reserved for block B of stage S; other places may have any names.
+
+        Returns:
+            A tuple of ``ofa.blocks.PlacedBlock``.
 
         Raises:
             ArchError: ``arch`` is not a point of the space.
-            SpaceError: the class does not say what an arch is built of.
+            SpaceError: the class does not define ``lower``.
         """
         raise SpaceError(
-            f"a space must say what its archs are built of, but {self.name} is a {type(self).__name__}; take a space of a family, or "
+            f"a space must define the blocks of its archs, but {self.name} is a {type(self).__name__}; take a space of a family, or "
             "derive a class and define lower(self, arch)"
         )
 
     def ties(self) -> Iterable[tuple[tuple[str, str], tuple[str, str]]] | None:
-        """Pairs of (place, axis) whose channels must keep one order; None where they follow from which block reads which."""
+        """Pairs of (place, axis) whose channels must have the same order; None (default) to derive them from the blocks' inputs."""
         return None
 
-    # -- what there is ------------------------------------------------------------------------------------------------
+    # -- size ---------------------------------------------------------------------------------------------------------
 
     @cached_property
     def size(self) -> int:
-        """The number of different networks, resolutions included."""
+        """Number of different networks; a network at two resolutions counts twice."""
         size = len(self.resolutions) * math.prod(len(gene.values) for gene in self.network)
         for stage in self.stages:
             choices = math.prod(len(gene.values) for gene in stage.genes)
@@ -120,12 +126,12 @@ class Space(Encoding):
     # -- archs --------------------------------------------------------------------------------------------------------
 
     def uniform(self, *, resolution: int, depth: int, genes: Mapping[str, int]) -> Arch:
-        """The arch in which every choice is made by its index into the ascending values, negative counting from the end.
+        """The arch with the same index for every gene of a name; indices refer to ascending values, negative ones count from the end.
 
         Args:
             resolution: index of the resolution.
-            depth: index of each stage's depth; a stage that has none at it takes its largest.
-            genes: index by gene name. A gene that is not named, or has no value at its index, takes its largest.
+            depth: index of each stage's depth; a stage with fewer depths takes its largest.
+            genes: index by gene name; a gene that is not named, or has fewer values, takes its largest.
         """
 
         def chosen(choices: tuple[Gene, ...]) -> Genes:
@@ -136,30 +142,52 @@ class Space(Encoding):
         return Arch(self.name, self.resolutions[resolution], stages, network)
 
     def largest(self, resolution: Resolution | None = None) -> Arch:
-        """The arch with the largest value of every gene; ``resolution`` in pixels, the largest by default."""
+        """The arch with the largest value of every gene.
+
+        Args:
+            resolution: in pixels; the largest by default.
+
+        Raises:
+            ArchError: the space does not have the resolution.
+        """
         return self._at(self.uniform(resolution=-1, depth=-1, genes={}), resolution)
 
     def smallest(self, resolution: Resolution | None = None) -> Arch:
-        """The arch with the smallest value of every gene; ``resolution`` in pixels, the smallest by default."""
+        """The arch with the smallest value of every gene.
+
+        Args:
+            resolution: in pixels; the smallest by default.
+
+        Raises:
+            ArchError: the space does not have the resolution.
+        """
         return self._at(self.uniform(resolution=0, depth=0, genes=dict.fromkeys(self.gene_names, 0)), resolution)
 
     @cached_property
     def gene_names(self) -> tuple[str, ...]:
-        """The names of all genes but resolution and depth, each once."""
+        """Names of all genes except resolution and depth, without repeats."""
         return tuple(dict.fromkeys([g.name for g in self.network] + [g.name for stage in self.stages for g in stage.genes]))
 
     def sample(self, rng: np.random.Generator) -> Arch:
-        """An arch whose genes are drawn independently and uniformly (as in Cai et al., ICLR 2020, section 3.2)."""
+        """Draw an arch whose genes are independent and uniform (Cai et al., "Once-for-All", ICLR 2020, section 3.2)."""
         return self.decode(rng.integers(self.cardinalities).tolist())
 
     def neighbours(self, arch: Arch) -> Iterator[Arch]:
-        """The archs that differ from ``arch`` in one gene, each once, as of ``neighbour_rows``."""
+        """All archs that differ from ``arch`` in one gene, without repeats (see ``neighbour_rows``).
+
+        Raises:
+            ArchError: ``arch`` is not a point of this space.
+        """
         yield from (found for found in map(self.decode, self.neighbour_rows(self.encode_all([arch])).tolist()) if found != arch)
 
     # -- validity -----------------------------------------------------------------------------------------------------
 
     def check(self, arch: Arch) -> None:
-        """Raise ArchError, naming the gene and its values, unless ``arch`` is a point of this space."""
+        """Check that ``arch`` is a point of this space.
+
+        Raises:
+            ArchError: it is not; the message names the gene and its values.
+        """
         if arch.space != self.name:
             raise ArchError(f"an arch must name its space, but this is {self.name} and the arch says {arch.space}; load the space it names")
         self._check_resolution(arch.resolution)
@@ -173,11 +201,11 @@ class Space(Encoding):
                     _check_genes(f"stages.{s}.{b}", block, stage.genes, self.name)
 
     def is_part_of(self, other: Space, *, any_classes: bool = False) -> bool:
-        """Whether all networks of this space are networks of ``other``, built alike: it is ``other``, perhaps with fewer choices.
+        """Whether this space is ``other``, perhaps restricted to fewer choices.
 
         Args:
             other: a space.
-            any_classes: whether the numbers of classes may differ.
+            any_classes: whether the number of classes may differ.
         """
         classes = other.num_classes if any_classes else self.num_classes
         if type(self) is not type(other):
@@ -205,16 +233,15 @@ class Space(Encoding):
     def restrict(
         self, *, resolution: Iterable[Resolution] | None = None, depth: Iterable[int] | None = None, **genes: Iterable[Number] | None
     ) -> Self:
-        """The space of the same name with fewer choices, which is how a training phase says what is free.
+        """The space of the same name with fewer choices, such as the elastic choices of one training phase.
 
         Args:
             resolution: the resolutions to keep, in pixels.
-            depth: which of each stage's depths to keep, by index from the shallowest. Stages may differ in their depths: an index beyond
-                those of a stage stands for its deepest.
-            genes: by gene name the values to keep.
+            depth: indices of the depths to keep in each stage, from the shallowest; an index too large for a stage means its deepest.
+            genes: values to keep, by gene name.
 
         Raises:
-            SpaceError: a name or value is not among the choices.
+            SpaceError: there is no such gene, or a value is not among its choices.
         """
         if unknown := set(genes) - set(self.gene_names):
             name = sorted(unknown)[0]
@@ -242,20 +269,20 @@ class Space(Encoding):
         """The space as JSON values: its family, choices and fields.
 
         Raises:
-            SpaceError: a field of the family is no number, text, tuple or dataclass of these.
+            SpaceError: a field of the family is not a number, text, tuple, or dataclass of these.
         """
         return space_to_json(self)
 
     @staticmethod
     def from_json(value: Any, source: str = "a space") -> Space:
-        """Read what ``to_json`` gave; nothing is imported because a value says so.
+        """Rebuild a space from ``to_json``; its class must already be imported, because a file never causes an import.
 
         Args:
             value: JSON values.
-            source: words for where they come from.
+            source: their origin in words, for messages.
 
         Raises:
-            SpaceError: they are no whole space, or one of a newer version, or of a class that has not been imported.
+            SpaceError: the space is incomplete, of a newer version, or of a class that has not been imported.
         """
         return space_from_json(value, Space, source)
 
@@ -263,14 +290,19 @@ class Space(Encoding):
         """Write the space as a JSON file.
 
         Raises:
-            FileError: the folder cannot be written.
-            SpaceError: as of ``to_json``.
+            FileError: the file cannot be written.
+            SpaceError: as in ``to_json``.
         """
         write_json(self.to_json(), path)
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Space:
-        """Read the space of a JSON file; errors as of ``from_json``, or FileError."""
+        """Read a space from a JSON file.
+
+        Raises:
+            FileError: the file cannot be read or is not JSON.
+            SpaceError: as in ``from_json``.
+        """
         return space_from_json(read_json(path), Space, f"'{path}'")
 
     def _at(self, arch: Arch, resolution: Resolution | None) -> Arch:
@@ -304,14 +336,14 @@ def _check_genes(where: str, genes: Genes, expected: Sequence[Gene], space: str)
 
 
 def _are_among(genes: Sequence[Gene], others: Sequence[Gene]) -> bool:
-    """Whether genes have the names of others, and no values beyond theirs."""
+    """Whether genes have the same names as ``others``, and only values of ``others``."""
     return [gene.name for gene in genes] == [gene.name for gene in others] and all(
         set(gene.values) <= set(other.values) for gene, other in zip(genes, others, strict=True)
     )
 
 
 def _subset(name: str, wanted: Iterable[Number] | None, values: Sequence[Number], space: str) -> tuple[Number, ...]:
-    """Those of ``values`` that are wanted, which is all if ``wanted`` is None."""
+    """The wanted values, ascending; all values if ``wanted`` is None."""
     if wanted is None:
         return tuple(values)
     kept = tuple(sorted(set(wanted)))

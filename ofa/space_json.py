@@ -1,6 +1,6 @@
-"""A space as JSON: what is written into the files of everything that is made for it, so that no reader needs to know its name.
+"""Spaces as JSON. Runs, tables, fronts and bundles carry their whole space, so that readers need not know its name.
 
-Nothing that a file says is imported. A family that is not ofa's own is read only where its class has been imported already.
+A file never causes an import: a family that is not part of ofa can be read only if its class has already been imported.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ S = TypeVar("S")
 
 SCHEMA = 1
 _LARGEST = 2**20
-"""Above all channels, classes and expansions: torch counts no layer whose sizes are beyond its own whole numbers."""
+"""Largest number in a space file, above all channels, classes and expansions in use; much larger sizes overflow torch's integers."""
 _KIND = "space"
 _FAMILIES = "ofa.families"
 _COMMON = ("name", "num_classes", "in_channels", "resolutions", "stages", "network")
@@ -30,13 +30,13 @@ _HEAD = ("kind", "schema", "family", *_COMMON, "fields")
 
 
 def family_of(space: type) -> str:
-    """What files call a class: its own name for the families of ofa, ``module:class`` for all others."""
+    """Name of a class in files: the class name for families of ofa, ``module:class`` for all others."""
     own = space.__module__.startswith(f"{_FAMILIES}.")
     return space.__qualname__ if own else f"{space.__module__}:{space.__qualname__}"
 
 
 def space_to_json(space: Any) -> dict[str, Any]:
-    """A ``Space`` as JSON values; errors as its own ``to_json``."""
+    """Convert a ``Space`` to JSON values; see ``Space.to_json``."""
     own = {field.name: getattr(space, field.name) for field in fields(space) if field.name not in _COMMON}
     return {
         "kind": _KIND,
@@ -53,15 +53,15 @@ def space_to_json(space: Any) -> dict[str, Any]:
 
 
 def space_from_json(value: Any, base: type[S], source: str) -> S:
-    """Read what ``space_to_json`` wrote.
+    """Rebuild a space from the JSON values of ``space_to_json``.
 
     Args:
         value: JSON values.
-        base: the class that all spaces derive from.
-        source: words for where they come from.
+        base: the base class of all spaces.
+        source: origin of the values in words, for messages.
 
     Raises:
-        SpaceError: they are no space, or one of a newer version, or of a class that is not known here.
+        SpaceError: the values are no space, of a newer version, or of a class that has not been imported.
     """
     if not isinstance(value, Mapping) or value.get("kind") != _KIND or not isinstance(value.get("schema"), int):
         raise SpaceError(
@@ -92,19 +92,19 @@ def space_from_json(value: Any, base: type[S], source: str) -> S:
         raise SpaceError(f"{source}: {error}") from error
     except (TypeError, KeyError, AttributeError, ValueError, NameError) as error:
         raise SpaceError(
-            f"{source} must describe a space of {value['family']}, but reading it met {type(error).__name__}: {error}; write it anew with: "
+            f"{source} must describe a space of {value['family']}, but reading it raised {type(error).__name__}: {error}; write it with: "
             "ofa space"
         ) from error
 
 
 def _family(value: Mapping[str, Any], base: type[S], source: str) -> type[S]:
-    """The class of a space: a family of ofa, or another class that is imported already."""
-    importlib.import_module(_FAMILIES)  # by its name, because families derive from spaces and only reading a file needs them here
+    """The class of a space: a family of ofa, or another class that has already been imported."""
+    importlib.import_module(_FAMILIES)  # not at the top of the file: families import Space, which imports this module
     known = {family_of(found): found for found in _derived(base)}
     if not isinstance(value["family"], str) or value["family"] not in known:
         raise SpaceError(
-            f"{source} holds the space {value['name']} of the class {value['family']}, which is not of ofa and is never imported because a "
-            "file says so; name the space again with --space module:attribute, or import its module first"
+            f"the class of a space must be part of ofa or already imported, but {source} has the space {value['name']} of class "
+            f"{value['family']}; name the space again with --space module:attribute, or import its module first"
         )
     return known[value["family"]]
 
@@ -139,12 +139,12 @@ def _to_json(value: Any, where: str) -> Any:
         return {field.name: _to_json(getattr(value, field.name), f"{where}.{field.name}") for field in fields(value)}
     raise SpaceError(
         f"the fields of a space must be numbers, text, tuples and dataclasses of these, so that files can carry them, but {where} is "
-        f"{value!r}; say it by such values"
+        f"{value!r}; express it by such values"
     )
 
 
 def _from_json(value: Any, hint: Any, where: str) -> Any:
-    """A JSON value as the type of a field."""
+    """Convert a JSON value to the type of a field."""
     if get_origin(hint) is tuple:
         return _tuple(value, get_args(hint), where)
     if get_origin(hint) is Literal:

@@ -1,4 +1,4 @@
-"""Where a study is kept, as text that may hold a password, and how that is shown: never with the password."""
+"""The storage URL of a study, which may contain a password, and its form for messages, without the password."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import quote, quote_plus, unquote, unquote_plus
 __all__ = ["HIDDEN", "StorageUrl", "without_passwords"]
 
 HIDDEN = "***"
-"""What stands for a secret."""
+"""Placeholder for a secret in messages."""
 
 _MAY_BE_SHOWN = frozenset(
     (
@@ -21,16 +21,16 @@ _MAY_BE_SHOWN = frozenset(
         *("sslrootcert", "target_session_attrs", "timeout", "uri", "user", "vfs"),
     )
 )
-"""Keys of a URL's query whose values are no secrets; those of all others are hidden, whatever they are called."""
+"""Keys of a URL's query whose values are not secret; the values of all other keys are hidden."""
 
 _URL = re.compile(r"(?P<scheme>[\w+.-]+)://(?P<rest>.*)", re.DOTALL)
 _HOST = r"(?:[\w.-]*|\[[\w:.%]*\])(?::\d*)?"
 _AUTHORITY = re.compile(rf"(?:(?P<user>[^:@]*)(?::(?P<password>[^@]*))?@)?(?P<hosts>{_HOST}(?:,{_HOST})*)")
 _TYPING_ERROR = re.compile(r"(?P<scheme>[A-Za-z][\w+.-]+):(?!\\).*@|(?:^|[\s;&?])\w*(?:password|passwd|pwd)\s*=", re.DOTALL | re.IGNORECASE)
-"""What is no URL, and was meant to be one, or is what libpq and ODBC connect by."""
+"""Texts that are no URL, but a mistyped one, or a connection string of libpq or ODBC."""
 
 _VALUES = tuple(re.compile(rf"(?==\s*({value}))") for value in (r"'(?:\\.|[^'])*'", r"\{[^}]*\}", r"[^;\s]+", "[^;]+"))
-"""Of ``key=value`` lists, as libpq and ODBC have them."""
+"""Values of ``key=value`` lists, in the quoting styles of libpq and ODBC."""
 _CODES = re.compile("%[0-9A-F]{2}")
 
 _OF_USERS = re.compile(r"(\w://[^\s:/@'\"]*):[^\s'\"]*@")
@@ -38,26 +38,25 @@ _OF_KEYS = re.compile(r"(?<=[?&;\s])(\w*(?:password|passwd|pwd|secret|token)=)[^
 
 
 def without_passwords(text: str) -> str:
-    """The same text with the passwords of all URLs in it hidden."""
+    """Replace the passwords of all URLs in a text by ``HIDDEN``."""
     return _OF_KEYS.sub(rf"\1{HIDDEN}", _OF_USERS.sub(rf"\1:{HIDDEN}@", text))
 
 
 @dataclass(frozen=True)
 class StorageUrl:
-    """A database's URL, ``grpc://host:port`` or the path of a journal file; as text and in messages it is without its secrets.
+    """A database's URL, ``grpc://host:port``, or the path of a journal file; ``str()`` hides its secrets.
 
-    What SQLAlchemy, libpq or ODBC may take for a secret counts as one: the password of a user, and each value of the query whose key is
-    not known to hold none. A URL that can be read in more than one way, such as one with ``@`` or ``/`` in its password, is shown as its
-    scheme alone.
+    Everything that SQLAlchemy, libpq or ODBC may read as a secret is hidden: the user's password, and every query value except values
+    of keys known to be harmless. An ambiguous URL, such as one with ``@`` or ``/`` in its password, is shown as its scheme only.
 
     Args:
-        text: as it was typed.
+        text: as the user typed it.
     """
 
     _text: str = field(repr=False)
 
     def reveal(self) -> str:
-        """The text itself, to connect by."""
+        """The text with its secrets, to connect with."""
         return self._text
 
     def __str__(self) -> str:
@@ -68,21 +67,21 @@ class StorageUrl:
 
     @property
     def is_url(self) -> bool:
-        """Whether it is a URL, and no path."""
+        """Whether the text is a URL, not a path."""
         return _URL.fullmatch(self._text) is not None
 
     @property
     def is_unclear(self) -> bool:
-        """Whether it can be read in more than one way, or is neither a URL nor a path that anybody would choose."""
+        """Whether the text is ambiguous, so that its secrets are unknown, or looks like a mistyped URL or a connection string."""
         return self._read[1] is None
 
     @property
     def has_secret(self) -> bool:
-        """Whether something of it is hidden."""
+        """Whether ``str()`` hides a part of the text."""
         return self._read[1] != ()
 
     def hide(self, message: str) -> str:
-        """A message, such as a driver's, without the secrets in any form that it may quote them in; of an unclear one nothing is left."""
+        """Remove the secrets, in every form of quoting, from a message; of a message about an ambiguous URL nothing remains."""
         if self._read[1] is None:
             return HIDDEN
         for form in sorted({form for secret in self._read[1] for form in _forms(secret)}, key=len, reverse=True):
@@ -91,7 +90,7 @@ class StorageUrl:
 
     @cached_property
     def _read(self) -> tuple[str, tuple[str, ...] | None]:
-        """How it is shown, and the secrets; None where nobody knows what they are."""
+        """The text to show, and the secrets; None for the secrets if the URL is ambiguous."""
         url = _URL.fullmatch(self._text)
         if url is None:
             mistyped = _TYPING_ERROR.search(self._text)
@@ -110,7 +109,7 @@ class StorageUrl:
             user = HIDDEN
         if password:
             secrets.append(password)
-        if not is_file and re.search("=|://", unquote(path)):  # what libpq connects by may be the name of a database
+        if not is_file and re.search("=|://", unquote(path)):  # libpq accepts a connection string as the name of a database
             secrets.append(path[1:])
             path = f"/{HIDDEN}"
         who = "" if user is None else f"{user}@" if password is None else f"{user}:{HIDDEN}@"
@@ -119,7 +118,7 @@ class StorageUrl:
 
 
 def _shown_query(query: str, secrets: list[str]) -> Iterator[str]:
-    """Each part of a query as it is shown; what is hidden is added to ``secrets``."""
+    """Each part of a query as it is shown; hidden values are appended to ``secrets``."""
     for part in query.split("&"):
         key, equals, value = part.partition("=")
         if not part or (equals and key.lower() in _MAY_BE_SHOWN and not re.search("[=;:]", unquote_plus(value))):
@@ -133,7 +132,7 @@ def _shown_query(query: str, secrets: list[str]) -> Iterator[str]:
 
 
 def _forms(secret: str) -> set[str]:
-    """How messages quote a secret: whole or a value in it, as it is or decoded, written by the rules of URLs, JSON, Python and libpq."""
+    """All forms in which messages may quote a secret: whole or a value in it, raw or decoded, escaped as in URLs, JSON, Python or libpq."""
     plain = {secret, unquote(secret), unquote_plus(secret)}
     plain |= {value.strip("'{}") for each in plain for pattern in _VALUES for value in pattern.findall(each)}
     percent = {form for each in plain for form in (quote(each, safe=""), quote_plus(each), quote(each, safe=" +"))}

@@ -1,8 +1,8 @@
-"""Supernet: one store of weights, and the subnets that are views into it.
+"""Supernet: one store of weights, and subnets as views into it.
 
-The store is two flat parameters (what decays and what does not) and a flat buffer of batch-norm statistics. For an arch it hands
-out the plain modules of the arch's blocks with every parameter replaced by a leaf that views the store, and whose ``.grad`` is
-the same view of the store's gradient. Autograd then accumulates in place, and the optimizer steps the flat parameters.
+The store is two flat parameters (with and without weight decay) and a flat buffer of batch-norm statistics. A subnet consists of the
+plain modules of its blocks. Each of their parameters is a leaf that views the store, and its ``.grad`` is the same view of the store's
+gradient. So autograd accumulates in place, and the optimizer steps the flat parameters.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from ofa.weights import SPACE_KEY, read_weights, space_header, write_weights
 __all__ = ["Supernet"]
 
 _FORGOTTEN = ("_blocks", "_segments", "_gradients", "_stretches", "_flat_gradient")
-"""Attributes that view the flat tensors and are made anew when those are others."""
+"""Caches that alias the flat tensors; cleared whenever those tensors are replaced (``.to()``, deepcopy)."""
 
 _SYNCHRONIZED: Mapping[type[nn.Module], type[nn.Module]] = dict.fromkeys((nn.BatchNorm2d, AnyBatchNorm), SynchronizedBatchNorm)
 
@@ -42,13 +42,13 @@ _SYNCHRONIZED: Mapping[type[nn.Module], type[nn.Module]] = dict.fromkeys((nn.Bat
 class Supernet(nn.Module):
     """The shared weights of all networks of a space.
 
-    Its parameters are two flat tensors: train it by giving ``parameter_groups`` to an optimizer, running subnets forward and
-    backward (their gradients add up in the store), and stepping the optimizer once.
+    Its parameters are two flat tensors. To train it, give ``parameter_groups`` to an optimizer, run subnets forward and backward
+    (their gradients accumulate in the store), and step the optimizer once.
 
     Args:
-        space: the networks it contains.
-        generator: source of the initial weights; torch's default one if None.
-        dropout: probability of dropout before the classifier while training.
+        space: the networks that it contains.
+        generator: for the initial weights; torch's default generator if None.
+        dropout: probability of dropout before the classifier in training mode.
     """
 
     decayed: nn.Parameter
@@ -73,7 +73,7 @@ class Supernet(nn.Module):
         lengths: dict[str, int] = dict.fromkeys(get_args(Role), 0)
         for stored in self._tensors.values():
             lengths[stored.role] = stored.slot_end
-        # Touching fresh memory is what costs here, so each float is written once: padding now, the rest by whoever fills it.
+        # First writes to new memory dominate the cost, so each float is written once: padding here, the rest by the caller.
         flats = {role: torch.empty(length) for role, length in lengths.items()}
         for stored in self._tensors.values():
             flats[stored.role][stored.end : stored.slot_end].zero_()
@@ -83,7 +83,7 @@ class Supernet(nn.Module):
         self._forget()
 
     def _forget(self) -> None:
-        """Drop all that views the flat tensors, because they are others now."""
+        """Clear the caches that alias the flat tensors, because those were replaced."""
         self._blocks: dict[tuple[str, Block], tuple[nn.Module, tuple[Leaf, ...]]] = {}
         self._segments: dict[tuple[PlacedBlock, ...], nn.Module] = {}
         self._gradients: dict[str, torch.Tensor] = {}
@@ -105,10 +105,10 @@ class Supernet(nn.Module):
     # -- subnets ------------------------------------------------------------------------------------------------------
 
     def subnet(self, arch: Arch) -> nn.Sequential:
-        """The network of ``arch`` as views into the store; [B, C, R, R] to logits [B, classes].
+        """The network of ``arch`` as views into the store; it maps [B, C, H, W] to logits [B, classes].
 
-        Subnets share the modules of their blocks, so they are all in the mode (training or evaluation) that the supernet was
-        in when the last one was picked.
+        Subnets share the modules of their blocks. So all of them are in the mode (training or evaluation) that the supernet was in
+        at the latest call.
 
         Raises:
             ArchError: ``arch`` is not a point of the space.
@@ -119,9 +119,9 @@ class Supernet(nn.Module):
         return network
 
     def pieces(self, arch: Arch) -> list[Piece]:
-        """The parts of ``subnet(arch)`` one after the other, from the input to the logits: each takes what the one before gives.
+        """The consecutive parts of ``subnet(arch)``, from the input to the logits; the input of each is the output of the part before.
 
-        Call it anew for every step: an optimizer may have detached the gradients since.
+        Call it again for every step, because an optimizer may have detached the gradients.
 
         Raises:
             ArchError: ``arch`` is not a point of the space.
@@ -140,7 +140,7 @@ class Supernet(nn.Module):
         return Piece(placed, self._segments[placed], tuple(leaf for piece in pieces for leaf in piece.leaves))
 
     def _bound(self, arch: Arch) -> list[Piece]:
-        """The blocks of an arch, in the supernet's mode."""
+        """One piece per block of an arch, in the supernet's mode."""
         pieces = []
         for placed in lower(self.space, arch):
             key = (placed.name, placed.block)
@@ -159,7 +159,7 @@ class Supernet(nn.Module):
                 leaf.attach()
 
     def extract(self, arch: Arch) -> nn.Sequential:
-        """The network of ``arch`` with storage of its own; the output equals the subnet's bit for bit.
+        """The network of ``arch`` with its own storage; its outputs equal the subnet's bit for bit.
 
         Raises:
             ArchError: ``arch`` is not a point of the space.
@@ -168,22 +168,22 @@ class Supernet(nn.Module):
         return assemble((placed, self._build(placed, own)) for placed in lower(self.space, arch)).train(self.training)
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode of the supernet; the subnets follow when they are picked."""
+        """Set the mode of the supernet; subnets take it over when ``subnet`` or ``pieces`` is called."""
         self.training = mode
         return self
 
     def synchronize(self, enabled: bool) -> Self:
-        """Whether subnets that are picked from now on normalize over the images of all processes; extracted networks never do."""
+        """Whether subnets requested from now on synchronize batch norms over all processes; extracted networks never do."""
         if enabled is not self._synchronized:
             self._synchronized = enabled
             self._forget()
         return self
 
     def freeze(self, names: Collection[str]) -> Self:
-        """Hold the tensors of these names as they are, bit for bit; none lets go of all. Make optimizers and pick subnets anew.
+        """Freeze the tensors of these names bit for bit; no names unfreeze all. Then create optimizers and request subnets again.
 
-        No optimizer gets them, batch norms (which go on to normalize by their batch) note nothing in them, and ``reorder_channels``
-        leaves the order of all channels that they have.
+        Optimizers do not get them. Batch norms still use batch statistics, but do not update frozen running statistics.
+        ``reorder_channels`` keeps the order of all their channels.
         """
         if self._fixed != frozenset(names):
             self._fixed = frozenset(names)
@@ -193,10 +193,10 @@ class Supernet(nn.Module):
     # -- gradients ----------------------------------------------------------------------------------------------------
 
     def parameter_groups(self, weight_decay: float, factors: Mapping[str, float] | None = None) -> list[dict[str, Any]]:
-        """Groups for an optimizer: the weights with ``weight_decay``; biases, batch norms and kernel matrices without.
+        """Parameter groups for an optimizer: weights with ``weight_decay``; biases, batch norms and kernel transforms without.
 
-        They are the two flat parameters, or where tensors are frozen or have a factor, views of the stretches of these. ``factors`` says
-        by the name of a tensor what its learning rate is multiplied by, if not by 1: the ``rate_factor`` of its group.
+        They are the two flat parameters or, if tensors are frozen or have a factor, views of parts of them. ``factors`` are multipliers
+        of the learning rate by tensor name, 1 if absent; a group has its multiplier as ``rate_factor``.
         """
         decays: dict[Role, float] = {"decayed": weight_decay, "undecayed": 0.0}
         if not self._fixed and not factors:
@@ -213,12 +213,12 @@ class Supernet(nn.Module):
         return make_leaf(getattr(self, role).detach()[part], self._gradients[role][part], self._stretches)
 
     def zero_grad(self, set_to_none: bool = False) -> None:
-        """Zero the gradients in place; they are views of each other, so they stay allocated whatever ``set_to_none`` says."""
+        """Zero the gradients in place. They alias one tensor and stay allocated, so ``set_to_none`` has no effect."""
         self.flat_gradient.zero_()
 
     @property
     def flat_gradient(self) -> torch.Tensor:
-        """The gradient of the whole store, float [values]: what processes that train together reduce in one call."""
+        """The gradient of the whole store, float [values]; distributed training reduces it in one call."""
         self._attach_gradients()
         assert self._flat_gradient is not None
         return self._flat_gradient
@@ -231,7 +231,7 @@ class Supernet(nn.Module):
         for name, gradient in self._gradients.items():
             flat = getattr(self, name)
             if flat.grad is not gradient:
-                # An optimizer's zero_grad sets it to None, which means zero.
+                # An optimizer's zero_grad sets ``.grad`` to None, which means zero.
                 gradient.zero_()
                 flat.grad = gradient
         for leaf in self._stretches:
@@ -240,7 +240,7 @@ class Supernet(nn.Module):
     # -- the store ----------------------------------------------------------------------------------------------------
 
     def named_tensors(self) -> dict[str, torch.Tensor]:
-        """Every stored tensor at its largest, by place and name; they are views, so writing to them writes to the store."""
+        """All stored tensors at their largest, by ``place.name``; they are views, so writing to them writes to the store."""
         return {stored.name: tensor for tensor, stored in self._stored()}
 
     def _stored(self) -> Iterator[tuple[torch.Tensor, StoredTensor]]:
@@ -259,36 +259,36 @@ class Supernet(nn.Module):
         generator: torch.Generator | None = None,
         progress: Progress = silent,
     ) -> Iterator[torch.Tensor | None]:
-        """How much channels matter to the largest network, by group of ``sharing.channel_groups``; None for groups to leave as they are.
+        """Importance of channels [U] in the largest network, for each of ``sharing.channel_groups``; None for groups to leave unsorted.
 
-        What needs no images is found out for each group when it is asked for.
+        Scores that need no images are computed lazily, when the iterator reaches their group.
 
         Args:
             importance: the criterion, one of ``ofa.importance.IMPORTANCES``.
-            examples: images, for a criterion that needs some.
-            generator: of a criterion that draws; torch's default one if None.
-            progress: told of every batch of images.
+            examples: images, for a criterion that needs them.
+            generator: for random criteria; torch's default generator if None.
+            progress: called after every batch of images.
 
         Raises:
-            DataError: a criterion that needs images has none.
+            DataError: the criterion needs images, but there are none.
         """
         groups = [each.group for each in sharing.channel_groups(self.space)]
         if not importance.needs_images:
-            # One by one while channels are re-ordered: sums of weights depend on their order in the last bit, and runs repeat.
+            # Lazily, group by group between re-orderings: the last bits of sums depend on the order, and runs must repeat exactly.
             return (score_groups([group], importance, [Observation(self.named_tensors())], generator)[0] for group in groups)
         seen = () if examples is None else observe(self.subnet(self.space.largest()), groups, examples, progress)
         return iter(score_groups(groups, importance, seen, generator))
 
     @torch.no_grad()
     def reorder_channels(self, trained: Space, scores: Iterable[torch.Tensor | None] | None = None) -> None:
-        """Sort channels by importance, so that the leading ones, which small subnets keep, matter most.
+        """Sort channels by importance, so that small subnets, which keep the leading channels, keep the most important ones.
 
-        Channels move only within the slices that subnets of ``trained`` end at, so all of them compute what they did before
-        (up to the order of summation). An optimizer's momentum does not move along: start a new one.
+        No channel crosses a width that subnets of ``trained`` have, so the outputs of these subnets do not change (up to the order of
+        summation). The state of an optimizer is not re-ordered: create a new one.
 
         Args:
-            trained: the archs that are trained already, such as ``space.restrict(expand=[6])``.
-            scores: how important channels are, as ``channel_scores`` tells; by the L1 norm of the weights that read them if None.
+            trained: the subspace that is already trained, such as ``space.restrict(expand=[6])``.
+            scores: as from ``channel_scores``; by default the L1 norm of the weights that read a channel.
         """
         widths = sharing.trained_widths(trained)
         found = self.channel_scores(IMPORTANCES.get("l1")) if scores is None else scores
@@ -305,10 +305,10 @@ class Supernet(nn.Module):
                     for dim, index in stored.order(axis, order):
                         tensor.copy_(tensor.index_select(dim, index))
 
-    # -- modules of views ---------------------------------------------------------------------------------------------
+    # -- binding modules to the store ---------------------------------------------------------------------------------
 
     def _skeleton(self, block: Block, *, synchronized: bool = False) -> nn.Module:
-        """The module of a block whose parameters have no storage yet, ready but for them."""
+        """The module of a block, complete except for the storage of its parameters."""
         module = build_empty(block, _SYNCHRONIZED if synchronized else None)
         for part in module.modules():
             if isinstance(part, nn.BatchNorm2d):
@@ -319,7 +319,7 @@ class Supernet(nn.Module):
 
     @torch.no_grad()
     def _build(self, placed: PlacedBlock, own: Callable[[torch.Tensor], torch.Tensor]) -> nn.Module:
-        """The module of a block whose tensors are what ``own`` makes of the store's, kernel transforms applied."""
+        """The module of a block, with kernel transforms applied and each tensor passed through ``own``, such as ``torch.clone``."""
         module = self._skeleton(placed.block)
         for name, stored, view, matrices in self._views(placed):
             transform = stored.transform(placed.block.shapes[name], placed.block.lengths, map(nn.Parameter, matrices))
@@ -329,14 +329,14 @@ class Supernet(nn.Module):
     def _views(
         self, placed: PlacedBlock, flats: Mapping[str, torch.Tensor] | None = None
     ) -> Iterator[tuple[str, StoredTensor, torch.Tensor, list[torch.Tensor]]]:
-        """By name within the block: each of its stored tensors, its view of that, and the matrices that lead to its own kernel."""
+        """For each tensor of a block: local name, stored tensor, the block's view of it, and the matrices of its kernel transform."""
         for name, shape in placed.block.shapes.items():
             stored = self._tensors[f"{placed.name}.{name}"]
             matrices = [self._slot(self._tensors[matrix], flats) for _, matrix in stored.steps(shape[-1])]
             yield name, stored, stored.view(self._slot(stored, flats), shape, placed.block.lengths), matrices
 
     def _bind_block(self, placed: PlacedBlock) -> tuple[nn.Module, tuple[Leaf, ...]]:
-        """Build a block of leaves that view the store."""
+        """Build the module of a block whose parameters are leaves that view the store."""
         self._attach_gradients()
         module = self._skeleton(placed.block, synchronized=self._synchronized)
         for name, part in module.named_modules():
@@ -357,33 +357,33 @@ class Supernet(nn.Module):
     # -- files --------------------------------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
-        """Write all tensors by their names as safetensors, with the space in the header.
+        """Write all tensors as a safetensors file, with the space in the header; raises FileError if that fails.
 
         Args:
-            path: the file to write; it is replaced only when all is written.
-            metadata: further text for the header, such as the recipe.
+            path: of the file; an existing one is replaced atomically.
+            metadata: further texts for the header, such as the recipe.
         """
         header = {"kind": "supernet", **space_header(self.space), "dropout": str(self.dropout)}
         write_weights(self.named_tensors(), path, {**(metadata or {}), **header})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], space: Space | None = None) -> Self:
-        """Read what ``save`` wrote.
+        """Read a supernet that ``save`` wrote.
 
         Args:
-            path: the file.
-            space: the space, where the file does not carry it; by default what the file says.
+            path: of the file.
+            space: the space, if the file does not carry it.
 
         Raises:
-            FileError, WeightsError: the file cannot be read, is damaged, or holds other weights.
-            SpaceError: its space is unknown, or of a class of one's own that has not been imported.
+            FileError, WeightsError: the file cannot be read, is damaged, or contains other weights.
+            SpaceError: the file's space is unknown, or of a class that has not been imported.
         """
         weights = read_weights(path, kind="supernet")
         carried = weights.space() if space is None or SPACE_KEY in weights.metadata else space
         if space not in (None, carried):
             raise WeightsError(
-                f"weights must be of the space that they are read for, but '{path}' carries {carried.name} with "
-                f"{carried.num_classes} classes, which is not the space that is given; leave that out, or train a supernet of it"
+                f"weights must be of the space given, but '{path}' is of {carried.name} with {carried.num_classes} classes; "
+                "leave the space out, or train a supernet of it"
             )
         weights.check({stored.name: stored for stored in sharing.layout(carried)})
         supernet = cls.empty(carried, dropout=weights.probability("dropout"))
@@ -392,7 +392,7 @@ class Supernet(nn.Module):
 
     @classmethod
     def empty(cls, space: Space, *, dropout: float = 0.0) -> Self:
-        """A supernet whose weights are not yet set, to be filled through ``named_tensors``."""
+        """A supernet with uninitialized weights, to be filled through ``named_tensors``."""
         supernet = cls.__new__(cls)
         nn.Module.__init__(supernet)
         supernet._allocate(space, dropout)

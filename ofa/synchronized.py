@@ -1,6 +1,6 @@
-"""Batch norm over the images of several processes, on CPUs and GPUs alike (torch's own refuses CPUs).
+"""Synchronized batch norm over several processes, on CPUs and GPUs (torch's SyncBatchNorm refuses CPUs).
 
-Shapes: B images of this process, C channels, ... pixels, tokens or nothing.
+Shapes: B images of this process, C channels, ... any further dimensions (pixels, tokens) or none.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ __all__ = ["SynchronizedBatchNorm"]
 
 
 class SynchronizedBatchNorm(nn.BatchNorm2d):
-    """Batch norm whose mean and variance, in training, are those of all processes' images, pixels or tokens.
+    """Batch norm whose training mean and variance are taken over the batches of all processes.
 
-    So processes that train together compute what one would with the joined batch. In evaluation, and where no process group is
-    joined, it is ``nn.BatchNorm2d`` without its check of dimensions: blocks of traced models normalize tokens and vectors as well.
+    So several processes compute what one process would with the concatenated batch. In evaluation mode, and without a process group, it
+    is ``nn.BatchNorm2d`` without its check of dimensions, because blocks of traced models normalize tokens and vectors as well.
     """
 
     def _check_input_dim(self, input: Tensor) -> None:
-        """Nothing: any value with channels can be normalized."""
+        """Accept any tensor with a channel dimension."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalize [B, C, ...]."""
@@ -42,7 +42,7 @@ class SynchronizedBatchNorm(nn.BatchNorm2d):
 class _Normalize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight_C: Tensor, bias_C: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        # Filled on the device: a copy from the host would make every layer of a GPU wait.
+        # Filled on the device: a copy from the host would synchronize the GPU at every layer.
         count = torch.full((1,), x.numel() // x.shape[1], dtype=torch.float64, device=x.device)
         precise = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         variance_C, mean_C = torch.var_mean(precise, dim=_others(x), correction=0)
@@ -65,8 +65,8 @@ class _Normalize(torch.autograd.Function):
         centred = (x.to(scale_C.dtype) - _beside(mean_C, x)) * _beside(scale_C, x)
         by_bias = precise.sum(_others(x))
         by_weight = (precise * centred).sum(_others(x))
-        # The loss of each process is the mean over its own images, as is each gradient here: the sums over all processes belong to
-        # the input's gradient alone; those of weight and bias are averaged with all others, after the step.
+        # The loss of each process is the mean over its own images, and so are the gradients here. Only the input's gradient uses sums
+        # over all processes; the gradients of weight and bias are averaged over processes later, together with all others.
         sums = torch.stack([by_bias, by_weight])
         dist.all_reduce(sums)
         shift_C, tilt_C = sums / ctx.total.to(sums.dtype)
@@ -75,17 +75,17 @@ class _Normalize(torch.autograd.Function):
 
 
 def _others(x: Tensor) -> list[int]:
-    """All dimensions but that of the channels."""
+    """All dimensions except the channel dimension."""
     return [0, *range(2, x.dim())]
 
 
 def _beside(values_C: Tensor, x: Tensor) -> Tensor:
-    """A view of a value a channel as [1, C, ...], of as many dimensions as ``x``."""
+    """View one value per channel [C] as [1, C, 1, ...], with as many dimensions as ``x``."""
     return values_C.view(1, -1, *[1] * (x.dim() - 2))
 
 
 def _joined(mean_C: Tensor, variance_C: Tensor, count: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean, variance and count over all processes, from the deviations of their means (Chan et al., 1979), in two calls."""
+    """Mean, variance and count over all processes, from the deviations of their means (Chan et al., 1979), by two all-reduces."""
     sums = torch.cat([mean_C * count, count])
     dist.all_reduce(sums)
     total = sums[-1:]

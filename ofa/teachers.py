@@ -1,4 +1,4 @@
-"""Teachers of one's own: networks that a recipe names and that tell the classes of its images apart.
+"""External teachers for knowledge distillation: networks that a recipe names and that classify its images.
 
 Shapes: B images of a batch, C channels, H W pixels, K classes.
 """
@@ -29,23 +29,23 @@ from ofa.training.start import START
 __all__ = ["TEACHERS", "FoundTeacher", "Teacher", "find_teacher"]
 
 _TRIED = 4
-"""Images that a teacher is tried on."""
+"""Number of images on which a teacher is checked."""
 _NAMED = 5
-"""How many classes an error names."""
+"""Number of classes that an error message lists."""
 
 TEACHERS = ModuleRegistry("teacher", error=RecipeError, group="ofa.teachers")
-"""The teachers that have a name: modules, or functions without arguments that make one."""
+"""Registered teachers: modules, or functions without arguments that return one."""
 
 
 class Teacher(nn.Module):
-    """A network that takes the batches of a run and gives logits in the order of its classes.
+    """Adapts a network to the batches of a run: normalization, resolution, and order of classes.
 
     Args:
-        network: maps [B, C, H, W] to [B, K].
-        factor: [C], what each channel is multiplied by before; None changes no channel.
-        shift: [C], what is added then.
-        resolution: height and width in pixels that images are resized to; None takes them as they are.
-        order: int64 [K], of each class of the run the number that the network has for it; None where it is the same.
+        network: maps [B, C, H, W] to logits [B, K].
+        factor: multiplier of each channel [C], to convert the run's normalization to the network's; None for no change.
+        shift: added to each channel [C] after the multiplication; None for no change.
+        resolution: height and width in pixels that images are resized to; None for no resizing.
+        order: int64 [K], for each class of the run its index in the network's logits; None if the order is the same.
     """
 
     factor: Tensor | None
@@ -78,15 +78,15 @@ class Teacher(nn.Module):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class FoundTeacher:
-    """A teacher as it was found, before the images are known that it is to judge.
+    """A teacher before it is prepared for the images of a run.
 
     Attributes:
-        name: what the user calls it.
+        name: as the user typed it.
         network: maps images to logits.
-        class_names: in the order of its logits; None if they are not known.
-        normalization: mean and deviation of each channel that its images had; None if it takes them as those of the run are.
-        resolution: height and width in pixels that images are resized to; None takes them as they are.
-        calibrates: whether its batch norms need statistics of their own, as those of a supernet's networks do.
+        class_names: in the order of the logits; None if unknown.
+        normalization: mean and standard deviation per channel of the images that it was trained on; None for the run's normalization.
+        resolution: height and width in pixels that images are resized to; None for no resizing.
+        calibrates: whether its batch norms must be calibrated, as for networks extracted from a supernet.
     """
 
     name: str
@@ -97,15 +97,15 @@ class FoundTeacher:
     calibrates: bool = False
 
     def prepared(self, data: Images, resolutions: Sequence[Resolution], device: torch.device) -> Teacher:
-        """The teacher for a run, in evaluation mode, tried on some images.
+        """The teacher for a run, in evaluation mode, checked on a few images.
 
         Args:
             data: the images to train on.
-            resolutions: height and width in pixels that batches may have.
+            resolutions: of the run's batches, in pixels.
             device: where the networks are trained.
 
         Raises:
-            RecipeError: it tells other classes apart, raises, changes its input, or gives no finite logits [B, K].
+            RecipeError: it has other classes or channels, raises, changes its input, or does not return finite logits [B, K].
         """
         factor, shift = self._renormalization(data)
         order = self._order(data.class_names)
@@ -119,14 +119,14 @@ class FoundTeacher:
         return made
 
     def _renormalization(self, data: Images) -> tuple[Tensor | None, Tensor | None]:
-        """By channel the factor and the shift from the normalization of the run's images to its own; None where they are the same."""
+        """Factor and shift per channel, from the run's normalization to the teacher's; None if they are the same."""
         if self.normalization in (None, data.normalization):
             return None, None
         assert self.normalization is not None
         mean_C, std_C, own_mean_C, own_std_C = (torch.tensor(each) for each in (*data.normalization, *self.normalization))
         if len(mean_C) != len(own_mean_C):
             raise RecipeError(
-                f"a teacher must take images of the channels that the data has, but '{self.name}' takes {len(own_mean_C)} and the data has "
+                f"a teacher must take images with the channels of the data, but '{self.name}' takes {len(own_mean_C)} and the data has "
                 f"{len(mean_C)}; take another teacher"
             )
         return std_C / own_std_C, (mean_C - own_mean_C) / own_std_C
@@ -136,7 +136,7 @@ class FoundTeacher:
             return None
         if sorted(self.class_names) != sorted(class_names):
             raise RecipeError(
-                f"a teacher must tell the classes of the data apart, but '{self.name}' knows {_listed(self.class_names)} and the data has "
+                f"a teacher must have the classes of the data, but '{self.name}' has {_listed(self.class_names)} and the data has "
                 f"{_listed(class_names)}; take a teacher of these classes"
             )
         return torch.tensor([self.class_names.index(name) for name in class_names])
@@ -147,32 +147,35 @@ class FoundTeacher:
         try:
             with torch.no_grad():
                 found = made(x_BCHW)
-        except Exception as error:  # a network of the user's own may fail in any way
+        except Exception as error:  # user code may fail in any way
             raise RecipeError(
                 f"a teacher must take a batch of {list(x_BCHW.shape)}, but '{self.name}' does not: {reason_of(error)}; set "
-                "teacher_resolution to the size that it takes, or put it into a module that takes this one"
+                "teacher_resolution to the size that it takes, or wrap it in a module that takes this size"
             ) from error
         wrong = _wrong(found, wanted) or ("" if torch.equal(x_BCHW, before_BCHW) else "changes its input")
         if wrong:
             raise RecipeError(
                 f"a teacher must give finite logits {wanted} for a batch of {wanted[0]} images of {pixels(resolution)}, but '{self.name}' "
-                f"{wrong}; take a teacher of these classes, or put it into a module that gives such"
+                f"{wrong}; take a teacher of these classes, or wrap it in a module that gives such logits"
             )
 
 
 def find_teacher(text: str, resolution: Resolution | None = None) -> FoundTeacher | None:
-    """The teacher of one's own that somebody names; None for an empty text, or ``start``.
+    """Find the external teacher that a recipe or user names.
 
     Args:
-        text: the folder of a run that has ended, whose largest network teaches, or of a bundle; a registered name (``TEACHERS``); or
-            ``module:attribute``, which is imported unless it is a ``FromFile``. A module takes batches as the networks get them: float32
-            [B, C, H, W] with the mean and deviation of the run's images taken out; it is put into evaluation mode. ``start``, which is
-            the network that a run starts from, is none of one's own.
-        resolution: height and width in pixels that images are resized to; None leaves a bundle its own, and all others those of the batch.
+        text: the folder of a finished run, whose largest network is the teacher, or of a bundle; a registered name (``TEACHERS``); or
+            ``module:attribute``, which is imported unless it is a ``FromFile``. A module takes the same batches as the networks: float32
+            [B, C, H, W], normalized by the run's mean and standard deviation; it is set to evaluation mode.
+        resolution: height and width in pixels that images are resized to. If None, a bundle keeps its own resolution, and other teachers
+            take the batch's.
+
+    Returns:
+        The teacher; None for an empty text, or for ``start`` (the network that the run starts from).
 
     Raises:
-        RecipeError: there is none, it cannot be imported or made, or is no module.
-        TrustError: a file says ``module:attribute``.
+        RecipeError: the teacher does not exist, cannot be imported or built, or is no module.
+        TrustError: ``module:attribute`` comes from a file.
         OfaError: the run or the bundle cannot be read.
     """
     if text in ("", START):
@@ -202,8 +205,8 @@ def _of_run(text: str, resolution: Resolution | None) -> FoundTeacher:
     run, record = load_run(text), DataRecord.load(text)
     if record is None:
         raise RecipeError(
-            f"a run that teaches must know its classes and its normalization, but '{text}' has no record of its data; train it anew, or "
-            "name a module that makes its network"
+            f"a run used as a teacher must record its classes and normalization, but '{text}' has no record of its data; train it again, "
+            "or name a module that builds its network"
         )
     return FoundTeacher(
         name=text,
@@ -220,7 +223,7 @@ def _wrong(found: object, wanted: list[int]) -> str:
         return f"gives a {type(found).__name__}, which is no tensor"
     if list(found.shape) != wanted or not found.is_floating_point():
         return f"gives {found.dtype} {list(found.shape)}".replace("torch.", "")
-    return "" if bool(torch.isfinite(found).all()) else "gives others that are not finite"
+    return "" if bool(torch.isfinite(found).all()) else "gives logits that are not finite"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Libraries that report to their makers how they are used, imported so that they do not."""
+"""Import of libraries with their telemetry (usage reports to their makers) turned off."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ from typing import Any
 __all__ = ["import_without_telemetry"]
 
 _VARIABLES = {"onnxruntime": "ORT_DISABLE_TELEMETRY"}
-"""What turns it off before the library is loaded; it holds for the processes that this one starts as well, unless the user has set it."""
+"""Environment variables that disable telemetry; set before the import, inherited by child processes, and left alone if already set."""
 _COLLECTORS = dict.fromkeys(("openvino", "nncf"), "openvino_telemetry")
-"""Packages that report, and that their library does without."""
+"""Telemetry packages by library; the library also works without the package."""
 
 
 def import_without_telemetry(name: str) -> Any:
-    """Import a library; importing it raises what it raises.
+    """Import a library without telemetry; exceptions of the import pass through.
 
-    ONNX Runtime would otherwise keep a database of its uses in the user's home, to be sent, and importing OpenVINO would start a process
+    Otherwise ONNX Runtime would keep a database of its uses in the user's home, to be sent, and importing OpenVINO would start a process
     that reports the import.
+
+    Args:
+        name: of the module.
     """
     package = name.partition(".")[0]
     if package in _VARIABLES:

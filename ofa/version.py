@@ -8,5 +8,5 @@ __all__ = ["__version__"]
 
 try:
     __version__ = version("ofa-nas")
-except PackageNotFoundError:  # a source tree that is on the import path but not installed
+except PackageNotFoundError:  # a source tree on the module path that is not installed
     __version__ = "0+uninstalled"

@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors with the space and versions in the header. Nothing is ever unpickled."""
+"""Weights on disk: safetensors files with the space and versions in the header. Nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ __all__ = ["SCHEMA", "SPACE_KEY", "Weights", "check_finite", "check_names", "rea
 
 SCHEMA = 2
 _LONGEST_COUNT = 9
-"""Digits of numbers in headers."""
+"""Most digits of a number in a header."""
 _SEALED = 2
-"""Since which schema files carry a checksum (``ofa.seal``)."""
+"""First schema whose files carry a checksum (``ofa.seal``)."""
 
 SPACE_KEY = "space_json"
-"""Where a header carries the whole space, beside its name in ``space``."""
+"""Header key of the whole space as JSON; its name is under ``space``."""
 
 
 class Shaped(Protocol):
-    """A tensor, or what is known of one."""
+    """A tensor, or a description with its shape."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -43,18 +43,24 @@ class Shaped(Protocol):
 
 @dataclass(frozen=True)
 class Weights:
-    """Named tensors and the text of their header."""
+    """Named tensors and their header.
+
+    Attributes:
+        path: of the file.
+        tensors: by name.
+        metadata: texts of the header, by key.
+    """
 
     path: Path
     tensors: Mapping[str, torch.Tensor]
     metadata: Mapping[str, str]
 
     def space(self) -> Space:
-        """The space that the header carries, or in files of earlier versions names.
+        """The space in the header; files of earlier versions have only its name.
 
         Raises:
-            SpaceError: it is unknown here, or of a class that has not been imported.
-            WeightsError: the header is damaged.
+            SpaceError: the space is unknown, or of a class that has not been imported.
+            WeightsError: the header is damaged, or names no space.
         """
         if "space" not in self.metadata:
             raise WeightsError(f"'{self.path}' must name its space in the header, but does not; give the space")
@@ -66,10 +72,10 @@ class Weights:
         )
 
     def probability(self, name: str) -> float:
-        """A number in 0..1 that the header carries; 0 if it does not.
+        """A number in 0..1 in the header; 0 if absent.
 
         Raises:
-            WeightsError: it is none.
+            WeightsError: the value is not a number in 0..1.
         """
         text = self.metadata.get(name, "0")
         try:
@@ -81,7 +87,7 @@ class Weights:
         return found
 
     def check(self, targets: Mapping[str, Shaped]) -> None:
-        """See that there are tensors of these names and shapes and no others, before memory is taken for what a header says.
+        """Check that names and shapes of the tensors equal those of ``targets``, before memory is allocated for them.
 
         Raises:
             WeightsError: a tensor is missing, superfluous or of another shape.
@@ -90,7 +96,7 @@ class Weights:
 
     @torch.no_grad()
     def copy_to(self, targets: Mapping[str, torch.Tensor]) -> None:
-        """Copy every tensor into the one of its name; nothing is copied unless all names and shapes agree.
+        """Copy every tensor into the target of the same name; nothing is copied unless all names and shapes match.
 
         Raises:
             WeightsError: a tensor is missing, superfluous, of another shape, or not finite.
@@ -102,28 +108,45 @@ class Weights:
 
 
 def space_header(space: Space) -> dict[str, str]:
-    """What a header says of a space: its name, its number of classes, and all of it as JSON."""
+    """Header entries of a space: its name, its number of classes, and the whole space as JSON."""
     return {"space": space.name, "num_classes": str(space.num_classes), SPACE_KEY: json.dumps(space.to_json())}
 
 
 def check_names(source: str, shapes: Mapping[str, torch.Size], targets: Mapping[str, Shaped]) -> None:
-    """Raise WeightsError, naming the first of each, unless ``shapes`` has the names and shapes of ``targets``."""
+    """Check that ``shapes`` has the names and shapes of ``targets``.
+
+    Args:
+        source: name of the file, for messages.
+        shapes: of the tensors found, by name.
+        targets: the expected tensors, by name.
+
+    Raises:
+        WeightsError: a tensor is missing, unknown or of another shape; the message names the first of each.
+    """
     missing, extra = [n for n in targets if n not in shapes], [n for n in shapes if n not in targets]
     if missing or extra:
         found = [f"{len(names)} are {what} (first {names[0]})" for names, what in ((missing, "missing"), (extra, "unknown")) if names]
         raise WeightsError(
-            f"{source} must hold the {len(targets)} tensors of this space, but {' and '.join(found)}; name the space it is of"
+            f"{source} must hold the {len(targets)} tensors of this space, but {' and '.join(found)}; name the space of the weights"
         )
     for name, target in targets.items():
         if shapes[name] != target.shape:
             raise WeightsError(
-                f"{source} must fit its space, but {name} has shape {list(shapes[name])} instead of {list(target.shape)}; "
-                "name the space and number of classes it is of"
+                f"{source} must match its space, but {name} has shape {list(shapes[name])} instead of {list(target.shape)}; "
+                "name the space and number of classes of the weights"
             )
 
 
 def check_finite(tensors: Mapping[str, torch.Tensor], source: str) -> None:
-    """Raise WeightsError, naming the first tensor, where one holds NaN or infinity."""
+    """Check that no tensor contains NaN or infinity.
+
+    Args:
+        tensors: by name.
+        source: name of the file, for messages.
+
+    Raises:
+        WeightsError: a tensor does; the message names the first.
+    """
     wrong = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
     if wrong:
         values = tensors[wrong[0]].flatten()
@@ -135,30 +158,35 @@ def check_finite(tensors: Mapping[str, torch.Tensor], source: str) -> None:
 
 
 def write_weights(tensors: Mapping[str, torch.Tensor], path: str | os.PathLike[str], metadata: Mapping[str, str]) -> None:
-    """Write tensors with a header, all or nothing.
+    """Write tensors and a header as a sealed safetensors file, atomically.
+
+    Args:
+        tensors: by name, on any device.
+        path: of the file; an existing one is replaced.
+        metadata: texts for the header.
 
     Raises:
-        FileError: the folder cannot be written.
+        FileError: the file cannot be written.
     """
     header = {**metadata, SEAL_KEY: BLANK_SEAL, "schema": str(SCHEMA), "ofa_version": __version__, "torch_version": torch.__version__}
     packed = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    # Tensors that view one storage are refused by safetensors unless each is copied out of it.
+    # safetensors refuses tensors that share storage, so views are cloned.
     packed = {name: tensor.clone() if tensor.untyped_storage().nbytes() != tensor.nbytes else tensor for name, tensor in packed.items()}
     with replacing(path) as temporary:
         save_file(packed, temporary, header)
 
 
 def read_weights(path: str | os.PathLike[str], *, kind: str) -> Weights:
-    """Read tensors and header.
+    """Read a file that ``write_weights`` wrote.
 
     Args:
-        path: a file that ``write_weights`` wrote.
-        kind: what its header must say it holds, such as "supernet".
+        path: of the file.
+        kind: the required ``kind`` in its header, such as "supernet".
 
     Raises:
-        FileError: there is no such file, or it cannot be read.
-        DamagedError: it is not as it was written.
-        WeightsError: it is no file of weights, newer than this version, or holds something else.
+        FileError: the file does not exist or cannot be read.
+        DamagedError: the file has changed since it was written.
+        WeightsError: it is no file of weights, of a newer version, or of another kind.
     """
     source = Path(path)
     found = read_safetensors(source, check=lambda header: _check_header(source, header, kind), error=WeightsError)

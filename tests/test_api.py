@@ -1,4 +1,4 @@
-"""The main road in Python, with the names that ``ofa`` hands out, and the public names of the packages."""
+"""The Python API of the whole workflow, as ``ofa`` exports it, and the public names of the packages."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_importing_is_cheap_and_every_name_is_what_it_says_in_any_order() -> Non
 def test_the_main_road_of_a_family_of_ones_own(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(RECIPE, encoding="utf-8")
-    with pytest.raises(RecipeError, match="nothing is imported because a file says so"):
+    with pytest.raises(RecipeError, match="code is imported only on the user's request"):
         train(str(recipe), tmp_path / "run")
     run = train(str(recipe), tmp_path / "run", changes=[f"space={OWN}"], on="cpu")
     assert run.supernet.space == get_space(OWN)
@@ -122,7 +122,7 @@ def test_the_main_road_of_a_family_of_ones_own(tmp_path: Path) -> None:
     again = search(load_run(tmp_path / "run"), trials=3, objectives=["macs"])
     assert query(again, {"macs": "1G"})[0].arch in run.supernet.space
     assert load_bundle(tmp_path / "bundle").space == run.supernet.space
-    with pytest.raises(FileError, match=r"exists; name another place, or pass overwrite=True"):
+    with pytest.raises(FileError, match=r"exists; name another (path|folder), or pass overwrite=True"):
         export(bundle, "onnx", tmp_path / "network.onnx")
     with pytest.raises(FileError, match="not empty"):
         train(str(recipe), tmp_path / "run", trust=True)

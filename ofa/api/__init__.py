@@ -1,12 +1,14 @@
-"""The main road in Python, as ``from ofa import ...`` gives it: each step takes and returns values that can be saved and read back.
+"""The Python API of the whole workflow, also available as ``from ofa import ...``.
 
-run = train("digits", "digits.run")
-table = build_table(run.supernet.space, "local-cpu")
-front = search(fit_predictor(run), [table])
-(best,) = query(front, {"latency_ms": "2ms"})
-bundle = specialize(run, best, "digits.bundle", front=front)
-verify(bundle, "local-cpu")
-export(bundle, "onnx", "digits.onnx")
+Each step takes and returns values that can be saved and read back:
+
+    run = train("digits", "digits.run")
+    table = build_table(run.supernet.space, "local-cpu")
+    front = search(fit_predictor(run), [table])
+    (best,) = query(front, {"latency_ms": "2ms"})
+    bundle = specialize(run, best, "digits.bundle", front=front)
+    verify(bundle, "local-cpu")
+    export(bundle, "onnx", "digits.onnx")
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The main road in Python, from a model or a space to the best network within a budget."""
+"""The Python API, first half: from a model or a space to the best network within a budget."""
 
 from __future__ import annotations
 
@@ -45,28 +45,28 @@ def adopt(
     resolutions: Sequence[Resolution] | None = None,
     progress: Progress = silent,
 ) -> tuple[AdoptedSpace, Supernet]:
-    """Make a trained model a supernet: the largest network is the model itself, all others are parts of it.
+    """Convert a trained model to a supernet: the largest network is the model itself, all others are parts of it.
 
-    ``ofa.adopting.adoption.adopt_model`` also tells what stays fixed and why; ``ofa adopt`` writes a run.
+    ``ofa.adopting.adoption.adopt_model`` also reports which sizes stay fixed and why; the command ``ofa adopt`` writes a run.
 
     Args:
-        model: maps images [B, C, H, W] to logits [B, classes]; any module that torch can trace. It is left as it was.
-        example: images [B, C, H, W], of which only the sizes count, or C, H and W.
-        name: of the space; None for one after the model's class.
-        widths: shares of its channels and heads that networks may keep; 1 is always among them.
-        keep: patterns of names of layers or tensors, such as ``layer4.*``, whose sizes stay.
-        min_depth: blocks that every network has of a run of equal ones; None for half of them.
-        resolutions: of images besides that of the example, in pixels; None for some smaller ones, if the model computes them in the same
-            way.
-        progress: told of each step.
+        model: maps images [B, C, H, W] to logits [B, classes]; any module that torch can trace. It is not changed.
+        example: images [B, C, H, W], of which only the shape matters, or (C, H, W).
+        name: of the space; None for a name derived from the model's class.
+        widths: shares of channels and heads that networks may keep, in (0, 1]; 1 is always included.
+        keep: patterns of names of layers or tensors, such as ``layer4.*``, whose sizes stay fixed.
+        min_depth: least number of blocks that every network keeps from a sequence of equal blocks; None for half of them.
+        resolutions: further resolutions of images besides the example's, in pixels; None for some smaller ones, if the model handles
+            them by the same operations.
+        progress: called after each step.
 
     Returns:
-        The space and the supernet, in training mode, with the model's weights.
+        The space, and the supernet in training mode with the model's weights.
 
     Raises:
-        SpaceError: an argument is none that can be, or the model cannot be adopted.
+        SpaceError: an argument is invalid, or the model cannot be adopted.
     """
-    from ofa.adopting.adoption import adopt_model  # what traces takes a second to import, which all other steps need not spend
+    from ofa.adopting.adoption import adopt_model  # imported here because tracing takes a second to import
 
     image = example.shape[1:] if isinstance(example, Tensor) else example
     settings: dict[str, Any] = {"shares": widths, "keep": keep, "min_depth": min_depth, "resolutions": resolutions}
@@ -83,15 +83,18 @@ def build_table(
     seed: int = 0,
     progress: Progress = silent,
 ) -> LatencyTable:
-    """Time every block of a space on a device, and whole networks, by which the sum of the blocks is corrected.
+    """Build a latency table: time every block of a space on a device, and whole networks to calibrate the sum of the blocks.
 
     Args:
-        space: a space, or what ``get_space`` takes.
+        space: a space, or an argument of ``get_space``.
         device: a device, its name, or the path of its file.
-        nets: whole networks to time, at least 9; 0 for none: then the table knows no interval.
+        nets: number of whole networks to time, at least 9; 0 for no calibration, so that estimates have no interval.
         resolutions: of the input, in pixels; None for all of the space.
-        seed: of networks, inputs and order of measurement.
-        progress: told how far it is.
+        seed: of the choice of networks, the inputs and the order of measurement.
+        progress: called with the work done so far.
+
+    Returns:
+        The table; latencies are in milliseconds.
 
     Raises:
         OfaError: the space or the device is unknown, or the device cannot measure.
@@ -107,17 +110,21 @@ def build_table(
 
 
 def fit_predictor(run: Run, *, nets: int = 100, rounds: int = ROUNDS, seed: int = 0, progress: Progress = silent) -> AccuracyPredictor:
-    """Measure networks of a run where its supernet lies, and learn to predict the accuracy of all others.
+    """Measure the accuracy of some networks of a run, on its supernet's device, and fit a predictor for all others.
 
     Args:
         run: a trained supernet and its images.
-        nets: how many are measured, at least 10.
-        rounds: in how many they are chosen near the front or where the predictor is unsure; 0 takes all evenly over MACs.
-        seed: of networks and folds.
-        progress: told how many are measured.
+        nets: number of networks to measure, at least 10.
+        rounds: rounds of active learning, which choose networks near the front or where the predictor is uncertain; 0 spreads all
+            networks evenly over MACs.
+        seed: of the choice of networks and of the cross-validation folds.
+        progress: called with the number of measured networks.
+
+    Returns:
+        The predictor; accuracies are in 0..1.
 
     Raises:
-        OfaError: the images are gone or others, or the networks do not suffice.
+        OfaError: the images are missing or have changed, or there are too few networks.
     """
     splits = run.load_data().splits
     rng, task = np.random.default_rng(seed), run.recipe.get_task()
@@ -137,24 +144,27 @@ def search(
     seed: int = 0,
     progress: Progress = silent,
 ) -> Front:
-    """Find the networks that nothing beats in accuracy and cost.
+    """Search the Pareto front of accuracy and costs.
 
     Args:
-        accuracy: a predictor, or a run whose networks are all measured (slow, exact).
-        tables: of latencies, one a device; of one device in several precisions one for each, and precision is chosen with the network.
-        losses: what networks lose in each precision that is fitted to images, such as ``search.predictor.quantization`` learns.
-        budget: limits that every network keeps.
-        objectives: costs to trade against accuracy, such as ``macs`` or ``latency_high_ms@pi``; None for the latency on every device,
-            or the MACs without any. Empty, only accuracy counts.
-        resolutions: of the input; None for all that accuracies and tables know.
-        trials: of the study, which Optuna keeps.
-        evaluations: networks that evolution by arrays evaluates besides; None is 200,000, and 0, with which each network is a trial of
-            Optuna's NSGA-II, for a run, whose networks are measured.
-        seed: decides all choices.
-        progress: told how many networks are evaluated.
+        accuracy: a predictor, or a run whose networks are all measured (exact, but slow).
+        tables: latency tables, one per device. Several tables of one device in different precisions make precision a gene.
+        losses: sources of the accuracy loss in each precision that is calibrated on images, such as from ``search.predictor.quantization``.
+        budget: limits that every network of the front keeps.
+        objectives: costs to trade against accuracy, such as ``macs`` or ``latency_high_ms@pi``. None for the latency on every device,
+            or MACs if there are no tables; empty for accuracy only.
+        resolutions: of the input, in pixels; None for all that ``accuracy`` and all tables cover.
+        trials: number of trials of the Optuna study.
+        evaluations: number of networks that array-based evolution evaluates in addition to the trials. None for 200,000, or for 0 if
+            ``accuracy`` is a run. With 0, each network is a trial of Optuna's NSGA-II.
+        seed: of all random choices.
+        progress: called with the number of evaluated networks.
+
+    Returns:
+        The front.
 
     Raises:
-        OfaError: accuracies and tables are of different spaces, or no network keeps the budget.
+        OfaError: ``accuracy`` and the tables are of different spaces, or no network keeps the budget.
     """
     source: AccuracySource
     if isinstance(accuracy, Run):
@@ -179,16 +189,19 @@ def search(
 
 
 def query(front: Front, budget: Limits, *, top: int = 1) -> tuple[Candidate, ...]:
-    """The most accurate networks of a front within a budget, best first.
+    """The most accurate networks of a front within a budget.
 
     Args:
         front: the front.
-        budget: limits by name, in the name's unit or as text with one: ``{"latency_ms": "12ms", "weight_bytes": "2MiB"}``.
-        top: how many.
+        budget: limits by name, as numbers in the name's unit or as texts with a unit: ``{"latency_ms": "12ms", "weight_bytes": "2MiB"}``.
+        top: number of networks.
+
+    Returns:
+        At most ``top`` networks, the most accurate first.
 
     Raises:
-        SearchError: a limit that the front does not know.
-        ImpossibleBudgetError: no network of the front keeps it; the message names the nearest.
+        SearchError: the front does not have a cost that is limited.
+        ImpossibleBudgetError: no network of the front keeps the budget; the message names the nearest values.
     """
     return front.query(_budget(budget), top)
 

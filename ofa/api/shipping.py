@@ -1,4 +1,4 @@
-"""The main road in Python, from a network of a run to what ships: specialized, exported, verified."""
+"""The Python API, second half: specialize, export and verify a network."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from search.verification.verdict import Verification
 
 __all__ = ["export", "in_precision", "precision_of", "specialize", "verify"]
 
-_REMEDY = "name another place, or pass overwrite=True"
+_REMEDY = "name another path, or pass overwrite=True"
 
 
 def specialize(
@@ -62,34 +62,34 @@ def specialize(
     stop: Callable[[], bool] = lambda: False,
     on_note: Callable[[str], None] = lambda sentence: None,
 ) -> Bundle:
-    """Extract a network of a run, calibrate it, fine-tune it beside a teacher, and write it as a bundle.
+    """Extract a network from a run, calibrate its batch norms, fine-tune it with distillation, and write it as a bundle.
 
     Args:
-        run: the supernet, which computes where it lies, and its recipe.
-        network: an arch, or the answer of a front, whose promise goes on the bundle's card.
-        folder: the bundle; the folder it stands in must exist.
-        front: that the answer is of.
-        device: of the front, whose promise it is; None for its first.
-        epochs: of fine-tuning; 0 only calibrates.
-        teacher: one of one's own, as ``ofa.teachers.find_teacher`` takes or gives it; empty for the run's largest network.
-        seed: of the order and the augmentation of the images.
-        data: the run's images, where they are loaded already.
-        precision: of a further file of the network; None for that which the answer of a front is meant in. Int8 is fitted to and judged on
-            the run's held-out images, and where it loses too much its weights are tuned on those of the training.
-        most_loss: of the score that int8 may lose.
-        overwrite: whether a bundle that is there may be replaced.
-        progress: told of every epoch, and of the ways to quantize.
-        journal: keeps what is measured and, beside it, states of the fine-tuning; entered by the caller. None keeps nothing.
-        stop: asked after every step of fine-tuning.
-        on_note: told in a sentence of a kept state that is damaged.
+        run: the supernet, which computes on its current device, and its recipe.
+        network: an arch, or a network of a front, whose predicted accuracy and costs go on the bundle's card.
+        folder: the bundle to write; its parent folder must exist.
+        front: the front of the network.
+        device: the device of the front whose latency goes on the card; None for the first.
+        epochs: of fine-tuning; 0 for calibration only.
+        teacher: an external teacher, as an argument or result of ``ofa.teachers.find_teacher``; empty for the run's largest network.
+        seed: of the order and augmentation of images.
+        data: the run's images, if already loaded.
+        precision: precision of an additional file of the network; None for the precision of the front's network. int8 is calibrated and
+            evaluated on the run's held-out images; if it loses too much, its weights are tuned on the training images.
+        most_loss: largest loss of score by int8, as a fraction.
+        overwrite: whether an existing bundle may be replaced.
+        progress: called after every epoch and every trial of quantization.
+        journal: stores measurements and, beside them, checkpoints of fine-tuning; the caller has entered it. None stores nothing.
+        stop: called after every step of fine-tuning; True interrupts it.
+        on_note: called with a sentence if a stored checkpoint is damaged.
 
     Returns:
-        The bundle; its card has the accuracy on the test part, and in ``provenance`` that before fine-tuning and the teacher's.
+        The bundle. Its card has the accuracy on the test part; ``provenance`` has the accuracy before fine-tuning and the teacher's.
 
     Raises:
-        OfaError: the arch is of another space, the images, the teacher or the folder cannot be used, or the export fails; where int8 loses
-            too much the bundle is there in float32.
-        KeyboardInterrupt: ``stop`` said yes.
+        OfaError: the arch is of another space; the images, the teacher or the folder cannot be used; or the export fails. If int8 loses
+            too much, the bundle has been written in float32.
+        KeyboardInterrupt: ``stop`` returned True.
     """
     with writing(folder, "specializing a network"), specialization.kept_by(journal, stop, on_note) as kept:
         check_output_folder(Path(folder), overwrite=overwrite, remedy=_REMEDY)
@@ -140,25 +140,29 @@ def specialize(
 
 
 def precision_of(network: Arch | Candidate) -> str:
-    """In which precision a network is meant: that of a front's answer, or float32."""
+    """The precision of a front's network; float32 for an arch."""
     return (network.precision if isinstance(network, Candidate) else None) or FLOAT
 
 
 def in_precision(
     bundle: Bundle, splits: Splits, precision: str, *, most_loss: float = MOST_LOSS, seed: int = 0, progress: Progress = silent
 ) -> Bundle:
-    """Add the file of a precision to a bundle, by the images of its run, and return the bundle with its card of now.
+    """Add a file in another precision to a bundle.
 
     Args:
         bundle: of the network.
-        splits: the run's images: those to select on fit and judge int8, those of the training tune it where it loses too much.
-        precision: of the file; that of a file that is there already writes none.
-        most_loss: of the score that int8 may lose.
-        seed: of the order of the images of a tuning.
-        progress: told of the ways to quantize.
+        splits: the run's images. int8 is calibrated and evaluated on the selection part; if it loses too much, it is tuned on the
+            training part.
+        precision: of the file; if the bundle has such a file, nothing is written.
+        most_loss: largest loss of score by int8, as a fraction.
+        seed: of the order of images while tuning.
+        progress: called after every trial of quantization.
+
+    Returns:
+        The bundle with its updated card.
 
     Raises:
-        ExportError: the network loses more, whatever is done; or it cannot be written so.
+        ExportError: the network loses too much even after tuning, or cannot be written in this precision.
     """
     if bundle.file(precision).is_file():
         return bundle
@@ -167,7 +171,7 @@ def in_precision(
     try:
         export(bundle, "onnx", precision=precision, data=data, most_loss=most_loss, tuning_data=tuning_data, seed=seed, progress=progress)
     except ExportError as error:
-        raise ExportError(f"{error}; the bundle '{bundle.folder}' is there in fp32") from error
+        raise ExportError(f"{error}; the bundle '{bundle.folder}' was written in fp32") from error
     return replace(bundle, card=bundle.card_now())
 
 
@@ -188,27 +192,31 @@ def export(
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> Path:
-    """Write a bundle's network for a runtime, check what was written, and say where that is.
+    """Write a bundle's network for a runtime, and check the written file against the network.
 
     Args:
-        bundle: whose network.
-        to: an ONNX file, or an engine of TensorRT or TensorRT for RTX.
-        path: the file; None for one in the bundle.
-        batch: images a call of an ONNX file; None leaves them open.
-        opset: version of an ONNX file's operators.
-        gpus: GPU generations or compute capabilities that an engine is for; empty leaves them to TensorRT.
+        bundle: of the network.
+        to: ``onnx``, ``tensorrt`` or ``tensorrt-rtx``.
+        path: the file to write; None for a file in the bundle.
+        batch: batch size of an ONNX file; None for a dynamic batch size.
+        opset: opset of an ONNX file.
+        gpus: GPU generations or compute capabilities that an engine must support; empty for TensorRT's choice.
         precision: number format of weights and activations: ``fp32``, ``fp16`` or ``int8``.
-        data: what int8 is fitted to and judged on: images of the network's classes that it was neither trained nor tested on.
-        most_loss: of the score that int8 may lose; layers stay in float32 until that holds.
-        tuning_data: where int8 loses more, its weights are trained on these images; those of the training will do. None trains nothing.
-        tune_epochs: passes over them, at least 1.
-        seed: of their order.
-        overwrite: whether a file that is there may be replaced.
-        progress: told how far an engine is, or the search for the best way to quantize.
+        data: images on which int8 is calibrated and evaluated; they have the network's classes and were used neither for training nor for
+            testing.
+        most_loss: largest loss of score by int8, as a fraction; layers stay in float32 until it is met.
+        tuning_data: images on which the weights are tuned if int8 still loses too much, such as the training images; None for no tuning.
+        tune_epochs: epochs of tuning, at least 1.
+        seed: of the order of images while tuning.
+        overwrite: whether an existing file may be replaced.
+        progress: called with the state of the engine's build, or after every trial of quantization.
+
+    Returns:
+        The path of the file.
 
     Raises:
-        OfaError: int8 is asked for without images, or loses more; the file cannot be written or computes something else; TensorRT is
-            not there or refuses the network.
+        OfaError: int8 lacks images or loses too much; the file cannot be written, or its outputs differ from the network's; TensorRT is
+            not installed or refuses the network.
     """
     return write_target(
         bundle,
@@ -240,11 +248,28 @@ def verify(
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> Verification:
-    """Compare a bundle's file with PyTorch, time it on a device, run it there on images, compare that with its card, and note the time.
+    """Verify a bundle on a device: compare its file's outputs with PyTorch, time it, and evaluate it on images; note the time on its card.
 
-    Arguments, result and errors are those of ``search.verification.bundle.verify_bundle``. With ``data``, images of the network's classes,
-    the result has the score that the device's runtime gives beside PyTorch's and the card's (``judged``); ``missed`` names the budgets
-    that are not kept.
+    Args:
+        bundle: the bundle.
+        device: a device, its name, or the path of its file.
+        budget_ms: largest latency in milliseconds, for the median of calls under the settings of the device's file.
+        least_accuracy: least score on the device, 0..1; needs ``data``.
+        most_bytes: largest size of the timed file, in bytes.
+        data: images of the network's classes; they run through the file on the device, and through PyTorch here. None for none.
+        images: number of images to use, spread evenly over ``data``; None for all.
+        pause_ms: also time calls after idle pauses of this many milliseconds; None for no such calls.
+        seed: of the inputs.
+        overwrite: whether a measurement already on the card may be replaced.
+        progress: called with the work done so far.
+
+    Returns:
+        All results. ``missed`` names the budgets that are not kept, which is no error. With ``data``, ``judged`` has the score of the
+        device's runtime beside PyTorch's and the card's.
+
+    Raises:
+        OfaError: the file's outputs differ from the network's, the images do not match the network, or the device cannot measure or run
+            the file.
     """
     asked: dict[str, Any] = {"budget_ms": budget_ms, "least_accuracy": least_accuracy, "most_bytes": most_bytes}
     how: dict[str, Any] = {"data": data, "images": images, "pause_ms": pause_ms, "seed": seed, "overwrite": overwrite}

@@ -1,7 +1,7 @@
-"""Blocks: what is built. Each kind is a small frozen value with one description, from which module, tensors, shapes and MACs all follow.
+"""Blocks: the building blocks of networks. Each kind is a small frozen dataclass; module, tensors, shapes and MACs are derived from it.
 
-Shapes: B batch, C channels, H W pixels, T tokens of D channels. Blocks map x_BCHW to y_BCHW, or x_BTD to y_BTD; those behind the pooling
-give [B, C].
+Shapes: B batch, C channels, H W pixels, T tokens of D channels. Blocks map x_BCHW to y_BCHW, or x_BTD to y_BTD; blocks of the head
+return [B, C].
 """
 
 from ofa.blocks.assembling import assemble, build_empty, build_network, empty_network, initialize

@@ -1,4 +1,4 @@
-"""Networks of blocks: assembled, empty or with weights of their own."""
+"""Assembles networks from blocks, without storage or with initialized weights."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _TOKEN_DEVIATION = 0.02
 
 
 def assemble(built: Iterable[tuple[PlacedBlock, nn.Module]], *, training: bool = True) -> nn.Sequential:
-    """One network of the modules of its blocks, nested by the dots of their places.
+    """Join the modules of blocks to one network, nested by the dots of their places.
 
     Args:
-        built: the blocks in the order in which they run, with their modules, whose own modes stay as they are.
-        training: mode of the containers around them.
+        built: blocks with their modules, in execution order; the modes of the modules do not change.
+        training: mode of the containers around the modules.
     """
     pairs = list(built)
     lowered = [placed for placed, _ in pairs]
@@ -44,22 +44,22 @@ def assemble(built: Iterable[tuple[PlacedBlock, nn.Module]], *, training: bool =
                 parent._modules[part] = child
             assert isinstance(child, nn.Sequential)
             parent = child
-        # add_module's checks cost more than all else here, and a subnet is assembled for every training step.
+        # Not add_module: its checks would dominate the cost, and a subnet is assembled for every training step.
         parent._modules[leaf] = module
     return root
 
 
 def empty_network(lowered: Iterable[PlacedBlock]) -> nn.Sequential:
-    """A network whose tensors have shapes and no storage: no time and no random numbers for an initialization."""
+    """A network on the meta device: its tensors have shapes but no storage, and no time or random numbers go into initialization."""
     return assemble((placed, build_empty(placed.block)) for placed in lowered)
 
 
 def build_network(lowered: Iterable[PlacedBlock], *, generator: torch.Generator | None = None) -> nn.Sequential:
-    """A network with freshly initialized storage of its own, such as one trained without a supernet.
+    """A network with its own, newly initialized weights, such as for training without a supernet.
 
     Args:
-        lowered: the blocks from the input to the logits, as ``ofa.families.lower`` gives them.
-        generator: source of the initial weights; torch's default one if None.
+        lowered: the blocks from the input to the logits, as from ``ofa.families.lower``.
+        generator: for the initial weights; torch's default generator if None.
     """
     network = empty_network(lowered)
     network.to_empty(device="cpu")
@@ -68,11 +68,11 @@ def build_network(lowered: Iterable[PlacedBlock], *, generator: torch.Generator 
 
 
 def build_empty(block: Block, instead: Mapping[type[nn.Module], type[nn.Module]] | None = None) -> nn.Module:
-    """The module of a block whose tensors are on the meta device: they have shapes and no storage yet.
+    """The module of a block on the meta device: its tensors have shapes but no storage.
 
     Args:
-        block: what to build.
-        instead: classes to take in place of others, each with the same attributes.
+        block: the block.
+        instead: replacement classes by class; each must have the same attributes as the class that it replaces.
     """
     return _replica(_empty(block), instead or {})
 
@@ -84,7 +84,7 @@ def _empty(block: Block) -> nn.Module:
 
 
 def _replica(module: nn.Module, instead: Mapping[type[nn.Module], type[nn.Module]]) -> nn.Module:
-    """A module like ``module``, tensors and constants shared; twenty times faster than building it, whose initialization is lost."""
+    """A copy of ``module`` that shares its tensors and constants; twenty times faster than building the module again."""
     kind = instead.get(type(module), type(module))
     replica = kind.__new__(kind)
     replica.__dict__ = {key: value.copy() if isinstance(value, dict) else value for key, value in module.__dict__.items()}
@@ -95,11 +95,16 @@ def _replica(module: nn.Module, instead: Mapping[type[nn.Module], type[nn.Module
 
 @torch.no_grad()
 def initialize(network: nn.Module, generator: torch.Generator | None = None) -> None:
-    """Draw the weights of every layer anew, in place.
+    """Initialize the weights of every layer, in place.
 
-    Convolutions are normal with variance 2 / fan-out (He et al., ICCV 2015), the linear layer uniform within 1 / sqrt(fan-in); layers and
-    positions of tokens are normal with standard deviation 0.02 (Devlin et al., NAACL 2019). Biases are 0 and norms the identity. Loose
-    tensors of an adopted model are drawn as positions are, or 1 where they have one dimension; its constants are 0.
+    Convolutions: normal with variance 2 / fan-out (He et al., ICCV 2015). Linear layers on pooled features: uniform within
+    +-1 / sqrt(fan-in). Linear layers on tokens, and position embeddings: normal with standard deviation 0.02 (Devlin et al., NAACL 2019).
+    Biases are 0, norms the identity. Loose parameters of an adopted model: normal with standard deviation 0.02, or 1 if they have a
+    single dimension; its constants are 0.
+
+    Args:
+        network: with storage.
+        generator: torch's default generator if None.
 
     Raises:
         TypeError: a module of another class has parameters.
@@ -135,7 +140,7 @@ def initialize(network: nn.Module, generator: torch.Generator | None = None) -> 
                 continue
             case _ if module._parameters:
                 raise TypeError(
-                    f"weights must be of convolutions, linear layers and norms to be drawn, but {type(module).__name__} has some; use those"
+                    f"initialization knows convolutions, linear layers and norms, but {type(module).__name__} has parameters; use those"
                 )
             case _:
                 continue

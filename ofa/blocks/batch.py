@@ -1,4 +1,4 @@
-"""The number of images in a batch, as a call of its own that a traced graph keeps."""
+"""The batch size as a function that torch.fx keeps as a call in traced graphs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What every block says of itself: its axes, its tensors, its module, and what it computes of an input of some shape.
+"""The base of blocks: axes, tensors, module, output shape and MACs.
 
-A kind of block is a small frozen value with one ``body``, a tree of parts (ofa.blocks.parts). Module, tensors, shapes, MACs, and which
-axes keep a common order of channels all follow from that one description.
+A kind of block is a small frozen dataclass with one ``body``, a tree of parts (``ofa.blocks.parts``). Module, tensors, shapes, MACs and
+the coupling of channel axes are all derived from the body.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ __all__ = ["Axis", "Block", "PlacedBlock"]
 
 @dataclass(frozen=True)
 class Axis:
-    """A size of a block that may shrink.
+    """An elastic dimension of a block.
 
     Attributes:
-        length: its number of values.
-        rule: which values a smaller block keeps: the leading ones, such as channels, or those in the centre, such as a kernel's taps; or
-            ``resampled``, where it has values between those of the larger one, such as positions in an image.
-        unit: values that belong together and keep their order among themselves, such as those of an attention head.
+        length: number of values.
+        rule: the values that a smaller block takes: ``leading`` (channels), ``centre`` (taps of a kernel), or ``resampled``
+            (interpolated, such as a grid of positions).
+        unit: number of consecutive values that stay together in one order, such as the channels of an attention head.
     """
 
     length: int
@@ -39,12 +39,13 @@ class Axis:
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """What every kind of block offers.
+    """The base class of all kinds of blocks.
 
     Attributes:
+        kind: name of the kind, such as ``conv``.
         in_channels, out_channels: channels of the block's input and output.
-        norm_eps: epsilon of its norms.
-        any_size: whether it computes by the same operations for inputs of every size, so that one exported file serves them all.
+        norm_eps: epsilon of the block's norms.
+        any_size: whether inputs of all sizes go through the same operations, so that one exported file serves them all.
     """
 
     kind: ClassVar[str]
@@ -56,11 +57,11 @@ class Block:
     @property
     @abstractmethod
     def body(self) -> Part:
-        """What the block is made of: it maps the axis ``in`` to the axis ``out``."""
+        """The tree of parts, which maps channels of axis ``in`` to channels of axis ``out``."""
 
     @property
     def axes(self) -> Mapping[str, Axis]:
-        """By name the sizes of the block's tensors that may differ between blocks of one place."""
+        """Axes by name: the dimensions that may differ between the blocks of one place."""
         return {"in": Axis(self.in_channels), "out": Axis(self.out_channels)}
 
     @cached_property
@@ -70,31 +71,31 @@ class Block:
 
     @cached_property
     def tensors(self) -> Mapping[str, TensorSpec]:
-        """By dotted name, in the order of the module: every tensor that training changes."""
+        """All tensors that training changes, by dotted name, in module order."""
         return self.body.tensors
 
     @cached_property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """The shape of each of ``tensors``."""
+        """The shape of each of ``tensors``, by name."""
         return {name: spec.shape(self.lengths) for name, spec in self.tensors.items()}
 
     @property
     def ties(self) -> frozenset[tuple[str, str]]:
-        """Pairs of axes that must keep the same order of channels because their tensors are added or multiplied."""
+        """Pairs of coupled axes, which must have the same order of channels because their tensors are added or multiplied."""
         ties: set[tuple[str, str]] = set()
         ties.add((self.body.follow("in", ties), "out"))
         return frozenset(tie for tie in ties if tie[0] != tie[1])
 
     def build(self) -> nn.Module:
-        """A plain module with freshly initialized parameters of its own."""
+        """A plain module with its own parameters, initialized by torch's defaults."""
         return self.body.module(self.lengths)
 
     def output(self, shape: Shape) -> Shape:
-        """The shape of the output for an input of ``shape``."""
+        """The output shape for an input of ``shape``."""
         return self._computed(shape).output
 
     def layers(self, shape: Shape) -> tuple[Layer, ...]:
-        """The convolutions, linear layers and products of attention, in their order, with what they compute for an input of ``shape``."""
+        """The convolutions, linear layers and attention products in order, for an input of ``shape``."""
         return self._computed(shape).layers
 
     def macs(self, shape: Shape) -> int:
@@ -106,7 +107,7 @@ class Block:
         return sum(math.prod(self.shapes[name]) for name, spec in self.tensors.items() if spec.role != "statistics")
 
     def _computed(self, shape: Shape) -> _Computed:
-        # Archs are lowered and counted by the thousand, and finding a block by its value takes several times longer than this.
+        # Cached per object: thousands of archs are counted, and a look-up by the block's value takes several times longer.
         known = self._known.get(shape)
         if known is None:
             known = self._known[shape] = _compute(self, shape)
@@ -132,15 +133,15 @@ def _compute(block: Block, shape: Shape) -> _Computed:
 
 @dataclass(frozen=True)
 class PlacedBlock:
-    """A block where it stands.
+    """A block at its place in a network.
 
     Attributes:
         name: dotted place in the network, such as ``stages.2.1``.
-        block: what is built there.
+        block: the block.
         input: shape of its input.
-        inputs: places of the blocks that feed it, whose outputs are added; none for the block before, or the network's input.
-        beside: values that blocks before it gave and blocks behind it read; here and in ``kept`` what ``lower`` notes.
-        kept: how many of its inputs blocks behind it read too.
+        inputs: places whose outputs are added to form its input; empty for the previous block, or the network's input.
+        beside: number of values that earlier blocks produced for later blocks, alive while this one runs; set by ``lower``.
+        kept: number of its inputs that later blocks also read; set by ``lower``.
     """
 
     name: str

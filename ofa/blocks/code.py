@@ -1,16 +1,16 @@
-"""Code: the calls of a traced block as text, in the syntax of Python expressions, which is parsed and never run.
+"""Code: the calls of a traced block as text in Python syntax, which is parsed but never executed as Python.
 
-A space file carries such text, so it is data: a call may be of an operator of ``torch.ops.aten`` that only computes from tensors, or of a
-layer that the text declares. One statement a line:
+Space files carry such text, so it is untrusted data: it may only call layers that it declares, and operators of ``torch.ops.aten`` that
+compute tensors from tensors without other effects. There is one statement per line:
 
-    Conv2d('conv', [b, a, 3, 3], None, [1, 1], [1, 1], [1, 1], 1)    a layer: name, shape of its weight, and so on
-    Parameter('scale', [b])                                         a loose tensor; also Buffer, which is not trained
+    Conv2d('conv', [b, a, 3, 3], None, [1, 1], [1, 1], [1, 1], 1)    a layer: name, shape of its weight, further arguments
+    Parameter('scale', [b])                                         a loose tensor; Buffer if it is not trained
     v1 = call('conv', v0)                                           v0 is the input
     v2 = aten.mul.Tensor(v1, t('scale'))                            the last value is the output
 
-``a`` and ``b`` are axes: sizes that differ between blocks of one code. A size is made of axes by ``+``, ``-``, ``*`` and ``//``; ``batch``
-is the number of images. In the shape of a tensor ``3*a*16`` has a meaning beyond its value: 3 times the units of the axis, 16 values each
-(ofa.blocks.runs).
+``a`` and ``b`` are axes: sizes that differ between blocks with the same code. A size is an expression of axes with ``+``, ``-``, ``*``
+and ``//``; ``batch`` is the number of images. In the shape of a tensor, ``3*a*16`` also states a layout: 3 repetitions of the units of
+axis ``a``, with 16 values per unit (``ofa.blocks.runs``).
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ __all__ = ["BATCH", "Code", "Declared", "Size", "Step", "TensorRef", "Value", "o
 Kind = Literal["Conv2d", "BatchNorm", "Linear", "LayerNorm", "Parameter", "Buffer"]
 KINDS: tuple[Kind, ...] = ("Conv2d", "BatchNorm", "Linear", "LayerNorm", "Parameter", "Buffer")
 _TAKES: Mapping[Kind, tuple[int, int]] = {"Conv2d": (4, 5), "BatchNorm": (1, 2), "Linear": (2, 2), "LayerNorm": (1, 1)}
-"""Of a layer the dimensions of its weight, and how many arguments follow; those of norms are numbers."""
+"""For each kind of layer, the number of dimensions of its weight and the number of further arguments (floats for norms)."""
 
 BATCH = "batch"
 _INPUT = "v0"
 _MOST_CHARACTERS = 2**20
 _LARGEST_NUMBER = 2**63 - 1
-"""Of 64 bits: as the end of a slice it means that of the tensor."""
+"""Largest signed 64-bit integer; as the end of a slice it means the end of the tensor."""
 _LARGEST_DIMENSION = 2**24
-"""Above all dimensions of weights: what is made for more would never end."""
+"""Limit above the dimensions of all real weights; larger ones would exhaust time and memory."""
 _ARITHMETIC: Mapping[type[ast.operator], Callable[[int, int], int]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -55,14 +55,14 @@ _NAMES: Mapping[str, Any] = {**_DTYPES, **_FORMATS, "inf": float("inf")}
 
 @dataclass(frozen=True)
 class Value:
-    """What a step gave, or the input."""
+    """The result of a step, or the input."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class TensorRef:
-    """A loose tensor."""
+    """A reference to a loose tensor."""
 
     name: str
 
@@ -74,7 +74,7 @@ class Size:
     tree: ast.expr
 
     def value(self, lengths: Mapping[str, int]) -> int:
-        """The number, where the axes have these lengths."""
+        """The size for axes of these lengths."""
         return _evaluate(self.tree, lengths)
 
 
@@ -83,10 +83,10 @@ class Declared:
     """A layer or a loose tensor.
 
     Attributes:
-        kind: what it is.
-        name: dotted, within the block.
-        shape: of its weight, or of the tensor itself: of each dimension its runs.
-        arguments: the others, as the kind takes them.
+        kind: of layer or tensor.
+        name: dotted name within the block.
+        shape: of the layer's weight, or of the tensor: the runs of each dimension.
+        arguments: further arguments of the kind.
     """
 
     kind: Kind
@@ -100,10 +100,10 @@ class Step:
     """A call.
 
     Attributes:
-        output: name of its value.
-        target: name of the layer, or of the operator such as ``relu.default``; of ``item`` nothing.
-        kind: what is called; an ``item`` is one of several outputs of a step.
-        args, kwargs: numbers, text, lists, ``Value``, ``TensorRef`` and ``Size``.
+        output: name of the result.
+        kind: ``layer``, ``operator``, or ``item`` (one of several outputs of a step).
+        target: name of the layer, or of the operator, such as ``relu.default``; empty for ``item``.
+        args, kwargs: numbers, texts, lists, ``Value``, ``TensorRef`` and ``Size``.
     """
 
     output: str
@@ -115,12 +115,12 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Code:
-    """The text, parsed.
+    """Parsed code.
 
     Attributes:
         declared: layers and loose tensors by name.
-        steps: the calls in their order; the last one gives the output.
-        axes: names of all axes, in the order in which they occur.
+        steps: the calls in order; the result of the last is the output.
+        axes: names of all axes, in order of first occurrence.
     """
 
     declared: Mapping[str, Declared]
@@ -130,19 +130,19 @@ class Code:
 
 @lru_cache(maxsize=4096)
 def parse_code(text: str) -> Code:
-    """Parse the text of a block.
+    """Parse the code of a block.
 
     Raises:
-        SpaceError: it is no such text, or calls an operator that is not allowed.
+        SpaceError: the text is not valid code, or calls an operator that is not allowed.
     """
     if len(text) > _MOST_CHARACTERS:
         raise SpaceError(
-            f"the code of a block must have at most {_MOST_CHARACTERS} characters, but one has {len(text)}; adopt the model anew"
+            f"the code of a block must have at most {_MOST_CHARACTERS} characters, but one has {len(text)}; adopt the model again"
         )
     try:
         return _Parser(text).code
     except (SyntaxError, ValueError, TypeError, ArithmeticError, RecursionError, MemoryError) as error:
-        raise SpaceError(f"the code of a block must be a call a line, but reading it met '{error}'; adopt the model anew") from error
+        raise SpaceError(f"the code of a block must be one call per line, but has an error: {error}; adopt the model again") from error
 
 
 class _Parser:
@@ -159,7 +159,7 @@ class _Parser:
                     steps.append(self._step(output, value))
                     self._values.add(output)
                 case _:
-                    raise ValueError(f"a line that is none: {_shown(statement)}")
+                    raise ValueError(f"invalid line: {_shown(statement)}")
         if not steps:
             raise ValueError("no calls")
         self.code = Code(self._declared, tuple(steps), tuple(self._axes))
@@ -170,9 +170,9 @@ class _Parser:
                 shape = tuple(tuple(self._runs(dim)) for dim in dims)
                 arguments = tuple(map(self._argument, rest))
                 if (len(shape), len(arguments)) != _TAKES.get(kind, (len(shape), 0)):
-                    raise ValueError(f"{kind} of {len(shape)} dimensions and {len(arguments)} arguments")
+                    raise ValueError(f"{kind} with {len(shape)} dimensions and {len(arguments)} arguments")
                 if kind.endswith("Norm") and not all(type(each) is float and 0 <= each < math.inf for each in arguments):
-                    raise ValueError(f"{kind} of other than numbers")
+                    raise ValueError(f"{kind} with arguments other than numbers of at least 0")
                 self._declared[name] = Declared(kind, name, shape, arguments)
             case _:
                 raise ValueError(f"{kind} must have a new name and a shape")
@@ -186,7 +186,7 @@ class _Parser:
         names = [number for number, each in enumerate(factors) if isinstance(each, ast.Name)]
         numbers = [each.value if isinstance(each, ast.Constant) else 1 for each in factors]
         if len(names) > 1 or any(type(number) is not int or number < 1 for number in numbers):
-            raise ValueError(f"a dimension that is none: {_shown(tree)}")
+            raise ValueError(f"invalid dimension: {_shown(tree)}")
         if _product(numbers) > _LARGEST_DIMENSION:
             raise ValueError(f"a dimension of {_product(numbers)}")
         if not names:
@@ -211,7 +211,7 @@ class _Parser:
                 operator_named(name)
                 kwargs = {str(each.arg): self._argument(each.value) for each in keywords}
                 return Step(output, "operator", name, tuple(map(self._argument, args)), kwargs)
-        raise ValueError(f"a call that is none: {_shown(value)}")
+        raise ValueError(f"invalid call: {_shown(value)}")
 
     def _argument(self, tree: ast.expr) -> Any:
         match tree:
@@ -236,7 +236,7 @@ class _Parser:
                         self._axes.setdefault(_axis(each.id))
                 _evaluate(tree, dict.fromkeys((*self._axes, BATCH), 1))
                 return Size(tree)
-        raise ValueError(f"an argument that is none: {_shown(tree)}")
+        raise ValueError(f"invalid argument: {_shown(tree)}")
 
 
 def _is_dotted(name: str) -> bool:
@@ -245,7 +245,7 @@ def _is_dotted(name: str) -> bool:
 
 def _axis(name: str) -> str:
     if not (name.isascii() and name.isalpha() and name.islower() and len(name) <= 3) or name in ("t", BATCH):
-        raise ValueError(f"an axis that is none: {name[:20]}")
+        raise ValueError(f"invalid axis: {name[:20]}")
     return name
 
 
@@ -274,7 +274,7 @@ def _evaluate(tree: ast.expr, lengths: Mapping[str, int]) -> int:
             return -_evaluate(operand, lengths)
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _ARITHMETIC:
             return _ARITHMETIC[type(op)](_evaluate(left, lengths), _evaluate(right, lengths))
-    raise ValueError(f"a size that is none: {_shown(tree)}")
+    raise ValueError(f"invalid size: {_shown(tree)}")
 
 
 def _shown(tree: ast.AST) -> str:
@@ -282,7 +282,7 @@ def _shown(tree: ast.AST) -> str:
 
 
 def resolve(argument: Any, lengths: Mapping[str, int]) -> Any:
-    """An argument with every size as a number, but those that depend on the number of images."""
+    """Replace every size in an argument by its number for axes of these lengths, except sizes that depend on the batch."""
     if isinstance(argument, list):
         return [resolve(each, lengths) for each in argument]
     if isinstance(argument, Size):
@@ -294,22 +294,22 @@ def resolve(argument: Any, lengths: Mapping[str, int]) -> Any:
 # -- operators --------------------------------------------------------------------------------------------------------
 
 _COMPUTE_ONLY = {"scaled_dot_product_attention.default", "index.Tensor", "einsum.default"}
-"""What has a tag below for a use that networks in evaluation mode do not make of it: dropout, and masks as indices; and the one operator
-that says in words what it computes."""
+"""Exceptions to the rules below: attention and indexing are tagged only because of dropout and of masks as indices, which networks in
+evaluation mode do not use; einsum takes a text argument, but it only describes the computation."""
 _REFUSED_TAGS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape, torch.Tag.nondeterministic_seeded}
 
 
 @lru_cache(maxsize=4096)
 def operator_named(name: str) -> Any:
-    """The operator of ``torch.ops.aten`` of a name such as ``relu.default``.
+    """The operator of ``torch.ops.aten`` with a name such as ``relu.default``.
 
     Raises:
-        ValueError: there is none, or it may do more than compute tensors of known sizes from tensors.
+        ValueError: there is no such operator, or it may do more than compute tensors of known sizes from tensors.
     """
     packet, _, overload = name.partition(".")
     found = getattr(getattr(torch.ops.aten, packet, None), overload, None) if packet.isidentifier() and overload.isidentifier() else None
     if not isinstance(found, torch._ops.OpOverload):
-        raise ValueError(f"an operator that is none: {name[:60]}")
+        raise ValueError(f"unknown operator: {name[:60]}")
     schema = found._schema
     takes = bool(schema.arguments) and str(schema.arguments[0].type) in ("Tensor", "List[Tensor]")
     gives = all("Tensor" in str(each.type) for each in schema.returns) and bool(schema.returns)

@@ -1,4 +1,4 @@
-"""Blocks of one convolution, and pooling."""
+"""Blocks with a single convolution, and max pooling."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ __all__ = ["ConvBlock", "MaxPool", "ResidualConv"]
 
 @dataclass(frozen=True, kw_only=True)
 class ConvBlock(Block):
-    """Convolution, batch norm, activation."""
+    """Convolution, batch norm, activation.
+
+    Attributes:
+        kernel: side of the kernel in pixels.
+        stride: in both directions.
+        activation: after the batch norm.
+    """
 
     kind: ClassVar[str] = "conv"
     kernel: int = 1
@@ -32,7 +38,12 @@ class ConvBlock(Block):
 
 @dataclass(frozen=True, kw_only=True)
 class ResidualConv(Block):
-    """A convolution with batch norm and activation, added to its input (the elastic part of the ResNet-D stem)."""
+    """A convolution with batch norm and activation, added to its input (the elastic part of the ResNet-D stem).
+
+    Attributes:
+        kernel: side of the kernel in pixels.
+        activation: after the batch norm.
+    """
 
     kind: ClassVar[str] = "residual_conv"
     kernel: int = 3
@@ -49,7 +60,11 @@ class ResidualConv(Block):
 
 @dataclass(frozen=True, kw_only=True)
 class MaxPool(Block):
-    """Max pooling with a 3x3 window."""
+    """Max pooling with a 3x3 window.
+
+    Attributes:
+        stride: in both directions.
+    """
 
     kind: ClassVar[str] = "max_pool"
     stride: int = 2

@@ -1,4 +1,4 @@
-"""Blocks behind the last image: they pool it and give a vector."""
+"""Blocks of the head: they pool the last feature map and compute a vector."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ __all__ = ["Classifier", "FeatureMix", "PooledConv"]
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureMix(Block):
-    """Global average pooling, then a linear layer without bias, and an activation (the head of MobileNetV3); gives [B, C].
+    """Global average pooling, a linear layer without bias, and an activation (the head of MobileNetV3); the output is [B, C].
 
-    Others write the linear layer as a 1x1 convolution of one pixel, which is the same and several times slower to train.
+    Other implementations use a 1x1 convolution of one pixel, which is equivalent but several times slower to train.
     """
 
     kind: ClassVar[str] = "feature_mix"
@@ -32,7 +32,7 @@ class FeatureMix(Block):
 
 @dataclass(frozen=True, kw_only=True)
 class PooledConv(Block):
-    """Global average pooling, then a 1x1 convolution with batch norm and activation (the head of MobileNetV4); gives [B, C, 1, 1]."""
+    """Global average pooling and a 1x1 convolution with batch norm and activation (the head of MobileNetV4); output [B, C, 1, 1]."""
 
     kind: ClassVar[str] = "pooled_conv"
     activation: Activation = "relu"
@@ -44,7 +44,11 @@ class PooledConv(Block):
 
 @dataclass(frozen=True, kw_only=True)
 class Classifier(Block):
-    """Global average pooling where the input still has pixels, dropout, and the linear layer that gives the logits [B, classes]."""
+    """Optional global average pooling, dropout, and the linear layer of the logits [B, classes].
+
+    Attributes:
+        pool: whether the input is an image [B, C, H, W], which is pooled first.
+    """
 
     kind: ClassVar[str] = "classifier"
     pool: bool = False

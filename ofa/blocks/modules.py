@@ -1,4 +1,4 @@
-"""Modules that join what they compute with their input.
+"""Modules with more than one path from input to output: residual, gated, with shortcut, and wired.
 
 Shapes: B batch, C channels, H W pixels.
 """
@@ -34,12 +34,12 @@ class Gated(nn.Sequential):
 
 
 class AddShortcut(nn.Module):
-    """Layers one after the other and a shortcut beside them, added and activated.
+    """A sequence of layers plus a shortcut, then an activation.
 
     Args:
-        layers: by their names.
-        shortcut: computes what is added from the input; None for the input itself.
-        activation: of the sum.
+        layers: the sequence, by name.
+        shortcut: applied to the input before it is added; None for the input itself.
+        activation: applied to the sum.
     """
 
     def __init__(self, layers: Mapping[str, nn.Module], shortcut: nn.Module | None, activation: nn.Module) -> None:
@@ -61,10 +61,10 @@ class AddShortcut(nn.Module):
 
 
 class Wired(nn.Sequential):
-    """Parts by dotted names that each take the sum of what others gave, and not all of them what the one before gave.
+    """Modules in a directed acyclic graph; the input of each is the sum of the outputs of others.
 
     Args:
-        order: the names as the parts run, each with the names of those that feed it; one that is no part is the input.
+        order: (dotted name, names of the modules that feed it), in execution order; a name that is no module means the input.
     """
 
     def __init__(self, order: Sequence[tuple[str, Sequence[str]]]) -> None:
@@ -73,7 +73,7 @@ class Wired(nn.Sequential):
         self._last = {name: number for number, (_, names) in enumerate(order) for name in names}
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """Map what the first part takes to what the last one gives."""
+        """Run all modules in order; returns the output of the last."""
         alive: dict[str, torch.Tensor] = {}
         result = input
         for number, (place, names) in enumerate(self._order):

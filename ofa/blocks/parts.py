@@ -1,6 +1,6 @@
-"""Parts: what blocks are made of. A part says what its tensors are, and makes the module that has them.
+"""Parts: the components of blocks. A part describes its tensors and builds the module that owns them.
 
-A part takes its sizes from the axes of its block by their names, so that it is the same for blocks of all widths.
+Sizes are names of the block's axes, so that one description serves blocks of all widths.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ __all__ = [
 Activation = Literal["relu", "relu6", "h_swish", "h_sigmoid", "gelu"]
 
 Role = Literal["decayed", "undecayed", "statistics"]
-"""Weights that decay, parameters that do not, and what batch norms note of their inputs."""
+"""Weights with weight decay, parameters without, and running statistics of batch norms."""
 
 Lengths = Mapping[str, int]
 
@@ -60,9 +60,9 @@ class TensorSpec:
 
     Attributes:
         role: how it is trained.
-        dims: of each dimension the axis that it counts, its length where that never varies, or the runs that it is made of.
-        ranks: the dimension whose channels its weights rank: those that are read, for what they are worth; None for no dimension.
-        ships: whether it is in a shipped network: a batch norm's scale is folded into the weights before it.
+        dims: for each dimension an axis, a fixed length, or its runs.
+        ranks: the dimension of input channels whose importance these weights show; None if there is none.
+        ships: whether a shipped network has it; a batch norm's scale and statistics are folded into the weights before it.
         scales: whether it is the scale of a batch norm.
     """
 
@@ -73,7 +73,7 @@ class TensorSpec:
     scales: bool = False
 
     def shape(self, lengths: Lengths) -> tuple[int, ...]:
-        """Its shape in a block whose axes have these lengths."""
+        """The tensor's shape for axes of these lengths."""
         return tuple(
             lengths[dim] if isinstance(dim, str) else dim if isinstance(dim, int) else length_of(dim, lengths) for dim in self.dims
         )
@@ -81,13 +81,13 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Layer:
-    """What a convolution or linear layer, or a product of attention, computes for one input.
+    """The work of a convolution, linear layer or attention product for one input.
 
     Attributes:
         weights: number of weights, without bias.
-        output: shape of its output.
-        depthwise: whether each channel has a filter of its own.
-        products: multiply-accumulates of values that are no weights.
+        output: shape of the output.
+        depthwise: whether each channel has its own filter.
+        products: multiply-accumulates between activations (attention), not with weights.
     """
 
     weights: int
@@ -97,28 +97,28 @@ class Layer:
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates: each weight is used once at every position of the output."""
+        """Multiply-accumulates: each weight is used once per output position, plus ``products``."""
         return self.weights * self.output.positions + self.products
 
 
 class Part(ABC):
-    """A piece of a block; by itself one without tensors that keeps shape and channels."""
+    """A component of a block; the defaults are for a part without tensors that keeps shape and channels."""
 
     @property
     def tensors(self) -> Mapping[str, TensorSpec]:
-        """Its tensors by their dotted names in its module, in the module's order."""
+        """Tensors by dotted name within the part's module, in module order."""
         return {}
 
     @abstractmethod
     def module(self, lengths: Lengths) -> nn.Module:
-        """The module, for axes of these lengths."""
+        """Build the module for axes of these lengths."""
 
     def compute(self, shape: Shape, lengths: Lengths, layers: list[Layer]) -> Shape:
-        """The shape of its output for an input of ``shape``; what its layers compute is added to ``layers``."""
+        """The output shape for an input of ``shape``; the part's layers are appended to ``layers``."""
         return shape
 
     def follow(self, axis: str, ties: set[tuple[str, str]]) -> str:
-        """The axis of the output's channels for an input with channels of ``axis``; axes that must keep one order are added to ``ties``."""
+        """The axis of the output channels for input channels of ``axis``; pairs of coupled axes are added to ``ties``."""
         return axis
 
 
@@ -127,7 +127,7 @@ class Part(ABC):
 
 @dataclass(frozen=True)
 class _Weighted(Part):
-    """A layer of weights, from the axis ``inputs`` to the axis ``outputs``."""
+    """A layer with weights, from the axis ``inputs`` to the axis ``outputs``."""
 
     inputs: str
     outputs: str
@@ -155,11 +155,12 @@ class _Weighted(Part):
 
 @dataclass(frozen=True)
 class Conv(_Weighted):
-    """A convolution that pads by half of its kernel.
+    """A convolution padded by half of its kernel.
 
     Attributes:
-        kernel: pixels of its side, or the axis of its taps.
-        ranks: whether its weights say how much its input's channels matter.
+        kernel: side in pixels, or the axis of its taps.
+        stride: in both directions.
+        ranks: whether its weights count for the importance of its input channels.
     """
 
     kernel: str | int = 1
@@ -171,7 +172,7 @@ class Conv(_Weighted):
         return TensorSpec("decayed", (self.outputs, self.inputs, self.kernel, self.kernel), ranks=1 if self.ranks else None)
 
     def side(self, lengths: Lengths) -> int:
-        """Pixels of the kernel's side."""
+        """Side of the kernel in pixels."""
         return lengths[self.kernel] if isinstance(self.kernel, str) else self.kernel
 
     def module(self, lengths: Lengths) -> nn.Module:
@@ -184,7 +185,7 @@ class Conv(_Weighted):
 
 @dataclass(frozen=True)
 class Depthwise(Conv):
-    """A convolution with one filter for each channel, without bias; ``inputs`` and ``outputs`` are the same axis."""
+    """A depthwise convolution without bias; ``inputs`` and ``outputs`` are the same axis."""
 
     depthwise: ClassVar[bool] = True
 
@@ -230,8 +231,8 @@ class Plain(Part):
     """A module without tensors.
 
     Attributes:
-        make: makes it.
-        reaches: the shape of its output for that of an input; None where it keeps it.
+        make: builds the module.
+        reaches: function from input shape to output shape; None if the shape does not change.
     """
 
     make: Callable[[], nn.Module]
@@ -244,12 +245,12 @@ class Plain(Part):
         return shape if self.reaches is None else self.reaches(shape)
 
 
-# -- parts of parts ---------------------------------------------------------------------------------------------------
+# -- composite parts --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Chain(Part):
-    """Parts by their names, one after the other."""
+    """Named parts in sequence."""
 
     parts: Mapping[str, Part]
     container: ClassVar[type[nn.Sequential]] = nn.Sequential
@@ -288,7 +289,7 @@ class ResidualChain(Chain):
 
 
 class Gate(ResidualChain):
-    """A chain that gives a gate [C, 1, 1], which its input is multiplied by."""
+    """A chain that computes a gate [C, 1, 1], by which its input is multiplied."""
 
     container = Gated
 
@@ -299,12 +300,12 @@ class Gate(ResidualChain):
 
 @dataclass(frozen=True)
 class Shortcut(Part):
-    """A chain and a shortcut beside it, added and activated.
+    """A chain plus a shortcut, then an activation.
 
     Attributes:
-        body: the chain, whose parts are named in the block.
-        shortcut: computes what is added of the input; None for the input itself.
-        activation: of the sum.
+        body: the chain; its parts have their names directly in the block.
+        shortcut: applied to the input before it is added; None for the input itself.
+        activation: applied to the sum.
     """
 
     body: Chain
@@ -333,11 +334,17 @@ class Shortcut(Part):
         return reached
 
 
-# -- words for usual parts --------------------------------------------------------------------------------------------
+# -- common parts -----------------------------------------------------------------------------------------------------
 
 
 def conv_norm_act(conv: Conv, eps: float, after: Activation | None = None) -> Chain:
-    """A convolution, its batch norm, and an activation or none."""
+    """A convolution, its batch norm, and optionally an activation.
+
+    Args:
+        conv: the convolution.
+        eps: epsilon of the batch norm.
+        after: the activation; None for none.
+    """
     last = {} if after is None else {"activation": activation(after)}
     return _ConvNormActChain({"conv": conv, "norm": BatchNorm(conv.outputs, eps), **last})
 
@@ -352,12 +359,12 @@ _ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
 
 
 def activation(name: Activation) -> Part:
-    """An activation."""
+    """The activation with a name."""
     return Plain(_ACTIVATIONS[name])
 
 
 def global_pool() -> Part:
-    """The average over all pixels: (C, H, W) to (C, 1, 1)."""
+    """Average over all pixels: (C, H, W) to (C, 1, 1)."""
     return Plain(lambda: nn.AdaptiveAvgPool2d(1), lambda shape: Shape(shape.channels, 1, 1))
 
 
@@ -367,7 +374,7 @@ def flatten() -> Part:
 
 
 def average_pool(stride: int) -> Part:
-    """The average over windows of ``stride`` pixels a side; one at the edge may be smaller."""
+    """Average over windows of ``stride`` x ``stride`` pixels; windows at the edge may be smaller."""
     return Plain(
         lambda: nn.AvgPool2d(stride, stride, ceil_mode=True),
         lambda shape: Shape(shape.channels, -(-shape.height // stride), -(-shape.width // stride)),
@@ -375,5 +382,5 @@ def average_pool(stride: int) -> Part:
 
 
 def max_pool(kernel: int, stride: int) -> Part:
-    """The largest value of windows of ``kernel`` pixels a side, padded by half of it."""
+    """Maximum over windows of ``kernel`` x ``kernel`` pixels, padded by half of the kernel."""
     return Plain(lambda: nn.MaxPool2d(kernel, stride, padding=kernel // 2), lambda shape: shape.strided(kernel, stride))

@@ -1,4 +1,4 @@
-"""Blocks of several convolutions, most with their input added: inverted residuals and bottlenecks."""
+"""Residual blocks of several convolutions: inverted residuals and bottlenecks."""
 
 from __future__ import annotations
 
@@ -26,17 +26,21 @@ __all__ = ["Bottleneck", "InvertedResidual", "make_divisible"]
 
 
 def make_divisible(channels: float, divisor: int = 8) -> int:
-    """The multiple of ``divisor`` nearest to ``channels``, never below 90 % of it (the rounding of the MobileNet family)."""
+    """The multiple of ``divisor`` nearest to ``channels``, never below 90 % of ``channels`` (rounding of the MobileNet family)."""
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * channels else rounded
 
 
 @dataclass(frozen=True, kw_only=True)
 class InvertedResidual(Block):
-    """Expand, depthwise, optional squeeze-excite, project (MobileNetV2 and V3; Sandler et al. 2018, Howard et al. 2019).
+    """Expansion, depthwise convolution, optional squeeze-excite, projection (MobileNetV2: Sandler et al., 2018; V3: Howard et al., 2019).
 
     Attributes:
-        mid_channels: channels of the depthwise convolution; there is no expanding convolution if ``expand`` is False.
+        mid_channels: channels of the depthwise convolution.
+        kernel: side of the depthwise kernel in pixels.
+        stride: of the depthwise convolution.
+        activation: after the expansion and the depthwise convolution.
+        expand: whether there is an expanding 1x1 convolution; otherwise ``mid_channels`` must equal ``in_channels``.
         squeeze_excite: whether the depthwise output is gated (reduction 4, hard sigmoid).
         residual: whether the input is added to the output.
     """
@@ -63,7 +67,7 @@ class InvertedResidual(Block):
         parts: dict[str, Part] = {"expand": conv_norm_act(Conv("in", mid), eps, self.activation)} if self.expand else {}
         parts["depthwise"] = conv_norm_act(depthwise, eps, self.activation)
         if self.squeeze_excite:
-            # What a channel is worth is what it projects: the gate sees only an average of it.
+            # Only the projection ranks channels by importance: the gate reads only their averages.
             reduce = Chain({"conv": Conv(mid, "squeeze", bias=True, ranks=False), "activation": activation("relu")})
             expand = Chain({"conv": Conv("squeeze", mid, bias=True), "activation": activation("h_sigmoid")})
             parts["squeeze"] = Gate({"pool": global_pool(), "reduce": reduce, "expand": expand})
@@ -73,11 +77,14 @@ class InvertedResidual(Block):
 
 @dataclass(frozen=True, kw_only=True)
 class Bottleneck(Block):
-    """Reduce, convolve, expand, with the pooled shortcut of ResNet-D where the shape changes (He et al. 2016 and 2019).
+    """1x1, 3x3 and 1x1 convolution, with the pooled shortcut of ResNet-D where the shape changes (He et al., 2016 and 2019).
 
     Attributes:
-        mid_channels: channels of the convolution in the middle.
-        downsample: whether the shortcut is an average pool and a convolution; otherwise it is the input itself.
+        mid_channels: channels of the middle convolution.
+        kernel: side of the middle kernel in pixels.
+        stride: of the middle convolution.
+        activation: after the first two convolutions and after the sum.
+        downsample: whether the shortcut is average pooling (if there is a stride) and a 1x1 convolution; otherwise it is the identity.
     """
 
     kind: ClassVar[str] = "bottleneck"
@@ -89,7 +96,7 @@ class Bottleneck(Block):
 
     @property
     def axes(self) -> Mapping[str, Axis]:
-        # The two inner axes have the same length, but each has an order of channels of its own.
+        # The two inner axes have the same length, but independent orders of channels.
         inner = {"mid1": Axis(self.mid_channels), "mid2": Axis(self.mid_channels)}
         return {**super().axes, **inner, "kernel": Axis(self.kernel, "centre")}
 

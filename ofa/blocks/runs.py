@@ -1,7 +1,7 @@
-"""Runs: what a dimension of a tensor is made of, where the values of an axis are not simply its leading ones.
+"""Runs: the layout of fused dimensions, in which a smaller network's values are not simply the leading ones.
 
-A dimension is a sum of runs, as concatenated channels are; a run of an axis has ``outer x units x inner`` values in this order. The
-queries, keys and values of attention in one matrix, for example, have 3 x heads x (values of a head).
+A dimension is a concatenation of runs. A run of an axis has ``outer x units x inner`` values, in this order. Example: the rows of a fused
+query-key-value matrix are one run with 3 x heads x (channels of a head) values.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ __all__ = ["Run", "Runs", "gathered", "kept_ranges", "length_of", "permuted"]
 
 @dataclass(frozen=True)
 class Run:
-    """Values of a dimension that belong to one axis, or to none.
+    """Consecutive values of a dimension that belong to one axis, or to none.
 
     Attributes:
-        axis: its name; empty for values that stay.
-        outer: how often the units follow each other.
-        inner: values of a unit in a row; of no axis all of its values.
+        axis: name of the axis; empty for a fixed number of values.
+        outer: number of repetitions of all units.
+        inner: number of consecutive values per unit; without an axis, the number of all values.
     """
 
     axis: str
@@ -30,7 +30,7 @@ class Run:
     inner: int = 1
 
     def length(self, lengths: Mapping[str, int]) -> int:
-        """Its number of values where the axes have these numbers of units."""
+        """The number of values, given the number of units of each axis."""
         return self.outer * self.inner * (lengths[self.axis] if self.axis else 1)
 
 
@@ -38,17 +38,17 @@ Runs = tuple[Run, ...]
 
 
 def length_of(runs: Runs, lengths: Mapping[str, int]) -> int:
-    """The length of a dimension where the axes have these numbers of units."""
+    """The length of a dimension, given the number of units of each axis."""
     return sum(run.length(lengths) for run in runs)
 
 
 def kept_ranges(runs: Runs, full: Mapping[str, int], kept: Mapping[str, int]) -> list[tuple[int, int]]:
-    """Begin and end of the values of a dimension that stay when every axis keeps its leading units, as few as can be.
+    """The (begin, end) ranges of a dimension that remain when every axis keeps its leading units, merged where they touch.
 
     Args:
         runs: of the dimension.
-        full: units by axis of the whole dimension.
-        kept: units by axis that stay; an axis that is not named keeps all.
+        full: number of units by axis, in the whole dimension.
+        kept: number of remaining units by axis; all for an axis that is not named.
     """
     return _joined(_ranges(runs, full, kept))
 
@@ -63,7 +63,7 @@ def _ranges(runs: Runs, full: Mapping[str, int], kept: Mapping[str, int]) -> Ite
 
 
 def _joined(parts: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Ranges, with neighbours that have no gap between them as one."""
+    """Merge consecutive ranges without a gap between them."""
     joined: list[tuple[int, int]] = []
     for begin, end in parts:
         if joined and joined[-1][1] == begin:
@@ -74,13 +74,16 @@ def _joined(parts: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def permuted(runs: Runs, axis: str, order: Tensor, full: Mapping[str, int]) -> Tensor:
-    """The index by which a dimension's values take the new order of an axis's units.
+    """The index that permutes the values of a dimension by a new order of an axis's units.
 
     Args:
         runs: of the dimension.
-        axis: whose units change places.
-        order: int64 [units], the old number of each unit.
-        full: units by axis.
+        axis: the axis whose units are permuted.
+        order: int64 [units], the old index of each unit.
+        full: number of units by axis.
+
+    Returns:
+        int64 [length of the dimension], the old index of each value.
     """
     parts, offset = [], 0
     for run in runs:
@@ -91,6 +94,6 @@ def permuted(runs: Runs, axis: str, order: Tensor, full: Mapping[str, int]) -> T
 
 
 def gathered(tensor: Tensor, dim: int, ranges: Sequence[tuple[int, int]]) -> Tensor:
-    """The values of a tensor within ranges of one dimension; a view where there is one range."""
+    """The values of a tensor within ranges of one dimension, concatenated; a view if there is a single range."""
     pieces = [tensor.narrow(dim, begin, end - begin) for begin, end in ranges]
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim)

@@ -12,22 +12,30 @@ __all__ = ["AddPositions", "Attention", "DotProductAttention", "TokenLinear", "T
 
 
 def resampled(grid_DHW: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
-    """A grid [D, rows, columns], interpolated linearly in both directions, so that a place in the image keeps what was learned about it.
+    """Interpolate a grid of position embeddings bilinearly, so that a place in the image keeps its embedding at every resolution.
 
-    Two products with matrices, whose gradients are the same bits each time on GPUs too, as those of torch's own interpolation are not.
+    Computed as two matrix products, because their gradients are deterministic on GPUs, unlike the gradients of ``interpolate``.
+
+    Args:
+        grid_DHW: embeddings [D, H, W].
+        rows: of the result.
+        columns: of the result.
+
+    Returns:
+        The grid [D, rows, columns].
     """
     height, width = grid_DHW.shape[1:]
     return _interpolation(height, rows, grid_DHW) @ grid_DHW @ _interpolation(width, columns, grid_DHW).T
 
 
 def _interpolation(size: int, wanted: int, like: torch.Tensor) -> torch.Tensor:
-    """The matrix [wanted, size] that interpolates ``size`` values at the centres of equal parts."""
+    """The matrix [wanted, size] of linear interpolation from ``size`` to ``wanted`` cells, by their centres (``align_corners=False``)."""
     unit = torch.eye(size, dtype=like.dtype, device=like.device)
     return nn.functional.interpolate(unit.unsqueeze(0), size=wanted, mode="linear", align_corners=False)[0].T
 
 
 class AddPositions(nn.Module):
-    """Adds a learned embedding [D, H, W] of where each patch is; images of other sizes get those between."""
+    """Adds learned position embeddings [D, H, W]; they are interpolated for images of other sizes."""
 
     def __init__(self, channels: int, rows: int, columns: int) -> None:
         super().__init__()
@@ -41,7 +49,7 @@ class AddPositions(nn.Module):
 
 
 class Tokens(nn.Module):
-    """Patches as a sequence, row by row."""
+    """Flattens patches to a sequence of tokens, row by row."""
 
     def forward(self, x_BDHW: torch.Tensor) -> torch.Tensor:
         """Map [B, D, H, W] to [B, T, D]."""
@@ -49,7 +57,7 @@ class Tokens(nn.Module):
 
 
 class TokenLinear(nn.Linear):
-    """``nn.Linear`` for tokens [B, T, D], which ONNX has no single operator for."""
+    """``nn.Linear`` on tokens [B, T, D]; a class of its own because ONNX has no single operator for it."""
 
 
 class TokenMean(nn.Module):
@@ -61,23 +69,23 @@ class TokenMean(nn.Module):
 
 
 class DotProductAttention(nn.Module):
-    """What each head mixes of the values, by the scaled products of queries and keys (Vaswani et al., NeurIPS 2017)."""
+    """Scaled dot-product attention with several heads (Vaswani et al., NeurIPS 2017)."""
 
     def __init__(self, head_channels: int) -> None:
         super().__init__()
         self.head_channels = head_channels
 
     def forward(self, query_BTD: torch.Tensor, key_BTD: torch.Tensor, value_BTD: torch.Tensor) -> torch.Tensor:
-        """Map three of [B, T, heads * head channels] to one of the same shape."""
+        """Map query, key and value, each [B, T, heads * head_channels], to a tensor of the same shape."""
         query, key, value = (each.unflatten(2, (-1, self.head_channels)).transpose(1, 2) for each in (query_BTD, key_BTD, value_BTD))
         mixed_BNTC = nn.functional.scaled_dot_product_attention(query, key, value)
         return mixed_BNTC.transpose(1, 2).flatten(2)
 
 
 class Attention(nn.Module):
-    """Self-attention: three linear layers, the heads, and a fourth linear layer.
+    """Self-attention: linear layers for queries, keys and values, multi-head attention, and an output layer.
 
-    Queries, keys and values are layers of their own, so that the heads of a smaller network are leading rows of each.
+    Queries, keys and values have separate layers, so that the heads of a smaller network are the leading rows of each.
     """
 
     def __init__(self, query: nn.Module, key: nn.Module, value: nn.Module, out: nn.Module, head_channels: int) -> None:

@@ -1,7 +1,7 @@
-"""Traced blocks: parts of an adopted model, which compute what its code says (ofa.blocks.code).
+"""Traced blocks: parts of an adopted model, which interpret its code (``ofa.blocks.code``).
 
-Convolutions, norms and linear layers are modules as in any other block, so all that is done to such modules holds here too: calibration,
-synchronized norms, fast gradients of depthwise convolutions, folding of norms on export. All else is calls of torch's own operators.
+Convolutions, norms and linear layers are modules as in any other block. So calibration, synchronized norms, fast depthwise gradients, and
+folding of norms on export work here too. Everything else is calls of torch's operators.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ofa.errors import SpaceError
 __all__ = ["AnyBatchNorm", "Traced", "TracedBlock"]
 
 _LARGEST_VALUE = 2**31
-"""Numbers of a value of one image: a file whose code asks for more is no network."""
+"""Largest tensor of one image, in values; a file whose code produces a larger one is refused."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class TracedBlock(Block):
     """A part of an adopted model.
 
     Attributes:
-        code: its text; blocks of one code differ in sizes alone.
+        code: its text; blocks with the same code differ in sizes only.
         sizes: the length of each axis, in the order of the code's axes.
     """
 
@@ -60,7 +60,7 @@ class TracedBlock(Block):
 
     @property
     def ties(self) -> frozenset[tuple[str, str]]:
-        """None: an adopted space itself says which axes keep one order."""
+        """Empty: the couplings of an adopted model are in its space (``AdoptedSpace.ties``)."""
         return frozenset()
 
 
@@ -86,7 +86,7 @@ class _TracedPart(Part):
         return output
 
     def count(self, shape: Shape, lengths: Lengths) -> tuple[Shape, tuple[Layer, ...]]:
-        """The shape of the output, and what the layers compute."""
+        """The output shape, and the layers."""
         layers: list[Layer] = []
         try:
             with torch.no_grad(), torch.device("meta"):
@@ -95,21 +95,21 @@ class _TracedPart(Part):
         except (RuntimeError, TypeError, ValueError, IndexError, ArithmeticError) as error:
             words = " ".join(str(error).split())[:200]
             raise SpaceError(
-                f"a traced block must compute an input of {shape.words}, but its code met '{words}'; adopt the model for this size"
+                f"a traced block must accept an input of {shape.words}, but its code fails: {words}; adopt the model for this size"
             ) from error
         if not isinstance(output, Tensor):
-            raise SpaceError("a traced block must give one tensor, but its code gives several; adopt the model anew")
+            raise SpaceError("a traced block must return one tensor, but its code returns several; adopt the model again")
         return Shape(*output.shape[1:]), tuple(layers)
 
 
 @lru_cache(maxsize=65536)
 def _counted(part: _TracedPart, shape: Shape, lengths: tuple[tuple[str, int], ...]) -> tuple[Shape, tuple[Layer, ...]]:
-    # Whoever makes a block asks for its output before, and both answers are one.
+    # Cached: ``AdoptedSpace`` needs the output shape before it builds a block, and the layers come from the same run.
     return part.count(shape, dict(lengths))
 
 
 def _specs(declared: Declared) -> Iterator[tuple[str, TensorSpec]]:
-    """By name the tensors of a layer, in the order of its module."""
+    """(name, tensor) pairs of a layer, in module order."""
     name, shape = declared.name, declared.shape
     outputs = (shape[0],)
     match declared.kind:
@@ -118,7 +118,7 @@ def _specs(declared: Declared) -> Iterator[tuple[str, TensorSpec]]:
         case "Buffer":
             yield name, TensorSpec("statistics", shape)
         case "Conv2d" | "Linear":
-            # A weight of groups does not read the channels along its second dimension.
+            # The second dimension of a grouped weight does not index all input channels.
             grouped = declared.kind == "Conv2d" and declared.arguments[4] != 1
             yield f"{name}.weight", TensorSpec("decayed", shape, ranks=None if grouped else 1)
             if declared.arguments[0]:
@@ -137,17 +137,17 @@ def _specs(declared: Declared) -> Iterator[tuple[str, TensorSpec]]:
 
 
 class AnyBatchNorm(nn.BatchNorm2d):
-    """Batch norm of images, tokens [B, C, T] or vectors [B, C]."""
+    """Batch norm for images [B, C, H, W], tokens [B, C, T] or vectors [B, C]."""
 
     def _check_input_dim(self, input: Tensor) -> None:
-        """Nothing: the code of a traced block has run with these dimensions."""
+        """Accept any dimensions: the code of a traced block has already run with them."""
 
 
 class Traced(nn.Module):
-    """Computes what a code says, for axes of some lengths.
+    """Interprets code for given lengths of its axes.
 
     Args:
-        code: parsed.
+        code: parsed code.
         lengths: of its axes.
     """
 
@@ -160,12 +160,12 @@ class Traced(nn.Module):
         self.lengths = dict(lengths)
 
     def forward(self, x: Tensor) -> Tensor:
-        """What the last step gives."""
+        """Run all steps; returns the result of the last."""
         result: Tensor = self.run(x, _called)
         return result
 
     def run(self, x: Tensor, call: Any) -> Any:
-        """Go through all steps, each by ``call(step, function, args, kwargs)``."""
+        """Run all steps, each by ``call(step, function, args, kwargs)``."""
         values: dict[str, Any] = {"v0": x}
         output = None
         for step, free in zip(self.steps, self.frees, strict=True):
@@ -178,7 +178,7 @@ class Traced(nn.Module):
         return output
 
     def at(self, name: str) -> Any:
-        """The layer or tensor of a dotted name; not by ``get_submodule``, whose checks cost more than small layers."""
+        """The layer or tensor with a dotted name; without ``get_submodule``, whose checks cost more than small layers."""
         *path, leaf = name.split(".")
         module: nn.Module = self
         for part in path:
@@ -193,8 +193,8 @@ class Traced(nn.Module):
         if kind is list:
             return [self._fetched(each, values) for each in argument]
         if kind is TensorRef:
-            # What is computed of weights depends in its last bit on how they lie and whether they need gradients, which is not the same
-            # in a view and a copy.
+            # Results depend in the last bit on memory layout and on whether gradients are needed. Both differ between a subnet's view and
+            # an extracted copy, so they are made equal here.
             found = self.at(argument.name).contiguous()
             return found if torch.is_grad_enabled() else found.detach()
         if kind is Size:
@@ -204,7 +204,7 @@ class Traced(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class _Bound(Step):
-    """A step whose sizes are numbers, with its operator."""
+    """A step with its operator and with sizes replaced by numbers."""
 
     function: Any = None
 
@@ -217,7 +217,7 @@ def _bound(step: Step, lengths: Lengths) -> _Bound:
 
 
 def _frees(steps: tuple[Step, ...]) -> list[list[str]]:
-    """By step the values that no later one reads; the input stays, because the number of images may be asked of it."""
+    """For each step, the values to free after it; the input is never freed, because the batch size is read from it."""
     last: dict[str, int] = {}
     for number, step in enumerate(steps):
         last[step.output] = number
@@ -285,7 +285,7 @@ def _conv(sizes: list[int], bias: bool, stride: list[int], padding: list[int], d
 
 
 class _Counting:
-    """Notes what the layers of a block compute while it runs on tensors without storage."""
+    """Records the layers of a block while it runs on the meta device."""
 
     def __init__(self, layers: list[Layer]) -> None:
         self._layers = layers
@@ -299,7 +299,7 @@ class _Counting:
         output = function(*args, **kwargs)
         for each in output if isinstance(output, (list, tuple)) else (output,):
             if isinstance(each, Tensor) and each.numel() > _LARGEST_VALUE:
-                raise ValueError(f"a value of {each.numel()} numbers")
+                raise ValueError(f"a tensor of {each.numel()} values")
         if isinstance(function, nn.Conv2d):
             depthwise = function.weight.shape[1] == 1 and function.groups > 1
             self._layers.append(Layer(function.weight.numel(), Shape(*output.shape[1:]), depthwise))
@@ -313,22 +313,22 @@ class _Counting:
 
 
 def _normalized(norm: AnyBatchNorm | nn.LayerNorm, x: Tensor) -> Tensor:
-    """A tensor of the output's shape, which is the input's: torch's own way to find that out takes longer than all other layers."""
+    """A tensor of the output's shape, which is the input's; torch's norms on the meta device take longer than all other layers."""
     size, found = (norm.num_features, x.shape[1]) if isinstance(norm, AnyBatchNorm) else (norm.normalized_shape[0], x.shape[-1])
     if size != found:
-        raise ValueError(f"a norm of {size} channels, but a value of {found}")
+        raise ValueError(f"a norm of {size} channels gets {found}")
     return x
 
 
 def _image(output: Tensor) -> Shape:
-    """The shape of a value of one image, in which images and tokens may be mixed: (T, D), or (D,)."""
+    """The shape of a tensor as (T, D) or (D,), with all leading dimensions merged, because batch and tokens may be merged in it."""
     *others, last = output.shape
     rows = math.prod(others)
     return Shape(rows, last) if len(others) > 1 or rows > 1 else Shape(last)
 
 
 def _products(name: str, args: list[Any], output: Tensor) -> int:
-    """Multiply-accumulates of an operator that is no layer: products of matrices, and convolutions by weights that are computed."""
+    """Multiply-accumulates of an operator that is no layer: matrix products, and convolutions with computed weights."""
     match name:
         case "matmul" | "mm" | "bmm":
             return int(output.numel() * args[0].shape[-1])
@@ -337,7 +337,7 @@ def _products(name: str, args: list[Any], output: Tensor) -> int:
         case "einsum":
             equation, factors = args[0].replace(" ", "").partition("->")[0], args[1]
             if len(factors) != 2 or "." in equation:
-                raise ValueError(f"a product that cannot be counted: {args[0]}")
+                raise ValueError(f"einsum whose MACs cannot be counted: {args[0]}")
             words = zip(equation.split(","), factors, strict=True)
             return math.prod({label: size for word, each in words for label, size in zip(word, each.shape, strict=True)}.values())
         case "conv2d" | "convolution" | "conv1d":

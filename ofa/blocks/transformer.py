@@ -1,4 +1,4 @@
-"""Blocks of vision transformers (Dosovitskiy et al., ICLR 2021), on tokens (T, D), and the parts that they are made of."""
+"""Blocks of vision transformers (Dosovitskiy et al., ICLR 2021), on tokens (T, D), and their parts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["PatchEmbedding", "TokenClassifier", "TransformerLayer"]
 
 @dataclass(frozen=True)
 class _Patches(Conv):
-    """A convolution of patches that lie side by side; pixels beyond the last whole one are not seen."""
+    """A convolution of non-overlapping patches; pixels beyond the last whole patch are ignored."""
 
     def module(self, lengths: Lengths) -> nn.Module:
         return nn.Conv2d(lengths[self.inputs], lengths[self.outputs], self.side(lengths), self.stride, bias=self.bias)
@@ -33,7 +33,7 @@ class _Patches(Conv):
 
 @dataclass(frozen=True)
 class _Positions(Part):
-    """A learned embedding of the channels ``axis`` for each of ``rows`` times ``columns`` patches."""
+    """A learned embedding, with the channels of ``axis``, for each of ``rows`` x ``columns`` patches."""
 
     axis: str
 
@@ -47,7 +47,7 @@ class _Positions(Part):
 
 @dataclass(frozen=True)
 class _LayerNorm(Part):
-    """Layer norm over the channels of an axis: those that are there, so a smaller network's are normalized by themselves."""
+    """Layer norm over the channels of an axis; in a smaller network over its remaining channels only."""
 
     axis: str
     eps: float
@@ -62,7 +62,7 @@ class _LayerNorm(Part):
 
 @dataclass(frozen=True)
 class _TokenLinear(Linear):
-    """A linear layer of every token, with bias."""
+    """A linear layer on every token, with bias."""
 
     bias: bool = True
 
@@ -72,7 +72,7 @@ class _TokenLinear(Linear):
 
 @dataclass(frozen=True)
 class _Attention(Part):
-    """Self-attention of the axis ``heads``, from the axis ``inputs`` to the axis ``outputs``."""
+    """Self-attention with the axis ``heads``, from the axis ``inputs`` to the axis ``outputs``."""
 
     inputs: str
     outputs: str
@@ -106,12 +106,12 @@ class _Attention(Part):
 
 @dataclass(frozen=True, kw_only=True)
 class PatchEmbedding(Block):
-    """Each patch of an image as a token, with a learned embedding of its position; maps [B, C, H, W] to [B, T, D].
+    """Patches of an image as tokens, plus learned position embeddings; maps [B, C, H, W] to [B, T, D].
 
     Attributes:
         patch: side of a patch in pixels.
-        rows, columns: whole patches of an image. A supernet stores the positions of its largest images, and interpolates them
-            between these for others (``ofa.sharing``).
+        rows, columns: number of whole patches of an image. A supernet stores the position embeddings of its largest images and
+            interpolates them for other sizes (``ofa.sharing``).
     """
 
     kind: ClassVar[str] = "patch_embedding"
@@ -132,12 +132,12 @@ class PatchEmbedding(Block):
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerLayer(Block):
-    """Attention and a feed-forward network, each on the norm of its input, which is added to its output; keeps [B, T, D].
+    """A pre-norm transformer layer: attention and a feed-forward network, each with a residual connection; keeps [B, T, D].
 
     Attributes:
-        heads: of the attention.
-        head_channels: of each head, whatever the channels of a token.
-        mid_channels: channels within the feed-forward network.
+        heads: number of attention heads.
+        head_channels: channels of each head, independent of the channels of a token.
+        mid_channels: hidden channels of the feed-forward network.
     """
 
     kind: ClassVar[str] = "transformer_layer"
@@ -164,7 +164,7 @@ class TransformerLayer(Block):
 
 @dataclass(frozen=True, kw_only=True)
 class TokenClassifier(Block):
-    """Layer norm, the mean over all tokens, dropout, and the linear layer that gives the logits [B, classes]."""
+    """Layer norm, the mean over all tokens, dropout, and the linear layer of the logits [B, classes]."""
 
     kind: ClassVar[str] = "token_classifier"
 

@@ -14,28 +14,29 @@ __all__ = ["FusedInvertedBottleneck", "UniversalInvertedBottleneck"]
 
 @dataclass(frozen=True, kw_only=True)
 class UniversalInvertedBottleneck(Block):
-    """Depthwise or not, expand, depthwise or not, project (section 3 of the paper). A kernel of 0 is absent.
+    """Optional depthwise, expansion, optional depthwise, projection (section 3 of the paper). A kernel of 0 is absent.
 
-    ============  =============  ==========================================
+    ============  =============  ===============================================
     first_kernel  middle_kernel  block
-    ============  =============  ==========================================
-    absent        there          inverted bottleneck (MobileNetV2)
-    there         absent         ConvNeXt-like: space before the expansion
-    there         there          ExtraDW
+    ============  =============  ===============================================
+    absent        present        inverted bottleneck (MobileNetV2)
+    present       absent         ConvNeXt-like: spatial mixing before expansion
+    present       present        ExtraDW
     absent        absent         feed-forward network of a transformer
-    ============  =============  ==========================================
+    ============  =============  ===============================================
 
-    Neither the first depthwise convolution nor the projection is activated.
+    The first depthwise convolution and the projection have no activation.
 
     Attributes:
         mid_channels: channels between the expanding and the projecting convolution.
-        first_kernel: side of the depthwise kernel before the expansion in pixels, or 0.
-        middle_kernel: side of the depthwise kernel behind the expansion in pixels, or 0.
-        stride: of the depthwise convolution in the middle, as in all strided blocks of the paper; of the first one where that is absent.
+        first_kernel: side in pixels of the depthwise kernel before the expansion, or 0.
+        middle_kernel: side in pixels of the depthwise kernel after the expansion, or 0.
+        stride: of the middle depthwise convolution, as in all strided blocks of the paper; of the first one if the middle one is absent.
+        activation: after the expansion and the middle depthwise convolution.
         residual: whether the input is added to the output.
 
     Raises:
-        ValueError: there is a stride and no depthwise convolution to take it.
+        ValueError: the stride is above 1, but there is no depthwise convolution.
     """
 
     kind: ClassVar[str] = "universal_inverted_bottleneck"
@@ -75,11 +76,11 @@ class UniversalInvertedBottleneck(Block):
 
 @dataclass(frozen=True, kw_only=True)
 class FusedInvertedBottleneck(Block):
-    """One convolution that expands and sees the neighbours at once, and a projection: faster than depthwise ones on few channels.
+    """A dense kxk convolution that expands, and a projection; faster than depthwise convolutions if there are few channels.
 
     Attributes:
         mid_channels: channels between the two convolutions.
-        kernel: side of the first convolution's kernel in pixels.
+        kernel: side in pixels of the first convolution's kernel.
         stride: of the first convolution.
         residual: whether the input is added to the output.
     """

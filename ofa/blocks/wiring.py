@@ -1,4 +1,4 @@
-"""What feeds what: the blocks of a network as a graph, in the order in which they run. Most networks are chains."""
+"""The blocks of a network as a directed acyclic graph, in execution order. Most networks are chains."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ __all__ = ["last_readers", "segments", "sources", "with_liveness"]
 
 
 def sources(lowered: Sequence[PlacedBlock]) -> list[tuple[str, ...]]:
-    """By block the places whose outputs are added to make its input; none for the first, which takes the network's."""
+    """For each block, the places whose outputs are added to form its input; empty for the first, which takes the network's input."""
     before = [(), *((placed.name,) for placed in lowered[:-1])]
     return [placed.inputs or previous for placed, previous in zip(lowered, before, strict=True)]
 
 
 def last_readers(lowered: Sequence[PlacedBlock]) -> dict[str, int]:
-    """By place the number of the last block that reads its output."""
+    """By place, the index of the last block that reads its output."""
     return {name: number for number, names in enumerate(sources(lowered)) for name in names}
 
 
 def segments(lowered: Sequence[PlacedBlock]) -> list[tuple[PlacedBlock, ...]]:
-    """The network cut wherever one tensor alone is alive: in a chain every block is a segment."""
+    """Cut the network wherever a single tensor is alive; in a chain every block is a segment."""
     last, alive = last_readers(lowered), set[str]()
     parts: list[list[PlacedBlock]] = [[]]
     for number, placed in enumerate(lowered):
@@ -35,7 +35,7 @@ def segments(lowered: Sequence[PlacedBlock]) -> list[tuple[PlacedBlock, ...]]:
 
 
 def with_liveness(lowered: Sequence[PlacedBlock]) -> tuple[PlacedBlock, ...]:
-    """The same blocks, told which values are alive while each runs besides those that it takes and makes."""
+    """Set ``beside`` and ``kept`` of the blocks: the values that stay alive while each block runs, other than its input and output."""
     last, alive = last_readers(lowered), dict[str, int]()
     result: list[PlacedBlock] = []
     for number, (placed, names) in enumerate(zip(lowered, sources(lowered), strict=True)):

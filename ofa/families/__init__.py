@@ -1,7 +1,7 @@
-"""The families of networks, the named spaces, finding a space by what somebody typed, and the blocks that an arch is built of.
+"""Families of networks and named spaces; look-up of spaces by name, file or ``module:attribute``; space and arch files.
 
-A new family is one file with a space class, whose ``lower`` says what an arch is built of, and its named spaces, entered below. A
-class of one's own needs no entry: it is named as ``module:attribute``, or its package registers it (``SPACES``).
+A new family is one file with a space class, whose ``lower`` returns the blocks of an arch, and with its named spaces, entered below. A
+user-defined class needs no entry: name it as ``module:attribute``, or register it from its package (``SPACES``).
 """
 
 from __future__ import annotations
@@ -59,28 +59,29 @@ SPACES: Registry[Space] = Registry(
     valid=lambda entry: isinstance(entry, Space),
     must_be="a Space",
 )
-"""The named spaces. A space of one's own is registered under its own name; files carry it, as others may lack its package."""
+"""The named spaces. A registered space must have the name under which it is registered; files carry it whole, as readers may lack its
+package."""
 _ATTRIBUTE = re.compile(r"[\w.]+:[\w.]+")
 
 
 def space_names() -> tuple[str, ...]:
-    """The names that ``get_space`` knows."""
+    """The names that ``get_space`` accepts."""
     return SPACES.names()
 
 
 def get_space(text: str, num_classes: int | None = None) -> Space:
-    """The space that somebody names, for ``num_classes`` classes (its own number by default).
+    """Find a space by name, file or ``module:attribute``.
 
     Args:
-        text: a name of ``space_names``, the path of a space file (``Space.save``, ``ofa space -o``), or ``module:attribute``, which is
-            imported unless it is a ``FromFile``: a space, or a function without arguments that makes one. What a file holds is for
-            ``stored_space``.
-        num_classes: length of the logits.
+        text: a name of ``space_names``; the path of a space file (``Space.save``, ``ofa space -o``); or ``module:attribute`` of a space
+            or of a function without arguments that returns one, which is imported unless it is a ``FromFile``. For names that come from
+            files, see ``stored_space``.
+        num_classes: number of logits; None for the space's own.
 
     Raises:
-        SpaceError: there is no such space; the message suggests the nearest. Or what is there is none.
+        SpaceError: there is no such space (the message suggests the closest name), or the file or attribute is no valid space.
         FileError: the file cannot be read.
-        TrustError: a file says ``module:attribute``.
+        TrustError: ``module:attribute`` comes from a file.
     """
     if text in SPACES:
         space = SPACES.get(text) if text in SPACES.own else _registered(text)
@@ -96,67 +97,84 @@ def get_space(text: str, num_classes: int | None = None) -> Space:
 
 
 def is_space_file(text: str) -> bool:
-    """Whether a text that names a space is taken as the path of a file."""
+    """Whether ``get_space`` takes a text as the path of a file."""
     return text not in SPACES and (text.endswith(".json") or os.path.isfile(text))
 
 
 def named_space(name: str, num_classes: int | None = None) -> Space:
-    """The space of that name alone, for names that come from files: nothing is imported, no file is read; errors as ``get_space``."""
+    """Find a space by its name only, for names that come from files: no file is read, and no module named in ``name`` is imported.
+
+    Args:
+        name: one of ``space_names``.
+        num_classes: number of logits; None for the space's own.
+
+    Raises:
+        SpaceError: there is no such space.
+    """
     if name not in SPACES:
         raise SpaceError(
-            f"'{name}' must be the name of a space that comes with ofa, because the file does not carry the space itself; give it "
+            f"'{name}' must be the name of a space that comes with ofa, because the file does not carry the space itself; name the space "
             f"with --space, or correct the name: {nearest(name, SPACES)}"
         )
     return _with_classes(SPACES.get(name), num_classes)
 
 
 def stored_space(carried: Any, name: str, num_classes: int | None, source: str) -> Space:
-    """The space of what a file holds; nothing is imported.
+    """The space of a file's content; nothing is imported.
 
     Args:
-        carried: the space that the file carries (``Space.to_json``); None for files of earlier versions, which only name it.
-        name: the space's name as the file says it.
-        num_classes: of what the file holds; None for the space's own number.
-        source: words for the file.
+        carried: JSON values of the space in the file (``Space.to_json``); None for files of earlier versions, which only name it.
+        name: the space's name in the file.
+        num_classes: number of logits in the file; None for the space's own.
+        source: the file in words, for messages.
 
     Raises:
-        SpaceError: it carries none and the name is unknown, or carries another space than it names, or one that cannot be read here.
+        SpaceError: the name is unknown and no space is carried; or the space carried has another name or cannot be read.
     """
     if carried is None:
         return named_space(name, num_classes)
     space = Space.from_json(carried, source)
     if space.name != name:
-        raise SpaceError(f"{source} must carry the space that it names, but names {name} and carries {space.name}; write it anew")
+        raise SpaceError(f"{source} must carry the space that it names, but names {name} and carries {space.name}; write it again")
     return _with_classes(space, num_classes)
 
 
 def whole_of(space: Space) -> Space:
-    """The named space that a space is a part of, for as many classes; else the space itself."""
+    """The named space of which ``space`` is a restriction, with the same number of classes; ``space`` itself if there is none."""
     if space.name not in SPACES or not space.is_part_of(SPACES.get(space.name), any_classes=True):
         return space
     return replace(SPACES.get(space.name), num_classes=space.num_classes)
 
 
 def space_argument(space: Space) -> str:
-    """What to type for a space in a command: its name, or for one of one's own a place to put the path of its file."""
+    """The argument that names a space in a command: its name, or ``NAME.space.json`` as a placeholder for the path of its file."""
     return space.name if space.name in SPACES else f"{space.name}.space.json"
 
 
 def save_arch(arch: Arch, space: Space, path: str | os.PathLike[str]) -> None:
-    """Write an arch as a JSON file that carries its space, unless the name tells it.
+    """Write an arch as a JSON file, which carries its space unless the space comes with ofa.
+
+    Args:
+        arch: a point of ``space``.
+        space: the space.
+        path: of the file.
 
     Raises:
-        FileError: the folder cannot be written.
+        FileError: the file cannot be written.
     """
     write_json(arch.to_json() if space.name in SPACES.own else {**arch.to_json(), SPACE_KEY: space.to_json()}, path)
 
 
 def load_arch(path: str | os.PathLike[str], space: Space) -> Arch:
-    """Read an arch for a space.
+    """Read an arch and check that it is a point of a space.
+
+    Args:
+        path: of the file.
+        space: the space.
 
     Raises:
         FileError: the file cannot be read.
-        ArchError: it is no arch, or one of another space.
+        ArchError: the file is no arch, or an arch of another space.
     """
     value = read_json(path)
     arch = Arch.from_json(value)
@@ -169,13 +187,13 @@ def load_arch(path: str | os.PathLike[str], space: Space) -> Arch:
 def _check_carried(value: Any, space: Space, source: str) -> None:
     if not Space.from_json(value, source).is_part_of(space, any_classes=True):
         raise ArchError(
-            f"an arch must be of the space that it is used in, but the one of {source} is of another that is called {space.name} too; take "
-            "an arch of this space, and give spaces names of their own"
+            f"an arch must be of the space that it is used in, but the arch of {source} is of another space with the same name, "
+            f"{space.name}; take an arch of this space, and give spaces different names"
         )
 
 
 def _checked(space: Space, text: str) -> Space:
-    """A space of one's own, if its networks compute and its name is its own."""
+    """Check a user-defined space: its name is not taken, and its networks run."""
     check_name(space, f"'{text}'")
     check_computes(space)
     return space
@@ -184,7 +202,7 @@ def _checked(space: Space, text: str) -> Space:
 def _registered(name: str) -> Space:
     space = SPACES.get(name)
     if space.name != name:
-        raise SpaceError(f"a space must be registered under its own name, but '{name}' is called {space.name}; register it as that")
+        raise SpaceError(f"a space must be registered under its own name, but '{name}' is called {space.name}; register it under that name")
     check_computes(space)
     return space
 
@@ -194,14 +212,17 @@ def _with_classes(space: Space, num_classes: int | None) -> Space:
 
 
 def check_name(space: Space, source: str) -> None:
-    """Raise SpaceError if a space has the name of one of ofa's and other networks: archs, tables and weights say the name.
+    """Check that a user-defined space does not have the name of a different named space, because archs, tables and weights state the name.
 
     Args:
-        space: a space of one's own.
-        source: words for where it comes from.
+        space: a user-defined space.
+        source: its origin in words, for messages.
+
+    Raises:
+        SpaceError: a named space has the same name and other networks.
     """
     if space.name in SPACES and _with_classes(space, SPACES.get(space.name).num_classes) != SPACES.get(space.name):
         raise SpaceError(
-            f"a space of one's own must have a name of its own, but {source} has other networks than {space.name} and is called so too; "
+            f"a space must not have the name of a different named space, but {source} is called {space.name} and has other networks; "
             "rename it"
         )

@@ -1,4 +1,4 @@
-"""The space of an adopted model: its program in blocks, and the sizes of it that may shrink. Made by ``ofa.adopt`` (ofa.adopting)."""
+"""The space of an adopted model: its traced program in blocks, and its elastic sizes. Created by ``ofa.adopt`` (``ofa.adopting``)."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from ofa.space import Space
 __all__ = ["SHARES", "AdoptedBlock", "AdoptedSpace", "ElasticSize"]
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
-"""Of a model's channels and heads that networks keep where nobody says others."""
+"""Default shares of a model's channels and heads that networks may keep."""
 
 CLASSES = "classes"
-"""The size that is the number of classes."""
+"""Name of the size that is the number of classes."""
 _PLACE = re.compile(r"(?:stem|head|stages\.(?P<stage>\d{1,9}))\.\d{1,9}", re.ASCII)
 
 
 @dataclass(frozen=True)
 class ElasticSize:
-    """A size of the model that may shrink.
+    """An elastic size of the model: a number of channels or heads.
 
     Attributes:
-        name: of the first tensor that has it, with its dimension; or ``classes``.
-        units: how many there are in the model as it came: channels, heads.
-        multiple: a smaller network keeps a multiple of it.
-        gene: the gene that says which share of the units stays; empty for the classes, and where every share leaves the same units.
+        name: the first tensor and dimension that have the size; or ``classes``.
+        units: number of channels or heads in the original model.
+        multiple: smaller networks keep a multiple of this number.
+        gene: the gene that chooses the share of units to keep; empty for the classes, and for sizes that every share rounds to the same.
     """
 
     name: str
@@ -42,7 +42,7 @@ class ElasticSize:
     gene: str
 
     def kept(self, share: float) -> int:
-        """The units that stay of a share of them."""
+        """The number of units to keep for a share in (0, 1]."""
         if share >= 1:
             return self.units
         return min(self.units, max(self.multiple, round(self.units * share / self.multiple) * self.multiple))
@@ -53,10 +53,10 @@ class AdoptedBlock:
     """A block of the model.
 
     Attributes:
-        place: where it stands in networks, such as ``stages.1.0``. In a stage the last number is its rank: the highest is skipped first.
-        code: number of its code.
-        sizes: number of the size of each axis of the code.
-        origin: what its tensors' names begin with in the model.
+        place: in networks, such as ``stages.1.0``. In a stage, the last number is the block's rank: the highest rank is skipped first.
+        code: index of its code.
+        sizes: for each axis of the code, the index of its size.
+        origin: prefix of its tensors' names in the model.
     """
 
     place: str
@@ -66,19 +66,22 @@ class AdoptedBlock:
 
     @property
     def stage(self) -> tuple[int, int] | None:
-        """Its stage and its rank there; None for a block that all networks have."""
+        """(stage, rank) of the block; None for a block that all networks have."""
         kind, *numbers = self.place.split(".")
         return (int(numbers[0]), int(numbers[1])) if kind == "stages" else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdoptedSpace(Space):
-    """All networks that are parts of an adopted model.
+    """All networks that can be cut out of an adopted model.
 
     Attributes:
-        codes: texts of blocks (ofa.blocks.code), by line; blocks that compute alike share one.
-        sizes: what may shrink.
-        blocks: in the order in which they run.
+        codes: code of blocks (``ofa.blocks.code``), as lines; blocks with the same computation share one code.
+        sizes: the elastic sizes.
+        blocks: in execution order.
+
+    Raises:
+        SpaceError: sizes, places or blocks are inconsistent.
     """
 
     codes: tuple[tuple[str, ...], ...]
@@ -109,7 +112,7 @@ class AdoptedSpace(Space):
         wrong += [place for place in needed if place not in counts]
         if wrong:
             raise SpaceError(
-                f"{self.name}: blocks must stand in the stem, the head and every place of the stages, one in each, but not so at "
+                f"{self.name}: blocks must be in the stem, the head and every place of the stages, one at each place, but this fails at "
                 f"'{wrong[0][:60]}'; adopt the model anew"
             )
 
@@ -119,7 +122,7 @@ class AdoptedSpace(Space):
 
     @cached_property
     def has_constants(self) -> bool:
-        """Whether some of its tensors are neither trained nor noted by norms, such as a table of positions."""
+        """Whether the model has constants: tensors that are neither trained nor running statistics, such as a table of positions."""
         return any(each.kind == "Buffer" for text in self._texts for each in parse_code(text).declared.values())
 
     @cached_property
@@ -137,7 +140,7 @@ class AdoptedSpace(Space):
         return placer.placed
 
     def _genes_of(self, block: AdoptedBlock, arch: Arch) -> Genes | None:
-        """The block's own genes; None if the network does not have the block."""
+        """The block's genes; None if the network skips the block."""
         if block.stage is None:
             return Genes()
         stage, rank = block.stage
@@ -164,7 +167,7 @@ class AdoptedSpace(Space):
         return size.kept(genes.get(size.gene, network.get(size.gene, 1.0)))
 
     def ties(self) -> Iterator[tuple[tuple[str, str], tuple[str, str]]]:
-        """Pairs of (place, axis) that count the same channels."""
+        """Pairs of (place, axis) with the same channels."""
         first: dict[int, tuple[str, str]] = {}
         for block in self.blocks:
             for axis, number in zip(parse_code(self._texts[block.code]).axes, block.sizes, strict=True):

@@ -1,4 +1,4 @@
-"""Spaces from spaces: other resolutions, other image channels, fewer choices."""
+"""Deriving spaces from spaces: other resolutions, other image channels, fewer choices."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ def derive(
     num_classes: int | None = None,
     keep: Mapping[str, Sequence[Number]] | None = None,
 ) -> Space:
-    """A space like another.
+    """Derive a space from another.
 
     Args:
-        space: the other.
-        name: of the new one, which must be another name unless its networks are those of ``space``.
-        resolutions: of the input in pixels, of any sides from 1 on; None for those of ``space``.
-        in_channels: channels of the images.
-        num_classes: length of the logits, which is no part of what a name stands for.
-        keep: by gene, and by ``depth``, the values to keep.
+        space: the original.
+        name: of the new space; it must differ from the original's unless the networks are the same.
+        resolutions: of the input in pixels, with sides of at least 1; None for the original's.
+        in_channels: channels of the images; None for the original's.
+        num_classes: number of logits; None for the original's. Spaces that differ only in this number may have the same name.
+        keep: values to keep, by gene name or ``depth``; genes that are not named keep all values.
 
     Raises:
-        SpaceError: a gene or value that ``space`` does not have, a resolution that cannot be, or the name of the other space.
+        SpaceError: ``space`` lacks a gene or value, a network cannot run at a resolution, or the name is the original's.
     """
     kept = dict(keep or {})
     depths = kept.pop("depth", None)
@@ -58,8 +58,8 @@ def derive(
     )
     if name == space.name and replace(made, num_classes=space.num_classes) != space:
         raise SpaceError(
-            f"a space with other networks than {space.name} must have another name, since archs and tables say it, but is called so too; "
-            "give it a name of its own"
+            f"a space with other networks than {space.name} must have another name, because archs and tables refer to spaces by name, but "
+            "it has the same; choose a new name"
         )
     check_computes(made)
     return made
@@ -72,7 +72,7 @@ def _check_depths(space: Space, depths: Sequence[Number]) -> None:
 
 
 def _shortened(stage: Stage, depths: Sequence[Number], name: str) -> Stage:
-    # A stage of one depth has nothing to choose.
+    # A stage with a single depth has no choice, so it is kept.
     kept = tuple(depth for depth in stage.depths if depth in depths) if len(stage.depths) > 1 else stage.depths
     if not kept:
         raise SpaceError(f"depth must keep some of {list(stage.depths)} in each stage of {name}, but got {list(depths)}; choose among them")
@@ -81,10 +81,10 @@ def _shortened(stage: Stage, depths: Sequence[Number], name: str) -> Stage:
 
 @lru_cache(maxsize=64)
 def check_computes(space: Space) -> None:
-    """See whether the smallest and the largest network compute images of the least and the greatest sizes, without weights and numbers.
+    """Check that the smallest and the largest network run at the extreme resolutions, on the meta device.
 
     Raises:
-        SpaceError: one does not.
+        SpaceError: a network does not run, or does not return [1, num_classes].
     """
     lowest, narrowest = min(space.resolutions, key=sides), min(space.resolutions, key=lambda each: sides(each)[1])
     for resolution in dict.fromkeys((space.resolutions[0], lowest, narrowest, space.resolutions[-1])):
@@ -100,11 +100,11 @@ def _check_computes(space: Space, arch: Arch) -> None:
     except (RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise SpaceError(
-            f"every network of {space.name} must compute an image of {pixels(arch.resolution)}, but {arch.in_words} does not: {reason}; "
+            f"every network of {space.name} must accept an image of {pixels(arch.resolution)}, but {arch.in_words} does not: {reason}; "
             "choose larger resolutions"
         ) from error
     if found != (1, space.num_classes):
         raise SpaceError(
-            f"every network of {space.name} must give a logit for each of {space.num_classes} classes, but {arch.in_words} gives a "
+            f"every network of {space.name} must return a logit for each of {space.num_classes} classes, but {arch.in_words} returns a "
             f"tensor of shape {list(found)}; correct {type(space).__name__}.lower"
         )

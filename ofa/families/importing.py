@@ -1,4 +1,4 @@
-"""A space out of a module that the user named."""
+"""Import of a space from a module that the user named."""
 
 from __future__ import annotations
 
@@ -13,36 +13,37 @@ def import_space(spec: str) -> Space:
     """Import a space.
 
     Args:
-        spec: ``module:attribute``; the attribute is a space, or a function without arguments that makes one.
+        spec: ``module:attribute``; the attribute is a space, or a function without arguments that returns one.
 
     Raises:
-        SpaceError: it cannot be imported, is no space, or has fields that no file can carry.
+        SpaceError: the attribute cannot be imported, is no space, or has fields that cannot be stored in files.
+        TrustError: ``spec`` comes from a file.
     """
     try:
         found = import_attribute(spec)
-        # A space is no function, and the class alone has no name and no resolutions yet.
+        # Functions are called. Space objects are not callable, and a class without arguments has no name and no resolutions.
         space = found() if callable(found) and not isinstance(found, type) else found
     except TrustError:
         raise
     except OfaError as error:
         raise SpaceError(f"'{spec}': {error}") from error
-    except Exception as error:  # a module of the user's may fail in any way
+    except Exception as error:  # user code may fail in any way
         raise SpaceError(
-            f"'{spec}' must name a space as module:attribute, but importing it met {type(error).__name__}: {_first_line(error)}; check "
+            f"'{spec}' must name a space as module:attribute, but importing it raised {type(error).__name__}: {_first_line(error)}; check "
             "both names, the Python path and the module"
         ) from error
     if not isinstance(space, Space):
         raise SpaceError(
-            f"'{spec}' must name a space, or a function without arguments that makes one, but is {type(space).__name__}; name another "
+            f"'{spec}' must name a space, or a function without arguments that returns one, but is {type(space).__name__}; name another "
             "attribute"
         )
     try:
         hash(space)
     except TypeError as error:
         raise SpaceError(
-            f"the fields of a space must be tuples where they are many, but '{spec}' has a list: {error}; make tuples"
+            f"fields of a space with several values must be tuples, but '{spec}' has an unhashable field: {error}; make it a tuple"
         ) from error
-    space.to_json()  # what no file can carry is told now, and not after training
+    space.to_json()  # fields that cannot be stored are reported now, not after training
     return space
 
 

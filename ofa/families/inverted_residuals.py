@@ -1,4 +1,4 @@
-"""Stages of inverted residual blocks, which MobileNetV3 and ProxylessNAS share."""
+"""Stages of inverted residual blocks, common to MobileNetV3 and ProxylessNAS."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ __all__ = ["StagePlan", "place_inverted_residuals"]
 
 @dataclass(frozen=True)
 class StagePlan:
-    """What the blocks of one stage share.
+    """Common properties of the blocks of one stage.
 
     Attributes:
-        width: channels that the stage puts out.
-        stride: stride of its first block.
+        width: output channels of the stage.
+        stride: of the first block.
+        activation: of all blocks.
+        squeeze_excite: whether blocks have a squeeze-excite gate.
     """
 
     width: int
@@ -29,9 +31,19 @@ class StagePlan:
 
 
 def place_inverted_residuals(placer: Placer, channels: int, plans: Sequence[StagePlan], arch: Arch, *, norm_eps: float = 1e-5) -> int:
-    """Place the blocks of every stage of ``arch`` after ``channels`` channels; returns the channels after the last.
+    """Place the blocks of all stages of ``arch``.
 
-    A block's gene ``expand`` is the ratio of its depthwise channels to its input channels, ``kernel`` the depthwise kernel.
+    A block's gene ``expand`` is the ratio of its depthwise channels to its input channels, ``kernel`` the side of its depthwise kernel.
+
+    Args:
+        placer: collects the blocks.
+        channels: input channels of the first stage.
+        plans: one per stage.
+        arch: whose genes decide.
+        norm_eps: epsilon of the batch norms.
+
+    Returns:
+        The output channels of the last stage.
     """
     for s, (plan, genes) in enumerate(zip(plans, arch.stages, strict=True)):
         for b, gene in enumerate(genes):
@@ -40,7 +52,7 @@ def place_inverted_residuals(placer: Placer, channels: int, plans: Sequence[Stag
     return channels
 
 
-# A training step lowers several new archs, and they share nearly all of their blocks.
+# Cached: a training step lowers several new archs, which share nearly all of their blocks.
 @lru_cache(maxsize=4096)
 def _block(plan: StagePlan, channels: int, stride: int, gene: Genes, norm_eps: float) -> InvertedResidual:
     return InvertedResidual(

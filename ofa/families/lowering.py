@@ -1,4 +1,4 @@
-"""From an arch to the blocks that it is built of: what a space says, checked and remembered."""
+"""Lowering: from an arch to its blocks, by the space's own ``lower``, checked and cached."""
 
 from __future__ import annotations
 
@@ -15,20 +15,24 @@ __all__ = ["lower"]
 
 @lru_cache(maxsize=4096)
 def lower(space: Space, arch: Arch) -> tuple[PlacedBlock, ...]:
-    """The placed blocks that ``arch`` is built of, from the image to the logits.
+    """The blocks of ``arch`` with their places, from the image to the logits.
+
+    Args:
+        space: the space.
+        arch: a point of the space.
 
     Raises:
         ArchError: ``arch`` is not a point of ``space``.
-        SpaceError: the space does not say what its archs are built of, or its blocks do not fit each other.
+        SpaceError: the space's ``lower`` fails, or shapes of its blocks do not match.
     """
     space.check(arch)
     try:
         placed = tuple(space.lower(arch))
     except OfaError:
         raise
-    except Exception as error:  # a class of one's own may fail in any way
+    except Exception as error:  # user code may fail in any way
         raise SpaceError(
-            f"a space must say what each of its archs is built of, but for {arch.in_words} of {space.name} its class met "
+            f"a space must return the blocks of each of its archs, but for {arch.in_words} of {space.name} its class raised "
             f"{type(error).__name__}: {error}; correct {type(space).__name__}.lower"
         ) from error
     _check_wiring(space, arch, placed)
@@ -36,27 +40,27 @@ def lower(space: Space, arch: Arch) -> tuple[PlacedBlock, ...]:
 
 
 def _check_wiring(space: Space, arch: Arch, placed: tuple[PlacedBlock, ...]) -> None:
-    """Whether every block fits those that feed it, which for a class of one's own is not certain."""
+    """Check that the shapes of connected blocks match, which is not certain for a user-defined class."""
     wrong = next((each for each in placed if not isinstance(each, PlacedBlock)), None)
     if wrong is not None or not placed:
         raise _unfit(space, "a tuple of PlacedBlock", "got nothing" if wrong is None else f"got {type(wrong).__name__}")
     first, last = placed[0], placed[-1]
     ends = {
         "begin with the image": (_taken(first).words, input_shape(space, arch).words),
-        "end with a logit a class": (last.block.out_channels, space.num_classes),
-        "be at places of different names": (len({each.name for each in placed}), len(placed)),
+        "end with one logit per class": (last.block.out_channels, space.num_classes),
+        "have places with different names": (len({each.name for each in placed}), len(placed)),
     }
     for rule, (found, wanted) in ends.items():
         if found != wanted:
-            raise _unfit(space, f"blocks that {rule}", f"there are {found} where {wanted} must be")
+            raise _unfit(space, f"blocks that {rule}", f"found {found} instead of {wanted}")
     given: dict[str, Shape] = {}
     for each, names in zip(placed, sources(placed), strict=True):
         for name in names:
             if name not in given:
-                raise _unfit(space, "blocks that read blocks before them", f"{each.name} reads {name}, which is none")
+                raise _unfit(space, "blocks that read earlier blocks", f"{each.name} reads {name}, which is no earlier block")
             if given[name] != each.input or each.input.channels != each.block.in_channels:
                 taken = _taken(each).words
-                raise _unfit(space, "blocks that fit each other", f"{name} gives {given[name].words} and {each.name} takes {taken}")
+                raise _unfit(space, "blocks with matching shapes", f"{name} gives {given[name].words} and {each.name} takes {taken}")
         given[each.name] = each.block.output(each.input)
     unread = given.keys() - last_readers(placed).keys() - {last.name}
     if unread:
@@ -68,4 +72,4 @@ def _taken(placed: PlacedBlock) -> Shape:
 
 
 def _unfit(space: Space, rule: str, found: str) -> SpaceError:
-    return SpaceError(f"what {space.name} is built of must be {rule}, but {found}; correct {type(space).__name__}.lower")
+    return SpaceError(f"the networks of {space.name} must be {rule}, but {found}; correct {type(space).__name__}.lower")

@@ -1,7 +1,7 @@
 """MobileNetV3 (Howard et al., ICCV 2019) as an elastic family, with the choices of Once-for-All (Cai et al., ICLR 2020).
 
-Stage widths, strides, activations and the places of squeeze-excite are those of MIT's once-for-all package, so that its
-trained supernets fit.
+Stage widths, strides, activations and the stages with squeeze-excite are the same as in MIT's once-for-all package, so that its
+trained supernets can be loaded.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class MobileNetV3Space(Space):
     """The networks of one MobileNetV3 supernet.
 
     Attributes:
-        stem_width: channels after the first convolution, and of the first, fixed block.
+        stem_width: channels of the first convolution and of the first, fixed block.
         stem_stride: stride of the first convolution: 2, or 1 for images of few pixels.
-        plans: what the blocks of each elastic stage share.
+        plans: common properties of the blocks, for each elastic stage.
         head_widths: channels of the last convolution and of the feature mix after pooling.
         activation: of the first and the last convolution and of the feature mix.
     """
@@ -78,28 +78,28 @@ def make_space(
     num_classes: int = 1000,
     in_channels: int = 3,
 ) -> MobileNetV3Space:
-    """A MobileNetV3 space; the defaults are those of MIT's supernet of width 1.
+    """Create a MobileNetV3 space; the defaults are those of MIT's supernet with width multiplier 1.
 
     Args:
-        name: what archs, tables and weights call it.
+        name: by which archs, tables and weights refer to the space.
         width: multiplier of all channels.
         resolutions: sides of the square input in pixels.
         widths: channels of each elastic stage at multiplier 1.
         strides: stride of each stage's first block.
         stem: channels and stride of the first convolution.
         head: channels of the last convolution and of the feature mix.
-        kernels: sizes of depthwise kernels to choose from.
+        kernels: sides of depthwise kernels to choose from, in pixels.
         expands: ratios of depthwise to input channels to choose from.
-        depths: numbers of blocks of a stage to choose from.
-        squeeze_excite: whether blocks are gated, in all stages or by stage; False for devices on which gates are slow. None for the stages
-            of MIT's supernet.
-        activation: of all blocks, stem and head, such as ``relu``; or by stage, with h-swish in stem and head. None for those of MIT's
-            supernet.
-        num_classes: length of the logits.
+        depths: numbers of blocks per stage to choose from.
+        squeeze_excite: whether blocks have squeeze-excite gates, for all stages or by stage; False for devices on which gates are slow.
+            None for the stages of MIT's supernet.
+        activation: one activation for all blocks, stem and head, such as ``relu``; or one per stage, with h-swish in stem and head. None
+            for the activations of MIT's supernet.
+        num_classes: number of logits.
         in_channels: channels of the images.
 
     Raises:
-        SpaceError: what is given by stage has more or fewer values than there are stages.
+        SpaceError: an argument given by stage does not have one value per stage.
     """
     gates: tuple[bool, ...] = _by_stage("squeeze_excite", squeeze_excite, _MIT_GATES, len(widths))
     activations: tuple[Activation, ...] = _by_stage("activation", activation, _MIT_ACTIVATIONS, len(widths))
@@ -123,7 +123,7 @@ def make_space(
 
 
 def _by_stage(what: str, value: T | tuple[T, ...] | None, usual: tuple[T, ...], stages: int) -> tuple[T, ...]:
-    """A value for each stage, of one for all, of one each, or of none, which is the usual."""
+    """One value per stage, from a common value, one value per stage, or None for the usual values."""
     if value is None:
         return usual[:stages]
     values = value if isinstance(value, tuple) else (value,) * stages
@@ -148,7 +148,7 @@ SPACES = (
         depths=(1, 2),
         num_classes=10,
     ),
-    # For CIFAR-sized images. The first convolution keeps all 32 x 32 pixels, and three halvings follow, where ImageNet's five
+    # For CIFAR-sized images. The first convolution has stride 1, and three strides of 2 follow, because the five strides for ImageNet
     # would leave a single pixel. Widths and head were then chosen so that the space spans 5 to 30 MMACs.
     make_space(
         "ofa-mbv3-32px",

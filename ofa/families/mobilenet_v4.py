@@ -1,9 +1,9 @@
 """MobileNetV4 (Qin et al., ECCV 2024, arXiv 2404.10518) as an elastic family: universal inverted bottlenecks, convolutions only.
 
-What follows the paper: a 3x3 convolution of stride 2, fused inverted bottlenecks where the image is large, universal inverted bottlenecks
-behind them, whose two depthwise kernels are 0 (absent), 3 or 5 (section 3 and the search of section 5), ReLU and batch norm everywhere, no
-squeeze-excite, and a head of a 1x1 convolution to 960 channels, pooling, and another to 1280 (tables of MNv4-Conv-S and -M in the
-appendix). The space contains the forms of both, with widths between theirs.
+As in the paper: a 3x3 convolution of stride 2; fused inverted bottlenecks at large image sizes; then universal inverted bottlenecks whose
+two depthwise kernels are 0 (absent), 3 or 5 (section 3, and the search of section 5); ReLU and batch norm everywhere; no squeeze-excite;
+and a head of a 1x1 convolution to 960 channels, pooling, and a 1x1 convolution to 1280 (tables of MNv4-Conv-S and -M in the appendix). The
+space contains the block types of both models, with widths between theirs.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ __all__ = ["SPACES", "MobileNetV4Space", "make_space"]
 class MobileNetV4Space(Space):
     """The networks of one MobileNetV4 supernet.
 
-    Networks have levels of one image size each. A fused level is one stage, whose blocks choose ``expand`` alone. Every other level is two
-    stages: first one block, which has the level's stride and therefore always a depthwise convolution in the middle (``stride_kernel``,
-    never 0), then the blocks behind it, whose ``middle_kernel`` may be 0. So no network lacks a place for its stride, and the choices stay
-    independent of each other. ``first_kernel`` and ``expand``, the ratio of a block's inner to its input channels, are genes of both.
-    ``level_N_width``, from 1, are the channels of a level.
+    A network has several levels, each with one image size. A fused level is one stage, whose blocks have the gene ``expand`` only. Every
+    other level is two stages. The first stage is one block, which has the level's stride and therefore always a middle depthwise
+    convolution (``stride_kernel``, never 0). The second stage is the remaining blocks, whose ``middle_kernel`` may be 0. So every network
+    has a convolution for its stride, and all genes stay independent. Both stages have the genes ``first_kernel`` and ``expand``, the ratio
+    of a block's inner to its input channels. The network's genes ``level_N_width``, with N from 1, are the channels of each level.
 
     Attributes:
         stem_width: channels of the first convolution.
-        stem_stride: its stride: 2, or 1 for images of few pixels.
+        stem_stride: stride of the first convolution: 2, or 1 for images of few pixels.
         strides: stride of each level's first block.
-        fused_levels: how many levels, from the first, are fused.
-        head_widths: channels of the last convolutions before and behind the pooling.
+        fused_levels: number of fused levels, from the first.
+        head_widths: channels of the last convolutions before and after pooling.
     """
 
     stem_width: int
@@ -76,7 +76,7 @@ def _width_gene(level: int) -> str:
     return f"level_{level + 1}_width"
 
 
-# A training step lowers several new archs, and they share nearly all of their blocks.
+# Cached: a training step lowers several new archs, which share nearly all of their blocks.
 @lru_cache(maxsize=4096)
 def _block(channels: int, width: int, stride: int, genes: Genes) -> Block:
     mid, residual = make_divisible(channels * genes["expand"]), stride == 1 and channels == width
@@ -108,20 +108,20 @@ def make_space(
     num_classes: int = 1000,
     in_channels: int = 3,
 ) -> MobileNetV4Space:
-    """A MobileNetV4 space.
+    """Create a MobileNetV4 space.
 
     Args:
-        name: what archs, tables and weights call it.
+        name: by which archs, tables and weights refer to the space.
         resolutions: sides of the square input in pixels.
-        widths: by level, channels to choose from.
-        depths: by level, numbers of blocks to choose from; behind the fused levels that of the blocks behind the first.
+        widths: channels to choose from, by level.
+        depths: numbers of blocks to choose from, by level; for levels that are not fused, without the first (strided) block.
         strides: stride of each level's first block.
-        fused_levels: how many levels, from the first, are fused.
+        fused_levels: number of fused levels, from the first.
         stem: channels and stride of the first convolution.
-        head: channels of the last convolutions before and behind the pooling.
-        kernels: sizes of depthwise kernels to choose from, besides 0, which is none.
+        head: channels of the last convolutions before and after pooling.
+        kernels: sides of depthwise kernels to choose from, in pixels, besides 0 (absent).
         expands: ratios of inner to input channels to choose from.
-        num_classes: length of the logits.
+        num_classes: number of logits.
         in_channels: channels of the images.
     """
     expand, first = Gene("expand", expands), Gene("first_kernel", (0, *kernels))

@@ -1,4 +1,4 @@
-"""Placing blocks one after the other: the one walk over a network's geometry."""
+"""Placing blocks in sequence, while tracking the shapes between them."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ __all__ = ["Placer", "input_shape"]
 
 
 def input_shape(space: Space, arch: Arch) -> Shape:
-    """The shape of an image that ``arch`` takes: the channels of the space, the arch's height and width."""
+    """The shape of an input image of ``arch``: the space's channels, the arch's height and width."""
     return Shape(space.in_channels, *sides(arch.resolution))
 
 
 class Placer:
-    """Collects blocks and keeps account of the shape before the next one.
+    """Collects the blocks of a network and tracks the input shape of the next one.
 
     Args:
         space: of the network.
-        arch: whose blocks are placed.
+        arch: of the network.
     """
 
     def __init__(self, space: Space, arch: Arch) -> None:
@@ -31,7 +31,13 @@ class Placer:
         self._placed: list[PlacedBlock] = []
 
     def place(self, name: str, block: Block, inputs: Sequence[str] = ()) -> None:
-        """Put ``block`` at the dotted place ``name``, after what is there or on the sum of what the places ``inputs`` give."""
+        """Add a block.
+
+        Args:
+            name: dotted place of the block.
+            block: the block.
+            inputs: places whose outputs are added to form its input; by default its input is the output of the previous block.
+        """
         shape = self._given[inputs[0]] if inputs else self._shape
         self._placed.append(PlacedBlock(name, block, shape, tuple(inputs)))
         self._shape = self._given[name] = block.output(shape)

@@ -21,7 +21,7 @@ class ProxylessSpace(Space):
 
     Attributes:
         stem_widths: channels of the first convolution and of the first, fixed block.
-        plans: what the blocks of each elastic stage share.
+        plans: common properties of the blocks, for each elastic stage.
         head_width: channels of the last convolution, before pooling.
     """
 
@@ -61,19 +61,19 @@ def make_space(
     num_classes: int = 1000,
     in_channels: int = 3,
 ) -> ProxylessSpace:
-    """A ProxylessNAS space; the defaults are those of MIT's supernet at multiplier 1.
+    """Create a ProxylessNAS space; the defaults are those of MIT's supernet with width multiplier 1.
 
     Args:
-        name: what archs, tables and weights call it.
+        name: by which archs, tables and weights refer to the space.
         width: multiplier of all channels.
         resolutions: sides of the square input in pixels.
         stem: channels of the first convolution and of the first block.
         widths: channels of each stage at multiplier 1; the last stage is always one block deep.
         strides: stride of each stage's first block.
         head: channels of the last convolution.
-        kernels: sizes of depthwise kernels to choose from.
-        depths: numbers of blocks of a stage to choose from.
-        num_classes: length of the logits.
+        kernels: sides of depthwise kernels to choose from, in pixels.
+        depths: numbers of blocks per stage to choose from.
+        num_classes: number of logits.
         in_channels: channels of the images.
     """
     genes = (Gene("kernel", kernels), Gene("expand", (3, 4, 6)))

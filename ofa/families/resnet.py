@@ -17,12 +17,12 @@ __all__ = ["SPACES", "ResNetSpace", "make_space"]
 class ResNetSpace(Space):
     """The networks of one ResNet-D supernet.
 
-    The genes of the network are ``stem_depth`` (2 or 3 convolutions), ``stem_inner_width``, ``stem_width`` and, from 1,
-    ``stage_N_width``, all widths as multipliers; the gene of a block is ``expand``, its inner over its output channels.
+    Genes of the network are ``stem_depth`` (2 or 3 convolutions) and the width multipliers ``stem_inner_width``, ``stem_width`` and
+    ``stage_N_width``, with N from 1. The gene of a block is ``expand``, the ratio of its inner to its output channels.
 
     Attributes:
-        multipliers: of all widths, ascending. Where two round to the same channels, a gene has only the smaller, so that equal
-            networks are equal archs.
+        multipliers: of all widths, ascending. If two of them round to the same channels, a gene has only the smaller one, so that
+            equal networks are equal archs.
         stem_channels: channels of the stem at multiplier 1.
         stage_channels: channels of each stage at multiplier 1.
         strides: stride of each stage's first block.
@@ -47,7 +47,7 @@ class ResNetSpace(Space):
         return placer.placed
 
 
-# A training step lowers several new archs, and they share nearly all of their blocks.
+# Cached: a training step lowers several new archs, which share nearly all of their blocks.
 @lru_cache(maxsize=4096)
 def _block(channels: int, width: int, expand: float, stride: int, *, downsample: bool) -> Bottleneck:
     inner = make_divisible(round(width * expand))
@@ -55,7 +55,7 @@ def _block(channels: int, width: int, expand: float, stride: int, *, downsample:
 
 
 def _place_stem(placer: Placer, space: ResNetSpace, arch: Arch) -> int:
-    """Two convolutions, a third in between with a shortcut if the stem is deep, and max pooling; returns the channels after it."""
+    """Place two convolutions, a residual one between them if the stem is deep, and max pooling; returns the output channels."""
     inner = _inner_channels(space.stem_channels * arch.network["stem_inner_width"])
     width = make_divisible(space.stem_channels * arch.network["stem_width"])
     placer.place("stem.first", ConvBlock(in_channels=space.in_channels, out_channels=inner, kernel=3, stride=2))
@@ -71,7 +71,7 @@ def _inner_channels(stem_channels: float) -> int:
 
 
 def _width_gene(name: str, channels: dict[float, int]) -> Gene:
-    """The gene of the multipliers that give different channels."""
+    """The gene of the multipliers that lead to different channels."""
     first = {count: multiplier for multiplier, count in reversed(channels.items())}
     return Gene(name, tuple(sorted(first.values())))
 
@@ -89,18 +89,18 @@ def make_space(
     num_classes: int = 1000,
     in_channels: int = 3,
 ) -> ResNetSpace:
-    """A ResNet-D space; the defaults are those of MIT's supernet.
+    """Create a ResNet-D space; the defaults are those of MIT's supernet.
 
     Args:
-        name: what archs, tables and weights call it.
+        name: by which archs, tables and weights refer to the space.
         resolutions: sides of the square input in pixels.
         stem_channels: channels of the stem at multiplier 1.
         stage_channels: channels of each stage at multiplier 1.
-        depths: by stage, numbers of blocks to choose from.
+        depths: numbers of blocks to choose from, by stage.
         expands: ratios of inner to output channels to choose from.
-        multipliers: of the width of the stem and of each stage, to choose from.
+        multipliers: width multipliers of the stem and of each stage, to choose from.
         strides: stride of each stage's first block.
-        num_classes: length of the logits.
+        num_classes: number of logits.
         in_channels: channels of the images.
     """
     widths = [

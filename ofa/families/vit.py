@@ -1,12 +1,12 @@
 """Vision transformers (Dosovitskiy et al., ICLR 2021) as an elastic family, with the choices of AutoFormer (Chen et al., ICCV 2021).
 
-Elastic are the channels of all tokens (the embedding), the number of layers, and in each layer the heads and the ratio of the feed-forward
-network. A head has the same channels everywhere, so that fewer heads are leading slices of queries, keys and values.
+Elastic are the channels of all tokens (the embedding), the number of layers and, in each layer, the number of heads and the ratio of the
+feed-forward network. All heads have the same number of channels, so that fewer heads are leading slices of queries, keys and values.
 
-Logits are of the mean over all tokens: without a class token every token is a patch, no weights are trained for one, and plain transformers
-learn ImageNet at least as well so (Beyer et al., "Better plain ViT baselines for ImageNet-1k", 2022). Positions are learned at the largest
-resolution and interpolated for others, so that a place in the image keeps its embedding, where a part of the grid would mean another
-place at every resolution; an exported network has those of its own resolution as a constant.
+The classifier reads the mean over all tokens instead of a class token: plain transformers learn ImageNet at least as well that way (Beyer
+et al., "Better plain ViT baselines for ImageNet-1k", 2022), and every token is a patch. Position embeddings are learned at the largest
+resolution and interpolated for others, so that a place in the image keeps its embedding; a crop of the grid would shift it. An exported
+network has the embeddings of its own resolution as a constant.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _EPS = 1e-6
 class VisionTransformerSpace(Space):
     """The networks of one supernet of vision transformers.
 
-    The gene of the network is ``embedding``, the channels of a token; those of a layer are ``heads`` and ``mlp_ratio``, channels within the
-    feed-forward network over those of a token.
+    The gene of the network is ``embedding``, the channels of a token. Genes of a layer are ``heads`` and ``mlp_ratio``, the ratio of the
+    feed-forward network's hidden channels to the channels of a token.
 
     Attributes:
-        patch: side of a patch in pixels. Pixels beyond the last whole patch of an image are not seen.
-        head_channels: channels of a head.
+        patch: side of a patch in pixels. Pixels beyond the last whole patch of an image are ignored.
+        head_channels: channels per head.
     """
 
     patch: int
@@ -54,7 +54,7 @@ class VisionTransformerSpace(Space):
         return placer.placed
 
 
-# A training step lowers several new archs, and they share nearly all of their blocks.
+# Cached: a training step lowers several new archs, which share nearly all of their blocks.
 @lru_cache(maxsize=4096)
 def _layer(width: int, head_channels: int, genes: Genes) -> TransformerLayer:
     return TransformerLayer(
@@ -80,18 +80,18 @@ def make_space(
     num_classes: int = 1000,
     in_channels: int = 3,
 ) -> VisionTransformerSpace:
-    """A space of vision transformers.
+    """Create a space of vision transformers.
 
     Args:
-        name: what archs, tables and weights call it.
+        name: by which archs, tables and weights refer to the space.
         resolutions: sides of the square input in pixels.
         embeddings: channels of a token to choose from.
         depths: numbers of layers to choose from.
-        heads: numbers of heads of a layer to choose from.
-        mlp_ratios: ratios of the feed-forward network's channels to those of a token to choose from.
+        heads: numbers of heads per layer to choose from.
+        mlp_ratios: ratios to choose from, of the feed-forward network's hidden channels to the channels of a token.
         patch: side of a patch in pixels.
-        head_channels: channels of a head.
-        num_classes: length of the logits.
+        head_channels: channels per head.
+        num_classes: number of logits.
         in_channels: channels of the images.
     """
     return VisionTransformerSpace(

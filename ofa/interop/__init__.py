@@ -1,1 +1,1 @@
-"""What comes from elsewhere: weights, architectures and predictors that others have trained."""
+"""Import of weights, architectures, predictors and tables from other programs."""

@@ -1,6 +1,6 @@
-"""What people have from MIT's once-for-all package (Cai et al., ICLR 2020): supernets, settings, published networks, the predictor.
+"""Import from MIT's once-for-all package (Cai et al., ICLR 2020): supernets, settings, published networks, the accuracy predictor.
 
-The package's facts (key names, configs, features) are taken from its PyPI release `ofa` 0.1.0.post202307202001; none of its code is.
+Key names, configs and features follow its PyPI release `ofa` 0.1.0.post202307202001; none of its code is used.
 """
 
 from __future__ import annotations

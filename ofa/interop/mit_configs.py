@@ -1,4 +1,4 @@
-"""Subnet settings of MIT's once-for-all package: ``{"ks", "e", "d"}``, of its ResNets ``{"d", "e", "w"}``."""
+"""Subnet settings of MIT's once-for-all package: ``{"ks", "e", "d"}``; for ResNets ``{"d", "e", "w"}``."""
 
 from __future__ import annotations
 
@@ -18,21 +18,24 @@ Settings = Mapping[str, Any]
 
 
 def arch(space: Space, settings: Settings, resolution: int) -> Arch:
-    """The arch that MIT's ``set_active_subnet`` makes active.
+    """The arch that MIT's ``set_active_subnet`` activates for the same settings.
 
-    MobileNetV3 and ProxylessNAS: ``ks`` and ``e`` have a value for each slot (20 and 21; what they say of skipped blocks is
-    ignored), ``d`` one for each stage (5; of ProxylessNAS 5 or 6, as its last stage has one block whatever ``d`` says). ResNets:
-    ``e`` has a value for each slot (18), ``d`` counts the blocks beyond each stage's fewest, after the stem's value, which keeps
-    all its convolutions if it is the largest; ``w`` are indices into the width multipliers: inner stem, stem, then the stages.
-    Instead of a list a single value stands for all. Other keys are ignored, as they are in the package.
+    MobileNetV3 and ProxylessNAS: ``ks`` and ``e`` have one value per slot (20 and 21 slots; values of skipped blocks are ignored).
+    ``d`` has one value per stage (5; for ProxylessNAS 5 or 6, as its last stage always has one block).
+
+    ResNets: ``e`` has one value per slot (18). ``d`` is the stem's value, of which the largest keeps all convolutions of the stem, and
+    then for each stage the number of blocks above the stage's minimum. ``w`` are indices into the width multipliers: inner stem, stem,
+    then the stages.
+
+    A single value instead of a list applies to all slots or stages. Other keys are ignored, as in the package.
 
     Args:
-        space: what the arch shall be a point of.
+        space: of the arch.
         settings: MIT's dictionary.
         resolution: side of the square input in pixels.
 
     Raises:
-        ArchError: a key is missing, a list has another length, or a value is not among the space's choices.
+        ArchError: a key is missing, a list has the wrong length, or a value is not among the space's choices.
         SpaceError: MIT's package has no such family.
     """
     mit_class(space)
@@ -56,9 +59,9 @@ def arch(space: Space, settings: Settings, resolution: int) -> Arch:
 
 
 def config(space: Space, arch: Arch) -> dict[str, list[Number]]:
-    """MIT's dictionary for an arch, from which the function above makes the same arch again.
+    """MIT's settings of an arch; ``arch`` converts them back to the same arch.
 
-    Slots of skipped blocks get the largest values, which is what they have in MIT's largest network.
+    Slots of skipped blocks get the largest values, as in MIT's largest network.
 
     Raises:
         ArchError: ``arch`` is not a point of ``space``.
@@ -88,7 +91,7 @@ def _depths(space: Space, settings: Settings) -> list[int]:
         settings = {"d": [*_values(settings, "d", len(stages) - 1, "a stage"), stages[-1].depths[0]]}
     depths = [_whole(value, "d") for value in _values(settings, "d", len(stages), "a stage")]
     deepest = max(stage.depths[-1] for stage in stages)
-    # The package cuts a depth down to the blocks that the stage has, so one value can stand for all stages.
+    # The package limits a depth to the stage's number of blocks, so that one value can apply to all stages.
     return [min(depth, stage.depths[-1]) if depth <= deepest else depth for depth, stage in zip(depths, stages, strict=True)]
 
 
@@ -111,7 +114,7 @@ def _resnet_genes(space: ResNetSpace, settings: Settings) -> Genes:
             raise ArchError(
                 f"w must be indices into the width multipliers {list(space.multipliers)}, but {gene.name} has {index}; count from 0"
             )
-        # Of multipliers that round to the same channels the gene has only the smallest.
+        # If several multipliers round to the same channels, the gene has only the smallest of them.
         network[gene.name] = max((value for value in gene.values if value <= space.multipliers[index]), default=gene.values[0])
     return Genes(network)
 
@@ -125,7 +128,7 @@ def _most_added(space: Space) -> int:
 
 
 def _values(settings: Settings, key: str, count: int, each: str) -> list[Any]:
-    """The ``count`` values of a key; a single one stands for all."""
+    """The ``count`` values of a key; a single value is repeated."""
     if key not in settings:
         raise ArchError(f"MIT's settings must have the key '{key}', but have {sorted(settings)}; give a value for {each}")
     given = settings[key]
@@ -136,7 +139,7 @@ def _values(settings: Settings, key: str, count: int, each: str) -> list[Any]:
 
 
 def _known(gene: Gene, value: Any) -> Any:
-    """The gene's own value that equals the given one, so that 3.0 or NumPy's 3 becomes 3; others as they are, for the check to name."""
+    """The gene's value that equals ``value``, so that 3.0 or NumPy's 3 becomes 3; an unknown value is returned for the later check."""
     return next((own for own in gene.values if own == value), value)
 
 

@@ -1,8 +1,8 @@
-"""How MIT's once-for-all package names the tensors that a supernet stores here.
+"""Names of tensors in MIT's once-for-all package, for the tensors that a supernet stores here.
 
 The package's classes write the same tensor under several names: ``blocks.3.mobile_inverted_conv.depth_conv.conv.conv.weight`` in
-the published files, ``.conv.`` instead of ``.mobile_inverted_conv.`` since 2020, ``depth_conv.conv.weight`` where the network was
-not elastic, and prefixes such as ``module.`` where it was trained on several GPUs. ``plain_key`` gives them all one spelling.
+the published files, ``.conv.`` instead of ``.mobile_inverted_conv.`` since 2020, ``depth_conv.conv.weight`` if the network was
+not elastic, and prefixes such as ``module.`` after training on several GPUs. ``plain_key`` converts all to one spelling.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _PLACES = {
         "stem.last": "input_stem.2",
     },
 }
-"""By class: the blocks of ours that stand outside of the stages."""
+"""By class: our places outside the stages, and MIT's names for them."""
 _LAYERS = {
     ConvBlock.kind: {"conv": ""},
     ResidualConv.kind: {"conv": ""},
@@ -60,11 +60,11 @@ _LAYERS = {
     Bottleneck.kind: {"reduce": "conv1", "conv": "conv2", "expand": "conv3", "downsample": "downsample"},
     Classifier.kind: {"linear": "linear"},
 }
-"""By kind of block: what MIT's package calls its layers."""
+"""By kind of block: our layers, and MIT's names for them."""
 
 
 def mit_class(space: Space) -> str:
-    """The class of MIT's package whose networks a space contains.
+    """The class of MIT's package that corresponds to a space.
 
     Raises:
         SpaceError: the package has no such family.
@@ -79,19 +79,19 @@ def mit_class(space: Space) -> str:
 
 
 def plain_key(key: str) -> str:
-    """The one spelling of a key of MIT's package, in whichever of its spellings it was written."""
+    """Convert a key of MIT's package from any of its spellings to the common one."""
     parts = unwrapped_key(key).replace("mobile_inverted_conv", "conv").split(".")
-    # An elastic layer wraps the plain one under the same name (`bn.bn.`, `linear.linear.`); no two tensors differ by that alone.
+    # An elastic layer wraps the plain one under the same name (`bn.bn.`, `linear.linear.`); no two tensors differ only in that.
     return ".".join(part for part, _ in groupby(parts))
 
 
 def is_ignored(key: str) -> bool:
-    """Whether a key is a counter of batches, which no output depends on."""
+    """Whether a key is a batch counter (``num_batches_tracked``), on which no output depends."""
     return key.endswith("num_batches_tracked")
 
 
 def family_of_keys(keys: Iterable[str]) -> str | None:
-    """The class that wrote plain keys, or None where nothing says so."""
+    """The class of MIT's package that wrote plain keys; None if they do not show it."""
     tops = {key.split(".")[0] for key in keys}
     if "input_stem" in tops:
         return "OFAResNets"
@@ -102,7 +102,7 @@ def family_of_keys(keys: Iterable[str]) -> str | None:
 
 @lru_cache(maxsize=16)
 def key_names(space: Space) -> dict[str, str]:
-    """By name of each stored tensor: its plain key in MIT's package.
+    """Plain keys of MIT's package, by the name of our stored tensor.
 
     Raises:
         SpaceError: the package has no such family.
@@ -122,14 +122,14 @@ def key_names(space: Space) -> dict[str, str]:
 
 
 def _block_places(space: Space, family: str) -> dict[str, str]:
-    """MIT's package counts the blocks of all stages on, and the fixed first block of the MobileNet families with them."""
+    """Map our places to MIT's, which number blocks across all stages, including the fixed first block of the MobileNet families."""
     residual = family != "OFAResNets"
     places = [f"stages.{s}.{b}" for s, stage in enumerate(space.stages) for b in range(stage.depths[-1])]
     return {place: f"blocks.{index}.conv" if residual else f"blocks.{index}" for index, place in enumerate(places, start=int(residual))}
 
 
 def _leaf(name: str) -> str:
-    """``norm`` is MIT's ``bn``, and the kernel matrix ``weight_7to5`` its ``7to5_matrix``."""
+    """MIT's name of a tensor within a layer: ``norm`` becomes ``bn``, and the kernel matrix ``weight_7to5`` becomes ``7to5_matrix``."""
     *path, leaf = name.split(".")
     steps = leaf.removeprefix("weight_")
     return ".".join([*("bn" if part == "norm" else part for part in path), leaf if steps == leaf else f"{steps}_matrix"])

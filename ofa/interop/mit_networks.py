@@ -1,4 +1,4 @@
-"""Published networks of MIT's once-for-all package: the ``net.config`` of a specialized network as an arch."""
+"""Published networks of MIT's once-for-all package: conversion of a ``net.config`` to an arch."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ __all__ = ["arch_from_net_config"]
 Layer = Mapping[str, Any]
 
 _OFA_CLASSES = {"MobileNetV3": "OFAMobileNetV3", "ProxylessNASNets": "OFAProxylessNASNets", "ResNets": "OFAResNets"}
-"""By the name in a net config: the class of the supernet that such networks come from."""
+"""By the name in a net config: the class of the supernet."""
 
 _USUAL = {"dilation": 1, "groups": 1, "bias": False, "has_shuffle": False, "use_se": False, "ops_order": "weight_bn_act"}
-"""What a layer of these networks is like where its config says nothing else."""
+"""Defaults of layer configs, which are also the only supported values."""
 
 
 class _MisfitError(Exception):
-    """A network that a space does not contain: how many of its blocks it does, and a sentence's middle about the next."""
+    """A network that a space does not contain: the number of matching blocks, and the first difference as a clause."""
 
     def __init__(self, fitting: int, reason: str) -> None:
         super().__init__(reason)
@@ -38,29 +38,30 @@ class _MisfitError(Exception):
 def arch_from_net_config(source: Mapping[str, Any] | str | os.PathLike[str], resolution: int, space: Space | None = None) -> Arch:
     """The arch of a network that MIT published, or that its ``get_active_subnet().config`` describes.
 
-    Every block is translated to ours and looked up among those that the space builds at that place, so a network is accepted only
-    if the arch builds exactly its layers (the number of classes, dropout and the epsilon of batch norms aside). Blocks that do
-    nothing (``ZeroLayer``) are skipped ones.
+    Every block is converted and looked up among the blocks that the space can have at that place. So a network is accepted only if
+    the arch has exactly its layers, apart from the number of classes, dropout and the epsilon of batch norms. Blocks without
+    operation (``ZeroLayer``) count as skipped.
 
     Args:
         source: the dictionary, or its JSON file.
         resolution: side of the square input in pixels (``image_size`` in the network's ``run.config``).
-        space: the space that it is of; by default the named space that contains it.
+        space: the space of the network; by default the named space that contains it.
 
     Raises:
         FileError: the file cannot be read.
-        ArchError: the dictionary is no network, no space contains it (the message says where the nearest space differs), or the
-            space has not that resolution.
+        ArchError: the dictionary is no network, no space contains it (the message states where the closest space differs), or the
+            space lacks the resolution.
+        SpaceError: the space given is of another family than the network.
     """
     network = source if isinstance(source, Mapping) else read_json(source)
     label = "the net config" if isinstance(source, Mapping) else f"'{source}'"
     family = _family(network, label)
     try:
         stem, body, head = _blocks(network, family)
-        hash((*stem, *chain.from_iterable(body), *head))  # a list where a number must be cannot be looked up
+        hash((*stem, *chain.from_iterable(body), *head))  # raises TypeError if a config has a list in place of a number
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise ArchError(
-            f"{label} must describe a {network['name']} as MIT's package writes it, but reading it met {type(error).__name__}: {error}; "
+            f"{label} must describe a {network['name']} as MIT's package writes it, but reading it raised {type(error).__name__}: {error}; "
             "take the unchanged net.config of the network"
         ) from error
     misfits: list[tuple[_MisfitError, Space]] = []
@@ -88,9 +89,9 @@ def _family(network: Any, label: str) -> str:
 def _no_space(label: str, family: str, misfits: list[tuple[_MisfitError, Space]], space: Space | None) -> Exception:
     if not misfits:
         assert space is not None
-        return SpaceError(f"{label} must be of {mit_class(space)} to fit {space.name}, but it is of {family}; name a space of that family")
+        return SpaceError(f"{label} must be of {mit_class(space)} for {space.name}, but it is of {family}; name a space of that family")
     misfit, nearest = max(misfits, key=lambda pair: pair[0].fitting)
-    which = nearest.name if space else f"a named space, of which {nearest.name} is the nearest"
+    which = nearest.name if space else f"a named space, the nearest being {nearest.name}"
     return ArchError(f"{label} must be a network of {which}, but {misfit}; give the space that it was taken from as 'space'")
 
 
@@ -98,7 +99,7 @@ def _no_space(label: str, family: str, misfits: list[tuple[_MisfitError, Space]]
 
 
 def _find(space: Space, stem: list[Block], stages: list[list[Block]], head: list[Block]) -> Arch:
-    """The arch whose blocks are these, at some resolution of the space."""
+    """The arch that has these blocks, at the largest resolution of the space."""
     if len(stages) != len(space.stages):
         raise _MisfitError(0, f"it has {len(stages)} stages instead of {len(space.stages)}")
     network = _network_genes(space, stem, stages)
@@ -119,7 +120,7 @@ def _find(space: Space, stem: list[Block], stages: list[list[Block]], head: list
 
 
 def _genes_by_block(space: Space, network: Genes) -> dict[str, dict[Block, Genes]]:
-    """By place: each block that the space can build there, and the genes that it is built of."""
+    """By place, all blocks that the space can have there, each with its genes."""
     found: dict[str, dict[Block, Genes]] = {}
     names = {gene.name: len(gene.values) for stage in space.stages for gene in stage.genes}
     for genes in _combinations(names):
@@ -139,7 +140,7 @@ def _combinations(counts: Mapping[str, int]) -> Iterable[dict[str, int]]:
 
 
 def _network_genes(space: Space, stem: list[Block], stages: list[list[Block]]) -> Genes:
-    """The widths of a ResNet that put out the channels of its blocks; other families have no such genes."""
+    """The width genes of a ResNet, from the output channels of its blocks; other families have none."""
     if not isinstance(space, ResNetSpace):
         return Genes()
     network: dict[str, int | float] = {"stem_depth": 3 if len(stem) > 3 else 2}
@@ -148,10 +149,10 @@ def _network_genes(space: Space, stem: list[Block], stages: list[list[Block]]) -
     places = ["stem.first", "stem.last", *(f"stages.{s}.0" for s in range(len(stages)))]
     for (name, channels), place in zip(wanted.items(), places, strict=True):
         gene = next(gene for gene in space.network if gene.name == name)
-        # Where two widths round to the same channels, the networks are equal, and the smaller one names them.
+        # If two multipliers round to the same channels, the networks are equal, and the smaller multiplier is taken.
         options = {_width_at(space, name, index, place): value for index, value in reversed([*enumerate(gene.values)])}
         if channels not in options:
-            raise _MisfitError(0, f"{place} puts out {channels} channels instead of {_either(options)}")
+            raise _MisfitError(0, f"{place} has {channels} output channels instead of {_either(options)}")
         network[name] = options[channels]
     return Genes(network)
 
@@ -162,7 +163,7 @@ def _width_at(space: Space, gene: str, index: int, place: str) -> int:
 
 
 def _compare_ends(space: Space, arch: Arch, stem: list[Block], head: list[Block]) -> None:
-    """Raise _MisfitError unless what stands before and after the stages is what the space has there."""
+    """Raise _MisfitError unless the blocks before and after the stages are those of the space."""
     lowered = lower(space, arch)
     fixed = [placed for placed in lowered if not placed.name.startswith("stages.")]
     given = [*stem, *head]
@@ -175,7 +176,7 @@ def _compare_ends(space: Space, arch: Arch, stem: list[Block], head: list[Block]
 
 
 def _difference(block: Block, known: Iterable[Block]) -> str:
-    """How a block differs from the one that is most like it."""
+    """How a block differs from the most similar known block, as a clause."""
 
     def differences(other: Block) -> list[str]:
         if type(other) is not type(block):
@@ -191,7 +192,7 @@ def _either(values: Iterable[int]) -> str:
 
 
 def _comparable(block: Block) -> Block:
-    """A block without what a net config does not decide: batch norm's epsilon, and the number of classes."""
+    """A block with fixed values where net configs do not decide: batch norm's epsilon, and the number of classes."""
     block = replace(block, norm_eps=1e-5)
     return replace(block, out_channels=1) if isinstance(block, Classifier) else block
 
@@ -200,7 +201,7 @@ def _comparable(block: Block) -> Block:
 
 
 def _blocks(network: Layer, family: str) -> tuple[list[Block], list[list[Block]], list[Block]]:
-    """What stands before the stages, the blocks of each stage, and what stands behind them."""
+    """The blocks before the stages, the blocks of each stage, and the blocks after them."""
     classifier = network["classifier"]
     last = Classifier(in_channels=classifier["in_features"], out_channels=1, pool=family != "OFAMobileNetV3")
     if family == "OFAResNets":
@@ -215,7 +216,7 @@ def _blocks(network: Layer, family: str) -> tuple[list[Block], list[list[Block]]
 
 
 def _staged(blocks: Iterable[InvertedResidual | Bottleneck]) -> list[list[Block]]:
-    """Blocks by stage: one begins where the input is not simply added to the output."""
+    """Group blocks by stage; a stage begins at each block without an identity shortcut."""
     stages: list[list[Block]] = []
     for block in blocks:
         begins = block.downsample if isinstance(block, Bottleneck) else not block.residual
@@ -239,7 +240,7 @@ def _conv(layer: Layer) -> ConvBlock:
 
 
 def _mix(layer: Layer) -> Block:
-    """The last convolution: after the pooling and without batch norm (MobileNetV3), or before it and with one."""
+    """The last convolution: after pooling and without batch norm (MobileNetV3), or before pooling and with batch norm."""
     if layer.get("use_bn", True):
         return _conv(layer)
     _check_usual(layer)
@@ -254,7 +255,7 @@ def _stem_conv(layer: Layer) -> Block:
 
 
 def _inverted_residual(layer: Layer) -> InvertedResidual | None:
-    """The block, or None for one that does nothing."""
+    """The block; None for a ``ZeroLayer``."""
     conv = layer.get("conv", layer.get("mobile_inverted_conv"))
     if conv is None or conv["name"] == "ZeroLayer":
         return None
@@ -293,7 +294,7 @@ def _bottleneck(layer: Layer) -> Bottleneck:
 def _whole(layer: Layer, key: str) -> int:
     value = layer[key]
     if isinstance(value, list | tuple) and len(set(value)) == 1:
-        value = value[0]  # both sides of a square kernel
+        value = value[0]  # (height, width) of a square kernel
     if not isinstance(value, int):
         raise ValueError(f"a {layer.get('name')} with {key} {value!r}")
     return value

@@ -1,4 +1,4 @@
-"""MIT's accuracy predictor of MobileNetV3 subnets: a perceptron 128-400-400-400-1 over one-hot genes."""
+"""MIT's accuracy predictor for MobileNetV3 subnets: a multi-layer perceptron 128-400-400-400-1 on one-hot genes."""
 
 from __future__ import annotations
 
@@ -31,29 +31,30 @@ _GENES = (("kernel", (3, 5, 7)), ("expand", (3, 4, 6)))
 _DEPTHS = (2, 3, 4)
 _STAGES = 5
 _CHUNK = 1 << 10
-"""Networks at a time, whose activations stay in the cache."""
+"""Networks per chunk, so that their activations stay in the cache."""
 _RESOLUTIONS = range(112, 225, 16)
 _SIZES = (128, 400, 400, 400, 1)
 
 _FIRST_RESOLUTION = 2 * 3 * _STAGES * _DEPTHS[-1]
-"""Where the digits of the resolution begin, after those of all kernels and of all expand ratios."""
+"""Index of the first one-hot feature of the resolution, after the features of all kernels and all expand ratios."""
 
 
 class MitPredictor:
     """Predicts the ImageNet top-1 accuracy of subnets of MIT's MobileNetV3 supernets, as a fraction.
 
-    It was fitted to accuracies on images held out of the training set: its predictions are about 0.059 above the accuracy on
-    ImageNet's validation set. They rank networks; do not report them as accuracies.
+    It was fitted to accuracies on images held out from the training set: its predictions are about 0.059 above the accuracy on
+    ImageNet's validation set. Use them to rank networks; do not report them as accuracies.
 
-    It sees kernels, expand ratios, depths and the resolution, not the widths, so the space is what its user says it is.
+    Its features are kernels, expand ratios, depths and the resolution, but not widths, so it cannot check that the space has the right
+    widths.
 
     Args:
-        space: a MobileNetV3 space with MIT's choices, or some of them.
+        space: a MobileNetV3 space with MIT's choices, or a subset of them.
         layers: weight [outputs, inputs] and bias [outputs] of each layer.
 
     Raises:
-        SpaceError: the space has other choices than those that the predictor knows.
-        WeightsError: the layers are not those of MIT's predictor.
+        SpaceError: the space has choices that the predictor does not know.
+        WeightsError: the layers do not have the shapes of MIT's predictor.
     """
 
     def __init__(self, space: Space, layers: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]]) -> None:
@@ -74,38 +75,47 @@ class MitPredictor:
 
     @property
     def space_name(self) -> str:
-        """The space whose networks it predicts."""
+        """Name of the space."""
         return self.space.name
 
     @property
     def resolutions(self) -> tuple[int, ...]:
-        """The resolutions of the space that it knows, in pixels."""
+        """The resolutions of the space that the predictor knows, in pixels."""
         return tuple(each for each in self.space.resolutions if isinstance(each, int) and each in _RESOLUTIONS)
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Where its numbers come from, as JSON values."""
+        """Origin of the predictions, as JSON values."""
         return {"source": "predicted", "model": "MIT once-for-all, perceptron 128-400-400-400-1", "above_imagenet_validation": 0.059}
 
     def __call__(self, archs: Sequence[Arch], /) -> Floats:
-        """The predicted accuracies of ``archs``, as ``predict``."""
+        """Same as ``predict``."""
         return self.predict(archs)
 
     def predict(self, archs: Sequence[Arch]) -> Floats:
-        """The predicted accuracies (0..1) of ``archs``; [N].
+        """Predict accuracies of archs.
+
+        Returns:
+            Accuracies [N], 0..1.
 
         Raises:
-            ArchError: an arch of another space.
-            SpaceError: a resolution that the predictor does not know.
+            ArchError: an arch is of another space.
+            SpaceError: the predictor does not know an arch's resolution.
         """
         rows_NC = np.array([self.space.encode(arch) for arch in archs], dtype=np.int64)
         return self.predict_rows(rows_NC.reshape(len(archs), len(self.space.columns)))
 
     def predict_rows(self, rows_NC: NDArray[np.int64]) -> Floats:
-        """The predicted accuracies (0..1) of archs that ``space.encode`` made rows of; [N].
+        """Predict accuracies of encoded archs.
+
+        Args:
+            rows_NC: as from ``space.encode_all``.
+
+        Returns:
+            Accuracies [N], 0..1.
 
         Raises:
-            SpaceError: a resolution that the predictor does not know.
+            SpaceError: the predictor does not know an arch's resolution.
         """
         x_NF = torch.from_numpy(self.features(rows_NC))
         with torch.inference_mode():
@@ -120,18 +130,21 @@ class MitPredictor:
     of_rows = predict_rows
 
     def interval_of_rows(self, rows_NC: NDArray[np.int64]) -> tuple[Floats, Floats]:
-        """NaN for both ends [N]: nothing is known of how far the perceptron is from the truth of single networks."""
+        """NaN for both ends [N]: the perceptron's error for single networks is unknown."""
         unknown_N = np.full(len(rows_NC), np.nan)
         return unknown_N, unknown_N
 
     def features(self, rows_NC: NDArray[np.int64]) -> NDArray[np.float32]:
-        """What the perceptron sees of each row; [N, 128].
+        """Input features of the perceptron for encoded archs.
 
-        One-hot kernels of the 20 slots (3, 5, 7), one-hot expand ratios (3, 4, 6), one-hot resolution (112, 128 .. 224); the
+        One-hot kernels of the 20 slots (3, 5, 7), one-hot expand ratios of the slots (3, 4, 6), one-hot resolution (112, 128 .. 224);
         slots of skipped blocks are zero.
 
+        Returns:
+            [N, 128].
+
         Raises:
-            SpaceError: a resolution that the predictor does not know.
+            SpaceError: the predictor does not know an arch's resolution.
         """
         resolution_N = self._resolution_features[rows_NC[:, 0]]
         unknown = np.flatnonzero(resolution_N < 0)
@@ -141,7 +154,7 @@ class MitPredictor:
                 f"{pixels(self.space.resolutions[rows_NC[unknown[0], 0]])}; "
                 "restrict the space to them, for example space.restrict(resolution=[160, 176, 192, 208, 224])"
             )
-        # A column behind the last takes what skipped blocks would set.
+        # An extra column after the last collects the features of skipped blocks and is dropped.
         x_NF = np.zeros((len(rows_NC), _SIZES[0] + 1), np.float32)
         columns, features_SV = self._inputs
         active_NS = self.space.active(rows_NC)[:, columns]
@@ -151,10 +164,10 @@ class MitPredictor:
         return np.ascontiguousarray(x_NF[:, : _SIZES[0]])
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write it as safetensors, which ``load_predictor`` reads.
+        """Write the predictor as a safetensors file for ``load_predictor``.
 
         Raises:
-            FileError: the folder cannot be written.
+            FileError: the file cannot be written.
         """
         tensors = {}
         for index, (weight, bias) in enumerate(self._layers):
@@ -163,21 +176,20 @@ class MitPredictor:
 
 
 def load_predictor(path: str | os.PathLike[str], space: Space | None = None) -> MitPredictor:
-    """Read MIT's ``acc_predictor.pth``, or what ``MitPredictor.save`` wrote.
+    """Read MIT's ``acc_predictor.pth``, or a file of ``MitPredictor.save``.
 
     Args:
-        path: the file; anything but ``.safetensors`` is read as ``torch.save`` wrote it, with ``weights_only=True``.
-        space: the space whose networks it shall predict; by default the one that the file names, else ``ofa-mbv3-w1.2``, whose
-            supernet MIT's tutorial uses it for.
+        path: of the file; unless it ends in ``.safetensors``, it is read as a file of ``torch.save``, with ``weights_only=True``.
+        space: of the networks to predict; by default the file's space, or ``ofa-mbv3-w1.2`` for MIT's file, as in MIT's tutorial.
 
     Raises:
-        FileError: there is no such file.
-        WeightsError: the file is damaged or holds something else.
-        SpaceError: the space has other choices than those that the predictor knows.
+        FileError: the file does not exist.
+        WeightsError: the file is damaged or has other content.
+        SpaceError: the space has choices that the predictor does not know.
     """
     if Path(path).suffix == ".safetensors":
         weights = read_weights(path, kind=_KIND)
-        # Files of earlier versions say a name alone.
+        # Files of earlier versions have only the space's name.
         stored = weights.space() if SPACE_KEY in weights.metadata else named_space(weights.metadata["space"])
         return MitPredictor(space or stored, _layers(weights.tensors, path))
     tensors = {unwrapped_key(key): tensor for key, tensor in open_checkpoint(path).tensors.items()}
@@ -198,7 +210,7 @@ def _layers(tensors: Mapping[str, Any], path: str | os.PathLike[str]) -> list[tu
 
 
 def _inputs(space: Space) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The columns of a row that the perceptron sees, and for each of them which feature is set by index of its gene's value."""
+    """The columns of a row that are features [S], and for each the feature to set by the index of the gene's value [S, V]."""
     columns, features = [], []
     numbers = {gene.name: c for c, gene in enumerate(space.columns)}
     for g, (name, known) in enumerate(_GENES):

@@ -1,8 +1,9 @@
-"""Latency tables as MIT published them with Once-for-All and ProxylessNAS: a YAML file for each image size, an entry for each layer.
+"""Latency tables that MIT published with Once-for-All and ProxylessNAS: one YAML file per image size, one entry per layer.
 
-An entry's name says what was timed, such as ``expanded_conv-input:7x7x192-output:7x7x192-expand:576-kernel:3-stride:1-idskip:1-se:1-hs:1``
-(``idskip``: the input is added, ``se``: squeeze-excite, ``hs``: h_swish). The files of ProxylessNAS are older: they lack the last two,
-``expand`` is a ratio in them instead of channels, and the spread is a variance. Names are written here for blocks, not read.
+An entry's name describes the layer, such as ``expanded_conv-input:7x7x192-output:7x7x192-expand:576-kernel:3-stride:1-idskip:1-se:1-hs:1``
+(``idskip``: the input is added, ``se``: squeeze-excite, ``hs``: h_swish). The older files of ProxylessNAS lack the last two, their
+``expand`` is a ratio instead of channels, and their spread is a variance. This module generates the names of our blocks and looks them
+up; it does not parse names.
 """
 
 from __future__ import annotations
@@ -24,13 +25,19 @@ __all__ = ["Measurement", "MitTable", "load_mit_table"]
 
 _FIRST = re.compile(r"Conv-input:(\d+)x\1x3-")
 _CONVS = {3: "Conv", 1: "Conv_1"}
-"""By kernel: the first convolution, and the last before the pooling."""
-_BEYOND = 1e12  # milliseconds that nobody waited, calls that nobody made; NaN and infinity are beyond too
+"""By kernel size: MIT's names of the first convolution, and of the last before pooling."""
+_BEYOND = 1e12  # above all plausible milliseconds and counts; the check also refuses NaN and infinity
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """The time of a layer or block in milliseconds: mean and standard deviation over ``count`` calls."""
+    """The time of a layer or block.
+
+    Attributes:
+        mean_ms: mean in milliseconds.
+        std_ms: standard deviation over the calls, in milliseconds.
+        count: number of calls.
+    """
 
     mean_ms: float
     std_ms: float
@@ -38,7 +45,7 @@ class Measurement:
 
     @classmethod
     def in_a_row(cls, parts: Sequence[Measurement]) -> Measurement:
-        """The time of parts that follow each other, as if they varied independently."""
+        """The time of parts in sequence, assuming that they vary independently; the count is the smallest of the parts."""
         return cls(
             mean_ms=sum(part.mean_ms for part in parts),
             std_ms=math.hypot(*(part.std_ms for part in parts)),
@@ -47,7 +54,7 @@ class Measurement:
 
     @classmethod
     def pooled(cls, same: Sequence[Measurement]) -> Measurement:
-        """One thing measured several times: mean and deviation over all calls together."""
+        """Merge several measurements of the same layer: mean and standard deviation over all calls."""
         count = sum(each.count for each in same)
         mean_ms = sum(each.count * each.mean_ms for each in same) / count
         variance = sum(each.count * (each.std_ms**2 + (each.mean_ms - mean_ms) ** 2) for each in same) / count
@@ -59,10 +66,10 @@ class MitTable:
     """A published file.
 
     Attributes:
-        path: where it was read from.
-        sha256: of its bytes, in hexadecimal digits.
-        resolution: side of the networks' input in pixels, going by the first convolution.
-        entries: measurements by the names in the file.
+        path: of the file.
+        sha256: of the file's bytes, in hexadecimal.
+        resolution: side of the networks' input in pixels, from the name of the first convolution.
+        entries: measurements by name in the file.
     """
 
     path: Path
@@ -71,22 +78,22 @@ class MitTable:
     entries: Mapping[str, Measurement] = field(repr=False)
 
     def entries_of(self, placed: PlacedBlock) -> tuple[str, ...]:
-        """Names of the entries that make up a block, in the order of the computation; none where the file lacks one of them."""
+        """Names of a block's entries, in order of computation; empty if the file lacks one of them."""
         spellings = _spellings(placed.block, placed.input)
         return next((names for names in spellings if all(name in self.entries for name in names)), ())
 
     def measurement(self, placed: PlacedBlock) -> Measurement | None:
-        """What the file says of a block; None where it says nothing."""
+        """The time of a block; None if the file does not have it."""
         names = self.entries_of(placed)
         return Measurement.in_a_row([self.entries[name] for name in names]) if names else None
 
 
 def load_mit_table(path: str | os.PathLike[str]) -> MitTable:
-    """Read a published file; of YAML only plain values are read.
+    """Read a published file; only plain YAML values are accepted.
 
     Raises:
-        FileError: the file is absent or unreadable.
-        TableError: it is not YAML, or not such a table.
+        FileError: the file does not exist or cannot be read.
+        TableError: the file is not YAML, or is no such table.
     """
     content = read_bytes(path, most=LARGEST_YAML)
     entries = parse_yaml(content, what=f"'{path}'", remedy="fetch the published file again", error=TableError)
@@ -96,8 +103,8 @@ def load_mit_table(path: str | os.PathLike[str]) -> MitTable:
     sizes = {int(match[1]) for name in measured if (match := _FIRST.match(name))}
     if len(sizes) != 1:
         raise TableError(
-            f"'{path}' must say its image size in the name of one first convolution, such as 'Conv-input:224x224x3-output:112x112x24', "
-            f"but {len(sizes)} sizes are named so; give one file for each size"
+            f"'{path}' must have one image size in the name of its first convolution, such as 'Conv-input:224x224x3-output:112x112x24', "
+            f"but it has {len(sizes)}; give one file for each size"
         )
     return MitTable(path=Path(path), sha256=hashlib.sha256(content).hexdigest(), resolution=sizes.pop(), entries=measured)
 
@@ -124,7 +131,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _spellings(block: Block, shape: Shape) -> list[tuple[str, ...]]:
-    """The names that a block's entries may have; none for blocks that no published table knows."""
+    """Alternative names of a block's entries; empty for blocks that occur in no published table."""
     before, pixels = (f"{end}:{of.height}x{of.width}x{of.channels}" for end, of in (("input", shape), ("output", block.output(shape))))
     if isinstance(block, ConvBlock) and block.kernel in _CONVS:
         return [(f"{_CONVS[block.kernel]}-{before}-{pixels}",)]

@@ -26,22 +26,22 @@ _CLASSIFIER = "classifier.linear.weight"
 
 
 def load_supernet(source: Source, space: Space, *, ema: bool = False) -> Supernet:
-    """The supernet of a state dict that MIT's package wrote (OFAMobileNetV3, OFAProxylessNASNets or OFAResNets).
+    """Build a supernet from a state dict of MIT's package (OFAMobileNetV3, OFAProxylessNASNets or OFAResNets).
 
-    Every spelling of keys that the package writes or accepts is understood, also behind the prefixes of ``torch.compile`` and data
-    parallelism. Checkpoints that hold a state dict are opened (see ``ofa.interop.checkpoints``); batch-norm statistics and kernel
-    matrices are taken along. Where no kernel matrix is there at all (a network trained with one kernel, or with transforms switched
-    off) the small kernels are the plain centres of the large, as they are in the package.
+    All spellings of keys that the package writes or accepts are understood, also with prefixes of ``torch.compile`` and data
+    parallelism. Batch-norm statistics and kernel matrices are copied too. Without any kernel matrix (a network trained with one kernel
+    size, or with transforms switched off), small kernels are the plain centres of the large ones, as in the package.
 
     Args:
-        source: the state dict, a checkpoint that holds one, or a file that ``torch.save`` (read with ``weights_only=True``) or
-            safetensors wrote.
-        space: the space that it is of; its number of classes must be the classifier's.
-        ema: whether to take the moving average of the weights where both are there.
+        source: the state dict, a checkpoint that contains one (see ``ofa.interop.checkpoints``), or a file that ``torch.save`` (read
+            with ``weights_only=True``) or safetensors wrote.
+        space: the space of the supernet, with the classifier's number of classes.
+        ema: whether to prefer the moving average of the weights if there are both.
 
     Raises:
-        FileError: there is no such file.
-        WeightsError: the file is damaged or holds more than tensors and numbers, or the tensors do not fit the space or are not finite.
+        FileError: the file does not exist.
+        WeightsError: the file is damaged or has objects other than tensors and numbers; or tensors do not match the space or are not
+            finite.
         SpaceError: MIT's package has no such family.
     """
     checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(source, ema=ema)
@@ -53,13 +53,13 @@ def load_supernet(source: Source, space: Space, *, ema: bool = False) -> Superne
     with torch.no_grad():
         for name, target in supernet.named_tensors().items():
             found = tensors.get(keys[name])
-            # Only kernel matrices may be absent, and without them a small kernel is the centre as it stands.
+            # Only kernel matrices may be missing; the identity then leaves the centre of the large kernel unchanged.
             target.copy_(torch.eye(len(target)) if found is None else found.reshape(target.shape))
     return supernet
 
 
 def _plain_tensors(state: Mapping[str, Any], label: str) -> dict[str, torch.Tensor]:
-    """The tensors by their plain keys, counters left out."""
+    """The tensors by plain key, without batch counters."""
     tensors: dict[str, torch.Tensor] = {}
     for key, value in state.items():
         if not isinstance(key, str) or not isinstance(value, torch.Tensor):
@@ -76,15 +76,15 @@ def _plain_tensors(state: Mapping[str, Any], label: str) -> dict[str, torch.Tens
     return tensors
 
 
-# -- does it fit? -----------------------------------------------------------------------------------------------------
+# -- checks -----------------------------------------------------------------------------------------------------------
 
 
 def _check(tensors: Mapping[str, torch.Tensor], space: Space, label: str) -> None:
-    """Raise WeightsError, with the number of wrong tensors and the first of them, unless all fit the space."""
+    """Raise WeightsError, with the number of wrong tensors and the first of them, unless all match the space."""
     family = family_of_keys(tensors)
     if family is not None and family != mit_class(space):
         raise WeightsError(
-            f"{label} must be of {mit_class(space)} to fit {space.name}, but its {len(tensors)} tensors are of {family} "
+            f"{label} must be of {mit_class(space)} for {space.name}, but its {len(tensors)} tensors are of {family} "
             f"(first {next(iter(tensors))}); {_advice(tensors, family)}"
         )
     shapes = _shapes(space)
@@ -105,7 +105,7 @@ def _shape_sentence(wrong: list[str], tensors: Mapping[str, torch.Tensor], space
     classes = _classes(tensors)
     if classes is not None and classes != space.num_classes and _fits(tensors, replace(space, num_classes=classes)):
         return (
-            f"{label} must have {space.num_classes} classes to fit this {space.name}, but its classifier has {classes}; "
+            f"{label} must have the {space.num_classes} classes of this {space.name}, but its classifier has {classes}; "
             f"take the space with num_classes={classes}"
         )
     first = wrong[0]
@@ -116,16 +116,16 @@ def _shape_sentence(wrong: list[str], tensors: Mapping[str, torch.Tensor], space
 
 
 def _advice(tensors: Mapping[str, torch.Tensor], family: str | None) -> str:
-    """The next step: the named space that the tensors do fit, or what to look for."""
+    """The next step of a message: the named space that the tensors match, or general advice."""
     for name in space_names():
         space = get_space(name, _classes(tensors))
         if family and FAMILIES.get(type(space)) == family and _fits(tensors, space):
-            return f"it fits {name} with num_classes={space.num_classes}"
-    return "it fits no named space, so make one with its widths, kernels and depths, or give the checkpoint of a whole supernet"
+            return f"it matches {name} with num_classes={space.num_classes}"
+    return "it matches no named space, so make one with its widths, kernels and depths, or give the checkpoint of a whole supernet"
 
 
 def _classes(tensors: Mapping[str, torch.Tensor]) -> int | None:
-    """How many classes the classifier tells apart, or None where there is none that does."""
+    """The number of classes of the classifier; None if there is no valid classifier."""
     weight = tensors.get(_CLASSIFIER)
     return len(weight) if weight is not None and weight.dim() == 2 and len(weight) > 1 else None
 
@@ -143,7 +143,7 @@ def _shapes(space: Space) -> dict[str, torch.Size]:
 
 
 def _matters(shape: torch.Size) -> tuple[int, ...]:
-    """A shape without the single tap of a 1x1 convolution, which is a linear layer for some."""
+    """A shape without the kernel dimensions of a 1x1 convolution, which is equivalent to a linear layer."""
     return tuple(shape[:2]) if shape[2:] == (1, 1) else tuple(shape)
 
 

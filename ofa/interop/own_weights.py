@@ -1,4 +1,4 @@
-"""Weights of a user's own model, as its training left them."""
+"""Loading trained weights into a user's own model."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from ofa.weights import check_finite
 __all__ = ["load_weights"]
 
 _COUNTER = "num_batches_tracked"
-"""Of batch norms: how many batches their statistics are of, which some programs leave out."""
+"""Batch counter of batch norms, which some programs do not save."""
 
 
 def load_weights(model: nn.Module, source: Mapping[str, Any] | str | os.PathLike[str]) -> None:
-    """Give a model the weights of a state dict; keys may have what wrappers such as ``torch.compile`` put before them.
+    """Load a state dict into a model; keys may have prefixes of wrappers such as ``torch.compile``.
 
     Args:
-        model: whose parameters and buffers are overwritten, but nothing if not all fit.
-        source: the state dict, a checkpoint that holds one, or a file that ``torch.save`` (read with ``weights_only=True``) or
+        model: its parameters and buffers are overwritten, all or none.
+        source: the state dict, a checkpoint that contains one, or a file that ``torch.save`` (read with ``weights_only=True``) or
             safetensors wrote.
 
     Raises:
-        FileError: there is no such file, or it cannot be read.
-        WeightsError: it is damaged, holds objects that would have to be executed, or its tensors do not fit or are not finite.
+        FileError: the file does not exist or cannot be read.
+        WeightsError: the file is damaged or has objects other than tensors and numbers; or tensors do not match the model or are not
+            finite.
     """
     found = open_checkpoint(source)
     own = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith(_COUNTER)}
@@ -59,6 +60,6 @@ def _check(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], model: str,
         parts.append(f"{len(other)} {'has another shape' if len(other) == 1 else 'have other shapes'} (first {shapes})")
     if parts:
         raise WeightsError(
-            f"weights must have the {len(own)} tensors of the model {model}, but in {label} {' and '.join(parts)}; make the model as it "
-            "was when they were saved, with as many classes"
+            f"weights must have the {len(own)} tensors of the model {model}, but in {label} {' and '.join(parts)}; build the model as it "
+            "was when the weights were saved, with the same number of classes"
         )

@@ -1,7 +1,7 @@
-"""Kernels in Triton for training on GPUs, where torch's own pass over the activations too often.
+"""Triton kernels for training on GPUs, for operations in which torch's kernels read the activations too often.
 
-The modules here import Triton, which comes with torch's builds for GPUs: import them only where a tensor lies on a GPU. ``available``
-says whether that is possible. Benchmarks: benchmarks/gpu/speed.py.
+The modules of this package import Triton, which comes with torch's builds for GPUs. Import them only when a tensor is on a GPU;
+``available`` tells whether Triton is installed. Benchmarks: benchmarks/gpu/speed.py.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 @cache
 def available() -> bool:
-    """Whether Triton is installed; on Windows, for example, torch comes without."""
+    """Whether Triton is installed; torch for Windows, for example, comes without it."""
     return importlib.util.find_spec("triton") is not None
 
 
 def takes(x_BCHW: torch.Tensor) -> bool:
-    """Whether the kernels can read a tensor: on a GPU, channels last, of whole groups of channels."""
+    """Whether the kernels support a tensor: on a GPU, channels-last, channels a multiple of ``GROUP``, float32, bfloat16 or float16."""
     return (
         x_BCHW.is_cuda
         and x_BCHW.dtype in _DTYPES
@@ -38,24 +38,24 @@ def takes(x_BCHW: torch.Tensor) -> bool:
 
 
 def takes_depthwise(x_BCHW: torch.Tensor) -> bool:
-    """Whether a depthwise convolution of a tensor is faster by the kernel than by cuDNN, which is good at 16 bits."""
+    """Whether the depthwise kernel is faster than cuDNN for a tensor: in float32, because cuDNN is fast for 16 bits."""
     return x_BCHW.dtype == torch.float32 and takes(x_BCHW)
 
 
 def depthwise_conv(x_BCHW: torch.Tensor, weight_C1KK: torch.Tensor, stride: int) -> torch.Tensor:
-    """``ofa.kernels.depthwise.depthwise``, imported only here."""
+    """Depthwise convolution by ``ofa.kernels.depthwise.depthwise``, imported on the first call."""
     from ofa.kernels.depthwise import depthwise
 
     return depthwise(x_BCHW, weight_C1KK, stride)
 
 
 def norm_activation(x_BCHW: torch.Tensor, norm: nn.BatchNorm2d, activation: nn.Module | None) -> torch.Tensor:
-    """``activation(norm(x))`` in training: by one kernel where there is one, by the modules elsewhere.
+    """``activation(norm(x))`` in training mode, by a fused kernel if it supports the tensor and modules, otherwise by the modules.
 
     Args:
-        x_BCHW: the convolution's output.
+        x_BCHW: output of the convolution.
         norm: in training mode.
-        activation: what follows, if anything does.
+        activation: applied after the norm; None for none.
     """
     name = _ACTIVATIONS.get(type(activation))
     if name is None or not _is_plain(norm) or not takes(x_BCHW) or x_BCHW.numel() == x_BCHW.shape[1]:
@@ -70,7 +70,7 @@ _ACTIVATIONS: dict[type, Any] = {type(None): "none", nn.ReLU: "relu", nn.ReLU6: 
 
 
 def _is_plain(norm: nn.BatchNorm2d) -> bool:
-    """Whether a norm does what its class says and nobody listens: a hook must see it called."""
+    """Whether a norm is a plain ``BatchNorm2d`` without hooks, which the kernel would not call."""
     return (
         type(norm) is nn.BatchNorm2d
         and norm.affine

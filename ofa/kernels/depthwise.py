@@ -1,10 +1,10 @@
 """Depthwise convolution, forward and backward, on channels-last images.
 
-torch's native kernels know contiguous images only and have no special code for 7x7; cuDNN's for channels-last images are made for
-float16. All kernels here are bound by how often they read, so each program computes several output rows of a column at once: an input
-value that is read serves all of them.
+torch's native kernels support contiguous images only and have no special code for 7x7; cuDNN's kernels for channels-last images are made
+for float16. The kernels here are memory-bound, so each program computes several output rows of a column at once and reuses every input
+value that it has read for all of them.
 
-Shapes: B images, C channels, H W pixels, K taps a side, T = K * K. Arithmetic is float32 whatever the tensors are.
+Shapes: B images, C channels, H W pixels, K taps per side, T = K * K. Arithmetic is float32 for all dtypes.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from ofa.kernels.layout import GROUP
 __all__ = ["depthwise"]
 
 _ROWS = 4
-"""Output rows of one program; the kernel below is written out for four."""
+"""Output rows per program; the kernel below is unrolled by hand for four."""
 _TILE = 64
 _LEAST_TILES = 4
-"""Tiles that a program of the weight gradient sums up at least, and ..."""
+"""Least number of tiles per program of the weight gradient."""
 _PROGRAMS = 2048
-"""... how many programs should share the work."""
+"""Target number of programs of the weight gradient."""
 
 
 def depthwise(x_BCHW: torch.Tensor, weight_C1KK: torch.Tensor, stride: int) -> torch.Tensor:
     """A depthwise convolution with an odd kernel and padding K // 2, differentiable once.
 
     Args:
-        x_BCHW: as ``ofa.kernels.takes`` demands.
-        weight_C1KK: of any strides.
+        x_BCHW: as required by ``ofa.kernels.takes``.
+        weight_C1KK: in any memory layout.
         stride: 1 or 2.
 
     Returns:
-        [B, C, ceil(H / stride), ceil(W / stride)] in the number format of ``x_BCHW``.
+        [B, C, ceil(H / stride), ceil(W / stride)] with the dtype of ``x_BCHW``.
     """
     result: torch.Tensor = _Depthwise.apply(x_BCHW, weight_C1KK, stride)
     return result
@@ -59,7 +59,7 @@ class _Depthwise(torch.autograd.Function):
         gradient_BCHW = gradient_BCHW.contiguous(memory_format=torch.channels_last)
         by_input = by_weight = None
         if ctx.needs_input_grad[0]:
-            # With stride 1 it is a convolution with the kernel turned by half a turn.
+            # At stride 1 it is a convolution with the kernel rotated by 180 degrees.
             weight_TC = _taps_first(weight_C1KK)
             stride_1 = ctx.stride == 1
             by_input = _convolve(gradient_BCHW, weight_TC.flip(0), 1) if stride_1 else _spread(gradient_BCHW, weight_TC, x_BCHW)
@@ -69,7 +69,7 @@ class _Depthwise(torch.autograd.Function):
 
 
 def _taps_first(weight_C1KK: torch.Tensor) -> torch.Tensor:
-    """[T, C] in float32, so that a program finds neighbouring channels side by side."""
+    """[T, C] in float32, so that neighbouring channels are adjacent in memory."""
     return weight_C1KK.detach().flatten(1).t().to(torch.float32, memory_format=torch.contiguous_format).contiguous()
 
 
@@ -78,7 +78,7 @@ def _side(weight_TC: torch.Tensor) -> int:
 
 
 def _block_of_channels(channels: int) -> int:
-    """Channels of one program: a power of 2."""
+    """Channels per program: a power of 2."""
     return 16 if channels <= 16 else 32
 
 
@@ -114,7 +114,7 @@ def _convolve(x_BCHW: torch.Tensor, weight_TC: torch.Tensor, stride: int) -> tor
 
 
 def _spread(gradient_BCHW: torch.Tensor, weight_TC: torch.Tensor, x_BCHW: torch.Tensor) -> torch.Tensor:
-    """The gradient by the input of a convolution of stride 2."""
+    """Input gradient of a convolution of stride 2."""
     batch, channels, height, width = x_BCHW.shape
     result_BCHW = _empty(batch, channels, height, width, gradient_BCHW)
     block = _block_of_channels(channels)
@@ -143,7 +143,7 @@ def _weight_gradient(gradient_BCHW: torch.Tensor, x_BCHW: torch.Tensor, weight_C
     out_height, out_width = gradient_BCHW.shape[-2:]
     tiles, blocks = triton.cdiv(batch * out_height * out_width, _TILE), triton.cdiv(channels, block)
     chunks = max(1, min(triton.cdiv(tiles, _LEAST_TILES), _PROGRAMS // (blocks * kernel)))
-    # Each program writes a sum of its own, and they are added in a fixed order: the same result every time, unlike atomic additions.
+    # Each program writes its own sum, and the sums are added in a fixed order: deterministic, unlike atomic additions.
     sums_NTC = torch.empty(chunks, kernel * kernel, channels, dtype=torch.float32, device=x_BCHW.device)
     with torch.cuda.device_of(x_BCHW):
         _weight_kernel[(chunks, blocks, kernel)](
@@ -167,19 +167,19 @@ def _weight_gradient(gradient_BCHW: torch.Tensor, x_BCHW: torch.Tensor, weight_C
 
 
 _SIZES = ["batch", "groups", "height", "width", "out_height", "out_width"]
-"""Arguments that the compiler must not specialize on: a supernet has hundreds of them, and each would be compiled anew."""
+"""Arguments that the compiler must not specialize on: a supernet has hundreds of values, and each would trigger a compilation."""
 
 
 @triton.jit
 def _columns(number, groups, BLOCK: tl.constexpr, GROUP: tl.constexpr):
-    """C, the channels of a block of them, and which of these there are."""
+    """C, the indices of a block of channels, and the mask of existing ones."""
     channel = number * BLOCK + tl.arange(0, BLOCK)
     return groups * GROUP, channel, channel < groups * GROUP
 
 
 @triton.jit
 def _values(x, base, row, column, inside, height, width, channels, channel, real):
-    """[TILE, BLOCK] values at (row, column) of each position's image, 0 beyond its edges."""
+    """Values [TILE, BLOCK] at (row, column) of each position's image; 0 beyond the edges."""
     there = inside & (row >= 0) & (row < height) & (column >= 0) & (column < width)
     offset = (base + row * width + column).to(tl.int64) * channels
     return tl.load(x + offset[:, None] + channel[None, :], mask=there[:, None] & real[None, :], other=0.0).to(tl.float32)
@@ -187,14 +187,14 @@ def _values(x, base, row, column, inside, height, width, channels, channel, real
 
 @triton.jit
 def _tap(weight, i, j, KERNEL: tl.constexpr, channels, channel):
-    """[1, BLOCK] weights of the tap in row i and column j; 0 beyond the kernel."""
+    """Weights [1, BLOCK] of the tap in row i and column j; 0 outside the kernel."""
     there = (i >= 0) & (i < KERNEL) & (j < KERNEL)
     return tl.load(weight + (i * KERNEL + j) * channels + channel, mask=channel < tl.where(there, channels, 0), other=0.0)[None, :]
 
 
 @triton.jit
 def _write(y, values, base, row, column, inside, height, width, channels, channel, real):
-    """The counterpart of ``_values``."""
+    """Write values [TILE, BLOCK] at (row, column) of each position's image."""
     offset = (base + row * width + column).to(tl.int64) * channels
     there = inside & (row < height) & (column < width)
     tl.store(y + offset[:, None] + channel[None, :], values.to(y.dtype.element_ty), mask=there[:, None] & real[None, :])
@@ -217,7 +217,7 @@ def _convolve_kernel(
     BLOCK: tl.constexpr,
     GROUP: tl.constexpr,
 ):
-    """Four output rows of each position, a position being a column of a band of four rows of an image."""
+    """Compute four output rows per position; a position is one column in a band of four rows of an image."""
     channels, channel, real = _columns(tl.program_id(1), groups, BLOCK, GROUP)
     position = tl.program_id(0) * TILE + tl.arange(0, TILE)
     of_image = (out_height + 3) // 4 * out_width
@@ -230,7 +230,7 @@ def _convolve_kernel(
     sum_1 = tl.zeros([TILE, BLOCK], tl.float32)
     sum_2 = tl.zeros([TILE, BLOCK], tl.float32)
     sum_3 = tl.zeros([TILE, BLOCK], tl.float32)
-    # Unrolled, the compiler would read all rows at once and run out of registers.
+    # Not unrolled: the compiler would load all rows at once and run out of registers.
     for i in range(3 * STRIDE + KERNEL):
         row = top * STRIDE - KERNEL // 2 + i
         for j in tl.static_range(KERNEL):
@@ -263,7 +263,7 @@ def _spread_kernel(
     BLOCK: tl.constexpr,
     GROUP: tl.constexpr,
 ):
-    """The input's gradient under stride 2, for pixels of one parity: every second tap of each side reaches them."""
+    """Input gradient for stride 2, for pixels of one parity, which only every second tap in each direction reaches."""
     channels, channel, real = _columns(tl.program_id(1), groups, BLOCK, GROUP)
     position = tl.program_id(0) * TILE + tl.arange(0, TILE)
     columns = (width + 1) // 2
@@ -279,7 +279,7 @@ def _spread_kernel(
     for step_i in tl.static_range((KERNEL + 1) // 2):
         for step_j in tl.static_range((KERNEL + 1) // 2):
             i, j = first_i + 2 * step_i, first_j + 2 * step_j
-            # Even by the choice of i and j; the shift rounds down, so that what lies before the edge stays negative.
+            # The shifted values are even by the choice of i and j; the shift rounds down, so positions before the edge stay negative.
             from_row, from_column = (row + KERNEL // 2 - i) >> 1, (column + KERNEL // 2 - j) >> 1
             values = _values(gradient, base, from_row, from_column, inside, out_height, out_width, channels, channel, real)
             total += values * _tap(weight, i, j, KERNEL, channels, channel)
@@ -304,7 +304,7 @@ def _weight_kernel(
     BLOCK: tl.constexpr,
     GROUP: tl.constexpr,
 ):
-    """The weight's gradient for one row of taps, summed over ``tiles`` tiles of output pixels."""
+    """Weight gradient of one row of taps, summed over ``tiles`` tiles of output pixels."""
     channels, channel, real = _columns(tl.program_id(1), groups, BLOCK, GROUP)
     i = tl.program_id(2)
     of_image = out_height * out_width

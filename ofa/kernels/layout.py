@@ -1,8 +1,8 @@
-"""How the kernels read tensors."""
+"""Memory access of the kernels."""
 
 from __future__ import annotations
 
 __all__ = ["GROUP"]
 
 GROUP = 8
-"""Channels that one thread reads at once, so their number must be a multiple."""
+"""Channels that one thread reads at once; the number of channels must be a multiple of it."""

@@ -1,9 +1,9 @@
-"""Batch norm in training together with the activation behind it, on channels-last images.
+"""Fused batch norm (training mode) and activation, on channels-last images.
 
-Apart, they pass over the activations seven times forward and backward more than together: the norm's output is never written, and is
-computed again where it is needed.
+Fusion saves seven passes over the activations, forward and backward together: the norm's output is never written, but recomputed where it
+is needed.
 
-Shapes: B images, C channels, H W pixels, M = B * H * W. Arithmetic is float32 whatever the images are.
+Shapes: B images, C channels, H W pixels, M = B * H * W. Arithmetic is float32 for all dtypes.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from ofa.kernels.layout import GROUP
 __all__ = ["Activation", "norm_activation"]
 
 Activation = Literal["none", "relu", "relu6", "h_swish"]
-"""The activations that the kernels know."""
+"""The activations that the kernels support."""
 
 _PIXELS, _CHANNELS = 64, 32
-"""Of one tile."""
+"""Size of one tile."""
 _LEAST_TILES, _PROGRAMS = 4, 1056
-"""Tiles that a program sums up at least, and how many programs share the work: eight for each processor of a large GPU."""
+"""Least number of tiles per program, and number of programs: eight per multiprocessor of a large GPU."""
 _SUMMED = 64
-"""Programs' sums that are added at once."""
+"""Number of programs' sums that are added at once."""
 
 
 def norm_activation(x_BCHW: torch.Tensor, norm: nn.BatchNorm2d, activation: Activation) -> torch.Tensor:
-    """``activation(norm(x))`` with the statistics of this batch; moves the running statistics. Differentiable once.
+    """``activation(norm(x))`` with batch statistics; updates the running statistics. Differentiable once.
 
     Args:
-        x_BCHW: as ``ofa.kernels.takes`` demands.
+        x_BCHW: as required by ``ofa.kernels.takes``.
         norm: in training mode, affine, with running statistics and a momentum.
-        activation: what follows.
+        activation: applied after the norm.
     """
     result: torch.Tensor
     result = _NormActivation.apply(x_BCHW, norm.weight, norm.bias, norm, activation)
@@ -81,14 +81,14 @@ _TILE: dict[str, Any] = {"PIXELS": _PIXELS, "CHANNELS": _CHANNELS, "GROUP": GROU
 
 
 def _elementwise(x_BCHW: torch.Tensor) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The grid over all tiles, and the sizes that kernels take: M and the groups of channels."""
+    """The grid over all tiles, and the size arguments of kernels: M and the number of channel groups."""
     channels = x_BCHW.shape[1]
     pixels = x_BCHW.numel() // channels
     return (triton.cdiv(pixels, _PIXELS), triton.cdiv(channels, _CHANNELS)), (pixels, channels // GROUP)
 
 
 def _reduction(x_BCHW: torch.Tensor) -> tuple[tuple[int, int], tuple[int, int], torch.Tensor, int]:
-    """The grid of programs that sum over pixels, sizes as above, room for two sums each, and the tiles of each."""
+    """The grid of programs that sum over pixels, the size arguments, a buffer for two sums per program, and the tiles per program."""
     (tiles, columns), sizes = _elementwise(x_BCHW)
     programs = max(1, min(triton.cdiv(tiles, _LEAST_TILES), _PROGRAMS // columns))
     sums_N2C = torch.empty(programs, 2, x_BCHW.shape[1], dtype=torch.float32, device=x_BCHW.device)
@@ -96,7 +96,7 @@ def _reduction(x_BCHW: torch.Tensor) -> tuple[tuple[int, int], tuple[int, int], 
 
 
 def _statistics(x_BCHW: torch.Tensor, norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean [C] and the inverse of the standard deviation [C] of a batch; moves those of ``norm``."""
+    """Mean [C] and inverse standard deviation [C] of a batch; updates the running statistics of ``norm``."""
     grid, sizes, sums_N2C, tiles = _reduction(x_BCHW)
     mean_C, scale_C = (torch.empty(x_BCHW.shape[1], dtype=torch.float32, device=x_BCHW.device) for _ in range(2))
     with torch.cuda.device_of(x_BCHW):
@@ -120,12 +120,12 @@ def _statistics(x_BCHW: torch.Tensor, norm: nn.BatchNorm2d) -> tuple[torch.Tenso
 
 
 _NOT_SPECIALIZED = ["pixels", "groups", "tiles", "programs", "momentum", "eps"]
-"""Arguments that the compiler must not specialize on: a supernet has hundreds of them, and each would be compiled anew."""
+"""Arguments that the compiler must not specialize on: a supernet has hundreds of values, and each would trigger a compilation."""
 
 
 @triton.jit
 def _activated(z, ACTIVATION: tl.constexpr):
-    # A processor's own maximum of NaN and 0 is 0: weights gone wrong would show in no loss.
+    # NaN must propagate: the hardware's maximum of NaN and 0 is 0, which would hide diverged weights from the loss.
     if ACTIVATION == "relu":
         z = tl.maximum(z, 0.0, propagate_nan=tl.PropagateNan.ALL)
     elif ACTIVATION == "relu6":
@@ -137,7 +137,7 @@ def _activated(z, ACTIVATION: tl.constexpr):
 
 @triton.jit
 def _slope(z, ACTIVATION: tl.constexpr):
-    """The derivative of the activation, with torch's own values at its corners."""
+    """The derivative of the activation, with torch's values at the kinks."""
     if ACTIVATION == "relu":
         slope = tl.where(z > 0.0, 1.0, 0.0)
     elif ACTIVATION == "relu6":
@@ -151,27 +151,27 @@ def _slope(z, ACTIVATION: tl.constexpr):
 
 @triton.jit
 def _columns(number, groups, CHANNELS: tl.constexpr, GROUP: tl.constexpr):
-    """C, the channels of a block of them, and which of these there are."""
+    """C, the indices of a block of channels, and the mask of existing ones."""
     channel = number * CHANNELS + tl.arange(0, CHANNELS)
     return groups * GROUP, channel, channel < groups * GROUP
 
 
 @triton.jit
 def _tile(number, pixels, channels, channel, real, PIXELS: tl.constexpr):
-    """Where the values of a tile lie, and which of them there are, both [PIXELS, CHANNELS]."""
+    """Offsets of the values of a tile, and the mask of existing ones; both [PIXELS, CHANNELS]."""
     pixel = number * PIXELS + tl.arange(0, PIXELS)
     return pixel.to(tl.int64)[:, None] * channels + channel[None, :], (pixel < pixels)[:, None] & real[None, :]
 
 
 @triton.jit
 def _row(values, channel, real):
-    """[1, CHANNELS] of a vector of C values."""
+    """A block [1, CHANNELS] of a vector of C values."""
     return tl.load(values + channel, mask=real, other=0.0).to(tl.float32)[None, :]
 
 
 @triton.jit(do_not_specialize=_NOT_SPECIALIZED)
 def _moments_kernel(x, sums, pixels, groups, tiles, PIXELS: tl.constexpr, CHANNELS: tl.constexpr, GROUP: tl.constexpr):
-    """Sums of each program's pixels and of their squares, less the channel's first value: a mean far from zero would cancel."""
+    """Per program, sums of values and of squares, after subtracting the channel's first value to avoid cancellation for large means."""
     channels, channel, real = _columns(tl.program_id(1), groups, CHANNELS, GROUP)
     first = _row(x, channel, real)
     total = tl.zeros([PIXELS, CHANNELS], tl.float32)
@@ -189,7 +189,7 @@ def _moments_kernel(x, sums, pixels, groups, tiles, PIXELS: tl.constexpr, CHANNE
 
 @triton.jit
 def _column_sums(sums, programs, channels, channel, real, SUMMED: tl.constexpr, CHANNELS: tl.constexpr):
-    """The two sums [CHANNELS] over all programs, always in the same order."""
+    """The two sums [CHANNELS] over all programs, in a fixed order."""
     first = tl.zeros([SUMMED, CHANNELS], tl.float32)
     second = tl.zeros([SUMMED, CHANNELS], tl.float32)
     for number in range((programs + SUMMED - 1) // SUMMED):
@@ -220,7 +220,7 @@ def _add_moments_kernel(
     CHANNELS: tl.constexpr,
     GROUP: tl.constexpr,
 ):
-    """Mean and inverse standard deviation from the programs' sums, and the running statistics moved towards them."""
+    """Mean and inverse standard deviation from the programs' sums; updates the running statistics."""
     channels, channel, real = _columns(tl.program_id(0), groups, CHANNELS, GROUP)
     total, squares = _column_sums(sums, programs, channels, channel, real, SUMMED, CHANNELS)
     shift = total / pixels
@@ -276,7 +276,7 @@ def _slopes_kernel(
     CHANNELS: tl.constexpr,
     GROUP: tl.constexpr,
 ):
-    """Sums over each program's pixels of the norm's gradient times the normalized input, and of the gradient itself."""
+    """Per program, sums over pixels of the norm's output gradient times the normalized input, and of that gradient alone."""
     channels, channel, real = _columns(tl.program_id(1), groups, CHANNELS, GROUP)
     mean_C, scale_C = _row(mean, channel, real), _row(scale, channel, real)
     weight_C, bias_C = _row(weight, channel, real), _row(bias, channel, real)
@@ -329,7 +329,7 @@ def _backward_kernel(
     CHANNELS: tl.constexpr,
     GROUP: tl.constexpr,
 ):
-    """The input's gradient: the norm's less what mean and variance take of it (Ioffe and Szegedy, ICML 2015, section 3)."""
+    """Input gradient, including the paths through mean and variance (Ioffe and Szegedy, ICML 2015, section 3)."""
     channels, channel, real = _columns(tl.program_id(1), groups, CHANNELS, GROUP)
     at, there = _tile(tl.program_id(0), pixels, channels, channel, real, PIXELS)
     scale_C, weight_C = _row(scale, channel, real), _row(weight, channel, real)

@@ -1,7 +1,7 @@
-"""Reading: what comes from a file goes through here first.
+"""Safe reading of untrusted files; every file that the library reads goes through this package.
 
-Only plain files are opened; size, depth and kind are checked before anything is made of the content; what is refused is refused by one
-sentence and costs little.
+Only plain files are opened. Size, nesting and kind are checked before the content is parsed. A refused file costs little time and memory,
+and the error is one sentence.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Zip archives as ``torch.save`` writes them: nothing compressed, no byte in two entries, and each with a checksum that fits."""
+"""Checks of zip archives of ``torch.save``: no compression, no overlapping entries, matching checksums."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _CHUNK = 2**20
 
 
 def check_archive(file: BinaryIO, size: int, name: str) -> tuple[int, int]:
-    """See that an archive decompresses to no more than it has, and find one entry.
+    """Check that an archive is no zip bomb (its content is not larger than itself), and find one entry.
 
     Args:
         file: the archive.
         size: of the file in bytes.
-        name: of the entry, without the folder that all are in.
+        name: of the entry, without the common top folder.
 
     Returns:
-        Where the content of the entry begins, and how many bytes it has.
+        Offset and length of the entry's content, in bytes.
 
     Raises:
-        UnfitError, struct.error: it is damaged, compressed, or has no such entry.
+        UnfitError, struct.error: the archive is damaged, compressed, or lacks the entry.
     """
     place, length = _directory(file, size)
     if not 0 <= place <= place + length <= size or length > LARGEST_DIRECTORY:
@@ -56,12 +56,12 @@ def check_archive(file: BinaryIO, size: int, name: str) -> tuple[int, int]:
         raise UnfitError("its entries share bytes, or one is missing")
     for at, size_of, checksum in entries:
         if _checksum(file, _content(file, at), size_of) != checksum:
-            raise UnfitError("the checksum of an entry of it does not fit")
+            raise UnfitError("the checksum of an entry of it does not match")
     return _content(file, found[0]), found[1]
 
 
 def _content(file: BinaryIO, at: int) -> int:
-    """Where the content of the entry begins whose own header is at a place."""
+    """Offset of the content of the entry whose local header is at ``at``."""
     file.seek(at)
     local = _LOCAL.unpack(file.read(_LOCAL.size))
     return int(at + _LOCAL.size + local[9] + local[10])
@@ -76,7 +76,7 @@ def _checksum(file: BinaryIO, start: int, length: int) -> int:
 
 
 def _directory(file: BinaryIO, size: int) -> tuple[int, int]:
-    """Where the directory begins, and how many bytes it has."""
+    """Offset and length of the central directory, in bytes."""
     file.seek(max(0, size - _END.size))
     mark, *_, length, place, comment = _END.unpack(file.read(_END.size))
     if mark != b"PK\x05\x06" or comment:
@@ -91,5 +91,5 @@ def _directory(file: BinaryIO, size: int) -> tuple[int, int]:
             raise UnfitError("it has no end")
         end, length, place = locator[2], end_64[8], end_64[9]
     if place + length != end:
-        raise UnfitError("something stands between its directory and its end")
+        raise UnfitError("it has extra bytes between its directory and its end")
     return int(place), int(length)

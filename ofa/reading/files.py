@@ -1,4 +1,4 @@
-"""Files opened only where they are plain files, and read no further than a limit."""
+"""Opening of plain files only, and reading up to a limit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ofa.seal import check_seal
 
 __all__ = ["open_file", "read_bytes", "read_text", "sha256_of"]
 
-# A pipe that nobody writes to would be waited for; a terminal would become that of the process; Windows would change line ends.
+# O_NONBLOCK: a pipe without a writer would block. O_NOCTTY: a terminal would become the process's own. O_BINARY: Windows converts newlines.
 _FLAGS = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY"))
 
 
@@ -22,16 +22,16 @@ def open_file(path: str | os.PathLike[str], *, what: str = "file", most: int | N
     """Open a plain file for reading.
 
     Args:
-        path: the file.
-        what: the noun that errors call it by.
-        most: bytes; a file that has more is refused.
-        error: the class of all errors.
+        path: of the file.
+        what: noun for the file in messages.
+        most: largest size in bytes; larger files are refused.
+        error: class of all errors.
 
     Raises:
-        OfaError: of the class ``error``: it is absent, cannot be read, or is a folder, a pipe, a socket or a device.
+        OfaError: of the class ``error``: the file does not exist, cannot be read, is too large, or is a folder, pipe, socket or device.
     """
     try:
-        _check_kind(os.stat(path), path, what, error)  # before it is opened, which is enough to make some devices act
+        _check_kind(os.stat(path), path, what, error)  # before opening, which already triggers some devices
         handle = os.open(path, _FLAGS)
         try:
             found = os.fstat(handle)
@@ -42,27 +42,27 @@ def open_file(path: str | os.PathLike[str], *, what: str = "file", most: int | N
         except BaseException:
             os.close(handle)
             raise
-    except (OSError, ValueError) as problem:  # a ValueError is of a name that no file can have
+    except (OSError, ValueError) as problem:  # ValueError: a name that no file can have
         raise _unreadable(path, what, reason_of(problem), error) from problem
 
 
 def read_bytes(path: str | os.PathLike[str], *, most: int, what: str = "file", error: type[OfaError] = FileError) -> bytes:
-    """The content of a plain file.
+    """Read the content of a plain file.
 
     Args:
-        path: the file.
-        most: bytes; a file that has more is refused, by its size or, where it grows, when they have been read.
-        what: the noun that errors call it by.
-        error: the class of all errors.
+        path: of the file.
+        most: largest size in bytes; larger files are refused, also if they grow while they are read.
+        what: noun for the file in messages.
+        error: class of all errors.
 
     Raises:
-        OfaError: of the class ``error``: as ``open_file``, or it is larger.
+        OfaError: of the class ``error``: as in ``open_file``.
     """
     with open_file(path, what=what, most=most, error=error) as file:
         try:
             size = os.fstat(file.fileno()).st_size
             content = file.read(size + 1) or b""
-            if len(content) > size:  # it grows, or does not say how large it is
+            if len(content) > size:  # the file grows, or the system does not report its size
                 content += file.read(most + 1 - len(content)) or b""
         except (OSError, MemoryError) as problem:
             raise _unreadable(path, what, reason_of(problem), error) from problem
@@ -72,10 +72,11 @@ def read_bytes(path: str | os.PathLike[str], *, most: int, what: str = "file", e
 
 
 def read_text(path: str | os.PathLike[str], *, most: int, what: str = "file", error: type[OfaError] = FileError) -> str:
-    """The content of a plain file as text in UTF-8; arguments and errors as of ``read_bytes``, and where it is no such text.
+    """Read a plain file as UTF-8 text; arguments as in ``read_bytes``.
 
     Raises:
-        DamagedError: it has a seal (``ofa.seal``), which does not fit.
+        OfaError: of the class ``error``: as in ``open_file``, or the file is not UTF-8.
+        DamagedError: the file has a seal (``ofa.seal``) that does not match.
     """
     content = read_bytes(path, most=most, what=what, error=error)
     check_seal(content, required=False, what=f"'{os.fspath(path)}'")
@@ -86,7 +87,15 @@ def read_text(path: str | os.PathLike[str], *, most: int, what: str = "file", er
 
 
 def sha256_of(path: str | os.PathLike[str], *, most: int) -> str:
-    """The SHA-256 of a plain file's content in hexadecimal digits; arguments and errors as of ``open_file``."""
+    """The SHA-256 of a plain file's content, in hexadecimal.
+
+    Args:
+        path: of the file.
+        most: largest size in bytes; larger files are refused.
+
+    Raises:
+        FileError: as in ``open_file``.
+    """
     with open_file(path, most=most) as file:
         return hashlib.file_digest(cast(io.BufferedReader, file), "sha256").hexdigest()
 

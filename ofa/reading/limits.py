@@ -1,7 +1,7 @@
-"""How much is read of a file before it is refused.
+"""Limits beyond which files are refused.
 
-Each limit lies far above what the project writes. They are meant to keep a file that is refused below 300 MB and 2 s, which
-``tests/faults/test_bounds.py`` measures; weights are the exception: a whole file of them is read for its checksum.
+Each limit is far above the files that the project writes. They keep the cost of a refused file below 300 MB and 2 s, as measured by
+``tests/faults/test_bounds.py``. Weights are the exception: a file of weights is read whole for its checksum.
 """
 
 from __future__ import annotations
@@ -40,56 +40,57 @@ __all__ = [
 
 
 class UnfitError(Exception):
-    """What is beyond a limit, or what no program wrote to be read; the message is the reason, half a sentence."""
+    """Content that exceeds a limit or is malformed; the message is the reason, as a clause."""
 
 
 LARGEST_JSON = 4 * 2**20
-"""Bytes of a JSON document: a space has some thousand, a network some hundred."""
+"""Bytes of a JSON document; spaces have some thousand, networks some hundred."""
 LARGEST_LINES = 16 * 2**20
-"""Bytes of a file of JSON lines: a block that was measured has 500, an epoch 400."""
+"""Bytes of a file of JSON lines; a measured block has 500, an epoch 400."""
 LARGEST_TOML = 2**18
-"""Bytes of a TOML document: a recipe has some thousand."""
+"""Bytes of a TOML document; recipes have some thousand."""
 LARGEST_YAML = 2**20
-"""Bytes of a YAML document: a latency table as MIT publishes them has fifteen thousand."""
+"""Bytes of a YAML document; MIT's published latency tables have fifteen thousand."""
 
 DEEPEST = 64
-"""Lists and objects within each other: what is deeper ends Python's own recursion sooner or later, and no file of ours has ten."""
+"""Levels of nested lists and objects; deeper ones may exceed Python's recursion limit, and our files have fewer than ten."""
 LARGEST_NUMBER = 2**128
-"""Whole numbers of files are below it in size, as states of random generators are: larger ones cost time wherever they are used."""
+"""Bound on the magnitude of integers; states of random generators are just below it, and larger ones are slow to compute with."""
 LONGEST_SCALAR = 1000
-"""Characters of a name or value of YAML: times and numbers of base 60 take time that grows with the square of them."""
+"""Characters of a name or value in YAML; PyYAML's time for base-60 numbers and times is quadratic in them."""
 MOST_EVENTS = 50_000
-"""Beginnings, ends and values of a YAML document."""
+"""Parser events (starts, ends and values) of a YAML document."""
 MOST_LINES = 2**17
 """Lines of a file of JSON lines."""
 
 LARGEST_IMAGE = 256 * 2**20
-"""Bytes of an image's file."""
+"""Bytes of an image file."""
 LARGEST_PICTURE = 100_000_000
-"""Pixels of an image; the largest cameras have about as many."""
+"""Pixels of an image; the largest cameras have about that many."""
 LARGEST_FOOTER = 16 * 2**20
-"""Bytes at the end of a Parquet file that say what is in it."""
+"""Bytes of the footer of a Parquet file."""
 LARGEST_TABLE = 512 * 2**20
-"""Bytes of a Parquet file of ours, all of which are read for its checksum: what a run knows of a million images has thirty million."""
+"""Bytes of a Parquet file that the project wrote, which is read whole for its checksum; a run's record of a million images has thirty
+million."""
 MOST_PARTS = 2**18
-"""Groups of rows of a Parquet file, their columns and the names of these: a thousand groups of three columns are ten thousand."""
+"""Row groups of a Parquet file, their column chunks and the parts of their names; a thousand groups of three columns have ten thousand."""
 MOST_COLUMNS = 1000
-"""Columns of a Parquet file: a front has some twenty."""
+"""Columns of a Parquet file; fronts have some twenty."""
 LARGEST_DECOMPRESSED, MOST_COMPRESSION = 64 * 2**20, 30
-"""A Parquet file decompresses to so many bytes, and so many times its own, at most; a file of images hardly does at all."""
+"""A Parquet file may decompress to at most this many bytes plus this many times its own size; files of images hardly compress."""
 MOST_VALUES = 2**25
-"""Values in all columns of a Parquet file, of which those that are equal take hardly any room in it."""
+"""Values in all columns of a Parquet file; equal values take hardly any room in the file."""
 
 LARGEST_TENSORS = 4 * 2**30
-"""Bytes of a file of weights: a state of ``ofa-resnet50`` has some six hundred million."""
+"""Bytes of a file of weights; a training state of ``ofa-resnet50`` has some six hundred million."""
 LARGEST_DIRECTORY = 8 * 2**20
-"""Bytes of the directory of a file of ``torch.save``: an entry of it, which is a tensor, has some hundred."""
+"""Bytes of the zip directory of a ``torch.save`` file; an entry, one per tensor, has some hundred."""
 LONGEST_PICKLE, MOST_OPERATIONS = 2**20, 150_000
-"""Bytes of what such a file says of its tensors, and steps by which it says it: some hundred bytes and some dozen steps each."""
+"""Bytes and opcodes of the pickle that describes the tensors of such a file; a tensor needs some hundred bytes and some dozen opcodes."""
 MOST_TENSORS, LARGEST_HEADER = 10_000, 2**20
-"""Tensors of a file of weights, and bytes of its header: a state of ``ofa-resnet50`` has some thousand and some hundred thousand."""
+"""Tensors of a file of weights, and bytes of its header; a state of ``ofa-resnet50`` has some thousand and some hundred thousand."""
 
 LARGEST_CSV, LONGEST_LINE = 64 * 2**20, 2**20
-"""Bytes of a CSV file and of a line of it: ten thousand networks have some three million."""
+"""Bytes of a CSV file, and of one line; ten thousand networks have some three million."""
 LARGEST_MODEL, LARGEST_DESCRIPTION = 2**31 - 1, 4 * 2**20
-"""Bytes of an ONNX file, whose format ends there, and of what it has beside its weights: a network has some hundred thousand."""
+"""Bytes of an ONNX file (the limit of the format), and of its content without weights; networks have some hundred thousand."""

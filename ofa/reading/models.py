@@ -1,4 +1,4 @@
-"""ONNX files: how much they describe is known before any of it is parsed, because a message of two bytes becomes one of a hundred."""
+"""ONNX files; their content without weights is sized before parsing, because a message of two bytes becomes an object of a hundred."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ __all__ = ["parse_model", "read_model_bytes"]
 _VARINT, _EIGHT_BYTES, _TEXT, _FOUR_BYTES = 0, 1, 2, 5
 _GRAPH, _INITIALIZER = 7, 5
 _VALUES = (4, 9)
-"""Of a tensor: its values as floats, and as bytes, which take no more room when they are parsed."""
+"""Fields of a tensor with its values, as floats and as raw bytes; parsing does not enlarge them."""
 
 
 def read_model_bytes(path: str | os.PathLike[str]) -> bytes:
-    """The content of an ONNX file.
+    """Read the content of an ONNX file.
 
     Raises:
-        FileError: it is absent or cannot be read.
-        DamagedError: it has a checksum that does not fit.
-        ExportError: it describes too much.
+        FileError: the file does not exist or cannot be read.
+        DamagedError: the file has a checksum that does not match.
+        ExportError: the file is malformed or exceeds a limit.
     """
     content = read_bytes(path, most=LARGEST_MODEL, what="ONNX file")
     check_seal(content, required=False, what=f"'{os.fspath(path)}'")
@@ -36,14 +36,14 @@ def read_model_bytes(path: str | os.PathLike[str]) -> bytes:
 
 
 def parse_model(content: bytes, what: str) -> onnx.ModelProto:
-    """The model in the content of an ONNX file, without the file's checksum; tensors that lie in other files are refused.
+    """Parse the content of an ONNX file; its seal is removed, and tensors in external files are refused.
 
     Args:
         content: of the file.
-        what: what errors call it.
+        what: name of the file in messages.
 
     Raises:
-        ExportError: it is damaged, or describes too much.
+        ExportError: the content is malformed, exceeds a limit, or has external tensors.
     """
     _check(content, what)
     try:
@@ -51,10 +51,10 @@ def parse_model(content: bytes, what: str) -> onnx.ModelProto:
         outside = [tensor.name for tensor in model.graph.initializer if tensor.data_location == onnx.TensorProto.EXTERNAL]
     except (DecodeError, ValueError) as error:
         raise _unfit(what, reason_of(error)) from error
-    for text in [each for each in model.metadata_props if each.key == SEAL_KEY]:  # which was of the file, and not of what is made of it
+    for text in [each for each in model.metadata_props if each.key == SEAL_KEY]:  # the seal is of the file, not of models derived from it
         model.metadata_props.remove(text)
     if outside:
-        raise _unfit(what, f"{outside[0]} lies in another file")
+        raise _unfit(what, f"its tensor {outside[0]} is in another file")
     return model
 
 
@@ -77,7 +77,7 @@ def _unfit(what: str, reason: str) -> ExportError:
 
 
 def _fields(content: bytes, place: int, end: int) -> list[tuple[int, int, int]]:
-    """The fields of a message that have a length, each as its number and where its content begins and ends."""
+    """(number, start, end) of the length-delimited fields of a protobuf message."""
     found = []
     while place < end:
         tag, place = _varint(content, place)

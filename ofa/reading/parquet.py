@@ -1,4 +1,4 @@
-"""Parquet files, whose few bytes may say many: what their pages hold is known before any is decompressed."""
+"""Safe reading of Parquet files: the decompressed size of all pages is known before any is decompressed (decompression bombs)."""
 
 from __future__ import annotations
 
@@ -26,25 +26,31 @@ __all__ = ["ParquetContent", "open_parquet"]
 _T = TypeVar("_T")
 _TAIL = struct.Struct("<I4s")
 _USUAL_PAGE_HEADER, _PAGE_HEADER = 256, 2**20
-"""Bytes of a page's header, and at most: one has some dozen, and the least and greatest of its values."""
+"""Bytes to read for a page header, usually and at most; a header has some dozen bytes plus the minimum and maximum of the page's values."""
 _GROUPS, _COLUMNS, _ROWS, _CHUNK = 4, 1, 3, 3
 _TYPE, _PATH, _BYTES, _DATA_OFFSET, _DICTIONARY_OFFSET = 1, 3, 7, 9, 11
 _OF_CHUNK: Kept = {number: {} for number in (_TYPE, _PATH, _BYTES, _DATA_OFFSET, _DICTIONARY_OFFSET)}
 _FOOTER: Kept = {_GROUPS: {_COLUMNS: {_CHUNK: _OF_CHUNK}, _ROWS: {}}}
-"""Numbers of the fields of a footer, of a group of rows and of a chunk of a column, as the Parquet format gives them."""
+"""Field numbers of the footer, of row groups and of column chunks, from the Parquet format."""
 _BYTE_ARRAY = 6
 _KIND, _DECOMPRESSED, _COMPRESSED, _DATA, _DICTIONARY, _DATA_2 = 1, 2, 3, 5, 7, 8
-"""Numbers of the fields of a page's header: kind, bytes with and without compression, and the headers of the kinds."""
+"""Field numbers of a page header: kind, decompressed and compressed bytes, and the headers of each kind."""
 _DICTIONARY_PAGE = 2
 _COUNT = 1
-"""In the headers of the kinds: how many values the page has."""
+"""Field number, in the headers of each kind, of the number of values."""
 _ENCODING = {_DATA: 2, _DATA_2: 4}
 _BY_DICTIONARY = (2, 8)
 
 
 @dataclass(frozen=True)
 class _Pages:
-    """What the pages of a column hold: bytes when decompressed, values, and how many bytes those by dictionary may become at most."""
+    """Size of pages.
+
+    Attributes:
+        decompressed: bytes after decompression.
+        values: number of values.
+        repeated: bytes that dictionary-encoded values may take at most when decoded.
+    """
 
     decompressed: int = 0
     values: int = 0
@@ -59,10 +65,10 @@ class ParquetContent:
     """An open Parquet file.
 
     Attributes:
-        schema: names and kinds of its columns.
-        metadata: of the file as a whole.
-        groups: how many groups of rows it has.
-        sealed: whether it carries a checksum, which fits.
+        schema: names and types of the columns.
+        metadata: of the whole file.
+        groups: number of row groups.
+        sealed: whether the file has a checksum, which matched.
     """
 
     schema: pa.Schema
@@ -75,24 +81,25 @@ class ParquetContent:
     _most: int
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """All rows.
+        """Read all rows.
 
         Args:
-            columns: names of those that are read; None reads all.
+            columns: names of the columns to read; all if None.
 
         Raises:
-            DamagedError: they are damaged, or decompress to more than ``MOST_COMPRESSION`` times the size of the file.
+            DamagedError: the file is damaged, or the rows decompress to more than ``LARGEST_DECOMPRESSED`` bytes plus
+                ``MOST_COMPRESSION`` times the file's size, or have more than ``MOST_VALUES`` values.
         """
         return self.read_groups(range(self.groups), columns)
 
     def read_groups(self, groups: Sequence[int], columns: Sequence[str] | None = None) -> pa.Table:
-        """The rows of some groups; the rest as of ``read``."""
+        """Read the rows of some row groups, given by index; everything else as in ``read``."""
         names = self.schema.names if columns is None else list(columns)
         wanted = pa.schema([self.schema.field(name) for name in names])
         repetitive = self._check(groups, names)
         self._file.seek(0)
         source = pq.ParquetFile(self._file, metadata=self._footer, read_dictionary=repetitive)
-        # One by one, because pyarrow joins no nested columns of several groups.
+        # One group at a time, because pyarrow cannot read nested columns of several groups together.
         read = [source.read_row_group(group, columns=names) for group in groups]
         table = pa.concat_tables(read) if read else source.read_row_groups([], columns=names)
         if not repetitive:
@@ -102,7 +109,7 @@ class ParquetContent:
         return table.cast(wanted.with_metadata(table.schema.metadata))
 
     def _check(self, groups: Sequence[int], names: Sequence[str]) -> list[str]:
-        """Refuse what decompresses to too much; the columns whose values must be counted by their dictionaries."""
+        """Refuse row groups that decompress to too much; returns columns to read as dictionaries, because their decoded size is unknown."""
         of: dict[str, _Pages] = {}
         for group in groups:
             rows = _field(self._chunks[group], _ROWS, 0)
@@ -121,19 +128,19 @@ class ParquetContent:
 
     @cached_property
     def _chunks(self) -> list[dict[int, Any]]:
-        """The groups of rows and their chunks of columns as the footer says it.
+        """Row groups and column chunks from the footer.
 
-        pyarrow ends the whole process where it builds its own object of a damaged one, so it is not asked for it.
+        Parsed here, because pyarrow aborts the whole process when it builds its own object from damaged ones.
         """
         self._file.seek(-_TAIL.size - self._footer_bytes, os.SEEK_END)
         found: list[dict[int, Any]] = _field(read_struct(self._file.read(self._footer_bytes), _FOOTER, most=MOST_PARTS)[0], _GROUPS, [])
         if len(found) != self.groups:
-            raise DamagedError("its footer does not say what it is made of")
+            raise DamagedError("its footer does not list its row groups")
         return found
 
     def _pages(self, chunk: Mapping[int, Any], rows: int) -> _Pages:
-        """Those of a chunk of a column, by the headers that stand before each of them and not by what the footer says of their sizes."""
-        # A column without values says 0, where no page can begin.
+        """Size of the pages of a column chunk, from the header of each page, because the footer's sizes cannot be trusted."""
+        # A column without values has the offset 0, where no page can begin.
         place = min((start for start in (_field(chunk, _DATA_OFFSET, 0), _field(chunk, _DICTIONARY_OFFSET, 0)) if start), default=0)
         end = place + _field(chunk, _BYTES, 0)
         found, dictionary, by_dictionary = _Pages(), 0, 0
@@ -156,7 +163,7 @@ class ParquetContent:
         return replace(found, values=max(found.values, rows), repeated=repeated)
 
     def _header(self, place: int) -> tuple[dict[int, Any], int]:
-        """The header of a page, and its length."""
+        """The header of a page, and its length in bytes."""
         self._file.seek(place)
         start = self._file.read(_USUAL_PAGE_HEADER)
         try:
@@ -166,28 +173,28 @@ class ParquetContent:
 
     def _too_much(self) -> DamagedError:
         return DamagedError(
-            f"it would decompress to more than {self._most // 2**20} MiB or {MOST_VALUES} values, which no file of its size does"
+            f"it would decompress to more than {self._most // 2**20} MiB or {MOST_VALUES} values, the limits for a file of its size"
         )
 
 
 @contextmanager
 def open_parquet(path: str | os.PathLike[str], *, what: str = "file", ours: bool = False) -> Iterator[ParquetContent]:
-    """Open a Parquet file; what its readers meet within the block is an error of this function.
+    """Open a Parquet file; errors of reading inside the block are converted too.
 
     Args:
-        path: the file.
-        what: the noun that errors of opening call it by.
-        ours: whether it is one that the project writes: of no more than ``LARGEST_TABLE`` bytes, and whole if it carries a checksum.
+        path: of the file.
+        what: noun for the file in messages.
+        ours: whether the project writes such files: they are limited to ``LARGEST_TABLE`` bytes, and a checksum is verified.
 
     Raises:
-        DamagedError: it is damaged, something else than Parquet, or decompresses to too much; the message is the reason, half a sentence.
-        FileError: it is absent or cannot be read.
+        DamagedError: the file is damaged, not Parquet, or decompresses to too much; the message is the reason, as a clause.
+        FileError: the file does not exist or cannot be read.
     """
     with open_file(path, what=what) as file:
         try:
             yield _content(file, ours=ours)
         except OSError as error:
-            if error.errno is not None:  # else pyarrow's own, of a damaged file
+            if error.errno is not None:  # without errno it is pyarrow's error for a damaged file
                 raise FileError(f"'{os.fspath(path)}' must be a readable {what}, but {reason_of(error)}; check the path") from error
             raise DamagedError(reason_of(error)) from error
         except (pa.ArrowException, ValueError, KeyError, IndexError, TypeError, OverflowError, struct.error, MemoryError) as error:
@@ -213,7 +220,7 @@ def _content(file: BinaryIO, *, ours: bool) -> ParquetContent:
 
 
 def _field(fields: Any, number: int, default: _T) -> _T:
-    """A field of a footer or header; one of another kind is none, as for all readers of Thrift."""
+    """A field of a footer or header; a field of the wrong type counts as missing, as for all Thrift readers."""
     value = fields.get(number, default) if isinstance(fields, dict) else default
     return value if type(value) is type(default) else default
 
@@ -222,11 +229,11 @@ def _is_sealed(file: BinaryIO) -> bool:
     try:
         return check_seal(file, required=False, what="it")
     except DamagedError as error:
-        raise DamagedError("its checksum does not fit its content") from error
+        raise DamagedError("its checksum does not match its content") from error
 
 
 def _dense_size(array: pa.Array) -> int:
-    """Bytes of the values of an array, each of its dictionary as often as it stands."""
+    """Bytes of the values of an array after dictionary decoding."""
     if pa.types.is_dictionary(array.type):
         lengths = pc.take(pc.binary_length(array.dictionary), array.indices)
         return int(pc.sum(lengths.cast(pa.int64())).as_py() or 0)

@@ -1,4 +1,4 @@
-"""CSV files with a header, read row by row."""
+"""Reading of CSV files with a header, row by row."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from ofa.reading.limits import LARGEST_CSV, LONGEST_LINE, UnfitError
 __all__ = ["open_csv"]
 
 _MARK = "\ufeff"
-"""What spreadsheets write ahead of text in UTF-8."""
+"""Byte order mark, which spreadsheets write before UTF-8 text."""
 
 
 @contextmanager
 def open_csv(path: str | os.PathLike[str]) -> Iterator[csv.DictReader[str]]:
-    """The rows of a CSV file by the names of its header; what reading them meets within the block is an error of this function.
+    """Open a CSV file; yields its rows by column name. Errors of reading inside the block are converted too.
 
-    A row must stand on one line, of at most ``LONGEST_LINE`` bytes.
+    Each row must be one line of at most ``LONGEST_LINE`` bytes.
 
     Raises:
-        FileError: the file is absent, cannot be read, or is no such file.
+        FileError: the file does not exist, cannot be read, or is no such CSV file.
     """
     with open_file(path, what="CSV file") as file:
         try:
             yield csv.DictReader(_lines(file), strict=True)
         except (csv.Error, UnicodeDecodeError, UnfitError) as error:
             raise FileError(
-                f"'{os.fspath(path)}' must be a CSV file with a header and a network in each row, but reading it met: {error}; correct it"
+                f"'{os.fspath(path)}' must be a CSV file with a header and a network in each row, but: {error}; correct it"
             ) from error
 
 
@@ -45,6 +45,6 @@ def _lines(file: BinaryIO) -> Iterator[str]:
         if len(line) > LONGEST_LINE or read > LARGEST_CSV:
             raise UnfitError(f"a line of more than {LONGEST_LINE} bytes, or a file that grows")
         if line.count(b'"') % 2:
-            raise UnfitError("a value that goes on over the end of its line")
+            raise UnfitError("a value that continues on the next line")
         yield line.decode("utf-8").removeprefix(mark)
         mark = ""

@@ -1,4 +1,4 @@
-"""Files of tensors: safetensors, and what ``torch.save`` wrote. Their heads are checked before a byte of a tensor is read."""
+"""Safe reading of tensor files: safetensors and ``torch.save``. Headers are checked before any tensor is read."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ _MADE = {
     *("torch._utils _rebuild_parameter", "torch.nn.parameter Parameter", "_codecs encode", "numpy dtype"),
     *("numpy.core.multiarray scalar", "numpy._core.multiarray scalar"),
 }
-"""What a file may name to be made; torch allows more, such as byte arrays of any length."""
+"""Globals that a pickle may name; torch's own list is longer and has, for example, byte arrays of any length."""
 _LEGACY_PICKLES = 5
-"""Before 1.6, torch wrote so many one after the other, and then the bytes of the tensors."""
+"""Number of consecutive pickles before the tensor bytes in files of torch before 1.6."""
 _ZIP = b"PK\x03\x04"
 
 
 class _Kind:
-    """Stands for ``numpy.dtype`` in a file: a kind of numbers, and nothing else that NumPy's can be."""
+    """Replaces ``numpy.dtype`` in a file; accepts numeric types only."""
 
     def __init__(self, code: str, *_: object) -> None:
         if code not in ("f8", "f4", "f2", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "b1"):
@@ -52,7 +52,7 @@ class _Kind:
         self._code = (">" if state[1] == ">" else "<") + self._code
 
     def number(self, content: bytes) -> float:
-        """The number of these bytes."""
+        """Decode a number from its bytes."""
         return cast(float, np.frombuffer(content, self._code, count=1)[0].item())
 
 
@@ -60,23 +60,23 @@ def _number(kind: _Kind, content: bytes) -> float:
     return kind.number(content)
 
 
-# Run managers keep the best accuracy as a scalar of NumPy, pickled under the module name of NumPy 1 or 2.
+# Training programs save the best accuracy as a NumPy scalar, under the module name of NumPy 1 or 2.
 _NUMPY_SCALARS: list[Any] = [
     (_Kind, "numpy.dtype"),
     (_number, "numpy.core.multiarray.scalar"),
     (_number, "numpy._core.multiarray.scalar"),
 ]
-"""What stands for names in a pickle beside those that torch allows: own functions that only make numbers."""
+"""Additional globals for unpickling: our own functions, which can only create numbers."""
 
 
 @dataclass(frozen=True, eq=False)
 class TensorFile:
-    """What a safetensors file holds.
+    """The content of a safetensors file.
 
     Attributes:
-        header: its texts.
+        header: texts of the header (``__metadata__``), by key.
         tensors: by name.
-        sealed: whether it carries a checksum, which fits.
+        sealed: whether the file has a checksum, which matched.
     """
 
     header: dict[str, str]
@@ -91,18 +91,18 @@ def read_safetensors(
     check: Callable[[Mapping[str, str]], None] = lambda header: None,
     error: type[OfaError] = FileError,
 ) -> TensorFile:
-    """The texts of the header and the tensors of a safetensors file.
+    """Read a safetensors file.
 
     Args:
-        path: the file.
-        what: the noun that errors call it by.
-        check: raises an error of its own where the header is that of something else; called before the tensors are read.
-        error: the class of the errors of damaged files.
+        path: of the file.
+        what: noun for the file in messages.
+        check: called with the header's texts before tensors are read; raises its own error if the file is of the wrong kind.
+        error: class of errors about damaged files.
 
     Raises:
-        FileError: it is absent or cannot be read.
-        DamagedError: it has a checksum that does not fit.
-        OfaError: of the class ``error``: it is something else, or of a form that is not read.
+        FileError: the file does not exist or cannot be read.
+        DamagedError: the file has a checksum that does not match.
+        OfaError: of the class ``error``: the file is malformed, exceeds a limit, or does not fit into memory.
     """
     name = os.fspath(path)
     try:
@@ -120,7 +120,7 @@ def read_safetensors(
 
 
 def _header(file: BinaryIO) -> dict[str, str]:
-    """The texts of a header, whose tensors are as many bytes as the file has."""
+    """The texts of the header of an open file, after checks of its size and number of tensors."""
     size = os.fstat(file.fileno()).st_size
     length = _LENGTH.unpack(file.read(_LENGTH.size))[0]
     if length > min(size - _LENGTH.size, LARGEST_HEADER) or size > LARGEST_TENSORS:
@@ -135,19 +135,19 @@ def _header(file: BinaryIO) -> dict[str, str]:
 
 
 class _HeaderError(OfaError, ValueError):
-    """A header that is no JSON."""
+    """A header that is not JSON."""
 
 
 def read_torch(path: str | os.PathLike[str], *, error: type[OfaError] = FileError) -> Mapping[str, Any]:
-    """The mapping that ``torch.save`` wrote, of tensors, numbers and further mappings; nothing else is unpickled.
+    """Read a mapping that ``torch.save`` wrote; only tensors, numbers and containers are unpickled.
 
     Args:
-        path: the file.
-        error: the class of the errors of damaged files, and of those that hold something else.
+        path: of the file.
+        error: class of errors about damaged or unsupported files.
 
     Raises:
-        FileError: it is absent or cannot be read.
-        OfaError: of the class ``error``: it is damaged, holds other objects, itself, or tensors that are larger than the file.
+        FileError: the file does not exist or cannot be read.
+        OfaError: of the class ``error``: the file is damaged, has other objects, is nested too deeply, or has tensors larger than the file.
     """
     name = os.fspath(path)
     with open_file(path, what="file of weights") as file:
@@ -161,14 +161,14 @@ def read_torch(path: str | os.PathLike[str], *, error: type[OfaError] = FileErro
         except pickle.UnpicklingError as problem:
             raise error(
                 f"'{name}' must hold only tensors and numbers, but is damaged or has other objects, which are never unpickled; "
-                "where you trust it, save its state dict alone with torch.save"
+                "if you trust it, save its state dict alone with torch.save"
             ) from problem
         except OSError as problem:
             raise FileError(f"'{name}' must be readable, but {reason_of(problem)}; check its permissions") from problem
         except MemoryError as problem:
             raise error(f"'{name}' must fit into memory, but does not; use a machine with more") from problem
-        except Exception as problem:  # what is no pickle may be read as one up to anything
-            reason = str(problem) if isinstance(problem, UnfitError) else f"reading it met {type(problem).__name__}"
+        except Exception as problem:  # arbitrary bytes read as a pickle may raise anything
+            reason = str(problem) if isinstance(problem, UnfitError) else f"reading it raised {type(problem).__name__}"
             raise error(f"'{name}' must be a whole file of torch.save, but {reason}; copy it again") from problem
     if not isinstance(state, Mapping):
         raise error(f"'{name}' must hold a state dict, but holds a {type(state).__name__}; save the network's state_dict()")
@@ -176,7 +176,7 @@ def read_torch(path: str | os.PathLike[str], *, error: type[OfaError] = FileErro
 
 
 def _check_pickles(file: BinaryIO, size: int) -> None:
-    """Refuse a file before anything is made of it: by the sizes of its parts and by what its pickles name."""
+    """Refuse a file before it is unpickled, by the sizes of its parts and by the globals that its pickles name."""
     if file.read(len(_ZIP)) == _ZIP:
         start, length = check_archive(file, size, "data.pkl")
         pickles = 1
@@ -197,13 +197,13 @@ def _check_pickles(file: BinaryIO, size: int) -> None:
 
 
 def _is_plain(named: str) -> bool:
-    """Whether a name of torch's is that of a kind of storage or of numbers."""
+    """Whether a global of torch is a storage class or a dtype."""
     module, _, name = named.partition(" ")
     return module == "torch" and (name.endswith("Storage") or isinstance(getattr(torch, name, None), torch.dtype))
 
 
 def _check_state(state: Any, size: int) -> None:
-    """Refuse containers deep within each other, and tensors that repeat few bytes of the file many times."""
+    """Refuse deeply nested containers, and tensors larger than the file, which repeat few bytes by strides of 0."""
     level, depth = [state], 0
     seen: set[int] = set()
     while level:

@@ -1,7 +1,7 @@
-"""JSON, TOML and YAML as values that need no second look.
+"""Safe parsing of JSON, TOML and YAML.
 
-They are no deeper than ``DEEPEST``, their numbers are of ordinary size (and finite but for those of TOML, where inf is no limit), their
-texts can be written again, and no key stands twice.
+Values are nested at most ``DEEPEST`` levels. Integers are below 2^128 in magnitude. Floats are finite, except in TOML, where inf means no
+limit. Texts are valid Unicode. Keys are unique.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ __all__ = ["parse_json", "parse_toml", "parse_yaml", "read_json", "read_toml", "
 
 _AGAIN = "write it again with the command that made it"
 _SUSPICIOUS = re.compile(r"\d{20}|\d[eE]\+?\d{3}|\\u[dD][89a-fA-F]|[\ud800-\udfff]")
-"""What JSON with a number or text that is not allowed must contain."""
+"""Pattern that occurs in all JSON with forbidden numbers or texts; only then are all values checked."""
 
-# Strings and comments of TOML, so that what is left has its own brackets and dots only.
+# Strings and comments of TOML; they are removed so that only structural brackets and dots remain.
 _TOML_TEXTS = re.compile(
     r'"""(?:\\.|[^\\])*?"""|' + r"'''.*?'''|" + r'"(?:\\[^\n]|[^"\\\n])*"|' + r"'[^'\n]*'|#[^\n]*",
     re.DOTALL,
@@ -44,18 +44,18 @@ _TOML_TEXTS = re.compile(
 
 
 def parse_json(text: str | bytes, *, what: str, remedy: str = _AGAIN, error: type[OfaError] = FileError, infinite: bool = False) -> Any:
-    """The value that JSON says.
+    """Parse JSON.
 
     Args:
         text: the document; bytes are UTF-8.
-        what: what errors call it.
-        remedy: what the user can do.
-        error: the class of all errors.
-        infinite: whether it may say Infinity and NaN, as Python writes them: of a loss, say, before there was one.
+        what: name of the document in messages.
+        remedy: next step in messages.
+        error: class of all errors.
+        infinite: whether Infinity and NaN are allowed, as Python writes them, such as for a loss that is not known yet.
 
     Raises:
-        OfaError: of the class ``error``: it is no JSON, or holds a key twice, a number that is not finite or not below 2^128, text that
-            is no Unicode, or lists within lists deeper than ``DEEPEST``.
+        OfaError: of the class ``error``: the text is not JSON, too large, or nested deeper than ``DEEPEST``; or it has a duplicate key, a
+            number that is not finite, an integer of 2^128 or more, or invalid Unicode.
     """
     try:
         if len(text) > LARGEST_JSON:
@@ -70,17 +70,17 @@ def parse_json(text: str | bytes, *, what: str, remedy: str = _AGAIN, error: typ
 
 
 def read_json(path: str | os.PathLike[str], *, sealed: bool = False, remedy: str = _AGAIN, error: type[OfaError] = FileError) -> Any:
-    """The value of a JSON file, without its seal.
+    """Read a JSON file; its seal is checked and removed.
 
     Args:
-        path: the file.
-        sealed: whether it must have a seal; people write some files by hand.
-        remedy: what the user can do about a file that is no JSON.
-        error: the class of all other errors.
+        path: of the file.
+        sealed: whether a seal is required; files written by hand have none.
+        remedy: next step in messages about malformed files.
+        error: class of all other errors.
 
     Raises:
-        DamagedError: its seal does not fit, or is gone.
-        OfaError: of the class ``error``: as of ``parse_json``, and where the file cannot be read.
+        DamagedError: the seal does not match, or is missing although required.
+        OfaError: of the class ``error``: as in ``parse_json``, or the file cannot be read.
     """
     content, what = read_bytes(path, most=LARGEST_JSON, error=error), f"'{os.fspath(path)}'"
     check_seal(content, required=sealed, what=what)
@@ -95,7 +95,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1) if len(keys) < 1000 else "one"
-        raise UnfitError(f"the key {twice[:80]!r} stands in it twice")
+        raise UnfitError(f"it has the key {twice[:80]!r} twice")
     return found
 
 
@@ -111,13 +111,24 @@ _INFINITE = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def parse_toml(text: str, *, what: str, remedy: str = "correct that line", error: type[OfaError] = FileError) -> dict[str, Any]:
-    """The tables that TOML says; arguments and errors as of ``parse_json``, but numbers may be infinite or NaN."""
-    import tomllib  # on devices, where Python may be older, no file is read
+    """Parse TOML; floats may be infinite or NaN.
+
+    Args:
+        text: the document.
+        what: name of the document in messages.
+        remedy: next step in messages.
+        error: class of all errors.
+
+    Raises:
+        OfaError: of the class ``error``: the text is not TOML, too large, or nested deeper than ``DEEPEST``; or it has a duplicate key, an
+            integer of 2^128 or more, or invalid Unicode.
+    """
+    import tomllib  # imported here because Python on devices may be older; TOML is not read there
 
     try:
         _check_toml(text)
         value = tomllib.loads(text)
-        _check(value, finite=False)  # people write inf where a limit is none
+        _check(value, finite=False)  # users write inf for no limit
     except (UnfitError, ValueError, RecursionError) as problem:
         raise error(f"{what} must be TOML, but {_reason(problem)}; {remedy}") from problem
     return value
@@ -126,13 +137,13 @@ def parse_toml(text: str, *, what: str, remedy: str = "correct that line", error
 def read_toml(
     path: str | os.PathLike[str], *, what: str = "file", remedy: str = "correct that line", error: type[OfaError] = FileError
 ) -> dict[str, Any]:
-    """The tables of a TOML file; ``what`` is the noun that errors call it by, the rest as of ``parse_toml``."""
+    """Read a TOML file; ``what`` is the noun for the file in messages, the other arguments and errors are as in ``parse_toml``."""
     text = read_text(path, most=LARGEST_TOML, what=what, error=error)
     return parse_toml(text, what=f"'{os.fspath(path)}'", remedy=remedy, error=error)
 
 
 def _check_toml(text: str) -> None:
-    """Refuse what Python's reader takes endless time or its whole stack for: dotted keys of many parts, and brackets in brackets."""
+    """Refuse long dotted keys and deep nesting, for which tomllib needs excessive time or stack."""
     if len(text) > LARGEST_TOML:
         raise UnfitError(f"it has {len(text)} characters, more than {LARGEST_TOML}")
     bare = _TOML_TEXTS.sub("", text).replace(" ", "").replace("\t", "")
@@ -150,9 +161,16 @@ def _check_toml(text: str) -> None:
 
 
 def parse_yaml(text: bytes, *, what: str, remedy: str = _AGAIN, error: type[OfaError] = FileError) -> Any:
-    """The plain values that YAML says; without anchors, aliases, merges and tags, by which few bytes say much.
+    """Parse YAML with plain values only. Anchors, aliases, merges and tags are refused, as they allow small files to expand hugely.
 
-    Arguments and errors as of ``parse_json``.
+    Args:
+        text: the document, UTF-8.
+        what: name of the document in messages.
+        remedy: next step in messages.
+        error: class of all errors.
+
+    Raises:
+        OfaError: of the class ``error``: the text is not YAML, uses a refused feature, or exceeds a limit.
     """
     import yaml  # type: ignore[import-untyped]
 
@@ -169,7 +187,7 @@ def parse_yaml(text: bytes, *, what: str, remedy: str = _AGAIN, error: type[OfaE
 
 
 def read_yaml(path: str | os.PathLike[str], *, remedy: str = _AGAIN, error: type[OfaError] = FileError) -> Any:
-    """The values of a YAML file; arguments and errors as of ``parse_yaml``, and where the file cannot be read."""
+    """Read a YAML file; arguments and errors as in ``parse_yaml``, or the file cannot be read."""
     return parse_yaml(read_bytes(path, most=LARGEST_YAML, error=error), what=f"'{os.fspath(path)}'", remedy=remedy, error=error)
 
 
@@ -189,11 +207,11 @@ def _check_events(events: Iterator[Any]) -> None:
             raise UnfitError(f"it has more than {MOST_EVENTS} values")
 
 
-# -- what every format shares ------------------------------------------------------------------------------------------
+# -- checks of values --------------------------------------------------------------------------------------------------
 
 
 def _check(value: Any, *, finite: bool = True) -> None:
-    """Refuse a value that is too deep, a number that is not finite or too large, and text that is no Unicode."""
+    """Refuse values that are nested too deeply, numbers that are not finite or too large, and invalid Unicode."""
     level, depth = [value], 0
     while level:
         if depth > DEEPEST:
@@ -216,7 +234,7 @@ def _check(value: Any, *, finite: bool = True) -> None:
 
 def _check_text(text: str) -> None:
     if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-        raise UnfitError("it holds half a character")
+        raise UnfitError("it holds half a character (a lone surrogate)")
 
 
 def _reason(problem: Exception) -> str:

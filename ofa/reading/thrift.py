@@ -1,4 +1,4 @@
-"""The compact protocol of Thrift, in which Parquet writes its footer and the headers of its pages: what is asked for of it."""
+"""A reader of Thrift's compact protocol, the format of Parquet's footer and page headers; it keeps requested fields only."""
 
 from __future__ import annotations
 
@@ -8,27 +8,30 @@ from typing import Any
 __all__ = ["CutOffError", "Kept", "read_struct"]
 
 Kept = Mapping[int, Any]
-"""Numbers of the fields that are kept, each with those of its own fields, or of its items if it is a list of structs; else with none."""
+"""Field numbers to keep, each with the fields to keep of its struct (or of the structs in its list); empty for other types."""
 
 _STOP, _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = range(13)
 _DEEPEST = 8
 
 
 class CutOffError(ValueError):
-    """Data that end within a struct."""
+    """The data end inside a struct."""
 
 
 def read_struct(data: bytes, kept: Kept | None = None, *, most: int = 0) -> tuple[dict[int, Any], int]:
-    """Fields of the struct that data begin with, by their numbers, and how many bytes it has.
+    """Read the struct at the start of ``data``.
 
     Args:
-        data: begin with a struct; what follows does not matter.
-        kept: its fields that have values here; None keeps all numbers and structs, and passes lists and texts.
-        most: items of all lists that are kept.
+        data: bytes that begin with a struct; any bytes may follow.
+        kept: fields to keep; None keeps all integers and structs, and skips lists and texts.
+        most: largest number of items in all kept lists together.
+
+    Returns:
+        The fields by number, and the struct's length in bytes.
 
     Raises:
-        CutOffError: the data end within it.
-        ValueError: they are no such struct, or have more items.
+        CutOffError: the data end inside the struct.
+        ValueError: the data are no such struct, or have too many items.
     """
     reader = _Reader(data, most)
     try:
@@ -55,7 +58,7 @@ class _Reader:
         return fields
 
     def _value(self, kind: int, depth: int, kept: Kept | None, *, items: bool) -> Any:
-        """A value; of a list or text only if ``items`` are asked for."""
+        """Read a value; lists and texts are skipped unless ``items``."""
         if kind in (_TRUE, _FALSE):
             return kind == _TRUE
         if kind in (_I16, _I32, _I64):
@@ -64,8 +67,8 @@ class _Reader:
             return self.struct(depth + 1, kept)
         if kind in (_LIST, _SET):
             return self._list(depth, kept, items=items)
-        if kind not in (_BYTE, _DOUBLE, _BINARY):  # neither a footer nor a header of a page has a map
-            raise ValueError("a header in it is of no known kind")
+        if kind not in (_BYTE, _DOUBLE, _BINARY):  # footers and page headers have no maps
+            raise ValueError("a header in it has a field of unknown type")
         length = 1 if kind == _BYTE else 8 if kind == _DOUBLE else self._unsigned()
         self.place += length
         if self.place > len(self.data):

@@ -1,4 +1,7 @@
-"""Tasks: what a network is for. One of one's own inherits from ``Task``, and is registered or is an entry point of its package."""
+"""Tasks: labels, loss and metric of networks.
+
+A user-defined task subclasses ``Task`` and is registered, or is an entry point of its package.
+"""
 
 from __future__ import annotations
 
@@ -20,4 +23,4 @@ TASKS: Registry[Task] = Registry(
     valid=lambda entry: isinstance(entry, Task),
     must_be="an object of a class that inherits from ofa.tasks.Task",
 )
-"""The tasks that a recipe may name."""
+"""Tasks that recipes may name."""

@@ -1,4 +1,4 @@
-"""One class an image: cross entropy and the share of images whose class has the largest output (top-1)."""
+"""Single-label classification: cross entropy and top-1 accuracy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SIGNIFICANCE = 0.01
 
 
 class Classification(Task):
-    """One class an image; labels are int64 [N]."""
+    """One class per image; labels are int64 [N]."""
 
     name = "classification"
     metric = "accuracy"
@@ -29,7 +29,7 @@ class Classification(Task):
     def check(self, labels: Tensor) -> None:
         if labels.ndim != 1:
             raise DataError(
-                "the task 'classification' must have images of one class each, but these have lists of classes; set "
+                "the task 'classification' needs one class per image, but these images have lists of classes; set "
                 'task = "multi_label" in the recipe'
             )
 
@@ -50,7 +50,7 @@ class Classification(Task):
         return (outputs.argmax(-1) == labels).float().mean(-1)
 
     def score_of(self, answers: Iterable[tuple[Tensor, Tensor]]) -> float:
-        # Summed where the network lies and read once, because each reading makes a GPU wait.
+        # Summed on the network's device and read once, because each read synchronizes the GPU.
         right, judged = torch.zeros((), dtype=torch.int64), 0
         for outputs, labels in answers:
             right = right.to(outputs.device) + (outputs.argmax(1) == labels).sum()
@@ -58,16 +58,16 @@ class Classification(Task):
         return int(right) / judged
 
     def chance(self, labels: Tensor) -> float:
-        """The share of the most frequent class: who always names it is right so often."""
+        """The accuracy of always predicting the most frequent class."""
         return float(torch.bincount(labels).max()) / len(labels)
 
     def is_at_chance(self, score: float, labels: Tensor) -> bool:
         """By a binomial test."""
-        from scipy.stats import binomtest  # takes a second to import
+        from scipy.stats import binomtest  # imported here because it takes a second
 
         chance = min(1.0, self.chance(labels))
         return float(binomtest(round(score * len(labels)), len(labels), chance, alternative="greater").pvalue) > _SIGNIFICANCE
 
     def standard_error(self, score: float, images: int) -> float:
-        """Of a share of independent images."""
+        """Binomial standard error of a share of independent images."""
         return math.sqrt(score * (1 - score) / images)

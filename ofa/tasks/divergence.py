@@ -1,4 +1,4 @@
-"""The adaptive alpha-divergence between a teacher and a student.
+"""The adaptive alpha-divergence, a distillation loss.
 
 Shapes: B images of a batch, K classes.
 """
@@ -18,16 +18,16 @@ def alpha_divergence(
 ) -> Tensor:
     """The adaptive alpha-divergence between a teacher and a student (AlphaNet: Wang et al., ICML 2021, sections 3.2 and 3.3).
 
-    A negative alpha punishes a student that is sure where the teacher is not, a positive one a student that misses what the teacher
-    holds possible; the larger of the two divergences counts, per image. The ratios of probabilities are clipped, because their
-    powers would otherwise have gradients without bound.
+    A negative alpha penalizes a student that is overconfident where the teacher is uncertain. A positive alpha penalizes a student that
+    gives too little probability to classes that the teacher considers possible. Per image, the larger of the two divergences counts.
+    Powers of the ratios of probabilities are clipped, because their gradients would be unbounded.
 
     Args:
-        logits: [B, K] of the student.
-        teacher_logits: [B, K]; no gradient flows into them.
+        logits: of the student [B, K].
+        teacher_logits: [B, K]; they get no gradient.
         alpha_min: the negative alpha.
-        alpha_max: the positive alpha; at 1 it is the Kullback-Leibler divergence of the student from the teacher.
-        clip: largest power of a ratio of the teacher's and the student's probability.
+        alpha_max: the positive alpha; 1 gives the Kullback-Leibler divergence KL(teacher || student).
+        clip: largest value of (teacher's probability / student's probability) ** alpha.
 
     Returns:
         The mean over the batch, a scalar.
@@ -38,16 +38,16 @@ def alpha_divergence(
 
 
 def _divergence(student_BK: Tensor, teacher_BK: Tensor, alpha: float, clip: float) -> Tensor:
-    """D_alpha(teacher || student) of each image; the value is exact, its gradient that of the clipped powers.
+    """D_alpha(teacher || student) of each image [B], with the gradient of the clipped powers.
 
-    The gradient by the student's log probability is that of ``-power / alpha`` weighted by the student's probability (paper,
-    equation 5), so the clipped power is taken as a constant weight there.
+    The gradient with respect to the student's log probability is ``-power / alpha`` times the student's probability (paper, equation 5),
+    so the clipped power enters it as a constant weight.
     """
-    if abs(alpha) < 1e-3:  # the limit is KL(student || teacher)
+    if abs(alpha) < 1e-3:  # the limit alpha -> 0 is KL(student || teacher)
         return (student_BK.exp() * (student_BK - teacher_BK)).sum(1)
     log_ratio = teacher_BK - student_BK.detach()
     power_BK = (alpha * log_ratio).clamp(max=math.log(clip)).exp()
-    if abs(alpha - 1) < 1e-3:  # the limit is KL(teacher || student); its ratios have the power one and need the same clip
+    if abs(alpha - 1) < 1e-3:  # the limit alpha -> 1 is KL(teacher || student); its ratios need the same clip
         value = (teacher_BK.exp() * (teacher_BK - student_BK.detach())).sum(1)
     else:
         value = (student_BK.detach().exp() * (power_BK - 1)).sum(1) / (alpha * (alpha - 1))

@@ -1,6 +1,6 @@
-"""Any number of classes an image: binary cross entropy of each class, and mean average precision.
+"""Multi-label classification: binary cross entropy per class, and mean average precision.
 
-Shapes: B images of a batch, N of a set, K classes.
+Shapes: B images of a batch, N images of a set, K classes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _DRAWS, _SIGNIFICANCE = 200, 0.01
 
 
 class MultiLabel(Task):
-    """Any number of classes an image; labels are bool [N, K]. The logistic function of an output is the probability of its class."""
+    """Any number of classes per image; labels are bool [N, K]. The sigmoid of an output is the probability of its class."""
 
     name = "multi_label"
     metric = "mAP"
@@ -32,17 +32,17 @@ class MultiLabel(Task):
     def check(self, labels: Tensor) -> None:
         if labels.ndim != 2:
             raise DataError(
-                "the task 'multi_label' must have images with a list of classes each, but these have one class each; give lists, or set "
+                "the task 'multi_label' needs a list of classes per image, but these images have one class each; give lists, or set "
                 'task = "classification" in the recipe'
             )
 
     def loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
-        """The mean over images and classes; a smoothed target lies so much nearer to one half."""
+        """Binary cross entropy, averaged over images and classes; smoothing moves targets towards 1/2."""
         smooth = targets.to(outputs.dtype) * (1 - label_smoothing) + label_smoothing / 2
         return F.binary_cross_entropy_with_logits(outputs, smooth)
 
     def distillation_loss(self, outputs: Tensor, teacher_outputs: Tensor, divergence: Divergence) -> Tensor:
-        """As of K tasks of two classes each, by their mean."""
+        """The mean over K binary classification tasks."""
         if divergence == "alpha":
             return alpha_divergence(
                 *(torch.stack([each, torch.zeros_like(each)], -1).flatten(0, -2) for each in (outputs, teacher_outputs))
@@ -53,16 +53,17 @@ class MultiLabel(Task):
         return math.log(2)
 
     def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Mean average precision: of each class that some image has, averaged over the classes (Everingham et al., PASCAL VOC, IJCV 2010).
+        """Mean average precision over the classes that occur (Everingham et al., PASCAL VOC, IJCV 2010).
 
-        Average precision is the mean, over the images of a class, of the share of such images among all whose output is as large or
-        larger. It is the area under the curve of precision over recall in steps, without interpolation.
+        The average precision of a class is the mean, over its images, of the precision at the image's output: the share of the class's
+        images among all images with at least that output. It equals the area under the precision-recall curve as a step function,
+        without interpolation.
         """
         positive_BK = targets >= 0.5 if targets.is_floating_point() else targets.bool()
         order = outputs.argsort(-2, descending=True)
         falling = outputs.gather(-2, order).transpose(-1, -2).contiguous()
         hits = positive_BK.expand_as(outputs).gather(-2, order).transpose(-1, -2)
-        # Images of one output stand side by side in any order, so each counts all of them.
+        # Images with equal outputs are sorted in arbitrary order, so each counts all of them.
         rank = torch.searchsorted(-falling, -falling, right=True)
         precision = hits.cumsum(-1).gather(-1, rank - 1) / rank
         average = (precision * hits).sum(-1) / hits.sum(-1).clamp(min=1)
@@ -74,11 +75,11 @@ class MultiLabel(Task):
         return float(self.score(torch.cat(outputs).double(), torch.cat(labels)))
 
     def chance(self, labels: Tensor) -> float:
-        """The mean score of random outputs."""
+        """The mean score of 200 random outputs."""
         return float(self._random_scores(labels).mean())
 
     def is_at_chance(self, score: float, labels: Tensor) -> bool:
-        """By the scores of random outputs."""
+        """Compared with the 99 % quantile of the scores of 200 random outputs."""
         return score <= float(self._random_scores(labels).quantile(1 - _SIGNIFICANCE))
 
     def _random_scores(self, labels: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""What a network is for: what its outputs mean, what they are trained to, and how good they are.
+"""The base class of tasks: kind of labels, loss, distillation loss and metric.
 
-Shapes: B images of a batch, N of a set, K classes; ``..`` any dimensions before, such as subnets.
+Shapes: B images of a batch, N images of a set, K classes; ``..`` any leading dimensions, such as subnets.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ Divergence = Literal["kl", "alpha"]
 
 
 class Task(ABC):
-    """A task over images with K named classes and networks with one output a class.
+    """A task on images with K named classes, for networks with one output per class.
 
-    Targets are labels as images have them, or the float [B, K] that mixing the images of a batch makes of them.
+    Targets are labels, or float [B, K] if images of a batch were mixed (mixup, CutMix).
 
     Attributes:
         name: in recipes and files.
-        metric: what its score is called.
-        loss_name: what its loss is called.
-        activation: what makes probabilities of a network's outputs: ``softmax`` over the classes, ``sigmoid`` of each, or nothing where
-            the outputs are the answer.
+        metric: name of the score.
+        loss_name: name of the loss.
+        activation: function from outputs to probabilities: ``softmax`` over the classes, ``sigmoid`` of each output, or empty if the
+            outputs are the answer.
     """
 
     name: ClassVar[str]
@@ -36,35 +36,40 @@ class Task(ABC):
 
     @abstractmethod
     def check(self, labels: Tensor) -> None:
-        """Raise DataError unless the labels of a set of images are of the kind that the task is about."""
+        """Check the labels of a set of images.
+
+        Raises:
+            DataError: the labels are not of the task's kind.
+        """
 
     @abstractmethod
     def loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
-        """What a network is to minimize on the labels, a scalar: the mean over the images.
+        """The training loss: the mean over the images, a scalar.
 
         Args:
             outputs: [B, K].
             targets: of the B images.
-            label_smoothing: share of a target that says nothing (0..1).
+            label_smoothing: share of each target that is replaced by an uninformative one, 0..1.
         """
 
     @abstractmethod
     def distillation_loss(self, outputs: Tensor, teacher_outputs: Tensor, divergence: Divergence) -> Tensor:
-        """How far a student's answers are from a teacher's, a scalar: the mean over the images.
+        """The distillation loss between a student and a teacher: the mean over the images, a scalar.
 
         Args:
-            outputs: [B, K] of the student.
-            teacher_outputs: [B, K]; no gradient flows into them.
-            divergence: ``kl`` has the gradient of the Kullback-Leibler divergence; ``alpha`` is the adaptive alpha-divergence.
+            outputs: of the student [B, K].
+            teacher_outputs: [B, K]; they get no gradient.
+            divergence: ``kl`` for a loss with the gradient of the Kullback-Leibler divergence; ``alpha`` for the adaptive
+                alpha-divergence.
         """
 
     @abstractmethod
     def chance_loss(self, num_classes: int) -> float:
-        """The loss of a network that holds all answers equally likely."""
+        """The loss of a network that gives all answers the same probability."""
 
     @abstractmethod
     def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """How good answers are, 0..1, shape [..].
+        """The score of outputs, 0..1; shape [..].
 
         Args:
             outputs: [.., B, K].
@@ -76,17 +81,30 @@ class Task(ABC):
         """The score over all images of a set, 0..1.
 
         Args:
-            answers: batch after batch the outputs and the labels, where the network lies.
+            answers: (outputs, labels) of each batch, on the network's device.
         """
 
     @abstractmethod
     def chance(self, labels: Tensor) -> float:
-        """The score (0..1) of a network that has learned nothing of the images; labels of N images."""
+        """The score (0..1) of a network that ignores the images, for the labels of N images."""
 
     @abstractmethod
     def is_at_chance(self, score: float, labels: Tensor) -> bool:
-        """Whether a score on N images is not clearly above chance: a one-sided test at 1 %."""
+        """Whether a score is not significantly above chance, by a one-sided test at the 1 % level.
+
+        Args:
+            score: 0..1, on N images.
+            labels: of the N images.
+        """
 
     def standard_error(self, score: float, images: int) -> float:
-        """How far a score on some images is from that on all images like them, in standard deviations; NaN if that is not known."""
+        """The standard error of a score.
+
+        Args:
+            score: 0..1.
+            images: number of images on which it was measured.
+
+        Returns:
+            The standard error, of the score's scale; NaN if unknown.
+        """
         return float("nan")

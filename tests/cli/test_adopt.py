@@ -198,6 +198,6 @@ def test_a_block_in_a_place_that_is_none_is_refused(adopted: dict[str, Any], pla
     blocks = value["fields"]["blocks"]
     assert [block["place"] for block in blocks] == ["stem.0", "stages.0.0", "stages.0.1", "head.0"]
     blocks[1]["place"] = place
-    with pytest.raises(SpaceError, match=r"one in each, but not so at .*; adopt the model anew") as caught:
+    with pytest.raises(SpaceError, match=r"one at each place, but this fails at .*; adopt the model anew") as caught:
         Space.from_json(value)
     assert len(str(caught.value)) < 300

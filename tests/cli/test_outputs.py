@@ -174,9 +174,7 @@ def test_a_name_that_says_another_kind_of_file_is_refused_at_once(
 
 
 def test_python_refuses_such_a_name_too(places: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(
-        FileError, match=r"must say what the file is, but '.*' would be a Parquet file and not tensors; end it in \.parquet"
-    ):
+    with pytest.raises(FileError, match=r"must match its content, but '.*' would be a Parquet file, not tensors; end it in \.parquet"):
         Front.load(places["front"]).save(tmp_path / "front.safetensors")
 
 

@@ -217,7 +217,7 @@ def test_what_a_file_says_is_not_imported(own_class: dict[str, Path], tmp_path: 
     said = elsewhere(*carrying, ["train", of["recipe.toml"], "-o", f"{tmp_path}/run"])
     assert len(said) == len(carrying) + 1, said
     assert all("name the space again with --space module:attribute" in sentence for sentence in said[:-1]), said
-    assert f"nothing is imported because a file says so, but a file's space is '{PLAIN}'" in said[-1]
+    assert f"code is imported only on the user's request, but a file's space is '{PLAIN}'" in said[-1]
     assert f"--set space={PLAIN}, or let the command trust the file: --trust" in said[-1]
     assert not any(tmp_path.iterdir())
 
@@ -254,10 +254,10 @@ class Lopsided(PlainNets):
 @pytest.mark.parametrize(
     ("attribute", "words"),
     [
-        ("no.such.module:plain", "importing it met ModuleNotFoundError: No module named 'no'; check both names"),
-        (f"{__name__}:absent", "importing it met AttributeError"),
-        (f"{__name__}:ROOT", "must name a space, or a function without arguments that makes one, but is PosixPath"),
-        (f"{__name__}:fails_in_the_middle", "its class met KeyError: 'stages.1.1'; correct Lopsided.lower"),
+        ("no.such.module:plain", "importing it raised ModuleNotFoundError: No module named 'no'; check both names"),
+        (f"{__name__}:absent", "importing it raised AttributeError"),
+        (f"{__name__}:ROOT", "must name a space, or a function without arguments that returns one, but is PosixPath"),
+        (f"{__name__}:fails_in_the_middle", "its class raised KeyError: 'stages.1.1'; correct Lopsided.lower"),
     ],
 )
 def test_a_space_that_cannot_be_had_or_built_is_one_sentence(attribute: str, words: str) -> None:
@@ -279,7 +279,7 @@ def test_a_space_file_is_written_once_and_under_a_name_of_its_own(tmp_path: Path
     assert "add --overwrite" in refused(*made)
     assert ofa(*made, "--name", "other", "--overwrite", "--samples", 1)["space"] == "other"
     assert "must have another name" in refused(*made, "--name", "ofa-mbv3-tiny", "--overwrite")
-    assert "is called so too" in refused(*made, "--name", "ofa-mbv3-32px", "--overwrite")
+    assert "has other networks" in refused(*made, "--name", "ofa-mbv3-32px", "--overwrite")
     assert "must end in .json" in refused("space", "ofa-mbv3-tiny", "-o", tmp_path / "small")
     assert get_space(str(path)).name == "other"
 

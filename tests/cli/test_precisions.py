@@ -138,7 +138,7 @@ def test_a_bundle_gets_the_precision_that_is_asked_for_or_says_why_not(front: Pa
     assert load_bundle(folder / "half").card.files.keys() & {"network-fp16.onnx", "network-int8.onnx"} == {"network-fp16.onnx"}
     refused = invoke("specialize", folder / "run", *asked, "--most-loss", 0, "-o", folder / "refused", "--precision", "int8")
     if refused.exit_code:  # this network may lose nothing
-        assert "is there in fp32" in refused.stderr
+        assert "was written in fp32" in refused.stderr
         assert load_bundle(folder / "refused").card.precisions == {}
 
 

@@ -115,6 +115,6 @@ def test_what_does_not_fit_is_told_before_anything_is_written(config: Path, firs
     with pytest.raises(FileError, match="is not there"):
         ofa("train", config, "-o", tmp_path / "run", "--from", tmp_path / "absent", "--dry-run")
     taught = ("--set", "phases.full.distillation_weight=1", "--set", f"teacher={first}")
-    with pytest.raises(RecipeError, match="must tell the classes of the data apart"):
+    with pytest.raises(RecipeError, match="must have the classes of the data"):
         ofa("train", config, "-o", tmp_path / "run", *taught, *of_photos(photos))
     assert {path.name for path in tmp_path.iterdir() if not path.name.startswith(".")} == known

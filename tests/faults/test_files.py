@@ -90,7 +90,7 @@ def test_what_people_write_by_hand_needs_no_checksum(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     SPACE.smallest().save(path)
     path.write_text(path.read_text().replace('"kernel": 3', '"kernel": 5'))
-    with pytest.raises(DamagedError, match=r"who changed it on purpose takes the text 'ofa-seal:\.\.\.' out"):
+    with pytest.raises(DamagedError, match=r"if you changed it on purpose, remove the text 'ofa-seal:\.\.\.'"):
         Arch.load(path)
     path.write_text(unsealed(path))
     assert Arch.load(path) != SPACE.smallest()
@@ -104,7 +104,7 @@ def test_a_card_without_its_checksum_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "card.json"
     write_json(Card().to_json(), path)
     path.write_text(unsealed(path))
-    with pytest.raises(DamagedError, match="its checksum is gone"):
+    with pytest.raises(DamagedError, match="its checksum is missing"):
         Card.load(path)
 
 
@@ -259,7 +259,7 @@ def test_folders_are_made_with_all_above_them(tmp_path: Path) -> None:
     make_folder(tmp_path / "a" / "b")
     (tmp_path / "file").write_bytes(b"")
     for wrong in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / "nul\0", tmp_path / ("n" * 300)):
-        with pytest.raises(FileError, match="must be a folder that can be made"):
+        with pytest.raises(FileError, match="must be a folder that can be created"):
             make_folder(wrong)
 
 

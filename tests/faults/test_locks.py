@@ -237,7 +237,7 @@ def test_a_file_system_without_locks_is_one_sentence(code: int, tmp_path: Path, 
 
     monkeypatch.setattr("fcntl.flock", refuse)
     with (
-        pytest.raises(FileError, match=r"must be locked while it is written, but .* choose a place on a local disk"),
+        pytest.raises(FileError, match=r"must be locked while it is written, but .* choose a folder on a local disk"),
         writing(tmp_path / "t"),
     ):
         pass

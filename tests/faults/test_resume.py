@@ -141,7 +141,7 @@ def test_verifying_a_front(quick: list[str], calibrated: LatencyTable, front: Fr
         work(Cut(journal, 2))
     fixed["top"] = 2
     with (
-        pytest.raises(FileError, match="have top 3 and now it is 2; repeat the command"),
+        pytest.raises(FileError, match="have top 3 and now it is 2; repeat the interrupted command"),
         Journal(tmp_path / "it.journal", doing="verifying", resume=True) as journal,
     ):
         work(journal)
@@ -260,7 +260,7 @@ def test_a_killed_command_goes_on_and_leaves_nothing(name: str, how: signal.Sign
     assert kills
     refused = subprocess.run([sys.executable, "-m", "ofa", *words], check=False, capture_output=True, text=True)
     assert refused.returncode == 1
-    assert "add --resume to go on with it, or --overwrite to begin anew" in refused.stderr
+    assert "add --resume to continue it, or --overwrite to start over" in refused.stderr
     ofa_command(*words, "--resume")
     assert {path.name for path in tmp_path.iterdir()} == {"cut"}
     ofa_command(*KILLED[name].format(**places, out=tmp_path / "whole").split())

@@ -92,9 +92,9 @@ def say(run: Path, key: str, text: str) -> None:
 TEXTS = [field.name for field in fields(Recipe) if field.type == "str"]
 OF_RUNS = ("train", "resume", "predictor", "specialize", "search", "data", "report")
 REFUSED = {
-    **{(key, command): "nothing is imported because a file says so" for key in ("space", "data", "test_data") for command in OF_RUNS[:-1]},
-    **{("optimizer", command): "nothing is imported because a file says so" for command in ("train", "resume", "specialize")},
-    **{("teacher", command): "nothing is imported because a file says so" for command in ("train", "resume")},
+    **{(key, command): "code is imported only on the user's request" for key in ("space", "data", "test_data") for command in OF_RUNS[:-1]},
+    **{("optimizer", command): "code is imported only on the user's request" for command in ("train", "resume", "specialize")},
+    **{("teacher", command): "code is imported only on the user's request" for command in ("train", "resume")},
     **{("task", command): "there is no task" for command in OF_RUNS[:-1]},
     **{(key, "report"): "" for key in ("space", "data", "test_data", "task", "optimizer", "teacher")},
 }
@@ -158,7 +158,7 @@ DOORS = {"data": load_data, "space": get_space, "optimizer": OPTIMIZERS.find, "r
 
 @pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
 def test_no_door_opens_for_a_text_of_a_file(door: Callable[[str], object], mark: Path) -> None:
-    with pytest.raises(TrustError, match=r"nothing is imported because a file says so.*--trust"):
+    with pytest.raises(TrustError, match=r"code is imported only on the user's request.*--trust"):
         door(from_file({"key": f"{EVIL}:thing"})["key"])
     assert not mark.exists()
     with pytest.raises(OfaError):

@@ -240,5 +240,5 @@ def test_blocks_may_write_over_their_inputs_and_need_images() -> None:
     assert second > 0
     with pytest.raises(DataError, match="at least one batch of images, but there is none"):
         block_importance(list(network), [])
-    with pytest.raises(DataError, match="at least 2 images, which batch norms need, but one has 1; give more"):
+    with pytest.raises(DataError, match="at least 2 images, because of batch norm, but one has 1; give more images"):
         block_importance(list(network), [x_BD, x_BD[:1]])

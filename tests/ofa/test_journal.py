@@ -50,16 +50,14 @@ def test_what_is_kept_is_neither_lost_nor_taken_unasked(tmp_path: Path) -> None:
     path = tmp_path / "it.journal"
     cut_off(path, 3)
     with (
-        pytest.raises(
-            FileError, match=r"'.*it\.journal' has 3 steps of a command that was cut off; add --resume to go on with it, or --ov"
-        ),
+        pytest.raises(FileError, match=r"'.*it\.journal' has 3 of an interrupted command; add --resume to continue it, or --ov"),
         Journal(path, doing="working"),
     ):
         pass
     cut_off(path, 2, overwrite=True)
     with Journal(path, doing="working", resume=True) as journal:
         assert journal.found == 2
-        with pytest.raises(FileError, match="have seed 0 and now it is 1; repeat the command that was cut off, or add --overwrite"):
+        with pytest.raises(FileError, match="have seed 0 and now it is 1; repeat the interrupted command as it was, or add --overwrite"):
             work(journal, seed=1)
         assert len(journal) == 2
         with pytest.raises(KilledError):
@@ -87,7 +85,10 @@ def test_other_work_is_refused_though_the_line_that_describes_it_is_damaged(tmp_
     path = tmp_path / "it.journal"
     cut_off(path, 3)
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[1:]))
-    with Journal(path, doing="working", resume=True) as journal, pytest.raises(FileError, match="are of others; repeat the command"):
+    with (
+        Journal(path, doing="working", resume=True) as journal,
+        pytest.raises(FileError, match="have others; repeat the interrupted command"),
+    ):
         work(journal, seed=1)
 
 
@@ -113,5 +114,5 @@ def test_what_a_step_came_to_is_of_its_kind(tmp_path: Path) -> None:
         with pytest.raises(KilledError) as killed:
             once(Mapping[str, Timing])
         assert killed.value.args == ({"a": timing},)
-    with pytest.raises(FileError, match="must hold steps as they were written, but 'it': it must be a number"):
+    with pytest.raises(FileError, match="must be unchanged, but 'it' is not: it must be a number"):
         once(float)

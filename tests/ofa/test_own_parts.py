@@ -172,5 +172,5 @@ class Learned(Block):
 
 def test_weights_that_nothing_draws_are_refused() -> None:
     block = Learned(in_channels=3, out_channels=3)
-    with pytest.raises(TypeError, match="but PReLU has some"):
+    with pytest.raises(TypeError, match="but PReLU has parameters"):
         build_network([PlacedBlock("only", block, Shape(3, 4, 4))])

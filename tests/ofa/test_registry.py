@@ -65,7 +65,7 @@ def test_an_unknown_name_names_the_nearest(registry: Registry[type]) -> None:
 def test_a_second_registration_of_a_name_is_refused(registry: Registry[type], package: Package, name: str) -> None:
     package("theirs", "THING = set", theirs="theirs:THING")
     registry.register("mine", dict)
-    with pytest.raises(DataError, match=rf"a name of its own, but '{name}' is registered already .*; register it under another name"):
+    with pytest.raises(DataError, match=rf"a name of its own, but '{name}' is already registered; register .* under another name"):
         registry.register(name, tuple)
 
 
@@ -92,9 +92,9 @@ def test_packages_bring_entries_that_are_imported_when_they_are_asked_for(regist
 @pytest.mark.parametrize(
     ("code", "words"),
     [
-        ("import nowhere", "'theirs' of package broken must be importable, but broken:THING is not: No module named 'nowhere'; install"),
+        ("import nowhere", "'theirs' of package broken must be importable, but broken:THING is not: No module named 'nowhere'; reinstall"),
         ("", "must be importable, but broken:THING is not: .*no attribute 'THING'"),
-        ("raise RuntimeError", "must be importable, but broken:THING is not: it says no reason; install"),
+        ("raise RuntimeError", "must be importable, but broken:THING is not: it says no reason; reinstall"),
         ("THING = 3", "must be a class or function, but 'theirs' of package broken is 3"),
     ],
 )
@@ -109,13 +109,13 @@ def test_a_broken_package_is_a_sentence_that_names_it(registry: Registry[type], 
 def test_two_packages_of_one_name_are_a_sentence_that_names_both(registry: Registry[type], package: Package) -> None:
     package("first", "THING = set", theirs="first:THING")
     package("second", "THING = set", theirs="second:THING")
-    with pytest.raises(DataError, match=r"one of package (first|second) and one of package (first|second); remove one of the two"):
+    with pytest.raises(DataError, match=r"both from package (first|second) and from package (first|second); remove one of the two"):
         registry.names()
 
 
 def test_a_package_with_a_name_of_ours_is_a_sentence(registry: Registry[type], package: Package) -> None:
     package("first", "THING = set", list="first:THING")
-    with pytest.raises(DataError, match="'list' is one of ofa and one of package first"):
+    with pytest.raises(DataError, match="'list' comes both from ofa and from package first"):
         registry.names()
 
 

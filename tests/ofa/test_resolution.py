@@ -39,5 +39,5 @@ def test_resolutions_ascend_by_area_then_height() -> None:
 
 @pytest.mark.parametrize("value", [0, -1, "0", "224x0", "big", "", "224x", "1x2x3", (1, 2, 3), (), 224.5, 224.0, None, True, (224, True)])
 def test_what_is_no_resolution_is_refused_in_a_sentence(value: object) -> None:
-    with pytest.raises(SpaceError, match=r"^a resolution must be whole pixels .*\(224x160\), but is .*; write it so$"):
+    with pytest.raises(SpaceError, match=r"^a resolution must be whole pixels .*\(224x160\), but is .*; write it in one of these forms$"):
         parse_resolution(value)

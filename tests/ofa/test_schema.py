@@ -64,7 +64,7 @@ def test_keys_of_later_versions_are_ignored() -> None:
         ({"known": [1]}, "'known' must be an object"),
         ({"parts": {}}, "'parts' must be a list"),
         ({"parts": [{"ms": 1}]}, "'parts[0].arch' is missing"),
-        ({"parts": [{"ms": 1, "arch": {"space": "x"}}]}, "'parts[0].arch' is not what it should be"),
+        ({"parts": [{"ms": 1, "arch": {"space": "x"}}]}, "'parts[0].arch' is not valid"),
         ({"parts": [{**to_json(PART), "text": 3}]}, "'parts[0].text' must be a text, but is 3"),
         ({"sizes": [1.5]}, "'sizes[0]' must be a whole number or a text, but is 1.5"),
     ],

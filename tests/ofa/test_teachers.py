@@ -139,7 +139,7 @@ WRONG: dict[str, tuple[nn.Module, str]] = {
     "other classes": (Constant(9), r"gives float32 \[4, 9\]"),
     "no tensor": (Wrong(lambda x: {"logits": x}), "gives a dict, which is no tensor"),
     "raises": (Wrong(lambda x: x.no_such), "does not: .*no_such"),
-    "not finite": (Wrong(lambda x: x.new_full((len(x), 10), float("nan"))), "gives others that are not finite"),
+    "not finite": (Wrong(lambda x: x.new_full((len(x), 10), float("nan"))), "gives logits that are not finite"),
     "whole numbers": (Wrong(lambda x: torch.ones(len(x), 10, dtype=torch.int64)), r"gives int64 \[4, 10\]"),
     "changes its input": (Wrong(lambda x: x.relu_().mean((1, 2, 3))[:, None].expand(-1, 10)), "changes its input"),
 }
@@ -223,7 +223,7 @@ def test_networks_of_runs_and_bundles_see_their_own_images_and_name_our_classes(
     assert found.calibrates is (kind == "run")
     assert evaluate(teacher, pictures, resolution=24) == pytest.approx(evaluate(found.network, theirs, resolution=24))
     others = replace(pictures, class_names=("cat", *NAMES[1:]))
-    with pytest.raises(RecipeError, match=r"knows 10 \(j, i, h, g, f \.\.\.\) and the data has 10 \(cat, b, c, d, e \.\.\.\)"):
+    with pytest.raises(RecipeError, match=r"has 10 \(j, i, h, g, f \.\.\.\) and the data has 10 \(cat, b, c, d, e \.\.\.\)"):
         found.prepared(others, (24,), CPU)
 
 
@@ -236,5 +236,5 @@ def test_a_bundle_is_given_images_of_its_own_size(bundle: Path) -> None:
 
 def test_a_run_without_a_record_cannot_teach(run: Path) -> None:
     (run / "data.parquet").unlink()
-    with pytest.raises(RecipeError, match=r"must know its classes and its normalization, but .* has no record of its data"):
+    with pytest.raises(RecipeError, match=r"must record its classes and normalization, but .* has no record of its data"):
         find_teacher(str(run))

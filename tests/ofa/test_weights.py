@@ -104,7 +104,7 @@ def test_a_file_that_names_another_space_than_it_carries_is_refused(saved: Path)
 
 def test_weights_are_not_read_for_another_space_of_their_name(saved: Path) -> None:
     other = replace(get_space("ofa-mbv3-tiny", num_classes=7), head_widths=(96, 128 + 8))  # type: ignore[call-arg]
-    with pytest.raises(WeightsError, match="must be of the space that they are read for"):
+    with pytest.raises(WeightsError, match="must be of the space given"):
         Supernet.load(saved, other)
 
 

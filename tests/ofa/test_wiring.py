@@ -209,8 +209,8 @@ class Miswired(Space):
 @pytest.mark.parametrize(
     ("reads", "words"),
     [
-        (("later",), "blocks that read blocks before them, but c reads later"),
-        (("classifier",), "blocks that read blocks before them, but c reads classifier"),
+        (("later",), "blocks that read earlier blocks, but c reads later"),
+        (("classifier",), "blocks that read earlier blocks, but c reads classifier"),
         (("a", "b"), "b gives 4 channels of 4 px and c takes 4 channels of 8 px"),
         (("a",), "blocks that others read, but nothing reads b"),
     ],

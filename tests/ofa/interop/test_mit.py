@@ -215,10 +215,10 @@ def test_missing_and_unknown_tensors_are_counted_and_named() -> None:
 def test_another_family_is_told_with_the_space_that_fits() -> None:
     shapes = RECIPE.from_tree(SUPERNETS[3]["tensors"])
     sentence = refused({key: torch.zeros(()).expand(shape) for key, shape in shapes.items()}, get_space("ofa-mbv3-w1.0"))
-    assert "are of OFAResNets (first input_stem.0.conv.weight); it fits ofa-resnet50 with num_classes=1000" in sentence
+    assert "are of OFAResNets (first input_stem.0.conv.weight); it matches ofa-resnet50 with num_classes=1000" in sentence
     sentence = refused(state_dict(TINY_MOBILENET), get_space("ofa-proxyless-w1.3"))
-    assert "must be of OFAProxylessNASNets to fit ofa-proxyless-w1.3" in sentence
-    assert "it fits no named space" in sentence
+    assert "must be of OFAProxylessNASNets for ofa-proxyless-w1.3" in sentence
+    assert "it matches no named space" in sentence
 
 
 def test_another_width_is_told_with_the_space_that_fits() -> None:
@@ -226,7 +226,8 @@ def test_another_width_is_told_with_the_space_that_fits() -> None:
     state = {key: torch.zeros(()).expand(shape) for key, shape in shapes.items()}
     sentence = refused(state, get_space("ofa-mbv3-w1.0"))
     assert (
-        "first first_conv.conv.weight with [24, 3, 3, 3] instead of [16, 3, 3, 3]; it fits ofa-mbv3-w1.2 with num_classes=1000" in sentence
+        "first first_conv.conv.weight with [24, 3, 3, 3] instead of [16, 3, 3, 3]; it matches ofa-mbv3-w1.2 with num_classes=1000"
+        in sentence
     )
 
 

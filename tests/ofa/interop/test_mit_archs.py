@@ -189,7 +189,7 @@ def test_networks_of_no_space_are_told_with_the_first_difference() -> None:
         assert_one_sentence(caught.value)
         return str(caught.value)
 
-    assert "of which ofa-mbv3-w1.2 is the nearest, but stages.1.2 has kernel 9 instead of" in sentence(
+    assert "the nearest being ofa-mbv3-w1.2, but stages.1.2 has kernel 9 instead of" in sentence(
         lambda network: network["blocks"][7]["conv"].update(kernel_size=9)
     )
     assert "stages.0 has 5 blocks instead of 2 or 3 or 4" in sentence(lambda network: network["blocks"].insert(2, network["blocks"][2]))
@@ -198,7 +198,7 @@ def test_networks_of_no_space_are_told_with_the_first_difference() -> None:
     )
     assert "stages.0.0 has in_channels 24 instead of 16" in sentence(lambda network: None, space=get_space("ofa-mbv3-w1.0"))
     assert "with groups 2" in sentence(lambda network: network["first_conv"].update(groups=2))
-    assert "met KeyError: 'classifier'" in sentence(lambda network: network.pop("classifier"))
+    assert "raised KeyError: 'classifier'" in sentence(lambda network: network.pop("classifier"))
     assert "must have a name among MobileNetV3" in sentence(lambda network: network.update(name="VGG"))
     assert "resolution must be one of" in sentence(lambda network: None, resolution=230)
     assert "it is of OFAMobileNetV3" in sentence(lambda network: None, space=get_space("ofa-resnet50"))

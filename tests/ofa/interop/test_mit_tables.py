@@ -143,8 +143,8 @@ CONV = "Conv-input:32x32x3-output:16x16x8"
         (f"{CONV}: {{mean: 1, std: .inf, count: 2}}", "inf, which is not finite"),
         (f"{CONV}: {{mean: 1, std: 1, count: 2.5}}", "a whole number above 0, but is 2.5"),
         (f"{CONV}: {{mean: 1, std: 1, count: 0}}", "a whole number above 0, but is 0"),
-        ("Logits-input:1x1x8-output:10: {mean: 1, std: 1, count: 1}", "but 0 sizes are named so"),
-        ("".join(f"Conv-input:{side}x{side}x3-: {{mean: 1, std: 1, count: 1}}\n" for side in (32, 64)), "but 2 sizes are named so"),
+        ("Logits-input:1x1x8-output:10: {mean: 1, std: 1, count: 1}", "but it has 0;"),
+        ("".join(f"Conv-input:{side}x{side}x3-: {{mean: 1, std: 1, count: 1}}\n" for side in (32, 64)), "but it has 2;"),
     ],
 )
 def test_what_is_no_table_is_refused_in_one_sentence(tmp_path: Path, text: str, words: str) -> None:

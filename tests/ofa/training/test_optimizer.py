@@ -167,7 +167,7 @@ def test_nothing_is_imported_because_a_file_says_so(tmp_path: Path) -> None:
     line = f'optimizer = {{name = "{OWN}", weight_decay = 0.5, beta = 0.5}}'
     typed, read = (Recipe.from_toml(text(line), folder=tmp_path, trust=trust) for trust in (True, False))
     for asked in (lambda: check_trusted(read.optimizer), lambda: read.optimizer.make([{"params": [fresh()], "weight_decay": 0.0}], RATE)):
-        with pytest.raises(TrustError, match=rf"because a file says so.*type it yourself, --set optimizer\.name={OWN}"):
+        with pytest.raises(TrustError, match=rf"only on the user's request.*type it yourself, --set optimizer\.name={OWN}"):
             asked()
     assert read.to_toml() == typed.to_toml()
     assert changed_keys(read, typed) == ()
@@ -182,7 +182,7 @@ def test_an_optimizer_is_registered_under_a_name_of_its_own(recipe_of: Callable[
         recipe = replace(recipe_of(TINY), optimizer=OwnLion(beta=0.5))
         assert 'optimizer = {name = "lion", ' in recipe.to_toml()
         assert Recipe.from_toml(recipe.to_toml()).optimizer == OwnLion(beta=0.5)
-        with pytest.raises(RecipeError, match="must have a name of its own, but 'lion' is registered already"):
+        with pytest.raises(RecipeError, match="must have a name of its own, but 'lion' is already registered"):
             OPTIMIZERS.register("lion", SGD)
 
 
