@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -53,8 +52,8 @@ def library() -> Path:
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bundle]:
-    yield made(tmp_path_factory.mktemp("ships") / "bundle")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return made(tmp_path_factory.mktemp("ships") / "bundle")
 
 
 def compiled(lines: str, library: Path, folder: Path) -> Path:

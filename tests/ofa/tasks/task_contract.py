@@ -43,7 +43,7 @@ class TaskContract:
         assert TASKS.get(task.name) is task
         assert task.metric
         assert task.loss_name
-        with pytest.raises(RecipeError, match=f"must have a name of its own, but '{task.name}' is registered already"):
+        with pytest.raises(RecipeError, match=f"must have a name of its own, but '{task.name}' is already registered"):
             TASKS.register(task.name, task)
 
     def test_its_labels_are_taken(self, task: Task, labels: Tensor) -> None:
