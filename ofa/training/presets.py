@@ -32,7 +32,7 @@ def preset_text(name: str) -> str:
 
 
 def preset_about(name: str) -> str:
-    """The sentence that a recipe which comes with the project begins with.
+    """The leading comment of a recipe that comes with the project.
 
     Raises:
         FileError: no recipe has this name.
@@ -51,11 +51,14 @@ def load_recipe(source: str, overrides: Sequence[str] = (), *, trust: bool = Fal
     Args:
         source: the path or name.
         overrides: changes as of ``Recipe.from_toml``.
-        trust: whether ``module:attribute`` is imported because the file says so, and not only where an override does.
+        trust: whether a ``module:attribute`` that only the file names may be imported; one in an override always is.
+
+    Returns:
+        The recipe.
 
     Raises:
         FileError: there is neither such a file nor such a name.
-        RecipeError: it is no recipe.
+        RecipeError: the file is not a valid recipe.
     """
     if os.path.isdir(source):
         raise FileError(
@@ -73,7 +76,10 @@ def demo_recipe(*, epochs: int = 36, seed: int = 0) -> Recipe:
     """A small MobileNetV3 supernet on scikit-learn's handwritten digits: about a minute on two CPU cores.
 
     Args:
-        epochs: of all phases together.
-        seed: of every random choice.
+        epochs: epochs of all phases together.
+        seed: seed of every random choice.
+
+    Returns:
+        The recipe.
     """
     return load_recipe("digits", (f"progressive_shrinking.epochs={epochs}", f"seed={seed}"))

@@ -64,7 +64,7 @@ def test_a_run_with_damage_goes_on_and_says_what_is_lost(config: Path, tmp_path:
     lines = (run / "metrics.jsonl").read_bytes()
     (run / "metrics.jsonl").write_bytes(lines.replace(b"full", b"fall", 1)[:-20])
     result = ofa("train", "--resume", run, "--json")
-    told = [f"'{last}' must be a whole state", f"'{run / 'metrics.jsonl'}' must be as it was written, but a line is damaged; what"]
+    told = [f"'{last}' must be a whole state", f"'{run / 'metrics.jsonl'}' must be undamaged, but a line is damaged; the"]
     assert [any(warning.startswith(words) for warning in json.loads(result.stdout)["warnings"]) for words in told] == [True, True]
     assert all(words in result.stderr for words in told)
     assert load_run(run).metrics[-1].loss == metrics[-1].loss

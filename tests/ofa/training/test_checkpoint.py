@@ -175,7 +175,7 @@ def test_a_run_whose_end_is_not_on_record_is_not_extended(run: Path) -> None:
     """Its steps count from there."""
     lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
     (run / "metrics.jsonl").write_text(lines[0] + "damaged\n")
-    with pytest.raises(FileError, match="must know the steps that it ended with"):
+    with pytest.raises(FileError, match="must know the step at which it ended"):
         extend_run(run, load_run(run).recipe)
 
 
