@@ -248,7 +248,7 @@ def test_images_to_train_and_to_test_on_are_not_mixed(tmp_path: Path) -> None:
     for name in ("train-00000-of-00002", "train-00001-of-00002", "test-00000-of-00001"):
         write_parquet(folder / f"{name}.parquet", rows)
     for spec in (folder, folder.parent):
-        with pytest.raises(DataError, match=r"has train, test files; name those to train on, .*train\*\.parquet'"):
+        with pytest.raises(DataError, match=r"has train, test files; name the training files, .*train\*\.parquet'"):
             load_data(str(spec))
     assert len(load_data(str(folder / "train*.parquet"))) == 6
     (folder / "test-00000-of-00001.parquet").unlink()

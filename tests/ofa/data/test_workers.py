@@ -169,7 +169,7 @@ def test_data_that_cannot_be_sent_to_a_process_are_named(monkeypatch: pytest.Mon
     module.data = Local()  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "own_local_data", module)
     data = load_data("own_local_data:data")
-    with pytest.raises(DataError, match=r"such that Python can send it to them, but .*Local.*; define its classes .* or set workers = 0"):
+    with pytest.raises(DataError, match=r"must be picklable, but .*Local.*; define its classes .* or set workers = 0"):
         list(load_batches(data, [BatchPlan(torch.arange(4), 8, None)], workers=1, start_method="spawn"))
 
 
