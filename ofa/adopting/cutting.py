@@ -1,8 +1,8 @@
 """Cuts a program into blocks, and finds blocks that networks can skip.
 
 A program can be cut wherever only one value is alive, which directly yields residual blocks. Elsewhere every call would be a block of
-its own, so calls are merged: single calls with the layer with weights beside them, and layers around a depthwise layer, whose channels no
-other block has, into one inverted bottleneck.
+its own, so calls are merged. Single calls join the layer with weights beside them. Layers around a depthwise layer, whose channels no other
+block has, become one inverted bottleneck.
 """
 
 from __future__ import annotations

@@ -82,4 +82,4 @@ class AdoptionRecord:
         try:
             return parse(cls, value)
         except SchemaError as error:
-            raise FileError(f"'{path}' must say what was adopted, but {error}; {_REMEDY}") from error
+            raise FileError(f"'{path}' must be the record of an adoption, but {error}; {_REMEDY}") from error

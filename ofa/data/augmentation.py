@@ -99,7 +99,7 @@ class Augmentation:
                 key="rand_augment" if self.rand_augment < 0 else "rand_augment_magnitude",
             )
 
-    # -- where the pixels come from -----------------------------------------------------------------------------------
+    # -- geometry -----------------------------------------------------------------------------------------------------
 
     def boxes(self, batch: int, generator: torch.Generator) -> Boxes | None:
         """Draw the crop of each image; None without crops."""
@@ -146,7 +146,7 @@ class Augmentation:
         grid = F.affine_grid(moved(matrix, x_BCHW.device), [batch, x_BCHW.shape[1], *size], align_corners=False)
         return F.grid_sample(x_BCHW, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
-    # -- what is done to them -----------------------------------------------------------------------------------------
+    # -- colours and mixing -------------------------------------------------------------------------------------------
 
     @property
     def recolours(self) -> bool:

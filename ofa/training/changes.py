@@ -55,7 +55,7 @@ class DataChanges:
             (self.relabelled, f"{since}: {_counted(self.relabelled, 'of another class now')}; each counts as its present class"),
             (
                 self.left_out,
-                f"{since}: {_are(self.left_out)} new and left out, because a run goes on with the images that it began with",
+                f"{since}: {_are(self.left_out)} new and left out, because a run is resumed with the images that it began with",
             ),
             (
                 self.leaked,

@@ -189,7 +189,7 @@ def continue_run(
     """
     place = Path(folder)
     if not (place / CONFIG).is_file():
-        raise FileError(f"a run that goes on must have {CONFIG}, but '{folder}' has none; begin one without --resume")
+        raise FileError(f"a run must have {CONFIG} to be resumed, but '{folder}' has none; begin one without --resume")
     check_recipe(folder, recipe)
     recipe = own_recipe(folder, recipe)
     if write:
@@ -252,8 +252,8 @@ def check_recipe(folder: str | os.PathLike[str], recipe: Recipe) -> None:
     if changes:
         told = [f"{key} {before} -> {now}" for key, before, now in changes[:_TOLD]] + ["..."] * (len(changes) > _TOLD)
         raise RecipeError(
-            f"a run must go on with the recipe that it began with, but the new one differs from '{path}' in {', '.join(told)}; "
-            f"go on without the change by 'ofa train --resume {folder}', or train into another folder"
+            f"a run must be resumed with its own recipe, but the new one differs from '{path}' in {', '.join(told)}; "
+            f"resume it without the change by 'ofa train --resume {folder}', or train into another folder"
         )
 
 
@@ -284,7 +284,7 @@ def extend_run(folder: str | os.PathLike[str], recipe: Recipe) -> None:
         last = run.recipe.phases[-1]
         if not run.metrics or not run.metrics[-1].step or (run.metrics[-1].phase, run.metrics[-1].epoch) != (last.name, last.epochs):
             raise FileError(
-                f"a run that goes on must know the step at which it ended, but '{Path(folder) / METRICS}' lacks it; train it anew"
+                f"a run must know the step at which it ended to be extended, but '{Path(folder) / METRICS}' lacks it; train it anew"
             )
         factor = run.metrics[-1].rate_factor
         tensors = {f"store.{name}": tensor for name, tensor in run.supernet.state_dict().items()}

@@ -107,7 +107,7 @@ class Comparison:
         gone, other = int((used_N & (self.match.present_R < 0)).sum()), int((used_N & self.match.relabelled_R).sum())
         if gone or other:
             raise DataError(
-                f"a run must go on with the images that it began with, but of its training and selection images {gone:,} are gone and "
+                f"a run must be resumed with the images that it began with, but of its training and selection images {gone:,} are gone and "
                 f"{other:,} are of another class in '{self.line}'; put them back, or train a new run"
             )
 

@@ -77,7 +77,7 @@ def extended(recipe: Recipe, epochs: int, learning_rate: float | None = None) ->
         RecipeError: less than an epoch, or an impossible rate.
     """
     if epochs < 1:
-        raise RecipeError(f"a run must go on for at least 1 epoch, but epochs is {epochs}; raise it")
+        raise RecipeError(f"an extension of a run must have at least 1 epoch, but epochs is {epochs}; raise it")
     last = recipe.phases[-1]
     usual = last.learning_rate if last.restart else last.learning_rate / _RATE_IS_DIVIDED_BY
     rate = usual if learning_rate is None else learning_rate

@@ -42,7 +42,7 @@ class Phase:
             names. ``in-place`` is the step's largest network, which itself learns from the labels (BigNAS, Yu et al., ECCV 2020). If the
             recipe names a teacher, the largest network also learns from it with the same weight (1 if the weight is infinite).
         features_weight: weight of the squared distance between a subnet's and its teacher's features before the last block, relative to
-            their squared norm, where both have the same shape (Romero et al., ICLR 2015). Teachers of your own provide no features.
+            the teacher's squared norm, where both have the same shape (Romero et al., ICLR 2015). Teachers of your own provide no features.
         divergence: divergence between teacher and subnet: ``kl`` (Kullback-Leibler) or ``alpha`` (adaptive, AlphaNet).
         dropout: which networks have dropout in the classifier: ``all`` subnets, or only the ``largest`` network.
         warmup_epochs: epochs, or part of one, in which the learning rate rises linearly from zero.

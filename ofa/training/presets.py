@@ -1,4 +1,4 @@
-"""Recipes that come with the project, as the TOML files of ``ofa/training/recipes``."""
+"""Built-in recipes, as the TOML files of ``ofa/training/recipes``."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["demo_recipe", "load_recipe", "preset_about", "preset_names", "preset
 
 
 def preset_names() -> tuple[str, ...]:
-    """The names of the recipes that come with the project."""
+    """The names of the built-in recipes."""
     return tuple(
         sorted(entry.name.removesuffix(".toml") for entry in files("ofa.training.recipes").iterdir() if entry.name.endswith(".toml"))
     )
 
 
 def preset_text(name: str) -> str:
-    """The TOML of a recipe that comes with the project.
+    """The TOML of a built-in recipe.
 
     Raises:
         FileError: no recipe has this name.
@@ -32,7 +32,7 @@ def preset_text(name: str) -> str:
 
 
 def preset_about(name: str) -> str:
-    """The leading comment of a recipe that comes with the project.
+    """The leading comment of a built-in recipe.
 
     Raises:
         FileError: no recipe has this name.
@@ -46,7 +46,7 @@ def preset_about(name: str) -> str:
 
 
 def load_recipe(source: str, overrides: Sequence[str] = (), *, trust: bool = False) -> Recipe:
-    """Read a recipe from a file, or one that comes with the project by its name.
+    """Read a recipe from a file, or a built-in one by its name.
 
     Args:
         source: the path or name.
@@ -62,7 +62,7 @@ def load_recipe(source: str, overrides: Sequence[str] = (), *, trust: bool = Fal
     """
     if os.path.isdir(source):
         raise FileError(
-            f"a recipe must be a TOML file or the name of one, but '{source}' is a folder; if it is a run, add --resume to go on with it, "
+            f"a recipe must be a TOML file or the name of one, but '{source}' is a folder; if it is a run, add --resume to continue it, "
             f"or begin another by '{Path(source) / 'config.toml'}'"
         )
     if os.path.exists(source) or source.endswith(".toml"):

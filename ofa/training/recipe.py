@@ -49,7 +49,7 @@ class Recipe:
             space of the run that training starts from.
         data: the images: the name of a data set, a Parquet file, a folder, or ``module:attribute`` (see ``ofa.data.load_data``).
         phases: the phases, in order; each starts from the weights of the phase before.
-        task: the task: ``classification`` (one class an image), ``multi_label`` (any number of classes an image), or a registered task
+        task: the task: ``classification`` (one class per image), ``multi_label`` (any number of classes per image), or a registered task
             (see ``ofa.tasks``).
         start: weights of another supernet that training starts from; left out, they are drawn from the seed. ``ofa train --from`` sets it.
         frozen: layers that stay bit for bit the same in all phases: patterns with ``*`` of names such as ``stem*``, ``stages.0`` or
@@ -80,8 +80,8 @@ class Recipe:
         dropout: share of the classifier's inputs that are dropped in training.
         precision: precision of the arithmetic: ``float32``, ``bfloat16`` or ``float16`` (with scaled gradients). On a GPU torch computes
             float32 convolutions in TF32, unless ``torch.backends.cudnn.allow_tf32`` is False.
-        cuda_graphs: whether a single GPU records each block as a CUDA graph on first use and replays it, which saves kernel launches.
-            Blocks of your own whose forward synchronizes with the GPU cannot be recorded.
+        cuda_graphs: whether a single GPU records each block as a CUDA graph on its second use and replays it from then on, which saves
+            kernel launches. Blocks of your own whose forward synchronizes with the GPU cannot be recorded.
         clip_norm: largest norm of a step's gradient; a longer gradient is scaled down. 0 is no limit.
         weight_averaging: decay per step of the weights' exponential moving average, which replaces the weights at the end of each phase
             (0.9999 averages over some 10,000 steps); 0 is no averaging.
@@ -180,7 +180,7 @@ class Recipe:
         """The recipe with other initial weights: a run, or a file of a supernet's weights."""
         return replace(self, start=Start(path=path) if self.start is None else replace(self.start, path=path, sha256=""))
 
-    # -- what it makes ------------------------------------------------------------------------------------------------
+    # -- space, data, supernet, randomness ----------------------------------------------------------------------------
 
     def get_space(self, num_classes: int | None = None) -> Space:
         """The space, for as many classes as the data has."""

@@ -3,8 +3,8 @@
 A block of a small network keeps a GPU busy for less time than Python needs to launch its kernels. There are too many subnets to record
 each, but few blocks (nine for each place of a MobileNetV3), and a subnet is a chain of blocks, so each block is recorded by itself.
 Between two blocks lies a boundary: memory at fixed addresses, to which the first block writes its output and from which it reads the
-gradient of that output. Alternative blocks of one place never run at the same time, so their graphs share memory, which is that of the
-largest of them.
+gradient of that output. Alternative blocks of one place never run at the same time, so their graphs share memory, as much as the largest
+of them needs.
 
 Shapes: B images, C channels, H W pixels.
 """

@@ -103,7 +103,7 @@ def recipe_reference(key: str | None = None) -> tuple[KeyDoc, ...]:
     if not found:
         close = difflib.get_close_matches(key, [name for doc in every for name in (doc.path, doc.key, doc.table)], n=1)
         hint = f"did you mean '{close[0]}'? " if close else ""
-        raise RecipeError(f"'{key}' must be a recipe that comes along, or a key or a table of recipes; {hint}list all with: ofa recipes")
+        raise RecipeError(f"'{key}' must be a built-in recipe, or a key or a table of recipes; {hint}list all with: ofa recipes")
     return tuple(found)
 
 
@@ -190,7 +190,7 @@ def reference_markdown(recipes: Mapping[str, str]) -> str:
         "be changed on the command line: `--set batch_size=32`, `--set augmentation.flip=true`, `--set phases.full.epochs=3`,",
         "`--set progressive_shrinking.epochs=60`. `make recipes` writes this page from the code; `ofa recipes KEY` shows a part of it.",
         "",
-        "| recipe that comes along | |",
+        "| built-in recipe | |",
         "| --- | --- |",
         *(f"| `{name}` | {_cell(text)} |" for name, text in recipes.items()),
     ]

@@ -133,7 +133,7 @@ def data_of_run(
     return RunData(splits=splits, record=record, changes=_changes(found, splits, exact=exact))
 
 
-# -- parts and what is said of them -----------------------------------------------------------------------------------
+# -- parts and changes ------------------------------------------------------------------------------------------------
 
 
 def _picked(found: Sequence[Comparison], part: str, facts: Facts, *, exact: bool) -> Images:

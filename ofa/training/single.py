@@ -221,7 +221,7 @@ def _restore(
         return int(state.values["epoch"]), int(state.values["done"])
     except (RuntimeError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(
-            f"a state must be of its network and precision, but {' '.join(str(error).split())}; go on with the arguments that made it"
+            f"a state must be of its network and precision, but {' '.join(str(error).split())}; resume with the arguments that made it"
         ) from error
 
 

@@ -68,13 +68,13 @@ class States:
                 reason = error
                 continue
             for other in damaged:
-                on_note(f"'{other}' must be a whole state, but is damaged; training goes on from the one before, of step {state.step}")
+                on_note(f"'{other}' must be a whole state, but is damaged; training resumes from the state before, of step {state.step}")
                 if remove:
                     other.unlink(missing_ok=True)
             return state, weights
         if damaged:
             raise FileError(
-                f"training that goes on must have a whole state, but all {len(damaged)} in '{self.folder}' are damaged; train anew with "
+                f"resumed training must have a whole state, but all {len(damaged)} in '{self.folder}' are damaged; train anew with "
                 "--overwrite"
             ) from reason
         return None

@@ -86,7 +86,7 @@ class Teaching:
         # The first state of an extension holds no teacher.
         if state.values.get("teacher", self._digest) != self._digest:
             raise WeightsError(
-                f"a run must go on with the teacher that it began with, but the weights of '{self._recipe.teacher}' have changed; put "
+                f"a run must be resumed with the teacher that it began with, but the weights of '{self._recipe.teacher}' have changed; put "
                 "them back, or train anew"
             )
         self._copy, copied = None, part_of(state.tensors, "teacher")

@@ -86,7 +86,7 @@ def quantize(model: onnx.ModelProto, images: Images, how: Quantization, *, float
         raise
     except Exception as error:  # errors of both libraries have no common base but Exception
         raise ExportError(
-            f"a network must be one that {how.library} can quantize, but it reports: {reason_of(error)}; leave it in float32, or name "
+            f"a network must be quantizable by {how.library}, but it reports: {reason_of(error)}; leave it in float32, or name "
             "operators to leave in float32"
         ) from error
 

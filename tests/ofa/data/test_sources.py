@@ -255,10 +255,10 @@ def test_images_to_train_and_to_test_on_are_not_mixed(tmp_path: Path) -> None:
     assert len(load_data(str(folder.parent))) == 6
     write_folder(tmp_path / "photos" / "train", [(12, 12)])
     write_folder(tmp_path / "photos" / "val", [(12, 12)])
-    with pytest.raises(DataError, match=r"those of '.*photos' are train, val; name one of them as data, for example '.*photos/train'"):
+    with pytest.raises(DataError, match=r"'.*photos' has train, val; name one of them as data, for example '.*photos/train'"):
         load_data(str(tmp_path / "photos"))
     (tmp_path / "photos" / "val").rename(tmp_path / "photos" / "test")
-    with pytest.raises(DataError, match=r"are train, test; name one of them as data, for example '.*photos/train'"):
+    with pytest.raises(DataError, match=r"has train, test; name one of them as data, for example '.*photos/train'"):
         load_data(str(tmp_path / "photos"))
 
 

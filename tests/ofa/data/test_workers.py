@@ -209,7 +209,7 @@ def test_a_batch_of_nothing_but_broken_images_is_not_judged(streamed: EncodedIma
 
 def test_a_set_that_has_become_unreadable_is_said_to_be(streamed: EncodedImages) -> None:
     spoil(streamed, list(range(12)))
-    with pytest.raises(DataError, match="none of its 12 can be now"):
+    with pytest.raises(DataError, match="none of its 12 can be read now"):
         list(load_batches(streamed, plans()))
     with pytest.raises(DataError, match="none of the 12 is"):
         evaluate(nn.Identity(), streamed, resolution=8)

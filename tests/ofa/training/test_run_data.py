@@ -261,7 +261,7 @@ def test_a_run_does_not_go_on_without_its_images(recipe: Recipe, folder: Path, c
     change(files[next(key for key in tested if key in files)])
     assert again(begun, recipe, exact=True).changes.changed
     change(files[next(key for key in trained if key in files)])
-    with pytest.raises(DataError, match="must go on with the images that it began with"):
+    with pytest.raises(DataError, match="must be resumed with the images that it began with"):
         again(begun, recipe, exact=True)
 
 
