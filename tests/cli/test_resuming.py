@@ -98,7 +98,7 @@ def test_a_run_goes_on_by_its_folder_alone_and_for_longer(config: Path, tmp_path
 def test_another_recipe_is_refused_by_its_keys(config: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     begin_run(run, Recipe.load(config))
-    with pytest.raises(FileError, match="add --resume to continue"):
+    with pytest.raises(FileError, match="add --resume to go on"):
         ofa("train", config, "-o", run)
     with pytest.raises(RecipeError, match="in batch_size 32 -> 64, seed 0 -> 4; resume it without the change by 'ofa train --resume"):
         ofa("train", config, "-o", run, "--resume", "--set", "seed=4", "--set", "batch_size=64")

@@ -194,7 +194,7 @@ def test_a_part_without_images_is_refused(recipe: Recipe, folder: Path) -> None:
     for path in folder.glob("*/*"):
         if contents_of(path) in tested:
             path.unlink()
-    with pytest.raises(DataError, match="none of its images of the test part is left"):
+    with pytest.raises(DataError, match="none of its images of the test part left"):
         again(begun, recipe)
 
 
