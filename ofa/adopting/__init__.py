@@ -1,1 +1,1 @@
-"""Adopting a trained network: which of its sizes can shrink, which must shrink together, and the program that computes with any of them."""
+"""Adoption of a trained network: which sizes can shrink, which are coupled, and the traced program that runs with any of them."""

@@ -1,4 +1,4 @@
-"""Adopting a model: from any torch module that classifies images to a space of its parts, and a supernet with its weights."""
+"""Adoption: turns any torch module that classifies images into a space of its subnets and a supernet with its weights."""
 
 from __future__ import annotations
 
@@ -28,27 +28,28 @@ from ofa.supernet import Supernet
 __all__ = ["Adoption", "adopt_model"]
 
 _SMALLER = (4 / 7, 5 / 7, 6 / 7)
-"""Of the model's own side: 128, 160 and 192 of 224 px, as Cai et al. (ICLR 2020) train."""
+"""Smaller resolutions, as shares of the model's own: 128, 160 and 192 of 224 px, as in Cai et al. (ICLR 2020)."""
 _STEPS = 5
 _SIZES = 3  # C, H and W
 _NAMED = 4
-_SEED = 0  # of the images that groups are proven on: the same model always has the same space
+_SEED = 0  # seed of the images that groups are verified on: the same model always has the same space
 _KEPT = "--keep says so"
 _SAME = 1e-5
-"""Of the largest output: how far the program may be from the model where sums are taken in another order."""
+"""Largest difference between program and model, relative to the largest output; it allows for another order of sums."""
 
 
 @dataclass(frozen=True, eq=False)
 class Adoption:
-    """A model that was adopted.
+    """An adopted model.
 
     Attributes:
-        space: all networks that are parts of it.
-        supernet: with its weights; the largest network computes what the model does.
-        groups: the sizes that may shrink, by name.
-        fixed: what does not, and why.
-        elastic_share: of the model's parameters, how many lie in tensors that shrink.
-        difference: how far the largest network's outputs are from the model's, as a share of the largest; 0 is bit for bit.
+        space: the space of its subnets.
+        supernet: the supernet with the model's weights; its largest network computes the same as the model.
+        groups: the elastic sizes, by name.
+        fixed: dimensions that do not shrink, with reasons.
+        elastic_share: share (0..1) of the model's parameters in tensors that shrink.
+        difference: largest difference between the outputs of the largest network and of the model, relative to the largest output; 0 is
+            bit for bit.
     """
 
     space: AdoptedSpace
@@ -59,11 +60,14 @@ class Adoption:
     difference: float
 
     def record(self, model: str, class_names: Sequence[str] | None = None) -> AdoptionRecord:
-        """What is kept of it beside its supernet.
+        """The record that is saved beside the supernet.
 
         Args:
-            model: what the user calls it.
-            class_names: in the order of the logits, if they are known.
+            model: the user's name of the model.
+            class_names: names of the classes, in the order of the logits; None if they are unknown.
+
+        Returns:
+            The record.
         """
         return AdoptionRecord(
             model=model,
@@ -86,20 +90,24 @@ def adopt_model(
     resolutions: Sequence[Resolution] | None = None,
     progress: Progress = silent,
 ) -> Adoption:
-    """Adopt a model that maps images [B, C, H, W] to logits [B, classes]; it is left as it was.
+    """Adopt a model that maps images [B, C, H, W] to logits [B, classes]; the model is not changed.
 
     Args:
-        model: any module that torch can trace: it runs in evaluation mode.
-        image: C, H and W.
-        name: of the space; by default that of the model's class.
-        shares: of its channels and heads that networks may keep; 1 is always among them.
-        keep: patterns of names of tensors or layers, such as ``layer4.*``, whose sizes stay.
-        min_depth: blocks of each run of skippable ones that every network has; by default half of them.
-        resolutions: of images, besides that of ``image``; by default some smaller ones, if the model computes them in the same way.
+        model: any module that torch can trace; it is run in evaluation mode.
+        image: C, H and W of its images.
+        name: name of the space; by default derived from the model's class.
+        shares: shares of channels and heads that networks may keep; 1 is always among them.
+        keep: patterns of names of tensors or layers, such as ``layer4.*``, whose sizes stay fixed.
+        min_depth: least number of blocks that networks keep of each run of skippable blocks; by default half of the run.
+        resolutions: resolutions of images beside that of ``image``, in pixels; by default some smaller ones for which the model computes
+            the same program.
         progress: told of each step.
 
+    Returns:
+        The adopted model.
+
     Raises:
-        SpaceError: an argument is none that can be, or the model cannot be adopted; the message says why, and what helps.
+        SpaceError: an argument is impossible, or the model cannot be adopted; the message has the reason and a remedy.
     """
     widths = _checked(image, shares, min_depth)
     steps = _Steps(progress)
@@ -107,7 +115,7 @@ def adopt_model(
     steps.next("tracing")
     traced = trace(model, tuple(image))
     _check_patterns(keep, traced.tensors)
-    steps.next("finding what shrinks together")
+    steps.next("finding coupled dimensions")
     groups, given_up = find_groups(traced, images, steps.within)
     steps.next("cutting into blocks")
     reading = _Reading(traced, groups, given_up, keep)
@@ -148,7 +156,7 @@ def _space_of(name: str, image: Sequence[int], reading: _Reading, choices: Choic
 
 
 class _Steps:
-    """Progress by steps."""
+    """Reports progress by steps."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress, self._done, self._text = progress, -1, ""
@@ -163,23 +171,23 @@ class _Steps:
 
 def _checked(image: Sequence[int], shares: Sequence[float], min_depth: int | None) -> tuple[float, ...]:
     if len(image) != _SIZES or any(size < 1 for size in image):
-        raise SpaceError(f"an image must have channels, height and width, but is {'x'.join(map(str, image))}; give such as 3x224x224")
+        raise SpaceError(f"an image must have channels, height and width, but is {'x'.join(map(str, image))}; give for example 3x224x224")
     if min_depth is not None and min_depth < 1:
         raise SpaceError(f"a run of blocks must keep at least 1, but the least depth is {min_depth}; choose 1 or more")
     found = tuple(sorted({*map(float, shares), 1.0}))
     if not all(0 < share <= 1 for share in found):
-        raise SpaceError(f"widths must be shares of the model's own, above 0 and at most 1, but are {list(shares)}; choose such")
+        raise SpaceError(f"widths must be shares of the model's own, above 0 and at most 1, but are {list(shares)}; change them")
     return found
 
 
 def _check_patterns(keep: Sequence[str], tensors: Iterable[str]) -> None:
-    """Raise SpaceError where a pattern matches nothing, so that a slip is not taken for a wish."""
+    """Raise SpaceError if a pattern matches nothing, which is probably a typing error."""
     names = {part for name in tensors for part in (name, name.rpartition(".")[0])}
     for pattern in keep:
         if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
             raise SpaceError(
-                f"a pattern of what to keep must match a tensor or layer of the model, but '{pattern}' matches none; their names are "
-                f"such as {', '.join(sorted(names - {''})[:_NAMED])}"
+                f"a pattern of what to keep must match a tensor or layer of the model, but '{pattern}' matches none; names are for "
+                f"example {', '.join(sorted(names - {''})[:_NAMED])}"
             )
 
 
@@ -189,7 +197,7 @@ def _sides(image: Sequence[int]) -> tuple[Resolution, ...]:
 
 
 class _Reading:
-    """What a trace says in terms of the groups that hold."""
+    """Interprets a trace in terms of its verified groups."""
 
     def __init__(self, traced: Trace, groups: Sequence[Group], given_up: Mapping[str, str], keep: Sequence[str]) -> None:
         self.program: Program = simplify(traced)
@@ -209,7 +217,7 @@ class _Reading:
 
     @property
     def classes(self) -> int:
-        """Length of the logits."""
+        """Number of classes, the length of the logits."""
         assert self._output.shape is not None
         return int(self._traced.sizes.value(self._output.shape[1]))
 
@@ -220,7 +228,7 @@ class _Reading:
         return name if name in self.groups else int(self._traced.sizes.value(symbol))
 
     def dims(self) -> Dims:
-        """What the dimensions of all tensors are made of."""
+        """The composition of the dimensions of all tensors."""
         runs = runs_by_dim(self.groups.values())
         if self._class_symbol is not None:
             for tensor, shape in self._traced.shapes.items():
@@ -233,7 +241,7 @@ class _Reading:
         return Dims(runs, symbols, self._traced.batch, self.tensors, buffers)
 
     def parts(self) -> list[Part]:
-        """The blocks, runs of equal ones with their numbers."""
+        """The blocks; blocks of a run of equal ones have the number of the run."""
         dims = self.dims()
         segments = self._segments(dims)
         written = [write_segment(each, dims) for each in segments]
@@ -257,7 +265,7 @@ class _Reading:
         return f"{written.text}\n{units}"
 
     def fixed(self) -> Iterator[Fixed]:
-        """Dimensions of parameters that stay as they are, but for pixels of kernels."""
+        """Dimensions of parameters that do not shrink, without the pixels of kernels."""
         found = self.dims().runs
         reasons = self._traced.reasons
         for tensor, shape in self._traced.shapes.items():
@@ -288,7 +296,7 @@ def _first_reason(fixed: Iterator[Fixed]) -> str:
 
 
 def _with_resolutions(space: AdoptedSpace, model: nn.Module, image: Sequence[int], wanted: Sequence[Resolution] | None) -> AdoptedSpace:
-    """The space with other resolutions, for which the model must compute the same program."""
+    """The space with further resolutions, for which the model must compute the same program."""
     channels, height, width = image
     if wanted is None:
         step = 32 if min(height, width) >= 128 else 8
@@ -306,8 +314,8 @@ def _with_resolutions(space: AdoptedSpace, model: nn.Module, image: Sequence[int
             break
         else:
             raise SpaceError(
-                f"a model must compute images of every resolution by the same program, but for {size[0]}x{size[1]} px this one does "
-                f"something else than for {height}x{width} px; leave this resolution out"
+                f"a model must compute images of every resolution by the same program, but for {size[0]}x{size[1]} px this one runs "
+                f"another program than for {height}x{width} px; leave this resolution out"
             )
     return replace(space, resolutions=ascending([*space.resolutions, *fitting]))
 
@@ -340,8 +348,8 @@ def _filled(space: AdoptedSpace, parts: Sequence[Part], tensors: Mapping[str, Te
 
 
 def _difference(model: nn.Module, supernet: Supernet, images: Tensor) -> float:
-    """How far the largest network is from the model."""
-    # As it trains: without gradients torch has operators of its own for attention, which sum in another order.
+    """Relative difference between the outputs of the largest network and of the model."""
+    # With gradients enabled: without them torch uses other operators for attention, which sum in another order.
     found = copied(model)(images)
     expected: Tensor = getattr(found, "logits", found).detach()
     actual = supernet.eval().subnet(supernet.space.largest(supernet.space.resolutions[-1]))(images).detach()

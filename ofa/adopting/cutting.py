@@ -1,8 +1,8 @@
-"""Cuts: where a program falls into blocks, and which of them a network can do without.
+"""Cuts a program into blocks, and finds blocks that networks can skip.
 
-A program can be cut where one value alone is alive, so the residual blocks of a network fall out by themselves. Between them every call
-would be a block of its own: single calls are joined around a layer with weights, and layers around a depthwise one, whose channels no
-other block has, are one inverted bottleneck.
+A program can be cut wherever only one value is alive, which directly yields residual blocks. Elsewhere every call would be a block of
+its own, so calls are merged. Single calls join the layer with weights beside them. Layers around a depthwise layer, whose channels no other
+block has, become one inverted bottleneck.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ __all__ = ["Segment", "cut", "joined", "runs_of"]
 _aten = torch.ops.aten
 _LAYERS = {_aten.conv2d.default, _aten.conv2d.padding, _aten.convolution.default, _aten.linear.default}
 _MOST_JOINED = 8
-"""Blocks that are joined because channels are theirs alone."""
+"""Limit of blocks that are joined because they share channels with no other block."""
 
 
 @dataclass(frozen=True, eq=False)
 class Segment:
-    """A part of a program that takes one value and gives one.
+    """A part of a program with one input and one output value.
 
     Attributes:
-        calls: in their order.
-        input: name of the value that it takes; ``images`` for the first.
-        before, after: shapes of what it takes and gives.
-        branches: whether it has several values alive inside, as a residual block has.
+        calls: its calls, in order.
+        input: name of its input value; ``images`` for the first segment.
+        before, after: shapes of its input and its output.
+        branches: whether several values are alive inside, as in a residual block.
     """
 
     calls: tuple[Call, ...]
@@ -42,15 +42,15 @@ class Segment:
 
     @property
     def output(self) -> str:
-        """Name of the value that it gives."""
+        """Name of its output value."""
         return self.calls[-1].name
 
     @property
     def skippable(self) -> bool:
-        """Whether its input is added to what it computes and has the same shape, so that a network works without it."""
+        """Whether it is residual: its input is added to its result and has the same shape, so that a network works without it."""
         if self.before != self.after:
             return False
-        # Behind the sum there may be what changes each value by itself, such as an activation.
+        # The sum may be followed by elementwise calls, such as an activation.
         by_name = {call.name: call for call in self.calls}
         call = self.calls[-1]
         while call.target not in _SUMS and len(call.reads) == 1 and call.reads[0] in by_name and call.shape == self.after:
@@ -62,20 +62,20 @@ _SUMS = (_aten.add.Tensor,)
 
 
 def cut(program: Program, shape: tuple[sympy.Expr, ...], batch: sympy.Symbol, groups: Mapping[sympy.Symbol, str]) -> list[Segment]:
-    """The blocks of a program, in their order.
+    """The blocks of a program, in order.
 
     Args:
-        program: of a model.
-        shape: of the images, with the batch.
-        batch: the number of images.
-        groups: by symbol the name of the group whose units it counts.
+        program: the program of a model.
+        shape: shape of the images, including the batch.
+        batch: symbol of the batch size.
+        groups: the name of the group whose units a symbol counts, by symbol.
     """
     segments = list(_finest(program, shape, batch))
     return _joined_by_channels(_joined_by_layers(segments), groups)
 
 
 def _finest(program: Program, shape: tuple[sympy.Expr, ...], batch: sympy.Symbol) -> Iterator[Segment]:
-    """Cut wherever one value is alive that has an image in every row, and no tensor is used on both sides."""
+    """Cut wherever only one value is alive, with one image in each row, and no tensor is used on both sides."""
     calls = _late(program)
     last_read: dict[str, int] = {}
     last_tensor: dict[str, int] = {}
@@ -99,7 +99,7 @@ def _finest(program: Program, shape: tuple[sympy.Expr, ...], batch: sympy.Symbol
 
 
 def _late(program: Program) -> list[Call]:
-    """The calls, those that see no image as late as can be."""
+    """The calls, reordered so that calls independent of images come as late as possible."""
     by_name = {call.name: call for call in program.calls}
     done: dict[str, Call] = {}
 
@@ -120,12 +120,12 @@ def _has_images(shape: tuple[sympy.Expr, ...] | None, batch: sympy.Symbol) -> bo
 
 
 def _branches(calls: Sequence[Call]) -> bool:
-    """Whether more than one call on the way of the images is between two cuts."""
+    """Whether a segment has more than one call that depends on the images."""
     return sum(call.sees_images for call in calls) > 1
 
 
 def joined(parts: Sequence[Segment]) -> Segment:
-    """One segment of several that follow each other."""
+    """Join consecutive segments to one."""
     calls = tuple(call for part in parts for call in part.calls)
     return Segment(calls, parts[0].input, parts[0].before, parts[-1].after, any(part.branches for part in parts))
 
@@ -135,12 +135,12 @@ def _is_weighted(part: Segment) -> bool:
 
 
 def _keeps_values(part: Segment) -> bool:
-    """Whether it changes each value by itself, such as an activation, and no tensor has a part in that."""
+    """Whether it is a single call without tensors that keeps the shape, such as an activation."""
     return part.before == part.after and not any(call.tensors for call in part.calls) and len(part.calls) == 1
 
 
 def _joined_by_layers(parts: Sequence[Segment]) -> list[Segment]:
-    """Single calls without weights go with the layer before them, or, where that is a residual block, with the layer behind them."""
+    """Join single calls without weights with the layer before them, or, if that is a residual block, with the layer after them."""
     blocks: list[list[Segment]] = []
     waiting: list[Segment] = []
     for part in parts:
@@ -162,7 +162,7 @@ def _joined_by_layers(parts: Sequence[Segment]) -> list[Segment]:
 
 
 def _joined_by_channels(parts: list[Segment], groups: Mapping[sympy.Symbol, str]) -> list[Segment]:
-    """Neighbours between which channels run that one of them keeps, as a depthwise convolution does, and no other block has."""
+    """Join neighbours that share channels with no other block, such as the layers around a depthwise convolution."""
     windows = _windows(parts, groups)
     blocks: list[Segment] = []
     at = 0
@@ -190,11 +190,14 @@ def _symbols(part: Segment) -> Collection[sympy.Symbol]:
 
 
 def runs_of(keys: Sequence[tuple[str, bool]], *, longest: int = 4) -> list[tuple[int, int, int]]:
-    """Where the same blocks repeat: (begin, blocks in a period, periods), everything else as periods of one.
+    """Find repeated blocks.
 
     Args:
-        keys: of each block what it computes, and whether a network can do without it.
-        longest: blocks in a period at most, such as the attention and the network of a layer of a transformer.
+        keys: for each block, a text of what it computes, and whether it is skippable.
+        longest: the most blocks in a period; a transformer's layer, for example, has a period of attention and MLP.
+
+    Returns:
+        Runs as (begin, blocks in a period, periods); blocks without repetition are runs of one block and one period.
     """
     found, at = [], 0
     while at < len(keys):

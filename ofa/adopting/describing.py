@@ -1,4 +1,4 @@
-"""What an adopted space lets networks choose, told of its elastic sizes and of its stages."""
+"""Describes the choices of an adopted space: its elastic sizes, and its stages with elastic depth."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class SizeFacts:
     """An elastic size of a space.
 
     Attributes:
-        name: of the first tensor that has it, with its dimension.
-        gene: that decides it; empty where every share of so few units leaves all of them.
-        stage: whose gene that is, from 0; None for a gene of the whole network.
-        units: channels or heads in the model as it came.
-        choices: how many of them networks may have, ascending.
+        name: name and dimension of the first tensor that has it.
+        gene: the gene that decides it; empty if there are so few units that every share keeps all of them.
+        stage: number of the gene's stage, from 0; None for a gene of the whole network.
+        units: number of channels or heads in the original model.
+        choices: the numbers of units that networks may have, ascending.
         blocks: places of the blocks that have it.
-        tensors: of the supernet that have it.
+        tensors: number of the supernet's tensors that have it.
     """
 
     name: str
@@ -36,13 +36,13 @@ class SizeFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class ElasticDepth:
-    """A stage of which networks may have fewer blocks.
+    """A stage with elastic depth.
 
     Attributes:
-        stage: its number, from 0.
-        blocks: in the model as it came.
-        choices: how many of them networks may have, ascending.
-        origins: what the names of each block's tensors begin with in the model.
+        stage: number of the stage, from 0.
+        blocks: number of its blocks in the original model.
+        choices: the numbers of blocks that networks may have, ascending.
+        origins: for each block, the common prefix of its tensors' names in the model.
     """
 
     stage: int
@@ -52,7 +52,7 @@ class ElasticDepth:
 
 
 def sizes_of(space: AdoptedSpace) -> tuple[SizeFacts, ...]:
-    """The elastic sizes, in the order in which the model has them."""
+    """The elastic sizes of a space, in the model's order."""
     shared = {gene.name: gene.values for gene in space.network}
     places: dict[int, list[str]] = {number: [] for number in range(len(space.sizes))}
     stages: dict[int, int] = {}

@@ -1,4 +1,4 @@
-"""From groups and blocks to what an arch chooses: genes, stages with elastic depth, and the sizes that they decide."""
+"""Derives the choices of a space from groups and blocks: genes, stages with elastic depth, and the sizes that they decide."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from ofa.groups import Group
 __all__ = ["Choices", "Part", "choose"]
 
 _MOST_GENES = 2
-"""Genes of a block: a latency table has a row for each combination of them."""
+"""The most genes of a block: a latency table has a row for each combination of their values."""
 _ROUND = 8
-"""Channels of which vector units compute a multiple at once (Sandler et al. 2018)."""
+"""Numbers of channels are multiples of this, for the sake of vector units (Sandler et al. 2018)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +29,7 @@ class Part:
 
     Attributes:
         written: its code.
-        run: number of the run of blocks that it is part of, which networks may have fewer of; None for a block by itself.
+        run: number of the run of skippable blocks that it belongs to; None for a block by itself.
     """
 
     written: Written
@@ -38,13 +38,13 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Choices:
-    """What an adopted space is made of, besides its name.
+    """The content of an adopted space.
 
     Attributes:
-        codes: texts, by line.
-        sizes: of the groups that are used, and of the classes.
-        blocks: in their order.
-        stages, network: the genes.
+        codes: code of the distinct blocks, as lines.
+        sizes: sizes of the groups in use, and of the classes.
+        blocks: the blocks, in order.
+        stages, network: the genes of stages and of the whole network.
     """
 
     codes: tuple[tuple[str, ...], ...]
@@ -57,14 +57,17 @@ class Choices:
 def choose(
     parts: Sequence[Part], groups: Mapping[str, Group], tensors: Mapping[str, Tensor], shares: Sequence[float], min_depth: int | None
 ) -> Choices:
-    """Decide on genes.
+    """Choose the genes of a space.
 
     Args:
-        parts: the blocks of the program, in their order.
-        groups: by name; ``classes`` is not among them.
-        tensors: of the model, by name.
-        shares: of the units of each group that networks may keep, ascending to 1.
-        min_depth: blocks of a run that every network has; by default half of them.
+        parts: the blocks of the program, in order.
+        groups: the groups by name, without ``classes``.
+        tensors: tensors of the model, by name.
+        shares: shares of each group's units that networks may keep, ascending to 1.
+        min_depth: least number of blocks of a run that networks keep; by default half of the run.
+
+    Returns:
+        The content of the space.
     """
     heads = {name for name, group in groups.items() if _are_heads(group, tensors[group.members[0].tensor])}
     return _Chooser(parts, groups, heads, shares, min_depth).choices()
@@ -80,7 +83,7 @@ class _Chooser:
         for number, part in enumerate(parts):
             for name in part.written.groups:
                 holders[name].add(number)
-        # Whoever counts a group's units only in a size that it reshapes to has a part in it too.
+        # A block also holds a group whose units occur only in a size that it reshapes to.
         self._inner = {name for name, numbers in holders.items() if len(numbers) == 1 and name != CLASSES}
         self._across = [name for name in used if name not in self._inner and name != CLASSES]
         self._genes: dict[str, str] = {}
@@ -104,10 +107,10 @@ class _Chooser:
         return Choices(tuple(tuple(text.split("\n")) for text in codes), tuple(sizes.values()), blocks, stages, network)
 
     def _stages(self) -> tuple[list[str], tuple[Stage, ...]]:
-        """Where each block stands, and the stages: runs of blocks, and blocks by themselves.
+        """The place of each block, and the stages: runs of blocks, and single blocks.
 
-        The blocks at both ends that all networks have are stem and head. Modules nest by their places, so that such a block in between
-        is a stage too, in which there is nothing to choose.
+        Blocks without choices at the beginning are the stem, at the end the head. A block without choices in between is a stage without
+        genes, because modules are nested by their places.
         """
         genes = [self._block_genes(part) for part in self._parts]
         elastic = [number for number, part in enumerate(self._parts) if part.run is not None or genes[number]]
@@ -127,7 +130,7 @@ class _Chooser:
         return places, tuple(stages)
 
     def _block_genes(self, part: Part) -> tuple[Gene, ...]:
-        """The genes of the groups that only this block has."""
+        """The genes of groups that occur only in this block."""
         own = [name for name in part.written.groups if name in self._inner]
         local = {model: name for name, model in part.written.names.items()}
         proposed = {name: "heads" if name in self._heads else _word(local.get(_tensor(name), _tensor(name))) for name in own}
@@ -141,7 +144,7 @@ class _Chooser:
         return tuple(gene for gene in found if gene is not None)
 
     def _gene(self, name: str, sizes: Sequence[ElasticSize]) -> Gene | None:
-        """A gene of all shares, so that genes of one name have the same values everywhere; None where all leave the same units."""
+        """A gene with all shares (genes of one name have equal values everywhere); None if all shares keep the same units."""
         kept = {tuple(size.kept(share) for size in sizes) for share in self._shares}
         return Gene(name, tuple(self._shares)) if len(kept) > 1 else None
 
@@ -157,18 +160,18 @@ def _tensor(group: str) -> str:
 
 
 def _are_heads(group: Group, first: Tensor) -> bool:
-    """Whether a group's units have several values each in the first of its tensors, and that is a matrix, as of a linear layer."""
+    """Whether a group's units are heads: its first tensor is a matrix, as of a linear layer, with several values for each unit."""
     return first.dim() == 2 and any(run.inner > 1 for run in group.members[0].runs if run.axis)
 
 
 def _word(local: str) -> str:
-    """A name for a gene: the layer whose outputs the group is."""
+    """A name for a gene, after the layer whose outputs are the group."""
     path = [part for part in local.split(".")[:-1] or local.split(".") if not part.isdigit()]
     return re.sub(r"\W", "_", path[-1] if path else "inner").lower()
 
 
 def _multiple(group: Group) -> int:
-    """Units of which a network keeps a multiple."""
+    """The number that a network's number of units must be a multiple of."""
     inner = min(run.inner for member in group.members for run in member.runs if run.axis)
     multiple = _ROUND // math.gcd(_ROUND, inner) if inner < _ROUND else 1
     return multiple if group.units >= 2 * multiple else 1

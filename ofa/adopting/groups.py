@@ -1,7 +1,7 @@
-"""The groups of a model: which dimensions of which tensors shrink together, and which of their values belong to one unit of the group.
+"""The groups of a model: which dimensions of which tensors are coupled, and which of their values belong to one unit of the group.
 
-What torch knows of sizes tells which dimensions have units of a group, but not in which order: the model's own reshapes and concatenations
-propose the runs (``ofa.blocks.runs``), and a permutation of the units proves them, for the output of the whole network must not change.
+torch's symbolic sizes tell which dimensions have units of a group, but not in which order. The model's own reshapes and concatenations
+propose the order as runs (``ofa.blocks.runs``). A permutation of the units then verifies it: the network's output must not change.
 """
 
 from __future__ import annotations
@@ -25,29 +25,30 @@ from ofa.progress import Progress, silent
 __all__ = ["find_groups", "names_of"]
 
 _MOST_LAYOUTS = 64
-"""Ways to read the members of a group that are tried at most."""
-_SEED = 0  # of the values that are exchanged and their orders: the same model always has the same groups
+"""The most layouts of a group's members that are tried."""
+_SEED = 0  # seed of random weights and permutations: the same model always has the same groups
 _FEW = 8
-"""Units: two groups of fewer may get the same order by chance, and then seem to be independent though they are not."""
+"""Groups of fewer units are verified one by one: two of them may get the same permutation by chance, and so seem independent."""
 _SAME = 1e-9
-"""Of the output's largest value: the order of a sum changes less than a thousandth of this in double precision."""
+"""Largest change of the output, relative to its largest value. In double precision, another order of a sum changes it by less than a
+thousandth of this."""
 
 
 # -- from symbols to groups --------------------------------------------------------------------------------------------
 
 
 def find_groups(trace: Trace, images: Tensor, progress: Progress = silent) -> tuple[list[Group], dict[str, str]]:
-    """The groups of a model, each proven by a permutation of its units.
+    """The groups of a model, each verified by a permutation of its units.
 
     Args:
-        trace: of the model.
-        images: [B, C, H, W] to prove them on.
-        progress: told after each run of the model how many groups are decided on.
+        trace: trace of the model.
+        images: images [B, C, H, W] to verify them on.
+        progress: told after each run of the model how many groups are decided.
 
     Returns:
-        the groups, and by the name of each group that was given up the reason.
+        The groups, and for each rejected group, by name, the reason.
     """
-    classes = _classes(trace)  # these cannot be exchanged, so that with them a proof of all groups at once would never hold
+    classes = _classes(trace)  # classes cannot be permuted, so a test of all groups at once would always fail with them
     proposed = [group for group in _proposed(trace) if group.name not in classes]
     proof = _Proof(trace, images, proposed, progress)
     proven = proof.holding([group for group in proposed if group.units >= _FEW])
@@ -65,7 +66,7 @@ def find_groups(trace: Trace, images: Tensor, progress: Progress = silent) -> tu
 
 
 def names_of(trace: Trace) -> dict[sympy.Symbol, str]:
-    """A name for each symbol of which nothing is known: the first dimension that is made of it alone, or else its part of the first."""
+    """A name for each free symbol: the first dimension that consists of it alone, otherwise its part of the first dimension with it."""
     firsts: dict[sympy.Symbol, str] = {}
     own: dict[sympy.Symbol, str] = {}
     for tensor, shape in trace.shapes.items():
@@ -79,14 +80,14 @@ def names_of(trace: Trace) -> dict[sympy.Symbol, str]:
 
 
 def _classes(trace: Trace) -> list[str]:
-    """The names of the sizes that the length of the logits is made of."""
+    """The names of the sizes that make up the length of the logits."""
     names = names_of(trace)
     _, length = _shape_of(_value(trace.graph.output_node().args[0]), trace.sizes)
     return [names[symbol] for symbol in length.free_symbols if symbol in names]
 
 
 def _proposed(trace: Trace) -> list[Group]:
-    """The groups with all dimensions that have some of them, read as the model's own concatenations and reshapes propose."""
+    """The groups with all dimensions that contain their units, in the layout that the model's concatenations and reshapes propose."""
     names = names_of(trace)
     hints, full = _Hints(trace, names), {name: int(trace.sizes.value(symbol)) for symbol, name in names.items()}
     members: dict[str, list[Member]] = {name: [] for name in full}
@@ -97,15 +98,16 @@ def _proposed(trace: Trace) -> list[Group]:
                 for group in dict.fromkeys(run.axis for run in runs if run.axis):
                     own = (run if run.axis == group else Run("", 1, run.length(full)) for run in runs)
                     members[group].append(Member(tensor, dim, tuple(own)))
-    return [Group(name, full[name], tuple(found)) for name, found in members.items() if found]  # not those in products of sizes alone
+    # Groups that occur only in products of sizes have no members.
+    return [Group(name, full[name], tuple(found)) for name, found in members.items() if found]
 
 
 class _Hints:
-    """How the model's own calls read sizes that are made of others.
+    """Hints from the model's own calls about the layout of composed sizes.
 
     Args:
-        trace: of the model.
-        names: of the symbols.
+        trace: trace of the model.
+        names: names of the symbols.
     """
 
     def __init__(self, trace: Trace, names: Mapping[sympy.Symbol, str]) -> None:
@@ -121,7 +123,7 @@ class _Hints:
                 self._note_reshape(node)
 
     def runs(self, expr: sympy.Expr) -> tuple[Run, ...]:
-        """The runs of a dimension of some size."""
+        """The runs of a dimension, by its size."""
         if not _is_sum(expr):
             return (Run("", 1, int(self._sizes.value(expr))),)
         if expr in self._cats and len(set(self._cats[expr])) > 1:
@@ -130,7 +132,7 @@ class _Hints:
         for term in sympy.Add.make_args(expr):
             coefficient, rest = term.as_coeff_Mul()
             if not rest.is_Symbol:
-                # A number; or a product of sizes, which stays: without this member their groups are not proven.
+                # A number, or a product of sizes, which stays fixed; without this member, verification of their groups fails.
                 runs.append(Run("", 1, int(self._sizes.value(term))))
                 continue
             outer, inner = self._split(term, int(coefficient))
@@ -138,7 +140,7 @@ class _Hints:
         return tuple(runs)
 
     def _split(self, term: sympy.Expr, coefficient: int) -> tuple[int, int]:
-        if term in self._cats:  # several of one size
+        if term in self._cats:  # a concatenation of several parts of equal size
             part = self._split(self._cats[term][0], coefficient // len(self._cats[term]))
             return len(self._cats[term]) * part[0], part[1]
         return self._splits.get(term, (1, coefficient))
@@ -159,11 +161,11 @@ class _Hints:
         self._note_sum(self._shape(source)[dim], [_shape_of(part, self._sizes)[dim] for part in node.meta["val"]])
 
     def _note_sum(self, whole: sympy.Expr, parts: list[sympy.Expr]) -> None:
-        if whole.free_symbols and whole not in parts and all(map(_is_sum, parts)):  # of one part nothing is made
+        if whole.free_symbols and whole not in parts and all(map(_is_sum, parts)):  # a single part is no composition
             self._cats.setdefault(whole, parts)
 
     def _note_reshape(self, node: fx.Node) -> None:
-        """A size that several others take the place of, or that takes the place of several: how its factors follow each other."""
+        """Note the order of factors where a reshape fuses several sizes into one or splits one into several."""
         source = node.args[0]
         assert isinstance(source, fx.Node)
         for one, other in _aligned(self._shape(source), self._shape(node)):
@@ -182,12 +184,12 @@ class _Hints:
 
 
 def _is_sum(expr: sympy.Expr) -> bool:
-    """Whether nothing is taken off: what is left of a size has no runs of its own."""
+    """Whether a size is a sum of positive terms; a difference of sizes has no runs."""
     return all(term.as_coeff_Mul()[0] > 0 for term in sympy.Add.make_args(expr))
 
 
 def _aligned(before: Sequence[sympy.Expr], after: Sequence[sympy.Expr]) -> Iterator[tuple[list[sympy.Expr], list[sympy.Expr]]]:
-    """The shapes before and after a reshape as the shortest parts of equal products, from the left."""
+    """Split the shapes before and after a reshape, from the left, into the shortest parts of equal products."""
     begin, start = 0, 0
     while begin < len(before) and start < len(after):
         ends = itertools.product(range(begin + 1, len(before) + 1), range(start + 1, len(after) + 1))
@@ -221,11 +223,11 @@ def _shape_of(value: Tensor, sizes: Sizes) -> list[sympy.Expr]:
     return [sizes.replace(size.node.expr) if isinstance(size, torch.SymInt) else sympy.Integer(size) for size in value.shape]
 
 
-# -- proof -------------------------------------------------------------------------------------------------------------
+# -- verification ------------------------------------------------------------------------------------------------------
 
 
 def _layouts(group: Group) -> Iterator[Group]:
-    """Ways to read the members of a group: as proposed, then each way to split their units into outer and inner ones."""
+    """Layouts of a group's members: the proposed one, then each split of their units into outer and inner factors."""
     proposed = {run.outer * run.inner: (run.outer, run.inner) for member in group.members for run in member.runs if run.axis}
     yield group
     for choice in itertools.product(*(_factors(size, split) for size, split in proposed.items())):
@@ -244,7 +246,7 @@ def _factors(size: int, first: tuple[int, int]) -> list[tuple[int, int]]:
 
 
 class _Proof:
-    """Whether the output of a network stays when units of a group change places."""
+    """Tests whether a network's output is invariant to permutations of a group's units."""
 
     def __init__(self, trace: Trace, images: Tensor, groups: Sequence[Group], progress: Progress) -> None:
         self._trace, self._progress, self._decided = trace, progress, 0
@@ -255,14 +257,14 @@ class _Proof:
         self._expected = self._run(self._tensors)
 
     def holding(self, groups: Sequence[Group]) -> set[str]:
-        """The names of those that hold, found by as few runs of the network as can be: of all at once, then of halves of what does not."""
+        """The names of the groups that pass, with few runs of the network: all groups at once, then halves of a set that fails."""
         if not groups or self.holds(groups):
             return {group.name for group in groups}
         middle = len(groups) // 2
         return self.holding(groups[:middle]) | self.holding(groups[middle:]) if middle else set()
 
     def holds(self, groups: Sequence[Group]) -> bool:
-        """Whether the output stays when units of all these groups change places, those of each in an order of its own."""
+        """Whether the output is unchanged when the units of all these groups are permuted, each group by its own permutation."""
         tensors = dict(self._tensors)
         for group in groups:
             for member in group.members:
@@ -273,7 +275,7 @@ class _Proof:
         return holds
 
     def decide(self, groups: int) -> None:
-        """Tell that so many more groups are known to hold, or are given up."""
+        """Report that this many more groups are verified or rejected."""
         self._decided += groups
         self._progress(self._decided, len(self._orders), "groups")
 
@@ -285,13 +287,13 @@ class _Proof:
 
 
 def _cycle(units: int, generator: torch.Generator) -> Tensor:
-    """A random order in which every unit has another place than before."""
+    """A random cyclic permutation, so that every unit moves."""
     perm = torch.randperm(units, generator=generator)
     return torch.empty_like(perm).index_put_((perm,), perm.roll(1))
 
 
 class _InDouble(fx.Interpreter):
-    """Computes in double precision where the model's code names single precision."""
+    """Runs a program in double precision, even where the model's code names float32."""
 
     def run_node(self, n: fx.Node) -> Any:
         with self._set_current_node(n):
@@ -301,7 +303,7 @@ class _InDouble(fx.Interpreter):
 
 
 def _drawn(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Random values in place of a model's own, among which zeros and equal ones would hide what they are exchanged with."""
+    """Random weights in place of a model's own, in which zeros and equal values would hide a permutation."""
     generator, drawn = torch.Generator().manual_seed(_SEED), dict[str, Tensor]()
     for name, tensor in tensors.items():
         values = torch.rand(tensor.shape, generator=generator, dtype=torch.float64)
@@ -310,5 +312,5 @@ def _drawn(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         elif tensor.dim() > 1:
             drawn[name] = (values - 0.5) * math.sqrt(12 / tensor[0].numel())
         else:
-            drawn[name] = values + 0.5  # as a variance must be
+            drawn[name] = values + 0.5  # positive, because it may be a variance
     return drawn

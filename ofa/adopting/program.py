@@ -1,4 +1,4 @@
-"""A traced model as a plain list of calls: what does nothing is left out, what depends on no image is computed once."""
+"""A traced model as a plain list of calls: no-ops are removed, and constants are folded."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ _NOTHING = {
     _aten.detach.default,
     _aten.lift_fresh_copy.default,
 }
-"""In evaluation mode, and where nothing is written in place, these give what they are given."""
+"""No-ops in evaluation mode, if nothing is written in place."""
 _MAYBE_NOTHING = {_aten.pad.default, _aten.constant_pad_nd.default, _aten.slice.Tensor}
-"""These too, where the shape stays: what they add or leave out is nothing."""
+"""No-ops if the shape does not change: they pad or cut nothing."""
 _LIKE = {
     *(_aten.new_zeros.default, _aten.new_ones.default, _aten.new_full.default),
     *(_aten.zeros_like.default, _aten.ones_like.default, _aten.full_like.default),
 }
-"""Of their first argument these take nothing but its type, and some its shape."""
+"""Operators that use only the data type of their first argument, and some its shape."""
 _RESHAPES = {_aten.view.default, _aten._unsafe_view.default, _aten.reshape.default}
 _WHERE = ("device", "pin_memory", "layout", "non_blocking")
-"""Arguments that say where a tensor lies, which is where the network lies."""
+"""Arguments about the place of a tensor; they are dropped, because tensors are on the network's device."""
 
 
 @dataclass(frozen=True)
 class Ref:
-    """What another call gave; ``images`` is the input."""
+    """The result of another call; ``images`` is the input."""
 
     name: str
 
@@ -58,11 +58,11 @@ class Call:
     """A call of an operator.
 
     Attributes:
-        name: of its value.
-        target: the operator; None for one of several outputs of another call.
+        name: name of its result.
+        target: the operator; None if it takes one of several outputs of another call.
         args, kwargs: numbers, text, lists, ``Ref``, ``TensorName``, and sizes as expressions.
-        shape: of its value; None for several.
-        sees_images: whether the images have a part in it.
+        shape: shape of its result; None for several results.
+        sees_images: whether its result depends on the images.
     """
 
     name: str
@@ -74,23 +74,23 @@ class Call:
 
     @property
     def reads(self) -> list[str]:
-        """The names of the calls whose values it takes."""
+        """The names of the calls whose results it reads."""
         return [each.name for each in _leaves((self.args, dict(self.kwargs))) if isinstance(each, Ref)]
 
     @property
     def tensors(self) -> list[str]:
-        """The names of the tensors that it takes."""
+        """The names of the tensors that it reads."""
         return [each.name for each in _leaves((self.args, dict(self.kwargs))) if isinstance(each, TensorName)]
 
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """A model as calls.
+    """A model as a list of calls.
 
     Attributes:
-        calls: in their order.
-        output: name of the call that gives the logits.
-        constants: tensors that follow from no weight and no image, by name.
+        calls: the calls, in order.
+        output: name of the call that returns the logits.
+        constants: tensors that depend neither on weights nor on images, by name.
     """
 
     calls: tuple[Call, ...]
@@ -107,10 +107,10 @@ def _leaves(argument: Any) -> list[Any]:
 
 
 def simplify(trace: Trace) -> Program:
-    """The calls of a traced model.
+    """The simplified program of a traced model.
 
     Raises:
-        SpaceError: its output is none of its calls.
+        SpaceError: its output is not the result of a call.
     """
     return _Simplifier(trace).program()
 
@@ -119,7 +119,7 @@ class _Simplifier:
     def __init__(self, trace: Trace) -> None:
         self._trace = trace
         self._meaning: dict[fx.Node, Any] = {}
-        self._values: dict[fx.Node, Tensor] = {}  # of what depends on neither images, weights nor sizes
+        self._values: dict[fx.Node, Tensor] = {}  # values that depend neither on images, weights nor elastic sizes
         self._sees: set[str] = {"images"}
         self._calls: list[Call] = []
         self._constants: dict[str, Tensor] = {}
@@ -142,7 +142,7 @@ class _Simplifier:
         raise AssertionError("every graph has an output")
 
     def _needed(self, output: str) -> Program:
-        """Only what leads to the output: shapes that were read, for example, do not."""
+        """The calls that the output depends on, without dead code such as reads of shapes."""
         wanted, kept = {output}, []
         for call in reversed(self._calls):
             if call.name in wanted:
@@ -163,7 +163,7 @@ class _Simplifier:
             self._keep(node, value)
 
     def _keeps_all(self, node: fx.Node) -> bool:
-        """Whether a call gives just what it is given, as some do for some sizes."""
+        """Whether a call is a no-op for the given sizes or types."""
         source = node.args[0] if node.args else None
         if not isinstance(source, fx.Node) or not isinstance(source.meta.get("val"), Tensor) or not isinstance(node.meta["val"], Tensor):
             return False
@@ -174,9 +174,9 @@ class _Simplifier:
         return bool(node.target in _RESHAPES | _MAYBE_NOTHING and self._shape(source.meta["val"]) == self._shape(node.meta["val"]))
 
     def _lies_in_order(self, value: Tensor) -> bool:
-        """Whether a value is contiguous; asked of its real sizes, for a question to torch would fix them.
+        """Whether a value is contiguous, by its real sizes, because asking torch would fix them.
 
-        Calls that make a value so are kept where they do something: what other calls compute depends on it in the last bit.
+        Calls of ``contiguous`` are kept where they have an effect, because the last bits of other calls' results depend on it.
         """
         sizes, strides = ([int(self._trace.sizes.value(self._size(each))) for each in found] for found in (value.shape, value.stride()))
         expected = [math.prod(sizes[dim + 1 :]) for dim in range(len(sizes))]
@@ -224,7 +224,7 @@ class _Simplifier:
             self._meaning[node.args[0]] = self._written(node)
 
     def _written(self, node: fx.Node) -> Any:
-        """What a node's first argument means from now on: the result, if the operator writes there."""
+        """The meaning of a node's first argument after the call: the result, if the operator works in place."""
         mutable = getattr(getattr(node.target, "_schema", None), "is_mutable", False)
         return Ref(node.name) if mutable else self._meaning.get(node.args[0])  # type: ignore[arg-type]
 
@@ -259,7 +259,7 @@ class _Simplifier:
 
 
 def _out_of_place(node: fx.Node) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
-    """An operator that writes into its first argument as the one that gives a new value."""
+    """Replace an in-place operator by its out-of-place form."""
     target, kwargs = node.target, dict(node.kwargs)
     schema = getattr(target, "_schema", None)
     if schema is None or not schema.is_mutable:
@@ -268,12 +268,12 @@ def _out_of_place(node: fx.Node) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
     overload = schema.overload_name or "default"
     plain: Callable[..., Any] | None = getattr(getattr(_aten, packet.removesuffix("_"), None), overload, None)
     if plain is None or not packet.endswith("_"):
-        raise SpaceError(f"a model must write in place only what can be computed anew, but it calls {schema.name}; write y = ... instead")
+        raise SpaceError(f"an in-place call must have an out-of-place form, but the model calls {schema.name}; write y = ... instead")
     return plain, node.args, kwargs
 
 
 def _with_numbers(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
-    """A convolution whose padding is a word as one whose padding is a number, where that is the same on both sides."""
+    """Replace a convolution's padding by name with numbers, if it is symmetric."""
     if target is not _aten.conv2d.padding or len(args) < 5:
         return target, args, kwargs
     kernel, dilation = args[1].meta["val"].shape[2:], [*args[5], *args[5]][:2] if len(args) > 5 else [1, 1]

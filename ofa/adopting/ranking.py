@@ -1,4 +1,4 @@
-"""Which blocks of a run networks do without first: those whose absence changes the output least."""
+"""Ranks the blocks of a run by importance: networks skip first the blocks whose absence changes the output least."""
 
 from __future__ import annotations
 
@@ -17,15 +17,18 @@ __all__ = ["rank_blocks"]
 
 
 def rank_blocks(supernet: Supernet, images: Sequence[Tensor], progress: Progress = silent) -> tuple[AdoptedSpace, Supernet]:
-    """The space and supernet in which shallower networks leave out the least important blocks of each run; the largest stays as it is.
+    """Reorder blocks so that shallower networks skip the least important blocks of each run; the largest network does not change.
 
     Args:
-        supernet: of an adopted model.
-        images: held-out batches [B, C, H, W] of at least two images, as the model takes them.
+        supernet: supernet of an adopted model.
+        images: held-out batches [B, C, H, W] of at least two images, preprocessed for the model.
         progress: told of every block and batch.
 
+    Returns:
+        The reordered space, and its supernet.
+
     Raises:
-        DataError: there are no images, or a batch has one alone.
+        DataError: there are no images, or a batch has only one.
     """
     space = supernet.space
     assert isinstance(space, AdoptedSpace)
@@ -47,7 +50,7 @@ def rank_blocks(supernet: Supernet, images: Sequence[Tensor], progress: Progress
 
 @torch.no_grad()
 def _moved(supernet: Supernet, ranked: AdoptedSpace) -> Supernet:
-    """The same weights where the blocks of another space of the same program stand."""
+    """The same weights at the places of the blocks in another space of the same program."""
     assert isinstance(supernet.space, AdoptedSpace)
     moved = Supernet.empty(ranked, dropout=supernet.dropout)
     came = {new.place: old.place for old, new in zip(supernet.space.blocks, ranked.blocks, strict=True)}

@@ -1,4 +1,4 @@
-"""What is known of an adoption beside its space: a file in the folder of the run that ``ofa adopt`` writes."""
+"""The record of an adoption: a file beside the space in the folder of the run that ``ofa adopt`` writes."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Fixed:
     """A dimension of a tensor that does not shrink.
 
     Attributes:
-        tensor: its name in the model.
-        dim: the dimension.
+        tensor: the tensor's name in the model.
+        dim: number of the dimension.
         size: its length.
-        reason: why.
+        reason: the reason, as a predicate ("is the number of classes").
     """
 
     tensor: str
@@ -39,15 +39,16 @@ class Fixed:
 
 @dataclass(frozen=True, kw_only=True)
 class AdoptionRecord:
-    """What adopting a model found out.
+    """Results of adopting a model.
 
     Attributes:
-        model: what the user called it.
-        members: by the name of each elastic size the dimensions of the model's tensors that shrink with it, such as ``fc.weight[1]``.
-        fixed: what does not shrink, and why.
-        elastic_share: of the model's parameters, how many lie in tensors that shrink.
-        difference: how far the largest network's outputs are from the model's, as a share of the largest; 0 is bit for bit.
-        class_names: in the order of the logits; None if nobody said them.
+        model: the user's name of the model.
+        members: for each elastic size, the dimensions of the model's tensors that shrink with it, such as ``fc.weight[1]``.
+        fixed: dimensions that do not shrink, with reasons.
+        elastic_share: share (0..1) of the model's parameters in tensors that shrink.
+        difference: largest difference between the outputs of the largest network and of the model, relative to the largest output; 0 is
+            bit for bit.
+        class_names: names of the classes, in the order of the logits; None if they are unknown.
     """
 
     model: str
@@ -58,15 +59,19 @@ class AdoptionRecord:
     class_names: tuple[str, ...] | None = None
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write it into the folder of a run; FileError if that cannot be written."""
+        """Write the record into the folder of a run.
+
+        Raises:
+            FileError: the folder cannot be written.
+        """
         write_json({"kind": _KIND, "schema": _SCHEMA, **to_json(self)}, Path(folder) / ADOPTION)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> AdoptionRecord | None:
-        """Read that of a run; None if it has none, because no model was adopted for it.
+        """Read the record of a run; None if no model was adopted for the run.
 
         Raises:
-            FileError: it is damaged, of a newer version, or something else.
+            FileError: the file is damaged, of a newer version, or no record of an adoption.
         """
         path = Path(folder) / ADOPTION
         if not os.path.lexists(path):
@@ -77,4 +82,4 @@ class AdoptionRecord:
         try:
             return parse(cls, value)
         except SchemaError as error:
-            raise FileError(f"'{path}' must say what was adopted, but {error}; {_REMEDY}") from error
+            raise FileError(f"'{path}' must be the record of an adoption, but {error}; {_REMEDY}") from error

@@ -1,8 +1,8 @@
-"""Sizes as symbols while a model is traced: what torch has to equate becomes one elastic size, what it compares with a number is fixed.
+"""Symbolic sizes for tracing a model: sizes that torch must equate become one elastic size; a size compared with a number is fixed.
 
-torch's own ``ShapeEnv`` proves each answer for all sizes, and each proof goes through everything that is known: for windowed attention
-that takes minutes. Here a comparison is answered by the sizes that the model really has; of the answer only equalities are kept. What they
-lead to is verified afterwards on the program itself, so nothing has to be proven while it is traced.
+torch's own ``ShapeEnv`` proves each answer for all sizes, using all known facts; for windowed attention that takes minutes. Here a
+comparison is answered by the model's real sizes, and only equalities are kept. The resulting groups are verified afterwards on the
+program itself, so nothing needs to be proven while tracing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["Reason", "Sizes", "reason_of"]
 
 _NOT_THE_USERS = (str(Path(torch.__file__).parent), str(Path(sympy.__file__).parent), str(Path(__file__).parent))
 _CALL = (str(Path(__file__).parent / "tracing.py"), "run")
-"""What calls the model."""
+"""The function that calls the model."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class Reason:
     """Why a size is fixed.
 
     Attributes:
-        rule: half a sentence: what the model does with it.
-        file: the file of the model's code whose line does it; empty if the size was fixed by no line.
-        line: its number.
-        code: its text.
+        rule: predicate that says what the model does with the size.
+        file: file of the line of the model's code that fixes the size; empty if no line does.
+        line: number of the line.
+        code: text of the line.
     """
 
     rule: str
@@ -49,12 +49,12 @@ class Reason:
 
 
 class Sizes(ShapeEnv):
-    """What is known of the sizes of a model while it is traced.
+    """Known facts about the sizes of a model while it is traced.
 
     Attributes:
-        images: the symbol of their number; None before there is one.
-        known: by symbol what it is in terms of other symbols, which themselves are not known.
-        reasons: by symbol why it is a number.
+        images: symbol of the batch size; None until it is created.
+        known: substitutions: the expression of a symbol in terms of free symbols.
+        reasons: why a symbol is fixed to a number, by symbol.
     """
 
     def __init__(self) -> None:
@@ -68,14 +68,14 @@ class Sizes(ShapeEnv):
     # -- what torch asks ----------------------------------------------------------------------------------------------
 
     def create_symbol(self, val: Any, *args: Any, **kwargs: Any) -> Any:
-        """A new size; torch's own, whose value is remembered."""
+        """Create a symbol as torch does, and remember its value."""
         symbol = super().create_symbol(val, *args, **kwargs)
         if isinstance(symbol, sympy.Symbol):
             self._values[symbol] = int(val)
         return symbol
 
     def replace(self, expr: Any) -> Any:  # type: ignore[override]
-        """An expression in terms of symbols of which nothing is known."""
+        """An expression in terms of free symbols."""
         if not self.known or not isinstance(expr, sympy.Basic):
             return expr
         if expr not in self._canonical:
@@ -88,10 +88,10 @@ class Sizes(ShapeEnv):
         return self.replace(expr)
 
     def evaluate_sym_node(self, sym_node: SymNode, size_oblivious: bool = False, fallback_value: Any = None) -> Any:
-        """The value that an expression has in the model as it is.
+        """The value of an expression for the model's real sizes.
 
         Raises:
-            SpaceError: it is one of a tensor's values.
+            SpaceError: the expression depends on a tensor's values.
         """
         if sym_node.hint is None:
             raise SpaceError(
@@ -112,7 +112,7 @@ class Sizes(ShapeEnv):
         return bool(self.evaluate_expr(orig_expr))
 
     def _maybe_evaluate_static(self, expr: Any, **_: Any) -> Any:  # type: ignore[override]
-        """Whether an expression has one value for all sizes: only as far as that is plain."""
+        """The value of an expression if it is evidently the same for all sizes; None otherwise."""
         expr = self.replace(expr)
         plain = expr in (sympy.true, sympy.false) or getattr(expr, "is_number", False)
         return expr if plain else None
@@ -120,13 +120,13 @@ class Sizes(ShapeEnv):
     # -- what follows from the answers --------------------------------------------------------------------------------
 
     def value(self, expr: Any) -> Any:
-        """What an expression comes to in the model as it is."""
+        """The value of an expression for the model's real sizes."""
         if not isinstance(expr, sympy.Basic):
             return expr
         return expr.xreplace({symbol: sympy.Integer(self._values[symbol]) for symbol in expr.free_symbols})
 
     def _note(self, expr: Any, value: Any) -> None:
-        """Take what follows from a comparison that torch or the model made, or from a number that it took a size for."""
+        """Draw conclusions from a comparison of sizes, or from the use of a size as a number."""
         expr = self.replace(expr)
         if not isinstance(expr, sympy.Basic) or not expr.free_symbols:
             return
@@ -149,13 +149,13 @@ class Sizes(ShapeEnv):
         self._solve(self._vanishing(sympy.expand(difference)))
 
     def divide(self, numerator: Any, divisor: Any) -> None:
-        """Take that one size is a multiple of another, where it is one in the model as it is."""
+        """Assume that one size is a multiple of another for all sizes, if it is for the model's real sizes."""
         numerator, divisor = map(self.replace, (sympy.sympify(numerator), sympy.sympify(divisor)))
         remainder = numerator % divisor
         if remainder == 0 or self.value(remainder) != 0:
             return
         if divisor.is_Integer and divisor > 1 and not numerator.is_Symbol:
-            # Images may be any number, so it must be the only size that is such a multiple.
+            # The batch size may be any number, so the multiple must be the only size divisible by the divisor.
             multiples = [each for each in numerator.free_symbols if self._values[each] % int(divisor) == 0]
             numerator = multiples[0] if numerator.is_Mul and len(multiples) == 1 else numerator
         if numerator.is_Symbol and divisor.is_Integer and divisor > 1:
@@ -167,24 +167,24 @@ class Sizes(ShapeEnv):
             self._learn(numerator, divisor * unit)
             return
         for symbol in divisor.free_symbols - numerator.free_symbols:
-            # For all sizes that is so only where the same size is a factor of both, such as channels before and after a layer.
+            # This holds for all sizes only if the same size is a factor of both, such as channels before and after a layer.
             same = [each for each in numerator.free_symbols - divisor.free_symbols if self._values[each] == self._values[symbol]]
             if len(same) == 1:
                 self._learn(*sorted((symbol, same[0]), key=self._age, reverse=True))
 
     def _vanishing(self, difference: Any) -> Any:
-        """The factor of a product that is zero for the sizes of the model."""
+        """The factor of a product that is zero for the model's real sizes."""
         if len(difference.free_symbols) < 2:
             return difference
         factors = [factor for factor in sympy.Mul.make_args(sympy.factor(difference)) if factor.free_symbols]
         return next((sympy.expand(factor) for factor in factors if self.value(factor) == 0), difference)
 
     def _solve(self, difference: Any) -> None:
-        """Take that an expression is zero."""
+        """Assume that an expression is zero, and solve it for a symbol."""
         if not difference.free_symbols or self.value(difference) != 0:
             return
         solutions = list(self._solutions(difference))
-        # A size is rather the sum of others than what is left of another: a sum follows whatever its parts are.
+        # Prefer a solution that is a sum of sizes to a difference: a sum is valid for any sizes of its parts.
         for symbol, solution in sorted(solutions, key=lambda found: any(n < 0 for n in found[1].as_coefficients_dict().values())):
             if solution.is_Integer:
                 self.fix(symbol, f"must be {solution}")
@@ -192,11 +192,11 @@ class Sizes(ShapeEnv):
                 self._learn(symbol, solution)
             return
         rule = "takes part in an equation of several sizes"
-        self.fix(sympy.Tuple(*difference.free_symbols - {self.images}), rule)  # images may be any number, if that is enough
+        self.fix(sympy.Tuple(*difference.free_symbols - {self.images}), rule)  # keep the batch size free, if that suffices
         self.fix(difference, rule)
 
     def _solutions(self, difference: Any) -> Iterator[tuple[sympy.Symbol, Any]]:
-        """What each symbol is by the others, in whole numbers, where an expression is zero; the newest first."""
+        """Solutions of an expression equal to zero with integer coefficients, for each symbol, the newest first."""
         for symbol in sorted(difference.free_symbols, key=self._age, reverse=True):
             coefficient = difference.coeff(symbol, 1)
             rest = sympy.expand(difference - coefficient * symbol)
@@ -210,16 +210,16 @@ class Sizes(ShapeEnv):
         return list(self._values).index(symbol)
 
     def fix(self, expr: Any, rule: str) -> None:
-        """The symbols of an expression are numbers from now on.
+        """Fix the symbols of an expression to their present values.
 
         Args:
-            expr: one or more symbols.
-            rule: half a sentence: what the model does with them.
+            expr: an expression with one or more symbols.
+            rule: predicate that says what the model does with them.
         """
         reason = _reason(rule)
         for symbol in sorted(self.replace(expr).free_symbols, key=self._age):
             self.reasons[symbol] = reason
-            for other, known in self.known.items():  # sizes that are made of it are numbers for the same reason
+            for other, known in self.known.items():  # sizes composed of it are fixed for the same reason
                 if symbol in known.free_symbols:
                     self.reasons.setdefault(other, reason)
             self._learn(symbol, sympy.Integer(self._values[symbol]))
@@ -228,7 +228,7 @@ class Sizes(ShapeEnv):
         self.known = {other: known.xreplace({symbol: expr}) for other, known in self.known.items()}
         self.known[symbol] = expr
         self._canonical.clear()
-        # By which torch 2.12 and newer know that what they remember of an expression is out of date.
+        # torch 2.12 and newer invalidate their cache of expressions by this counter.
         self._replacements_version_counter = getattr(self, "_replacements_version_counter", 0) + 1
 
 
@@ -242,7 +242,7 @@ def reason_of(error: Exception) -> Reason:
 
 
 def _at(rule: str, frames: traceback.StackSummary) -> Reason:
-    """The rule, with the line of the model that is running: the innermost that is neither torch's nor ours, within what ours runs."""
+    """A reason with the model's line in execution: the innermost frame below our call that is neither torch's nor ours."""
     begin = max((number for number, frame in enumerate(frames) if (frame.filename, frame.name) == _CALL), default=-1)
     of_the_model = (frame for frame in reversed(frames[begin + 1 :]) if not frame.filename.startswith(_NOT_THE_USERS))
     inner = next((frame for frame in of_the_model if frame.line), None)

@@ -1,4 +1,4 @@
-"""A model as a graph of torch's operators in which every size is known by its symbols."""
+"""Traces a model to a graph of torch operators with symbolic sizes."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ __all__ = ["Trace", "copied", "trace"]
 _aten = torch.ops.aten
 
 BATCH = 3
-"""Images of the batch that is traced: one that no other size of a network is a multiple of by chance alone."""
+"""Batch size of the trace: a number that other sizes of networks are rarely multiples of."""
 _CHANNELS = 2
-"""The first dimensions of a convolution's weight are channels, those behind them pixels of its kernel."""
+"""The first two dimensions of a convolution's weight are channels, further ones pixels of its kernel."""
 
 
 _ACTIVATIONS = {
@@ -50,21 +50,21 @@ _WRITTEN_OUT: Mapping[OpOverload, Callable[..., Any]] = {
     for operator in (getattr(family, name) for name in family.overloads())
     if operator.has_kernel_for_dispatch_key(torch.DispatchKey.CompositeImplicitAutograd)
 }
-"""Operators that torch makes of others, as it does: so many fewer that whoever writes a program must know."""
+"""Composite operators, with torch's own decompositions, so that the program has fewer distinct operators."""
 
 
 @dataclass(frozen=True)
 class Trace:
-    """A model that was traced.
+    """A traced model.
 
     Attributes:
         program: calls of ``torch.ops.aten``; its inputs are the images and the tensors in the order of ``tensors``.
-        tensors: parameters and buffers of the model by name.
-        shapes: by name the size of each dimension in terms of symbols.
-        sizes: what is known of the symbols.
-        batch: the symbol of the number of images.
+        tensors: parameters and buffers of the model, by name.
+        shapes: symbolic size of each dimension, by name of tensor.
+        sizes: known facts about the symbols.
+        batch: symbol of the batch size.
         image: C, H and W of the images.
-        parameters: names of the tensors that are trained.
+        parameters: names of the trainable tensors.
     """
 
     program: fx.GraphModule
@@ -81,14 +81,14 @@ class Trace:
         return self.program.graph
 
     def __call__(self, images_BCHW: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
-        """What the program computes with other tensors: any whose sizes fit each other."""
+        """Run the program with other tensors, whose sizes must fit each other."""
         ordered = [tensors[name] for name in self.tensors]
         output: Tensor = fx.Interpreter(self.program).run(images_BCHW, *ordered)
         return output
 
     @property
     def reasons(self) -> dict[tuple[str, int], Reason]:
-        """By tensor and dimension why it cannot shrink, for all that torch gave a symbol at first."""
+        """The reason why a dimension is fixed, by tensor and dimension, for dimensions that had a symbol at first."""
         found = {}
         for name, shape in self.shapes.items():
             for dim, expr in enumerate(shape):
@@ -99,20 +99,23 @@ class Trace:
 
 
 def trace(model: nn.Module, images: tuple[int, ...], *, elastic: bool = True) -> Trace:
-    """Trace a model in evaluation mode; it is left as it was.
+    """Trace a model in evaluation mode; the model is not changed.
 
     Args:
-        model: maps images [B, C, H, W] to a tensor, or to an object whose ``logits`` are one.
-        images: C, H and W.
-        elastic: whether sizes are symbols; if not they are numbers, which takes a fraction of the time.
+        model: a module that maps images [B, C, H, W] to a tensor, or to an object whose attribute ``logits`` is a tensor.
+        images: C, H and W of the images.
+        elastic: whether sizes are symbols; otherwise they are numbers, which takes a fraction of the time.
+
+    Returns:
+        The trace.
 
     Raises:
-        SpaceError: the model does not run on such images, gives no tensor, takes decisions by the values of tensors, or computes with
-            one number of images alone.
+        SpaceError: the model does not run on such images, returns no tensor, branches on values of tensors, or works only with one
+            batch size.
     """
     tensors = _tensors(model)
     _run(model, images)
-    network = copied(model)  # for some models keep what they have computed for the images that they last saw
+    network = copied(model)  # a copy, because some models cache results for the last images
     sizes = Sizes()
     mode = _Fakes(shape_env=sizes, allow_non_fake_inputs=True)
 
@@ -129,7 +132,7 @@ def trace(model: nn.Module, images: tuple[int, ...], *, elastic: bool = True) ->
     def run(batch: Tensor, *ordered: Tensor) -> Tensor:
         return _logits(torch.func.functional_call(network, dict(zip(tensors, ordered, strict=True)), (batch,)))
 
-    # What torch remembers of each operator costs more than it saves where sizes are new symbols every time.
+    # torch's cache of fake tensors costs more than it saves if sizes are new symbols every time.
     tracer = make_fx(run, decomposition_table=_WRITTEN_OUT, tracing_mode="fake", pre_dispatch=True, _allow_non_fake_inputs=True)
     with _explained(), _unlogged(), _sizes_of_weights(network), dynamo.patch(fake_tensor_cache_enabled=not elastic):
         traced = tracer(batch, *fakes.values())
@@ -145,14 +148,14 @@ def copied(model: nn.Module) -> nn.Module:
     """A copy of a model, in evaluation mode.
 
     Raises:
-        SpaceError: it cannot be copied.
+        SpaceError: the model cannot be copied.
     """
     try:
         return copy.deepcopy(model).eval()
-    except Exception as error:  # what a module keeps may refuse a copy in any way
+    except Exception as error:  # attributes of a module may raise anything when they are copied
         words = " ".join(str(error).split("\n")[0].split())
         raise SpaceError(
-            f"a model must be one that copy.deepcopy copies, but that met {type(error).__name__}: {words}; keep what cannot be copied "
+            f"a model must be copyable by copy.deepcopy, but that met {type(error).__name__}: {words}; keep objects that cannot be copied "
             "outside of its modules"
         ) from error
 
@@ -179,14 +182,15 @@ _PARTS: Mapping[Any, tuple[Callable[..., int], int]] = {
     _aten.slice.Tensor: (_parts_of_slice, 1),
     _aten.tensor_split.sections: (_parts_of_sections, 2),
 }
-"""For operators that cut a dimension: into how many parts, and which argument names it. Equal ones stay equal at every size."""
+"""For operators that split a dimension: a function that returns the number of parts, and the position of the argument that names the
+dimension. Equal parts stay equal at every size."""
 
 
 class _Fakes(FakeTensorMode):
-    """Torch's tensors without values; norms and activations give what they are given, which torch finds out in many more steps."""
+    """torch's fake tensors, with shortcuts: norms and activations keep their input's shape, which torch finds in many more steps."""
 
     def dispatch(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """The sizes of what an operator gives."""
+        """Compute the result of an operator on fake tensors."""
         if func in _ACTIVATIONS:
             return super().dispatch(_aten.empty_like.default, types, args[:1], {})
         if func is _aten._native_batch_norm_legit_no_training.default:
@@ -200,7 +204,7 @@ class _Fakes(FakeTensorMode):
             x, dim, parts = args[0], args[place] if len(args) > place else 0, count(*args)
             if parts > 1:
                 self.shape_env.divide(_expr(x.shape[dim]), parts)
-                if func is _aten.split.Tensor:  # of which torch takes the number of parts, and with it all sizes, for numbers
+                if func is _aten.split.Tensor:  # torch would fix the number of parts, and with it all sizes
                     return super().dispatch(_aten.split_with_sizes.default, types, (x, [args[1]] * parts, dim), kwargs)
         return super().dispatch(func, types, args, kwargs)
 
@@ -217,7 +221,7 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _run(model: nn.Module, images: tuple[int, ...]) -> None:
-    """Compute an example: what goes wrong is plainer than in a trace, and what functions remember for all models holds real values."""
+    """Run an example first: its errors are clearer than a trace's, and caches shared by all models are filled with real values."""
     with _explained(), torch.no_grad():
         logits = _logits(copied(model)(torch.zeros(BATCH, *images)))
     if len(logits) != BATCH:
@@ -228,7 +232,7 @@ def _run(model: nn.Module, images: tuple[int, ...]) -> None:
 
 
 def _elastic(tensor: Tensor, is_kernel: bool) -> list[bool]:
-    """Which dimensions may be sizes of a network: not pixels of a kernel, and none of a table of indices."""
+    """Which dimensions may be elastic: not the pixels of a kernel, and none of a table of indices."""
     if not tensor.is_floating_point():
         return [False] * tensor.dim()
     return [size > 1 and (dim < _CHANNELS or not is_kernel) for dim, size in enumerate(tensor.shape)]
@@ -255,7 +259,7 @@ def _logits(output: Any) -> Tensor:
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """What goes wrong in the model's own code, in which anything may, as an error with its line."""
+    """Context that turns any error of the model's own code into a SpaceError with its line."""
     try:
         yield
     except SpaceError:
@@ -270,7 +274,7 @@ def _explained() -> Iterator[None]:
 
 @contextmanager
 def _unlogged() -> Iterator[None]:
-    """Without torch's own log of operators that failed: what is raised says it."""
+    """Context without torch's log of failed operators: the raised error reports them."""
     log = logging.getLogger("torch._subclasses.fake_tensor")
     log.addFilter(_nothing)
     try:
@@ -283,19 +287,19 @@ def _nothing(_: logging.LogRecord) -> bool:
     return False
 
 
-# -- numbers that modules keep of their weights ------------------------------------------------------------------------
+# -- sizes of weights that modules store as numbers --------------------------------------------------------------------
 
 
 @contextmanager
 def _sizes_of_weights(model: nn.Module) -> Iterator[None]:
-    """For the time of the block modules read sizes from their weights that they otherwise keep as numbers."""
+    """Context in which modules read sizes from their weights instead of from stored numbers."""
     changed: list[tuple[nn.Module, type[nn.Module], dict[str, Any]]] = []
     try:
         for module in model.modules():
             properties = _read_from_weights(module)
             if properties:
                 old, kept = type(module), {name: module.__dict__.pop(name) for name in properties if name in module.__dict__}
-                # A property of the class comes before what is in the instance.
+                # A property of the class takes precedence over attributes of the instance.
                 module.__class__ = type(old.__name__, (old,), {"__module__": old.__module__, **properties})
                 changed.append((module, old, kept))
         yield
@@ -328,7 +332,7 @@ def _length(layer: Any, dim: int) -> Any:
 
 _WIDTH = re.compile(r"(^|_)(channels|dim|features|planes|hidden_size|all_head_size|d_model)$")
 _OUTPUTS = re.compile(r"out|inner|all")
-"""Names of numbers of channels, and those of what layers give rather than take."""
+"""Names of attributes that hold numbers of channels, and of those among them that are outputs rather than inputs."""
 
 
 def _property(read: Callable[[Any], Any]) -> property:
@@ -340,7 +344,7 @@ def _numbers(module: nn.Module) -> Iterator[tuple[str, int]]:
 
 
 def _counts_of_heads(module: nn.Module) -> Iterator[tuple[str, property]]:
-    """Numbers of heads that a module keeps: what each has of the outputs of its first linear layer that they divide stays."""
+    """Properties for stored numbers of heads: outputs of the first divisible linear layer, divided by the outputs of one head."""
     for name, value in _numbers(module):
         if "head" in name and not any(word in name for word in ("dim", "size")):
             outputs = ((child, layer.weight.shape[0]) for child, layer in module.named_children() if isinstance(layer, nn.Linear))
@@ -354,7 +358,7 @@ def _units(module: Any, child: str, each: int) -> Any:
 
 
 def _widths(module: nn.Module) -> Iterator[tuple[str, property]]:
-    """Channels that a module keeps as a number, where a layer of it has as many."""
+    """Properties for stored numbers of channels that equal a dimension of one of the module's layers."""
     layers = [(child, layer) for child, layer in module.named_children() if isinstance(layer, nn.Linear | nn.modules.conv._ConvNd)]
     for name, value in _numbers(module):
         if _WIDTH.search(name) and "head_dim" not in name:

@@ -1,4 +1,4 @@
-"""Segments of a program as code (ofa.blocks.code), in words of their own, so that equal segments of a network have the same text."""
+"""Writes segments of a program as code (ofa.blocks.code) with local names, so that equal segments of a network have the same text."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _CONSTANTS = "constants."
 
 @dataclass(frozen=True, eq=False)
 class Dims:
-    """What the dimensions of a model's tensors are made of.
+    """The composition of the dimensions of a model's tensors.
 
     Attributes:
-        runs: by tensor and dimension, in terms of groups; a dimension that is not named has one length.
-        symbols: by symbol the group whose units it counts, or a number.
-        batch: the symbol of the number of images.
-        tensors: of the model, and constants of the program.
-        buffers: names of those that are not trained.
+        runs: runs of a dimension in terms of groups, by tensor and dimension; a dimension without an entry has a fixed length.
+        symbols: the group whose units a symbol counts, or a number, by symbol.
+        batch: symbol of the batch size.
+        tensors: tensors of the model, and constants of the program.
+        buffers: names of tensors that are not trained.
     """
 
     runs: Mapping[tuple[str, int], Runs]
@@ -55,9 +55,9 @@ class Written:
 
     Attributes:
         text: the code.
-        groups: the group of each of its axes, in their order.
-        names: by the name of a tensor within the block that in the model.
-        origin: what those names begin with in the model.
+        groups: the group of each of its axes, in order.
+        names: a tensor's name in the model, by its local name in the block.
+        origin: common prefix of these tensors' names in the model.
     """
 
     text: str
@@ -67,17 +67,17 @@ class Written:
 
 
 def write_segment(segment: Segment, dims: Dims) -> Written:
-    """Write a segment.
+    """Write a segment as code.
 
     Raises:
-        SpaceError: a size of it is computed in a way that code cannot say.
+        SpaceError: a size or an argument cannot be expressed in code.
     """
     return _Writer(segment, dims).written()
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """A call as a layer: its path in the model, its kind, its tensors by their names within it, and the arguments of its kind."""
+    """A call as a layer: its path in the model, its kind, the names of its tensors, and its arguments."""
 
     path: str
     kind: str
@@ -106,10 +106,10 @@ class _Writer:
         groups = {axis: group for group, axis in self._axes.items()}
         return Written(text, tuple(groups[axis] for axis in parse_code(text).axes), names, self._origin)
 
-    # -- what is a layer ----------------------------------------------------------------------------------------------
+    # -- layers -------------------------------------------------------------------------------------------------------
 
     def _find_layers(self) -> dict[str, _Layer]:
-        """By call: what it is as a layer; calls that share a tensor in different ways are none."""
+        """Layers by name of call; calls that share a tensor in different ways are not layers."""
         found = {call.name: layer for call in self._segment.calls if (layer := _as_layer(call)) is not None}
         users: dict[str, set[Any]] = {}
         for call in self._segment.calls:
@@ -119,7 +119,7 @@ class _Writer:
         return {name: layer for name, layer in found.items() if shared.isdisjoint(layer.tensors)}
 
     def _local_names(self) -> dict[str, str]:
-        """By name in the model that within the block: without what all have in common, so that equal blocks have equal names."""
+        """Local names by name in the model: without the common prefix, so that equal blocks have equal names."""
         paths = {tensor: layer.path for layer in self._layers.values() for tensor in layer.tensors}
         tensors = list(dict.fromkeys(name for call in self._segment.calls for name in call.tensors))
         owners = dict.fromkeys(paths.get(name, name) for name in tensors if not name.startswith(_CONSTANTS))
@@ -152,7 +152,7 @@ class _Writer:
         self._values[call.name] = output
 
     def _arguments(self, call: Call) -> tuple[Any, ...]:
-        """Of a reshape one size is left open, that which the number of images is a part of."""
+        """Arguments of a call; in a reshape, the first size that depends on the batch size is left open (-1)."""
         if call.target is not _aten.reshape.default:
             return call.args
         source, sizes = call.args
@@ -199,7 +199,7 @@ class _Writer:
         )
 
     def _tensor(self, name: str) -> str:
-        """A loose tensor; one of whole numbers is stored as floats, as all weights are, and made whole where it is read."""
+        """A tensor outside of layers. An integer tensor is stored as floats, like all weights, and cast where it is read."""
         local, value = self._local[name], self._dims.tensors[name]
         if local not in self._declared:
             kind = "Buffer" if name in self._dims.buffers else "Parameter"
@@ -230,7 +230,7 @@ def _in_python(size: sympy.Expr) -> str:
     text = str(size)
     if "/" in text.replace("//", "") or "**" in text or any(letter.isupper() for letter in text):
         raise SpaceError(
-            f"a size of a model must be made of others by +, -, * and //, but one is {text}; keep the layers around it with --keep"
+            f"a size of a model must be computed from others by +, -, * and //, but one is {text}; keep the layers around it with --keep"
         )
     return text
 
@@ -239,7 +239,7 @@ def _in_python(size: sympy.Expr) -> str:
 
 
 def _as_layer(call: Call) -> _Layer | None:
-    """A call as a layer, if its tensors are named as those of a module are."""
+    """A call as a layer, if its tensors have the names of a module's tensors; None otherwise."""
     names = [each.name if isinstance(each, TensorName) else None for each in call.args]
     if call.kwargs or not call.args or not isinstance(call.args[0], Ref):
         return None
@@ -281,7 +281,7 @@ def _layer(kind: str, call: Call, weight: str | None, bias: str | None, argument
 
 
 def _path(tensors: Sequence[str | None], leaves: Sequence[str]) -> str | None:
-    """What the names of the tensors of one module begin with."""
+    """The common path of tensors that are one module's; None if they are not."""
     split = [("" if name is None else name).rpartition(".") for name in tensors]
     paths = {path for path, _, _ in split}
     fits = [leaf for _, _, leaf in split] == list(leaves[: len(split)]) and len(paths) == 1 and "" not in paths

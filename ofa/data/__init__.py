@@ -1,4 +1,4 @@
-"""Labelled images, from wherever they lie to the batches that networks read, at any resolution."""
+"""Labelled images: from folders, Parquet files and other sources to batches for networks, at any resolution."""
 
 from __future__ import annotations
 

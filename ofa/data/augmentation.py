@@ -1,4 +1,4 @@
-"""How training images are changed at random.
+"""Random augmentation of training images.
 
 Shapes: B images of a batch, C channels, H W pixels, K classes.
 """
@@ -23,43 +23,42 @@ __all__ = ["Augmentation", "Boxes"]
 
 _ASPECT = (3 / 4, 4 / 3)
 _GROUP = 16
-"""Images that share the operations of RandAugment: the library draws them for a whole batch, and a batch should see more than one."""
+"""Images that share the operations of RandAugment: the library draws them for a whole batch, and a batch should get several draws."""
 
 
 @dataclass(frozen=True)
 class Boxes:
-    """The part of each image that is kept.
+    """The random crop of each image.
 
     Attributes:
-        size_B2: [B, 2], width and height, as shares of those of the part that fits the input.
-        place_B2: [B, 2], 0..1 across and down, within the room that is left around it in the whole image.
+        size_B2: [B, 2], width and height, as shares of the largest part that has the input's aspect ratio.
+        place_B2: [B, 2], horizontal and vertical position (0..1) within the room that the crop leaves in the whole image.
     """
 
     size_B2: Tensor
     place_B2: Tensor
 
     def within(self, part: tuple[float, float]) -> tuple[Tensor, Tensor]:
-        """The middles [B, 2] and the sizes [B, 2] in shares of the whole image, of whose width and height the fitting part is ``part``."""
+        """Centres [B, 2] and sizes [B, 2] as shares of the whole image; ``part`` is the fitting part's width and height, likewise."""
         size_B2 = self.size_B2 * torch.tensor(part)
         return size_B2 / 2 + (1 - size_B2) * self.place_B2, size_B2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """How far a training image may be changed at random; each image of a batch is changed on its own.
+    """Random augmentation of training images, independent for each image of a batch.
 
     Attributes:
         shift: largest shift along each axis, as a share of the image's side (0..1).
         scale: largest zoom in or out, as a share (0.1: between 0.9 and 1.1 times the size; below 1).
         flip: whether half of the images are mirrored left to right. Wrong for digits, letters and traffic signs.
-        crop_scale: smallest area of a random crop, as a share of the largest part of the image that has the input's aspect ratio, which a
-            crop has but for a factor of 3/4 to 4/3 (Szegedy et al., CVPR 2015, whose value is 0.08); 1 does not crop.
-        colour: how far brightness, contrast and saturation may change, as a share (0.4: between 0.6 and 1.4 times).
-        rand_augment: operations of RandAugment (Cubuk et al., 2020) on each image; 0 is none.
-        rand_augment_magnitude: how strong they are, 0..30.
-        mixup: share of the batches whose images and labels are blended with another's (Zhang et al., ICLR 2018), the weight drawn
-            uniformly.
-        cutmix: share of the batches in which a part of each image is replaced by another's (Yun et al., ICCV 2019).
+        crop_scale: smallest area of a random crop, as a share of the largest part of the image that has the input's aspect ratio. The
+            crop's aspect ratio differs by a factor of 3/4 to 4/3 (Szegedy et al., CVPR 2015, whose value is 0.08). 1 does not crop.
+        colour: largest change of brightness, contrast and saturation, as a share (0.4: between 0.6 and 1.4 times).
+        rand_augment: number of RandAugment operations (Cubuk et al., 2020) on each image; 0 is none.
+        rand_augment_magnitude: their magnitude, 0..30.
+        mixup: share of the batches whose images and labels are blended pairwise (Zhang et al., ICLR 2018), with uniformly drawn weights.
+        cutmix: share of the batches in which a part of each image is replaced by another image's (Yun et al., ICCV 2019).
 
     Raises:
         DataError: an impossible value.
@@ -100,10 +99,10 @@ class Augmentation:
                 key="rand_augment" if self.rand_augment < 0 else "rand_augment_magnitude",
             )
 
-    # -- where the pixels come from -----------------------------------------------------------------------------------
+    # -- geometry -----------------------------------------------------------------------------------------------------
 
     def boxes(self, batch: int, generator: torch.Generator) -> Boxes | None:
-        """The crop of each image; None without crops."""
+        """Draw the crop of each image; None without crops."""
         if self.crop_scale == 1:
             return None
         area_B = self.crop_scale + (1 - self.crop_scale) * torch.rand(batch, generator=generator)
@@ -119,13 +118,16 @@ class Augmentation:
         crops: tuple[Tensor, Tensor] | None = None,
         resolution: Resolution | None = None,
     ) -> Tensor:
-        """Crop, move, zoom and mirror each image by one bilinear resampling; beyond the border its outermost pixels repeat.
+        """Crop, shift, zoom and mirror each image by one bilinear resampling; border pixels are repeated outside the image.
 
         Args:
             x_BCHW: the images.
-            generator: on the CPU.
-            crops: what is to be taken of them, as of ``Boxes.within``.
-            resolution: of the result; that of the images if None.
+            generator: random generator, on the CPU.
+            crops: centres and sizes of crops, as of ``Boxes.within``; None does not crop.
+            resolution: height and width of the result in pixels; None keeps the images' size.
+
+        Returns:
+            The augmented images, [B, C, H, W].
         """
         if not (self.shift or self.scale or self.flip or crops):
             return x_BCHW
@@ -144,7 +146,7 @@ class Augmentation:
         grid = F.affine_grid(moved(matrix, x_BCHW.device), [batch, x_BCHW.shape[1], *size], align_corners=False)
         return F.grid_sample(x_BCHW, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
-    # -- what is done to them -----------------------------------------------------------------------------------------
+    # -- colours and mixing -------------------------------------------------------------------------------------------
 
     @property
     def recolours(self) -> bool:
@@ -152,10 +154,10 @@ class Augmentation:
         return self.colour > 0 or self.rand_augment > 0
 
     def recolour(self, x_BCHW: Tensor, generator: torch.Generator) -> Tensor:
-        """Change colours, and apply RandAugment, on images in 0..1. Grey images stay grey, and alpha is left alone.
+        """Change colours of images in 0..1, and apply RandAugment. Grey images stay grey, and alpha is not changed.
 
         Raises:
-            DataError: images of channels that have no colours; or RGBA with RandAugment, which would turn alpha otherwise than the colours.
+            DataError: the number of channels has no colours, or images are RGBA with RandAugment, which would not move alpha along.
             MissingExtraError: the extra ``augment`` is not installed.
         """
         if not self.recolours:
@@ -173,7 +175,7 @@ class Augmentation:
                 augment = library.auto.RandAugment(self.rand_augment, self.rand_augment_magnitude)
                 x_BCHW = torch.cat([augment(group) for group in x_BCHW.split(_GROUP)])
             torch.randint(2**62, (), out=(drawn := torch.empty((), dtype=torch.int64)))
-        generator.manual_seed(int(drawn))  # so that what is drawn next does not repeat what the library drew
+        generator.manual_seed(int(drawn))  # so that later draws do not repeat the library's
         if grey:
             x_BCHW = x_BCHW[:, :1]
         if alpha_BAHW.shape[1]:
@@ -181,7 +183,7 @@ class Augmentation:
         return x_BCHW.contiguous(memory_format=torch.channels_last)
 
     def mix(self, x_BCHW: Tensor, y_B: Tensor, num_classes: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Blend or patch images and labels; the labels become shares, float32 [B, K], if this batch is mixed.
+        """Apply mixup or cutmix at random; if the batch is mixed, labels become shares, float32 [B, K].
 
         Raises:
             MissingExtraError: the extra ``augment`` is not installed.
@@ -200,7 +202,7 @@ class Augmentation:
         with borrowed_randomness(generator, x_BCHW.device):
             mixed, told = mixer(x_BCHW, torch.arange(len(x_BCHW), device=x_BCHW.device))
         own_B, other_B, weight_B = told.reshape(-1, 3).unbind(1)
-        # The library tells the other image's weight for mixup, and that of the own one for cutmix, as the papers write lambda.
+        # The library returns the other image's weight for mixup, but the image's own weight for cutmix, as lambda in the papers.
         share = (weight_B if lot < self.mixup else 1 - weight_B)[:, None].to(x_BCHW.dtype)
         whole = F.one_hot(y_B, num_classes) if y_B.ndim == 1 else y_B.to(share.dtype)
         targets = (1 - share) * whole[own_B.long()] + share * whole[other_B.long()]

@@ -1,4 +1,4 @@
-"""From images to the batches that networks read.
+"""Batches: network inputs made from labelled images.
 
 Shapes: B images of a batch, C channels, H W height and width in pixels, K classes.
 """
@@ -40,22 +40,25 @@ _MOST_WORKERS = 8
 
 
 def batch_indices(count: int, batch_size: int, generator: torch.Generator | None = None, *, drop_last: bool = False) -> list[Tensor]:
-    """The indices (int64) of each batch of one pass over ``count`` images: shuffled by ``generator``, in order without one.
+    """The image indices of each batch of one pass over a set.
 
     Args:
-        count: images in the set.
-        batch_size: images a batch.
-        generator: shuffles the images.
-        drop_last: for training: leave out the last batch when it is short, unless it is the only one.
+        count: number of images in the set.
+        batch_size: images per batch.
+        generator: shuffles the images; None keeps their order.
+        drop_last: for training: whether to leave out a short last batch, unless it is the only one.
+
+    Returns:
+        int64 indices of each batch.
 
     Raises:
-        DataError: a batch would have no image, or to train on only one.
+        DataError: a batch would have no image, or, with ``drop_last``, fewer than 2.
     """
     if batch_size < 1:
         raise DataError(f"a batch must have at least 1 image, but batch_size is {batch_size}; raise it")
     if drop_last and min(count, batch_size) < 2:
         raise DataError(
-            f"a batch to train on must have at least 2 images, for one alone has no spread that batch norms could divide by, but there "
+            f"a training batch must have at least 2 images, because batch norms need the variance of several, but there "
             f"are {count} images and batch_size is {batch_size}; raise the smaller"
         )
     order = torch.arange(count) if generator is None else torch.randperm(count, generator=generator)
@@ -72,22 +75,22 @@ def make_batch(
     generator: torch.Generator | None = None,
     device: torch.device | str = "cpu",
 ) -> tuple[Tensor, Tensor]:
-    """The images at ``index`` as input of a network, and their labels.
+    """Make a batch: images as network input, and their labels.
 
     Args:
-        data: the set.
-        index: int64 [B].
+        data: the set of images.
+        index: indices of the images, int64 [B].
         resolution: height and width of the input in pixels.
-        augmentation: how images are changed at random, if ``generator`` is there too.
-        generator: the randomness of the augmentation, on the CPU.
-        device: where the batch is made.
+        augmentation: random augmentation; it is applied only with a ``generator``.
+        generator: random generator of the augmentation, on the CPU.
+        device: device on which the batch is made.
 
     Returns:
-        float32 [B, C, H, W] in channels-last order, normalized; their labels, or float32 [B, K] if labels were mixed. Images that
-        turn out to be broken are left out where the data skips such.
+        Normalized images, float32 [B, C, H, W] in channels-last memory format, and their labels, or float32 [B, K] if labels were mixed.
+        Broken images are left out if the data skips them.
 
     Raises:
-        DataError: a broken image where the data refuses such, or a batch of nothing else.
+        DataError: an image is broken and the data refuses broken images, or all images of the batch are broken.
     """
     place = torch.device(device)
     pixels = _read(_resident(data, place), index, resolution, augmentation, generator)
@@ -106,12 +109,12 @@ def batches(
     drop_last: bool = False,
     device: torch.device | str = "cpu",
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """One pass over a data set; arguments as of ``batch_indices`` and ``make_batch``.
+    """One pass over a data set; arguments are as of ``batch_indices`` and ``make_batch``.
 
-    Without a ``generator`` the images come in order and unaugmented, read by worker processes where that helps.
+    Without a ``generator``, images are in order and unaugmented, and are read by worker processes where that helps.
 
     Yields:
-        as ``make_batch``; nothing for a batch of images that are all skipped because they turn out to be broken.
+        Batches as of ``make_batch``. A batch whose images are all broken and skipped yields nothing.
     """
     indices = batch_indices(len(data), batch_size, generator, drop_last=drop_last)
     if generator is None:
@@ -129,12 +132,12 @@ def batches(
 
 @dataclass(frozen=True, eq=False)
 class BatchPlan:
-    """A batch that is to be made.
+    """A planned batch.
 
     Attributes:
-        index: int64 [B].
+        index: indices of its images, int64 [B].
         resolution: height and width of the input in pixels.
-        seed: of its augmentation; None does not augment.
+        seed: seed of its augmentation; None does not augment.
     """
 
     index: Tensor
@@ -153,28 +156,29 @@ def load_batches(
     start_method: str | None = None,
     on_note: Callable[[str], None] | None = None,
 ) -> Generator[tuple[Tensor, Tensor], None, None]:
-    """The batches of ``plans`` in their order, made ahead by worker processes.
+    """The batches of ``plans``, in order, prefetched by worker processes.
 
-    A batch depends on its plan alone, bit for bit, and not on the number of workers. Close the generator to end the workers early.
-    Where broken images are skipped and all of a plan turn out to be broken, training (a plan with a seed) has the next images of the set
-    instead, and a plan without a seed gives no batch.
+    A batch depends, bit for bit, on its plan alone and not on the number of workers. Close the generator to end the workers early. If
+    broken images are skipped and all images of a plan are broken, a plan with a seed (training) takes the next images of the set instead,
+    and a plan without a seed yields no batch.
 
     Args:
-        data: the set.
+        data: the set of images.
         plans: the batches.
-        augmentation: how images are changed at random.
-        device: where the batches are to lie. Workers decode, cut and resize; all else is done there. A set in memory is copied to a GPU
-            once, and everything is done there.
-        workers: processes that read images; 0 reads here. There are fewer where shared memory has no room for their batches.
-        prefetch: batches that each worker is ahead.
-        start_method: how processes are started: ``fork``, ``spawn`` or ``forkserver``; None leaves it to Python.
-        on_note: told in a sentence if there are fewer workers, or they are less far ahead, than was asked for.
+        augmentation: random augmentation.
+        device: device of the batches. Workers decode, crop and resize; all other steps run on this device. A set in memory is copied to a
+            GPU once, and all steps run there.
+        workers: number of processes that read images; 0 reads in this process. Fewer are used if shared memory has no room for their
+            batches.
+        prefetch: batches that each worker prepares ahead.
+        start_method: start method of the processes: ``fork``, ``spawn`` or ``forkserver``; None leaves it to Python.
+        on_note: called with a sentence if fewer workers, or a smaller prefetch, are used than was asked for.
 
     Yields:
-        as ``make_batch``.
+        Batches as of ``make_batch``.
 
     Raises:
-        DataError: an image that is refused, or workers that cannot be started, end, or do not answer.
+        DataError: an image is refused, or workers cannot be started, end, or do not answer.
     """
     place = torch.device(device)
     reader = _Reader(_resident(data, place), plans, augmentation)
@@ -199,7 +203,7 @@ def load_batches(
 
 
 def how_far_ahead(data: Images, plans: Sequence[BatchPlan], workers: int, prefetch: int = 4) -> Ahead:
-    """How many workers of those that are asked for read how far ahead, within the shared memory there is."""
+    """The number of workers and their prefetch that shared memory has room for, at most as many as asked for."""
     if workers == 0 or not plans or isinstance(data, ImageData):
         return Ahead(0, prefetch)
     largest = max(len(plan.index) * data.rule.channels * math.prod(sides(plan.resolution)) for plan in plans)
@@ -207,7 +211,7 @@ def how_far_ahead(data: Images, plans: Sequence[BatchPlan], workers: int, prefet
 
 
 def default_workers(data: Images) -> int:
-    """How many processes should read ``data``: none for what lies in memory, else one a core but for the one that trains."""
+    """Default number of processes that read ``data``: 0 for a set in memory, otherwise one for each core but one, at most 8."""
     if isinstance(data, ImageData):
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -223,7 +227,7 @@ def measure_loader(
     workers: int = 0,
     seconds: float = math.inf,
 ) -> float:
-    """Images a second of the loader alone, its start-up not counted; after so many ``seconds`` no further batch is waited for."""
+    """Images per second of the loader alone, without its start-up; it ends after ``seconds``. Arguments as of ``load_batches``."""
     place = torch.device(device)
     loader = load_batches(data, plans, augmentation=augmentation, device=place, workers=workers)
     next(loader)
@@ -245,14 +249,14 @@ def _wait(device: torch.device) -> None:
 
 
 def _resident(data: Images, device: torch.device) -> Images:
-    """The set where its images are to be cut and resized: one in memory on the GPU that the batches are for."""
+    """The set on the device where it is cropped and resized: a set in memory is copied to the batches' GPU."""
     return data.on(device) if isinstance(data, ImageData) and device.type == "cuda" else data
 
 
 def _read(
     data: Images, index: Tensor, resolution: Resolution, augmentation: Augmentation | None, generator: torch.Generator | None
 ) -> Pixels:
-    """The images at ``index``, those of a set in memory already moved and mirrored."""
+    """The images at ``index``; images of a set in memory are already shifted and mirrored."""
     if not isinstance(data, EncodedImages):
         return data.read(index, resolution, augmentation, generator)
     boxes = augmentation.boxes(len(index), generator) if augmentation is not None and generator is not None else None
@@ -263,9 +267,9 @@ _Batch = tuple[Pixels, Tensor | None, str | None]
 
 
 class _Reader(Dataset[_Batch]):
-    """Reads the images of a plan, and says where the randomness then stands.
+    """Reads the images of a plan, and returns the state of the random generator after that.
 
-    What is wrong is told and not raised: from another process an exception would arrive with a traceback for a message.
+    Errors are returned, not raised: the message of an exception from another process would be a traceback.
     """
 
     def __init__(self, data: Images, plans: Sequence[BatchPlan], augmentation: Augmentation | None) -> None:
@@ -275,7 +279,7 @@ class _Reader(Dataset[_Batch]):
         return len(self._plans)
 
     def __getstate__(self) -> dict[str, Any]:
-        # Each tensor that is sent to a process takes a file handle; there may be thousands of plans.
+        # As arrays: each tensor that is sent to a process takes a file handle, and there may be thousands of plans.
         return {**vars(self), "_plans": [(plan.index.numpy(), plan.resolution, plan.seed) for plan in self._plans]}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -294,11 +298,11 @@ class _Reader(Dataset[_Batch]):
                     return pixels._replace(broken=broken), generator.get_state() if generator else None, None
         except DataError as error:
             return Pixels(torch.empty(0), torch.empty(0)), None, str(error)
-        words = f"a data set must have images that can be read, but none of its {len(self._data)} can be now; look where they lie"
+        words = f"a data set must have images that can be read, but none of its {len(self._data)} can be read now; look where they are"
         return Pixels(torch.empty(0), torch.empty(0)), None, words
 
     def _tries(self, plan: BatchPlan) -> Iterator[Tensor]:
-        """The images of a plan, and as many that follow them in the set, until all were tried."""
+        """The images of a plan, then as many following images of the set, and so on until all were tried."""
         count = len(self._data)
         for start in range(0, count, max(len(plan.index), 1)):
             yield (plan.index + start) % count
@@ -307,7 +311,7 @@ class _Reader(Dataset[_Batch]):
 def _finish(
     data: Images, pixels: Pixels, augmentation: Augmentation | None, generator: torch.Generator | None, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Geometry of what was only decoded, colours, normalization and mixed labels, on the device."""
+    """Apply the remaining steps on the device: geometry of images that were only decoded, colours, normalization, mixed labels."""
     _note_broken(data, pixels)
     x_BCHW, y_B = moved(pixels.x_BCHW, device), moved(pixels.labels_B, device)
     if x_BCHW.dtype == torch.uint8:
@@ -333,7 +337,7 @@ def _normalize(x_BCHW: Tensor, normalization: Normalization) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _levels(normalization: Normalization, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation on the scale 0..255, [1, C, 1, 1]; kept, because each copy to a GPU makes the host wait."""
-    with torch.inference_mode(False):  # of use to every later batch, whatever mode the first is made in
+    """Mean and standard deviation on the scale 0..255, [1, C, 1, 1]; cached, because each copy to a GPU makes the host wait."""
+    with torch.inference_mode(False):  # later batches use them in any mode
         mean, std = (255 * torch.tensor(values, device=device).view(1, -1, 1, 1) for values in normalization)
     return mean, std

@@ -1,4 +1,4 @@
-"""Labelled images that stay encoded until a batch needs them: for sets that do not fit in memory.
+"""Labelled images that stay encoded until a batch needs them, for sets that do not fit into memory.
 
 Shapes: N images of a set, B of a batch, C channels, H W height and width of the result.
 """
@@ -34,25 +34,25 @@ _NORMALIZATION_IMAGES = 1024
 class EncodedImages:
     """Labelled images that are decoded when a batch is made.
 
-    They are cut and resized by PIL, in levels of 0..255, and so differ by at most one level from what ``ImageData`` reads of the same
-    images; not at all where nothing is resized. JPEGs of more than four times the size that is asked for are decoded at a part of their
-    size, and differ by less than one level on average.
+    They are cropped and resized by PIL, in levels of 0..255. So they differ by at most one level from the same images in ``ImageData``, and
+    not at all if nothing is resized. JPEGs of more than four times the wanted size are decoded at reduced size; they differ by less than
+    one level on average.
 
     Attributes:
-        items: where the images come from.
-        rows: int64 [N], which of the items belong to this set.
+        items: source of the images.
+        rows: int64 [N], numbers of the items that belong to this set.
         labels: int64 [N], indices into ``class_names``, or bool [N, classes].
-        class_names: one name a class, in the order of the logits.
+        class_names: one name for each class, in the order of the logits.
         keys: uint8 [N, 16], a digest of each image's content.
-        rule: how they are read.
-        unreadable: what is done with an image that turns out to be broken: ``refuse`` raises, ``skip`` leaves it out of its batch.
-        given: mean and deviation of each channel on the scale 0..1; None measures them on up to 1,024 images of this set.
-        left_out: all that lies where the images lie and is not among them.
+        rule: how the images are read.
+        unreadable: what happens if an image is found to be broken: ``refuse`` raises, ``skip`` leaves it out of its batch.
+        given: mean and standard deviation of each channel (images in 0..1); None measures them on up to 1,024 images of this set.
+        left_out: files beside the images that are not in the set, with reasons.
         broken: names of images that were left out of a batch so far.
-        least_classes: how many classes must be present; 1 for images to test on.
+        least_classes: how many classes must be present; 1 for test images.
 
     Raises:
-        DataError: labels out of range, too few classes present.
+        DataError: labels are out of range, or too few classes are present.
     """
 
     items: Items
@@ -71,7 +71,7 @@ class EncodedImages:
         check_labels(self.labels, self.class_names, least=self.least_classes)
 
     def __getstate__(self) -> dict[str, Any]:
-        # As arrays: tensors would be sent to other processes through shared memory, which may be small.
+        # As arrays: tensors are sent to other processes through shared memory, which may be small.
         return {name: value.numpy() if isinstance(value, Tensor) else value for name, value in vars(self).items()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -82,17 +82,17 @@ class EncodedImages:
 
     @property
     def num_classes(self) -> int:
-        """The length of the logits of a network for this data."""
+        """Number of classes, and of a network's outputs."""
         return len(self.class_names)
 
     @property
     def skipped(self) -> tuple[str, ...]:
-        """Names of images that were left out from the start because they cannot be read."""
+        """Names of images that were left out from the start because they are unreadable."""
         return unreadable_names(self.left_out)
 
     @cached_property
     def normalization(self) -> Normalization:
-        """Mean and standard deviation of each channel on the scale 0..1: as given, or of images at even distances."""
+        """Mean and standard deviation of each channel (images in 0..1): as given, or measured on evenly spaced images."""
         if self.given is not None:
             return self.given
         count = min(len(self), _NORMALIZATION_IMAGES)
@@ -102,19 +102,19 @@ class EncodedImages:
         return tuple(mean.tolist()), varying(std.tolist(), self.rule)
 
     def pick(self, index: Tensor) -> EncodedImages:
-        """The images at ``index`` (int64), normalized by their own mean and deviation unless those were given."""
+        """The images at ``index`` (int64), normalized by their own mean and standard deviation unless these were given."""
         return replace(self, rows=self.rows[index], labels=self.labels[index], keys=self.keys[index])
 
     def subset(self, index: Tensor) -> EncodedImages:
-        """The images at ``index`` (int64), normalized as this set is."""
+        """The images at ``index`` (int64), with this set's normalization."""
         return self.pick(index).normalized(self.normalization)
 
     def normalized(self, normalization: Normalization | None) -> EncodedImages:
-        """The same images, normalized otherwise; by their own mean and deviation if None."""
+        """The same images with another normalization; None is their own mean and standard deviation."""
         return replace(self, given=normalization)
 
     def take_note(self, names: Sequence[str]) -> None:
-        """Remember images that were left out of a batch, which may have been made in another process."""
+        """Note images that were left out of a batch; the batch may have been made in another process."""
         self.broken.update(names)
 
     def read(
@@ -128,10 +128,10 @@ class EncodedImages:
         return Pixels(random(x, generator) if random is not None and generator is not None else x, labels_B, broken)
 
     def inputs(self, index: Tensor, resolution: Resolution, boxes: Boxes | None = None) -> Pixels:
-        """The images at ``index`` (int64 [B]) unaugmented, in uint8 [B, C, H, W]: their crops, or what the rule fits.
+        """The images at ``index`` (int64 [B]), unaugmented, as uint8 [B, C, H, W]: their crops, or the part that the rule fits.
 
         Raises:
-            DataError: an image cannot be read, and such are refused.
+            DataError: an image is unreadable, and unreadable images are refused.
         """
         inputs, good, broken = [], [], []
         for place, row in enumerate(self.rows[index].tolist()):

@@ -1,4 +1,4 @@
-"""A folder with one folder of images a class."""
+"""A folder with one folder of images for each class."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _KEPT_BY_SYSTEMS = ("__MACOSX",)
 
 
 def folder_source(path: Path) -> Source:
-    """All files of the folders of classes, whatever their endings; links are followed, each folder once.
+    """All files in the folders of classes, whatever their extensions; links are followed, each folder once.
 
     Raises:
-        DataError: there are no folders of classes, or they are parts of different purpose.
+        DataError: there are no folders of classes, or the folders are parts such as train and test.
     """
     entries = sorted(path.iterdir())
     classes = [entry for entry in entries if entry.is_dir() and not is_hidden(entry.name)]
@@ -45,14 +45,14 @@ def folder_source(path: Path) -> Source:
 
 
 def no_classes(spec: str, count: int) -> DataError:
-    """What is wrong with a folder that has no images in its ``count`` folders."""
+    """The error about a folder without images in its ``count`` folders."""
     return DataError(
-        f"a folder of images must have one folder a class, but '{spec}' has {count} folders and no images in them; check the path"
+        f"a folder of images must have one folder for each class, but '{spec}' has {count} folders and no images in them; check the path"
     )
 
 
 def is_hidden(name: str) -> bool:
-    """Whether systems and programs keep a file or folder of that name for themselves."""
+    """Whether a name is that of a hidden file or folder, or of one that systems create for themselves."""
     return name.startswith(".") or name in _KEPT_BY_SYSTEMS
 
 
@@ -61,7 +61,7 @@ def _check_purposes(path: Path, classes: list[Path]) -> None:
     purposes = [called[purpose] for purpose in PURPOSES if purpose in called]
     if len(purposes) > 1 and len(purposes) == len(classes):
         raise DataError(
-            f"the folders of a data set must be its classes, but those of '{path}' are {', '.join(purposes)}; name one of them as data, "
+            f"the folders of a data set must be its classes, but '{path}' has {', '.join(purposes)}; name one of them as data, "
             f"for example '{path / purposes[0]}', and another as test_data"
         )
 
@@ -90,7 +90,7 @@ def _all_files(folder: Path) -> list[Path]:
 
 
 def _walk(folder: Path) -> tuple[list[Path], list[LeftOut]]:
-    """The files below a folder in the order of their paths, and all that is hidden or cannot be listed."""
+    """The files below a folder in the order of their paths, and files that are left out: hidden ones, and folders that cannot be listed."""
     files: list[Path] = []
     left_out: list[LeftOut] = []
     seen: set[tuple[int, int]] = set()
@@ -103,7 +103,7 @@ def _walk(folder: Path) -> tuple[list[Path], list[LeftOut]]:
         except OSError as error:
             left_out.append(LeftOut(str(place), (error.strerror or str(error)).lower()))
             continue
-        seen.add((about.st_dev, about.st_ino))  # links may lead back to where they lie
+        seen.add((about.st_dev, about.st_ino))  # links may form cycles
         left_out += _hidden_in(entry for entry in sorted(entries) if is_hidden(entry.name))
         shown = [entry for entry in entries if not is_hidden(entry.name)]
         folders = {entry for entry in shown if entry.is_dir()}

@@ -1,4 +1,4 @@
-"""Labelled images: what every kind of them offers, and those in memory.
+"""Labelled images: the protocol of all kinds, and images in memory.
 
 Shapes: N images of a set, B of a batch, C channels, H W height and width in pixels.
 """
@@ -38,19 +38,19 @@ __all__ = [
 ]
 
 Normalization = tuple[tuple[float, ...], tuple[float, ...]]
-"""Mean and standard deviation of each channel on the scale 0..1."""
+"""Mean and standard deviation of each channel (images in 0..1)."""
 
 KEY_BYTES = 16
-"""Of the digest of an image's content: among a billion images two differ in it but for a chance of 1 in 10^20."""
+"""Length of an image's digest: the chance that two of a billion images collide is 1 in 10^20."""
 
 
 class Pixels(NamedTuple):
-    """Some images of a set, read.
+    """Decoded images of a set.
 
     Attributes:
         x_BCHW: float32 or uint8 [B, C, H, W] on the scale 0..255.
-        labels_B: of the B images.
-        broken: names of images that could not be read and are not among them.
+        labels_B: labels of the B images.
+        broken: names of unreadable images, which are left out.
     """
 
     x_BCHW: Tensor
@@ -59,29 +59,29 @@ class Pixels(NamedTuple):
 
 
 class Images(Protocol):
-    """Labelled images, wherever they lie."""
+    """Labelled images, in memory or encoded."""
 
     @property
     def labels(self) -> Tensor:
-        """int64 [N], indices into ``class_names``; of images of several classes bool [N, K], whether each is there."""
+        """int64 [N], indices into ``class_names``; for images with several classes bool [N, K], whether each class is present."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """One name a class, in the order of the logits."""
+        """One name for each class, in the order of the logits."""
 
     @property
     def num_classes(self) -> int:
-        """The length of the logits of a network for this data."""
+        """Number of classes, and of a network's outputs."""
 
     @property
     def normalization(self) -> Normalization:
-        """Mean and standard deviation of each channel that batches are normalized by."""
+        """Mean and standard deviation of each channel, by which batches are normalized."""
 
     @property
     def keys(self) -> Tensor:
-        """uint8 [N, 16], a digest of each image's content: of its encoded bytes, or of its pixels if it came without any.
+        """uint8 [N, 16], a digest of each image's content: of its encoded bytes, or of its pixels if it has none.
 
-        The same image has the same key under any name, in any folder and beside any others.
+        The same content has the same key under any name, in any folder and among any other images.
         """
 
     @property
@@ -90,54 +90,58 @@ class Images(Protocol):
 
     @property
     def left_out(self) -> tuple[LeftOut, ...]:
-        """All that lies where the images lie and is not among them, with the reason."""
+        """Files beside the images that are not in the set, with reasons."""
 
     @property
     def skipped(self) -> tuple[str, ...]:
-        """Names of the images that were left out because they cannot be read."""
+        """Names of images that were left out because they are unreadable."""
 
     def __len__(self) -> int:
         """The number of images."""
 
     def pick(self, index: Tensor) -> Self:
-        """The images at ``index`` (int64), normalized by their own mean and deviation unless those were given."""
+        """The images at ``index`` (int64), normalized by their own mean and standard deviation unless these were given."""
 
     def subset(self, index: Tensor) -> Self:
-        """The images at ``index`` (int64), normalized as this set is."""
+        """The images at ``index`` (int64), with this set's normalization."""
 
     def normalized(self, normalization: Normalization | None) -> Self:
-        """The same images, normalized otherwise; by their own mean and deviation if None."""
+        """The same images with another normalization; None is their own mean and standard deviation."""
 
     def read(
         self, index: Tensor, resolution: Resolution, augmentation: Augmentation | None = None, generator: torch.Generator | None = None
     ) -> Pixels:
-        """The images at ``index`` (int64 [B]) at a resolution.
+        """Read images at a resolution.
 
         Args:
-            index: which images.
+            index: indices of the images, int64 [B].
             resolution: height and width in pixels.
-            augmentation: how they are cropped, moved and mirrored, if ``generator`` is there too.
-            generator: on the CPU.
+            augmentation: random crops, shifts and flips; they are applied only with a ``generator``.
+            generator: random generator, on the CPU.
+
+        Returns:
+            The images and their labels.
         """
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ImageData:
-    """Labelled images, checked when they are made.
+    """Labelled images in memory, validated at construction.
 
     Attributes:
         images: uint8 [N, C, H, W].
         labels: int64 [N], indices into ``class_names``, or bool [N, classes].
-        class_names: one name a class, in the order of the logits.
-        mean: of each channel on the scale 0..1, subtracted from every batch; None takes it from ``images``.
-        std: of each channel on the scale 0..1, every batch is divided by it; None takes it from ``images``.
-        left_out: all that lies where the images lie and is not among them.
-        known_keys: uint8 [N, 16], the digests of the images' content; None takes them of the pixels.
-        known_rule: how the images are read; None cuts the middle part of as many channels as ``images`` has.
-        least_classes: how many classes must be present; 1 for images to test on.
+        class_names: one name for each class, in the order of the logits.
+        mean: mean of each channel (images in 0..1), subtracted from every batch; None computes it from ``images``.
+        std: standard deviation of each channel (images in 0..1), by which every batch is divided; None computes it from ``images``.
+        left_out: files beside the images that are not in the set, with reasons.
+        known_keys: uint8 [N, 16], digests of the images' content; None computes them from the pixels.
+        known_rule: how the images are read; None is a central crop, with the channels of ``images``.
+        least_classes: how many classes must be present; 1 for test images.
 
     Raises:
-        DataError: wrong types or shapes, no images, labels out of range, too few classes present, or constant images.
+        DataError: types or shapes are wrong, there are no images, labels are out of range, too few classes are present, or (on first use of
+            the normalization) a channel is constant.
     """
 
     images: Tensor
@@ -178,7 +182,7 @@ class ImageData:
 
     @property
     def num_classes(self) -> int:
-        """The length of the logits of a network for this data."""
+        """Number of classes, and of a network's outputs."""
         return len(self.class_names)
 
     @cached_property
@@ -188,7 +192,7 @@ class ImageData:
 
     @property
     def skipped(self) -> tuple[str, ...]:
-        """Names of the images that were left out because they cannot be read."""
+        """Names of images that were left out because they are unreadable."""
         return unreadable_names(self.left_out)
 
     @cached_property
@@ -200,9 +204,9 @@ class ImageData:
 
     @cached_property
     def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation of each channel on the scale 0..1: as given, or of these images."""
+        """Mean and standard deviation of each channel (images in 0..1): as given, or computed from these images."""
         # A histogram is exact and needs no copy of the images as floats.
-        shown = self._fitting(self.images, 1)  # of any square
+        shown = self._fitting(self.images, 1)  # the part for any square input
         counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in shown.unbind(1)]).double().cpu()
         share, level = counts / counts.sum(1, keepdim=True), torch.arange(256, dtype=torch.float64) / 255
         mean = share @ level
@@ -210,26 +214,26 @@ class ImageData:
         return self.mean or tuple(mean.tolist()), varying(self.std or variance.sqrt().tolist(), self.rule)
 
     def _fitting(self, images: Tensor, resolution: Resolution) -> Tensor:
-        """What networks see of [.., H, W], before it is resized."""
+        """The part of images [.., H, W] that the rule fits, before resizing."""
         left, top, width, height = fitting_part(images.shape[-1], images.shape[-2], self.rule.fit, resolution)
         return images[..., top : top + height, left : left + width]
 
     def pick(self, index: Tensor) -> ImageData:
-        """The images at ``index`` (int64), normalized by their own mean and deviation unless those were given."""
+        """The images at ``index`` (int64), normalized by their own mean and standard deviation unless these were given."""
         return replace(self, images=self.images[index], labels=self.labels[index], known_keys=self.keys[index])
 
     def subset(self, index: Tensor) -> ImageData:
-        """The images at ``index`` (int64), normalized as this set is."""
+        """The images at ``index`` (int64), with this set's normalization."""
         return self.pick(index).normalized(self.normalization)
 
     def normalized(self, normalization: Normalization | None) -> ImageData:
-        """The same images, normalized otherwise; by their own mean and deviation if None."""
+        """The same images with another normalization; None is their own mean and standard deviation."""
         mean, std = normalization or (None, None)
         return replace(self, mean=mean, std=std)
 
     def on(self, device: torch.device) -> ImageData:
-        """The same images in the memory of ``device``, which ``read`` then works on; kept for the next call."""
-        place = torch.empty(0, device=device).device  # with its number, as the devices of tensors are compared
+        """A copy of the set on ``device``, where ``read`` then computes; cached for the next call."""
+        place = torch.empty(0, device=device).device  # with its index, as tensors' devices have
         if place == self.images.device:
             return self
         if place not in self._copies:
@@ -245,7 +249,7 @@ class ImageData:
     def read(
         self, index: Tensor, resolution: Resolution, augmentation: Augmentation | None = None, generator: torch.Generator | None = None
     ) -> Pixels:
-        """The images at ``index``; cut and resized bilinearly, with antialiasing where they shrink, unless a crop is taken of them."""
+        """The images at ``index``: cropped to the rule's part and resized bilinearly with antialiasing, unless a random crop is taken."""
         index = moved(index, self.images.device)
         boxes = augmentation.boxes(len(index), generator) if augmentation is not None and generator is not None else None
         whole = self.images[index]
@@ -254,14 +258,14 @@ class ImageData:
         if boxes is None and x.shape[2:] != sides(resolution):
             x = F.interpolate(x, sides(resolution), mode="bilinear", antialias=True, align_corners=False)
         if augmentation is not None and generator is not None:
-            # A crop is taken from all the pixels there are, in the one resampling that also moves and mirrors.
+            # A random crop is taken from the whole image, by the same resampling that shifts and mirrors.
             share = (fitting.shape[3] / whole.shape[3], fitting.shape[2] / whole.shape[2])
             x = augmentation(x, generator, None if boxes is None else boxes.within(share), resolution)
         return Pixels(x, self.labels[index])
 
 
 def key_of(content: bytes) -> bytes:
-    """16 bytes, a digest of a content (BLAKE2b, RFC 7693): the same for the same bytes on any machine."""
+    """Digest of a content, 16 bytes (BLAKE2b, RFC 7693), equal on any machine."""
     return hashlib.blake2b(content, digest_size=KEY_BYTES).digest()
 
 
@@ -272,15 +276,15 @@ def keys_of(contents: Iterable[bytes]) -> Tensor:
 
 
 def unreadable_names(left_out: Iterable[LeftOut]) -> tuple[str, ...]:
-    """Of what is left out, the names of the images that cannot be read."""
+    """Names of unreadable images among files that are left out."""
     return tuple(each.name for each in left_out if each.kind == "unreadable")
 
 
 def varying(std: Sequence[float], rule: ImageRule) -> tuple[float, ...]:
-    """The deviations by which channels are divided.
+    """The standard deviations by which channels are divided; 1 for the alpha channel of opaque images.
 
     Raises:
-        DataError: a channel is constant, and is not the alpha of images that are all opaque.
+        DataError: another channel is constant.
     """
     divisors = [1.0 if rule.channels == 4 and channel == 3 and value == 0 else value for channel, value in enumerate(std)]
     if min(divisors) <= 0:
@@ -289,7 +293,7 @@ def varying(std: Sequence[float], rule: ImageRule) -> tuple[float, ...]:
 
 
 class Splits(NamedTuple):
-    """Three parts of a data set: to train on, to select among networks on, and to report on once."""
+    """Three parts of a data set: to train on, to select networks on, and to report the final score on."""
 
     train: Images
     selection: Images

@@ -1,4 +1,4 @@
-"""Where the images of a set come from, one at a time.
+"""Items: access to the images of a source, one at a time.
 
 Shapes: H W pixels, C channels.
 """
@@ -41,11 +41,11 @@ Unreadable = Literal["refuse", "skip"]
 
 IMAGE_NAMES = ("image", "img", "pixel_values")
 LABEL_NAMES = ("label", "labels", "fine_label")
-"""What columns of Parquet files and keys of items are called, the first that is there."""
+"""Names of columns of Parquet files, and keys of items; the first that exists is used."""
 
 
 class Items(Protocol):
-    """Images by number, as their source gives them. They can be sent to another process."""
+    """Images of a source, by number. They can be sent to another process."""
 
     @property
     def parallel(self) -> bool:
@@ -55,24 +55,24 @@ class Items(Protocol):
         """The number of images."""
 
     def content(self, number: int) -> Content:
-        """One image: its encoded bytes, or its pixels if it comes without any.
+        """One image: its encoded bytes, or its pixels if it has none.
 
         Raises:
-            UnreadableError: there is none.
+            UnreadableError: the image cannot be read.
         """
 
     def name(self, number: int) -> str:
-        """What a person would find it by."""
+        """Name by which a person finds the image."""
 
 
 def digest(content: Content) -> bytes:
-    """The key of an image: of its encoded bytes, or of its pixels if it comes without any."""
+    """The key of an image: digest of its encoded bytes, or of its pixels if it has none."""
     return key_of(content if isinstance(content, bytes) else np.asarray(content).tobytes())
 
 
 @dataclass(frozen=True)
 class FileItems:
-    """One file an image."""
+    """Images with one file each."""
 
     paths: Sequence[Path]
     parallel = True
@@ -81,19 +81,19 @@ class FileItems:
         return len(self.paths)
 
     def content(self, number: int) -> bytes:
-        """The file."""
+        """Content of the file."""
         return file_bytes(self.paths[number])
 
     def name(self, number: int) -> str:
-        """Its path."""
+        """Path of the file."""
         return str(self.paths[number])
 
 
 def file_bytes(path: Path) -> bytes:
-    """A file.
+    """Content of a file.
 
     Raises:
-        UnreadableError: it cannot be read.
+        UnreadableError: the file cannot be read.
     """
     regular_file(path)
     try:
@@ -103,10 +103,10 @@ def file_bytes(path: Path) -> bytes:
 
 
 def regular_file(path: Path) -> Path:
-    """The path, if a file lies there: a pipe would wait for its other end.
+    """The path, if it is a regular file; reading a pipe could block forever.
 
     Raises:
-        UnreadableError: none does.
+        UnreadableError: it is no regular file, or does not exist.
     """
     try:
         if path.is_file():
@@ -122,12 +122,13 @@ def regular_file(path: Path) -> Path:
 class ParquetItems:
     """The images in a column of Parquet files.
 
-    The column lies in this process's memory, and is read anew from the files by a process that is not forked from it.
+    The column is held in memory; a process that is not forked from this one reads it again from the files.
 
     Attributes:
-        paths: the files, whose rows follow each other.
-        column: encoded bytes, paths from the file's folder and within it, or structs of ``bytes`` and ``path``.
-        source: what the files are called together.
+        paths: the files; their rows are concatenated.
+        column: name of the column. It has encoded bytes, paths relative to the file's folder and within it, or structs of ``bytes`` and
+            ``path``.
+        source: common name of the files.
     """
 
     paths: tuple[Path, ...]
@@ -147,11 +148,11 @@ class ParquetItems:
             columns = tuple(_read_column(path, self.column) for path in self.paths)
         except FileError as error:
             reason = reason_of(error)
-            raise DataError(f"'{self.source}' must be readable Parquet files, but {reason}; write or fetch them anew") from error
+            raise DataError(f"'{self.source}' must be readable Parquet files, but {reason}; write or download them again") from error
         return _Rows(columns, np.cumsum([0, *map(len, columns)]))
 
     def content(self, number: int) -> bytes:
-        """The encoded bytes, of the row or of the file that it names."""
+        """The encoded bytes in the row, or of the file that the row names."""
         file = int(np.searchsorted(self._rows.starts, number, side="right")) - 1
         value: Any = self._rows.columns[file][number - int(self._rows.starts[file])].as_py()
         path = value if isinstance(value, str) else None
@@ -161,18 +162,18 @@ class ParquetItems:
             return value
         if not path:
             raise UnreadableError("has no bytes")
-        place = PureWindowsPath(path)  # which knows the separators, drives and shares of every system
+        place = PureWindowsPath(path)  # recognizes separators, drives and shares of every system
         if place.anchor or ".." in place.parts:
             raise UnreadableError("is named outside of the folder of its Parquet file")
         return file_bytes(self.paths[file].parent / path)
 
     def name(self, number: int) -> str:
-        """The file and the row."""
+        """Name of the source, and the row."""
         return f"{self.source} row {number}"
 
 
 class _Rows(NamedTuple):
-    """The columns of several files, and the number of the first row of each, and of all."""
+    """The columns of several files, and the number of each file's first row, followed by the number of all rows."""
 
     columns: tuple[pa.ChunkedArray, ...]
     starts: np.ndarray[Any, np.dtype[np.int64]]
@@ -185,7 +186,7 @@ def _read_column(path: Path, column: str) -> pa.ChunkedArray:
 
 @dataclass(frozen=True)
 class DatasetItems:
-    """The images of a ``torch.utils.data.Dataset`` whose items are (image, label), or dictionaries of these."""
+    """The images of a ``torch.utils.data.Dataset`` whose items are (image, label), or dictionaries with both."""
 
     dataset: Any
     source: str
@@ -199,17 +200,17 @@ class DatasetItems:
         return self.labelled(number)[0]
 
     def labelled(self, number: int) -> tuple[Content, Any]:
-        """The image and its label, whatever that is."""
+        """The image and its label, as the dataset returns them."""
         try:
             item = self.dataset[number]
-        except Exception as error:  # from code that is not ours
+        except Exception as error:  # from the user's code
             words = " ".join(str(error).split())[:160]
             raise UnreadableError(f"the dataset raises {type(error).__name__}: {words}") from error
         image, label = self._parts(item)
         return self._content(image), label
 
     def name(self, number: int) -> str:
-        """The dataset and the index."""
+        """Name of the dataset, and the index."""
         return f"{self.source}[{number}]"
 
     def _parts(self, item: Any) -> tuple[Any, Any]:
@@ -243,7 +244,7 @@ class DatasetItems:
 
 
 def _described(value: Any) -> str:
-    """What a value looks like, in few words."""
+    """A short description of a value's type and shape."""
     if isinstance(value, Mapping):
         return f"a dictionary with {', '.join(map(str, list(value)[:6])) or 'no keys'}"
     if isinstance(value, tuple | list):

@@ -1,4 +1,4 @@
-"""Labels in their two kinds: one class an image (int64 [N]), or any number of classes an image (bool [N, K]).
+"""The two kinds of labels: one class for each image (int64 [N]), or any number of classes (bool [N, K]).
 
 Shapes: N images, K classes.
 """
@@ -20,18 +20,21 @@ Integers = np.ndarray[Any, np.dtype[np.int64]]
 
 
 def check_labels(labels: Tensor, class_names: Sequence[str], *, least: int = 2) -> None:
-    """Raise DataError unless every label is a class and enough classes are there.
+    """Check labels.
 
     Args:
-        labels: of N images.
-        class_names: one name a class.
-        least: how many classes must be there.
+        labels: labels of N images, int64 [N] or bool [N, K].
+        class_names: one name for each class.
+        least: how many classes must be present.
+
+    Raises:
+        DataError: a label is not a class, or too few classes are present.
     """
     if labels.ndim == 2:
         if labels.dtype != torch.bool or labels.shape[1] != len(class_names):
             raise DataError(
                 f"labels of several classes an image must be bool of shape [{len(labels)}, {len(class_names)}], but are {labels.dtype} of "
-                f"shape {list(labels.shape)}; give each image a row with a value a class"
+                f"shape {list(labels.shape)}; give each image a row with one value for each class"
             )
         if int(labels.any(0).sum()) < least:
             raise DataError(f"a data set must show at least {least} classes, but {int(labels.any(0).sum())} have images; add others")
@@ -49,10 +52,17 @@ def check_labels(labels: Tensor, class_names: Sequence[str], *, least: int = 2) 
 
 
 def as_labels(values: Iterable[Any], of: str) -> Tensor:
-    """What a dataset gives: a class index an image, a list or tuple of them, or an array of 0 and 1 with a value a class.
+    """Convert a dataset's labels to a tensor.
+
+    Args:
+        values: for each image a class index, a list or tuple of class indices, or an array of 0 and 1 with one value for each class.
+        of: name of the dataset's items in errors.
+
+    Returns:
+        int64 [N], or bool [N, K].
 
     Raises:
-        DataError: anything else, or a mixture.
+        DataError: labels are anything else, or of several kinds.
     """
     found = list(values)
     try:
@@ -63,7 +73,7 @@ def as_labels(values: Iterable[Any], of: str) -> Tensor:
         if found and all(getattr(value, "ndim", 0) == 1 for value in found):
             rows = torch.from_numpy(np.stack([np.asarray(value) for value in found]))
             if not ((rows == 0) | (rows == 1)).all():
-                raise ValueError("an array of them has other values than 0 and 1")
+                raise ValueError("an array of labels has other values than 0 and 1")
             return rows.bool()
         return _whole_numbers(found)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
@@ -82,11 +92,11 @@ def _whole(label: Any) -> int:
 
 
 def folded(flat: Tensor, lengths: Tensor, num_classes: int) -> Tensor:
-    """Lists of classes as bool [N, K].
+    """Convert lists of classes to bool [N, K].
 
     Args:
-        flat: int64, the classes of all images one after the other.
-        lengths: int64 [N], how many of them each image has.
+        flat: int64, the classes of all images, concatenated.
+        lengths: int64 [N], number of classes of each image.
         num_classes: K.
 
     Raises:
@@ -104,22 +114,22 @@ def folded(flat: Tensor, lengths: Tensor, num_classes: int) -> Tensor:
 
 
 def counts_by_class(labels: Tensor, num_classes: int) -> Tensor:
-    """int64 [K], the images of each class."""
+    """int64 [K], number of images of each class."""
     return torch.bincount(labels, minlength=num_classes) if labels.ndim == 1 else labels.sum(0)
 
 
 def members_of(labels: Tensor, number: int) -> Tensor:
-    """int64, the images of a class."""
+    """int64, indices of the images of a class."""
     return torch.nonzero(labels == number if labels.ndim == 1 else labels[:, number]).flatten()
 
 
 def renumbered(labels: Tensor, numbers: Sequence[int], num_classes: int) -> Tensor:
-    """Labels in other numbers of the classes.
+    """Labels with other numbers of the classes.
 
     Args:
-        labels: of N images.
+        labels: labels of N images.
         numbers: the new number of each class.
-        num_classes: how many there are then.
+        num_classes: number of classes after that.
     """
     if labels.ndim == 1:
         return torch.tensor(numbers, dtype=torch.int64)[labels]
@@ -129,7 +139,7 @@ def renumbered(labels: Tensor, numbers: Sequence[int], num_classes: int) -> Tens
 
 
 def strata(labels: Tensor) -> Tensor:
-    """int64 [N], one class an image by which sets are split and sampled: of several the one with the fewest images, K for none."""
+    """int64 [N], the stratum of each image for splits and samples: its class, the rarest of several, or K for none."""
     if labels.ndim == 1:
         return labels
     rarity = labels.sum(0).argsort(stable=True)
@@ -138,7 +148,7 @@ def strata(labels: Tensor) -> Tensor:
 
 
 def label_sets(labels: Tensor | np.ndarray[Any, Any]) -> tuple[list[tuple[int, ...]], Integers]:
-    """The different sets of classes that images have, and int64 [N], which of them each image has: of one class, its number."""
+    """The distinct sets of classes, and int64 [N], the number of each image's set (for one class per image, the class itself)."""
     array = np.asarray(labels)
     if array.ndim == 1:
         return [(number,) for number in range(int(array.max(initial=-1)) + 1)], array

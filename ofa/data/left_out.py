@@ -1,4 +1,4 @@
-"""What a data set does not contain although it lies where its images lie."""
+"""Files, rows and items that lie beside a set's images but are left out of the set."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ LeftOutKind = Literal["unreadable", "no image", "no class", "hidden"]
 
 
 class LeftOut(NamedTuple):
-    """One file, row or item that is not among the images of a set.
+    """One file, row or item that is left out of a set.
 
     Attributes:
-        name: what a person finds it by.
-        reason: why, in few words.
+        name: name by which a person finds it.
+        reason: the reason, in few words.
         kind: ``unreadable`` is an image that cannot be read; ``no image`` a file of another kind; ``no class`` an image or a folder that
-            belongs to no class; ``hidden`` a file that systems and programs keep for themselves.
+            belongs to no class; ``hidden`` a hidden file, or one that systems create for themselves.
     """
 
     name: str
@@ -34,7 +34,7 @@ _SAID: dict[LeftOutKind, tuple[str, str]] = {
 
 
 def left_out_sentences(left_out: Sequence[LeftOut], *, names: int = 3) -> tuple[str, ...]:
-    """What a person is told of it: a sentence a kind, with the count and the first ``names`` of them."""
+    """One sentence for each kind of file that is left out, with its count and the first ``names`` names."""
     said = []
     for kind, (one, many) in _SAID.items():
         found = [each for each in left_out if each.kind == kind]

@@ -1,4 +1,4 @@
-"""Files opened as images, by their content."""
+"""Opens files as images, by their content."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _OPENED = (
     *("PNG", "JPEG", "WEBP", "AVIF", "HEIF", "GIF", "BMP", "DIB", "TIFF", "JPEG2000", "PPM", "QOI", "PSD", "PCX", "DDS", "SGI"),
     *("ICO", "ICNS", "TGA"),  # TGA has no signature, and is tried last
 )
-"""Still images that Pillow itself decodes, and those of pillow-heif. None of the others is opened, whatever plugin is installed: some start
-another program (PostScript: Ghostscript) or another library's reader, hold films or numbers, or open what is inside by any format."""
+"""Formats of still images that Pillow itself, or pillow-heif, decodes. No other format is opened, whatever plugin is installed: some start
+another program (PostScript: Ghostscript) or another library's reader, hold videos or data, or open embedded content of any format."""
 
 _PICTURES_NOT_OPENED = (".emf", ".eps", ".heic", ".heif", ".hif", ".jxl", ".ps", ".svg", ".wmf")
 _NO_PICTURES = (".bufr", ".grib", ".h5", ".hdf", ".iim", ".mpeg", ".mpg")
@@ -40,9 +40,9 @@ class UnreadableError(Exception):
 
 @lru_cache(maxsize=1)
 def formats() -> tuple[str, ...]:
-    """The formats that are opened, surest signatures first: those of a fixed list that Pillow was built with."""
+    """The allowed formats that this Pillow supports, in the order of how sure their signatures are."""
     Image.init()
-    with suppress(ImportError):  # then the reason why HEIC files are left out says how to get it
+    with suppress(ImportError):  # without it, the reason given for HEIC files says how to install it
         importlib.import_module("pillow_heif").register_heif_opener()
     return tuple(name for name in _OPENED if name in Image.OPEN)
 
@@ -54,15 +54,15 @@ def _endings() -> frozenset[str]:
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file is called as images are, so that it is damaged if it is none."""
+    """Whether a file's extension is that of an image, so that a file without image content counts as damaged."""
     return any(name.lower().endswith(ending) for ending in _endings())
 
 
 def open_image(data: bytes) -> Image.Image:
-    """The image in a file, its header read.
+    """Open an image and read its header; the pixels are decoded later.
 
     Raises:
-        UnreadableError: Pillow knows no such image.
+        UnreadableError: Pillow cannot read it, or it has too many pixels.
     """
     try:
         image = Image.open(io.BytesIO(data), formats=formats())
@@ -76,10 +76,10 @@ def open_image(data: bytes) -> Image.Image:
 
 
 def check_start(path: Path) -> None:
-    """Find out by a file's first bytes, and not by its name, whether it is an image.
+    """Check by a file's first bytes, not by its name, that it is an image.
 
     Raises:
-        UnreadableError: it is none, or cannot be read.
+        UnreadableError: the file is no image, or cannot be read.
     """
     try:
         Image.open(path, formats=formats()).close()
@@ -99,6 +99,6 @@ def _unidentified(start: bytes) -> UnreadableError:
 
 
 def reason_of(error: Exception) -> str:
-    """What an error of a decoder says, as a reason."""
+    """The message of a decoder's error, as a reason."""
     words = " ".join(str(error).split())
     return words[:160] if words else type(error).__name__

@@ -1,4 +1,4 @@
-"""What lies in a data set: counts, sizes, formats, copies, and what was left out and why."""
+"""Overview of a data set: counts, sizes, formats, duplicates, and warnings."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from ofa.resolution import Resolution, pixels, sides
 __all__ = ["Copies", "Overview", "PlacedImage", "Sizes", "overview"]
 
 _UNEVEN = 10
-"""The largest class may have so many times the images of the smallest before it is worth a word."""
+"""A warning is given if the largest class has more than this many times the images of the smallest."""
 
 
 class PlacedImage(NamedTuple):
-    """An image that can be read, and where it belongs.
+    """A readable image with its classes and its part.
 
     Attributes:
-        facts: what is known of it.
-        class_names: what it shows.
-        part: of the data set: ``train``, ``selection``, ``test``, or ``unused`` for what the fractions leave over.
+        facts: facts about the image.
+        class_names: its classes.
+        part: its part of the data set: ``train``, ``selection``, ``test``, or ``unused`` if the fractions leave it over.
     """
 
     facts: ImageFacts
@@ -33,7 +33,14 @@ class PlacedImage(NamedTuple):
 
 @dataclass(frozen=True)
 class Sizes:
-    """Width and height in pixels: of the image with the fewest pixels, of the one with the most, and the median of the shorter sides."""
+    """Sizes of images in pixels.
+
+    Attributes:
+        smallest: width and height of the image with the fewest pixels.
+        largest: width and height of the image with the most pixels.
+        median_side: median of the shorter sides.
+        distinct: number of different sizes.
+    """
 
     smallest: tuple[int, int]
     largest: tuple[int, int]
@@ -43,12 +50,12 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Copies:
-    """Images of the same content.
+    """A group of images with the same content.
 
     Attributes:
-        names: of all of them; first one of each class and part.
-        class_names: what they show, each once, in alphabetical order.
-        parts: each once, in alphabetical order.
+        names: names of all images; first one of each class and part.
+        class_names: their classes, without repeats, in alphabetical order.
+        parts: their parts, without repeats, in alphabetical order.
     """
 
     names: tuple[str, ...]
@@ -58,17 +65,17 @@ class Copies:
 
 @dataclass(frozen=True)
 class Overview:
-    """What lies in a data set.
+    """Overview of a data set.
 
     Attributes:
-        images: how many can be read.
-        classes: images of each class by part.
-        parts: images of each part.
-        formats: images of each file format.
-        modes: images of each kind of pixels.
-        sizes: of the images.
-        copies: every group of images of the same content, the largest first.
-        warnings: one sentence for each thing that spoils training or its figures, with what to do.
+        images: number of readable images.
+        classes: number of images of each class, by part.
+        parts: number of images of each part.
+        formats: number of images of each file format.
+        modes: number of images of each pixel format.
+        sizes: sizes of the images.
+        copies: groups of images with the same content, the largest first.
+        warnings: one sentence, with a next step, for each defect that harms training or falsifies scores.
     """
 
     images: int
@@ -82,12 +89,15 @@ class Overview:
 
 
 def overview(images: Sequence[PlacedImage], class_names: Sequence[str], resolution: Resolution) -> Overview:
-    """Count the images of a data set.
+    """Summarize the images of a data set.
 
     Args:
-        images: all images that can be read, at least one.
-        class_names: in the order of the logits.
-        resolution: largest resolution of the network's input.
+        images: all readable images, at least one.
+        class_names: names of the classes, in the order of the logits.
+        resolution: largest resolution of the network's input, in pixels.
+
+    Returns:
+        The overview.
     """
     by_class: dict[str, Counter[str]] = {name: Counter() for name in class_names}
     for image in images:
@@ -137,14 +147,14 @@ def _about_classes(by_class: Mapping[str, Counter[str]]) -> list[str]:
     most, least = max(totals, key=lambda name: totals[name]), min(totals, key=lambda name: totals[name])
     if totals[most] > _UNEVEN * max(totals[least], 1):
         sentences.append(
-            f"the classes are uneven: '{most}' has {totals[most]} images and '{least}' {totals[least]}; accuracy is mostly that of the "
-            "large ones, so add images of the small ones"
+            f"the classes are uneven: '{most}' has {totals[most]} images and '{least}' {totals[least]}; accuracy is mostly accuracy on "
+            "the large ones, so add images of the small ones"
         )
     for part in ("train", "selection", "test"):
         missing = [name for name, counts in by_class.items() if not counts[part]]
         if missing and any(counts[part] for counts in by_class.values()):
             names = ", ".join(missing[:3]) + (" ..." if len(missing) > 3 else "")
-            sentences.append(f"the {part} part has no images of {len(missing)} classes ({names}); nothing is known about them there")
+            sentences.append(f"the {part} part has no images of {len(missing)} classes ({names}); no score is known for them there")
     return sentences
 
 
@@ -156,8 +166,8 @@ def _about_copies(copies: Sequence[Copies]) -> list[str]:
         sentences.append(f"{_groups(torn)} in more than one class, first {' and '.join(torn[0].names[:2])}; keep each in one class")
     if leaking:
         sentences.append(
-            f"{_groups(leaking)} in more than one part, first {' and '.join(leaking[0].names[:2])}; accuracy would be told on images that "
-            "were trained on, so remove them from one"
+            f"{_groups(leaking)} in more than one part, first {' and '.join(leaking[0].names[:2])}; accuracy would be measured on images "
+            "that were trained on, so remove them from one"
         )
     return sentences
 
@@ -172,6 +182,6 @@ def _about_sizes(images: Sequence[PlacedImage], resolution: Resolution) -> list[
     if small <= len(images) / 2:
         return []
     return [
-        f"{small} of {len(images)} images are smaller than the network's input of {pixels(resolution)} and are enlarged; a smaller "
-        "resolution would lose nothing of them"
+        f"{small} of {len(images)} images are smaller than the network's input of {pixels(resolution)} and are upscaled; a smaller "
+        "resolution would lose no detail"
     ]

@@ -1,4 +1,4 @@
-"""Parquet files with a column of images and one of labels, in the layouts of Hugging Face."""
+"""Parquet files with a column of images and a column of labels, in the layouts of Hugging Face."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _USUAL_FOLDERS = ("data", "default", "plain_text")
 
 
 def shards_of(folder: Path) -> list[Path]:
-    """The Parquet files of a folder, where Hugging Face's repositories have them; none if it is no such folder.
+    """The Parquet files of a folder in a layout of Hugging Face's repositories; empty for any other folder.
 
     Raises:
-        DataError: they are parts of different purpose, which would train on test images, or of several configurations.
+        DataError: the files are of several parts (training would use test images) or of several configurations.
     """
     shards = _files(folder) or _files_of_parts(folder)
     if not shards:
@@ -51,7 +51,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _files_of_parts(folder: Path) -> list[Path]:
-    """Files in folders that are called by their purpose."""
+    """Files in folders that are named after a part, such as train."""
     return [path for entry in sorted(folder.iterdir()) if entry.is_dir() and _purpose(entry.name) for path in _files(entry)]
 
 
@@ -80,16 +80,16 @@ def _check_purposes(folder: Path, shards: Sequence[Path]) -> None:
     purposes = [purpose for purpose in PURPOSES if purpose in pattern_of]
     if len(purposes) > 1:
         raise DataError(
-            f"data must not mix images to train and to test on, but '{folder}' has {', '.join(purposes)} files; name those to train on, "
+            f"data must not mix images to train and to test on, but '{folder}' has {', '.join(purposes)} files; name the training files, "
             f"for example '{pattern_of[purposes[0]]}', and others as test_data"
         )
 
 
 def parquet_source(paths: Sequence[Path], spec: str) -> Source:
-    """The rows of Parquet files as images.
+    """The rows of Parquet files as a source of images.
 
     Raises:
-        DataError: they cannot be read, or have no such columns, or disagree about their classes.
+        DataError: the files cannot be read, lack a column of images or labels, or disagree about their classes.
     """
     schemas = [_schema(path, spec) for path in paths]
     image, label = (_column(schemas[0], names, spec) for names in (IMAGE_NAMES, LABEL_NAMES))
@@ -99,13 +99,13 @@ def parquet_source(paths: Sequence[Path], spec: str) -> Source:
     labels, lengths = [flat for flat, _ in read], [each for _, each in read if each is not None]
     if lengths and len(lengths) != len(read):
         raise DataError(
-            f"the files of a set must hold lists or single classes alike as {label}, but those of '{spec}' differ; write them anew"
+            f"the files of a set must all hold lists or all hold single classes as {label}, but '{spec}' has both; write them again"
         )
     if not sum(len(items) for items in lengths or labels):
         raise DataError(f"a data set must have images, but '{spec}' has no rows; check where it was written")
     worded = {not pa.types.is_integer(column.type) for column in labels}
     if len(worded) > 1:
-        raise DataError(f"the files of a set must hold numbers or words alike as {label}, but those of '{spec}' differ; write them anew")
+        raise DataError(f"the files of a set must all hold numbers or all hold words as {label}, but '{spec}' has both; write them again")
     if True in worded:
         words = np.concatenate([column.to_numpy(zero_copy_only=False) for column in labels]).astype(str)
         known, indices = np.unique(words, return_inverse=True)
@@ -122,7 +122,7 @@ def parquet_source(paths: Sequence[Path], spec: str) -> Source:
 def _source(
     paths: Sequence[Path], image: str, spec: str, flat: torch.Tensor, lengths: Sequence[torch.Tensor], names: tuple[str, ...] | None
 ) -> Source:
-    """Images with one label each, or with so many as ``lengths`` says."""
+    """A source of images with one label each, or with the numbers of labels in ``lengths``."""
     labels = folded(flat, torch.cat(list(lengths)), len(names or (numbered(flat) if len(flat) else ""))) if lengths else flat
     return Source(items=ParquetItems(tuple(paths), image, spec), labels=labels, class_names=names)
 
@@ -156,10 +156,10 @@ def _check_images(schema: pa.Schema, image: str, spec: str) -> None:
 
 
 def _read_labels(path: Path, label: str, spec: str) -> tuple[pa.ChunkedArray, torch.Tensor | None]:
-    """A column of whole numbers or of words, or all those of a column of lists one after the other, with the length of each list.
+    """A column of integers or words; a column of lists is flattened, and the lengths of the lists are returned too.
 
     Raises:
-        DataError: it is missing, or holds anything else.
+        DataError: the column has missing values or another type.
     """
     try:
         with open_parquet(path) as content:
@@ -185,7 +185,7 @@ def _read_labels(path: Path, label: str, spec: str) -> tuple[pa.ChunkedArray, to
 
 
 def _check_names(paths: Sequence[Path], names: Sequence[tuple[str, ...] | None]) -> None:
-    """Raise DataError unless the files number the same classes, be it in another order."""
+    """Raise DataError unless all files have the same classes, in any order."""
     for path, own in zip(paths, names, strict=True):
         if set(own or ()) != set(names[0] or ()):
             shown = [f"'{each.name}' has {some(classes) if classes else 'none'}" for each, classes in ((paths[0], names[0]), (path, own))]
@@ -193,7 +193,7 @@ def _check_names(paths: Sequence[Path], names: Sequence[tuple[str, ...] | None])
 
 
 def _class_names(metadata: Mapping[bytes, bytes], label: str) -> tuple[str, ...] | None:
-    """The names that Hugging Face's datasets writes into the schema; None if there are none."""
+    """The class names that Hugging Face's datasets library writes into the schema; None if there are none."""
     try:
         feature = parse_json(metadata[b"huggingface"], what="the metadata")["info"]["features"][label]
         names = feature.get("feature", feature)["names"]

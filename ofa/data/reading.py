@@ -1,4 +1,4 @@
-"""One image, from whatever form it comes in to the pixels that networks read. Every image of every set goes through these functions.
+"""Decoding and preprocessing of one image, from any form to a network's input. Every image of every set goes through these functions.
 
 Shapes: H W pixels, C channels.
 """
@@ -42,14 +42,14 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 Content = bytes | Image.Image | Array
-"""What a source gives for an image: an encoded file, a PIL image, or an array [H, W] or [H, W, C]."""
+"""An image as its source returns it: an encoded file, a PIL image, or an array [H, W] or [H, W, C]."""
 
 _Part = tuple[float, float, float, float]
 """Left, top, width and height of a part of an image."""
 
 Picture = tuple[Image.Image, ...]
-"""An upright image in 0..255: groups of channels of modes L and RGB, all of one size. Alpha is a group of its own, because PIL weighs
-colours by it when it resizes RGBA."""
+"""An upright image in 0..255: groups of channels of modes L and RGB, all of one size. Alpha is a group of its own, because PIL weights
+colours by alpha when it resizes RGBA."""
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -63,22 +63,22 @@ _TURNS = {
 _LYING = (5, 6, 7, 8)
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _FIRST_TO = {"La": "LA", "RGBa": "RGBA", "LAB": "RGB"}
-"""Modes that PIL converts to some others only by way of these."""
+"""Modes that PIL converts to some other modes only via these."""
 _DRAFTED = ("JPEG", "MPO")
 _DRAFT = 4
-"""A JPEG is decoded at a half, a quarter or an eighth of its size only if it stays this many times larger than what is made of it: then
-pixels differ from those of the whole image by less than one level of 255 on average."""
+"""A JPEG is decoded at a half, a quarter or an eighth of its size only if it stays this many times larger than the network's input. Its
+pixels then differ by less than one level of 255 on average from a decoding at full size."""
 
 
-# -- values that no format fixes --------------------------------------------------------------------------------------
+# -- values whose range no format fixes -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Values:
-    """The range of an image whose white no format fixes.
+    """The range of values of an image whose format does not define white (32-bit integers, floats).
 
     Attributes:
-        whole: whether they are whole numbers.
+        whole: whether the values are integers.
         lowest, highest: the range.
     """
 
@@ -88,10 +88,10 @@ class Values:
 
 
 def values_of(source: Image.Image | Array) -> Values | None:
-    """The range of a decoded image if its white is not fixed by its kind of pixels, else None.
+    """The range of a decoded image whose pixel format does not define white; None for any other.
 
     Raises:
-        UnreadableError: values that are no levels of brightness.
+        UnreadableError: values are not finite, negative or too large to be levels of brightness.
     """
     array = _free_values(source)
     if array is None:
@@ -108,7 +108,7 @@ def values_of(source: Image.Image | Array) -> Values | None:
 
 
 def has_white(source: Image.Image | Array, rule: ImageRule) -> bool:
-    """Whether the white of a decoded image is known, by its kind of pixels or by a rule."""
+    """Whether the white of a decoded image is known, by its pixel format or by a rule."""
     array = _free_values(source)
     return array is None or (rule.integer_white if array.dtype.kind in "iu" else rule.float_white) is not None
 
@@ -122,9 +122,9 @@ def _free_values(source: Image.Image | Array) -> Array | None:
 
 
 def _fixed_white(image: Image.Image) -> int | None:
-    """White of an image in more than 8 bits, where its format says it."""
+    """White of an image of more than 8 bits, if its format defines it."""
     if image.mode == "I":
-        return 2**16 - 1 if image.format in ("PPM", "PNG") else None  # which Pillow scales to that, or which cannot hold more
+        return 2**16 - 1 if image.format in ("PPM", "PNG") else None  # Pillow scales PPM to 16 bits, and PNG has no more
     if not image.mode.startswith("I;16"):
         return None
     bits = getattr(image, "tag_v2", {}).get(258, (16,))
@@ -132,7 +132,7 @@ def _fixed_white(image: Image.Image) -> int | None:
 
 
 def _levels(array: Array, rule: ImageRule) -> Bytes:
-    """The levels 0..255 of values of any kind."""
+    """Levels 0..255 of values of any type."""
     if array.dtype == np.uint8:
         return array
     if array.dtype == np.bool_:
@@ -144,12 +144,12 @@ def _levels(array: Array, rule: ImageRule) -> Bytes:
     check_white(values, rule)
     white = rule.integer_white if values.whole else rule.float_white
     if white is None:
-        raise UnreadableError(f"has {'32-bit integers' if values.whole else 'floats'}, whose white is not known")
+        raise UnreadableError(f"has {'32-bit integers' if values.whole else 'floats'}, whose white is unknown")
     return _scaled(array, white)
 
 
 def check_white(values: Values | None, rule: ImageRule) -> None:
-    """Raise UnreadableError if values go beyond the white of a rule."""
+    """Raise UnreadableError if values exceed the white of a rule."""
     if values is not None:
         white = rule.integer_white if values.whole else rule.float_white
         if white is not None and values.highest > white:
@@ -164,23 +164,26 @@ def _scaled(array: Array, white: float) -> Bytes:
 
 
 def picture_of(content: Content, rule: ImageRule, at_least: Resolution | None = None, share: tuple[float, float] = (1.0, 1.0)) -> Picture:
-    """An upright picture of the channels of a rule.
+    """An upright picture with the channels of a rule.
 
     Args:
-        content: what a source gives.
+        content: the image as its source returns it.
         rule: how it is read.
-        at_least: resolution that it is to be resized to, for which a JPEG need not be decoded at its whole size; None decodes all of it.
-        share: of the upright width and height that is kept.
+        at_least: the resolution that it will be resized to, so that a JPEG may be decoded at reduced size; None decodes at full size.
+        share: the shares of the upright width and height that will be kept.
+
+    Returns:
+        The picture.
 
     Raises:
-        UnreadableError: it cannot be read.
-        DataError: it has other channels than the rule, which cannot be converted.
+        UnreadableError: the image cannot be read.
+        DataError: its channels cannot be converted to the rule's.
     """
     return picture_from(decoded(content, at_least, share), rule)
 
 
 def picture_from(source: Image.Image | Array, rule: ImageRule) -> Picture:
-    """A picture of the channels of a rule, of what ``decoded`` gave; errors as of ``picture_of``."""
+    """A picture with the channels of a rule, from a result of ``decoded``; errors as of ``picture_of``."""
     check_channels(source, rule)
     try:
         return _picture(source, rule)
@@ -191,7 +194,7 @@ def picture_from(source: Image.Image | Array, rule: ImageRule) -> Picture:
 
 
 def check_channels(source: Image.Image | Array, rule: ImageRule) -> None:
-    """Raise DataError unless what was decoded has the channels of a rule, or some that are converted to them."""
+    """Raise DataError unless a decoded image has the channels of a rule, or channels that can be converted to them."""
     if isinstance(source, Image.Image):
         has, form = len(source.getbands()), f"{source.mode} image"
     else:
@@ -206,7 +209,7 @@ def check_channels(source: Image.Image | Array, rule: ImageRule) -> None:
 
 
 def decoded(content: Content, at_least: Resolution | None = None, share: tuple[float, float] = (1.0, 1.0)) -> Image.Image | Array:
-    """An upright image or an array, of whatever pixels; arguments and errors as of ``picture_of``."""
+    """An upright image or an array, of any pixel format; arguments and errors as of ``picture_of``."""
     if isinstance(content, np.ndarray):
         if content.ndim not in (2, 3) or not content.size or content.dtype.kind not in "biuf":
             raise UnreadableError(f"is an array {list(content.shape)} of {content.dtype}, not numbers [H, W] or [H, W, C]")
@@ -229,29 +232,29 @@ def _turned(image: Image.Image, turn: Image.Transpose) -> Image.Image:
 
 
 def orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1..8; 1 where there is none or the block is damaged."""
+    """The EXIF orientation, 1..8; 1 if there is none or EXIF is damaged."""
     try:
         value = image.getexif().get(0x0112, 1)
-    except Exception:  # a damaged block, whose image may be whole
+    except Exception:  # EXIF is damaged, but the image may be intact
         return 1
     return value if isinstance(value, int) and value in _TURNS else 1
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
-    """Width and height in pixels of an image by its header."""
-    # The header of a TIFF tells them upright already; PNG may keep its block of EXIF at the end, and would be decoded to find it.
+    """Upright width and height in pixels of an image, from its header."""
+    # Pillow already reports a TIFF's upright size; a PNG may have EXIF at its end, and would be decoded to find it.
     if image.format == "TIFF" or (image.format == "PNG" and not {"exif", "Raw profile type exif"} & set(image.info)):
         return image.size
     return image.size[::-1] if orientation(image) in _LYING else image.size
 
 
 def draws_smaller(image: Image.Image) -> bool:
-    """Whether an image can be decoded at a part of its size."""
+    """Whether an image can be decoded at reduced size."""
     return image.format in _DRAFTED
 
 
 def _draft(image: Image.Image, at_least: Resolution, share: tuple[float, float]) -> None:
-    """Have a JPEG decoded smaller, where enough of it is left."""
+    """Let a JPEG be decoded at reduced size, if that is large enough."""
     wanted = [round(_DRAFT * side / part) for side, part in zip(sides(at_least)[::-1], share, strict=True)]
     image.draft("RGB", tuple(wanted[::-1] if upright_size(image) != image.size else wanted))  # type: ignore[arg-type]
 
@@ -274,7 +277,7 @@ def _picture(source: Image.Image | Array, rule: ImageRule) -> Picture:
 
 def _converted(image: Image.Image, mode: str) -> Picture:
     if mode != "RGBA" and "transparency" in image.info:
-        # Pillow warns of a colour that stands for transparent where it cannot keep it; it is not to be kept.
+        # Pillow would warn that it cannot keep a transparent colour, which is not needed.
         image = image.copy()
         del image.info["transparency"]
     if image.mode != mode and image.mode in _FIRST_TO:
@@ -296,7 +299,7 @@ def pixels_of(picture: Picture) -> Bytes:
 
 
 def fitting_part(width: int, height: int, fit: Fit, resolution: Resolution) -> tuple[int, int, int, int]:
-    """The left, the top, the width and the height in pixels of the part of an image that an input of a resolution shows."""
+    """Left, top, width and height in pixels of the part of an image that becomes the input at a resolution."""
     rows, columns = sides(resolution)
     if fit == "stretch":
         return 0, 0, width, height
@@ -309,19 +312,19 @@ def fitting_part(width: int, height: int, fit: Fit, resolution: Resolution) -> t
 
 @dataclass(frozen=True)
 class Box:
-    """A random part of an image, which is as large as a share of what the input shows of it, and lies anywhere in the image.
+    """A random crop. Its size is relative to the fitting part; it may lie anywhere in the image.
 
     Attributes:
-        size: width and height, as shares of those of the fitting part.
-        place: 0..1 across and down, within the room that is left around it.
+        size: width and height, as shares of the fitting part's.
+        place: horizontal and vertical position (0..1), within the room that the crop leaves in the image.
     """
 
     size: tuple[float, float]
     place: tuple[float, float]
 
     def within(self, width: int, height: int, part: tuple[float, float]) -> _Part:
-        """The part in pixels of an image of that size, whose fitting part has the width and height ``part``."""
-        # In float32 as for a whole batch of images in memory.
+        """The crop in pixels, for an image of this size whose fitting part has the width and height ``part``."""
+        # In float32, as for images in memory, whose crops are computed by batch.
         whole = np.array([width, height])
         size = np.array(self.size, np.float32) * (np.array(part) / whole).astype(np.float32)
         middle = size / 2 + (1 - size) * np.array(self.place, np.float32)
@@ -330,13 +333,16 @@ class Box:
 
 
 def input_of(content: Content, rule: ImageRule, resolution: Resolution, box: Box | None = None) -> Bytes:
-    """uint8 [H, W, C] of an image at a resolution.
+    """Decode, crop and resize an image.
 
     Args:
-        content: what a source gives.
+        content: the image as its source returns it.
         rule: how it is read.
-        resolution: of the result.
-        box: the part that is taken; None takes what the rule's ``fit`` says.
+        resolution: height and width of the result in pixels.
+        box: the crop; None takes the part that the rule's ``fit`` defines.
+
+    Returns:
+        uint8 [H, W, C].
 
     Raises:
         UnreadableError, DataError: as of ``picture_of``.
@@ -361,7 +367,7 @@ def input_of(content: Content, rule: ImageRule, resolution: Resolution, box: Box
 
 
 def _resized(group: Image.Image, resolution: Resolution, bounds: _Part, *, alone: bool) -> Image.Image:
-    """A part of a group of channels, resized; what lies around it has no part in its borders if it is cut out ``alone``."""
+    """A part of a group of channels, resized; with ``alone`` it is cropped first, so that pixels around it do not affect its borders."""
     if alone:
         left, top, right, bottom = math.floor(bounds[0]), math.floor(bounds[1]), math.ceil(bounds[2]), math.ceil(bounds[3])
         if (left, top, right, bottom) != (0, 0, *group.size):

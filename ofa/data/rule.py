@@ -1,4 +1,4 @@
-"""How images become the pixels that networks read: a value, so that a run, a bundle and a later command do the same."""
+"""The image rule: how images become a network's pixels, as a value that a run, its bundles and later commands share."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _FLOAT_WHITES = (1.0, 255.0, 65535.0)
 class ImageRule:
     """How every image of a set is read.
 
-    An image is turned upright by its EXIF orientation, brought to 0..255 and to ``channels``, cut or stretched to the aspect ratio of the
-    network's input, and resized bilinearly, with antialiasing where it shrinks. Pixels of 8 and 16 bits have a white of their own;
-    32-bit integers and floats have the largest value of a set as theirs, rounded up to a usual one, which is kept here for the images
-    that come later.
+    An image is rotated upright by its EXIF orientation, converted to 0..255 and to ``channels``, cropped or stretched to the aspect ratio
+    of the network's input, and resized bilinearly, with antialiasing when it is downscaled. For pixels of 8 and 16 bits, white is defined
+    by the format. For 32-bit integers and floats, white is the largest value of the set, rounded up to a usual one; it is stored here for
+    later images.
 
     Attributes:
-        channels: 1 is grey, 3 RGB, 4 RGBA (opaque where an image does not say); any other number is read from arrays with that many.
-        fit: how an image gets the aspect ratio of the input: ``crop`` takes the largest middle part that has it, ``stretch`` resizes both
-            sides independently.
-        integer_white: value of white in images of 32-bit integers: 255, 65535, 2^24-1 or 2^31-1; None where none were met.
-        float_white: value of white in images of floats: 1, 255 or 65535; None where none were met.
+        channels: 1 is grey, 3 RGB, 4 RGBA (opaque where an image has no alpha); any other number is read from arrays with that many.
+        fit: how an image gets the aspect ratio of the input: ``crop`` takes the largest central part of that ratio, ``stretch`` resizes
+            both sides independently.
+        integer_white: value of white in images of 32-bit integers: 255, 65535, 2^24-1 or 2^31-1; None if the set has none.
+        float_white: value of white in images of floats: 1, 255 or 65535; None if the set has none.
 
     Raises:
         DataError: an impossible value.
@@ -59,14 +59,14 @@ class ImageRule:
 
     @classmethod
     def from_json(cls, value: object) -> Self:
-        """What ``to_json`` gave.
+        """Read what ``to_json`` returned.
 
         Raises:
-            DataError: no such object, or impossible values.
+            DataError: another object, or impossible values.
         """
         known = {field.name for field in fields(cls)}
         if not isinstance(value, Mapping) or not set(value) <= known:
-            raise DataError(f"a rule of reading images must have keys of {', '.join(sorted(known))}, but is {value!r}; write it so")
+            raise DataError(f"an image rule must have keys of {', '.join(sorted(known))}, but is {value!r}; write it so")
         return cls(**{str(key): entry for key, entry in value.items()})
 
     def __str__(self) -> str:
@@ -74,17 +74,17 @@ class ImageRule:
 
     @classmethod
     def from_text(cls, text: str) -> Self:
-        """What ``str`` gave.
+        """Read what ``str`` returned.
 
         Raises:
-            DataError: no such text.
+            DataError: another text.
         """
-        what = f"a rule of reading images, {text[:80]!r},"
-        return cls.from_json(parse_json(text, what=what, remedy="write it as str gives it", error=DataError))
+        what = f"an image rule, {text[:80]!r},"
+        return cls.from_json(parse_json(text, what=what, remedy="write it as str returns it", error=DataError))
 
 
 def smallest_white(highest: float, *, whole: bool) -> float:
-    """The smallest usual white that is not below the highest value of a set (float), or of one of whole numbers."""
+    """The smallest usual white that is at least the highest value of a set of floats or, with ``whole``, of integers."""
     for white in _INTEGER_WHITES if whole else _FLOAT_WHITES:
         if highest <= white:
             return white
@@ -92,7 +92,7 @@ def smallest_white(highest: float, *, whole: bool) -> float:
 
 
 def largest_white(*, whole: bool) -> float:
-    """The value above which an image is not taken for a picture."""
+    """The largest value that is accepted as a level of brightness."""
     return (_INTEGER_WHITES if whole else _FLOAT_WHITES)[-1]
 
 

@@ -1,4 +1,4 @@
-"""A part of a source in place of all of it, where only an impression is asked for."""
+"""A sample of a source, for quick overviews and estimates."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from ofa.data.source import Source
 __all__ = ["sampled"]
 
 _LEAST_OF_A_CLASS = 8
-"""Items: enough for each part of a split to have some."""
+"""Least number of items of a class: enough for each part of a split."""
 
 
 def sampled(source: Source, most: int) -> Source:
-    """The source with about ``most`` of its items: those at even distances, and the first few of each class.
+    """A source with about ``most`` items: evenly spaced ones, and the first few of each class.
 
     Args:
-        source: whole; it is given back where it has no more items.
-        most: items, but for those that a class of few items needs.
+        source: the whole source; it is returned as it is if it has at most ``most`` items.
+        most: number of items, not counting items added for rare classes.
     """
     count = len(source.items)
     if count <= most:
@@ -55,7 +55,7 @@ def _chosen(items: Items, numbers: Sequence[int]) -> Items:
 
 @dataclass(frozen=True)
 class _Rows:
-    """Some of the items of another source."""
+    """A selection of another source's items."""
 
     items: Items
     numbers: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""Every image of a source looked at once, before anyone trains on it.
+"""Scans every image of a source once, before training.
 
 Shapes: N images, C channels, H W pixels.
 """
@@ -25,21 +25,21 @@ __all__ = ["ImageFacts", "Keeper", "Looker", "Seen", "rule_for"]
 
 _MOST_THREADS = 8
 _AT_ONCE = 64
-"""Images that threads are ahead of what was told: their bytes are all that is held."""
+"""Images in work at a time; only their bytes are held in memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """What is known of an image that can be read.
+    """Facts about a readable image.
 
     Attributes:
-        name: what a person finds it by.
+        name: name by which a person finds it.
         key: 16 bytes, a digest of its content.
-        width, height: in pixels, upright.
-        mode: its kind of pixels by Pillow's name (``RGB``, ``L``, ``I;16``), or that of an array's numbers (``uint16``).
-        format: of its file by Pillow's name (``JPEG``); empty if it comes without one.
-        bytes: of its file, or of its pixels.
-        values: the range of pixels whose white no format fixes; None for all others, and where the image was known.
+        width, height: upright size in pixels.
+        mode: pixel format by Pillow's name (``RGB``, ``L``, ``I;16``), or an array's data type (``uint16``).
+        format: file format by Pillow's name (``JPEG``); empty without a file.
+        bytes: size of its file, or of its pixels, in bytes.
+        values: range of values if the pixel format does not define white; None for others, and if the image was known already.
     """
 
     name: str
@@ -54,11 +54,11 @@ class ImageFacts:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One item, looked at.
+    """Result of scanning one item.
 
     Attributes:
-        found: what is known of it, or why it is left out.
-        label: what its dataset says, if the labels were not known before.
+        found: facts about the image, or why it is left out.
+        label: the label from its dataset, if labels were not known before.
     """
 
     found: ImageFacts | LeftOut
@@ -66,14 +66,14 @@ class Seen:
 
 
 class Keeper(Protocol):
-    """Keeps decoded images, as long as it wants them; called from several threads."""
+    """Keeps decoded images in memory while ``wanted``; called from several threads."""
 
     @property
     def wanted(self) -> bool:
         """Whether more images are wanted."""
 
     def keep(self, number: int, source: Image.Image | Array) -> None:
-        """Take an image that was decoded at its whole size."""
+        """Keep an image that was decoded at full size."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +81,10 @@ class Looker:
     """Reads, digests and decodes every item of a source.
 
     Attributes:
-        items: where they come from.
-        rule: values beyond its whites are left out.
-        keeper: given the decoded images.
-        known: keys of images that were decoded whole before, of which the header is enough now.
+        items: the items of the source.
+        rule: how images are read; images with values beyond its whites are left out.
+        keeper: receives the decoded images.
+        known: keys of images that were fully decoded before; only their headers are read now.
         labelled: whether labels come with the items.
     """
 
@@ -95,10 +95,10 @@ class Looker:
     labelled: bool = False
 
     def look(self, progress: Progress) -> Iterator[Seen]:
-        """All items in their order, several looked at at a time.
+        """Scan all items, several at a time; yields results in order.
 
         Raises:
-            DataError: items that are no images at all, or of channels that are not converted.
+            DataError: items are not images, or have channels that cannot be converted.
         """
         count, threads = len(self.items), _threads() if self.items.parallel else 1
         with ThreadPoolExecutor(threads) as pool:
@@ -129,12 +129,12 @@ class Looker:
             width, height, values = self._decode(opened, number)
             return ImageFacts(name, key, width, height, str(opened.dtype), "", size, values)
         mode, form, values = opened.mode, opened.format or "", None
-        # Whose white no format fixes is decoded in any case, because the set's white may depend on it.
+        # Images whose format does not define white (I, F) are always decoded, because the set's white may depend on them.
         if key in self.known and not self.keeper.wanted and mode not in ("I", "F"):
             width, height = upright_size(opened)
         elif draws_smaller(opened) and isinstance(content, bytes) and not self.keeper.wanted:
             width, height = upright_size(opened)
-            check_channels(decoded(opened, at_least=1), self.rule)  # all of its data is read, as for its whole size
+            check_channels(decoded(opened, at_least=1), self.rule)  # reads all of its data, as a decoding at full size does
         else:
             width, height, values = self._decode(opened, number)
         return ImageFacts(name, key, width, height, mode, form, size, values)
@@ -151,7 +151,7 @@ class Looker:
 
 
 def rule_for(rule: ImageRule, facts: Iterable[ImageFacts]) -> ImageRule:
-    """The rule with the whites that it does not have yet, found over all images."""
+    """The rule completed by whites that it lacks, found over all images."""
     highest: dict[bool, float] = {}
     for each in facts:
         if each.values is not None:

@@ -1,4 +1,4 @@
-"""What looking at a source found, and the set of images that it makes.
+"""The result of scanning a source, and the set of images made from it.
 
 Shapes: N images of a set, C channels, H W pixels.
 """
@@ -29,24 +29,24 @@ from ofa.progress import Progress
 __all__ = ["MEMORY", "Scan", "scan_source"]
 
 MEMORY = 2 * 2**30
-"""Bytes of decoded images that are kept in memory, unless one says otherwise."""
+"""Default limit of decoded images in memory, in bytes."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Scan:
-    """Every image of a source, looked at.
+    """Result of scanning every image of a source.
 
     Attributes:
-        spec: what the source is called.
-        facts: N images that can be read.
+        spec: name of the source.
+        facts: facts about the N readable images.
         labels: int64 [N], indices into ``class_names``, or bool [N, classes].
-        class_names: one name a class, in the order of the logits.
-        left_out: all that lies there and is not among them.
-        rule: how they are read, with the whites that were found.
+        class_names: one name for each class, in the order of the logits.
+        left_out: files, rows and items that are left out, with reasons.
+        rule: how the images are read, with the whites that were found.
         least_classes: how many classes must have images.
-        items: where the images come from; None if they are all in ``pixels``.
-        rows: int64 [N], which of the items they are.
-        pixels: uint8 [N, C, H, W], all images decoded, if they are of one size and fit in the memory that was allowed.
+        items: items of the source; None if all images are in ``pixels``.
+        rows: int64 [N], numbers of the images' items.
+        pixels: uint8 [N, C, H, W], all images decoded, if they have one size and fit into the allowed memory.
     """
 
     spec: str
@@ -62,7 +62,7 @@ class Scan:
 
     @classmethod
     def of_images(cls, spec: str, data: ImageData, rule: ImageRule, classes: Sequence[str] | None) -> Scan:
-        """That of images which lie in memory."""
+        """The scan of images in memory."""
         height, width = data.images.shape[2:]
         mode, size = {1: "L", 3: "RGB", 4: "RGBA"}[rule.channels], data.images[0].numel()
         facts = tuple(
@@ -89,13 +89,16 @@ class Scan:
         return torch.frombuffer(joined, dtype=torch.uint8).view(-1, KEY_BYTES) if joined else torch.empty(0, KEY_BYTES, dtype=torch.uint8)
 
     def images(self, *, unreadable: Unreadable = "refuse") -> Images:
-        """The set: in memory if its images could be kept there, else read as they are needed.
+        """The set of images: in memory if they could be kept there, otherwise decoded when they are needed.
 
         Args:
-            unreadable: what is done with images that cannot be read, now or when they are needed.
+            unreadable: what happens to unreadable images, found now or later: ``refuse`` or ``skip``.
+
+        Returns:
+            The set.
 
         Raises:
-            DataError: there are some that are to be refused, or no others.
+            DataError: there are unreadable images and they are refused, or there are no readable ones.
         """
         bad = [each for each in self.left_out if each.kind == "unreadable"]
         if bad and (unreadable == "refuse" or not self.facts):
@@ -140,10 +143,10 @@ def scan_source(
     memory: int,
     progress: Progress,
 ) -> Scan:
-    """Look at all items of a source; arguments as of ``load_data``.
+    """Scan all items of a source; arguments are as of ``load_data``.
 
     Raises:
-        DataError: it has no images, or not the classes that it must have.
+        DataError: the source has no images, or other classes than required.
     """
     memo = _Memory(len(source.items), rule, memory)
     looker = Looker(source.items, rule, memo, known, labelled=source.labels is None)
@@ -171,7 +174,7 @@ def scan_source(
 def _classes(
     source: Source, seen: Sequence[Seen], rows: Tensor, left_out: tuple[LeftOut, ...], classes: Sequence[str] | None, spec: str
 ) -> tuple[Tensor, tuple[str, ...], tuple[LeftOut, ...]]:
-    """The labels of the images that can be read, the names of the classes, and what is left out when both are known."""
+    """The labels of readable images, the names of the classes, and the final list of files that are left out."""
     labels, names = source.labels, source.class_names
     kept = as_labels((seen[row].label for row in rows.tolist()), f"the items of '{spec}'") if labels is None else labels[rows]
     if names is None:
@@ -195,7 +198,7 @@ def _classes(
 
 
 def _without_images(labels: Tensor, seen: Sequence[Seen], count: int) -> list[int]:
-    """The classes whose folders have no file that is an image, be it one that can be read or not."""
+    """The classes whose folders have no image, readable or not."""
     images = [isinstance(each.found, ImageFacts) or each.found.kind == "unreadable" for each in seen]
     present = set(torch.unique(labels[torch.tensor(images, dtype=torch.bool)]).tolist()) if images else set()
     return [label for label in range(count) if label not in present]
@@ -208,22 +211,22 @@ def _refuse_empty(spec: str, empty: Sequence[str], count: int) -> None:
 
 
 class _Memory:
-    """Keeps the decoded images of a set as long as they are of one size and fit."""
+    """Keeps the decoded images of a set as long as they have one size and fit into memory."""
 
     def __init__(self, count: int, rule: ImageRule, most_bytes: int) -> None:
         self._count, self._rule, self._most = count, rule, most_bytes
         self._lock = threading.Lock()
         self._images: Tensor | None = None
-        self._alike = count * rule.channels <= most_bytes  # a pixel each
+        self._alike = count * rule.channels <= most_bytes  # lower bound: one pixel per image
         self._whole = True
 
     @property
     def wanted(self) -> bool:
-        """Whether all images so far are of one size and fit."""
+        """Whether all images so far have one size and fit into memory."""
         return self._alike
 
     def keep(self, number: int, source: Image.Image | Array) -> None:
-        """Take an image, if it is like the others."""
+        """Keep an image if it has the size of the others."""
         width, height = source.size if isinstance(source, Image.Image) else source.shape[1::-1]
         with self._lock:
             if self._images is None and self._alike:
@@ -237,10 +240,10 @@ class _Memory:
         if has_white(source, self._rule):
             images[number] = _tensor(pixels_of(picture_from(source, self._rule)))
         else:
-            self._whole = False  # the white is known only when all images were looked at
+            self._whole = False  # white is known only after all images were scanned
 
     def pixels(self, rows: Tensor, items: Items, rule: ImageRule) -> Tensor | None:
-        """uint8 [N, C, H, W] of the images of these rows; None if they are not to be kept."""
+        """The images of these rows, uint8 [N, C, H, W]; None if they were not kept."""
         if not self._alike or self._images is None or not len(rows):
             return None
         if not self._whole:

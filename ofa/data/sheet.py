@@ -1,4 +1,4 @@
-"""A contact sheet: images of each class exactly as a network meets them, before they are normalized."""
+"""A contact sheet: images of each class exactly as a network sees them, before normalization."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class ClassStrip:
     """Images of one class side by side.
 
     Attributes:
-        class_name: of all of them.
-        images: in the whole set.
-        evaluated: as a network is judged on them; [height, images shown x (width + 2) - 2] pixels.
-        trained: the same images, changed at random as in training; None without an augmentation.
+        class_name: name of the class.
+        images: number of the class's images in the whole set.
+        evaluated: the images as in evaluation; [height, images shown x (width + 2) - 2] pixels.
+        trained: the same images, augmented as in training; None without an augmentation.
     """
 
     class_name: str
@@ -46,18 +46,18 @@ def contact_sheet(
     augmentation: Augmentation | None = None,
     generator: torch.Generator | None = None,
 ) -> list[ClassStrip]:
-    """Images at even distances through each class, read by the set's own rule.
+    """Evenly spaced images of each class, read by the set's own rule.
 
     Args:
-        data: the set.
-        resolution: of the network's input.
-        each: images of a class at most.
-        classes: at most so many, the first ones.
-        augmentation: of training, if ``generator`` is there too.
-        generator: the randomness of the augmentation.
+        data: the set of images.
+        resolution: height and width of the network's input in pixels.
+        each: the most images of a class.
+        classes: the most classes; the first ones are shown.
+        augmentation: augmentation of training; it is applied only with a ``generator``.
+        generator: random generator of the augmentation.
 
     Returns:
-        a strip for each class that has images.
+        A strip for each class that has images.
     """
     strips = []
     for label in torch.nonzero(counts_by_class(data.labels, data.num_classes)).flatten().tolist()[:classes]:
@@ -78,7 +78,7 @@ def _changed(data: Images, index: Tensor, resolution: Resolution, augmentation: 
 
 
 def _strip(x_BCHW: Tensor) -> Image.Image:
-    """The images of a batch in a row, without alpha; of other channels than colours the first is shown alone."""
+    """The images of a batch in a row, without alpha. If channels are not colours, only the first is shown."""
     x_BCHW = x_BCHW[:, :3] if x_BCHW.shape[1] in (3, 4) else x_BCHW[:, :1].expand(-1, 3, -1, -1)
     pixels = x_BCHW.clamp(0, 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     count, height, width, _ = pixels.shape

@@ -1,4 +1,4 @@
-"""What a data set is made of before its images are looked at."""
+"""The source of a data set, before its images are scanned."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from ofa.errors import DataError
 __all__ = ["PURPOSES", "Source", "by_name", "numbered", "some"]
 
 PURPOSES = ("train", "training", "val", "valid", "validation", "dev", "test", "testing")
-"""What files and folders are called whose images are not of one class but for one purpose."""
+"""Names of files and folders that hold a part of a data set, rather than a class."""
 _NAMED = 3
-"""How many of many an error names."""
+"""How many names an error lists."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Items and what is known of them unseen.
+    """Items of a data set, with labels and classes as far as they are known before a scan.
 
     Attributes:
-        items: N of them.
+        items: the N items.
         labels: int64 [N], indices into ``class_names``, or bool [N, classes]; None if they come with the items.
-        class_names: one name a class; None numbers them.
+        class_names: one name for each class; None numbers the classes.
         left_out: files that are no items.
-        folders: whether each class is a folder, which is none without images.
+        folders: whether each class is a folder; a folder without images is not a class.
     """
 
     items: Items
@@ -40,15 +40,15 @@ class Source:
 
 
 def numbered(labels: Tensor) -> tuple[str, ...]:
-    """The names of classes that are known by number alone."""
+    """Names for classes that have only numbers."""
     return tuple(str(number) for number in range(labels.shape[1] if labels.ndim == 2 else max(int(labels.max()) + 1, 1)))
 
 
 def by_name(labels: Tensor, names: Sequence[str], classes: Sequence[str], spec: str) -> Tensor:
-    """Labels as indices into ``classes`` instead of ``names``.
+    """Convert labels from indices into ``names`` to indices into ``classes``.
 
     Raises:
-        DataError: names that are none of the classes, or labels that have no name.
+        DataError: a name is not among the classes.
     """
     strange = [name for name in names if name not in classes]
     if strange:
@@ -57,11 +57,11 @@ def by_name(labels: Tensor, names: Sequence[str], classes: Sequence[str], spec: 
             "the same classes, or remove the images of the others"
         )
     if labels.ndim == 1 and len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(names):
-        return labels  # which is refused where all labels are
+        return labels  # ``check_labels`` refuses them later
     place = {name: index for index, name in enumerate(classes)}
     return renumbered(labels, [place[name] for name in names], len(classes))
 
 
 def some(names: Sequence[str]) -> str:
-    """The first of many names."""
+    """The first few of many names, as a text."""
     return ", ".join(names[:_NAMED]) + (f" ... ({len(names)} in all)" if len(names) > _NAMED else "")

@@ -1,4 +1,4 @@
-"""Where data sets come from: one line of a recipe names a set, a Parquet file, a folder, or a dataset in code."""
+"""Sources of data sets: a recipe names a registered set, a Parquet file, a folder, or a dataset in code."""
 
 from __future__ import annotations
 
@@ -35,11 +35,17 @@ def digits(channels: int = 3) -> ImageData:
 
     Args:
         channels: 1, 3 (the grey channel repeated) or 4 (with an opaque alpha channel).
+
+    Returns:
+        The images, in memory.
+
+    Raises:
+        DataError: another number of channels.
     """
     from sklearn.datasets import load_digits  # takes a second to import
 
     if channels not in (1, 3, 4):
-        raise DataError(f"the digits can be read with 1, 3 or 4 channels, but channels is {channels}; choose a space of so many")
+        raise DataError(f"the digits can be read with 1, 3 or 4 channels, but channels is {channels}; choose a space with 1, 3 or 4")
     scans = load_digits()
     grey = torch.from_numpy(np.round(scans.images * (255 / 16)).astype(np.uint8))[:, None]
     colour = grey.repeat(1, 3, 1, 1)
@@ -52,11 +58,11 @@ def digits(channels: int = 3) -> ImageData:
 
 
 DATA: Registry[Callable[[int], ImageData | Source]] = Registry("data set", group="ofa.data", error=DataError, entries={"digits": digits})
-"""Named sets: functions that take the number of channels and return images in memory, or a source of items that lie elsewhere."""
+"""Registered sets: functions that take the number of channels, and return images in memory or a source of items."""
 
 
 def data_names() -> tuple[str, ...]:
-    """The names of sets that ``load_data`` knows."""
+    """The names of registered sets."""
     return tuple(sorted(DATA))
 
 
@@ -72,29 +78,32 @@ def load_data(
     most: int | None = None,
     progress: Progress = silent,
 ) -> Images:
-    """The data set that a recipe names.
+    """Load the data set that a recipe names.
 
-    Every item is looked at once, and decoded whole, so that an image that cannot be read is known before anyone trains.
+    Every item is scanned once, and fully decoded, so that unreadable images are known before training.
 
     Args:
-        spec: the name of a set (``digits``, or one that is registered in ``DATA``); a folder with one folder of images a class; a
-            Parquet file, or a folder of them, in the layouts of Hugging Face (a column ``image`` of encoded bytes or paths, and
-            ``label``, or lists of labels); or ``package.module:attribute``, a ``torch.utils.data.Dataset`` of (image, label) or of
-            dictionaries, or a function without arguments that makes one; a label is a class index, or of images of several classes a list
-            of them or an array of 0 and 1. Several Parquet files of a folder can be named by a pattern, ``photos/train-*.parquet``.
-        unreadable: what is done with images that cannot be read: ``refuse`` the set, or ``skip`` and name them.
-        memory: bytes up to which images of one size are kept in memory, decoded.
-        channels: of the images: 1 is grey, 3 RGB, 4 RGBA; any other number is read from arrays with that many.
-        rule: how images are read, as it was found before; its channels count. None cuts the middle part.
-        classes: names of the classes in the order of the labels, all that there may be; some may be missing. None takes those there are,
-            of which there must be at least two with images.
-        known: keys of images that were decoded whole earlier, of which the headers are enough now.
-        most: about how many items are looked at, at even distances, in place of all; None is all.
-        progress: told of the images that were looked at.
+        spec: one of the following. (1) The name of a set: ``digits``, or a name registered in ``DATA``. (2) A folder with one folder of
+            images for each class. (3) A Parquet file, a folder of them, or a pattern such as ``photos/train-*.parquet``, in the layouts of
+            Hugging Face: a column ``image`` of encoded bytes or paths, and a column ``label`` of labels or lists of labels.
+            (4) ``package.module:attribute``: a ``torch.utils.data.Dataset`` of (image, label) or of dictionaries, or a function without
+            arguments that returns one. Its labels are class indices; for images with several classes, lists of them or arrays of 0 and 1.
+        unreadable: what happens to unreadable images: ``refuse`` the set, or ``skip`` and name them.
+        memory: limit in bytes up to which images of one size are kept decoded in memory.
+        channels: channels of the images: 1 is grey, 3 RGB, 4 RGBA; any other number is read from arrays with that many.
+        rule: how images are read, if it is known already; its channels then count. None is a central crop.
+        classes: names of all classes that may occur, in the order of the labels; some may be missing. None takes the classes of the set, of
+            which at least two must have images.
+        known: keys of images that were fully decoded before; only their headers are read now.
+        most: approximate number of items to scan, evenly spaced; None is all.
+        progress: told how many images have been scanned.
+
+    Returns:
+        The images.
 
     Raises:
         DataError: there is no such set, or it cannot be used.
-        TrustError: only a file says ``package.module:attribute``.
+        TrustError: a ``package.module:attribute`` comes only from a file.
     """
     scan = scan_data(spec, channels=channels, rule=rule, classes=classes, known=known, memory=memory, most=most, progress=progress)
     return scan.images(unreadable=unreadable)
@@ -111,10 +120,13 @@ def scan_data(
     most: int | None = None,
     progress: Progress = silent,
 ) -> Scan:
-    """All that is known of a data set's images when each was looked at, those that cannot be read included; arguments as of ``load_data``.
+    """Scan a data set: facts about each image, including unreadable ones. Arguments are as of ``load_data``.
+
+    Returns:
+        The scan.
 
     Raises:
-        DataError: there is no such set, or nothing in it can be images.
+        DataError: there is no such set, or it has nothing that could be images.
     """
     rule = rule or ImageRule(channels=channels)
     source = _source(spec, rule.channels)
@@ -126,7 +138,7 @@ def scan_data(
 
 
 def count_items(spec: str) -> int:
-    """How many items a data set lists, be they readable or not: none is looked at.
+    """The number of items of a data set, readable or not; none of them is read.
 
     Raises:
         DataError: there is no such set.
@@ -170,7 +182,7 @@ def _dataset_source(spec: str) -> Source:
         dataset = found() if isinstance(found, type) or not hasattr(found, "__getitem__") else found
     except TrustError:
         raise
-    except Exception as error:  # a module of the user's may fail in any way
+    except Exception as error:  # the user's module may raise anything
         raise DataError(
             f"'{spec}' must name a dataset as module:attribute, but: {reason_of(error)}; check both names and the Python path"
         ) from error
@@ -184,7 +196,7 @@ def _dataset_source(spec: str) -> Source:
 
 
 def _targets(dataset: Any, count: int, spec: str) -> Tensor | None:
-    """The list of labels that common datasets keep; None if there is none."""
+    """The attribute ``targets`` of common datasets, as labels; None without it."""
     targets = getattr(dataset, "targets", None)
     if targets is None or len(targets) != count:
         return None
@@ -192,7 +204,7 @@ def _targets(dataset: Any, count: int, spec: str) -> Tensor | None:
 
 
 def _names(dataset: Any) -> tuple[str, ...] | None:
-    """The names of classes that a dataset of torchvision or of Hugging Face knows."""
+    """The class names of a dataset of torchvision or Hugging Face; None without them."""
     names = getattr(dataset, "classes", None)
     if names is None:
         features = getattr(dataset, "features", None)

@@ -1,4 +1,4 @@
-"""How a set of images is split at random: every class has its share of every part, and images of equal content stay together.
+"""Random stratified splits of a set of images; images of equal content stay together.
 
 Shapes: N images of a set, G distinct ones of a class.
 """
@@ -24,20 +24,22 @@ WholeKeys = np.ndarray[Any, np.dtype[np.void]]
 
 
 def split(data: AnyImages, fractions: Sequence[float], generator: torch.Generator) -> tuple[AnyImages, ...]:
-    """Cut a data set at random into parts in which every class has its share.
+    """Split a data set at random into parts, stratified by class.
 
-    Of images with several classes the rarest class of each counts, and what is too rare for a share of every part goes to the first.
-    Images of equal content go to one part, so that none is both trained and tested on. Unless ``data`` was given its mean and std,
-    all parts are normalized by those of the first, so that nothing of a test part is known to a network that is trained on the
-    first part.
+    An image with several classes counts as its rarest class; a class with too few images for all parts goes to the first part. Images of
+    equal content go to the same part, so that no image is both trained and tested on. Unless mean and std were given for ``data``, all
+    parts have the normalization of the first part, so that training on it uses no information about test images.
 
     Args:
-        data: the set to cut.
+        data: the set to split.
         fractions: share of each part, each above 0, together at most 1.
-        generator: decides which image goes where.
+        generator: draws the split.
+
+    Returns:
+        The parts.
 
     Raises:
-        DataError: impossible fractions, or a class with fewer different images than there are parts.
+        DataError: impossible fractions, or (with one class per image) a class with fewer different images than there are parts.
     """
     chosen = split_indices(data, fractions, generator)
     normalization = data.pick(chosen[0]).normalization
@@ -45,7 +47,7 @@ def split(data: AnyImages, fractions: Sequence[float], generator: torch.Generato
 
 
 def split_indices(data: Images, fractions: Sequence[float], generator: torch.Generator) -> tuple[Tensor, ...]:
-    """Which images ``split`` puts into each part, int64 each, in the order of the part; arguments and errors as of ``split``."""
+    """The indices (int64) of the images in each part, in the part's order; arguments and errors as of ``split``."""
     if not fractions or min(fractions) <= 0 or sum(fractions) > 1 + 1e-9:
         raise DataError(f"the fractions of a split must be positive and sum to at most 1, but are {list(fractions)}; try 0.7, 0.15, 0.15")
     leaders = _leaders(data.keys)
@@ -78,17 +80,20 @@ def split_indices(data: Images, fractions: Sequence[float], generator: torch.Gen
 
 
 def whole_keys(keys: Tensor | np.ndarray[Any, np.dtype[np.uint8]]) -> WholeKeys:
-    """Keys of type void [N], 16 bytes each: each key as one value that NumPy can sort and compare.
+    """Keys as single values that NumPy can sort and compare.
 
     Args:
         keys: uint8 [N, 16].
+
+    Returns:
+        void [N], 16 bytes each.
     """
     array = np.ascontiguousarray(keys)
     return array.view(f"V{array.shape[1]}").ravel()
 
 
 def _leaders(keys: Tensor) -> Tensor:
-    """int64 [N]: for each image the first one of equal content, which may be itself."""
+    """int64 [N]: for each image, the first image of equal content, which may be itself."""
     _, first, inverse = np.unique(whole_keys(keys), return_index=True, return_inverse=True)
     return torch.from_numpy(first[inverse])
 
@@ -98,7 +103,7 @@ def _count(different: int, total: int) -> str:
 
 
 def _cuts(sizes_G: Tensor, fractions: Sequence[float]) -> list[int]:
-    """Where groups of images are cut so that each part gets its share of the images, to rounding, and at least one group."""
+    """Positions that cut groups of images such that each part gets its share of images, up to rounding, and at least one group."""
     reached = sizes_G.cumsum(0)
     total, cuts = int(reached[-1]), [0]
     for position, share in enumerate(accumulate(fractions)):

@@ -1,4 +1,4 @@
-"""From the host's memory to a device's."""
+"""Copies from the host's memory to a device."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ __all__ = ["moved"]
 
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on ``device``; itself if it lies there.
+    """The tensor on ``device``; the same tensor if it is there already.
 
-    A GPU fetches from page-locked memory alone while the host goes on: from any other memory the host waits until all kernels that
-    were launched before have ended.
+    Only copies from page-locked memory are asynchronous. For any other memory, the host waits until all previously launched kernels have
+    ended.
     """
     if device.type == "cuda" and tensor.device.type == "cpu":
         tensor = tensor.pin_memory()

@@ -1,4 +1,4 @@
-"""Processes that read batches ahead, and what can go wrong with them."""
+"""Worker processes that prefetch batches, and their failures."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _SHARED_MEMORY = "/dev/shm"
 _SPARE = 0.9
 """Share of the free shared memory that batches may take."""
 _IN_HAND = 2
-"""Batches that wait for no one any more and are not freed yet."""
+"""Batches that are consumed but not freed yet."""
 _PAGES = 4 * 4096
-"""What a batch takes beyond its pixels: the ends of pages, labels, the state of a generator."""
+"""Bytes of a batch beside its pixels: partly used pages, labels, the state of a generator."""
 _SECONDS_BETWEEN_LOOKS = 5.0
 _MOST_SECONDS = 300.0
 
@@ -35,12 +35,12 @@ Batch = TypeVar("Batch")
 
 @dataclass(frozen=True)
 class Ahead:
-    """How far batches are read ahead.
+    """Number of workers and their prefetch.
 
     Attributes:
-        workers: processes that read; 0 reads in this one.
-        prefetch: batches that each worker is ahead.
-        note: why it is less than was asked for, as a sentence; empty if it is not.
+        workers: number of processes that read; 0 reads in this process.
+        prefetch: batches that each worker prepares ahead.
+        note: a sentence that says why they are fewer than asked for; empty if they are not.
     """
 
     workers: int
@@ -49,7 +49,7 @@ class Ahead:
 
 
 def free_shared_memory() -> int | None:
-    """Bytes that are free for batches on their way from workers; None where the system sets no such limit."""
+    """Free bytes of shared memory, through which workers send batches; None if the system has no such limit."""
     try:
         status = os.statvfs(_SHARED_MEMORY)
     except (OSError, AttributeError):
@@ -58,13 +58,13 @@ def free_shared_memory() -> int | None:
 
 
 def within_shared_memory(batch_bytes: int, workers: int, prefetch: int, free: int | None) -> Ahead:
-    """As many workers, and then as many batches ahead, as shared memory has room for.
+    """As many workers, and then as large a prefetch, as shared memory has room for.
 
     Args:
-        batch_bytes: of the largest batch.
-        workers: that are asked for.
-        prefetch: batches that each is to be ahead.
-        free: bytes; None is no limit.
+        batch_bytes: bytes of the largest batch.
+        workers: wanted number of workers.
+        prefetch: wanted number of batches that each worker prepares ahead.
+        free: free bytes of shared memory; None is no limit.
     """
     each = batch_bytes + _PAGES
     if free is None or (workers * prefetch + _IN_HAND) * each <= _SPARE * free:
@@ -83,14 +83,14 @@ def within_shared_memory(batch_bytes: int, workers: int, prefetch: int, free: in
 def read_ahead(
     reader: Dataset[Batch], ahead: Ahead, *, pin_memory: bool, start_method: str | None = None, most_seconds: float = _MOST_SECONDS
 ) -> Iterator[Batch]:
-    """What a reader gives by its numbers in order, read by worker processes.
+    """The items of a reader, in order, read by worker processes.
 
     Args:
-        reader: has a length, and can be sent to a process.
-        ahead: how far it is read ahead, by at least one worker.
-        pin_memory: whether batches are put where a GPU can fetch them.
-        start_method: how processes are started: ``fork``, ``spawn`` or ``forkserver``; None leaves it to Python.
-        most_seconds: how long a batch is waited for.
+        reader: a dataset with a length, which can be sent to a process.
+        ahead: number of workers (at least 1) and prefetch.
+        pin_memory: whether batches are put into page-locked memory for a GPU.
+        start_method: start method of the processes: ``fork``, ``spawn`` or ``forkserver``; None leaves it to Python.
+        most_seconds: longest time to wait for a batch, in seconds.
 
     Raises:
         DataError: workers cannot be started, end, or do not answer.
@@ -108,7 +108,7 @@ def read_ahead(
                 pin_memory=pin_memory,
                 multiprocessing_context=start_method,
                 timeout=_SECONDS_BETWEEN_LOOKS,
-                generator=torch.Generator(),  # which it would otherwise draw a seed from the global one for
+                generator=torch.Generator(),  # otherwise it would draw a seed from the global generator
             )
         )
     )
@@ -122,7 +122,7 @@ def _check_can_be_sent(reader: Dataset[Any]) -> None:
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         words = " ".join(str(error).split())[:160]
         raise DataError(
-            f"data that worker processes read must be such that Python can send it to them, but {words}; define its classes and functions "
+            f"data that worker processes read must be picklable, but {words}; define its classes and functions "
             "at the top of a module, or set workers = 0"
         ) from error
 
@@ -137,7 +137,7 @@ def _started(start: Callable[[], Iterator[Batch]]) -> Iterator[Batch]:
 
 @contextmanager
 def _own_signals() -> Iterator[None]:
-    """Let DataLoader install no handler, which would raise its error wherever this process is when a worker dies."""
+    """Undo DataLoader's signal handler, which would raise an error anywhere in this process when a worker dies."""
     installs = hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGCHLD) if installs else None
     try:
@@ -158,7 +158,7 @@ def _next(batches: Iterator[Any], most_seconds: float) -> Any:
                 raise
             if "timed out" not in words:
                 raise DataError(
-                    f"worker processes must not end while they read, but one did ({words}), as the system ends them when memory runs out; "
+                    f"worker processes must not end while they read, but one did ({words}), perhaps because memory ran out; "
                     "set workers = 0, or fewer, or a smaller batch_size"
                 ) from error
             waited += _SECONDS_BETWEEN_LOOKS

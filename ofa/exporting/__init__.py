@@ -1,1 +1,1 @@
-"""How a network leaves: ONNX, TensorRT engines, and bundles ready to ship."""
+"""Export of networks: ONNX, TensorRT engines, and bundles ready to deploy."""

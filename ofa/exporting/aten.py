@@ -1,4 +1,4 @@
-"""ONNX operators for the calls of ``torch.ops.aten`` that compute values: what a traced model is made of beside its modules.
+"""ONNX export of ``torch.ops.aten`` calls that compute values, as they occur in traced models beside modules.
 
 Shapes: B batch, C channels, H W pixels, T tokens of D channels.
 """
@@ -25,7 +25,7 @@ _TYPES = {torch.float32: TensorProto.FLOAT, torch.int64: TensorProto.INT64, torc
 
 
 def aten_handler(target: OpOverload[..., Any]) -> AtenHandler | None:
-    """The handler of an overload, or of the one that it is the in-place form of; None if there is none."""
+    """The handler of an overload; an in-place overload has the handler of its out-of-place form. None without a handler."""
     name, overload = str(target).removeprefix("aten.").split(".")
     return ATEN.get(f"{name.rstrip('_')}.{overload}" if target._schema.is_mutable else f"{name}.{overload}")
 
@@ -34,7 +34,7 @@ def aten_handler(target: OpOverload[..., Any]) -> AtenHandler | None:
 
 
 def _same(kind: str, **attributes: Any) -> AtenHandler:
-    """An operator of one value that needs no other argument of the call."""
+    """A handler that writes one ONNX operator of the call's first argument."""
 
     def write(writer: GraphWriter, call: Call) -> str:
         return writer.put(kind, call, call.arguments[0], **attributes)
@@ -43,7 +43,7 @@ def _same(kind: str, **attributes: Any) -> AtenHandler:
 
 
 def _of_one_type(writer: GraphWriter, call: Call, operands: Sequence[Operand]) -> list[Operand]:
-    """Operands of which those of whole numbers are floating if any is, as torch takes them."""
+    """Operands, with integers cast to float if any operand is float (torch's type promotion)."""
     if not any(isinstance(each, Value) and each.dtype.is_floating_point for each in operands):
         return list(operands)
     return [
@@ -59,7 +59,7 @@ def _floating(writer: GraphWriter, call: Call, value: Value, step: str) -> Opera
 
 
 def _binary(kind: str, *, swapped: bool = False) -> AtenHandler:
-    """An operator of two values or numbers, the second of which ``alpha`` multiplies where the signature has it."""
+    """A handler that writes a binary operator; the second operand is multiplied by ``alpha`` where the signature has it."""
 
     def write(writer: GraphWriter, call: Call) -> str:
         first, second = call.arguments[1::-1] if swapped else call.arguments[:2]
@@ -133,7 +133,7 @@ def _elu(writer: GraphWriter, call: Call) -> str:
 
 
 def _softplus(writer: GraphWriter, call: Call) -> str:
-    x, beta, _ = call.arguments  # beyond the threshold both differ by less than float32 can tell
+    x, beta, _ = call.arguments  # torch's threshold changes the result by less than float32 resolves
     if beta == 1:
         return writer.put("Softplus", call, x)
     stretched = writer.put("Softplus", call, writer.put("Mul", call, x, beta, step="stretched"), step="soft")

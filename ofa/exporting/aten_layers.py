@@ -1,4 +1,4 @@
-"""ONNX operators for the calls of ``torch.ops.aten`` that a network's layers with weights and windows make.
+"""ONNX export of ``torch.ops.aten`` calls of layers: pooling, convolutions, norms, linear layers and attention.
 
 Shapes: B batch, C channels, H W pixels, T tokens of D channels.
 """
@@ -65,7 +65,7 @@ def _adaptive_avg_pool(writer: GraphWriter, call: Call) -> str:
     if all(side % size == 0 for side, size in zip(sides, wanted, strict=True)):
         kernel = [side // size for side, size in zip(sides, wanted, strict=True)]
         return writer.put("AveragePool", call, x, kernel_shape=kernel, strides=kernel)
-    # Windows that overlap: each side is a product with a matrix.
+    # Overlapping windows: averaging along each side is a matrix product.
     along = writer.constant(f"means.{sides[-1]}.{wanted[-1]}.along", _means(sides[-1], wanted[-1]).T)
     if len(wanted) == 1:
         return writer.put("MatMul", call, x, along)
@@ -74,7 +74,7 @@ def _adaptive_avg_pool(writer: GraphWriter, call: Call) -> str:
 
 
 def _means(side: int, size: int) -> Array:
-    """[size, side]: of which values of a side each of the output is the mean, as torch chooses them."""
+    """Averaging matrix [size, side] of an adaptive average pool, with the windows that torch chooses."""
     means = np.zeros((size, side), dtype=np.float32)
     for number in range(size):
         begin, end = number * side // size, -(-(number + 1) * side // size)
@@ -110,7 +110,7 @@ def _convolution(writer: GraphWriter, call: Call) -> str:
 
 
 def _filled(writer: GraphWriter, given: Value | None, size: int, number: float) -> str:
-    """The name of a scale or shift, which is the same number for every channel if none is given."""
+    """The name of a scale or shift; if none is given, of a constant with the same number for every channel."""
     if given is not None:
         return writer.value(given)
     return writer.constant(f"filled.{number!r}.{size}", np.full(size, number, dtype=np.float32))
@@ -215,4 +215,4 @@ LAYERS: Mapping[AtenHandler, str] = {
     _matmul: "matmul.default mm.default bmm.default",
     _max_pool: "max_pool2d.default",
 }
-"""By handler the overloads that it writes."""
+"""The overloads of each handler, separated by spaces."""

@@ -1,4 +1,4 @@
-"""ONNX operators for the calls of ``torch.ops.aten`` that move values and compute none."""
+"""ONNX export of ``torch.ops.aten`` calls that rearrange values: reshapes, slices, concatenations, pads, resizes."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ _END = np.iinfo(np.int64).max
 _PADDINGS = {"constant": "constant", "reflect": "reflect", "replicate": "edge"}
 
 AtenHandler = Callable[[GraphWriter, Call], "str | tuple[str, ...]"]
-"""Writes one call and returns the name of its result, or those of its results."""
+"""Writes one call, and returns the name of its result or the names of its results."""
 
 
 def axes_of(value: Value, dims: int | Sequence[int] | None) -> list[int]:
-    """Dimensions counted from the first one; all of them for None or none."""
+    """Non-negative dimensions; all dimensions for None or an empty list."""
     rank = len(value.shape)
     given = [dims] if isinstance(dims, int) else list(dims or range(rank))
     return [dim % rank for dim in given]
 
 
 def nothing(writer: GraphWriter, call: Call) -> str:
-    """Write nothing: the result is what the call reads."""
+    """Write no operator: the result is the call's first argument."""
     return writer.value(call.arguments[0])
 
 
 def transposed(writer: GraphWriter, call: Call, value: Value, step: str) -> str:
-    """The name of a matrix, or of several, with the last two dimensions exchanged."""
+    """The name of a matrix, or a batch of matrices, with the last two dimensions exchanged."""
     if value.constant is not None:
         return writer.value(value.derived("transposed", value.constant.mT))
     rank = len(value.shape)
@@ -45,7 +45,7 @@ def _dropout(writer: GraphWriter, call: Call) -> str:
 
 
 def _size(writer: GraphWriter, call: Call, sizes: Sequence[int | Value]) -> str:
-    """The name of a list of sizes, some of which may be known only when the network runs."""
+    """The name of a list of sizes; some may be known only at run time."""
     if all(isinstance(each, int) for each in sizes):
         return writer.sizes(*(int(each) for each in sizes))  # type: ignore[arg-type]
     parts = [each if isinstance(each, Value) else writer.sizes(each) for each in sizes]
@@ -53,7 +53,7 @@ def _size(writer: GraphWriter, call: Call, sizes: Sequence[int | Value]) -> str:
 
 
 def shape_of(writer: GraphWriter, call: Call, value: Value) -> str:
-    """The name of the list of a value's sizes; of an old opset a constant, because ONNX infers no shape from a computed one there."""
+    """The name of a value's shape. Before opset 14 it is a constant, because ONNX cannot infer a result's shape from a computed one."""
     if writer.opset >= 14:
         return writer.put("Shape", call, value, step="shape")
     require(None not in value.shape[1:], call, "a reshape to the shape of another value must be of opset 14 or newer")
@@ -63,7 +63,7 @@ def shape_of(writer: GraphWriter, call: Call, value: Value) -> str:
 def _rest(call: Call, value: Value, begin: int) -> list[int]:
     """Sizes of the dimensions from ``begin`` on."""
     rest = value.shape[begin:]
-    require(None not in rest, call, "an exported reshape must know all sizes behind those that it changes")
+    require(None not in rest, call, "an exported reshape must know all sizes behind the dimensions that it changes")
     return [size for size in rest if size is not None]
 
 
@@ -164,7 +164,7 @@ def _chunk(writer: GraphWriter, call: Call) -> tuple[str, ...]:
 
 
 def chunks(writer: GraphWriter, call: Call, x: Value, axis: int, count: int) -> tuple[str, ...]:
-    """So many parts of an axis, of one size but for the last."""
+    """``count`` parts of an axis, all of equal size except perhaps the last."""
     return _split_evenly(writer, call, x, axis, -(-_length(call, x, axis) // count))
 
 
@@ -279,7 +279,7 @@ def _pixel_shuffle(writer: GraphWriter, call: Call) -> str:
 
 
 def _pixel_unshuffle(writer: GraphWriter, call: Call) -> str:
-    # SpaceToDepth puts the channels behind the places in a square, torch before them.
+    # SpaceToDepth orders output channels by (position in the square, channel), torch by (channel, position).
     x, factor = call.arguments
     channels, height, width = (_length(call, x, axis) for axis in (1, 2, 3))
     cut = writer.put("Reshape", call, x, writer.sizes(0, channels, height // factor, factor, width // factor, factor), step="cut")
@@ -298,13 +298,13 @@ def _resize(writer: GraphWriter, call: Call, x: Value, size: Sequence[int] | Non
     shape = writer.put("Shape", call, x, step="shape")
     kept = writer.put("Slice", call, shape, *map(writer.sizes, (0, 2)), step="kept")
     new = writer.put("Concat", call, kept, writer.sizes(*size), step="sizes", axis=0)
-    # Opset 11 demands regions and scales, which are not used.
+    # Opset 11 requires the inputs roi and scales, although they are not used here.
     unused = writer.constant("unused", np.zeros(0, dtype=np.float32)) if writer.opset < 13 else None
     return writer.put("Resize", call, x, unused, unused, new, **how)
 
 
 def _scales(given: Sequence[Any]) -> list[float] | None:
-    """Factors of both sides, given as a list or each for itself, or None."""
+    """Scale factors of both sides, given as one list or separately; None if there are none."""
     factors = [each for each in (given[0] if len(given) == 1 and given[0] is not None else given) if each is not None]
     return factors or None
 
@@ -355,4 +355,4 @@ SHAPES: Mapping[AtenHandler, str] = {
     _unsqueeze: "unsqueeze.default",
     nothing: "alias.default clone.default contiguous.default detach.default lift_fresh.default lift_fresh_copy.default",
 }
-"""By handler the overloads that it writes."""
+"""The overloads of each handler, separated by spaces."""

@@ -1,15 +1,15 @@
-"""The bundle: one specialized network in a folder, ready to ship, with the numbers that were measured of it.
+"""The bundle: a folder with one specialized network, ready to deploy, and its measured accuracy and latency.
 
 BUNDLE/
-  README.md              what it is, what it does, and the lines that run it, with network.svg, its picture
-  arch.json              which network of which space
+  README.md              description of the network, and code that runs it; network.svg is its picture
+  arch.json              the arch and its space
   card.json              accuracy, latencies, costs, device, provenance
-  labels.json            the classes in the order of the outputs
+  labels.json            class names in the order of the outputs
   preprocessing.json     how an image becomes the input of network.onnx
-  network.safetensors    weights; the header says how to prepare images and what the classes are
-  network.onnx           the same network for any runtime and any number of images; carries the same header
-  photo.onnx             the same from a photo to probabilities: nothing is to be prepared
-  network-int8.onnx      likewise in another precision, and photo-int8.onnx, once `ofa export` has written them
+  network.safetensors    weights; the header has preprocessing and class names
+  network.onnx           the network for any runtime, with open batch size; it carries the same header
+  photo.onnx             the network with preprocessing and activation: from a photo to probabilities
+  network-int8.onnx      the network in another precision, and photo-int8.onnx, once `ofa export` has written them
   engines/               engines built from network.onnx, each with its record
 """
 
@@ -50,14 +50,14 @@ __all__ = ["ENGINES", "Bundle", "load_bundle", "write_bundle"]
 
 
 class Bundle(Contents):
-    """A bundle on disk, which may be changed."""
+    """A bundle on disk, with methods that change its files."""
 
     @contextmanager
     def only_writer(self, *paths: str | os.PathLike[str]) -> Iterator[None]:
-        """Inside the block this process is the only writer of files: of the whole bundle, if one of them is within it (``ofa.locking``).
+        """Context in which this process alone writes ``paths`` (``ofa.locking``); a path within the bundle locks the whole bundle.
 
         Raises:
-            FileError: somebody else writes there, or the bundle is another one than that which was read.
+            FileError: another process writes there, or the bundle on disk is no longer the bundle that was loaded.
         """
         with ExitStack() as locks:
             for path in dict.fromkeys(self.folder if self._name(path) else Path(path) for path in paths):
@@ -68,12 +68,12 @@ class Bundle(Contents):
 
     @contextmanager
     def changing(self, *paths: str | os.PathLike[str]) -> Iterator[None]:
-        """Inside the block files may be written; of those within the bundle the card names none then, and the new ones afterwards.
+        """Context for writing files: files within the bundle are removed from its card first, and entered with their new checksums after.
 
-        Whenever the process is killed, the card names only files that are as it says.
+        If the process is killed at any time, the card names only files that match their checksums.
 
         Raises:
-            FileError, ExportError: the card or a file cannot be read or written, or somebody else writes there.
+            FileError, ExportError: the card or a file cannot be read or written, or another process writes there.
         """
         inside = {name: Path(path) for path in paths if (name := self._name(path))}
         with self.only_writer(*paths):
@@ -89,25 +89,25 @@ class Bundle(Contents):
                 done = True
             finally:
                 there = {name: sha256_of(path, most=LARGEST_MODEL) for name, path in inside.items() if path.is_file()}
-                # Where nothing came of it, the card names again what is as it was.
+                # After an error, the card names again the files that are unchanged.
                 kept = {name: digest for name, digest in there.items() if done or digest == before.files.get(name)}
                 self._write_card(replace(before, files={**rest, **kept}))
 
     def _name(self, path: str | os.PathLike[str]) -> str:
-        """How the card calls a file, if it is within the bundle; otherwise nothing."""
+        """The file's name on the card (its path within the bundle); empty if the file is outside."""
         folder, file = self.folder.resolve(), Path(path).resolve()
         return file.relative_to(folder).as_posix() if file.is_relative_to(folder) else ""
 
     def card_now(self) -> Card:
-        """The card as it is now: an engine or a measurement may have been added since it was read.
+        """Read the card again: an engine or a measurement may have been added since the bundle was loaded.
 
         Raises:
-            FileError, ExportError: it cannot be read, or is of a bundle that took the place of this one.
+            FileError, ExportError: the card cannot be read, or another bundle has replaced this one.
         """
         card = Card.load(self.folder / CARD)
         if any(card.files.get(name) != self.card.files.get(name) for name in (ARCH, WEIGHTS)):
             raise FileError(
-                f"a bundle must stay while it is worked on, but '{self.folder}' was written anew meanwhile; run the command again"
+                f"a bundle must not be replaced while a command changes it, but '{self.folder}' was written anew; run the command again"
             )
         return card
 
@@ -115,13 +115,16 @@ class Bundle(Contents):
         """Write a measured latency to the card and return the bundle with it.
 
         Args:
-            device: name of the device; it must be the one that the card's promise is of, if there is one.
-            measured_ms: latency of one call.
-            conditions: what it holds under, as JSON values.
+            device: name of the device; it must be the device of the card's promised latency, if there is one.
+            measured_ms: latency of one call in milliseconds.
+            conditions: conditions of the measurement, as JSON values.
+
+        Returns:
+            The bundle with the new card.
 
         Raises:
             ExportError: the card promises a latency on another device.
-            FileError: the card cannot be written, or somebody else writes the bundle.
+            FileError: the card cannot be written, or another process writes the bundle.
         """
         with writing(self.folder, "noting a measurement"):
             card = self.card_now()
@@ -133,14 +136,14 @@ class Bundle(Contents):
             return self.note(device=device, measured_ms=measured_ms, measured_conditions=conditions)
 
     def note(self, **facts: Any) -> Bundle:
-        """Write facts to the card, by the names that it has for them, and return the bundle with it; errors as of ``note_measurement``."""
+        """Write fields of the card (by name), and return the bundle with the new card; errors as of ``note_measurement``."""
         with writing(self.folder, "noting on a card"):
             card = replace(self.card_now(), **facts)
             self._write_card(card)
         return replace(self, card=card)
 
     def _write_card(self, card: Card) -> None:
-        """Write the card, and what people read of it unless somebody took that away."""
+        """Write the card, and the README unless it was removed."""
         write_json(card.to_json(), self.folder / CARD)
         if (self.folder / README).exists():
             write_readme(replace(self, card=card))
@@ -162,27 +165,30 @@ def write_bundle(
     rule: ImageRule | None = None,
     task: Task = CLASSIFICATION,
 ) -> Bundle:
-    """Write a bundle, all or nothing; a bundle that is already there is replaced, with its engines.
+    """Write a bundle atomically. An existing bundle is replaced, including its engines.
 
     Args:
-        folder: the bundle; the folder it stands in must exist.
-        network: of ``arch``, with storage of its own (``Supernet.extract``); left as it is.
+        folder: the bundle's folder; its parent must exist.
+        network: the network of ``arch``, with storage of its own (``Supernet.extract``); it is not changed.
         arch: the network's arch.
-        card: what was measured; the four costs are counted here and need not be given.
-        space: what ``arch`` is of; None for the one of ofa that it names, for as many classes.
-        class_names: one name a class, in the order of the logits.
-        mean: of each colour channel on the scale 0..1, subtracted from the images.
-        std: of each colour channel on the scale 0..1, the images are divided by it.
-        generator: where the random input comes from by which ``network.onnx`` is checked against ``network``.
-        batch: images a call of ``network.onnx``; None leaves them open.
-        opset: version of the operators.
-        rule: how the images were read that the network knows; None cuts the middle part.
-        task: what the network is for.
+        card: measured values; the four costs are computed here and need not be given.
+        space: the space of ``arch``; None is ofa's space of that name, for as many classes as there are names.
+        class_names: one name for each class, in the order of the logits.
+        mean: mean of each colour channel (images in 0..1), subtracted from the images.
+        std: standard deviation of each colour channel (images in 0..1), by which the images are divided.
+        generator: draws the random input on which ``network.onnx`` is compared with ``network``.
+        batch: images per call of ``network.onnx``; None leaves the batch size open.
+        opset: ONNX opset version.
+        rule: how the network's training images were read; None is a central crop.
+        task: the network's task.
+
+    Returns:
+        The bundle.
 
     Raises:
-        WeightsError: ``network`` is not the network of ``arch``, or holds weights that are not finite.
-        ExportError: it cannot be exported, ONNX Runtime computes something else, or ``mean`` or ``std`` do not fit its input.
-        FileError: the folder cannot be written, or there is something else than a bundle.
+        WeightsError: ``network`` is not the network of ``arch``, or has weights that are not finite.
+        ExportError: the network cannot be exported, ONNX Runtime's outputs differ, or ``mean`` or ``std`` do not fit the input.
+        FileError: the folder cannot be written, or is neither empty nor a bundle.
     """
     space = named_space(arch.space, len(class_names)) if space is None else space
     lowered = lower(space, arch)
@@ -218,12 +224,18 @@ def write_bundle(
 
 
 def load_bundle(folder: str | os.PathLike[str]) -> Bundle:
-    """Read a bundle and check that its files are as they were written, and belong together.
+    """Load a bundle, and check that its files are unchanged and belong together.
+
+    Args:
+        folder: the bundle's folder.
+
+    Returns:
+        The bundle.
 
     Raises:
-        DamagedError: a file of it is not as it was written.
-        FileError: the folder is no bundle, or a file of it is missing or cannot be read.
-        ArchError, ExportError, WeightsError: a file of it is damaged, of something else, or newer than this version.
+        DamagedError: a file does not match its checksum.
+        FileError: the folder is no bundle, or a file is missing or cannot be read.
+        ArchError, ExportError, WeightsError: a file is damaged, of another kind, or of a newer version.
     """
     source = Path(folder)
     settle(source)

@@ -1,4 +1,4 @@
-"""What must fit each other in a bundle."""
+"""Consistency checks of a bundle."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["check_channels", "check_classes", "check_files", "check_place", "che
 
 
 def check_tensors(tensors: Mapping[str, torch.Tensor], network: nn.Module, source: str) -> None:
-    """Raise WeightsError unless tensors are those of a network."""
+    """Raise WeightsError unless tensors have the names and shapes of a network's tensors."""
     check_names(source, {name: tensor.shape for name, tensor in tensors.items()}, network.state_dict())
 
 
@@ -28,22 +28,22 @@ def check_classes(space: Space, class_names: Sequence[str]) -> None:
     """Raise ExportError unless each class of a space has a name."""
     if len(class_names) != space.num_classes:
         raise ExportError(
-            f"each of the network's {space.num_classes} classes must have a name, but class_names has {len(class_names)}; give those "
-            "of its data"
+            f"each of the network's {space.num_classes} classes must have a name, but class_names has {len(class_names)}; give the names "
+            "of its data's classes"
         )
 
 
 def check_channels(channels: int, mean: Sequence[float], std: Sequence[float]) -> None:
-    """Raise ExportError unless there is a mean and a deviation for each channel of the images."""
+    """Raise ExportError unless there is a mean and a standard deviation for each channel of the images."""
     if len(mean) != channels or len(std) != channels:
         raise ExportError(
             f"mean and std must have one value for each of the network's {channels} input channels, but have {len(mean)} and {len(std)}; "
-            "give those that the network was trained with"
+            "give the values that the network was trained with"
         )
 
 
 def check_place(folder: Path) -> None:
-    """Raise FileError unless a bundle may be written as a folder."""
+    """Raise FileError unless a folder is new, empty or a bundle, so that a bundle may be written there."""
     try:
         is_other = folder.exists() and not (folder / CARD).is_file() and (not folder.is_dir() or any(folder.iterdir()))
     except (OSError, ValueError) as error:
@@ -53,10 +53,10 @@ def check_place(folder: Path) -> None:
 
 
 def check_files(folder: Path, files: Mapping[str, str]) -> None:
-    """See that the files of a bundle are those that its card names.
+    """Check the files of a bundle against the checksums on its card.
 
     Raises:
-        DamagedError: one is not.
+        DamagedError: a file does not match its checksum.
         ExportError: the card names files outside of the bundle.
     """
     for name, digest in files.items():
@@ -64,6 +64,6 @@ def check_files(folder: Path, files: Mapping[str, str]) -> None:
             raise ExportError(f"the card of a bundle must name files within it, but '{folder / CARD}' names '{name}'; write it again")
         if sha256_of(folder / name, most=LARGEST_MODEL) != digest:
             raise DamagedError(
-                f"'{folder / name}' must be the file that was written with its bundle, but has another content; write the bundle again, "
-                "or the engine, or copy all of its files together"
+                f"'{folder / name}' must be the file that was written with its bundle, but has another content; write the bundle or "
+                "the engine again, or copy all files of the bundle together"
             )

@@ -1,4 +1,4 @@
-"""The card of a specialized network: what was measured, counted and promised of it, under the keys that every result uses."""
+"""The card of a specialized network: its measured, computed and promised values, under the keys that all results use."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ __all__ = ["SCHEMA", "Card"]
 
 SCHEMA = 3
 _SEALED = 3
-"""Since which schema cards carry a checksum (``ofa.seal``), and name the files of their bundle."""
+"""The first schema whose cards carry a checksum (``ofa.seal``) and name the files of their bundle."""
 
 _NO_NUMBERS = ("metric", "device", "conditions", "measured_conditions", "precisions", "provenance", "files")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """Numbers of one network; None is not known.
+    """Values of one network; None means unknown.
 
     Attributes:
         accuracy: score of its task (0..1) on test images.
-        metric: what that score is called, such as ``accuracy`` or ``mAP``.
-        latency_ms: promised latency of one image, with the interval from ``latency_low_ms`` to ``latency_high_ms``.
-        measured_ms: measured latency.
+        metric: name of that score, such as ``accuracy`` or ``mAP``.
+        latency_ms: promised latency of one image in ms; its interval is ``latency_low_ms`` to ``latency_high_ms``.
+        measured_ms: measured latency of one call in ms.
         device: name of the device of the latencies.
-        conditions: what the promised latency holds under, as JSON values of ``devices.Conditions``.
-        measured_conditions: what ``measured_ms`` holds under, likewise.
-        costs: what follows from the network alone, by name (``ofa.costs``); in JSON they stand beside the other numbers.
-        precisions: by the name of a precision what came of writing the network in it, such as its score beside that in float32.
-        provenance: where it comes from: data, supernet, recipe, seeds, versions, dates; JSON values.
-        files: the SHA-256 of the bundle's other files by their paths within it; a file that is being replaced is not named.
+        conditions: conditions of the promised latency, as JSON values of ``devices.Conditions``.
+        measured_conditions: conditions of ``measured_ms``, likewise.
+        costs: costs computed from the network alone, by name (``ofa.costs``); in JSON they are top-level keys.
+        precisions: results of the network's other precisions, by name, such as the score beside the score in float32.
+        provenance: origin of the network: data, supernet, recipe, seeds, versions, dates; JSON values.
+        files: SHA-256 of the bundle's other files, by path within the bundle; a file that is being replaced is left out.
 
     Raises:
         ExportError: a number is negative, not a number, or an accuracy above 1.
@@ -89,17 +89,17 @@ class Card:
         """Read the card of a bundle.
 
         Raises:
-            FileError: the file cannot be read, is not JSON, or is not as it was written.
-            ExportError: it is no card, or newer than this version.
+            FileError: the file cannot be read, is not JSON, or does not match its checksum.
+            ExportError: the file is no card, or is of a newer version.
         """
         value = read_json(path)
         schema = value.get("schema") if isinstance(value, dict) else None
-        if not isinstance(schema, int) or "accuracy" not in value:  # which other files with a schema have not
+        if not isinstance(schema, int) or "accuracy" not in value:  # other files have a schema too, but no accuracy
             raise ExportError(f"'{path}' must be a card, but has no schema version or no accuracy; write the bundle again")
         if schema > SCHEMA:
             raise ExportError(f"'{path}' has schema {schema}, but this version reads up to {SCHEMA}; upgrade with: pip install -U ofa-nas")
         if schema >= _SEALED:
             check_seal(path, required=True, what=f"'{os.fspath(path)}'")
         costs = {name: value[name] for name in COSTS.names() if value.get(name) is not None}
-        # As in every file, what is unknown is of a later version, or a cost of somebody's own.
+        # As in every file, unknown keys are ignored: they are of later versions, or costs of a user's own.
         return cls(**{name: content for name, content in value.items() if name in cls.__dataclass_fields__}, costs=costs)

@@ -1,4 +1,4 @@
-"""What is in a bundle: the values that its files hold, and where they lie."""
+"""The contents of a bundle: values of its files, and their paths."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ __all__ = ["Contents"]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Contents:
-    """What a bundle holds.
+    """The contents of a bundle.
 
     Attributes:
-        folder: where it is.
-        space: what the network is of, for as many classes.
-        arch: the network.
-        card: what is known of it.
-        signature: how the network sees images, and what its outputs mean.
+        folder: the bundle's folder.
+        space: the network's space, for its number of classes.
+        arch: the network's arch.
+        card: the network's card.
+        signature: preprocessing of images, and meaning of the outputs.
     """
 
     folder: Path
@@ -43,39 +43,39 @@ class Contents:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """One name a class, in the order of the logits."""
+        """One name for each class, in the order of the logits."""
         return self.signature.class_names
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """Of each colour channel on the scale 0..1."""
+        """Mean of each colour channel (images in 0..1)."""
         return self.signature.mean
 
     @property
     def std(self) -> tuple[float, ...]:
-        """Of each colour channel on the scale 0..1."""
+        """Standard deviation of each colour channel (images in 0..1)."""
         return self.signature.std
 
     @property
     def rule(self) -> ImageRule:
-        """How an image becomes pixels."""
+        """How an image file becomes pixels."""
         return self.signature.rule
 
     @property
     def onnx_path(self) -> Path:
-        """The network for any runtime."""
+        """Path of the float32 ONNX file, which takes normalized images."""
         return self.file(FLOAT)
 
     def file(self, precision: str) -> Path:
-        """Where the network's ONNX file of a precision stands; of others than ``fp32`` it is there once it was exported."""
+        """Path of the network's ONNX file of a precision; files other than ``fp32`` exist once exported."""
         return self.folder / file_of(precision)
 
     def photo_file(self, precision: str = FLOAT) -> Path:
-        """Where the file of a precision stands that takes a photo and gives probabilities."""
+        """Path of the ONNX file of a precision that maps a photo to probabilities."""
         return self.folder / file_of(precision, takes_photos=True)
 
     def is_own(self, path: str | os.PathLike[str], precision: str) -> bool:
-        """Whether a path, however it is written, is that of the bundle's file of a precision."""
+        """Whether a path leads to the bundle's file of a precision, however the path is written."""
         return Path(path).resolve() == self.file(precision).resolve()
 
     @property
@@ -85,28 +85,28 @@ class Contents:
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What the files of the network carry: arch, classes and normalization, as text."""
+        """Header of the network's files: arch, classes and normalization, as text."""
         return self.signature.header(self.space, self.arch)
 
     @property
     def input_shape(self) -> tuple[int, int, int, int]:
-        """[1, C, H, W] of one image."""
+        """Shape [1, C, H, W] of one image."""
         return (1, len(self.mean), *sides(self.arch.resolution))
 
     def network(self) -> nn.Sequential:
         """The network with its weights, in evaluation mode, built anew from the arch.
 
         Raises:
-            WeightsError: the weights are damaged, not finite, or not those of the arch.
+            WeightsError: the weights are damaged, not finite, or not of the arch.
         """
         weights = read_weights(self.folder / WEIGHTS, kind=KIND)
         network = empty_network(lower(self.space, self.arch))
         check_tensors(weights.tensors, network, f"'{weights.path}'")
         check_finite(weights.tensors, f"'{weights.path}'")
-        # Copies, because tensors lie in the file at any address, and oneDNN's kernels for unaligned weights round otherwise.
+        # Copies, because tensors in the file may be unaligned, and oneDNN's kernels for unaligned weights round differently.
         network.load_state_dict({name: tensor.clone() for name, tensor in weights.tensors.items()}, assign=True)
         return network.eval()
 
     def engine_path(self, flavour: str, gpus: Sequence[str] = (), *, precision: str = "fp32") -> Path:
-        """Where an engine of this network stands: named by what builds it, the GPUs and the precision."""
+        """Path of an engine of this network, named by flavour, GPUs and precision."""
         return self.engines / f"{'-'.join([flavour, *gpus, *[precision] * (precision != FLOAT)])}.engine"

@@ -1,4 +1,4 @@
-"""The record that stands beside an engine: a JSON file with what the engine was built from and for."""
+"""The record beside an engine: a JSON file about its source, its target GPUs and its layers."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class EngineTensor:
     """An input or output of an engine.
 
     Attributes:
-        name: as in the ONNX file.
-        shape: sizes; -1 where the engine leaves the size open.
-        dtype: TensorRT's name, such as ``FLOAT``.
+        name: name in the ONNX file.
+        shape: sizes; -1 where the engine leaves a size open.
+        dtype: TensorRT's name of the data type, such as ``FLOAT``.
     """
 
     name: str
@@ -36,21 +36,21 @@ class EngineTensor:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineInfo:
-    """What is known of an engine.
+    """Facts about an engine.
 
     Attributes:
         flavour: ``tensorrt`` or ``tensorrt-rtx``.
-        version: of the package that built it.
-        compute_capabilities: CUDA compute capabilities it was built for; empty if that was left to the package.
-        precision: ``fp32`` or ``fp16``, or None where nothing says so.
+        version: version of the package that built it.
+        compute_capabilities: CUDA compute capabilities that it was built for; empty if that was left to the package.
+        precision: ``fp32`` or ``fp16``; None if it is unknown.
         inputs, outputs: its tensors.
-        network_layers: layers of the parsed network, before fusion.
-        network_precisions: numbers of its convolutions and products by the type that they compute in, such as ``INT8``.
-        engine_layers: layers of the loaded engine; None where no GPU was there to load it.
-        engine_precisions: numbers of those by the type that they read; None also where the engine does not describe its layers.
-        engine_bytes: size of the file.
-        engine_sha256, onnx_sha256: digests of the engine and of the ONNX file it was built from.
-        created: when, UTC, ISO 8601.
+        network_layers: number of layers of the parsed network, before fusion.
+        network_precisions: number of convolutions and matrix products by the type that they compute in, such as ``INT8``.
+        engine_layers: number of layers of the loaded engine; None if there was no GPU to load it.
+        engine_precisions: number of the engine's layers by the type that they read; None also if the engine does not describe its layers.
+        engine_bytes: size of the engine's file in bytes.
+        engine_sha256, onnx_sha256: digests of the engine and of the ONNX file that it was built from.
+        created: time of the build, UTC, ISO 8601.
     """
 
     flavour: str
@@ -74,7 +74,7 @@ class EngineInfo:
 
     @classmethod
     def from_json(cls, value: Any) -> EngineInfo:
-        """Read what ``to_json`` wrote; ``ValueError``, ``TypeError`` or ``KeyError`` if it is something else."""
+        """Read what ``to_json`` returned; raises ``ValueError``, ``TypeError`` or ``KeyError`` for anything else."""
         fields = dict(value)
         if fields.pop("schema") not in range(1, _SCHEMA + 1):
             raise ValueError(f"its schema is {value['schema']}, this version of ofa reads up to {_SCHEMA}")
@@ -85,13 +85,13 @@ class EngineInfo:
 
 
 def record_path(engine_path: str | os.PathLike[str]) -> Path:
-    """Where the record of an engine stands: ``network.engine`` has ``network.engine.json``."""
+    """Path of the record of an engine: ``network.engine.json`` for ``network.engine``."""
     path = Path(engine_path)
     return path.with_name(path.name + ".json")
 
 
 def write_record(info: EngineInfo, engine_path: str | os.PathLike[str]) -> None:
-    """Write the record of an engine, all or nothing."""
+    """Write the record of an engine atomically."""
     write_json(info.to_json(), record_path(engine_path))
 
 
@@ -99,7 +99,7 @@ def read_record(engine_path: str | os.PathLike[str]) -> EngineInfo | None:
     """The record of an engine, or None if there is none.
 
     Raises:
-        FileError: the record cannot be read, or is not as it was written.
+        FileError: the record cannot be read, or does not match its checksum.
         ExportError: the record is of another kind or of a newer version.
     """
     path = record_path(engine_path)

@@ -1,6 +1,6 @@
-"""File formats of networks: each is made from an ONNX file, and runtimes say which one they take (``devices.runtimes.Runtime.format``).
+"""File formats of networks, converted from ONNX; a runtime names the format that it reads (``devices.runtimes.Runtime.format``).
 
-A format of one's own is a ``Format`` that is entered in ``FORMATS``, by ``FORMATS.register`` or by the entry point ``ofa.formats`` of its
+A format of your own is a ``Format`` that is entered in ``FORMATS``, by ``FORMATS.register`` or by the entry point ``ofa.formats`` of its
 package.
 """
 
@@ -19,16 +19,16 @@ from ofa.registry import Registry
 __all__ = ["FORMATS", "ONNX", "Format", "write_file"]
 
 ONNX = "onnx"
-"""The format that networks are exported to, and all others are made from."""
+"""The format that networks are exported to; all others are converted from it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """A format of files.
+    """A file format.
 
     Attributes:
-        suffix: end of the files' names, such as ``.tflite``.
-        convert: makes the content of a file of this format from that of an ONNX file; None for ONNX itself.
+        suffix: suffix of file names, such as ``.tflite``.
+        convert: converts the content of an ONNX file to the content of a file of this format; None for ONNX itself.
     """
 
     suffix: str
@@ -46,12 +46,15 @@ FORMATS: Registry[Format] = Registry(
 
 
 def write_file(model: bytes, folder: Path, format: str) -> Path:
-    """Write a network as a file that is named by its content, so that equal networks are one file.
+    """Write a network as a file that is named by the hash of its content, so that equal networks are one file.
 
     Args:
-        model: the content of its ONNX file, in the precision that is wanted.
-        folder: where the file is written; one that is removed with all files if this fails (``ofa.files.temporary_folder``).
+        model: the content of its ONNX file, in the wanted precision.
+        folder: folder of the file; the caller removes it with all files if this fails (``ofa.files.temporary_folder``).
         format: a name of ``FORMATS``.
+
+    Returns:
+        Path of the file.
 
     Raises:
         ExportError: there is no such format, or the network cannot be converted.
@@ -72,7 +75,7 @@ def _converted(model: bytes, convert: Callable[[bytes], bytes], format: str) -> 
         return convert(model)
     except OfaError:
         raise
-    except Exception as error:  # those of converters have no common base
+    except Exception as error:  # errors of converters have no common base
         raise ExportError(
             f"a network must be convertible from ONNX to the format '{format}' of its runtime, but: {reason_of(error)}; name a device "
             "whose runtime takes another format"

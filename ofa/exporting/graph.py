@@ -1,4 +1,4 @@
-"""An ONNX graph that is being written, and the calls that are written into it."""
+"""The writer of an ONNX graph, and the traced calls that it writes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Call", "GraphWriter", "Handler", "Kind", "Operand", "Shape", "Unknow
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Shape = tuple[int | None, ...]
-"""Of a value; None for sizes that depend on the number of images where that is left open."""
+"""Shape of a value; None for a size that depends on the batch size if the batch size is open."""
 
 _TYPES = {np.dtype(np.float32): TensorProto.FLOAT, np.dtype(np.int64): TensorProto.INT64, np.dtype(np.bool_): TensorProto.BOOL}
 
@@ -28,11 +28,11 @@ class UnknownOperationError(ExportError):
 
 
 class GraphWriter:
-    """Writes nodes and constants into an ONNX graph, where they stay: weights are copied no more often than that.
+    """Writes nodes and constants into an ONNX graph in place, so that weights are copied only once.
 
     Args:
-        graph: to be filled.
-        opset: version of the operators, some of which have other forms in later ones.
+        graph: the graph to fill.
+        opset: ONNX opset version; some operators differ between versions.
     """
 
     def __init__(self, graph: onnx.GraphProto, opset: int) -> None:
@@ -40,7 +40,7 @@ class GraphWriter:
         self._constants: set[str] = set()
 
     def constant(self, name: str, value: Array) -> str:
-        """Write ``value`` under ``name``, unless a module that is called twice has already written it; return the name."""
+        """Write ``value`` under ``name`` unless it is written already (a module may be called twice); return the name."""
         if name not in self._constants:
             self._constants.add(name)
             self.graph.initializer.add(
@@ -56,11 +56,11 @@ class GraphWriter:
         return self.constant(f"number.{value!r}", np.array(value, dtype=np.float32))
 
     def value(self, value: Value) -> str:
-        """The name of a value, which is written now if it is a constant."""
+        """The name of a value; a constant is written first."""
         return value.name if value.constant is None else self.constant(value.name, array(value.constant))
 
     def sizes(self, *values: int) -> str:
-        """Write whole numbers, such as the shape that an operator takes as an input, once for all calls; return their name."""
+        """Write integers, such as a shape that is an operator's input, once for all calls; return their name."""
         name = f"sizes.{'.'.join(map(str, values))}"
         if name not in self._constants:
             self._constants.add(name)
@@ -68,14 +68,14 @@ class GraphWriter:
         return name
 
     def put(self, kind: str, call: Call, *operands: Operand, step: str = "", **attributes: Any) -> str:
-        """Append an operator that reads values, names, numbers or nothing (None); return its name.
+        """Append an operator; return the name of its output.
 
         Args:
-            kind: of the operator.
-            call: whose result it is.
-            operands: what it reads.
-            step: names a value on the way to that result; empty for the result itself.
-            attributes: of the operator.
+            kind: type of the operator.
+            call: the call that the operator belongs to.
+            operands: inputs: values, names, numbers, or None for an omitted input.
+            step: name of an intermediate value; empty if the output is the call's result.
+            attributes: attributes of the operator.
         """
         names = tuple(self._operand(each) for each in operands)
         return self.step(kind, call, step, names, **attributes) if step else self.add(kind, replace(call, inputs=names), **attributes)
@@ -88,13 +88,13 @@ class GraphWriter:
 
     def _operand(self, operand: Operand) -> str:
         if operand is None:
-            return ""  # an input that is left out
+            return ""  # ONNX's way to omit an input
         if isinstance(operand, Value):
             return self.value(operand)
         return operand if isinstance(operand, str) else self.number(float(operand))
 
     def step(self, kind: str, call: Call, step: str, inputs: Sequence[str], **attributes: Any) -> str:
-        """Append an operator that computes a value on the way to that of ``call``; return its name."""
+        """Append an operator that computes an intermediate value of ``call``; return its name."""
         return self.add(kind, Call(f"{call.name}.{step}", tuple(inputs), call.place), **attributes)
 
     def add(self, kind: str, call: Call, constants: Sequence[str] = (), **attributes: Any) -> str:
@@ -116,9 +116,9 @@ class Value:
     """A tensor that a call reads.
 
     Attributes:
-        name: in the graph; a constant is written under it when it is first read there.
-        measure: finds its kind, which takes a run of the network without numbers.
-        constant: the tensor itself if the input has no part in it.
+        name: name in the graph; a constant is written when it is first read.
+        measure: finds shape and data type, which takes a run of the network with fake tensors.
+        constant: the tensor itself if it does not depend on the network's input.
     """
 
     name: str
@@ -127,16 +127,16 @@ class Value:
 
     @property
     def shape(self) -> Shape:
-        """Sizes of its dimensions."""
+        """Shape of the value."""
         return self.measure().shape
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of its numbers."""
+        """Data type of the value."""
         return self.measure().dtype
 
     def derived(self, name: str, constant: Tensor) -> Value:
-        """A constant that follows from this one and is written under its name and ``name``."""
+        """A constant computed from this one; its name is this one's name, a dot and ``name``."""
         return Value(f"{self.name}.{name}", lambda: Kind(tuple(constant.shape), constant.dtype), constant)
 
 
@@ -145,13 +145,13 @@ class Call:
     """One call of a module or function in the traced network.
 
     Attributes:
-        name: unique in the graph; also the name of the value that the call makes.
-        inputs: names of the values it reads.
+        name: name of the call and of its result, unique in the graph.
+        inputs: names of the values that it reads.
         place: path of the module in the network, such as ``stages.2.1.conv``; for a function, its name.
-        module: the module, or None for a function.
-        batch_norm: the batch norm that is folded into this convolution, if there is one.
-        arguments: what it is called with, in the order of its signature and with the defaults: a Value for each tensor, constants
-            otherwise, and lists of these.
+        module: the module; None for a function.
+        batch_norm: the batch norm that is folded into this convolution; None if there is none.
+        arguments: arguments in the order of the signature, including defaults: a Value for each tensor, constants otherwise, and lists
+            of these.
     """
 
     name: str
@@ -163,25 +163,25 @@ class Call:
 
 
 Operand = Value | str | float | None
-"""What an operator reads: a value, a name in the graph, a number, or nothing where an input may be left out."""
+"""An operator's input: a value, a name in the graph, a number, or None for an omitted optional input."""
 
 Handler = Callable[[GraphWriter, Call], str]
-"""Writes one call and returns the name of the value that holds its result."""
+"""Writes one call, and returns the name of its result."""
 
 
 def array(tensor: torch.Tensor) -> Array:
-    """``tensor`` as a contiguous array on the CPU, whatever view, device or memory format it has: of float32, int64 or bool."""
+    """A tensor as a contiguous float32, int64 or bool array on the CPU, whatever its strides, device or memory format."""
     kind = torch.float32 if tensor.is_floating_point() else torch.bool if tensor.dtype is torch.bool else torch.int64
     return np.asarray(tensor.detach().to("cpu", kind).contiguous().numpy())
 
 
 def pair(value: int | Sequence[int]) -> list[int]:
-    """A size for each of both sides: one number is that of both."""
+    """Two sizes, one for each side; a single number stands for both."""
     return [value, value] if isinstance(value, int) else list(value)
 
 
 def require(holds: bool, call: Call, rule: str) -> None:
-    """Raise UnknownOperationError with ``rule`` and the call that breaks it unless it ``holds``."""
+    """Raise UnknownOperationError, with the rule and the call that breaks it, unless ``holds``."""
     if not holds:
         what = f"'{call.place}'" if call.module is None else f"'{call.place}' is {call.module}"
         raise UnknownOperationError(f"{rule}, but {what}; build that part of the network in another way")

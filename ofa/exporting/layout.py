@@ -1,4 +1,4 @@
-"""What lies where in a bundle, and what the files of its network carry."""
+"""File names of a bundle, and the header that the files of its network carry."""
 
 from __future__ import annotations
 
@@ -43,27 +43,27 @@ ENGINES = "engines"
 """Name of the folder of engines in a bundle."""
 
 KIND = "network"
-"""What the header of the weights says that they are."""
+"""The ``kind`` in the header of the weights."""
 FLOAT = "fp32"
 """The precision that every bundle has."""
 
 
 def file_of(precision: str, *, takes_photos: bool = False) -> str:
-    """Name of a network's ONNX file: of normalized images, or of photos."""
+    """Name of a network's ONNX file that takes normalized images, or photos."""
     stem = "photo" if takes_photos else "network"
     return f"{stem}.onnx" if precision == FLOAT else f"{stem}-{precision}.onnx"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Signature:
-    """How a network sees images, and what its outputs mean.
+    """Preprocessing of a network's images, and meaning of its outputs.
 
     Attributes:
-        class_names: one name a class, in the order of the logits.
-        mean, std: of each colour channel on the scale 0..1; an image x in 0..1 enters the network as (x - mean) / std.
-        rule: how an image becomes the pixels 0..255 that are scaled to 0..1 for it.
-        task: name of what the network is for (``ofa.tasks``).
-        activation: what makes probabilities of its outputs: ``softmax``, ``sigmoid``, or nothing.
+        class_names: one name for each class, in the order of the logits.
+        mean, std: mean and standard deviation of each colour channel; the network's input for an image x in 0..1 is (x - mean) / std.
+        rule: how an image file becomes pixels in 0..255, which are then scaled to 0..1.
+        task: name of the network's task (``ofa.tasks``).
+        activation: activation that turns outputs into probabilities: ``softmax``, ``sigmoid``, or empty.
     """
 
     class_names: tuple[str, ...]
@@ -74,7 +74,7 @@ class Signature:
     activation: str = CLASSIFICATION.activation
 
     def header(self, space: Space, arch: Arch) -> dict[str, str]:
-        """What the files of a network carry, as text."""
+        """The header that the files of a network carry, as text."""
         return {
             "kind": KIND,
             **space_header(space),
@@ -90,7 +90,10 @@ class Signature:
 
     @classmethod
     def of_header(cls, header: Mapping[str, str], card: Card) -> Self:
-        """What ``header`` gave; bundles of earlier versions say less: their images were of one shape or cut, their card has the metric.
+        """Read what ``header`` returned.
+
+        Headers of earlier versions have no image rule and no task: their images were of one shape or cropped, and the task is found by
+        the card's metric.
 
         Raises:
             SchemaError, DataError, KeyError: the header is damaged.
@@ -106,16 +109,16 @@ class Signature:
         return cls(**{**vars(found), "task": told[0], "activation": told[1]})
 
     def get_task(self) -> Task:
-        """What the network is for.
+        """The network's task.
 
         Raises:
-            RecipeError: no such task is registered.
+            RecipeError: no task of this name is registered.
         """
         return TASKS.get(self.task)
 
 
 def version_of(folder: Path) -> tuple[int, ...]:
-    """Which bundle it is, and which card it has: it may be replaced, and its files too, while others read it."""
+    """Numbers that change when a bundle or its card is replaced: both may happen while another process reads it."""
     numbers: tuple[int, ...] = ()
     with suppress(OSError):
         numbers += (folder.stat().st_ino,)

@@ -1,4 +1,4 @@
-"""Shapes of all values of a traced network, found by running it without numbers."""
+"""Shapes of all values of a traced network, found by running it on fake tensors."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from ofa.exporting.graph import Kind, Shape
 __all__ = ["Measures"]
 
 _BATCHES = (2, 3)
-"""Images of the two runs that show which sizes depend on their number."""
+"""Batch sizes of two runs; sizes that differ between them depend on the batch size."""
 
 
 class Measures:
-    """Shapes and types of the values of a graph; the network runs when the first is asked for.
+    """Shapes and data types of the values of a graph; the network is run at the first query.
 
     Args:
-        root: has the modules and tensors of the graph.
-        graph: of the network in evaluation mode.
-        shape: of the input, whose batch may be left open.
+        root: owner of the graph's modules and tensors.
+        graph: graph of the network in evaluation mode.
+        shape: shape of the input; the batch size may be open (None).
     """
 
     def __init__(self, root: nn.Module, graph: fx.Graph, shape: Shape) -> None:
@@ -31,7 +31,7 @@ class Measures:
         self._runs: list[dict[fx.Node, Any]] = []
 
     def of(self, node: fx.Node) -> Kind:
-        """Kind of the tensor that a node makes.
+        """Shape and data type of a node's result.
 
         Raises:
             ExportError: the network does not fit the shape of its input.
@@ -50,7 +50,7 @@ class Measures:
         try:
             with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
                 interpreter.run(torch.empty(shape, device=device), enable_io_processing=False)
-        except Exception as error:  # torch's errors of shapes have no common base but Exception
+        except Exception as error:  # torch's shape errors have no common base but Exception
             reason = " ".join(str(error).split("\n")[0].split())
             raise ExportError(
                 f"an exported network must fit the shape of its input, but with the shape {shape} torch reports: {reason}; "

@@ -1,4 +1,4 @@
-"""Writing the ONNX files of a bundle's network: each is run before it takes its place, and may have one beside it that takes photos."""
+"""Writes the ONNX files of a bundle's network: each is verified before it is put in place, and may have a companion that takes photos."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ofa.files import replacing
 __all__ = ["TOLERANCE", "put_model"]
 
 TOLERANCE = 1e-4
-"""How far a file in float32 may be from its network, as a share of the outputs' scale."""
+"""Largest difference between a float32 file and its network, relative to the outputs' scale."""
 
 
 def put_model(
@@ -30,24 +30,24 @@ def put_model(
     tolerance: float = TOLERANCE,
     generator: torch.Generator,
 ) -> float | None:
-    """Write a model of a bundle's network that nobody else knows yet, or while it may be changed, and run it before it takes its place.
+    """Write and verify an ONNX file of a bundle's network. The bundle must be new, or locked by ``Bundle.changing``.
 
     Args:
-        bundle: of the network.
-        model: with an open batch.
-        path: the file.
-        companion: the file that takes photos; None writes none.
-        batch: images a call; None leaves them open.
-        network: that the file must compute; None where something else has judged that.
-        tolerance: how far the file may be from the network, as a share of the outputs' scale.
-        generator: where the random inputs come from.
+        bundle: the network's bundle.
+        model: the model, with open batch size.
+        path: path of the file.
+        companion: path of the file that takes photos; None writes none.
+        batch: images per call; None leaves the batch size open.
+        network: the network whose outputs the file must reproduce; None skips the comparison, if the model was checked otherwise.
+        tolerance: largest difference between file and network, relative to the outputs' scale.
+        generator: draws the random inputs.
 
     Returns:
-        The largest difference of the outputs; None without ``network``.
+        The largest relative difference of the outputs; None without ``network``.
 
     Raises:
-        ExportError: a file computes something else.
-        FileError: it cannot be written.
+        ExportError: a file's outputs differ.
+        FileError: a file cannot be written.
     """
     difference = None
     with replacing(path) as temporary:

@@ -1,8 +1,8 @@
-"""Networks and blocks to ONNX files, in milliseconds, and the proof that the file computes what the network does.
+"""Export of networks and blocks to ONNX files within milliseconds, and verification of the files in ONNX Runtime.
 
-The network is traced with torch.fx and each call is written by the handler of its operation (ofa.exporting.operators); a
-batch norm behind a convolution is folded into it. ``torch.onnx.export`` answers the same need for any network at all, but
-takes about a second a block, and a latency table needs hundreds of blocks: it writes those with an operation that has no handler.
+The network is traced with torch.fx, and each call is written by the handler of its operation (ofa.exporting.operators); a batch norm
+after a convolution is folded into the convolution. ``torch.onnx.export`` handles any network, but takes about a second per block, and a
+latency table needs hundreds of blocks: it is the fallback for networks with an operation that has no handler.
 
 Shapes: B batch, C channels, H W pixels.
 """
@@ -57,7 +57,7 @@ _BATCH = "batch"
 
 @dataclass(frozen=True, kw_only=True)
 class _Versions:
-    """Of the operators and of the file format."""
+    """Versions of the operators (opset) and of the file format (IR)."""
 
     opset: int
     ir_version: int
@@ -87,19 +87,21 @@ def to_model(
     """The ONNX model of a network or block in evaluation mode.
 
     Args:
-        network: made of the operations of ofa.exporting.operators and ofa.exporting.aten, or of any that torch's own exporter knows if
-            the extra ``export`` is installed, which is then the producer of the file; it is left exactly as it was, in mode, weights
-            and statistics.
-        input_shape: [B, C, H, W] of the input, or what else a block takes; it is named ``images``. The output is named ``logits`` if
-            it is [B, n], and ``output`` if it still has pixels or tokens.
+        network: a network of the operations of ofa.exporting.operators and ofa.exporting.aten. With the extra ``export``, any operation
+            of torch's own exporter is allowed, which then writes the file. Mode, weights and statistics are not changed.
+        input_shape: shape of the input, [B, C, H, W] or another shape that a block takes. The input is named ``images``, the output
+            ``logits`` if it is [B, n], and ``output`` if it still has pixels or tokens.
         metadata: keys and values that the file carries (``metadata_props``).
         dynamic_batch: whether B is left open in the file.
-        opset: version of the ONNX operators; the default is the oldest that has all of them, so that old runtimes read the file.
-        ir_version: version of the file format; None for the oldest that goes with ``opset``.
+        opset: ONNX opset version; the default is the oldest that has all operators, so that old runtimes can read the file.
+        ir_version: version of the file format; None is the oldest for ``opset``.
+
+    Returns:
+        The model.
 
     Raises:
-        ExportError: the network has an operation without a handler, cannot be traced, or does not fit ``input_shape``; or a version
-            is none that can be written, or older than an operator of the network.
+        ExportError: an operation has no handler, the network cannot be traced or does not fit ``input_shape``, or a version is not
+            supported or older than an operator of the network.
     """
     model = _build_model(network, input_shape, metadata or {}, dynamic_batch, _Versions.of(opset, ir_version))
     check_model(model)
@@ -116,17 +118,17 @@ def export(
     opset: int = OPSET,
     ir_version: int | None = None,
 ) -> None:
-    """Write the network or block as an ONNX file, all or nothing; arguments and errors as ``to_model``, or FileError."""
+    """Write a network or block as an ONNX file atomically; arguments and errors as of ``to_model``, and FileError."""
     versions = _Versions.of(opset, ir_version)
     with replacing(path) as temporary:
         content = {**(metadata or {}), SEAL_KEY: BLANK_SEAL}
         data = _build_model(network, input_shape, content, dynamic_batch, versions).SerializeToString()
         check_model(data)  # the bytes, because serializing 30 MB twice takes longer than tracing the network
-        temporary.write_bytes(data)  # sealed before it takes its place
+        temporary.write_bytes(data)  # ``replacing`` adds the checksum
 
 
 def write_sealed(model: onnx.ModelProto, temporary: Path) -> None:
-    """Fill the temporary file of ``ofa.files.replacing`` with a model that was made of another one, and a checksum of its own."""
+    """Write a model, derived from another model, with a checksum of its own to a temporary file of ``ofa.files.replacing``."""
     onnx.helper.set_model_props(model, {**{each.key: each.value for each in model.metadata_props}, SEAL_KEY: BLANK_SEAL})
     data = model.SerializeToString()
     check_model(data)
@@ -145,14 +147,14 @@ def verify_outputs(
     """Run the ONNX file in ONNX Runtime and compare its output with the network's in evaluation mode.
 
     Args:
-        network: what the file was exported from; left as it was.
+        network: the network that the file was exported from; it is not changed.
         path: the ONNX file.
-        input_shape: [B, C, H, W] of the random input, drawn from a standard normal distribution.
-        generator: where that input comes from.
-        tolerance: largest difference allowed, as a share of the network's largest absolute output.
+        input_shape: shape [B, C, H, W] of the random input, which is drawn from a standard normal distribution.
+        generator: draws the input.
+        tolerance: largest allowed difference, relative to the network's largest absolute output.
 
     Returns:
-        The largest absolute difference as that share (0 when both are zero everywhere).
+        The largest absolute difference, likewise relative (0 if all outputs are zero).
 
     Raises:
         ExportError: the file cannot be run, the shapes differ, or the difference is above ``tolerance``.
@@ -175,30 +177,30 @@ def verify_outputs(
 
 
 def float_outputs(network: nn.Module, x_BCHW: Tensor) -> Tensor:
-    """What a network computes of images in evaluation mode where it lies, in float32; on the CPU. It is left as it was."""
+    """Outputs of a network in evaluation mode, computed in float32 on its own device; returned on the CPU. Its mode is restored."""
     device = next((parameter.device for parameter in network.parameters()), x_BCHW.device)
-    # By default the convolutions of a GPU round float32 to TF32, whose error is ten times what files may differ by.
+    # By default convolutions on a GPU round float32 to TF32, whose error is ten times the tolerance of files.
     with evaluating(network), torch.no_grad(), torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False):
         outputs: Tensor = network(x_BCHW.to(device)).cpu()
     return outputs
 
 
 def batch_of(path: str | os.PathLike[str]) -> int | None:
-    """Images in one call of a network's file; None if that is left open.
+    """Batch size of a network's ONNX file; None if it is open.
 
     Raises:
         FileError: the file is absent or cannot be read.
-        ExportError: it is none of a network of images.
+        ExportError: the file is not an ONNX file of a network of images.
     """
     return read_model(path).graph.input[0].type.tensor_type.shape.dim[0].dim_value or None
 
 
 def read_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
-    """The ONNX model of a network's file, whose first input is images.
+    """Read the ONNX file of a network; its first input is images.
 
     Raises:
         FileError: the file is absent or cannot be read.
-        ExportError: it is none of a network of images.
+        ExportError: the file is not an ONNX file of a network of images.
     """
     try:
         model = parse_model(read_model_bytes(path), f"'{path}'")
@@ -211,11 +213,14 @@ def read_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
 def at_size(model: onnx.ModelProto, shape: Sequence[int]) -> onnx.ModelProto:
     """A copy of an exported model whose input has another size.
 
-    The networks' operations do not depend on it, so that a block need not be traced anew for every size.
+    Operations of ofa's networks do not depend on the size, so that a block need not be traced again for every size.
 
     Args:
         model: the model.
-        shape: of the input without the batch, such as (C, H, W).
+        shape: shape of the input without the batch, such as (C, H, W).
+
+    Returns:
+        The copy.
 
     Raises:
         ExportError: the network does not fit the size.
@@ -235,12 +240,12 @@ def at_size(model: onnx.ModelProto, shape: Sequence[int]) -> onnx.ModelProto:
 
 
 def at_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
-    """A copy of a model, whose batch is open or was once, for so many images in a call."""
+    """A copy of a model with a fixed batch size; the model must have been exported with an open one."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     for value in (*copy.graph.input, *copy.graph.output):
         value.type.tensor_type.shape.dim[0].dim_value = batch
-    del copy.graph.value_info[:]  # what was inferred is of any batch
+    del copy.graph.value_info[:]  # inferred shapes are those of the open batch size
     return copy
 
 
@@ -268,7 +273,7 @@ def _build_model(
 
 
 def _write_model(network: nn.Module, shape: list[int | str], versions: _Versions) -> tuple[onnx.ModelProto, str]:
-    """The model that the handlers write, still without an output, and the name of its result."""
+    """The model written by the handlers, without its output, and the name of its result."""
     model = _empty_model(type(network).__name__, versions)
     model.graph.input.append(helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, shape))
     return model, write_calls(GraphWriter(model.graph, versions.opset), network)
@@ -300,7 +305,7 @@ def _check_operators(graph: onnx.GraphProto, opset: int) -> None:
 
 @lru_cache(maxsize=1)
 def _first_opsets() -> dict[str, int]:
-    """By operator the opset that it came with."""
+    """The first opset that has each operator."""
     first: dict[str, int] = {}
     for schema in onnx.defs.get_all_schemas_with_history():
         if not schema.domain:
@@ -309,7 +314,7 @@ def _first_opsets() -> dict[str, int]:
 
 
 def _infer_output(graph: onnx.GraphProto, result: str, versions: _Versions) -> onnx.ValueInfoProto:
-    """Type and shape of ``result``, inferred on a model whose constants are inputs, so that no weights are copied for it."""
+    """Type and shape of ``result``, inferred on a model in which weights are inputs, so that they need not be copied."""
     output = onnx.ValueInfoProto()
     if result == INPUT:
         output.CopyFrom(graph.input[0])
@@ -317,7 +322,7 @@ def _infer_output(graph: onnx.GraphProto, result: str, versions: _Versions) -> o
     model = _empty_model("shapes", versions)
     model.graph.node.extend(graph.node)
     model.graph.input.extend(graph.input)
-    # Whole numbers are shapes that operators are given, which follow from their values.
+    # Integer constants are arguments such as shapes: inference needs their values.
     weights = [each for each in graph.initializer if each.data_type != TensorProto.INT64]
     model.graph.initializer.extend(each for each in graph.initializer if each.data_type == TensorProto.INT64)
     model.graph.input.extend(helper.make_tensor_value_info(each.name, each.data_type, list(each.dims)) for each in weights)
@@ -326,12 +331,12 @@ def _infer_output(graph: onnx.GraphProto, result: str, versions: _Versions) -> o
         output.CopyFrom(onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph.output[0])
     batch = output.type.tensor_type.shape.dim[:1]
     if batch and not batch[0].dim_value and graph.input[0].type.tensor_type.shape.dim[0].dim_param:
-        batch[0].dim_param = _BATCH  # which reshapes call by another name
+        batch[0].dim_param = _BATCH  # after a reshape, inference gives it another name
     return output
 
 
 def _rename_output(graph: onnx.GraphProto, result: str, name: str) -> None:
-    """Give the value ``result`` the name that the file's output has."""
+    """Rename the value ``result`` to the name of the file's output."""
     if result == INPUT:
         graph.node.append(helper.make_node("Identity", [INPUT], [name], name=name))
         return
@@ -341,7 +346,7 @@ def _rename_output(graph: onnx.GraphProto, result: str, name: str) -> None:
 
 
 def check_model(model: onnx.ModelProto | bytes) -> None:
-    """Raise ExportError unless a model, or the bytes of one, is well formed."""
+    """Raise ExportError unless a model, given as such or as bytes, is well formed."""
     with _as_export_error():
         onnx.checker.check_model(model, full_check=True)
 
@@ -358,7 +363,7 @@ def _as_export_error() -> Iterator[None]:
 
 
 def session_of(model: onnx.ModelProto | bytes) -> Any:
-    """A session of ONNX Runtime on this machine's processor; it raises what ONNX Runtime does."""
+    """An ONNX Runtime session on this machine's CPU; errors of ONNX Runtime are passed on."""
     onnxruntime = import_without_telemetry("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only: ONNX Runtime writes its warnings to stderr, past every handler
@@ -368,7 +373,7 @@ def session_of(model: onnx.ModelProto | bytes) -> Any:
 
 def _run(path: str | os.PathLike[str], x_BCHW: Any) -> Any:
     try:
-        # The bytes, because ONNX Runtime cannot open every name that the system knows.
+        # The bytes, because ONNX Runtime cannot open every file name that the system allows.
         session = session_of(read_model_bytes(path))
         return session.run(None, {session.get_inputs()[0].name: x_BCHW})[0]
     except Exception as error:  # ONNX Runtime's exceptions have no common base but Exception

@@ -1,7 +1,7 @@
-"""One ONNX operator for each operation that networks of this project are made of.
+"""ONNX export of the modules and functions that ofa's networks are built from.
 
-The set is closed on purpose: a network is a list of blocks and a block builds only these modules, so a table of short
-handlers replaces a general exporter, and an operation that is not in the table is an error that names it.
+The set is closed on purpose: a network is a list of blocks, and a block builds only these modules. So a table of short handlers replaces
+a general exporter, and an operation that is not in the table is an error that names it.
 
 Shapes: B batch, C channels, H W pixels, T tokens of D channels.
 """
@@ -26,10 +26,10 @@ __all__ = ["FUNCTIONS", "MODULES", "gelu", "handler_of", "layer_norm"]
 
 
 def handler_of(module: nn.Module) -> Handler | None:
-    """The handler of ``module``, or None if its computation is not one of the closed set.
+    """The handler of a module; None if its computation is not in the closed set.
 
-    A parametrized module is its own subclass with the inherited ``forward``, so it is found by its base; a subclass that
-    computes something else is not.
+    A subclass with the inherited ``forward`` (such as a parametrized module) has its base's handler; a subclass with another ``forward``
+    has none.
     """
     for kind, handler in MODULES.items():
         if isinstance(module, kind):
@@ -53,7 +53,7 @@ def _conv(writer: GraphWriter, call: Call) -> str:
     require(
         module.padding_mode == "zeros" and not isinstance(module.padding, str),
         call,
-        "an exported convolution must be padded by numbers of zeros",
+        "an exported convolution must have zero padding, given as numbers",
     )
     weight, bias = module.weight.detach(), None if module.bias is None else module.bias.detach()
     if call.batch_norm is not None:
@@ -172,11 +172,11 @@ def _layer_norm(writer: GraphWriter, call: Call) -> str:
 
 
 def layer_norm(writer: GraphWriter, call: Call, eps: float, dims: int = 1) -> str:
-    """Write a layer norm over the last dimensions, whose inputs are the values, their scale and their shift."""
+    """Write a layer norm over the last ``dims`` dimensions; the call's inputs are values, scale and shift."""
     if writer.opset >= 17:
         return writer.add("LayerNormalization", call, axis=-dims, epsilon=eps)
     axes = list(range(-dims, 0))
-    # As transformers are usually written out, which ONNX Runtime, OpenVINO and TensorRT know and make one operation of.
+    # The usual decomposition, which ONNX Runtime, OpenVINO and TensorRT recognize and fuse into one operation.
     x, scale, shift = call.inputs
     mean = writer.step("ReduceMean", call, "mean", (x,), axes=axes, keepdims=1)
     centred = writer.step("Sub", call, "centred", (x, mean))
@@ -241,7 +241,7 @@ def _binary(kind: str) -> Handler:
 MODULES: Mapping[type[nn.Module], Handler] = {
     AddPositions: _add_positions,
     DotProductAttention: _attention,
-    TokenLinear: _token_linear,  # before the linear layer that it is derived from
+    TokenLinear: _token_linear,  # before its base class nn.Linear
     TokenMean: _token_mean,
     Tokens: _tokens,
     nn.AdaptiveAvgPool2d: _global_avg_pool,

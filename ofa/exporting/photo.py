@@ -1,9 +1,9 @@
-"""A network that takes a photo: the image rule, the normalization and the probabilities as operators of its ONNX file.
+"""ONNX files that take a photo: crop, resize, normalization and the final activation are operators of the file.
 
-Whoever ships such a file needs no code of images but a decoder. The resize is two products with matrices that are computed from the size
-of the photo: every runtime has those, in any opset, where the operator Resize has antialiasing since opset 18 only.
+An application with such a file needs only an image decoder. The resize is two matrix products; the matrices are computed from the size of
+the photo. Every runtime has matrix products, in any opset, whereas the operator Resize has antialiasing only since opset 18.
 
-Shapes: H W of a photo, h w of the part that is shown and of the network's input, C channels, K classes.
+Shapes: H W of a photo, h w of the network's input, C channels, K classes.
 """
 
 from __future__ import annotations
@@ -29,30 +29,32 @@ PHOTO, PROBABILITIES = "photo", "probabilities"
 """Names of the input, uint8 [H, W, C] of any size, and of the output, float32 [K]."""
 
 _ACTIVATIONS = {"softmax": "Softmax", "sigmoid": "Sigmoid", "": "Identity"}
-"""By what makes probabilities of outputs the operator."""
+"""The operator of each activation."""
 _PREPARE, _ANSWER = "of_photo", "of_outputs"
-"""How the names of the operators before the network and behind it begin."""
+"""Prefixes of the names of the operators before and after the network."""
 _TRIED = ((37, 53), (96, 64), (20, 20))
-"""Heights and widths of the photos that a file is checked with: larger than inputs and smaller ones, upright, wide and square."""
+"""Heights and widths of the photos that a file is checked with: larger and smaller than inputs, upright, wide and square."""
 _TOLERANCE = 1e-3
-"""Of a normalized pixel, where one level of a photo is some 0.015."""
+"""Largest difference of a normalized pixel; one of a photo's 256 levels is some 0.015."""
 
 
 def of_a_photo(model: onnx.ModelProto, signature: Signature) -> onnx.ModelProto:
-    """A copy of a network's model that takes one upright photo and gives probabilities.
+    """A copy of a network's model that takes one upright photo and returns probabilities.
 
     Args:
-        model: of one input, normalized images [B, C, h, w], and one output [B, K], in any precision.
-        signature: how the network sees images; photos have levels 0..255.
+        model: a model with one input, normalized images [B, C, h, w], and one output [B, K], in any precision.
+        signature: the network's preprocessing and activation; photos have levels 0..255.
+
+    Returns:
+        The model.
 
     Raises:
-        ExportError: another activation than is known, or a model of other inputs or outputs.
+        ExportError: the activation is unknown, or the model has other inputs or outputs.
     """
     if signature.activation not in _ACTIVATIONS:
         known = ", ".join(name or "nothing" for name in _ACTIVATIONS)
         raise ExportError(
-            f"what makes probabilities of outputs must be one of {known}, but the task '{signature.task}' says "
-            f"'{signature.activation}'; give it one"
+            f"the activation of a task must be one of {known}, but the task '{signature.task}' has '{signature.activation}'; change it"
         )
     copy = at_batch(model, 1)
     graph = copy.graph
@@ -60,7 +62,7 @@ def of_a_photo(model: onnx.ModelProto, signature: Signature) -> onnx.ModelProto:
     if len(graph.input) != 1 or len(graph.output) != 1 or len(shape) != 4:
         raise ExportError(
             f"a network of photos must have one input [1, C, h, w] and one output, but '{graph.name}' has {len(graph.input)} inputs, the "
-            f"first of {shape}, and {len(graph.output)} outputs; export another network"
+            f"first of shape {shape}, and {len(graph.output)} outputs; export another network"
         )
     images, outputs = graph.input[0].name, graph.output[0].name
     front = _prepare(images, shape, signature)
@@ -79,12 +81,15 @@ def of_a_photo(model: onnx.ModelProto, signature: Signature) -> onnx.ModelProto:
 
 
 def prepared(photo_HWC: Tensor, size: tuple[int, int], signature: Signature) -> Tensor:
-    """The network's input for a photo, as training makes it of images in memory: float32 [1, C, h, w].
+    """The network's input for a photo, computed as in training for images in memory.
 
     Args:
-        photo_HWC: uint8, upright.
+        photo_HWC: an upright photo, uint8 [H, W, C].
         size: h and w.
-        signature: how the network sees images.
+        signature: the network's preprocessing.
+
+    Returns:
+        float32 [1, C, h, w].
     """
     data = ImageData(
         images=photo_HWC.permute(2, 0, 1).unsqueeze(0).contiguous(),
@@ -100,23 +105,23 @@ def prepared(photo_HWC: Tensor, size: tuple[int, int], signature: Signature) -> 
 
 
 def check_photo(model: onnx.ModelProto, signature: Signature, *, generator: torch.Generator) -> float:
-    """Run what a model of ``of_a_photo`` does before its network beside PyTorch, and all of it once.
+    """Compare the preprocessing of a model of ``of_a_photo`` with PyTorch's, and run the whole model once.
 
     Args:
         model: the model.
-        signature: that it was made of.
-        generator: where the photos of noise come from.
+        signature: the signature that the model was made with.
+        generator: draws the random photos.
 
     Returns:
         The largest difference of a normalized pixel.
 
     Raises:
-        ExportError: it is too large, or what comes out are no probabilities.
+        ExportError: the difference is too large, or the output has another shape or is not finite.
     """
     before, images = _until_network(model)
     session, channels, largest = session_of(before), len(signature.mean), 0.0
     for height, width in _TRIED:
-        # Of coarse noise, because antialiasing makes one grey of fine noise.
+        # Coarse noise, because antialiasing averages fine noise to a uniform grey.
         coarse = torch.randint(0, 256, (5, 7, channels), dtype=torch.uint8, generator=generator)
         photo_HWC = coarse.repeat_interleave(height // 5 + 1, 0)[:height].repeat_interleave(width // 7 + 1, 1)[:, :width].contiguous()
         x_1Chw = session.run([images], {PHOTO: photo_HWC.numpy()})[0]
@@ -125,8 +130,8 @@ def check_photo(model: onnx.ModelProto, signature: Signature, *, generator: torc
     answer_K = session_of(model).run(None, {PHOTO: photo_HWC.numpy()})[0]
     if not largest <= _TOLERANCE or answer_K.shape != (len(signature.class_names),) or not np.isfinite(answer_K).all():
         raise ExportError(
-            f"a photo must become the input that PyTorch makes of it within {_TOLERANCE:g}, and then {len(signature.class_names)} numbers, "
-            f"but the input differs by {largest:.3g} and the output is of shape {list(answer_K.shape)}; export the network again"
+            f"a file of photos must prepare its input as PyTorch does within {_TOLERANCE:g} and return {len(signature.class_names)} finite "
+            f"numbers, but the input differs by {largest:.3g} and the output is of shape {list(answer_K.shape)}; export the network again"
         )
     return largest
 
@@ -139,7 +144,7 @@ def _photo_input(channels: int) -> onnx.ValueInfoProto:
 
 
 def _until_network(model: onnx.ModelProto) -> tuple[onnx.ModelProto, str]:
-    """The part of a model of photos that makes the network's input, and the name of that."""
+    """The preprocessing part of a model of photos, and the name of its output."""
     own = [node for node in model.graph.node if node.name.startswith(f"{_PREPARE}.")]
     images = own[-1].output[0]
     read = {name for node in own for name in node.input}
@@ -150,7 +155,7 @@ def _until_network(model: onnx.ModelProto) -> tuple[onnx.ModelProto, str]:
 
 
 class _Nodes:
-    """Operators and constants to be put into a graph, with a common beginning of their names."""
+    """Operators and constants to be put into a graph; their names have a common prefix."""
 
     def __init__(self, prefix: str) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -158,7 +163,7 @@ class _Nodes:
         self._prefix = prefix
 
     def add(self, kind: str, *inputs: str, output: str = "", **attributes: Any) -> str:
-        """Append an operator; the name of its result."""
+        """Append an operator; returns the name of its result."""
         result = output or f"{self._prefix}.{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, inputs, [result], name=f"{self._prefix}.{kind}.{len(self.nodes)}", **attributes))
         return result
@@ -169,7 +174,7 @@ class _Nodes:
         return name
 
     def sizes(self, *values: int) -> str:
-        """A list of whole numbers."""
+        """A constant list of integers."""
         return self.constant(values, np.int64)
 
     def cast(self, name: str, to: int) -> str:
@@ -177,7 +182,7 @@ class _Nodes:
 
 
 def _prepare(images: str, shape: Sequence[int], signature: Signature) -> _Nodes:
-    """From the photo [H, W, C] to the network's input of a shape, under its name."""
+    """Operators from the photo [H, W, C] to the network's input ``images`` of ``shape``."""
     nodes = _Nodes(_PREPARE)
     _, channels, height, width = shape
     whole = nodes.add("Shape", PHOTO)
@@ -188,7 +193,7 @@ def _prepare(images: str, shape: Sequence[int], signature: Signature) -> _Nodes:
     ends = [nodes.add("Add", start, kept) for start, kept in zip(starts, (kept_rows, kept_columns), strict=True)]
     x = nodes.add("Slice", PHOTO, nodes.add("Concat", *starts, axis=0), nodes.add("Concat", *ends, axis=0), nodes.sizes(0, 1))
     x = nodes.cast(x, TensorProto.FLOAT)
-    # Rows first, as [h, W * C]: then only what is left of them is put into another order.
+    # Rows are resized first, as [h, W * C], so that the transpose moves fewer values.
     x = nodes.add("Reshape", x, nodes.add("Concat", kept_rows, nodes.sizes(-1), axis=0))
     x = nodes.add("MatMul", _weights(nodes, kept_rows, height), x)
     x = nodes.add("Reshape", x, nodes.add("Concat", nodes.sizes(height), kept_columns, nodes.sizes(channels), axis=0))
@@ -203,10 +208,10 @@ def _prepare(images: str, shape: Sequence[int], signature: Signature) -> _Nodes:
 
 
 def _fitting(nodes: _Nodes, rows: str, columns: str, height: int, width: int) -> tuple[str, str]:
-    """Rows and columns of the largest part of the input's aspect ratio, as ``ofa.data.reading.fitting_part`` has them."""
+    """Rows and columns of the largest part with the input's aspect ratio, as computed by ``ofa.data.reading.fitting_part``."""
 
     def kept(other: str, own: str, share: tuple[int, int]) -> str:
-        """The other side times a ratio, rounded, at most one's own side and at least a pixel; half to even, as Python rounds."""
+        """The other side times a ratio, rounded half to even as in Python, and clipped to 1 pixel .. the own side."""
         product = nodes.cast(nodes.add("Mul", other, nodes.sizes(share[0])), TensorProto.DOUBLE)
         rounded = nodes.add("Round", nodes.add("Div", product, nodes.constant([share[1]], np.float64)))
         kept = nodes.add("Max", rounded, nodes.constant([1], np.float64))
@@ -216,7 +221,7 @@ def _fitting(nodes: _Nodes, rows: str, columns: str, height: int, width: int) ->
 
 
 def _weights(nodes: _Nodes, size: str, wanted: int) -> str:
-    """The matrix [wanted, size] of a bilinear resize with antialiasing: triangles around the centres of equal parts, each of sum 1."""
+    """The matrix [wanted, size] of an antialiased bilinear resize: triangle filters, normalized to sum 1, centred on output pixels."""
     count = nodes.cast(size, TensorProto.FLOAT)
     scale = nodes.add("Div", count, nodes.constant([wanted], np.float32))
     centres = nodes.add("Mul", scale, nodes.constant(np.arange(wanted)[:, None] + 0.5, np.float32))

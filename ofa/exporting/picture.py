@@ -1,4 +1,4 @@
-"""A network as a picture: an SVG of its blocks, from the image to the classes."""
+"""A picture (SVG) of a network's blocks, from the image to the classes."""
 
 from __future__ import annotations
 
@@ -11,21 +11,24 @@ from ofa.resolution import pixels, sides
 __all__ = ["draw_network"]
 
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
-"""Okabe and Ito's palette, which stays distinct under the common colour blindnesses."""
+"""Okabe and Ito's palette, which is distinguishable with the common colour blindnesses."""
 _BAR, _GAP, _LEFT, _TALL, _SHARE, _KIND = 22, 6, 46, 130, 60, 210
-"""Pixels: width of a block, between two, left of the first, the tallest block, the largest share of operations, a kind's name."""
+"""In pixels: width of a block, gap between blocks, left margin, tallest block, longest bar of MACs, width of a legend entry."""
 _TEXT = 'font-family="sans-serif" font-size="11" fill="#555"'
 
 
 def draw_network(lowered: Sequence[PlacedBlock], title: str) -> str:
     """The blocks of a network side by side, as the text of an SVG file.
 
-    A block is as tall as its input has rows (of pixels, or of tokens), by the square root, and wears the colour of its kind. Below it
-    stands its share of the multiply-accumulates. Hovering tells the rest.
+    The height of a block is the square root of the number of rows of its input (pixels or tokens), its colour its kind. The bar below it
+    is its share of the multiply-accumulates. Details are shown on hover.
 
     Args:
         lowered: the blocks, from the image to the logits.
-        title: above the picture.
+        title: title above the picture.
+
+    Returns:
+        The text of the SVG file.
     """
     kinds = list(dict.fromkeys(placed.block.kind for placed in lowered))
     colours = {kind: _COLOURS[number % len(_COLOURS)] for number, kind in enumerate(kinds)}

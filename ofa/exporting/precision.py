@@ -1,4 +1,4 @@
-"""Precisions: how the ONNX file of a network is written for a device, and how far its outputs may then be from the network's."""
+"""Precisions (fp32, fp16, int8): how an ONNX file is rewritten, and how far its outputs may then differ from the network's."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ __all__ = ["PRECISIONS", "Precision", "to_half", "to_int8", "write_model", "writ
 _IMAGES_OF_NOISE = 2
 
 _INT8 = NumberFormat(weight=1, channel=5, bias=12)
-"""Of a channel the scale of its weights in float32 and their zero in 8 bits; a bias and its zero in 32 bits, and its scale in float32."""
+"""Bytes: a channel has a float32 scale and an 8-bit zero point of its weights; a bias has 32 bits, a 32-bit zero and a float32 scale."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Precision:
-    """A number format of weights and activations, as a device's settings name it.
+    """A number format of weights and activations, as named in a device's settings.
 
     Attributes:
-        tolerance: largest difference allowed between the outputs of a file and of its network, as a share of the output's scale; of one
-            that is fitted to images it is of noise, which it does not know, and says only that it is of the same network.
-        is_of_data: whether a file that ships must be fitted to images; one that ``rewrite`` makes is then good for measuring time alone.
-        rewrite: makes a float32 model one of this precision; input and output stay float32. None where there is nothing to do.
-        within: makes a rewritten model of one block what it is inside a network, where its neighbours share its border. None where that is
-            the same.
+        tolerance: largest allowed difference between the outputs of a file and of its network, relative to the outputs' scale. If
+            ``is_of_data``, it is compared on noise, for which the file was not calibrated, and only shows that both are the same network.
+        is_of_data: whether a file for deployment must be calibrated on images; the result of ``rewrite`` then only serves to measure time.
+        rewrite: converts a float32 model to this precision; input and output stay float32. None if nothing is to be done.
+        within: converts a rewritten model of one block to its form inside a network, where neighbours share the quantization at its
+            border. None if the forms are equal.
         stored: bytes of a file's constants.
     """
 
@@ -54,22 +54,22 @@ class Precision:
 
     @property
     def bits(self) -> int:
-        """Of one weight."""
+        """Bits of one weight."""
         return 8 * self.stored.weight
 
     def of(self, model: onnx.ModelProto) -> onnx.ModelProto:
-        """A float32 model in this precision.
+        """Convert a float32 model to this precision.
 
         Raises:
-            ExportError: it cannot be rewritten.
+            ExportError: the model cannot be converted.
         """
         return model if self.rewrite is None else self.rewrite(model)
 
     def of_block(self, model: onnx.ModelProto) -> onnx.ModelProto:
-        """The float32 model of one block in this precision, as it is inside a network.
+        """Convert the float32 model of one block to its form in this precision inside a network.
 
         Raises:
-            ExportError: it cannot be rewritten.
+            ExportError: the model cannot be converted.
         """
         written = self.of(model)
         return written if self.within is None else self.within(written)
@@ -78,8 +78,8 @@ class Precision:
 def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy of an exported model that computes in float16; its input and output stay float32.
 
-    TensorRT takes the precision from the file (strongly typed networks are all that TensorRT for RTX knows), so this is how
-    an engine in half precision is made.
+    TensorRT takes the precision from the file (TensorRT for RTX has only strongly typed networks), so engines in half precision are built
+    from such a model.
     """
     half = onnx.ModelProto()
     half.CopyFrom(model)
@@ -104,7 +104,7 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def to_int8(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of an exported model in int8 whose ranges are fitted to noise: as fast as one of images, and of no other use."""
+    """A copy of an exported model in int8, calibrated on noise: as fast as a model calibrated on images, but only good to measure time."""
     rng = np.random.default_rng(0)
     shape = [size.dim_value or 1 for size in model.graph.input[0].type.tensor_type.shape.dim]
     images = [rng.standard_normal(shape, dtype=np.float32) for _ in range(_IMAGES_OF_NOISE)]
@@ -122,24 +122,24 @@ def write_model(
     tolerance: float = TOLERANCE,
     of_photos: bool = True,
 ) -> float | None:
-    """Write a model of a bundle's network, and run it before it takes its place.
+    """Write a model of a bundle's network; the file is verified before it is put in place.
 
     Args:
-        bundle: of the network.
-        model: with an open batch.
-        path: the file.
-        precision: of the model.
-        batch: images a call; None leaves them open.
-        network: that the file must compute; None where something else has judged that.
-        tolerance: how far the file may be from the network, as a share of the outputs' scale.
-        of_photos: whether the bundle's own file of the precision gets the one beside it that takes photos.
+        bundle: the network's bundle.
+        model: the model, with open batch size.
+        path: path of the file.
+        precision: precision of the model.
+        batch: images per call; None leaves the batch size open.
+        network: the network whose outputs the file must reproduce; None skips the comparison, if the model was checked otherwise.
+        tolerance: largest difference between file and network, relative to the outputs' scale.
+        of_photos: whether the companion that takes photos is written too, if ``path`` is the bundle's own file of the precision.
 
     Returns:
-        The largest difference of the outputs, as such a share; None without ``network``.
+        The largest relative difference of the outputs; None without ``network``.
 
     Raises:
-        ExportError: the file computes something else.
-        FileError: it cannot be written.
+        ExportError: the file's outputs differ.
+        FileError: the file cannot be written.
     """
     companion = bundle.photo_file(precision) if of_photos and bundle.is_own(path, precision) else None
     with bundle.changing(path, *([] if companion is None else [companion])):
@@ -158,22 +158,22 @@ def write_model(
 def write_precision(
     bundle: Bundle, path: str | os.PathLike[str], precision: str = FLOAT, *, batch: int | None = None, opset: int = OPSET
 ) -> float:
-    """Export a bundle's network anew in a precision, and run the file against PyTorch before it takes its place.
+    """Export a bundle's network in a precision; the file is compared with PyTorch before it is put in place.
 
     Args:
-        bundle: whose network.
-        path: the file.
-        precision: one that needs no images.
-        batch: images a call; None leaves them open.
-        opset: version of the operators.
+        bundle: the network's bundle.
+        path: path of the file.
+        precision: a precision that needs no images for calibration.
+        batch: images per call; None leaves the batch size open.
+        opset: ONNX opset version.
 
     Returns:
-        The largest difference of the outputs, as a share of their scale.
+        The largest difference of the outputs, relative to their scale.
 
     Raises:
         WeightsError: the weights are damaged.
-        ExportError: the file cannot be written in that precision, or computes something else.
-        FileError: it cannot be written.
+        ExportError: the file cannot be written in that precision, or its outputs differ.
+        FileError: the file cannot be written.
     """
     chosen = PRECISIONS.get(precision)
     with bundle.only_writer(path):
@@ -194,4 +194,4 @@ PRECISIONS: Registry[Precision] = Registry(
     valid=lambda entry: isinstance(entry, Precision),
     must_be="an ofa.exporting.precision.Precision",
 )
-"""By the name that a device's settings have for it."""
+"""The precisions, by their names in a device's settings."""

@@ -1,6 +1,6 @@
-"""What people read of a bundle: its README with a picture, and how an image becomes the network's input.
+"""The README of a bundle with its picture, and ``preprocessing.json``.
 
-The card has all numbers; the README is made of it, and made anew whenever it changes.
+The README is generated from the card, and generated again whenever the card changes.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ __all__ = ["lines_of_cpp", "lines_of_python", "preprocessing", "write_readme"]
 
 _MOST_NAMES = 20
 _COLOURS = {1: ("grey", "L"), 3: ("RGB", "RGB"), 4: ("RGBA", "RGBA")}
-"""By the number of channels what they are, and how Pillow calls that."""
+"""Name of an image's colours, and Pillow's mode, by number of channels."""
 
 
 def preprocessing(bundle: Contents) -> dict[str, Any]:
-    """How an image becomes the input of ``network.onnx``, and what comes out, as JSON values."""
+    """Preprocessing of images for ``network.onnx``, and its output, as JSON values."""
     signature = bundle.signature
     _, channels, height, width = bundle.input_shape
     rule = signature.rule
@@ -59,14 +59,14 @@ def preprocessing(bundle: Contents) -> dict[str, Any]:
 
 
 def write_readme(bundle: Contents) -> None:
-    """Write the README and the picture of a bundle, as its card is now."""
+    """Write the README and the picture of a bundle from its present card."""
     for name, text in ((PICTURE, _picture(bundle)), (README, _environment().get_template("README.md.jinja").render(_content(bundle)))):
         with replacing(bundle.folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
 
 def lines_of_python(channels: int, activation: str) -> str:
-    """A program that names what is in a photo, with onnxruntime, numpy and Pillow."""
+    """A Python program that classifies a photo, with onnxruntime, numpy and Pillow."""
     mode = _COLOURS.get(channels, ("", ""))[1]
     opened = f'ImageOps.exif_transpose(Image.open(sys.argv[1])).convert("{mode}")'
     grey = ".reshape(photo.height, photo.width, 1)" if channels == 1 else ""
@@ -92,7 +92,7 @@ def lines_of_python(channels: int, activation: str) -> str:
 
 
 def lines_of_cpp(channels: int, classes: int) -> str:
-    """The same in C++ with ONNX Runtime, from decoded pixels on."""
+    """C++ code that classifies a decoded photo, with ONNX Runtime."""
     kind = _COLOURS.get(channels, (f"{channels} channels",))[0]
     return "\n".join(
         [
@@ -148,8 +148,8 @@ def _content(bundle: Contents) -> dict[str, Any]:
 
 
 _USES = {
-    "arch.json": "which network of which space",
-    "labels.json": "the classes, in the order of the outputs",
+    "arch.json": "the network's choices and its space",
+    "labels.json": "names of the classes, in the order of the outputs",
     "preprocessing.json": "how an image becomes the input of `network.onnx`",
     "network.safetensors": "weights, for PyTorch",
 }
@@ -220,6 +220,6 @@ def _is_plain(value: object) -> bool:
 
 
 def _text(value: object) -> str:
-    """A text on one line of a Markdown table, whatever a class or a file is called."""
+    """A text as one line of a Markdown table, with special characters escaped."""
     line = " ".join(str(value).split())
     return "".join(f"\\{letter}" if letter in "\\|`*_[]<>#" else letter for letter in line)

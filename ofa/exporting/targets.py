@@ -1,4 +1,4 @@
-"""A bundle's network for a runtime: an ONNX file or an engine of TensorRT, in a precision."""
+"""Writes a bundle's network for a runtime: an ONNX file or a TensorRT engine, in a precision."""
 
 from __future__ import annotations
 
@@ -27,12 +27,13 @@ Target = Literal["onnx", "tensorrt", "tensorrt-rtx"]
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """What came of writing a network for a runtime.
+    """Result of writing a network for a runtime.
 
     Attributes:
-        path: the file.
-        difference: the largest one from PyTorch's outputs, as a share of their scale; None of an engine, and of int8, which is judged.
-        quantized: how int8 was made; None of other precisions.
+        path: path of the file.
+        difference: largest difference from PyTorch's outputs, relative to their scale; None for an engine, and for int8, whose score is
+            measured instead.
+        quantized: how int8 was quantized; None for other precisions.
     """
 
     path: Path
@@ -55,14 +56,28 @@ def write_target(
     tuning: Tuning | None = None,
     progress: Progress = silent,
 ) -> Written:
-    """Write a bundle's network for a runtime, and check what was written; arguments as of ``ofa.api.export``.
+    """Write a bundle's network for a runtime, and verify the file; further arguments are as of ``ofa.api.export``.
 
-    ``check`` is given each file before it is written, and raises where it must not be; ``tuning`` trains the weights of an int8 file that
-    loses too much.
+    Args:
+        bundle: the network's bundle.
+        to: the runtime's kind of file.
+        path: path of the file; None is its place in the bundle.
+        check: called with the path of each file before it is written; it raises if the file must not be written.
+        batch: images per call of an ONNX file; None leaves the batch size open.
+        opset: ONNX opset version.
+        gpus: GPUs of an engine, as of ``build_engine``.
+        precision: ``fp32``, ``fp16`` or ``int8``.
+        data: images on which int8 is calibrated and judged; None for other precisions.
+        most_loss: largest loss of the score (0..1) in int8.
+        tuning: trains the weights of an int8 file that loses too much; None does not.
+        progress: told of the work.
+
+    Returns:
+        The file, and how it was made.
 
     Raises:
-        OfaError: the options do not go together; the network loses more in int8; a file cannot be written or computes something else;
-            TensorRT is not there or refuses the network.
+        OfaError: options do not go together, int8 loses too much, a file cannot be written or its outputs differ, or TensorRT is missing
+            or refuses the network.
     """
     _check_options(to, precision, data, tuning, batch=batch, opset=opset)
     if to == "onnx":
@@ -90,14 +105,14 @@ def write_target(
 def _check_options(to: Target, precision: str, data: Images | None, tuning: Tuning | None, *, batch: int | None, opset: int) -> None:
     if (precision == "int8") != (data is not None):
         raise ExportError(
-            f"int8 alone needs images that it is fitted to, but precision is '{precision}' and data is {'not ' * (data is not None)}None; "
-            "give data with precision='int8'"
+            f"int8, and no other precision, needs calibration images, but precision is '{precision}' and data is "
+            f"{'not ' * (data is not None)}None; give data with precision='int8'"
         )
     if tuning is not None and data is None:
         raise ExportError(
-            f"images to tune weights on are for int8, but precision is '{precision}'; give precision='int8' and data that judges it too"
+            f"tuning must have precision int8 and data, but precision is '{precision}'; give precision='int8' and data that judges it too"
         )
     if batch is not None and (to != "onnx" or batch < 1):
-        raise ExportError(f"a batch is of ONNX files and at least 1, but to is '{to}' and batch {batch}; leave it out, or give another")
+        raise ExportError(f"batch must be at least 1 and is for ONNX files only, but to is '{to}' and batch {batch}; leave it out")
     if opset != OPSET and (to != "onnx" or precision != "fp32"):
-        raise ExportError(f"an opset is of ONNX files in fp32, but to is '{to}' and precision '{precision}'; leave it out")
+        raise ExportError(f"an opset is for ONNX files in fp32 only, but to is '{to}' and precision '{precision}'; leave it out")

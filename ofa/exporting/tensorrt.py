@@ -1,12 +1,12 @@
-"""ONNX files to TensorRT engines, and engines read back; one code path for TensorRT and TensorRT for RTX.
+"""Builds TensorRT engines from ONNX files and reads them; one code path for TensorRT and TensorRT for RTX.
 
-The two packages share one Python API. What differs is asked of the module itself: TensorRT for RTX (``tensorrt-rtx``) builds
-on a machine without a GPU for any named GPU generation and compiles for the actual one when it is loaded; TensorRT
-(``tensorrt``) builds on and for the GPU of its machine.
+The two packages share one Python API; differences are found by inspecting the module. TensorRT for RTX (``tensorrt-rtx``) builds on a
+machine without a GPU for any named GPU generation, and compiles for the actual GPU when the engine is loaded. TensorRT (``tensorrt``)
+builds on and for the GPU of its machine.
 (https://docs.nvidia.com/deeplearning/tensorrt-rtx/latest/inference-library/cpu-engines.html)
 
-An engine says little about itself to a machine without a GPU, so a record, ``ENGINE.json``, stands beside it: what it was
-built from, by which version, for which GPUs, and the digests that tie engine and source to it.
+Without a GPU little can be read from an engine, so a record, ``ENGINE.json``, is written beside it: its source, the version of the
+package, its GPUs, and digests of engine and source.
 """
 
 from __future__ import annotations
@@ -35,14 +35,20 @@ __all__ = ["FLAVOURS", "GPU_GENERATIONS", "Flavour", "build_engine", "compute_ca
 Flavour = Literal["tensorrt", "tensorrt-rtx"]
 
 GPU_GENERATIONS = {"turing": ("7.5",), "ampere": ("8.0", "8.6"), "ada": ("8.9",), "blackwell": ("12.0", "12.1")}
-"""The CUDA compute capabilities of each generation that engines can be built for without such a GPU; Turing takes half precision only."""
+"""CUDA compute capabilities of the GPU generations that engines can be built for without such a GPU; Turing needs half precision."""
 
 _NO_GPU = re.compile(r"(?:cudaError|CUDA initialization failure with error:) ?(?:34|35|38|100)\b")
-"""In a message: a stub instead of the driver, a driver too old or absent, no device."""
+"""CUDA errors in a message: a stub instead of the driver, a driver that is too old or absent, no device."""
 
 
 def compute_capabilities(gpus: Sequence[str]) -> tuple[str, ...]:
-    """The compute capabilities of ``gpus``, each a generation (``ada``) or a capability (``8.9``), without repeats.
+    """The compute capabilities of GPUs, without repeats.
+
+    Args:
+        gpus: generations (``ada``) or compute capabilities (``8.9``).
+
+    Returns:
+        Compute capabilities.
 
     Raises:
         ExportError: a name is neither.
@@ -71,19 +77,22 @@ def build_engine(
     batches: tuple[int, int, int] = (1, 1, 8),
     progress: Progress = silent,
 ) -> EngineInfo:
-    """Build an engine from an ONNX file and write it with its record, each all or nothing.
+    """Build an engine from an ONNX file, and write it and its record, each atomically.
 
     Args:
         onnx_path: a file that ``ofa.exporting.onnx.export`` wrote.
-        engine_path: where the engine goes; its record goes to the same name with ``.json`` behind it.
-        flavour: which package builds.
-        gpus: generations or compute capabilities to build for; empty leaves it to the package (``tensorrt-rtx``: Ampere and
+        engine_path: path of the engine; its record has the same name with ``.json`` appended.
+        flavour: the package that builds.
+        gpus: generations or compute capabilities to build for; empty leaves the choice to the package (``tensorrt-rtx``: Ampere and
             later; ``tensorrt``: the GPU of this machine).
-        precision: ``fp32``; ``fp16``, into which a float32 file is rewritten; or ``int8`` of a file that is quantized, with signed
-            activations. Input and output stay float32.
-        batch: images a call, if the file leaves them open; None leaves them open.
-        batches: smallest, usual and largest batch, used only if they stay open.
-        progress: told the steps of the build.
+        precision: ``fp32``; ``fp16``, to which a float32 file is converted; or ``int8`` for a quantized file with signed activations.
+            Input and output stay float32.
+        batch: images per call, if the file's batch size is open; None leaves it open.
+        batches: smallest, usual and largest batch size of the optimization profile, used only if the batch size stays open.
+        progress: told of the steps of the build.
+
+    Returns:
+        Facts about the engine, as in its record.
 
     Raises:
         MissingExtraError: the package is not installed.
@@ -125,11 +134,18 @@ def build_engine(
 
 
 def inspect_engine(path: str | os.PathLike[str], flavour: Flavour) -> EngineInfo:
-    """Read an engine back.
+    """Read and check an engine.
 
-    Its version and digest must be those of its record, and the package checks its format and length. With an NVIDIA GPU it is
-    also loaded, and ``engine_layers`` and the tensors are what the loaded engine says. Without a GPU no package loads an
-    engine; then the answer is the record's, with ``engine_layers`` None.
+    Version and digest must match its record, and the package checks its format and length. With an NVIDIA GPU the engine is also loaded,
+    and ``engine_layers`` and the tensors come from the loaded engine. Without a GPU no package can load an engine; then the result is the
+    record, with ``engine_layers`` None.
+
+    Args:
+        path: path of the engine.
+        flavour: the package that built it.
+
+    Returns:
+        Facts about the engine.
 
     Raises:
         MissingExtraError: the package of ``flavour`` is not installed.
@@ -214,7 +230,7 @@ def _add_profile(builder: Any, network: Any, config: Any, batches: tuple[int, in
 def _build(package: Package, builder: Any, network: Any, config: Any, progress: Progress) -> Any:
     monitor = package.monitor(progress)
     config.progress_monitor = monitor
-    config.profiling_verbosity = package.module.ProfilingVerbosity.DETAILED  # so that the engine tells in which precision layers compute
+    config.profiling_verbosity = package.module.ProfilingVerbosity.DETAILED  # so that the engine describes the precision of its layers
     plan = builder.build_serialized_network(network, config)
     if monitor.raised is not None:
         raise monitor.raised
@@ -232,21 +248,21 @@ def _check_record(package: Package, record: EngineInfo | None, engine: bytes, pa
     if record is None:
         return
     if (record.flavour, record.version) != (package.flavour, package.version):
-        # TensorRT for RTX reads engines of its own version only, and without a GPU it does not tell which version that is.
+        # TensorRT for RTX reads only engines of its own version, and without a GPU it does not tell an engine's version.
         raise package.foreign(path, f"{record.flavour} {record.version} built it")
     if record.engine_sha256 != hashlib.sha256(engine).hexdigest():
-        raise package.foreign(path, f"its {len(engine)} bytes are not those of its record")
+        raise package.foreign(path, f"its {len(engine)} bytes do not match the digest in its record")
 
 
 def _check_format(package: Package, runtime: Any, engine: bytes, path: str | os.PathLike[str]) -> None:
-    """What the package says of the engine's header, which is all that can be asked without a GPU."""
+    """Check the engine's header with the package, the only check that works without a GPU."""
     if not engine:
         raise package.foreign(path, "it is empty")
     diagnose = getattr(runtime, "get_engine_validity", None)
     if diagnose is None:
         return
     flags, diagnostics = package.module.EngineInvalidityDiagnostics, int(diagnose(engine)[1])
-    package.log.errors.clear()  # without a GPU the question is answered, but with errors too
+    package.log.errors.clear()  # without a GPU the check works, but logs errors too
     if diagnostics & int(flags.MALFORMED_ENGINE):
         raise package.foreign(path, "it has another format")
     if diagnostics & int(flags.VERSION_MISMATCH):
@@ -254,7 +270,7 @@ def _check_format(package: Package, runtime: Any, engine: bytes, path: str | os.
 
 
 def _loaded_info(package: Package, loaded: Any, record: EngineInfo | None, engine: bytes) -> EngineInfo:
-    """What the loaded engine says; what only its builder knew comes from the record, if there is one."""
+    """Facts about a loaded engine, completed by its record, if there is one, with facts known only at build time."""
     names = [loaded.get_tensor_name(index) for index in range(loaded.num_io_tensors)]
     sides: dict[str, list[EngineTensor]] = {"INPUT": [], "OUTPUT": []}
     for name in names:

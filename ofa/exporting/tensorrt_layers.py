@@ -1,4 +1,4 @@
-"""In which precision an engine computes: what the parsed network says, and what the loaded engine says of itself."""
+"""Precisions in which an engine computes, from the parsed network and from the loaded engine."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from ofa.exporting.tensorrt_package import Package
 __all__ = ["precisions_of_engine", "precisions_of_network"]
 
 _KINDS = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY")
-"""Layers that are nearly all of a network's work."""
+"""Types of the layers that do nearly all of a network's computation."""
 _WORDS = {"INT8": "INT8", "FP16": "HALF", "HALF": "HALF", "BF16": "BF16", "FP32": "FLOAT", "FLOAT": "FLOAT"}
-"""What the inspector's descriptions of formats call types, by what TensorRT calls them elsewhere."""
+"""TensorRT's names of data types, by the words in the engine inspector's descriptions of formats."""
 
 
 def precisions_of_network(package: Package, network: Any) -> Mapping[str, int]:
-    """How many convolutions and products of a parsed network compute in which type.
+    """The number of convolutions and matrix products of a parsed network by the type that they compute in.
 
-    Networks of TensorRT for RTX are strongly typed, so this is how the engine computes; a layer whose input comes from a
-    DequantizeLinear is computed in the type before that.
+    Networks of TensorRT for RTX are strongly typed, so the engine computes in these types. A layer whose input comes from a
+    DequantizeLinear counts as the type before that operator.
 
     Args:
-        package: that parsed it.
+        package: the package that parsed the network.
         network: an INetworkDefinition.
 
     Returns:
@@ -37,14 +37,14 @@ def precisions_of_network(package: Package, network: Any) -> Mapping[str, int]:
 
 
 def precisions_of_engine(package: Package, engine: Any) -> Mapping[str, int] | None:
-    """How many layers of a loaded engine read which type first, as its inspector tells; layers of no known type do not count.
+    """The number of layers of a loaded engine by the type of their first input, from its inspector; unknown types do not count.
 
     Args:
-        package: that loaded it.
+        package: the package that loaded the engine.
         engine: an ICudaEngine.
 
     Returns:
-        Numbers of layers by TensorRT's name of the type; None for an engine that was built without its layers' descriptions.
+        Numbers of layers by TensorRT's name of the type; None for an engine that was built without descriptions of its layers.
     """
     text = engine.create_engine_inspector().get_engine_information(package.module.LayerInformationFormat.JSON)
     layers = [layer for layer in json.loads(text).get("Layers", []) if isinstance(layer, Mapping)]

@@ -1,6 +1,6 @@
-"""TensorRT or TensorRT for RTX, whichever was asked for, loaded only when it is.
+"""TensorRT or TensorRT for RTX, imported only when it is needed.
 
-Here is all that depends on which of the two it is: the name it is imported by, and base classes that exist only once it is.
+This module holds all that differs between the two: names of modules, and subclasses of base classes that exist only after the import.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ FLAVOURS: dict[str, tuple[str, ...]] = {
     "tensorrt": ("tensorrt", "tensorrt_bindings"),
     "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
 }
-"""By flavour the names its module is imported by: that of the whole package, and that of the bindings alone."""
+"""Import names of each flavour: of the whole package, and of the bindings alone."""
 
 
 @dataclass(frozen=True)
 class Package:
-    """TensorRT or TensorRT for RTX, loaded, with the log that its objects write to."""
+    """TensorRT or TensorRT for RTX, imported, with the log that its objects write to."""
 
     flavour: str
     module: Any
@@ -32,7 +32,12 @@ class Package:
 
     @classmethod
     def load(cls, flavour: str) -> Package:
-        """Import the package of ``flavour``."""
+        """Import the package of a flavour.
+
+        Raises:
+            MissingExtraError: the package is not installed.
+            ExportError: the flavour is unknown, or the package does not load on this machine.
+        """
         if flavour not in FLAVOURS:
             raise ExportError(f"'{flavour}' must be a flavour of TensorRT; {nearest(flavour, FLAVOURS)}")
         for name in FLAVOURS[flavour]:
@@ -49,34 +54,34 @@ class Package:
 
     @property
     def version(self) -> str:
-        """Of the package."""
+        """Version of the package."""
         return str(self.module.__version__)
 
     def start(self, kind: str) -> Any:
-        """A ``Builder`` or ``Runtime``; None where the package does not work on this machine, for lack of a GPU."""
+        """A ``Builder`` or ``Runtime``; None if the package does not work on this machine, for lack of a GPU."""
         try:
             return getattr(self.module, kind)(self.log)
-        except TypeError:  # all that the bindings say when the C++ function returns nothing
+        except TypeError:  # the bindings' only sign that the C++ function returned null
             return None
 
     def network_flags(self) -> int:
-        """Strongly typed, so that both flavours compute in the precision of the file; 0 where that is the only mode."""
+        """Flags for a strongly typed network, so that both flavours compute in the file's precision; 0 if that is the only mode."""
         flag = getattr(self.module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
         return 0 if flag is None else 1 << int(flag)
 
     def monitor(self, progress: Progress) -> Any:
-        """A progress monitor for a build; if ``progress`` raises, the build is cancelled and ``raised`` holds the exception."""
+        """A progress monitor for a build. If ``progress`` raises, the build is cancelled and ``raised`` holds the exception."""
         return _monitor(self.module, progress)
 
     def refusal(self, path: str | os.PathLike[str], reason: str = "") -> ExportError:
-        """The error of a file that cannot be built."""
+        """The error about a file from which no engine can be built."""
         return ExportError(
             f"'{path}' must be a network that {self.flavour} {self.version} can build on this machine, "
             f"but it reports: {reason or self.log.summary()}; change the network, the GPUs or the precision"
         )
 
     def foreign(self, path: str | os.PathLike[str], problem: str) -> ExportError:
-        """The error of a file that is no engine of this package."""
+        """The error about a file that is no engine of this package."""
         return ExportError(f"'{path}' must be a whole engine of {self.flavour} {self.version}, but {problem}; build it again")
 
 
@@ -93,7 +98,7 @@ def _log(module: Any) -> Any:
                 self.errors.append(" ".join(msg.split()))
 
         def summary(self) -> str:
-            """The first error; those that follow are its consequences."""
+            """The first error; later errors are its consequences."""
             return self.errors[0] if self.errors else "no reason"
 
     return Log()
@@ -101,7 +106,7 @@ def _log(module: Any) -> Any:
 
 def _monitor(module: Any, progress: Progress) -> Any:
     class Monitor(module.IProgressMonitor):  # type: ignore[misc]
-        """Passes on the steps of the outermost phase; inner ones come and go unforeseeably."""
+        """Reports the steps of the outermost phase; the number of inner phases is not known beforehand."""
 
         def __init__(self) -> None:
             module.IProgressMonitor.__init__(self)
@@ -121,6 +126,6 @@ def _monitor(module: Any, progress: Progress) -> Any:
             return self.raised is None
 
         def phase_finish(self, phase_name: str) -> None:
-            """Nothing to tell."""
+            """Do nothing."""
 
     return Monitor()

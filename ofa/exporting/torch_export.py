@@ -18,28 +18,31 @@ from ofa.modes import evaluating
 __all__ = ["export_by_torch"]
 
 _OLDEST = 18
-"""Opset of torch's own files: older ones are converted from it."""
+"""Oldest opset that torch's exporter writes; files of older opsets are converted from it."""
 _EXAMPLES = 2
-"""Images of the example where their number is left open: torch takes a single one for a constant."""
+"""Batch size of the example input if the batch size is open: torch would treat a batch size of 1 as a constant."""
 
 
 def export_by_torch(
     network: nn.Module, shape: Sequence[int | str], name: str, opset: int, unknown: UnknownOperationError
 ) -> onnx.ModelProto:
-    """The ONNX model of a network that ``torch.onnx.export`` writes; its producer is ``pytorch``.
+    """Export a network by ``torch.onnx.export``; the producer of the model is ``pytorch``.
 
     Args:
-        network: run in evaluation mode.
-        shape: [B, ...] of the input; B may be a word, which leaves it open.
-        name: of the input.
-        opset: version of the operators.
-        unknown: why the project's own writer cannot write it.
+        network: the network; it is run in evaluation mode.
+        shape: shape [B, ...] of the input; a word for B leaves the batch size open.
+        name: name of the input.
+        opset: ONNX opset version.
+        unknown: the error of the project's own writer.
+
+    Returns:
+        The model.
 
     Raises:
-        ExportError: the extra ``export`` is not installed, torch cannot export the network, or its operators have no form in the opset.
+        ExportError: the extra ``export`` is not installed, torch cannot export the network, or an operator does not exist in the opset.
     """
     if find_spec("onnxscript") is None:
-        raise ExportError(f"{unknown}, or install torch's exporter, which knows more: pip install 'ofa-nas[export]'") from unknown
+        raise ExportError(f"{unknown}, or install torch's exporter, which supports more: pip install 'ofa-nas[export]'") from unknown
     batch, *sizes = shape
     example = torch.zeros([_EXAMPLES if isinstance(batch, str) else batch, *map(int, sizes)], device=_device(network))
     dynamic = ({0: torch.export.Dim(batch)},) if isinstance(batch, str) else None
@@ -56,7 +59,7 @@ def export_by_torch(
             )
         assert program is not None
         model = program.model_proto
-    except Exception as error:  # torch's exporter fails in ways of its own for each network
+    except Exception as error:  # errors of torch's exporter have no common base but Exception
         raise ExportError(f"{unknown}; torch's own exporter cannot write it either: {_first_line(error)}") from error
     return _without_notes(_converted(model, opset))
 
@@ -75,14 +78,14 @@ def _converted(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
         onnx.checker.check_model(older)
     except (RuntimeError, onnx.checker.ValidationError) as error:
         raise ExportError(
-            f"a network that torch's own exporter writes must have an older form to be of opset {opset}, but ONNX reports: "
+            f"a model of torch's own exporter must be convertible to opset {opset}, but ONNX reports: "
             f"{_first_line(error)}; ask for opset {_OLDEST} or a newer one"
         ) from error
     return older
 
 
 def _drop_newer_attributes(node: onnx.NodeProto, opset: int) -> None:
-    """Drop attributes that the older form of an operator lacks where they say what it does anyway: ONNX's converter leaves them."""
+    """Drop attributes that the older operator lacks, if they have their default value: ONNX's converter leaves them in."""
     older, newer = (onnx.defs.get_schema(node.op_type, version).attributes for version in (opset, _OLDEST))
     for attribute in list(node.attribute):
         if attribute.name not in older and attribute == newer[attribute.name].default_value:
@@ -90,12 +93,12 @@ def _drop_newer_attributes(node: onnx.NodeProto, opset: int) -> None:
 
 
 def _without_notes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model without what torch notes beside it, such as lines of code and their places on this machine."""
+    """The model without torch's annotations, such as source lines and file paths of this machine."""
     graph = model.graph
     for noted in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer, *graph.value_info):
         del noted.metadata_props[:]
         noted.doc_string = ""
-    del graph.value_info[:]  # found anew where they are needed
+    del graph.value_info[:]  # inferred again where they are needed
     return model
 
 

@@ -1,6 +1,6 @@
-"""ONNX operators computed by torch, so that gradients flow through an exported network: those that the exporter writes, of its opset.
+"""ONNX operators computed by torch, so that gradients flow through an exported network. It has the operators of ofa's exporter and opset.
 
-Shapes: B images, C channels; ``...`` any dimensions behind.
+Shapes: B images, C channels; ``...`` any further dimensions.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from torch.nn import functional as F
 __all__ = ["TORCH_OPERATORS", "Operator"]
 
 Operator = Callable[..., "Tensor | tuple[Tensor, ...]"]
-"""Takes the inputs of a node, None for one that is left out, and its attributes by name."""
+"""Takes a node's inputs (None for an omitted one) and, as keywords, its attributes."""
 
 _TYPES: Mapping[int, torch.dtype] = {TensorProto.FLOAT: torch.float32, TensorProto.INT64: torch.int64, TensorProto.BOOL: torch.bool}
 _CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 
 def _numbers(value: Tensor | list[int]) -> list[int]:
-    """A list of sizes that a node has as an attribute or reads."""
+    """A list of integers from an attribute or an input of a node."""
     return [int(each) for each in (value.flatten().tolist() if isinstance(value, Tensor) else value)]
 
 
 def _padded(x: Tensor, pads: list[int], value: float = 0.0) -> tuple[Tensor, list[int]]:
-    """``x`` and what is still to be padded on both ends of each side: what differs between the ends is padded here."""
+    """``x`` and the symmetric padding of each side that is left for torch; asymmetric padding is applied to ``x`` here."""
     sides = len(pads) // 2
     if pads[:sides] == pads[sides:]:
         return x, pads[:sides]
@@ -37,7 +37,7 @@ def _padded(x: Tensor, pads: list[int], value: float = 0.0) -> tuple[Tensor, lis
 
 
 def _of_torch(pads: list[int]) -> list[int]:
-    """What is padded before and behind each dimension, from the last one on, as torch takes it."""
+    """ONNX pads in torch's order: before and after each dimension, from the last dimension to the first."""
     rank = len(pads) // 2
     return [size for axis in reversed(range(rank)) for size in (pads[axis], pads[rank + axis])]
 
@@ -178,7 +178,7 @@ def _pad(x: Tensor, pads: Tensor, value: Tensor | None = None, *, mode: str = "c
     sizes = _of_torch(_numbers(pads))
     if mode == "constant":
         return F.pad(x, sizes, value=0.0 if value is None else float(value))
-    # Torch reflects and repeats pixels and tokens alone, of which it wants all sides.
+    # torch reflects and replicates only along spatial dimensions, and takes the pads of all of them.
     return F.pad(x, sizes[: 2 * (x.ndim - 2)], mode="replicate" if mode == "edge" else mode)
 
 
@@ -254,4 +254,4 @@ TORCH_OPERATORS: Mapping[str, Operator] = {
     "Unsqueeze": _unsqueeze,
     "Where": torch.where,
 }
-"""By kind of operator."""
+"""The torch function of each type of operator."""

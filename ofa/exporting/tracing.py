@@ -1,6 +1,6 @@
-"""From a network to the calls of its modules, in order, and those to nodes of an ONNX graph.
+"""Traces a network, and writes the traced calls in order as nodes of an ONNX graph.
 
-Only what the values flow through is traced; parameters stay where they are and nothing of the network is copied.
+Only the data flow is traced; parameters stay in place and nothing of the network is copied.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ FEATURES = "output"
 
 
 _SIZES: Mapping[Any, str] = {operator.add: "Add", operator.floordiv: "Div", operator.mul: "Mul", operator.sub: "Sub"}
-"""What is computed of sizes that depend on the number of images."""
+"""Operators on sizes that depend on the batch size."""
 
 
 class _Tracer(fx.Tracer):
-    """Traces down to the modules that have a handler, and to those of torch that have none, so that they can be named."""
+    """Traces down to modules with a handler, and to torch's modules without one, so that errors can name them."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return handler_of(m) is not None or super().is_leaf_module(m, module_qualified_name)
@@ -60,11 +60,11 @@ def _trace(network: nn.Module) -> tuple[nn.Module, fx.Graph]:
 
 
 def write_calls(writer: GraphWriter, network: nn.Module) -> str:
-    """Write all calls of ``network`` in evaluation mode; returns the name of the value that is its result.
+    """Write all calls of a network in evaluation mode; returns the name of its result.
 
     Raises:
-        UnknownOperationError: it has an operation without a handler.
-        ExportError: its forward decides by values, or does not fit the input of the graph.
+        UnknownOperationError: the network has an operation without a handler.
+        ExportError: its forward branches on values, or does not fit the input of the graph.
     """
     root, graph = _trace(network)
     with evaluating(network), torch.no_grad():
@@ -72,7 +72,7 @@ def write_calls(writer: GraphWriter, network: nn.Module) -> str:
 
 
 class _Calls:
-    """The calls of a traced network while they are written."""
+    """Writes the calls of a traced network."""
 
     def __init__(self, writer: GraphWriter, root: nn.Module, graph: fx.Graph) -> None:
         self._writer, self._root, self._graph = writer, root, graph
@@ -88,7 +88,7 @@ class _Calls:
         self._taken = {INPUT, LOGITS, FEATURES, *(str(node.target) for node in graph.nodes if node.op == "get_attr")}
 
     def write(self) -> str:
-        """Write them all; returns the name of the result."""
+        """Write all calls; returns the name of the result."""
         for node in self._graph.nodes:
             if node.op == "output":
                 return self._result(node)
@@ -124,7 +124,7 @@ class _Calls:
             case "call_function" if isinstance(target, OpOverload):
                 return self._write_aten(node)
             case "call_function" if target is getattr and node.args[1] == "shape":
-                return self._values[source]  # of which an item is taken
+                return self._values[source]  # the next node takes an item of the shape
             case "call_function" if target is operator.getitem and isinstance(self._values[source], tuple):
                 return self._value(node, self._values[source][node.args[1]])
             case "call_function" if target is operator.getitem and source.target is getattr:
@@ -136,7 +136,7 @@ class _Calls:
         return Value(name, lambda: self._measures.of(node))
 
     def _call(self, node: fx.Node, place: str, arguments: Sequence[Any], **more: Any) -> Call:
-        """The call of a node whose inputs are the tensors among its arguments."""
+        """The call of a node; its inputs are the tensors among the arguments."""
         read = fx.map_arg(tuple(arguments), lambda each: self._values[each])
         inputs = tuple(self._writer.value(each) for each in read if isinstance(each, Value))
         return Call(_unique(place, self._taken), inputs, place, arguments=read, **more)
@@ -168,7 +168,7 @@ class _Calls:
         return value
 
     def _size(self, node: fx.Node, value: Value, dim: Any) -> int | Value:
-        """A size of a value: a number, or where it depends on the number of images an operator that finds it, of shape [1]."""
+        """A size of a value: a number, or, if it depends on the batch size, the result [1] of an operator."""
         if not isinstance(dim, int):
             raise _unknown("a slice of a shape")
         size = value.shape[dim]
@@ -190,16 +190,16 @@ class _Calls:
         return _of_size(self._writer.put(_SIZES[node.target], self._call(node, node.name, ()), *names))
 
     def _fold(self, node: fx.Node) -> None:
-        """Compute a value in which the input has no part."""
+        """Constant folding: compute a value that does not depend on the input."""
         target, changes = node.target, _in_place(self._root, node)
         arguments: Any
         if isinstance(target, OpOverload) and _draws(target) and aten_handler(target) is None:
-            raise _unknown(f"{target}, which draws numbers")
+            raise _unknown(f"{target}, which draws random numbers")
         if changes:
             self._refuse_if_read_later(node)
         arguments, named = fx.map_arg((node.args, node.kwargs), lambda each: self._constants[each])
         if changes:
-            arguments = (arguments[0].clone(), *arguments[1:])  # which may be a weight of the network
+            arguments = (arguments[0].clone(), *arguments[1:])  # the argument may be a weight of the network
         match node.op:
             case "get_attr":
                 result = attrgetter(str(target))(self._root)
@@ -219,7 +219,7 @@ class _Calls:
                 self._constants[source], self._values[source] = result, self._values[node]
 
     def _refuse_if_read_later(self, node: fx.Node) -> None:
-        """Raise UnknownOperationError if a call that overwrites a constant is followed by a reader of another view of it."""
+        """Raise UnknownOperationError if another view of a constant is read after an in-place call has overwritten the constant."""
         source: Any = node.args[0]
         storage = self._constants[source].untyped_storage().data_ptr()
         for each, value in self._constants.items():
@@ -231,7 +231,7 @@ class _Calls:
             raise _unknown(f"{_function_name(node.target)} that changes a view of a value that is read later")
 
     def _constant_name(self, node: fx.Node) -> str:
-        """A tensor's own name, unless a module writes a tensor under that name, perhaps with another norm folded into it."""
+        """A tensor's own name, unless a module writes a tensor of that name, perhaps with a batch norm folded into it."""
         name = str(node.target)
         if node.op != "get_attr":
             return _unique(f"{node.name}.constant", self._taken)
@@ -239,7 +239,7 @@ class _Calls:
         return f"{name}.constant" if called else name
 
     def _overwrite(self, node: fx.Node) -> None:
-        """After a call that also changes what it reads, later readers of that value meet the result."""
+        """After an in-place call, let later readers of the overwritten value read the result."""
         if not _in_place(self._root, node):
             return
         overwritten = _tensor(self._values, node).name
@@ -254,12 +254,12 @@ class _Calls:
 
 
 def _of_size(name: str) -> Value:
-    """A size that is known when the network runs: at least 0, so that quotients of whole numbers are those of Python."""
+    """A size known only at run time. It is at least 0, so that ONNX's integer division equals Python's."""
     return Value(name, lambda: Kind((1,), torch.int64))
 
 
 def _tensor(values: Mapping[fx.Node, Any], node: fx.Node) -> Value:
-    """What a call reads first."""
+    """The first argument of a call."""
     source: Any = node.args[0]
     value = values[source]
     assert isinstance(value, Value)
@@ -267,7 +267,7 @@ def _tensor(values: Mapping[fx.Node, Any], node: fx.Node) -> Value:
 
 
 def _arguments(node: fx.Node) -> tuple[Any, ...]:
-    """What an operator of torch is called with, in the order of its signature."""
+    """All arguments of a call of a torch operator, in the order of its signature."""
     target: Any = node.target
     given, parameters = node.args, target._schema.arguments
     return (*given, *(node.kwargs.get(each.name, each.default_value) for each in parameters[len(given) :]))
@@ -278,7 +278,7 @@ def _draws(target: OpOverload[..., Any]) -> bool:
 
 
 def _foldable(root: nn.Module, graph: fx.Graph) -> dict[fx.Node, fx.Node]:
-    """By convolution the batch norm that alone reads it; a module that is called more than once keeps its own weights."""
+    """Batch norms by the convolution that they can be folded into: its only reader, where the convolution is called only once."""
     calls = [node for node in graph.nodes if node.op == "call_module"]
     counts = Counter(node.target for node in calls)
     folded = {}

@@ -1,4 +1,4 @@
-"""Warnings: recipes that train something else than was meant. Each is a sentence with a next step."""
+"""Warnings about recipes that are valid but probably not intended. Each is one sentence with a next step."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ _FEW_STEPS = 20
 
 
 def recipe_warnings(recipe: Recipe, images: int | None = None) -> tuple[str, ...]:
-    """What about a recipe will hardly be meant, as sentences.
+    """Warnings about settings of a recipe that are probably mistakes.
 
     Args:
         recipe: the recipe.
-        images: to train on; None leaves out what depends on their number.
+        images: number of training images; None leaves out the warnings that depend on it.
+
+    Returns:
+        One sentence for each warning.
     """
     space = recipe.get_space()
     found = [sentence for phase in recipe.phases for sentence in _about_phase(phase, space)]
@@ -43,8 +46,8 @@ def _about_phase(phase: Phase, space: Space) -> Iterator[str]:
             yield f"{where}.free.{gene.name} should open a choice, but has only the largest value; add smaller ones or leave it out"
     if phase.subnets_per_step > 1 and not is_open:
         yield (
-            f"{where}.subnets_per_step should be 1 where nothing is free, but is {phase.subnets_per_step}, which computes one network as "
-            f"often in each step; set it to 1 or free a gene"
+            f"{where}.subnets_per_step should be 1 where nothing is free, but is {phase.subnets_per_step}, so that each step "
+            f"computes the same network as often; set it to 1 or free a gene"
         )
     elif phase.sandwich and phase.subnets_per_step == 2:
         yield (
@@ -87,6 +90,6 @@ def _about_steps(recipe: Recipe, images: int) -> Iterator[str]:
 
 
 def _fitting_decay(steps: int) -> float:
-    """The decay of 0.9, 0.99, ... that looks back over a tenth of the steps or less; 0 if there is none."""
+    """The largest decay of 0.9, 0.99, ... whose horizon is a tenth of the steps or less; 0 if there is none."""
     nines = len(str(max(steps // 10, 1))) - 1
     return round(1 - 10.0**-nines, nines) if nines else 0.0

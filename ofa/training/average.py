@@ -1,4 +1,4 @@
-"""The moving average of a supernet's weights, which is often better than the weights that the last steps left."""
+"""Exponential moving average of a supernet's weights; it is often more accurate than the weights after the last step."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class WeightAverage:
     """An exponential moving average of the flat store (Polyak and Juditsky, 1992, in the form that Tarvainen and Valpola, 2017, use).
 
     Args:
-        supernet: whose weights are averaged; the average begins at what they are now.
-        decay: share of the average that each step keeps (0..1); while steps are few it is ``(1 + steps) / (10 + steps)`` at most, so
-            that the first weights do not linger.
+        supernet: the supernet whose weights are averaged; the average starts at its current weights.
+        decay: share of the average that each step keeps (0..1). It is capped at ``(1 + steps) / (10 + steps)``, so that the initial
+            weights fade quickly.
     """
 
     def __init__(self, supernet: Supernet, decay: float) -> None:
@@ -30,7 +30,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the weights that a step left."""
+        """Update the average with the supernet's current weights; called after each step."""
         self._steps += 1
         decay = min(self._decay, (1 + self._steps) / (10 + self._steps))
         for average, parameter in zip(self._weights, self._supernet.parameters(), strict=True):
@@ -38,13 +38,13 @@ class WeightAverage:
 
     @torch.no_grad()
     def write(self) -> None:
-        """Make the average the supernet's weights."""
+        """Copy the average into the supernet."""
         for average, parameter in zip(self._weights, self._supernet.parameters(), strict=True):
             parameter.copy_(average)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Inside the block the supernet has the averaged weights; afterwards it has its own again."""
+        """Context in which the supernet has the averaged weights; its own weights are restored on exit."""
         own = [parameter.detach().clone() for parameter in self._supernet.parameters()]
         self.write()
         try:
@@ -55,11 +55,11 @@ class WeightAverage:
                     parameter.copy_(weights)
 
     def state(self) -> dict[str, Tensor]:
-        """Exact state, by name."""
+        """The exact state, as tensors by name."""
         return {"steps": torch.tensor(self._steps), **{str(i): weights for i, weights in enumerate(self._weights)}}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go back to a state."""
+        """Restore what ``state`` returned."""
         self._steps = int(state["steps"])
         for i, weights in enumerate(self._weights):
             weights.copy_(state[str(i)])

@@ -1,4 +1,4 @@
-"""What is to be said of a run's data: what changed since the run began, and what makes its numbers doubtful."""
+"""Changes of a run's data since the run began, and defects of the data that make accuracies doubtful."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _USES = {"train": "to train on", "selection": "to select on", "test": "to test o
 
 @dataclass(frozen=True, kw_only=True)
 class DataChanges:
-    """How a run's data differs from what it was when the run began; counts of images, by the names of parts.
+    """How a run's data differs from its data when the run began. Counts are numbers of images; mappings are keyed by part.
 
     Attributes:
         recorded: whether the run has a record to compare with.
-        reordered: whether the classes are listed in another order; they are taken by name.
-        added: images that are new.
+        reordered: whether the classes are listed in another order; they are matched by name.
+        added: new images.
         removed: images that are gone.
-        relabelled: images that are of another class now.
-        left_out: new images that a resumed run goes on without.
-        leaked: images of the test data whose content is also among the images to train or to select on.
-        ambiguous: contents that are there under more than one class.
+        relabelled: images whose class has changed.
+        left_out: new images that a resumed run ignores.
+        leaked: test images whose content also occurs among the images to train or to select on.
+        ambiguous: image contents that occur under more than one class.
     """
 
     recorded: bool = True
@@ -37,25 +37,25 @@ class DataChanges:
 
     @property
     def changed(self) -> bool:
-        """Whether anything is other than when the run began."""
+        """Whether anything differs from when the run began."""
         return any((self.reordered, self.added, self.removed, self.relabelled, self.left_out))
 
     def sentences(self) -> tuple[str, ...]:
-        """What a person should know, a sentence each."""
+        """One sentence for each change or defect."""
         since = "the data has changed since the run began"
         said = (
             (
                 not self.recorded,
-                "this run has no record of its data, as those of earlier versions and imported weights have none, so its parts are drawn "
-                "by its seed and nobody can tell whether images or classes changed since; a run that is trained anew has one",
+                "this run has no record of its data (runs of earlier versions and imported weights have none), so its parts are drawn by "
+                "its seed, and changes of images or classes since cannot be detected; a newly trained run has a record",
             ),
-            (self.reordered, f"{since}: its classes are listed in another order, and are taken by name"),
+            (self.reordered, f"{since}: its classes are listed in another order; they are matched by name"),
             (self.added, f"{since}: {_counted(self.added, 'new')}; each goes to a part by its own content"),
             (self.removed, f"{since}: {_counted(self.removed, 'gone')}"),
-            (self.relabelled, f"{since}: {_counted(self.relabelled, 'of another class now')}; each counts as what it is now"),
+            (self.relabelled, f"{since}: {_counted(self.relabelled, 'of another class now')}; each counts as its present class"),
             (
                 self.left_out,
-                f"{since}: {_are(self.left_out)} new and left out, because a run goes on with the images that it began with",
+                f"{since}: {_are(self.left_out)} new and left out, because a run is resumed with the images that it began with",
             ),
             (
                 self.leaked,
@@ -70,7 +70,7 @@ class DataChanges:
         return tuple(sentence for holds, sentence in said if holds)
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready values, the sentences among them."""
+        """JSON-ready values, including the sentences."""
         return {**asdict(self), "changed": self.changed, "sentences": list(self.sentences())}
 
 

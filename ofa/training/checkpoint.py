@@ -1,8 +1,8 @@
 """RUN: the folder of a training run.
 
-It holds ``config.toml``, ``space.json`` where the space is none of ofa's, ``data.parquet`` (which image was in which part),
-``metrics.jsonl``, the states of a run that goes on in ``checkpoints/``, ``adoption.json`` where a model was adopted, and at the end
-``supernet.safetensors``. Every file is whole or absent: a full disk or a killed process leaves the last good state.
+It holds ``config.toml`` (the recipe), ``space.json`` (unless the space is one of ofa's), ``data.parquet`` (the part of each image),
+``metrics.jsonl``, ``checkpoints/`` (states of a run in progress), ``adoption.json`` (if a model was adopted) and, once training has
+ended, ``supernet.safetensors``. Every file is written atomically: a full disk or a killed process leaves the last good state.
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ __all__ = [
 
 METRICS, CHECKPOINTS = "metrics.jsonl", "checkpoints"
 _TOLD = 5
-"""Keys that the sentence about another recipe names."""
+"""How many differing keys an error names."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Values:
-    """What every state must say, whatever else it says."""
+    """Values that every state must contain; it may contain others."""
 
     rate_factor: float
     setbacks: int
@@ -73,14 +73,14 @@ class _Values:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A training run that was read back.
+    """A training run, loaded from its folder.
 
     Attributes:
-        supernet: its weights.
-        recipe: how it was trained.
-        metrics: of every epoch.
-        folder: where it lies.
-        damaged: lines of its metrics that are damaged, and left out.
+        supernet: the trained supernet.
+        recipe: the recipe that it was trained by.
+        metrics: one entry for each epoch.
+        folder: the run's folder.
+        damaged: number of damaged lines of ``metrics.jsonl``; ``metrics`` lacks them.
     """
 
     supernet: Supernet
@@ -90,15 +90,18 @@ class Run:
     damaged: int = 0
 
     def load_data(self, *, data: str = "", test_data: str = "", progress: Progress = silent) -> RunData:
-        """The images of the run in the parts that they had when it began, and what has changed since.
+        """The images of the run, each in the part that it had when the run began, and the changes since.
 
         Args:
-            data: where its images are now; empty for where the recipe says.
-            test_data: where those to test on are now; empty for where the recipe says.
-            progress: told of the images that were read.
+            data: where the images are now; empty for the recipe's own source.
+            test_data: where the test images are now; empty for the recipe's own source.
+            progress: told how many images have been read.
+
+        Returns:
+            The images in parts, and how the data has changed.
 
         Raises:
-            DataError: they are gone, of other classes than the run or its supernet has, another set, or leave a part empty.
+            DataError: the images are missing, are another set, have other classes than the run or its supernet, or leave a part empty.
             FileError: the record of the data is damaged.
         """
         outputs = self.supernet.space.num_classes
@@ -111,21 +114,21 @@ class Run:
 
 
 def begin_run(folder: str | os.PathLike[str], recipe: Recipe, record: DataRecord | None = None) -> None:
-    """Make the folder of a run that has no weights, no states and no metrics yet; those of an earlier run go.
+    """Create the folder of a run without weights, states and metrics; those of an earlier run are removed.
 
-    Called before training, it finds out that the folder cannot be written before hours were spent.
+    Call it before training, so that an unwritable folder is found before hours are spent.
 
     Args:
-        folder: of the run.
-        recipe: which is written so that it names the same images from any folder.
-        record: of its data, for later commands to compare; without one they say that they cannot.
+        folder: the run's folder.
+        recipe: the run's recipe; its paths are written so that they name the same images from any current folder.
+        record: record of the run's data, with which later commands compare the data; without it they report that they cannot.
 
     Raises:
         FileError: the folder cannot be made or written.
     """
     make_folder(folder)
     with writing(folder, "beginning a run"):
-        # The recipe goes first and comes last, on the disk too: a folder with one is a run, and must not have files of another.
+        # The recipe is removed first and written last (synced to disk): a folder with a recipe is a run and must hold no other run's files.
         for name in (CONFIG, WEIGHTS, RECORD, ADOPTION):
             _forget(Path(folder) / name)
         _states(folder).forget()
@@ -141,18 +144,23 @@ def begin_run(folder: str | os.PathLike[str], recipe: Recipe, record: DataRecord
 
 
 def is_free(folder: str | os.PathLike[str]) -> bool:
-    """Whether a run may begin in a folder without asking: it is empty, or ``begin_run`` was killed there before it wrote the recipe."""
+    """Whether a run may begin in a folder without asking: the folder is empty, or ``begin_run`` was killed there before the recipe."""
     place = Path(folder)
     names = {path.name for path in place.iterdir() if not path.name.endswith(".ofa.part")}
-    # The empty metrics, which come first, tell it from a folder of somebody who calls a file as we do.
+    # ``begin_run`` writes the empty metrics first; without them, files of these names are somebody else's.
     return not names or (names <= {METRICS, RECORD, SPACE} and METRICS in names and not (place / METRICS).stat().st_size)
 
 
 def save_state(folder: str | os.PathLike[str], recipe: Recipe, state: TrainingState) -> None:
-    """Keep a state of the run, and the one before it.
+    """Save a state of the run; the state before it is kept too.
+
+    Args:
+        folder: the run's folder.
+        recipe: the run's recipe.
+        state: the state.
 
     Raises:
-        FileError: the folder cannot be written, or the disk is full; earlier states are still there.
+        FileError: the folder cannot be written, or the disk is full; earlier states are kept.
     """
     _states(folder).keep(state, {**space_header(recipe.get_space()), "recipe": recipe.to_toml()})
 
@@ -160,25 +168,28 @@ def save_state(folder: str | os.PathLike[str], recipe: Recipe, state: TrainingSt
 def continue_run(
     folder: str | os.PathLike[str], recipe: Recipe, *, write: bool = True, on_note: Callable[[str], None] = lambda sentence: None
 ) -> tuple[TrainingState | None, tuple[EpochMetrics, ...]]:
-    """The last whole state of a run and the metrics up to it, for a run that goes on; None if it has no state yet.
+    """Load the last intact state of a run and the metrics up to it, to resume the run.
 
-    Metrics that are later than the state are dropped from the file, because those epochs are trained again, and so is the line of an
-    epoch that the state ends with, because that is evaluated again.
+    Metrics later than the state are dropped from the file, because those epochs are trained again. If the state was saved before the
+    evaluation of an epoch that had ended, that epoch's line is dropped too, because the epoch is evaluated again.
 
     Args:
-        folder: of the run.
-        recipe: which must be the run's own, but for the keys of ``ofa.training.differences.IMMATERIAL``; the run keeps it from here on.
-        write: whether to write the recipe and drop those lines, and damaged files; of several processes only one must.
-        on_note: told in a sentence each what is damaged and left out.
+        folder: the run's folder.
+        recipe: the run's own recipe; only the keys of ``ofa.training.differences.IMMATERIAL`` may differ. It replaces the run's recipe.
+        write: whether to write the recipe and to drop those lines and damaged files; true in exactly one of several processes.
+        on_note: called with one sentence for each damaged file, and for damaged lines.
+
+    Returns:
+        The state, None if the run has none yet, and the metrics of the epochs up to it.
 
     Raises:
         FileError: a file is missing or damaged, or all states are.
         WeightsError: the state is of another space.
-        RecipeError: the run was made by another recipe; the sentence names the keys.
+        RecipeError: the run has another recipe; the sentence names the keys.
     """
     place = Path(folder)
     if not (place / CONFIG).is_file():
-        raise FileError(f"a run that goes on must have {CONFIG}, but '{folder}' has none; begin one without --resume")
+        raise FileError(f"a run must have {CONFIG} to be resumed, but '{folder}' has none; begin one without --resume")
     check_recipe(folder, recipe)
     recipe = own_recipe(folder, recipe)
     if write:
@@ -190,7 +201,7 @@ def continue_run(
     if not _is_of(weights, recipe):
         raise WeightsError(
             f"a checkpoint must be of its recipe's space, but '{weights.path}' is of {weights.metadata.get('space')} and the recipe of "
-            f"{recipe.get_space().name}, which are others; resume the run that made it"
+            f"{recipe.get_space().name}, which differ; resume the run that made it"
         )
     until = state.step - 1 if "pending" in state.values else state.step
     epochs, damaged = read_metrics(place / METRICS)
@@ -203,13 +214,13 @@ def continue_run(
 
 
 def left_out(folder: str | os.PathLike[str], damaged: int) -> str:
-    """What is said of damaged lines of a run's metrics."""
+    """The sentence about damaged lines of a run's metrics."""
     told = "a line is" if damaged == 1 else f"{damaged} lines are"
-    return f"'{Path(folder) / METRICS}' must be as it was written, but {told} damaged; what those epochs came to is left out"
+    return f"'{Path(folder) / METRICS}' must be undamaged, but {told} damaged; the metrics of those epochs are left out"
 
 
 def own_recipe(folder: str | os.PathLike[str], recipe: Recipe) -> Recipe:
-    """A recipe with the run's own lines for its images and its space where both mean the same, though the current folder may be another.
+    """A recipe with the run's own spelling of data and space wherever both mean the same (paths may be relative to different folders).
 
     Raises:
         FileError, RecipeError: the run's recipe or record cannot be read.
@@ -231,55 +242,55 @@ def _forget(path: Path) -> None:
 
 
 def check_recipe(folder: str | os.PathLike[str], recipe: Recipe) -> None:
-    """Whether a run can go on with a recipe.
+    """Check that a run can be resumed with a recipe.
 
     Raises:
-        RecipeError: keys differ that change what the run comes to; the sentence names them with both values.
+        RecipeError: keys differ that change the run's result; the sentence names them with both values.
     """
     path = Path(folder) / CONFIG
     changes = changed_keys(Recipe.load(path), own_recipe(folder, recipe))
     if changes:
         told = [f"{key} {before} -> {now}" for key, before, now in changes[:_TOLD]] + ["..."] * (len(changes) > _TOLD)
         raise RecipeError(
-            f"a run must go on with the recipe that it began with, but the new one differs from '{path}' in {', '.join(told)}; "
-            f"go on without the change by 'ofa train --resume {folder}', or train into another folder"
+            f"a run must be resumed with its own recipe, but the new one differs from '{path}' in {', '.join(told)}; "
+            f"resume it without the change by 'ofa train --resume {folder}', or train into another folder"
         )
 
 
 def has_ended(folder: str | os.PathLike[str]) -> bool:
-    """Whether a run has its weights and no states: an extension that goes on has both, the weights of the end before."""
+    """Whether a run has weights and no states. A run that is being extended has both: its weights are from before the extension."""
     return (Path(folder) / WEIGHTS).is_file() and not _states(folder).paths
 
 
 def forget_states(folder: str | os.PathLike[str]) -> None:
-    """Remove what is left of the states of a run that has ended: whoever ended it may have been killed before their folder was removed."""
+    """Remove the remaining states of a run that has ended: the process that ended it may have been killed before it removed them."""
     _states(folder).forget()
 
 
 def extend_run(folder: str | os.PathLike[str], recipe: Recipe) -> None:
-    """Make a run that has ended one that goes on; ``continue_run`` then gives its state.
+    """Turn a run that has ended into one that can be resumed; ``continue_run`` then returns its state.
 
-    Its weights stay until the added phase has ended.
+    The run's weights stay until the added phase has ended.
 
     Args:
-        folder: of the run.
-        recipe: the run's, with phases added (``ofa.training.differences.extended``).
+        folder: the run's folder.
+        recipe: the run's recipe with phases added (``ofa.training.differences.extended``).
 
     Raises:
-        FileError, WeightsError: the run cannot be read, or written.
+        FileError, WeightsError: the run cannot be read or written.
     """
     with writing(folder, "extending a run"):
         run = load_run(folder)
         last = run.recipe.phases[-1]
         if not run.metrics or not run.metrics[-1].step or (run.metrics[-1].phase, run.metrics[-1].epoch) != (last.name, last.epochs):
             raise FileError(
-                f"a run must know the steps that it ended with to go on, but no line of '{Path(folder) / METRICS}' says them; train it anew"
+                f"a run must know the step at which it ended to be extended, but '{Path(folder) / METRICS}' lacks it; train it anew"
             )
         factor = run.metrics[-1].rate_factor
         tensors = {f"store.{name}": tensor for name, tensor in run.supernet.state_dict().items()}
         # Each setback halved the rate.
         values = {"rate_factor": factor, "setbacks": round(-math.log2(factor)), "totals": asdict(Totals())}
-        # The recipe goes last: with the state alone, the run still stands at its end.
+        # The recipe is written last: with the new state and the old recipe, the run is still one at its end.
         save_state(folder, recipe, TrainingState(run.metrics[-1].step, tensors, values))
         _write_recipe(folder, recipe)
 
@@ -289,12 +300,18 @@ def _states(folder: str | os.PathLike[str]) -> States:
 
 
 def append_metrics(folder: str | os.PathLike[str], metrics: EpochMetrics) -> None:
-    """Add one epoch's line to the metrics, so that a run that dies leaves what it knew."""
+    """Append one epoch's line to the metrics, so that an interrupted run keeps them."""
     Lines(Path(folder) / METRICS).append(asdict(metrics))
 
 
 def save_run(folder: str | os.PathLike[str], supernet: Supernet, recipe: Recipe, metrics: Iterable[EpochMetrics]) -> None:
-    """Write a run that has ended; each file takes its place only when it is complete, and the states go last.
+    """Write the files of a run that has ended. Each file is replaced atomically; the states are removed last.
+
+    Args:
+        folder: the run's folder.
+        supernet: the trained supernet.
+        recipe: the run's recipe.
+        metrics: one entry for each epoch.
 
     Raises:
         FileError: the folder cannot be written.
@@ -311,8 +328,8 @@ def load_run(folder: str | os.PathLike[str], *, trust: bool = False) -> Run:
     """Read what ``save_run`` wrote.
 
     Args:
-        folder: of the run.
-        trust: whether ``module:attribute`` is imported because the run's recipe says so: images and an optimizer of one's own. Otherwise
+        folder: the run's folder.
+        trust: whether code that the run's recipe names as ``module:attribute`` (images, an optimizer) may be imported. Otherwise
             ``Run.load_data`` must be told the images again.
 
     Raises:
@@ -331,20 +348,20 @@ def load_run(folder: str | os.PathLike[str], *, trust: bool = False) -> Run:
     if supernet.space != recipe.get_space(supernet.space.num_classes):
         raise WeightsError(
             f"the weights of a run must be of its recipe's space, but '{place / WEIGHTS}' is of {supernet.space.name} and the recipe of "
-            f"{recipe.get_space().name}, which are others; put the files of one run together"
+            f"{recipe.get_space().name}, which differ; put the files of one run together"
         )
     metrics, damaged = read_metrics(place / METRICS)
     return Run(supernet, recipe, metrics, place, damaged)
 
 
 def _is_of(weights: Weights, recipe: Recipe) -> bool:
-    """Whether a state is of a recipe's space; one of an earlier version only says a name."""
+    """Whether a state is of a recipe's space; states of earlier versions hold only the space's name."""
     space = recipe.get_space()
     return weights.space() == space if SPACE_KEY in weights.metadata else weights.metadata.get("space") == space.name
 
 
 def _write_recipe(folder: str | os.PathLike[str], recipe: Recipe) -> None:
-    """Write the recipe, and the space where no name tells it: the run must be readable without what made the space."""
+    """Write the recipe, and the space unless it is a named one: the run must be readable without the file or code of the space."""
     carried = Path(folder) / SPACE
     if recipe.space in SPACES.own:
         carried.unlink(missing_ok=True)

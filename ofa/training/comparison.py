@@ -1,6 +1,6 @@
-"""One source of a run's images, as it is now, compared with what the run's record says of it.
+"""Compares one source of a run's images, as it is now, with the run's record of it.
 
-Shapes: N recorded images of the source, P images that it has now.
+Shapes: N recorded images of the source, P present ones.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _NAMED = 5
 
 
 class Comparison:
-    """The images of one line of a recipe, compared with the record.
+    """The images of one data source of a recipe, compared with the record.
 
     Raises:
-        DataError: they are another set, or of other classes.
+        DataError: the images are another set, or have other classes.
     """
 
     def __init__(self, record: DataRecord, is_of_source_N: Any, images: Images, line: str, *, tests: bool = False) -> None:
@@ -50,7 +50,7 @@ class Comparison:
         self.parts_P = self._parts(record)
 
     def _numbered(self, images: Images) -> Labels:
-        """The labels in the recorded numbers of the classes, and numbers beyond them for unknown ones."""
+        """The labels by the recorded class numbers; unknown classes get numbers beyond them."""
         known = {name: number for number, name in enumerate(self.names)}
         numbers = [known.get(name, len(known) + position) for position, name in enumerate(images.class_names)]
         labels: Labels = renumbered(images.labels.cpu(), numbers, max(len(known), *(number + 1 for number in numbers))).numpy()
@@ -61,13 +61,13 @@ class Comparison:
         if 2 * known < recorded:
             raise DataError(
                 f"the data of a run must be what it began with, but '{self.line}' has {known:,} of its {recorded:,} images (by content: "
-                f"one that was encoded again is another); say where they are with {'--test-data' if self.tests else '--data'} PATH, or "
+                f"a re-encoded image is another); say where they are with {'--test-data' if self.tests else '--data'} PATH, or "
                 "train a new run"
             )
 
     def _check_same_classes(self, images: Images, labels_N: Labels, labels_P: Labels) -> None:
-        names = [*self.names, *(images.class_names)]  # a number beyond the known ones is that of a class of the images
-        # Which class is called otherwise now is guessed of images of one class each alone.
+        names = [*self.names, *(images.class_names)]  # numbers beyond the recorded classes index the images' own
+        # Renamed classes are guessed only where each image has one class.
         moved = _renamed(self.match, labels_N, labels_P, names) if labels_N.ndim == 1 else {}
         now, before = set(images.class_names), set(self.names)
         missing = [] if self.tests else [name for name in self.names if name not in now]
@@ -94,7 +94,7 @@ class Comparison:
         return np.where(known_P >= 0, self.parts_N[known_P], new_P)
 
     def chosen(self, part: int, *, exact: bool) -> Tensor:
-        """int64, which images are of a part: those of the record in its order, then new ones in the order of their contents."""
+        """int64, indices of a part's images: recorded ones in the record's order, then new ones in the order of their keys."""
         present_N = self.match.present_R[self.parts_N == part]
         known = present_N[present_N >= 0]
         new = np.flatnonzero(self.match.added_P & (self.parts_P == part)) if not exact else np.zeros(0, np.int64)
@@ -107,7 +107,7 @@ class Comparison:
         gone, other = int((used_N & (self.match.present_R < 0)).sum()), int((used_N & self.match.relabelled_R).sum())
         if gone or other:
             raise DataError(
-                f"a run must go on with the images that it began with, but of those to train and to select on {gone:,} are gone and "
+                f"a run must be resumed with the images that it began with, but of its training and selection images {gone:,} are gone and "
                 f"{other:,} are of another class in '{self.line}'; put them back, or train a new run"
             )
 
@@ -128,7 +128,7 @@ class Comparison:
 
 
 def _renamed(match: Match, labels_N: Integers, labels_P: Integers, names: Sequence[str]) -> dict[str, str]:
-    """By each recorded class most of whose images are in one other class now: that class."""
+    """Maps a recorded class to the other class that most of its images are in now; classes without one are left out."""
     there = match.present_R >= 0
     before, now = labels_N[there], labels_P[match.present_R[there]]
     pairs, counts = np.unique(np.stack([before, now]), axis=1, return_counts=True)
@@ -141,7 +141,7 @@ def _renamed(match: Match, labels_N: Integers, labels_P: Integers, names: Sequen
 
 
 def _alike(labels_N: Labels, labels_P: Labels, line: str) -> tuple[Integers, Integers]:
-    """A number for each different label, or set of them; DataError if the one has single labels and the other sets."""
+    """One number for each distinct label or set of labels; DataError if one side has single labels and the other sets."""
     if labels_N.ndim != labels_P.ndim:
         kinds = [f"{'one class' if labels.ndim == 1 else 'a list of classes'} an image" for labels in (labels_N, labels_P)]
         raise DataError(f"the data of a run must have {kinds[0]} as when it began, but '{line}' has {kinds[1]}; name the images of the run")
@@ -154,7 +154,7 @@ def _alike(labels_N: Labels, labels_P: Labels, line: str) -> tuple[Integers, Int
 
 
 def _renumbered(images: Images, labels_P: Labels, names: tuple[str, ...]) -> Images:
-    """The same images with the recorded numbers of the classes."""
+    """The same images, labelled by the recorded class numbers."""
     if images.class_names == names:
         return images
     changed: Any = images  # every kind of images is a dataclass with these two fields

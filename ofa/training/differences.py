@@ -1,4 +1,4 @@
-"""Two recipes side by side, and a recipe that goes on where another ended."""
+"""Differences between two recipes, and the extension of a recipe by a further phase."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from ofa.training.toml import to_toml
 __all__ = ["IMMATERIAL", "Change", "changed_keys", "extended"]
 
 IMMATERIAL = ("workers", "cuda_graphs", "checkpoint_steps", "evaluate_every", "evaluation_images")
-"""Keys of a recipe that change how a run is carried out and watched, and not the weights that it ends with."""
+"""Keys of a recipe that affect how a run is carried out and watched, but not its final weights."""
 _ABSENT, _ORDER = "absent", "the order of phases"
 _RATE_IS_DIVIDED_BY = 10
-"""A network that was trained to the end is near a minimum, which the whole rate would throw it out of."""
+"""A fully trained network is near a minimum, which the full learning rate would leave."""
 _MORE = "-more-"
 
 Change = tuple[str, str, str]
-"""A key with its dots, its value before and its value now, as TOML."""
+"""A dotted key, its value before and its value now, both as TOML."""
 
 
 def changed_keys(before: Recipe, now: Recipe) -> tuple[Change, ...]:
-    """The keys whose values differ and change what a run comes to; a phase that only one recipe has counts as one key."""
+    """The keys whose values differ and affect a run's result; a phase that only one recipe has counts as one key."""
     old, new = dict(_flat(before)), dict(_flat(now))
     changes = [(key, old.get(key, _ABSENT), new.get(key, _ABSENT)) for key in {**old, **new}]
     lone = tuple(f"{key}." for key, *values in changes if key.startswith("phases.") and _ABSENT in values and key.count(".") == 1)
@@ -62,22 +62,22 @@ def _text(key: str, value: Any) -> str:
 
 
 def extended(recipe: Recipe, epochs: int, learning_rate: float | None = None) -> Recipe:
-    """The recipe of a run that goes on after its end: its last phase once more, from the weights that the run ended with.
+    """The recipe of a run that is extended after its end: its last phase once more, from the run's final weights.
 
-    The added phase begins anew (``Phase.restart``), so that a run which is trained by the extended recipe from its first step ends as
-    one that was extended.
+    The added phase restarts optimizer and schedule (``Phase.restart``). Training by the extended recipe from the first step therefore
+    ends with the same weights as extending a run.
 
     Args:
-        recipe: of the run that ended.
-        epochs: of the added phase.
-        learning_rate: from which the added phase falls to zero along a cosine; by default a tenth of the last phase's, or as
-            much as the last phase has if that was added itself.
+        recipe: the recipe of the run that ended.
+        epochs: number of epochs of the added phase.
+        learning_rate: initial learning rate of the added phase (cosine annealing to zero). The default is a tenth of the last phase's
+            rate, or the last phase's rate if that phase was added itself.
 
     Raises:
         RecipeError: less than an epoch, or an impossible rate.
     """
     if epochs < 1:
-        raise RecipeError(f"a run must go on for at least 1 epoch, but epochs is {epochs}; raise it")
+        raise RecipeError(f"an extension of a run must have at least 1 epoch, but epochs is {epochs}; raise it")
     last = recipe.phases[-1]
     usual = last.learning_rate if last.restart else last.learning_rate / _RATE_IS_DIVIDED_BY
     rate = usual if learning_rate is None else learning_rate

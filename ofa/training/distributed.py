@@ -20,12 +20,12 @@ _VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 @dataclass(frozen=True)
 class World:
-    """The processes that train together, as one of them sees it.
+    """The processes that train together, seen from one of them.
 
     Attributes:
-        rank: which of them this is.
-        size: how many there are.
-        device: where this one trains.
+        rank: number of this process, from 0.
+        size: number of processes.
+        device: device on which this process trains.
     """
 
     rank: int
@@ -34,11 +34,11 @@ class World:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the process that writes and shows."""
+        """Whether this is the process that writes files and reports."""
         return self.rank == 0
 
     def share(self, index: Tensor) -> Tensor:
-        """This process's part of a batch; all parts are of one size, so that the mean of their means is the mean.
+        """This process's share of a batch. All shares have equal size, so that the mean of their means is the batch mean.
 
         Raises:
             RecipeError: the batch cannot be cut into equal parts.
@@ -58,7 +58,7 @@ class World:
             tensor /= self.size
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes have called this (barrier)."""
         if self.size > 1:
             dist.barrier()
 
@@ -68,19 +68,19 @@ ALONE = World(0, 1, torch.device("cpu"))
 
 @contextmanager
 def joined(device: str | None = None) -> Iterator[World]:
-    """Join the processes that ``torchrun`` started; alone without it.
+    """Join the processes that ``torchrun`` started; without torchrun, train in one process.
 
     Args:
         device: ``cpu``, ``cuda`` or ``cuda:N``; None takes a GPU if torch sees one. Under torchrun each process takes the GPU of its
             local rank.
 
     Raises:
-        DeviceError: the device is not there, or torchrun's variables are set in part.
+        DeviceError: the device does not exist, or only some of torchrun's variables are set.
     """
     place = compute_device(device)
     found = [name for name in _VARIABLES if name in os.environ]
     if not found:
-        # What takes the current GPU, such as page-locked memory, is to find this one.
+        # Some functions of torch, such as page-locked memory, use the current GPU.
         with torch.cuda.device(place) if place.type == "cuda" else nullcontext():
             yield World(0, 1, place)
         return
@@ -98,13 +98,13 @@ def joined(device: str | None = None) -> Iterator[World]:
 
 
 def compute_device(name: str | None) -> torch.device:
-    """Where to compute.
+    """The torch device of a name.
 
     Args:
         name: ``cpu``, ``cuda`` or ``cuda:N``; None takes a GPU if torch sees one.
 
     Raises:
-        DeviceError: it is not there.
+        DeviceError: the name is another, or the device does not exist.
     """
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

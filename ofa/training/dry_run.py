@@ -1,7 +1,7 @@
-"""What a run will cost, from a few of its steps.
+"""Estimates the cost of a run from a few of its steps.
 
-Where whole steps would take minutes, as at 224 px on a CPU, steps of fewer images are timed in the seconds that there are, and what a step
-takes is taken to grow with its multiply-accumulates.
+Where whole steps would take minutes (such as 224 px on a CPU), steps of fewer images are timed within the given seconds. The time of a
+step is then assumed proportional to its multiply-accumulates.
 """
 
 from __future__ import annotations
@@ -36,28 +36,28 @@ from ofa.training.trainer import Trainer
 __all__ = ["PhaseEstimate", "estimate_phases", "expected_memory", "loader_rate", "peak_memory"]
 
 _UNTIMED = {"cpu": 2, "cuda": 10}
-"""Steps before the timed ones, in which memory is fetched and kernels are chosen (on a GPU also loaded)."""
+"""Warm-up steps before the timed ones: memory is allocated and kernels are chosen (on a GPU also loaded)."""
 _DRAWS_ON_GPU = 3
-"""There a block takes longer the first two times, so all are met that often in the untimed steps."""
+"""On a GPU a block is slower the first two times, so every draw is repeated this often during warm-up."""
 _FEWEST = 4
-"""Images of each process in a step that is timed at least: fewer are mostly calls, and not computation."""
+"""Least number of images of each process in a timed step: with fewer, call overhead outweighs computation."""
 _DRAWS = 64
-"""Steps whose multiply-accumulates are counted for the mean of a phase."""
+"""Number of random steps whose mean multiply-accumulates stand for a phase."""
 _LOADER_BATCH, _LOADER_SECONDS = 16, 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseEstimate:
-    """What a phase will cost.
+    """Estimated cost of a phase.
 
     Attributes:
         phase: the phase.
-        steps: of the phase.
-        step_ms: of a step, in ms: the mean of the timed ones, or extrapolated from them.
-        images_per_s: training images a second.
+        steps: number of steps of the phase.
+        step_ms: duration of a step in ms: the mean of the timed steps, or extrapolated from them.
+        images_per_s: training images per second.
         duration_s: expected wall-clock seconds.
-        timed_images: of each step that was timed; with fewer than a batch the time is extrapolated by multiply-accumulates. 0 if none was
-            timed in this phase, but in earlier ones.
+        timed_images: images in each timed step. With fewer than a batch, the time is extrapolated by multiply-accumulates. 0 if no step
+            of this phase was timed, only steps of earlier phases.
     """
 
     phase: Phase
@@ -82,18 +82,18 @@ def estimate_phases(
     """Take a few steps of every phase, on weights that are thrown away.
 
     Args:
-        supernet: an untrained one; it is trained on, so do not use it afterwards.
-        recipe: the run.
-        data: its training images, or a part of them.
-        images: how many there are; None where ``data`` is all.
-        steps: how many to time at most.
-        teacher: that the recipe names.
+        supernet: an untrained supernet; its weights are changed, so do not use it afterwards.
+        recipe: recipe of the run.
+        data: training images of the run, or a part of them.
+        images: number of all training images; None if ``data`` has all.
+        steps: the most steps to time in a phase.
+        teacher: the teacher that the recipe names.
         world: the processes that train together.
-        seconds: for all phases together, about. On a CPU steps of fewer images, and fewer steps, are timed where it is not enough; a GPU
-            takes all steps.
+        seconds: approximate time limit for all phases together. Where it is too short on a CPU, fewer steps with fewer images are timed;
+            a GPU takes all steps.
 
     Yields:
-        one estimate a phase.
+        One estimate for each phase.
     """
     supernet.train().synchronize(world.size > 1)
     timer = _Timer(supernet, recipe, data, images or len(data), steps, world, teacher)
@@ -102,7 +102,7 @@ def estimate_phases(
 
 
 class _Timer:
-    """Times phases one after the other, and learns from each how many images the next can afford."""
+    """Times one phase after the other; the speed so far tells how many images the next phase can afford."""
 
     def __init__(
         self, supernet: Supernet, recipe: Recipe, data: Images, images: int, steps: int, world: World, teacher: nn.Module | None
@@ -116,7 +116,7 @@ class _Timer:
         self.spent_s = 0.0
 
     def estimate(self, phase: Phase, seconds: float) -> PhaseEstimate:
-        """What a phase will cost, in about so many seconds."""
+        """Estimate the cost of a phase within about this many seconds."""
         images, untimed, timed = self._batch, _UNTIMED[self._device], self._steps
         expected = _expected_macs(phase, self._supernet.space)
         if self._device == "cpu":
@@ -139,15 +139,15 @@ class _Timer:
 
     @property
     def _speed(self) -> float:
-        """Seconds a multiply-accumulate, of the steps so far."""
+        """Seconds per multiply-accumulate over the steps so far."""
         return self._timed_s / self._timed_macs
 
     def _affordable(self, phase: Phase, expected: float, seconds: float) -> tuple[int, int, int]:
-        """Images of a step, and how many steps are made before the timed ones and are timed, the same on every process."""
+        """Images in a step, warm-up steps and timed steps; equal on every process."""
         fewest = min(self._batch, _FEWEST * self._world.size)
         if not self._timed_macs:
             begun = self.spent_s
-            # However long it takes: a first step says nothing of the second, because much is made ready in it.
+            # Without a time limit: the first step is dominated by initialization and tells nothing about the second.
             self._time(phase, fewest, 1, 1, math.inf)
             seconds -= self.spent_s - begun
         if seconds < self._speed * expected * fewest:
@@ -159,11 +159,11 @@ class _Timer:
         return images, untimed, min(self._steps, max(1, timed))
 
     def _time(self, phase: Phase, images: int, untimed: int, timed: int, seconds: float) -> tuple[float, float]:
-        """Seconds and multiply-accumulates of a mean step; on a CPU no second timed one is begun after so many ``seconds``."""
+        """Mean seconds and multiply-accumulates of a step; on a CPU no second timed step begins after ``seconds``."""
         begun = time.perf_counter()
         noted = _Noted(self._sampler(phase))
         trainer, told = self._trainer(phase, images, noted)
-        # A step is known to be done only when progress is told, so time is taken from one telling to another.
+        # A step is known to be complete only when progress is reported, so time is taken between reports.
         trainer.steps_between_readings = 1 if self._device == "cpu" else untimed
         trainer.stop = lambda: self._device == "cpu" and trainer.step > untimed and time.perf_counter() - begun > seconds
         while trainer.step < untimed + timed and not trainer.stopped:
@@ -182,8 +182,8 @@ class _Timer:
         return Repeated(sampler, _DRAWS_ON_GPU) if self._device == "cuda" else sampler
 
     def _trainer(self, phase: Phase, images: int, sampler: Sampler) -> tuple[Trainer, list[tuple[int, float]]]:
-        """What makes the steps, and the list that it tells them to."""
-        # Alone, the phase begins from the largest network. At so low a rate nothing can go wrong, whatever the batch.
+        """A trainer, and the list of (step, time) that it appends to."""
+        # As the only phase, it begins from the largest network. At so low a rate training cannot diverge, whatever the batch.
         alone = replace(phase, reorder_channels=False, epochs=10**6, warmup_epochs=0.0, learning_rate=1e-9)
         if self._device == "cuda":
             resolutions = phase.restrict(self._supernet.space).resolutions
@@ -195,7 +195,7 @@ class _Timer:
 
 
 class _Noted:
-    """Draws as another sampler does, and notes what it drew."""
+    """Wraps a sampler and records its draws."""
 
     def __init__(self, sampler: Sampler) -> None:
         self._sampler = sampler
@@ -217,7 +217,7 @@ class _Noted:
 
 
 def _expected_macs(phase: Phase, whole: Space) -> float:
-    """Multiply-accumulates of a step of a phase for each of its images: the mean over random steps."""
+    """Multiply-accumulates of a phase's step per image: the mean over random steps."""
     space, rng = phase.restrict(whole), np.random.default_rng(0)
     sampler = make_sampler(phase.sampling, whole, coupled_genes=phase.coupled)
     count = phase.subnets_per_step - 2 * phase.sandwich
@@ -229,14 +229,14 @@ def _expected_macs(phase: Phase, whole: Space) -> float:
 
 
 def _macs_of(phase: Phase, space: Space, archs: Sequence[Arch], whole: Space) -> float:
-    """Of a step for each of its images, forward alone: what goes backward is twice that, but for a teacher, which does not."""
+    """Forward multiply-accumulates of a step per image. Backward takes twice as many; a teacher has no backward, hence its third."""
     ends = (space.largest(), space.smallest()) if phase.sandwich else ()
     total = float(sum(macs(lower(whole, arch)) for arch in (*ends, *archs)))
     return total + (macs(lower(whole, whole.largest(space.resolutions[0]))) / 3 if phase.needs_copy else 0.0)
 
 
 def peak_memory(device: torch.device) -> int:
-    """The most bytes that this process (on a CPU) or its tensors (on a GPU) have held so far."""
+    """Peak memory so far in bytes: of this process (on a CPU), or of its tensors (on a GPU)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     kilo = 1 if sys.platform == "darwin" else 1024
@@ -244,14 +244,19 @@ def peak_memory(device: torch.device) -> int:
 
 
 def expected_memory(supernet: Supernet, recipe: Recipe, data: Images, *, timed_images: int, world: World = ALONE) -> int:
-    """The most bytes that a process will hold, from what it held in steps of fewer images and what the largest network keeps of each.
+    """Expected peak memory of a process: its peak in steps of fewer images, plus the activations of the missing images.
+
+    The activations of an image are counted in the largest network.
 
     Args:
-        supernet: that was trained on.
-        recipe: the run.
-        data: its training images.
-        timed_images: most images of a step so far.
+        supernet: the supernet whose steps were timed.
+        recipe: recipe of the run.
+        data: training images of the run.
+        timed_images: the most images in a step so far.
         world: the processes that train together.
+
+    Returns:
+        Bytes.
     """
     missing = (min(recipe.batch_size, len(data)) - timed_images) // world.size
     if missing <= 0:
@@ -264,7 +269,7 @@ def expected_memory(supernet: Supernet, recipe: Recipe, data: Images, *, timed_i
 
 
 def _kept_bytes(network: nn.Module, x_BCHW: Tensor) -> int:
-    """Bytes that autograd keeps for the way back through a network."""
+    """Bytes that autograd saves for the backward pass of a network."""
     kept: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
@@ -277,14 +282,14 @@ def _kept_bytes(network: nn.Module, x_BCHW: Tensor) -> int:
 
 
 def loader_rate(recipe: Recipe, data: Images, world: World = ALONE, *, batches: int = 80, seconds: float = _LOADER_SECONDS) -> float:
-    """Training images a second that the loader makes when no step waits for it: to be well above the steps' own rate.
+    """Training images per second that the loader delivers when steps take no time; it should be well above the steps' own rate.
 
     Args:
-        recipe: the run.
-        data: its training images.
+        recipe: recipe of the run.
+        data: training images of the run.
         world: the processes that train together.
-        batches: that are made at most, each of 16 images at most.
-        seconds: after which no further batch is begun.
+        batches: the most batches to load, each of at most 16 images.
+        seconds: no further batch is begun after these seconds.
     """
     resolution = recipe.get_space(data.num_classes).resolutions[-1]
     index = torch.arange(min(recipe.batch_size, len(data), _LOADER_BATCH * world.size))

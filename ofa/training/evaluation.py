@@ -1,4 +1,4 @@
-"""How good a network is."""
+"""Evaluation of a network: its score on images, and checksums of what was evaluated."""
 
 from __future__ import annotations
 
@@ -21,20 +21,22 @@ _NAMED = 5
 
 
 def evaluate(network: nn.Module, data: Images, *, resolution: Resolution, batch_size: int = 256, task: Task = CLASSIFICATION) -> float:
-    """The task's score (0..1) on ``data``; images that are skipped because they are broken do not count.
+    """The task's score of a network on images; broken images are skipped and do not count.
 
-    The network is put in evaluation mode meanwhile, and afterwards in the mode it was in.
+    The network is in evaluation mode meanwhile; its own mode is restored afterwards.
 
     Args:
         network: maps [B, C, H, W] to [B, classes].
         data: images in order, unaugmented.
         resolution: height and width of the input in pixels.
-        batch_size: images a forward pass.
-        task: what the network is for.
+        batch_size: images per forward pass.
+        task: the network's task; it defines the score.
+
+    Returns:
+        The score (0..1).
 
     Raises:
-        DataError: the network has another number of outputs than the data has classes, the labels are of another kind than the task, or
-            no image can be read.
+        DataError: the network's outputs are not as many as the data's classes, the labels do not suit the task, or no image can be read.
     """
     device = device_of(network)
 
@@ -54,17 +56,20 @@ def evaluate(network: nn.Module, data: Images, *, resolution: Resolution, batch_
 
 
 def check_data(task: Task, outputs: int, data: Images) -> None:
-    """Raise DataError unless a network with so many outputs can be used on some images for a task."""
+    """Raise DataError unless images have labels of the task's kind and as many classes as a network has outputs."""
     task.check(data.labels)
     check_classes(outputs, data.class_names)
 
 
 def check_classes(outputs: int, names: Sequence[str]) -> None:
-    """Raise DataError unless a network has one output a class.
+    """Check that a network has one output for each class.
 
     Args:
-        outputs: length of its logits.
-        names: of the classes of the data that it is to be used on.
+        outputs: number of the network's outputs.
+        names: names of the classes of the data.
+
+    Raises:
+        DataError: the numbers differ.
     """
     if outputs != len(names):
         shown = f"{', '.join(names[:_NAMED])}{' ...' if len(names) > _NAMED else ''}"
@@ -78,22 +83,22 @@ def digest_of_tensors(tensors: Mapping[str, Tensor]) -> str:
     """A short checksum of weights."""
     digest = hashlib.sha256()
     for tensor in tensors.values():
-        digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())  # NumPy does not know all kinds of numbers
+        digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())  # NumPy lacks some dtypes
     return digest.hexdigest()[:12]
 
 
 def digest_of_images(*sets: Images) -> str:
-    """A short checksum of what images hold, in their order, whatever they are called."""
+    """A short checksum of the contents of images in their order, independent of file names."""
     return hashlib.sha256(b"".join(images.keys.numpy().tobytes() for images in sets)).hexdigest()[:12]
 
 
 def digest_of_labels(*sets: Images) -> str:
-    """A short checksum of the classes that images are of."""
+    """A short checksum of the labels of images in their order."""
     return hashlib.sha256(b"".join(images.labels.cpu().numpy().tobytes() for images in sets)).hexdigest()[:12]
 
 
 def device_of(network: nn.Module) -> torch.device:
-    """Where the network's first parameter or buffer lies; the CPU if it has none."""
+    """The device of the network's first parameter or buffer; the CPU if it has none."""
     for tensor in (*network.parameters(), *network.buffers()):
         return tensor.device
     return torch.device("cpu")

@@ -1,4 +1,4 @@
-"""Layers that do not learn, by patterns of their names."""
+"""Frozen layers, chosen by patterns of their names."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from ofa.space import Space
 __all__ = ["MATRICES", "frozen_tensors"]
 
 MATRICES = "matrices"
-"""All weights of convolutions and linear layers. What learns then are norms and biases alone (PERP, Zimmer et al. 2023)."""
+"""All weights of convolutions and linear layers: only norms and biases are trained (PERP, Zimmer et al. 2023)."""
 
 _NEAR = 3
-"""Names that the sentence about a pattern without match suggests."""
+"""How many similar names the error about a pattern without match suggests."""
 
 
 @lru_cache(maxsize=16)
 def frozen_tensors(space: Space, patterns: tuple[str, ...]) -> frozenset[str]:
-    """The names of the stored tensors that patterns hold as they are.
+    """The names of the stored tensors that patterns freeze.
 
     Args:
-        space: what the supernet contains.
-        patterns: with ``*``, ``?`` and ``[]``, of names of tensors or of what they are in: ``stem*``, ``stages.0``, ``*.norm``; or
-            ``matrices``, all weights of convolutions and linear layers.
+        space: the supernet's space.
+        patterns: patterns with ``*``, ``?`` and ``[]`` of names of tensors or of modules that contain them: ``stem*``, ``stages.0``,
+            ``*.norm``; or ``matrices``, all weights of convolutions and linear layers.
 
     Raises:
         RecipeError: a pattern matches nothing, or nothing is left that learns.
@@ -57,7 +57,7 @@ def frozen_tensors(space: Space, patterns: tuple[str, ...]) -> frozenset[str]:
 
 
 def _within(name: str) -> Iterator[str]:
-    """A name, and those of the places that it is in: ``stages.0.1.expand.conv.weight``, ``stages.0.1.expand.conv``, ..., ``stages``."""
+    """A name and the names of all modules around it: ``stages.0.1.expand.conv.weight``, ``stages.0.1.expand.conv``, ..., ``stages``."""
     while name:
         yield name
         name = name.rpartition(".")[0]

@@ -1,4 +1,4 @@
-"""The guard: it sees when training has gone wrong, so that the loop can go back before hours are lost."""
+"""Detects diverged training, so that the loop can roll back before hours are lost."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from ofa.errors import RecipeError
 __all__ = ["Guard", "Setback", "too_many_setbacks"]
 
 _MEMORY = 0.95
-"""Share of the smoothed values that each step keeps: what counts is the mean of some twenty steps, not one hard batch."""
+"""Decay of the smoothed values: they average some twenty steps, so that one hard batch does not count."""
 _STEPS_TO_SETTLE = 40
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setback:
-    """Training went wrong and went back.
+    """Training diverged and was rolled back to an earlier state.
 
     Attributes:
         phase: name of the phase.
-        epoch: counted from 1 within the phase.
-        step: of the whole run, at which it was seen.
+        epoch: epoch within the phase, counted from 1.
+        step: step of the whole run at which the divergence was seen.
         back_to: step of the last good state, from which training goes on.
         reason: what was seen, in words.
-        rate_factor: what all learning rates are multiplied by from now on.
+        rate_factor: factor of all learning rates from now on.
     """
 
     phase: str
@@ -36,7 +36,7 @@ class Setback:
 
 
 def too_many_setbacks(most: int, reason: str, phase: str, epoch: int, learning_rate: float) -> RecipeError:
-    """The error of a training that went wrong more than ``most`` times; the last time in this phase, epoch and at this rate."""
+    """The error of a training that diverged more than ``most`` times, the last time in this phase and epoch at this rate."""
     return RecipeError(
         f"training must not go wrong more than {most} times, but {reason} in phase {phase}, epoch {epoch}, at learning rate "
         f"{learning_rate:.3g}; lower phases.{phase}.learning_rate or lengthen its warmup_epochs"
@@ -47,8 +47,8 @@ def too_many_setbacks(most: int, reason: str, phase: str, epoch: int, learning_r
 class Guard:
     """Watches the loss and the score of one phase.
 
-    A loss that is not finite is seen at once. A collapse is a smoothed loss far above the best so far together with a smoothed
-    score that has fallen to less than half: either alone can be caused by a hard batch of subnets.
+    A loss that is not finite is seen at once. A collapse is a smoothed loss above 1.5 times the best so far together with a smoothed
+    score below half of the best so far: either alone can be caused by a hard batch of subnets.
     """
 
     steps: int = 0
@@ -58,7 +58,7 @@ class Guard:
     best_accuracy: float = 0.0
 
     def check(self, loss: float, accuracy: float) -> str | None:
-        """Take in a step; returns what is wrong, in words, or None."""
+        """Record a step's loss and score; returns what is wrong, in words, or None."""
         if not math.isfinite(loss):
             return f"the loss became {loss}"
         self.steps += 1

@@ -49,39 +49,38 @@ def train(
     stop: Callable[[], bool] | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> list[EpochMetrics]:
-    """Train ``supernet`` in place by the phases of ``recipe``, each from the weights that the one before left.
+    """Train a supernet in place through the phases of a recipe; each phase starts from the weights of the phase before.
 
-    Every random choice follows from the recipe's seed and the number of the step, so a run that goes on from a state ends bit for
-    bit as if it had never stopped (on a CPU, with as many threads and processes). A loss that is not finite, or that collapses,
-    takes the run back to its last good state with half the learning rate.
+    Every random choice is derived from the recipe's seed and the step number. A resumed run therefore ends bit for bit as if it had
+    never stopped (on a CPU, with the same number of threads and processes). If the loss is not finite or collapses, the run is rolled
+    back to its last good state with half the learning rate.
 
     Args:
-        supernet: of the recipe's space; where it lies, training happens.
-        recipe: what to do.
+        supernet: a supernet of the recipe's space; training runs on its device.
+        recipe: the recipe.
         data: the images to train on.
         selection: other images, on which the smallest, a middle and the largest network are evaluated after some epochs.
-        world: the processes that train together, each with this function, the same arguments and its share of every batch.
-        state: where to go on; None begins.
+        world: the processes that train together; each calls this function with the same arguments and takes its share of every batch.
+        state: the state to resume from; None starts a new run.
         progress: told of every step.
-        on_metrics: given each epoch's metrics as they arise.
-        on_state: given the state after every ``checkpoint_steps`` steps, every epoch, and ``SECONDS_BETWEEN_STATES`` by ``clock`` (or one
-            step, on a GPU ten, where those take longer), to be kept by whoever may resume.
-        on_setback: told when training went wrong and goes back.
-        on_note: told in a sentence, in each epoch, when images are read by fewer processes than was asked for.
-        sampler: draws the subnets in place of what the phases say.
-        teacher: that the recipe names, ready for these images and where the supernet lies (``ofa.teachers``).
-        stop: asked after every step, or every ten on a GPU, and during an evaluation. Once it says yes, ``on_state`` is given the state
-            and training returns as it stands; a run that goes on from there ends as one that was not stopped.
-        clock: tells the seconds between two states.
+        on_metrics: called with each epoch's metrics when the epoch ends.
+        on_state: called with the state to save: every ``checkpoint_steps`` steps, at every epoch's end, and every
+            ``SECONDS_BETWEEN_STATES`` seconds of ``clock`` (or every step, on a GPU every ten, where those take longer).
+        on_setback: called when training diverged and is rolled back.
+        on_note: called with a sentence, in each epoch, when fewer processes read images than was asked for.
+        sampler: draws the subnets instead of the samplers of the phases.
+        teacher: the teacher that the recipe names, prepared for these images and on the supernet's device (``ofa.teachers``).
+        stop: asked after every step (on a GPU every ten) and during an evaluation. Once it returns true, ``on_state`` is called with the
+            state and training returns. Resumed from that state, the run ends as if it had not been stopped.
+        clock: returns seconds; it times the states.
 
     Returns:
-        The metrics of every epoch that ended, and was evaluated where it is to be, in this call.
+        The metrics of every epoch that ended in this call (and, where an evaluation is due, was evaluated).
 
     Raises:
-        DataError: the data has labels of another kind than the task, or another number of classes or of channels than the supernet.
-        RecipeError: a phase beyond the space, a teacher that the recipe names and nobody gives, or training that goes wrong again and
-            again.
-        WeightsError: a state of another space, recipe or teacher.
+        DataError: the labels do not suit the task, or the data has another number of classes or channels than the supernet.
+        RecipeError: a phase is beyond the space, a teacher is missing or one too many, or training diverged too often.
+        WeightsError: the state is of another space, recipe or teacher.
     """
     check_data(recipe.get_task(), supernet.space.num_classes, data)
     _check_channels(supernet, data)
@@ -117,12 +116,12 @@ def train(
 
 
 def trained_resolutions(recipe: Recipe, space: Space) -> tuple[Resolution, ...]:
-    """The resolutions that a phase of the recipe draws from; the smallest first."""
+    """The resolutions that the recipe's phases draw from, in ascending order."""
     return ascending(resolution for phase in recipe.phases for resolution in phase.restrict(space).resolutions)
 
 
 def reference_archs(space: Space, resolutions: Sequence[Resolution]) -> dict[str, Arch]:
-    """The smallest, a middle and the largest network of a space, each at the resolution of ``resolutions`` that goes with its size."""
+    """The smallest, a middle and the largest network of a space, at the first, the middle and the last of ``resolutions``."""
     middle = {gene.name: (len(gene.values) - 1) // 2 for stage in space.stages for gene in stage.genes}
     middle |= {gene.name: (len(gene.values) - 1) // 2 for gene in space.network}
     depth = (min(len(stage.depths) for stage in space.stages) - 1) // 2
@@ -152,8 +151,8 @@ def _evaluated(trainer: Trainer, epoch: EpochMetrics, data: Images, selection: I
 
 
 def _tell_before(trainer: Trainer, data: Images, selection: Images, on_note: Callable[[str], None]) -> None:
-    """Say what networks are worth that start with trained weights, before a step is made: calibrated only."""
-    trainer.begin()  # which may put channels in an order
+    """Report the scores of networks that start from trained weights before the first step, after calibration only."""
+    trainer.begin()  # may reorder channels
     accuracies = _accuracies(trainer, data, selection) if trainer.world.is_first else None
     if accuracies is not None:
         words = ", ".join(f"{accuracy:.1%} {name}" for name, accuracy in accuracies.items())

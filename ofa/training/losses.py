@@ -1,4 +1,4 @@
-"""What a subnet is trained to minimize: its task's loss, and a teacher's answers."""
+"""The training loss of a subnet: its task's loss, and distillation from a teacher."""
 
 from __future__ import annotations
 
@@ -21,18 +21,21 @@ def training_loss(
     distillation_weight: float = 0.0,
     divergence: Divergence = "kl",
 ) -> Tensor:
-    """The task's loss on the labels, and beside a teacher the weighted mean with the distance from its answers.
+    """The task's loss on the labels; with a teacher, its weighted mean with the distillation loss.
 
-    It is a mean, so that one learning rate suits phases with and without a teacher.
+    It is a mean, not a sum, so that one learning rate suits phases with and without a teacher.
 
     Args:
-        outputs: [B, K] of a batch.
-        targets: of its images.
-        task: what they are for.
-        label_smoothing: share of a target that says nothing (0..1).
-        teacher_outputs: [B, K] of the teacher on the same images.
-        distillation_weight: weight of the teacher's answers; the labels weigh 1, and nothing if it is infinite.
-        divergence: between the teacher's answers and these.
+        outputs: the network's outputs, [B, K].
+        targets: labels of the batch, as the task has them.
+        task: the task.
+        label_smoothing: label smoothing (0..1).
+        teacher_outputs: the teacher's outputs on the same images, [B, K].
+        distillation_weight: weight of the distillation loss; the labels have weight 1, or 0 if it is infinite.
+        divergence: divergence between the teacher's outputs and the network's.
+
+    Returns:
+        The loss, a scalar tensor.
     """
     if teacher_outputs is None or distillation_weight == 0:
         return task.loss(outputs, targets, label_smoothing)

@@ -1,4 +1,4 @@
-"""Images that are there now against those that a run knows, by content alone; sorting, so that a million of them take seconds.
+"""Matches present images with a run's recorded images by content alone; by sorting, so that a million images take seconds.
 
 Shapes: R recorded images, P present ones.
 """
@@ -18,13 +18,13 @@ __all__ = ["Match", "match_images", "parts_of_new"]
 
 @dataclass(frozen=True, eq=False)
 class Match:
-    """Which recorded image is which present one.
+    """Correspondence of recorded and present images.
 
     Attributes:
         present_R: int64 [R], the present image for each recorded one; -1 where it is gone.
-        relabelled_R: bool [R], whether it is there under another class.
-        known_P: int64 [P], the recorded image that a present one is or is a copy of; -1 where its content is new.
-        added_P: bool [P], whether no recorded image stands for it: new content, or one copy more than there was.
+        relabelled_R: bool [R], whether the recorded image is present under another class.
+        known_P: int64 [P], a recorded image of the same content as the present one; -1 where the content is new.
+        added_P: bool [P], whether the present image is matched with no recorded one: its content is new, or it is an additional copy.
     """
 
     present_R: Integers
@@ -34,13 +34,13 @@ class Match:
 
 
 def match_images(keys_R: Bytes, labels_R: Integers, keys_P: Bytes, labels_P: Integers) -> Match:
-    """Match images one to one: first those of equal content and class, then those of equal content.
+    """Match images one to one: first images of equal content and class, then of equal content.
 
     Args:
-        keys_R: uint8 [R, 16].
-        labels_R: int64 [R].
-        keys_P: uint8 [P, 16].
-        labels_P: int64 [P], in the recorded numbers of the classes; any others for classes that are not known.
+        keys_R: uint8 [R, 16], keys of the recorded images.
+        labels_R: int64 [R], their labels.
+        keys_P: uint8 [P, 16], keys of the present images.
+        labels_P: int64 [P], their labels by the recorded class numbers; unknown classes have any other numbers.
     """
     _, contents = np.unique(whole_keys(np.concatenate([keys_R, keys_P])), return_inverse=True)
     labels = np.concatenate([labels_R, labels_P])
@@ -59,14 +59,14 @@ def match_images(keys_R: Bytes, labels_R: Integers, keys_P: Bytes, labels_P: Int
 
 
 def parts_of_new(keys: Bytes, fractions: tuple[float, ...]) -> Integers:
-    """Which part each of some new images goes to, by its own content: the same on any machine and beside any other images.
+    """The part of each new image, derived from its content alone: the same on any machine and whatever other images there are.
 
     Args:
-        keys: uint8 [N, 16]; a key is as good as a random number.
+        keys: uint8 [N, 16], hashes of contents, so that their values are uniform.
         fractions: share of each part.
 
     Returns:
-        int64 [N], in 0..len(fractions), where the last is what the fractions leave over.
+        int64 [N] in 0..len(fractions); len(fractions) is an image that the fractions leave unused.
     """
     share_N = np.ascontiguousarray(keys[:, :8]).view(">u8").ravel().astype(np.float64) / 2.0**64
     total = np.cumsum(fractions)
@@ -76,7 +76,7 @@ def parts_of_new(keys: Bytes, fractions: tuple[float, ...]) -> Integers:
 
 
 def _paired(wanted: Integers, offered: Integers) -> Integers:
-    """For the k-th of each value in ``wanted`` the position of its k-th in ``offered``; -1 where there is none."""
+    """For the k-th occurrence of each value in ``wanted``, the position of its k-th occurrence in ``offered``; -1 without one."""
     both = np.concatenate([wanted, offered])
     rank = np.concatenate([_ranks(wanted), _ranks(offered)])
     tickets = both * (rank.max(initial=0) + 1) + rank
@@ -86,7 +86,7 @@ def _paired(wanted: Integers, offered: Integers) -> Integers:
 
 
 def _first_of(wanted: Integers, searching: Integers) -> Integers:
-    """For each value in ``searching`` the position of one that equals it in ``wanted``; -1 where there is none."""
+    """For each value in ``searching``, the position of the first equal value in ``wanted``; -1 without one."""
     order = np.argsort(wanted, kind="stable")
     return _looked_up(searching, wanted[order], order)
 
@@ -99,7 +99,7 @@ def _looked_up(values: Integers, rising: Integers, positions: Integers) -> Integ
 
 
 def _ranks(values: Integers) -> Integers:
-    """How many equal values stand before each."""
+    """For each value, how many equal values precede it."""
     order = np.argsort(values, kind="stable")
     rising = values[order]
     starts = np.flatnonzero(np.r_[True, rising[1:] != rising[:-1]]) if len(values) else np.zeros(0, np.int64)

@@ -1,4 +1,4 @@
-"""Keeping freed memory in the process, so that each training step does not fetch its activations from the kernel anew."""
+"""Keeps freed memory in the process, so that training steps reuse it for activations instead of asking the kernel again."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _LARGEST = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep the memory it frees; call it before the first tensor is made.
+    """Let this process keep the memory that it frees; call it before the first tensor is made.
 
-    The activations of a training step are large, and the C library returns each to the kernel as soon as it is freed. The next
-    step then pays for every page again, which on virtual machines can cost more than the arithmetic. A process-wide setting, so
-    the library never makes it by itself: the command line does for commands that train.
+    The activations of a training step are large, and the C library returns them to the kernel as soon as they are freed. The next
+    step then pays a page fault for every page, which on virtual machines can cost more than the arithmetic. The setting is
+    process-wide, so the library never makes it by itself; the command line makes it for commands that train.
 
     Returns:
-        Whether the C library took the setting (glibc on Linux); elsewhere nothing changes.
+        Whether the C library accepted the setting (glibc on Linux); elsewhere nothing changes.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -30,7 +30,7 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return False
-    # One arena, because what a thread frees in an arena of its own no other thread can use, and that memory is kept as well.
+    # One arena: memory that a thread frees in an arena of its own is kept too, but no other thread can use it.
     settings = ((_M_MMAP_THRESHOLD, 2**30), (_M_TRIM_THRESHOLD, _LARGEST), (_M_ARENA_MAX, 1))
     taken = [bool(mallopt(setting, value)) for setting, value in settings]
     return all(taken)

@@ -1,4 +1,4 @@
-"""The methods of training a supernet, as phases: progressive shrinking, compound, and a single stage."""
+"""Training methods of supernets, as phases: progressive shrinking, compound, single stage, and the adoption of a trained network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ofa.training.phase import Phase
 __all__ = ["METHODS", "adopt", "compound", "progressive_shrinking", "single_stage"]
 
 _ADOPTED_RATES = {"sgd": 0.1, "adamw": 0.001}
-"""What gave the best parts of a ResNet and a ConvNeXt on CIFAR-10 (benchmarks/adopted_accuracy.py), whose own rates were 0.1 and 0.002."""
+"""The rates of the best subnets of a ResNet and a ConvNeXt on CIFAR-10, trained at 0.1 and 0.002 (benchmarks/adopted_accuracy.py)."""
 
 Opened = dict[str, tuple[Number, ...]]
 
@@ -43,28 +43,30 @@ def progressive_shrinking(
 ) -> tuple[Phase, ...]:
     """The phases of Cai et al., "Once-for-All" (ICLR 2020, section 3.3), scaled to a number of epochs.
 
-    The largest network is trained first and becomes the teacher of all that follow. Then the kernels become elastic, then
-    the depth, then the width, with the input's resolution elastic throughout. Depth and width open in two steps where a
-    space has three values of them; before each step of the width, channels are put in the order of their importance.
-    A space without elastic kernels (ResNet) has no such phase.
+    The largest network is trained first and becomes the teacher of all later phases. Then kernels become elastic, then depth, then
+    width; the input's resolution is elastic throughout. Depth and width open in two steps each if the space has three values of
+    them. Before each width step, channels are sorted by importance. A space without elastic kernels (ResNet) has no kernel phase.
 
     Args:
-        space: what the supernet contains.
-        epochs: of all phases together, divided among them as in the paper, with at least one each.
-        learning_rate: of the first phase.
-        shrinking_learning_rate: of each later phase.
-        subnets_per_step: in the width phases; a quarter of it while the kernel opens and half of it while the depth does.
-        distillation_weight: of the teacher's soft targets, beside the labels' weight of 1.
-        first_distillation_weight: the same in the first phase, where only a teacher that the recipe names can know anything.
-        warmup_epochs: of the first phase.
+        space: the supernet's space.
+        epochs: epochs of all phases together, divided among them as in the paper, with at least one each.
+        learning_rate: learning rate of the first phase.
+        shrinking_learning_rate: learning rate of each later phase.
+        subnets_per_step: subnets per step in the width phases; kernel phases take a quarter of it, depth phases half.
+        distillation_weight: weight of the teacher's soft targets in the later phases; the labels have weight 1.
+        first_distillation_weight: the same in the first phase; useful only with a teacher that the recipe names.
+        warmup_epochs: warm-up of the first phase, in epochs.
         resolutions: height and width of the input in pixels, such as 224 or "224x160"; empty for all of the space.
-        sampling: how each step's subnets are chosen.
-        sandwich: whether the largest and the smallest network of a phase are among the subnets of each step, which then are at
-            least three. Not in the paper; it helps where steps are few.
-        teacher: ``copy``, as in the paper, is the largest network as the first phase left it. After few epochs that knows little:
-            ``in-place`` is the largest network as it answers in the same step, where it goes on to learn; it needs ``sandwich``.
-        shares: of the epochs, in any unit: for the largest network alone, and for opening kernels, depths and widths. The paper's
-            are 180, 120, 145 and 145; where epochs are few most are needed once everything is open.
+        sampling: how each step's subnets are chosen (``Phase.sampling``).
+        sandwich: whether each step trains the largest and the smallest network of the phase, and at least three subnets. Not in the
+            paper; it helps where steps are few.
+        teacher: ``copy``, as in the paper, is the largest network as the first phase left it; after few epochs it is a weak teacher.
+            ``in-place`` is the step's largest network, which goes on learning; it needs ``sandwich``.
+        shares: shares of the epochs, in any unit: for the largest network alone, and for opening kernels, depths and widths. The
+            paper's are 180, 120, 145 and 145. Where epochs are few, most are needed after everything is open.
+
+    Returns:
+        The phases, in order.
 
     Raises:
         RecipeError: fewer epochs than phases, or shares that are not above 0.
@@ -91,27 +93,29 @@ def compound(
     sandwich: bool = False,
     teacher: Literal["copy", "in-place"] = "copy",
 ) -> tuple[Phase, ...]:
-    """The phases of CompOFA (Sahni et al., ICLR 2021, section 3): depth and width open together, and only together.
+    """The phases of CompOFA (Sahni et al., ICLR 2021, section 3): depth and width are coupled.
 
-    A stage's i-th depth goes with the i-th width of all its blocks, and kernels stay at their largest. Far fewer networks need
-    far fewer epochs: the largest network is the teacher, as in progressive shrinking, and one phase of two steps follows.
-    Search the coupled networks only: the others of the space are not trained.
+    A stage's i-th depth is combined only with the i-th width of all its blocks, and kernels stay at their largest. Far fewer networks
+    need far fewer epochs: the largest network is trained first and is the teacher, as in progressive shrinking; then depth and width
+    open together, in up to two steps. Search the coupled networks only: other networks of the space are not trained.
 
     Args:
-        space: what the supernet contains.
-        epochs: of all phases together, divided among them as in the paper, with at least one each.
-        learning_rate: of the first phase.
-        shrinking_learning_rate: of each later phase.
-        subnets_per_step: in the phases after the first.
-        distillation_weight: of the teacher's soft targets, beside the labels' weight of 1.
-        first_distillation_weight: the same in the first phase, where only a teacher that the recipe names can know anything.
-        warmup_epochs: of the first phase.
+        space: the supernet's space.
+        epochs: epochs of all phases together, divided among them as in the paper, with at least one each.
+        learning_rate: learning rate of the first phase.
+        shrinking_learning_rate: learning rate of each later phase.
+        subnets_per_step: subnets per step in the phases after the first.
+        distillation_weight: weight of the teacher's soft targets in the later phases; the labels have weight 1.
+        first_distillation_weight: the same in the first phase; useful only with a teacher that the recipe names.
+        warmup_epochs: warm-up of the first phase, in epochs.
         resolutions: height and width of the input in pixels, such as 224 or "224x160"; empty for all of the space.
-        sampling: how each step's subnets are chosen.
-        sandwich: whether the largest and the smallest network of a phase are among the subnets of each step, which then are at
-            least three.
-        teacher: ``copy`` is the largest network as the first phase left it, ``in-place`` the largest network as it answers in the same
-            step; it needs ``sandwich``.
+        sampling: how each step's subnets are chosen (``Phase.sampling``).
+        sandwich: whether each step trains the largest and the smallest network of the phase, and at least three subnets.
+        teacher: ``copy`` is the largest network as the first phase left it, ``in-place`` the step's largest network; ``in-place`` needs
+            ``sandwich``.
+
+    Returns:
+        The phases, in order.
 
     Raises:
         RecipeError: fewer epochs than phases.
@@ -141,20 +145,23 @@ def single_stage(
 ) -> tuple[Phase, ...]:
     """One phase in which all networks learn together (BigNAS, Yu et al., ECCV 2020; AlphaNet, Wang et al., ICML 2021).
 
-    Each step trains the largest network on the labels, and the smallest and some others on the largest network's answers alone.
-    Dropout is for the largest network only. Both papers clip gradients: set ``clip_norm`` in the recipe.
+    Each step trains the largest network on the labels. The smallest and some others are trained on the largest network's outputs alone
+    (in-place distillation). Only the largest network has dropout. Both papers clip gradients: set ``clip_norm`` in the recipe.
 
     Args:
-        space: what the supernet contains.
-        epochs: of the phase.
-        learning_rate: at the end of the warm-up.
-        subnets_per_step: the largest and the smallest among them.
+        space: the supernet's space.
+        epochs: epochs of the phase.
+        learning_rate: learning rate at the end of the warm-up.
+        subnets_per_step: subnets per step, including the largest and the smallest.
         warmup_epochs: epochs, or part of one, in which the learning rate rises.
-        distillation_weight: of the largest network's answers beside the labels' weight of 1; infinity, as in the papers, leaves the
-            labels out. Where steps are few the largest network knows too little for that.
-        divergence: between the largest network's answers and the others'.
-        sampling: how the subnets between the largest and the smallest are chosen.
+        distillation_weight: weight of the largest network's outputs; the labels have weight 1. Infinity, as in the papers, leaves the
+            labels out; where steps are few, the largest network is too weak a teacher for that.
+        divergence: divergence between the largest network's outputs and the others'.
+        sampling: how the subnets between the largest and the smallest are chosen (``Phase.sampling``).
         resolutions: height and width of the input in pixels, such as 224 or "224x160"; empty for all of the space.
+
+    Returns:
+        The phase.
     """
     phase = Phase(
         name="single-stage",
@@ -186,23 +193,26 @@ def adopt(
     sampling: Literal["uniform", "strata", "best-up"] = "uniform",
     resolutions: tuple[Resolution, ...] = (),
 ) -> tuple[Phase, ...]:
-    """One phase in which all parts of a trained network learn together, for few epochs.
+    """One phase of few epochs that trains all subnets of an adopted, trained network together.
 
-    Channels are put in the order of their importance first, so that the parts keep those that matter. Each step trains the largest
-    network on the labels and, with ``teacher = "start"`` in the recipe, on the answers of the network as it came; the smallest and some
-    others learn from the labels and from the largest network's answers.
+    Channels are sorted by importance first, so that narrow subnets keep the important ones. Each step trains the largest network on the
+    labels and, with ``teacher = "start"`` in the recipe, on the outputs of the network as it was adopted. The smallest and some others
+    learn from the labels and from the largest network's outputs.
 
     Args:
-        space: what the supernet contains.
-        epochs: of the phase.
-        learning_rate: at the end of the warm-up; the network is trained already, so a fraction of what it was trained with. By default
-            0.1 or 0.001, for SGD or AdamW, whichever suits the space (``suited_optimizer``).
-        subnets_per_step: the largest and the smallest among them.
+        space: the supernet's space.
+        epochs: epochs of the phase.
+        learning_rate: learning rate at the end of the warm-up. The network is trained already, so use a fraction of its own training
+            rate. The default is 0.1 for SGD or 0.001 for AdamW, by the optimizer that suits the space (``suited_optimizer``).
+        subnets_per_step: subnets per step, including the largest and the smallest.
         warmup_epochs: epochs, or part of one, in which the learning rate rises.
-        distillation_weight: of the teachers' answers beside the labels' weight of 1.
-        features_weight: of the teachers' features before the last block, where a subnet's have the same shape.
-        sampling: how the subnets between the largest and the smallest are chosen.
+        distillation_weight: weight of the teachers' outputs; the labels have weight 1.
+        features_weight: weight of the teachers' features before the last block, where a subnet's features have the same shape.
+        sampling: how the subnets between the largest and the smallest are chosen (``Phase.sampling``).
         resolutions: height and width of the input in pixels, such as 224 or "224x160"; empty for all of the space.
+
+    Returns:
+        The phase.
     """
     phase = Phase(
         name="adopt",
@@ -225,15 +235,15 @@ def adopt(
 METHODS: Mapping[str, Callable[..., tuple[Phase, ...]]] = MappingProxyType(
     {method.__name__: method for method in (progressive_shrinking, compound, single_stage, adopt)}
 )
-"""By the name of its table in a recipe: what makes the phases."""
+"""The methods, by the names of their tables in a recipe."""
 
 
 @dataclass(frozen=True)
 class _Step:
-    """What a phase opens.
+    """A phase of a method, and the genes that it opens.
 
     Attributes:
-        name: of the phase.
+        name: name of the phase.
         weight: share of the epochs.
         share: share of the subnets per step.
         opened: the values that become free, by gene.
@@ -249,7 +259,7 @@ class _Step:
 
 @dataclass(frozen=True)
 class _First:
-    """What the first phase has for itself."""
+    """Settings of the first phase alone."""
 
     learning_rate: float
     warmup_epochs: float
@@ -258,7 +268,7 @@ class _First:
 
 @dataclass(frozen=True)
 class _Later:
-    """What all phases after the first have in common."""
+    """Settings of all phases after the first."""
 
     learning_rate: float
     subnets_per_step: int
@@ -270,7 +280,7 @@ class _Later:
 
 
 def _phases(steps: Sequence[_Step], epochs: int, first: _First, later: _Later, resolutions: tuple[Resolution, ...]) -> tuple[Phase, ...]:
-    """The largest network's phase, then one for each further step, all that was opened before staying open."""
+    """The largest network's phase, then one for each further step; opened genes stay open."""
     lengths = _divide(epochs, [step.weight for step in steps])
     alone = Phase(
         name=steps[0].name,
@@ -303,7 +313,7 @@ def _phases(steps: Sequence[_Step], epochs: int, first: _First, later: _Later, r
 
 
 def _kinds(space: Space) -> dict[str, Opened]:
-    """The values of every gene, by whether it is about kernels, depths or widths."""
+    """The values of every gene, by kind: kernel, depth or width."""
     genes = {gene.name: gene.values for gene in [*space.network, *(gene for stage in space.stages for gene in stage.genes)]}
     genes["depth"] = tuple(range(max((len(stage.depths) for stage in space.stages), default=1)))
     kinds: dict[str, Opened] = {"kernel": {}, "depth": {}, "width": {}}
@@ -317,7 +327,7 @@ def _all_free(space: Space) -> tuple[Gene, ...]:
 
 
 def _steps(space: Space, shares: tuple[float, float, float, float]) -> list[_Step]:
-    """What each phase of progressive shrinking opens."""
+    """The phases of progressive shrinking, and the genes that each opens."""
     kinds = _kinds(space)
     full, kernel, *later = shares
     steps = [_Step("full", full, 0, {})]
@@ -339,12 +349,12 @@ def _choices(genes: Opened) -> int:
 
 
 def _divide(total: int, weights: Sequence[float]) -> list[int]:
-    """Whole numbers of at least 1 that sum to ``total``, in proportion to ``weights`` to rounding."""
+    """Whole numbers of at least 1 that sum to ``total``, in proportion to ``weights`` up to rounding."""
     if total < len(weights):
         raise RecipeError(f"there must be an epoch for each of the {len(weights)} phases, but epochs is {total}; raise it", key="epochs")
     shares = [1] * len(weights)
     for _ in range(total - len(weights)):
-        # The next epoch goes where it is missed most.
+        # The next epoch goes to the phase that is furthest below its share.
         neediest = max(range(len(weights)), key=lambda i: weights[i] / shares[i])
         shares[neediest] += 1
     return shares

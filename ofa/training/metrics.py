@@ -1,4 +1,4 @@
-"""What a run tells about itself."""
+"""Metrics of a run, one entry for each epoch."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ __all__ = ["EpochMetrics", "read_metrics"]
 
 @dataclass(frozen=True, kw_only=True)
 class EpochMetrics:
-    """What one epoch came to.
+    """Metrics of one epoch.
 
     Attributes:
         phase: name of the phase.
-        epoch: counted from 1 within the phase.
-        epochs: of the phase.
-        loss: what was minimized, with smoothed labels and soft targets where there are such; the mean over all steps and subnets.
-        accuracy: the task's score (0..1) of the sampled subnets on training images, augmented, in training mode; the mean over batches.
-        learning_rate: of the epoch's last step.
-        images_per_s: training images a second, however many subnets saw each.
-        duration_s: wall-clock seconds, without those of the evaluation.
+        epoch: epoch within the phase, counted from 1.
+        epochs: number of epochs of the phase.
+        loss: training loss, including label smoothing and distillation; the mean over all steps and subnets.
+        accuracy: the task's score (0..1) of the sampled subnets on augmented training images, in training mode; the mean over batches.
+        learning_rate: learning rate of the epoch's last step.
+        images_per_s: training images per second; an image counts once, however many subnets process it.
+        duration_s: wall-clock seconds, without the evaluation.
         step: steps of the run so far.
         waiting_s: seconds of ``duration_s`` in which a step waited for its batch.
-        cross_entropy: the task's loss on the labels of the training images alone, in nats; the mean over all steps and subnets.
-            ``Task.chance_loss`` is that of guessing. None in files of versions that did not write it.
-        rate_factor: what the recipe's learning rates are multiplied by; below 1 after a setback.
+        cross_entropy: the task's loss on the training labels alone, in nats; the mean over all steps and subnets. Compare it with
+            ``Task.chance_loss``, the loss of guessing. None in files of versions that did not write it.
+        rate_factor: factor of the recipe's learning rates; below 1 after a setback.
         smallest_accuracy, middle_accuracy, largest_accuracy: the task's score (0..1) of these networks of the space, calibrated, on the
             selection images; None if they were not evaluated after this epoch.
     """
@@ -52,7 +52,10 @@ class EpochMetrics:
 
 
 def read_metrics(path: str | os.PathLike[str]) -> tuple[tuple[EpochMetrics, ...], int]:
-    """What the epochs of a run came to, by its file of them, and how many of its lines are damaged and left out.
+    """Read the metrics of a run's epochs.
+
+    Returns:
+        The metrics, and the number of damaged lines, which are left out.
 
     Raises:
         FileError: the file cannot be read.
@@ -61,7 +64,7 @@ def read_metrics(path: str | os.PathLike[str]) -> tuple[tuple[EpochMetrics, ...]
     epochs, damaged = dict[EpochMetrics, None](), found.damaged
     for entry in found.entries:
         try:
-            epochs[parse(EpochMetrics, entry)] = None  # no two are equal but where a line stands there twice
-        except SchemaError:  # of an earlier version, whose lines have no checksum
+            epochs[parse(EpochMetrics, entry)] = None  # equal entries are the same line written twice
+        except SchemaError:  # a line of an earlier version, without a checksum
             damaged += 1
     return tuple(epochs), damaged

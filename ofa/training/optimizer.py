@@ -1,7 +1,7 @@
-"""Optimizers as data: the settings that a recipe holds, what they make, and its state.
+"""Optimizers as data: the settings that a recipe holds, the torch optimizer made from them, and its state.
 
-The optimizer of a supernet steps the whole store: what the step's subnets do not have gets a gradient of zero, but moves on with its
-momentum and decays.
+The optimizer of a supernet steps the whole store. Weights that no subnet of the step uses have a gradient of zero, but momentum and
+weight decay still change them.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ Groups = Sequence[dict[str, Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer(ABC):
-    """The settings of an optimizer. One of one's own is a frozen dataclass that inherits from this one and makes it.
+    """The settings of an optimizer. For an optimizer of your own, write a frozen dataclass that inherits from this class.
 
     Attributes:
-        name: its name in ``OPTIMIZERS``, or ``module:attribute``; left out, that of its class.
-        weight_decay: of convolution and linear weights.
+        name: the optimizer's name in ``OPTIMIZERS``, or ``module:attribute``; by default the name of the class.
+        weight_decay: weight decay of convolution and linear weights.
 
     Raises:
         RecipeError: an impossible value.
@@ -64,23 +64,26 @@ class Optimizer(ABC):
 
     @abstractmethod
     def make(self, groups: Groups, learning_rate: float) -> torch.optim.Optimizer:
-        """The optimizer of some parameters, with all its state in its ``state_dict``.
+        """Make the optimizer. All its state must be in its ``state_dict``.
 
         Args:
-            groups: of parameters, each with its ``weight_decay``.
-            learning_rate: of the first step; each group's ``lr`` is set before every step.
+            groups: parameter groups, each with its ``weight_decay``.
+            learning_rate: learning rate of the first step; each group's ``lr`` is set before every step.
+
+        Returns:
+            The optimizer.
         """
 
 
 @dataclass(frozen=True, kw_only=True)
 class SGD(Optimizer):
-    """Stochastic gradient descent with momentum, on CPUs and NVIDIA's GPUs by torch's fused kernel: one pass over the weights.
+    """Stochastic gradient descent with momentum, on CPUs and NVIDIA's GPUs by torch's fused kernel (one pass over the weights).
 
     Attributes:
-        name: says which optimizer it is.
-        weight_decay: of convolution and linear weights, times which the weights are added to their gradients.
-        momentum: share of the last step that is made again (0..1).
-        nesterov: whether the gradient is taken as if that were made already (Nesterov, in the form of Sutskever et al., ICML 2013).
+        name: name of the optimizer.
+        weight_decay: factor by which convolution and linear weights are added to their gradients.
+        momentum: share of the last step that is repeated (0..1).
+        nesterov: whether to use Nesterov momentum (in the form of Sutskever et al., ICML 2013).
     """
 
     momentum: float = 0.9
@@ -105,10 +108,10 @@ class AdamW(Optimizer):
     """Adam with decoupled weight decay (Loshchilov and Hutter, ICLR 2019); a learning rate of 0.001 is common.
 
     Attributes:
-        name: says which optimizer it is.
-        weight_decay: of convolution and linear weights, times which and the learning rate each step shrinks them.
-        betas: decays of the means of the gradients and of their squares (0..1).
-        eps: is added to the root of the mean square.
+        name: name of the optimizer.
+        weight_decay: weight decay of convolution and linear weights; each step shrinks them by it times the learning rate.
+        betas: decays of the running means of gradients and of squared gradients (0..1).
+        eps: constant that is added to the root of the mean square.
     """
 
     weight_decay: float = 0.05
@@ -133,13 +136,14 @@ OPTIMIZERS: Registry[type[Optimizer]] = Registry(
     valid=lambda entry: isinstance(entry, type) and issubclass(entry, Optimizer),
     must_be="a class that inherits from ofa.training.Optimizer",
 )
-"""The named optimizers: the classes of their settings."""
+"""The classes of optimizers' settings, by name."""
 
 
 def suited_optimizer(space: Space) -> Literal["sgd", "adamw"]:
-    """What networks of a space are usually trained by: SGD where batch norms alone bear its large steps.
+    """The optimizer that networks like those of a space are usually trained by.
 
-    It is AdamW where there is a layer norm or attention, as in transformers and in ConvNeXt, or no batch norm.
+    It is SGD for networks with batch norms, which bear its large steps. It is AdamW for networks with a layer norm, an RMS norm or
+    attention (transformers, ConvNeXt), and for networks without batch norm.
     """
     modules = list(empty_network(lower(space, space.largest())).modules())
     batch_norms = any(tensor.role == "statistics" for tensor in layout(space))
@@ -156,26 +160,26 @@ def _is_of_transformers(module: nn.Module) -> bool:
 
 
 class _NotImported(Optimizer):
-    """Of a recipe that was read without importing what it names: it can be written again, and makes nothing."""
+    """Settings whose ``module:attribute`` was not imported: they can be written to TOML again, but make no optimizer."""
 
     def make(self, groups: Groups, learning_rate: float) -> torch.optim.Optimizer:
         return OPTIMIZERS.find(self.name)().make(groups, learning_rate)
 
 
 def check_trusted(optimizer: Optimizer) -> None:
-    """Raise TrustError if only a file names it, and its class is therefore not imported; its ``make`` raises it too."""
+    """Raise TrustError if the class of an optimizer was not imported because only a file names it; its ``make`` raises it too."""
     if isinstance(optimizer, _NotImported):
         OPTIMIZERS.find(optimizer.name)
 
 
 def read_optimizer(value: Any, space: Callable[[], Space]) -> Optimizer:
-    """The settings that a recipe says.
+    """Read a recipe's optimizer.
 
     Args:
-        value: a name, or a table of settings whose ``name`` is one (``sgd`` if it is left out). Of one whose name is a file's
-            ``module:attribute``, which is not imported, the settings are kept as they are, and ``make`` raises TrustError. The name
-            ``suited`` stands for that of the optimizer that suits the space.
-        space: of the recipe, asked for where it matters.
+        value: a name, or a table of settings with the ``name`` (``sgd`` if it is left out). The name ``suited`` stands for the optimizer
+            that suits the space. A ``module:attribute`` that only a file names is not imported: its settings are kept unchecked, and
+            their ``make`` raises TrustError.
+        space: returns the recipe's space; called only for ``suited``.
 
     Raises:
         RecipeError: an unknown name or setting, or an impossible value.
@@ -195,7 +199,7 @@ def read_optimizer(value: Any, space: Callable[[], Space]) -> Optimizer:
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """All that decides an optimizer's next steps: its own tensors by ``NUMBER.KEY``, and JSON values."""
+    """The full state of an optimizer: its tensors by ``NUMBER.KEY``, and JSON values."""
     state = optimizer.state_dict()
     flat = {f"{number}.{key}": value for number, values in state["state"].items() for key, value in values.items()}
     tensors = {name: value for name, value in flat.items() if isinstance(value, Tensor)}
@@ -204,7 +208,7 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor]
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-    """Give an optimizer of the same settings and parameters a copy of what ``optimizer_state`` told."""
+    """Load a copy of what ``optimizer_state`` returned into an optimizer of the same settings and parameters."""
     state: dict[int, dict[str, Any]] = {}
     for name, value in {**values["state"], **{name: tensor.clone() for name, tensor in tensors.items()}}.items():
         number, _, key = name.partition(".")
@@ -216,5 +220,5 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
 
 
 def has_fused_kernel(groups: Groups) -> bool:
-    """Whether there is one for all parameters."""
+    """Whether torch has a fused kernel for the devices of all parameters."""
     return all(parameter.device.type in ("cpu", "cuda") for group in groups for parameter in group["params"])

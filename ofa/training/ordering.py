@@ -1,4 +1,4 @@
-"""The order of channels before a phase that opens widths."""
+"""Sorts channels by importance before a phase that opens widths."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ __all__ = ["order_channels"]
 def order_channels(
     supernet: Supernet, recipe: Recipe, data: Images, place: Place, *, world: World, workers: int, tell: Callable[[str], None]
 ) -> None:
-    """Put the channels of a supernet in the order of their importance by the recipe's criterion, the same on all processes.
+    """Sort the channels of a supernet by the recipe's importance criterion, equally on all processes.
 
     Args:
-        supernet: that is trained; what subnets of the phase before compute stays the same.
-        recipe: of the run; its seed decides which of the images are looked at, unaugmented, if any have to be.
+        supernet: the supernet in training; the outputs of the preceding phase's subnets stay the same.
+        recipe: recipe of the run; its seed draws the (unaugmented) images that some criteria need.
         data: the images to train on.
-        place: where the phase begins.
-        world: the processes that train together; each looks at its share of each batch.
-        workers: processes that read images.
-        tell: told in a few words of every batch.
+        place: the beginning of the phase.
+        world: the processes that train together; each takes its share of each batch.
+        workers: number of processes that read images.
+        tell: called with a short text for every batch.
     """
     importance = IMPORTANCES.get(recipe.importance)
     before = recipe.phases[place.number - 1] if place.number else Phase(name="largest", epochs=1, learning_rate=1)

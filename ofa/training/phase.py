@@ -1,4 +1,4 @@
-"""Phase: one stretch of training, in which some genes are free and all others stand at their largest value."""
+"""Phase: one part of training, in which some genes are free and all others have their largest value."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ AnySpace = TypeVar("AnySpace", bound=Space)
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """One stretch of training.
+    """One part of training.
 
     Attributes:
-        name: what metrics and progress call it; unique in a recipe.
+        name: name of the phase in metrics and progress; unique in a recipe.
         epochs: passes over the training images.
-        learning_rate: at the end of the warm-up; from there it falls to zero along a cosine.
-        free: the choices that are sampled, by gene; ``depth`` counts each stage's depths from the shallowest, as
-            ``Space.restrict`` does. Genes that are not named stand at their largest value.
+        learning_rate: learning rate at the end of the warm-up; from there it falls to zero (cosine annealing).
+        free: the choices that are sampled, by gene. The values of ``depth`` are indices of each stage's depths, 0 the shallowest, as in
+            ``Space.restrict``. Genes that are not named have their largest value.
         resolutions: height and width of the input in pixels, such as 224 or "224x160", one drawn for each batch; empty for all of the
             space.
-        subnets_per_step: subnets whose mean gradient makes one step.
-        sampling: how they are chosen: ``uniform``, ``strata`` (small and large networks as often as middling ones) or ``best-up``
-            (of several, the one of which the losses so far promise most).
-        sandwich: whether the largest and the smallest network of the phase are always among them (Yu and Huang, ICCV 2019).
+        subnets_per_step: number of subnets whose gradients are averaged in each step.
+        sampling: how subnets are chosen: ``uniform``, ``strata`` (small and large networks as often as middling ones) or ``best-up``
+            (of several candidates, the most promising one by the losses so far).
+        sandwich: whether each step trains the largest and the smallest network of the phase (Yu and Huang, ICCV 2019).
         coupled: whether a stage's depth and width are chosen together (CompOFA, Sahni et al., ICLR 2021).
-        reorder_channels: whether channels are first put in the order of their importance (by the recipe's ``importance``), so that
-            narrow subnets keep the important ones.
-        distillation_weight: weight of the teacher's soft targets beside the labels' weight of 1; 0 is no teacher, infinity no labels.
+        reorder_channels: whether channels are first sorted by importance (by the recipe's ``importance``), so that narrow subnets keep
+            the important ones.
+        distillation_weight: weight of the teacher's soft targets; the labels have weight 1. 0 is no teacher, infinity no labels.
         teacher: ``copy`` is a copy of the largest network, taken when the first phase that distils begins, or the teacher that the recipe
-            names; ``in-place`` is the largest network as it answers in the same step, which itself learns from the labels (BigNAS, Yu et
-            al., ECCV 2020), and from the recipe's teacher, if there is one, by as much (where the weight is infinite, by 1).
-        features_weight: weight of the squared distance between a subnet's features before its last block and its teacher's, as a share
-            of their square, where both have one shape (Romero et al., ICLR 2015); teachers of your own tell no features.
-        divergence: between the teacher and a subnet: ``kl`` (Kullback-Leibler) or ``alpha`` (adaptive, AlphaNet).
-        dropout: whose classifier drops inputs: that of ``all`` subnets, or of the ``largest`` network alone.
+            names. ``in-place`` is the step's largest network, which itself learns from the labels (BigNAS, Yu et al., ECCV 2020). If the
+            recipe names a teacher, the largest network also learns from it with the same weight (1 if the weight is infinite).
+        features_weight: weight of the squared distance between a subnet's and its teacher's features before the last block, relative to
+            the teacher's squared norm, where both have the same shape (Romero et al., ICLR 2015). Teachers of your own provide no features.
+        divergence: divergence between teacher and subnet: ``kl`` (Kullback-Leibler) or ``alpha`` (adaptive, AlphaNet).
+        dropout: which networks have dropout in the classifier: ``all`` subnets, or only the ``largest`` network.
         warmup_epochs: epochs, or part of one, in which the learning rate rises linearly from zero.
-        restart: whether the phase begins as the first one of a run would: a cosine over the whole run ends before it and starts again
-            here, and a teacher's copy is taken anew. ``ofa train --resume RUN --epochs N`` adds such a phase.
+        restart: whether the phase begins like the first phase of a run: a cosine over the whole run ends before it and starts again here,
+            and a teacher's copy is taken anew. ``ofa train --resume RUN --epochs N`` adds such a phase.
 
     Raises:
         RecipeError: an impossible value.
@@ -97,7 +97,7 @@ class Phase:
                 raise RecipeError(f"{where}.free.depth must be whole numbers, but is {list(gene.values)}; 0 is the shallowest", key="free")
         if "resolution" in (gene.name for gene in self.free):
             raise RecipeError(
-                f"{where}.free must not name the resolution, which each batch has one of; use {where}.resolutions instead", key="free"
+                f"{where}.free must not name the resolution, which is drawn for each batch; use {where}.resolutions instead", key="free"
             )
 
     @property
@@ -107,7 +107,7 @@ class Phase:
 
     @property
     def needs_copy(self) -> bool:
-        """Whether a copy of the largest network must be there to teach."""
+        """Whether the phase needs a copy of the largest network as its teacher."""
         return self.distillation_weight > 0 and self.teacher == "copy"
 
     def restrict(self, space: AnySpace) -> AnySpace:

@@ -1,4 +1,4 @@
-"""What a trainer makes anew for each phase, and what of it a state holds."""
+"""Objects that a trainer makes for each phase (optimizer, sampler, ...), and their part in a saved state."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ __all__ = ["PhaseState", "begin_phase"]
 
 @dataclass(eq=False, kw_only=True)
 class PhaseState:
-    """What the steps of a phase work with.
+    """Objects that the steps of a phase use.
 
     Attributes:
-        number: which phase of the recipe.
-        spaces: what is drawn from, by resolution.
+        number: index of the phase in the recipe.
+        spaces: the phase's space at each resolution.
         sampler: draws the subnets.
-        objective: what the subnets are to learn.
-        optimizer: of the supernet's parameters.
-        scaler: of the gradients of float16; None for other precisions.
-        average: of the weights; None without.
-        guard: watches the loss.
+        objective: the training objective of the subnets.
+        optimizer: optimizer of the supernet's parameters.
+        scaler: gradient scaler for float16; None for other precisions.
+        average: moving average of the weights; None if there is none.
+        guard: detects divergence.
     """
 
     number: int
@@ -50,7 +50,7 @@ class PhaseState:
     guard: Guard = field(default_factory=Guard)
 
     def capture(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """All that decides how the phase goes on: tensors by name, which are no copies, and JSON values."""
+        """The full state: tensors by name (not copied), and JSON values."""
         found, settings = optimizer_state(self.optimizer)
         tensors = {f"optimizer.{name}": tensor for name, tensor in found.items()}
         tensors |= {f"sampler.{name}": torch.as_tensor(array) for name, array in self.sampler.state().items()}
@@ -59,7 +59,7 @@ class PhaseState:
         return tensors, {"guard": asdict(self.guard), "scaler": scaler, "optimizer": settings}
 
     def restore(self, tensors: dict[str, Tensor], values: Mapping[str, Any]) -> None:
-        """Go to what ``capture`` gave."""
+        """Restore what ``capture`` returned."""
         self.guard = Guard(**values["guard"])
         self.sampler.restore({name: tensor.cpu().numpy() for name, tensor in part_of(tensors, "sampler").items()})
         if self.scaler is not None:
@@ -67,7 +67,7 @@ class PhaseState:
         if self.average is not None:
             self.average.restore(part_of(tensors, "average"))
         found, settings = part_of(tensors, "optimizer"), values.get("optimizer")
-        if settings is None:  # of a version that knew SGD alone, and kept its momentum by the number of the parameter
+        if settings is None:  # a state of a version that had SGD alone, with its momentum by number of parameter
             found = {f"{number}.momentum_buffer": momentum for number, momentum in part_of(tensors, "momentum").items()}
             settings = optimizer_state(self.optimizer)[1]
         restore_optimizer(self.optimizer, found, settings)
@@ -76,15 +76,15 @@ class PhaseState:
 def begin_phase(
     number: int, phase: Phase, recipe: Recipe, supernet: Supernet, *, objective: Objective, sampler: Sampler | None
 ) -> PhaseState:
-    """What the steps of a phase work with at its first step.
+    """The state of a phase at its first step.
 
     Args:
-        number: which phase of the recipe.
+        number: index of the phase in the recipe.
         phase: the phase.
-        recipe: of the run.
-        supernet: that is trained.
-        objective: what the subnets are to learn.
-        sampler: draws the subnets in place of what the phase says.
+        recipe: recipe of the run.
+        supernet: the supernet in training.
+        objective: the training objective of the subnets.
+        sampler: draws the subnets instead of the phase's own sampler.
     """
     space = phase.restrict(supernet.space)
     groups = supernet.parameter_groups(recipe.optimizer.weight_decay, recipe.start.factors if recipe.start else None)

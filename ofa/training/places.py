@@ -1,4 +1,4 @@
-"""Where the lines of a recipe that name images, a start or a teacher lead, from any folder."""
+"""Paths in a recipe (images, start, teacher), made independent of the current folder."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["anchored", "anchored_recipe", "as_in_run", "check_places"]
 
 
 def anchored(line: str) -> str:
-    """A line such as ``data`` of a recipe, made independent of the current folder.
+    """A value such as ``data`` of a recipe, made independent of the current folder.
 
-    The path of what is there, and a pattern that meets files, become absolute, with symbolic links kept. Names of sets,
-    ``module:attribute``, and paths of what is not there stay as they are.
+    Paths that exist, and patterns that match files, become absolute; symbolic links are kept. Names of data sets, ``module:attribute``,
+    and paths that do not exist stay as they are.
     """
     if not line or line in data_names():
         return line
@@ -38,12 +38,12 @@ def anchored_recipe(recipe: Recipe) -> Recipe:
 
 
 def as_in_run(recipe: Recipe, run: Recipe, typed: tuple[str, str] | None = None) -> Recipe:
-    """A recipe with the lines of a run for its images, start and teacher, where both mean the same, or it names no start.
+    """A recipe with the run's own values of images, start and teacher, where both mean the same or the recipe names no start.
 
     Args:
-        recipe: as somebody gives it who goes on with the run, perhaps from another folder.
-        run: of the run, whose lines are absolute.
-        typed: ``data`` and ``test_data`` as the run was begun with.
+        recipe: a recipe given to resume the run, perhaps from another folder.
+        run: the run's own recipe, with absolute paths.
+        typed: ``data`` and ``test_data`` as typed when the run began.
     """
     data, test_data = typed or (run.data, run.test_data)
     return replace(
@@ -56,7 +56,7 @@ def as_in_run(recipe: Recipe, run: Recipe, typed: tuple[str, str] | None = None)
 
 
 def _start_of_run(given: Start | None, own: Start | None) -> Start | None:
-    """The run's own start, which knows what was taken, with what a given one says otherwise."""
+    """The run's own start, which records what was taken from it, with the settings of a given one."""
     if given is None or own is None:
         return own or given
     taken = replace(own, classifier=given.classifier, classifier_rate=given.classifier_rate)
@@ -64,15 +64,15 @@ def _start_of_run(given: Start | None, own: Start | None) -> Start | None:
 
 
 def _line_of_run(given: str, own: str, typed: str) -> str:
-    """The run's own line where a given one means it: it leads there, or is what was typed then and leads nowhere from here."""
+    """The run's own value if a given one means the same: both are one path, or it is what was typed then and no path from here."""
     here = anchored(given)
     if given == own:
-        return given  # and not the file's own text, which is trusted less than what was typed
+        return given  # not the file's own text, which is trusted less than what was typed
     return own if here == own or given == typed == here else given
 
 
 def check_places(recipe: Recipe) -> None:
-    """Raise DataError, naming the place and how to tell the new one, where images of a run are no longer where they were."""
+    """Raise DataError if images of a run are no longer at their path; the sentence names it and the option for the new one."""
     for option, line in (("--data", recipe.data), ("--test-data", recipe.test_data)):
         if Path(line).is_absolute() and not _is_there(Path(line)):
             raise DataError(

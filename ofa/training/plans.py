@@ -1,4 +1,4 @@
-"""What a recipe says of the steps of a phase: their images and their randomness."""
+"""Batches of the steps of a phase: their images, resolutions and seeds, derived from the recipe's seed."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from ofa.training.schedule import Place
 __all__ = ["ARCHS", "DROPOUT", "IMPORTANCE", "epoch_plans", "importance_plans"]
 
 _ORDER, _BATCH, ARCHS, DROPOUT, IMPORTANCE = range(5)
-"""What a stream of a training's random numbers is for."""
+"""Streams of a training's random numbers, by purpose."""
 
 _MOST_IMPORTANCE_BATCHES = 16
-"""How many batches show how important channels are."""
+"""The most batches on which the importance of channels is measured."""
 
 
 def epoch_plans(recipe: Recipe, images: int, place: Place, resolutions: Sequence[Resolution], world: World) -> list[BatchPlan]:
-    """The batches of an epoch: this process's share of the images, a resolution for all processes, a seed of its own.
+    """The batches of an epoch: this process's share of the images, a resolution shared by all processes, and a seed of its own.
 
     Args:
-        recipe: of the run.
-        images: to train on.
-        place: a step of the epoch.
-        resolutions: that are drawn from, in pixels.
+        recipe: recipe of the run.
+        images: number of training images.
+        place: any step of the epoch.
+        resolutions: the resolutions to draw from, in pixels.
         world: the processes that train together.
     """
     order = recipe.generator("training", _ORDER, place.epoch_start)
@@ -39,9 +39,9 @@ def epoch_plans(recipe: Recipe, images: int, place: Place, resolutions: Sequence
 
 
 def importance_plans(recipe: Recipe, images: int, place: Place, resolutions: Sequence[Resolution], world: World) -> list[BatchPlan]:
-    """The batches that show how important channels are; arguments as of ``epoch_plans``, ``place`` is where a phase begins."""
+    """The batches for measuring channel importance; arguments as of ``epoch_plans``, where ``place`` is the beginning of a phase."""
     order = recipe.generator("training", IMPORTANCE, place.number)
     indices = batch_indices(images, recipe.batch_size, order, drop_last=True)[:_MOST_IMPORTANCE_BATCHES]
     drawn = recipe.rng("training", IMPORTANCE, place.number).integers(len(resolutions), size=len(indices)).tolist()
-    # With a seed, other images stand in for those that turn out to be broken: all processes have equally many batches.
+    # A seed makes the loader replace broken images by others, so that all processes have equally many batches.
     return [BatchPlan(world.share(index), resolutions[number], 0) for index, number in zip(indices, drawn, strict=True)]

@@ -1,8 +1,9 @@
-"""Subnets of one step that begin with the same blocks compute these blocks once.
+"""Computes the shared leading blocks (prefix) of a step's subnets once.
 
-All networks of a space share their stem, and the fewer choices are open, the more of what follows. The blocks of a step's subnets make
-a tree. It is walked in depth: a block runs forward once for all subnets behind it, and backward once on the sum of their gradients. As
-backward is linear, the result is that of separate passes, up to rounding. Only one path is in memory at a time, as with one subnet.
+All networks of a space share their stem; the fewer choices are open, the more of the following blocks they share. The blocks of a
+step's subnets form a prefix tree, which is walked depth-first: a block runs forward once for all subnets behind it, and backward once on
+the sum of their gradients. Backward is linear, so the gradients equal those of separate passes up to rounding. Only one path of the
+tree is in memory at a time, as with one subnet.
 
 Shapes: B images, C channels, H W pixels.
 """
@@ -21,19 +22,19 @@ from ofa.pieces import Piece
 __all__ = ["Finish", "Node", "moving", "run_together", "tree"]
 
 Finish = Callable[[int, nn.Module, Tensor], Tensor]
-"""Given the number of a network, its last module and that one's input: the loss, a scalar that gradients are taken of."""
+"""Maps a network's number, its last module and that module's input to the loss, a scalar to differentiate."""
 
 
 def run_together(networks: Sequence[Sequence[Piece]], x_BCHW: Tensor, finish: Finish) -> None:
-    """Forward and backward through all networks, so that gradients add up in their parameters.
+    """Forward and backward through all networks; gradients accumulate in their parameters.
 
-    Running statistics move as in separate passes in this order: a batch norm that serves k networks moves k times at once. The last
-    block, the classifier with its dropout, is never shared.
+    Running statistics are updated as in separate passes in this order: a batch norm that serves k networks makes k updates at once. The
+    last block, the classifier with its dropout, is never shared.
 
     Args:
-        networks: in training mode.
-        x_BCHW: the images of all.
-        finish: called once a network, in an order that begins with the first and puts those together that share blocks.
+        networks: the pieces of each network, in training mode.
+        x_BCHW: the input images of all networks.
+        finish: called once for each network, the first network first; networks that share blocks follow each other.
     """
     for child in tree(networks).children.values():
         _run(child, x_BCHW, finish)
@@ -45,9 +46,9 @@ class Node:
 
     Attributes:
         piece: the block.
-        numbers: of the networks that pass through it, the least first.
-        children: the blocks behind it.
-        ends: the last modules behind it, by the numbers of their networks.
+        numbers: numbers of the networks that contain it, in ascending order.
+        children: the blocks that follow it.
+        ends: the last modules that follow it, by number of network.
     """
 
     piece: Piece
@@ -56,14 +57,14 @@ class Node:
     ends: dict[int, nn.Module] = field(default_factory=dict)
 
     def branches(self) -> list[tuple[int, Node | None]]:
-        """What follows, in the order of the networks: the number of one that ends here and None, or the first of a child and it."""
+        """What follows, in the order of networks: (number, None) of a network that ends here, or (first number, child) of a child."""
         following: list[tuple[int, Node | None]] = [(number, None) for number in self.ends]
         following += [(child.numbers[0], child) for child in self.children.values()]
         return sorted(following, key=lambda branch: branch[0])
 
 
 def tree(networks: Sequence[Sequence[Piece]]) -> Node:
-    """The root, which is no block itself, of the tree that the networks make but for their last blocks."""
+    """The root (itself no block) of the prefix tree of networks, without their last blocks."""
     root = Node(Piece((), nn.Identity(), ()))
     for number, pieces in enumerate(networks):
         node = root
@@ -75,13 +76,13 @@ def tree(networks: Sequence[Sequence[Piece]]) -> Node:
 
 
 def _run(node: Node, x_BCHW: Tensor, finish: Finish) -> None:
-    """Run a node and all behind it; autograd's graph is cut at forks alone."""
+    """Run a node and its descendants; autograd's graph is cut only at forks."""
     x_BCHW = _forward(node, x_BCHW)
     while len(node.children) == 1 and not node.ends:
         (node,) = node.children.values()
         x_BCHW = _forward(node, x_BCHW)
     branches = node.branches()
-    # Without a fork, autograd goes back through all of it at once.
+    # Without a fork, one backward pass goes through the whole path.
     fork_BCHW = x_BCHW if len(branches) == 1 else x_BCHW.detach().requires_grad_()
     for number, child in branches:
         if child is None:
@@ -100,7 +101,7 @@ def _forward(node: Node, x_BCHW: Tensor) -> Tensor:
 
 @contextmanager
 def moving(module: nn.Module, times: int) -> Iterator[None]:
-    """Let batch norms move their running statistics so far in one pass as ``times`` passes over the same images would."""
+    """Let one forward pass update running statistics of batch norms as far as ``times`` passes over the same images would."""
     norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)] if times > 1 else []
     momenta = [norm.momentum for norm in norms]
     for norm, momentum in zip(norms, momenta, strict=True):

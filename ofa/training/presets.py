@@ -1,4 +1,4 @@
-"""Recipes that come with the project, as the TOML files of ``ofa/training/recipes``."""
+"""Built-in recipes, as the TOML files of ``ofa/training/recipes``."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["demo_recipe", "load_recipe", "preset_about", "preset_names", "preset
 
 
 def preset_names() -> tuple[str, ...]:
-    """The names of the recipes that come with the project."""
+    """The names of the built-in recipes."""
     return tuple(
         sorted(entry.name.removesuffix(".toml") for entry in files("ofa.training.recipes").iterdir() if entry.name.endswith(".toml"))
     )
 
 
 def preset_text(name: str) -> str:
-    """The TOML of a recipe that comes with the project.
+    """The TOML of a built-in recipe.
 
     Raises:
         FileError: no recipe has this name.
@@ -32,7 +32,7 @@ def preset_text(name: str) -> str:
 
 
 def preset_about(name: str) -> str:
-    """The sentence that a recipe which comes with the project begins with.
+    """The leading comment of a built-in recipe.
 
     Raises:
         FileError: no recipe has this name.
@@ -46,20 +46,23 @@ def preset_about(name: str) -> str:
 
 
 def load_recipe(source: str, overrides: Sequence[str] = (), *, trust: bool = False) -> Recipe:
-    """Read a recipe from a file, or one that comes with the project by its name.
+    """Read a recipe from a file, or a built-in one by its name.
 
     Args:
         source: the path or name.
         overrides: changes as of ``Recipe.from_toml``.
-        trust: whether ``module:attribute`` is imported because the file says so, and not only where an override does.
+        trust: whether a ``module:attribute`` that only the file names may be imported; one in an override always is.
+
+    Returns:
+        The recipe.
 
     Raises:
         FileError: there is neither such a file nor such a name.
-        RecipeError: it is no recipe.
+        RecipeError: the file is not a valid recipe.
     """
     if os.path.isdir(source):
         raise FileError(
-            f"a recipe must be a TOML file or the name of one, but '{source}' is a folder; if it is a run, add --resume to go on with it, "
+            f"a recipe must be a TOML file or the name of one, but '{source}' is a folder; if it is a run, add --resume to continue it, "
             f"or begin another by '{Path(source) / 'config.toml'}'"
         )
     if os.path.exists(source) or source.endswith(".toml"):
@@ -73,7 +76,10 @@ def demo_recipe(*, epochs: int = 36, seed: int = 0) -> Recipe:
     """A small MobileNetV3 supernet on scikit-learn's handwritten digits: about a minute on two CPU cores.
 
     Args:
-        epochs: of all phases together.
-        seed: of every random choice.
+        epochs: epochs of all phases together.
+        seed: seed of every random choice.
+
+    Returns:
+        The recipe.
     """
     return load_recipe("digits", (f"progressive_shrinking.epochs={epochs}", f"seed={seed}"))

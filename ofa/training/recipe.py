@@ -42,57 +42,56 @@ _PURPOSES: tuple[Purpose, ...] = ("split", "weights", "training", "specializatio
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """All that decides how a supernet is trained.
+    """All settings of a training run.
 
     Attributes:
-        space: the space: a name, the path of a space file, or ``module:attribute`` (see ``ofa.families.get_space``). ``start`` is that
-            of the run that training starts from.
+        space: the space: a name, the path of a space file, or ``module:attribute`` (see ``ofa.families.get_space``). ``start`` is the
+            space of the run that training starts from.
         data: the images: the name of a data set, a Parquet file, a folder, or ``module:attribute`` (see ``ofa.data.load_data``).
-        phases: one after the other, each from the weights that the one before left.
-        task: what the networks are for: ``classification`` (one class an image), ``multi_label`` (any number of classes an image), or one
-            that is registered (see ``ofa.tasks``).
+        phases: the phases, in order; each starts from the weights of the phase before.
+        task: the task: ``classification`` (one class per image), ``multi_label`` (any number of classes per image), or a registered task
+            (see ``ofa.tasks``).
         start: weights of another supernet that training starts from; left out, they are drawn from the seed. ``ofa train --from`` sets it.
-        frozen: layers that stay as they are, bit for bit, in all phases: patterns with ``*`` of names such as ``stem*``, ``stages.0`` or
-            ``*.norm``; ``matrices`` are all weights but norms and biases. Batch norms of frozen layers go on to normalize by the batch,
-            and note nothing of it; channels that they have keep their order.
-        teacher: a network of one's own that teaches in place of a copy of the largest: the folder of a run (its largest network) or of a
+        frozen: layers that stay bit for bit the same in all phases: patterns with ``*`` of names such as ``stem*``, ``stages.0`` or
+            ``*.norm``; ``matrices`` stands for all weights but norms and biases. Frozen batch norms still normalize by the batch, but do
+            not update their running statistics. Channels of frozen layers keep their order.
+        teacher: a network of your own that teaches instead of a copy of the largest: the folder of a run (its largest network) or of a
             bundle, a registered name, or ``module:attribute`` (see ``ofa.teachers``). In phases that distil in-place it teaches the
-            step's largest network. ``start`` is the largest network of the weights that training starts from, as they came.
+            step's largest network. ``start`` is the largest network of the weights that training starts from, before any training.
         teacher_resolution: height and width that images are resized to for the teacher, such as 224 or "224x160"; left out, a bundle gets
-            its own and all others those of the batch.
+            its own resolution and any other teacher the batch's.
         test_data: further images like ``data`` to test on; empty cuts the test part from ``data``.
-        fit: how an image gets the aspect ratio of the input: ``crop`` takes the largest middle part that has it, ``stretch`` resizes both
-            sides independently.
+        fit: how an image gets the aspect ratio of the input: ``crop`` takes the largest central part of that ratio, ``stretch`` resizes
+            both sides independently.
         unreadable: what happens to images that cannot be read: ``refuse`` the data, or ``skip`` and name them.
-        mean, std: of each channel of images in 0..1, which they are normalized by, as a network that was trained elsewhere needs them;
-            left out, those of the images to train on.
-        workers: processes that decode images; left out, the data decides.
-        batch_size: images a step.
-        cosine: what the learning rate falls to zero over: each ``phase`` by itself, or the whole ``run``. Then a phase's own rate is
-            multiplied by how far the run's cosine has fallen, and phases of one rate follow each other without a jump; a phase with
-            ``restart`` begins another one.
-        optimizer: what steps the weights: a name such as ``adamw``, or a table of its settings with the ``name`` among them; ``suited``
-            is SGD for networks with batch norms, AdamW for others.
-        importance: by what a phase with ``reorder_channels`` orders them: ``l1`` or ``l2`` norm of the weights that read a channel,
-            ``batch_norm`` (its scale), ``taylor`` (the loss without it, to first order), ``activation`` (its norm), ``random``, or one
-            that is registered (see ``ofa.importance``). ``taylor`` and ``activation`` look at 16 batches of training images.
+        mean, std: mean and standard deviation of each channel (images in 0..1) for normalization, as a network that was trained elsewhere
+            needs them; left out, they are computed from the training images.
+        workers: number of processes that decode images; left out, the data decides.
+        batch_size: images per step.
+        cosine: range of the cosine annealing of the learning rate to zero: each ``phase`` by itself, or the whole ``run``. With ``run``,
+            one cosine over all phases multiplies each phase's own rate, so that phases of equal rate follow each other without a jump;
+            a phase with ``restart`` begins a new cosine.
+        optimizer: the optimizer: a name such as ``adamw``, or a table of settings with its ``name``; ``suited`` is SGD for networks with
+            batch norms, AdamW for others.
+        importance: criterion by which a phase with ``reorder_channels`` sorts channels: ``l1`` or ``l2`` norm of the weights that read a
+            channel, ``batch_norm`` (its scale), ``taylor`` (first-order change of the loss without it), ``activation`` (its norm),
+            ``random``, or a registered one (see ``ofa.importance``). ``taylor`` and ``activation`` use 16 batches of training images.
         label_smoothing: share of a label that is spread over all classes.
         dropout: share of the classifier's inputs that are dropped in training.
-        precision: of the arithmetic: ``float32``, ``bfloat16`` or ``float16`` (with scaled gradients). On a GPU torch computes the
-            convolutions of float32 in TF32, unless ``torch.backends.cudnn.allow_tf32`` is False.
-        cuda_graphs: whether a GPU that trains alone records the work of each block as a CUDA graph when it is met, and replays it from
-            then on, which saves launching its kernels one by one. Blocks of one's own that wait for the GPU within their forward cannot be
-            recorded.
-        clip_norm: largest norm of a step's gradient; longer ones are scaled down. 0 is no limit.
-        weight_averaging: decay a step of the weights' moving average, which each phase ends with (0.9999 looks back over some 10,000
-            steps); 0 averages nothing.
-        checkpoint_steps: steps from one state that can be returned to, to the next; the end of each epoch is always one, and another is
-            told where four minutes would pass without.
-        evaluate_every: epochs from one evaluation to the next; 0 is only at the end of each phase.
-        evaluation_images: how many images of the selection part those evaluations take at most.
-        augmentation: how training images are changed at random.
+        precision: precision of the arithmetic: ``float32``, ``bfloat16`` or ``float16`` (with scaled gradients). On a GPU torch computes
+            float32 convolutions in TF32, unless ``torch.backends.cudnn.allow_tf32`` is False.
+        cuda_graphs: whether a single GPU records each block as a CUDA graph on its second use and replays it from then on, which saves
+            kernel launches. Blocks of your own whose forward synchronizes with the GPU cannot be recorded.
+        clip_norm: largest norm of a step's gradient; a longer gradient is scaled down. 0 is no limit.
+        weight_averaging: decay per step of the weights' exponential moving average, which replaces the weights at the end of each phase
+            (0.9999 averages over some 10,000 steps); 0 is no averaging.
+        checkpoint_steps: steps between saved states. A state is also saved at the end of each epoch, and whenever four minutes would pass
+            without one.
+        evaluate_every: epochs between evaluations; 0 evaluates only at the end of each phase.
+        evaluation_images: the most images of the selection part that these evaluations use.
+        augmentation: random augmentation of training images.
         fractions: share of the images to train on, to select networks on, and to test on; the last is 0 with ``test_data``.
-        seed: of every random choice: the split, the first weights, the order of images and the subnets.
+        seed: seed of every random choice: the split, the first weights, the order of images and the subnets.
 
     Raises:
         RecipeError: an impossible value, or a phase beyond its space.
@@ -178,10 +177,10 @@ class Recipe:
             )
 
     def starting_from(self, path: str) -> Recipe:
-        """The recipe with other weights to start from: a run, or a file of a supernet's weights."""
+        """The recipe with other initial weights: a run, or a file of a supernet's weights."""
         return replace(self, start=Start(path=path) if self.start is None else replace(self.start, path=path, sha256=""))
 
-    # -- what it makes ------------------------------------------------------------------------------------------------
+    # -- space, data, supernet, randomness ----------------------------------------------------------------------------
 
     def get_space(self, num_classes: int | None = None) -> Space:
         """The space, for as many classes as the data has."""
@@ -195,8 +194,11 @@ class Recipe:
         """The three parts of the data, read with the channels of the space; the same for the same seed.
 
         Args:
-            progress: told of the images that were looked at.
-            most: about how many images of each source are looked at, in place of all; None is all.
+            progress: told how many images have been scanned.
+            most: approximate number of images of each source to scan; None is all.
+
+        Returns:
+            The images to train on, to select on and to test on.
 
         Raises:
             DataError: the data cannot be used.
@@ -216,14 +218,17 @@ class Recipe:
         known: Container[bytes] = (),
         most: int | None = None,
     ) -> tuple[Images, Images | None]:
-        """All images of ``data``, and those of ``test_data`` if there are some.
+        """All images of ``data``, and of ``test_data`` if it is set.
 
         Args:
-            progress: told of the images that were looked at.
-            rule: how they are read, if that was found before.
-            test_classes: names of all classes that ``test_data`` may have; those of ``data`` if None.
-            known: keys of images that were decoded whole before.
-            most: about how many images of each are looked at, in place of all; None is all.
+            progress: told how many images have been scanned.
+            rule: how images are read, if it is known already.
+            test_classes: names of all classes that ``test_data`` may have; None is the classes of ``data``.
+            known: keys of images that were fully decoded before and need no check.
+            most: approximate number of images of each source to scan; None is all.
+
+        Returns:
+            The images of ``data``, and of ``test_data`` or None.
 
         Raises:
             DataError: the data cannot be used.
@@ -244,11 +249,11 @@ class Recipe:
         return Supernet(self.get_space(num_classes), generator=self.generator("weights"), dropout=self.dropout)
 
     def generator(self, purpose: Purpose, *stream: int) -> torch.Generator:
-        """Torch's randomness for one purpose, and for one stream of it, independent of that for the others."""
+        """A torch generator for one stream of one purpose, independent of all others."""
         return torch.Generator().manual_seed(int(self._seeds(purpose, stream).generate_state(1, np.uint64)[0] >> np.uint64(1)))
 
     def rng(self, purpose: Purpose, *stream: int) -> np.random.Generator:
-        """NumPy's randomness for one purpose, and for one stream of it, independent of that for the others."""
+        """A NumPy generator for one stream of one purpose, independent of all others."""
         return np.random.default_rng(self._seeds(purpose, stream))
 
     def _seeds(self, purpose: Purpose, stream: tuple[int, ...]) -> np.random.SeedSequence:
@@ -257,7 +262,7 @@ class Recipe:
     # -- TOML ---------------------------------------------------------------------------------------------------------
 
     def to_toml(self, space: str | None = None) -> str:
-        """The recipe as TOML that ``from_toml`` reads back; ``space`` is said in place of its own, where that was put elsewhere."""
+        """The recipe as TOML that ``from_toml`` reads back; ``space``, if given, is written instead of the recipe's own."""
         lines = toml_lines(self, leave_out="phases")
         if space is not None:
             lines = [f"space = {json.dumps(space)}" if line.startswith("space = ") else line for line in lines]
@@ -267,19 +272,19 @@ class Recipe:
 
     @classmethod
     def from_toml(cls, text: str, overrides: Sequence[str] = (), *, folder: Path | None = None, trust: bool = False) -> Recipe:
-        """Read a recipe whose phases are listed as ``[[phases]]``, or made by the table of a method.
+        """Read a recipe whose phases are listed as ``[[phases]]`` or made by a method's table.
 
         Args:
             text: TOML with the attributes of a recipe; a table such as ``progressive_shrinking`` holds the arguments of that method.
-            overrides: changes of the form ``key=value``; a dot leads into a table (``augmentation.shift=0.1``), and into a
-                phase by its name (``phases.kernel.epochs=3``).
-            folder: where a space file is looked for first; None for the working folder.
-            trust: whether ``module:attribute`` may be imported because the recipe says so. Otherwise only if an override says it, and
-                ``space.json`` in ``folder`` stands for a space.
+            overrides: changes of the form ``key=value``; dotted keys lead into tables (``augmentation.shift=0.1``) and into phases by
+                name (``phases.kernel.epochs=3``).
+            folder: folder in which a space file is looked for first; None is the working folder.
+            trust: whether a ``module:attribute`` that only the text names may be imported. Otherwise only an override may name one, and
+                ``space.json`` in ``folder`` replaces such a space.
 
         Raises:
-            RecipeError: not TOML, unknown or missing keys, impossible values, or a space that the recipe alone would have imported. What
-                images and optimizer it names is imported when they are used, or refused then.
+            RecipeError: not TOML, unknown or missing keys, impossible values, or a space whose import is not trusted. Images and optimizer
+                are imported, or refused, only when they are used.
         """
         table = parse_toml(text, what="a recipe", error=RecipeError)
         if not trust:
@@ -305,7 +310,7 @@ class Recipe:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], overrides: Sequence[str] = (), *, trust: bool = False) -> Recipe:
-        """Read a TOML file, whose folder may hold its space file; arguments and errors as of ``from_toml``, or FileError."""
+        """Read a TOML file; its folder may hold the space file. Arguments and errors as of ``from_toml``, and FileError."""
         text = read_text(path, most=LARGEST_TOML, what="recipe")
         try:
             return cls.from_toml(text, overrides, folder=Path(path).parent, trust=trust)
@@ -314,7 +319,7 @@ class Recipe:
 
 
 def _name_optimizer(table: dict[str, Any]) -> None:
-    """Make the optimizer of a recipe a table with its name, so that a change can lead into it."""
+    """Turn the optimizer of a recipe's table into a table with its name, so that an override can lead into it."""
     said = table.get("optimizer")
     if said is None:  # recipes of version 0.1 had the settings of SGD, the one optimizer, beside their other keys
         said = {"name": "sgd", **{key: table.pop(key) for key in ("momentum", "weight_decay") if key in table}}
@@ -322,7 +327,7 @@ def _name_optimizer(table: dict[str, Any]) -> None:
 
 
 def _phases(table: dict[str, Any]) -> tuple[Phase, ...]:
-    """Take the phases out of a recipe's table."""
+    """Remove the phases from a recipe's table, and build them."""
     found = [key for key in ("phases", *METHODS) if key in table]
     if len(found) != 1:
         raise RecipeError(
@@ -353,7 +358,7 @@ def _known_space(text: str) -> Space:
 
 
 def _place_of_space(text: str, folder: Path) -> str:
-    """The text by which a recipe's space is found from any folder."""
+    """A recipe's space as a text that holds from any current folder."""
     carried = (folder / SPACE).absolute()
     if isinstance(text, FromFile) and text not in space_names() and os.path.isfile(carried):
         return str(carried)
@@ -362,7 +367,7 @@ def _place_of_space(text: str, folder: Path) -> str:
 
 
 def _is_overridden(path: tuple[str | int, ...], overrides: Sequence[str]) -> bool:
-    """Whether a key's value came from the command line, so that its line in the file is not to blame."""
+    """Whether a key's value came from an override, so that an error must not name its line in the file."""
     return any(override.partition("=")[0].strip().rpartition(".")[2] in path for override in overrides)
 
 

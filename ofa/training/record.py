@@ -1,4 +1,4 @@
-"""What a run knows of its data: which image, by its content, was in which part, under which class; a file beside the recipe.
+"""Record of a run's data: the part and the class of each image, by a hash of its content; a file beside the recipe.
 
 Shapes: N images of all parts.
 """
@@ -35,16 +35,16 @@ __all__ = ["PARTS", "RECORD", "DataRecord", "Facts", "Source"]
 
 RECORD = "data.parquet"
 PARTS = ("train", "selection", "test", "unused")
-"""Where an image can be; ``unused`` is what the fractions leave over."""
+"""The parts of a run's data; ``unused`` has the images that the fractions leave over."""
 
 _SCHEMA = 2
 _SEALED = 2
-"""Since which schema files carry a checksum (``ofa.seal``)."""
+"""The first schema whose files carry a checksum (``ofa.seal``)."""
 _KIND = "data record"
 _KEY = b"ofa"
 _COLUMNS = {"key": pa.binary(KEY_BYTES), "part": pa.int8(), "label": pa.int32()}
 _OF_LISTS = {**_COLUMNS, "label": pa.list_(pa.int32())}
-"""Of images with several classes."""
+"""Columns for images with several classes."""
 
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 Labels = np.ndarray[Any, np.dtype[Any]]
@@ -53,11 +53,11 @@ Labels = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A line of a recipe that names images.
+    """A data source of a recipe (``data`` or ``test_data``).
 
     Attributes:
-        path: the line that finds them from any folder.
-        typed: the line as it was given.
+        path: its path, which holds from any current folder.
+        typed: its path or name as it was typed.
     """
 
     path: str
@@ -66,16 +66,16 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What is known of the data as a whole.
+    """Facts about the data as a whole.
 
     Attributes:
-        class_names: in the order of the logits.
-        mean: of each channel on the scale 0..1, subtracted from every batch.
-        std: of each channel on the scale 0..1, every batch is divided by it.
+        class_names: names of the classes, in the order of the logits.
+        mean: mean of each channel (images in 0..1); subtracted from every batch.
+        std: standard deviation of each channel (images in 0..1); every batch is divided by it.
         data: the images.
-        test_data: the images to test on; an empty line if they were cut from ``data``.
+        test_data: the images to test on; an empty path if they were cut from ``data``.
         fractions: share of ``data`` to train on, to select on, and to test on.
-        seed: of the recipe, which decided the parts.
+        seed: the recipe's seed, from which the parts were drawn.
         rule: how the images are read.
     """
 
@@ -90,16 +90,16 @@ class Facts:
 
     @property
     def normalization(self) -> Normalization:
-        """Mean and deviation."""
+        """Mean and standard deviation of each channel."""
         return self.mean, self.std
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class DataRecord:
-    """Every image of a run, part by part, in the order that the part has.
+    """All images of a run, part by part, in the order within each part.
 
     Attributes:
-        facts: what is known of all of them.
+        facts: facts about the data as a whole.
         keys: uint8 [N, 16], a digest of each image's content.
         parts: int64 [N], indices into ``PARTS``.
         labels: int64 [N], indices into the class names, or bool [N, classes].
@@ -112,25 +112,25 @@ class DataRecord:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Images by part."""
+        """Number of images by part."""
         return dict(zip(PARTS, np.bincount(self.parts, minlength=len(PARTS)).tolist(), strict=True))
 
     @property
     def known(self) -> frozenset[bytes]:
-        """The keys, to be asked for one by one."""
+        """The keys, as a set for look-ups."""
         joined = self.keys.tobytes()
         return frozenset(joined[start : start + KEY_BYTES] for start in range(0, len(joined), KEY_BYTES))
 
     @property
     def digest(self) -> str:
-        """32 hexadecimal digits of all contents and their classes by name; the same in any order and under any file names."""
+        """Digest (32 hexadecimal digits) of all contents and their class names, independent of order and file names."""
         sets, which = label_sets(self.labels)
         names = b"".join(key_of("\0".join(self.facts.class_names[label] for label in each).encode()) for each in sets)
         rows = np.concatenate([self.keys, np.frombuffer(names, np.uint8).reshape(-1, KEY_BYTES)[which]], axis=1)
         return key_of(np.sort(rows.view(f"V{2 * KEY_BYTES}").ravel()).tobytes()).hex()
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write it into the folder of a run, all or nothing.
+        """Write the record into the folder of a run, atomically.
 
         Raises:
             FileError: the folder cannot be written.
@@ -146,17 +146,17 @@ class DataRecord:
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Self | None:
-        """Read that of a run; None if it has none, as runs of earlier versions.
+        """Read the record of a run; None if it has none, like runs of earlier versions.
 
         Raises:
-            FileError: it is damaged, newer than this version, or something else.
+            FileError: the file is damaged, of a newer version, or no data record.
         """
         path = Path(folder) / RECORD
         if not os.path.lexists(path):
             return None
         try:
             with open_parquet(path, what=_KIND, ours=True) as content:
-                metadata = parse_json(content.metadata.get(_KEY, b"{}"), what="what it says of itself", error=DamagedError)
+                metadata = parse_json(content.metadata.get(_KEY, b"{}"), what="its metadata", error=DamagedError)
                 _check_stamp(path, metadata)
                 if metadata["schema"] >= _SEALED and not content.sealed:
                     raise DamagedError("its checksum is gone")
@@ -184,7 +184,7 @@ class DataRecord:
             labels = folded(torch.from_numpy(labels), lengths, len(facts.class_names)).numpy()
         record = cls(facts=facts, keys=keys, parts=parts, labels=labels)
         if record.digest != metadata.get("digest") or record.counts != metadata.get("counts"):
-            raise _damaged(path, "its images do not have the digest that it was written with")
+            raise _damaged(path, "its images do not match its digest")
         return record
 
 

@@ -1,9 +1,10 @@
-"""Steps on a GPU whose kernels are launched from CUDA graphs: one for each block that a step has met, forward and backward.
+"""Training steps on a GPU that replay CUDA graphs, one graph for the forward and one for the backward of each block.
 
 A block of a small network keeps a GPU busy for less time than Python needs to launch its kernels. There are too many subnets to record
-each, but few blocks (nine for each place of a MobileNetV3), and a subnet is a row of blocks. So each is recorded by itself. Between two
-blocks lies a boundary: memory at a fixed address, where the one leaves its output and finds the gradient by it. The blocks that may stand
-at one place are never in use together, so their graphs share memory, as if there was only the largest of them.
+each, but few blocks (nine for each place of a MobileNetV3), and a subnet is a chain of blocks, so each block is recorded by itself.
+Between two blocks lies a boundary: memory at fixed addresses, to which the first block writes its output and from which it reads the
+gradient of that output. Alternative blocks of one place never run at the same time, so their graphs share memory, as much as the largest
+of them needs.
 
 Shapes: B images, C channels, H W pixels.
 """
@@ -24,41 +25,41 @@ from ofa.training.prefixes import Finish, Node, moving, tree
 __all__ = ["CudaGraphs", "Graphs", "Recorder"]
 
 Replay = Callable[[], object]
-"""Does again what was recorded, on what lies at the same addresses now."""
+"""Replays a recording on the present contents of the same addresses."""
 
 
 class Graphs(Protocol):
-    """What records and replays."""
+    """Records computations as graphs, and replays them."""
 
     def pool(self) -> Any:
-        """Memory for graphs that are never in use together."""
+        """A memory pool for graphs that never run at the same time."""
         ...
 
     def aside(self) -> AbstractContextManager[None]:
-        """Where work is done that will be recorded the next time, so that all it needs is loaded."""
+        """Context for the warm-up run of a computation before its recording, so that its kernels are loaded."""
         ...
 
     def record(self, compute: Callable[[], None], pool: Any) -> Replay:
-        """Record ``compute`` without doing it."""
+        """Record ``compute`` without executing it."""
         ...
 
 
 class CudaGraphs:
-    """CUDA's own."""
+    """CUDA graphs of torch."""
 
     def __init__(self) -> None:
         self._stream = torch.cuda.Stream()
 
     def pool(self) -> Any:
-        """A memory pool of the allocator's."""
+        """A memory pool of torch's allocator."""
         return torch.cuda.graph_pool_handle()
 
     def aside(self) -> AbstractContextManager[None]:
-        """The stream that is recorded on."""
+        """Context on the stream on which graphs are recorded."""
         return _OnStream(self._stream)
 
     def record(self, compute: Callable[[], None], pool: Any) -> Replay:
-        """Capture the kernels that ``compute`` launches. Other threads may go on using the GPU, as a loader's does."""
+        """Capture the kernels that ``compute`` launches. Other threads, such as a loader's, may use the GPU meanwhile."""
         graph = torch.cuda.CUDAGraph()
         with self.aside():
             graph.capture_begin(pool=pool, capture_error_mode="thread_local")
@@ -70,7 +71,7 @@ class CudaGraphs:
 
 
 class _OnStream:
-    """Work on another stream, after all before and before all behind it."""
+    """Runs work on another stream, ordered after earlier and before later work of the current stream."""
 
     def __init__(self, stream: torch.cuda.Stream) -> None:
         self._stream = stream
@@ -91,8 +92,8 @@ class _Boundary:
     """Memory between two blocks.
 
     Attributes:
-        value: what the first of them gives.
-        gradient: of the loss by it, which the second gives; None at the images.
+        value: the first block's output.
+        gradient: gradient of the loss by the value, written by the second block; None at the input images.
     """
 
     value: Tensor
@@ -100,13 +101,13 @@ class _Boundary:
 
 
 class Recorder:
-    """Runs the subnets of a step, as ``run_together`` does, and records their blocks on the way.
+    """Runs the subnets of a step, as ``run_together`` does, and records their blocks as graphs.
 
-    A block is computed as usual when it is first met, recorded the second time, and replayed from then on. What was recorded holds
-    for the weights at their addresses: training may go on after loading other values into them.
+    A block is computed eagerly the first time, recorded the second time, and replayed from then on. A recording refers to addresses of
+    weights, not to values: other values may be loaded into them.
 
     Args:
-        graphs: what records.
+        graphs: records the graphs.
     """
 
     def __init__(self, graphs: Graphs) -> None:
@@ -125,7 +126,7 @@ class Recorder:
             self._run(child, images, finish)
 
     def answer(self, network: nn.Module, x_BCHW: Tensor) -> Tensor:
-        """The output of a network that does not learn, such as a teacher; it is overwritten by the next call."""
+        """The output of a network that is not trained, such as a teacher; the next call overwrites it."""
         key = (network, *_kind(x_BCHW), _precision(x_BCHW))
         if key not in self._answers:
             images = self._boundary("images", x_BCHW, needs_gradient=False)
@@ -149,7 +150,7 @@ class Recorder:
             step.backward()
 
     def _branch(self, node: Node, source: _Boundary, finish: Finish) -> None:
-        """Run all behind a node, and leave the sum of their gradients at its boundary."""
+        """Run all that follows a node, and write the sum of the gradients to its boundary."""
         assert source.gradient is not None
         total: Tensor | None = None
         branches = node.branches()
@@ -195,12 +196,12 @@ class _Pass:
     """One block at one place, reading from one boundary.
 
     Args:
-        graphs: what records.
+        graphs: records the graphs.
         piece: the block.
-        users: how many subnets pass through it at once.
-        source: where its input lies.
-        boundary: given an output, where it is to be left.
-        pool: of memory.
+        users: number of subnets that share this pass.
+        source: boundary of its input.
+        boundary: maps an output to the boundary that it is written to.
+        pool: memory pool of its graphs.
     """
 
     def __init__(
@@ -213,12 +214,12 @@ class _Pass:
 
     @property
     def output(self) -> _Boundary:
-        """Where its output lies, once it was computed."""
+        """Boundary of its output, known after the first forward."""
         assert self._output is not None
         return self._output
 
     def forward(self) -> None:
-        """From the source's value to the output's."""
+        """Compute the output's value from the source's value."""
         if self._output is None:
             with self._graphs.aside():
                 self._compute_forward()
@@ -229,7 +230,7 @@ class _Pass:
         self._replays[0]()
 
     def backward(self) -> None:
-        """From the output's gradient to the source's, and into the gradients of the supernet."""
+        """Compute the source's gradient from the output's gradient, and add to the gradients of the supernet."""
         if self._replays is not None:
             self._replays[1]()
             return
@@ -238,7 +239,7 @@ class _Pass:
 
     def _compute_forward(self) -> None:
         x_BCHW = self._source.value.detach().requires_grad_(self._source.gradient is not None)
-        # Copies of the weights in the precision at hand are made in each graph: the cache's belong to whatever made them first.
+        # No autocast cache: each graph must cast the weights itself, since cached casts live in the memory of the graph that made them.
         with torch.enable_grad(), _without_cache(x_BCHW), moving(self._piece.module, self._users):
             y = self._piece.module(x_BCHW)
         if self._output is None:
@@ -261,7 +262,7 @@ class _Pass:
 
 
 class _Answer:
-    """A network that does not learn."""
+    """The forward pass of a network that is not trained."""
 
     def __init__(self, graphs: Graphs, network: nn.Module, source: Tensor, pool: Any) -> None:
         self._graphs, self._network, self._source, self._pool = graphs, network, source, pool

@@ -1,4 +1,4 @@
-"""The reference of recipes: every key, its type, its default and its meaning, read from the code that takes it."""
+"""The reference of recipes: key, type, default and meaning, read from signatures and docstrings of the code."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class KeyDoc:
     """One key of a recipe.
 
     Attributes:
-        table: the table it stands in; empty at the top.
-        key: its name.
-        type: what its value is, in words.
-        default: its value where it is left out, as TOML; ``required`` if it cannot be.
-        meaning: what it says.
+        table: name of its table; empty at the top level.
+        key: name of the key.
+        type: type of its value, in words.
+        default: default value as TOML; ``required`` if it has none.
+        meaning: description of the key.
     """
 
     table: str
@@ -48,7 +48,7 @@ class KeyDoc:
 
     @property
     def path(self) -> str:
-        """The key as ``--set`` takes it, but for a phase's, which has the phase's name in it."""
+        """The dotted key as ``--set`` takes it; for keys of a phase, ``--set`` also needs the phase's name."""
         return f"{self.table}.{self.key}" if self.table else self.key
 
 
@@ -57,9 +57,9 @@ class Table:
     """A table of a recipe.
 
     Attributes:
-        name: what it is called in TOML; empty at the top.
-        meaning: its first sentence.
-        keys: all that it may have.
+        name: its name in TOML; empty at the top level.
+        meaning: description of the table.
+        keys: all its keys.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Table:
 
 
 def tables_of() -> tuple[Table, ...]:
-    """All tables of a recipe, the top first."""
+    """All tables of a recipe, the top level first."""
     optimizers = [("optimizer", OPTIMIZERS.get(name)) for name in sorted(OPTIMIZERS.own, reverse=True)]
     makers: list[tuple[str, Callable[..., Any]]] = [
         ("", Recipe),
@@ -82,14 +82,17 @@ def tables_of() -> tuple[Table, ...]:
 
 
 def recipe_reference(key: str | None = None) -> tuple[KeyDoc, ...]:
-    """The keys of a recipe, of one table, or those of a name.
+    """Look up keys of a recipe.
 
     Args:
         key: a table (``augmentation``), a key (``batch_size``), or both (``phases.sandwich``, also with a phase's name between); None is
             all.
 
+    Returns:
+        The matching keys.
+
     Raises:
-        RecipeError: there is none.
+        RecipeError: no key matches.
     """
     every = [doc for table in tables_of() for doc in table.keys]
     if key is None:
@@ -100,12 +103,12 @@ def recipe_reference(key: str | None = None) -> tuple[KeyDoc, ...]:
     if not found:
         close = difflib.get_close_matches(key, [name for doc in every for name in (doc.path, doc.key, doc.table)], n=1)
         hint = f"did you mean '{close[0]}'? " if close else ""
-        raise RecipeError(f"'{key}' must be a recipe that comes along, or a key or a table of recipes; {hint}list all with: ofa recipes")
+        raise RecipeError(f"'{key}' must be a built-in recipe, or a key or a table of recipes; {hint}list all with: ofa recipes")
     return tuple(found)
 
 
 def argument_docs(documented: Callable[..., Any]) -> dict[str, str]:
-    """The sentence about each argument or attribute, from the sections ``Args`` and ``Attributes`` of a docstring."""
+    """The description of each argument or attribute, from the sections ``Args`` and ``Attributes`` of a docstring."""
     parts = _SECTION.split(inspect.getdoc(documented) or "")
     found: dict[str, str] = {}
     for title, body in zip(parts[1::2], parts[2::2], strict=True):
@@ -120,7 +123,7 @@ def _table(name: str, maker: Callable[..., Any]) -> Table:
     keys = []
     for key, parameter in inspect.signature(maker).parameters.items():
         if key == "space" and name in METHODS:
-            continue  # which the recipe itself names
+            continue  # a key of the recipe itself
         value = _default(maker, key, parameter)
         keys.append(
             KeyDoc(
@@ -136,9 +139,9 @@ def _table(name: str, maker: Callable[..., Any]) -> Table:
 
 
 def _default(maker: Callable[..., Any], key: str, parameter: inspect.Parameter) -> Any:
-    """The value of a key that is left out; MISSING if it must not be."""
+    """The default of a key; MISSING if it has none."""
     if isinstance(maker, type) and issubclass(maker, Optimizer):
-        return getattr(maker(), key)  # its name is made from its class
+        return getattr(maker(), key)  # the default of ``name`` depends on the class
     if isinstance(maker, type) and is_dataclass(maker):
         field: Field[Any] = next(field for field in fields(maker) if field.name == key)
         if field.default_factory is not MISSING:
@@ -172,10 +175,13 @@ def _type(hint: Any) -> str:
 
 
 def reference_markdown(recipes: Mapping[str, str]) -> str:
-    """The page of all keys.
+    """The documentation page of all keys.
 
     Args:
-        recipes: the first sentence about each recipe that comes along, by name.
+        recipes: description of each recipe that comes with the project, by name.
+
+    Returns:
+        Markdown.
     """
     lines = [
         "# Recipes",
@@ -184,7 +190,7 @@ def reference_markdown(recipes: Mapping[str, str]) -> str:
         "be changed on the command line: `--set batch_size=32`, `--set augmentation.flip=true`, `--set phases.full.epochs=3`,",
         "`--set progressive_shrinking.epochs=60`. `make pages` writes this page from the code; `ofa recipes KEY` shows a part of it.",
         "",
-        "| recipe that comes along | |",
+        "| built-in recipe | |",
         "| --- | --- |",
         *(f"| `{name}` | {_cell(text)} |" for name, text in recipes.items()),
     ]

@@ -1,4 +1,4 @@
-"""The images of a run: as it begins, and as later commands find them again by its record.
+"""The images of a run: when it begins, and when later commands match them with its record.
 
 Shapes: N recorded images.
 """
@@ -34,9 +34,9 @@ class RunData:
     """The images of a run, ready to use.
 
     Attributes:
-        splits: its three parts, normalized and with classes as the run began.
-        record: what the run knows of them; None for a run without a record.
-        changes: what is to be said of them.
+        splits: its three parts, with the normalization and the classes of the run.
+        record: the run's record of its data; None for a run without a record.
+        changes: changes since the run began, and defects of the data.
     """
 
     splits: Splits
@@ -44,7 +44,7 @@ class RunData:
     changes: DataChanges
 
     def provenance(self, recipe: Recipe) -> dict[str, Any]:
-        """What a bundle's card says of them: their name as it was typed, and whether they are what the run of a recipe began with."""
+        """Provenance for a bundle's card: the data's name as typed, its digest, and whether the data changed since the run began."""
         if self.record is None:
             return {"data": recipe.data}
         return {
@@ -56,7 +56,14 @@ class RunData:
 
 
 def first_data(recipe: Recipe, progress: Progress = silent) -> RunData:
-    """The images as a run begins with them: read, cut into parts by the recipe's seed, and recorded.
+    """Read the images of a new run, split them into parts by the recipe's seed, and record them.
+
+    Args:
+        recipe: the run's recipe.
+        progress: told how many images have been read.
+
+    Returns:
+        The images, their record, and defects of the data.
 
     Raises:
         DataError: the data cannot be used.
@@ -88,18 +95,21 @@ def data_of_run(
     exact: bool = False,
     progress: Progress = silent,
 ) -> RunData:
-    """The images of a run as they are now, in the parts that they had when it began.
+    """Read the images of an existing run, each in the part that it had when the run began.
 
-    Known images stay in their part, in their order, under whatever name they have. New ones go to a part by their own content, so
-    that none that was trained on is ever tested on. Batches are normalized as the run's were.
+    Known images keep their part and order, whatever their file names. The part of a new image is derived from its content, so that an
+    image is never both trained and tested on. Batches have the run's normalization.
 
     Args:
-        recipe: of the run.
-        record: of the run; without one, the parts are drawn by the recipe's seed.
-        data: where its images are now; empty for where the recipe says.
-        test_data: where those to test on are now; empty for where the recipe says.
-        exact: whether all must be as when the run began, for a run that goes on; new images are left out.
-        progress: told of the images that were read.
+        recipe: the run's recipe.
+        record: the run's record of its data; without one, the parts are drawn by the recipe's seed.
+        data: where the images are now; empty for the recipe's own source.
+        test_data: where the test images are now; empty for the recipe's own source.
+        exact: whether the images to train and to select on must be unchanged, as resuming a run requires; new images are then left out.
+        progress: told how many images have been read.
+
+    Returns:
+        The images, their record, and the changes since the run began.
 
     Raises:
         DataError: the images are gone, are of other classes, are another set, or leave a part empty; with ``exact``, images to train or
@@ -123,7 +133,7 @@ def data_of_run(
     return RunData(splits=splits, record=record, changes=_changes(found, splits, exact=exact))
 
 
-# -- parts and what is said of them -----------------------------------------------------------------------------------
+# -- parts and changes ------------------------------------------------------------------------------------------------
 
 
 def _picked(found: Sequence[Comparison], part: str, facts: Facts, *, exact: bool) -> Images:
@@ -132,11 +142,11 @@ def _picked(found: Sequence[Comparison], part: str, facts: Facts, *, exact: bool
     index = source.chosen(PARTS.index(part), exact=exact)
     if not len(index):
         raise DataError(
-            f"a run must have images in each part, but of '{source.line}' none of its images of the {part} part is left; put them back, or "
+            f"a run must have images in each part, but '{source.line}' has none of its images of the {part} part left; put them back, or "
             "train a new run"
         )
     images: Any = source.images  # every kind of images is a dataclass with this field
-    # Images may have gone since: a network that knows its classes can be judged on one of them, but not trained.
+    # Images may be missing now: a trained network can be evaluated on a single class, but training needs two.
     chosen: Images = replace(images, least_classes=2 if part == "train" else 1).pick(index)
     return chosen.normalized(facts.normalization)
 
@@ -160,13 +170,13 @@ def _in_order(counts: Counter[str]) -> dict[str, int]:
 
 
 def _leaked(splits: Splits) -> int:
-    """How many images to test on are also among the others."""
+    """How many test images also occur in other parts, by content."""
     used, tested = (np.concatenate([part.keys.numpy() for part in parts]) for parts in (splits[:2], splits[2:]))
     return int(np.isin(whole_keys(tested), whole_keys(used)).sum())
 
 
 def _ambiguous(record: DataRecord) -> int:
-    """How many contents are there under more than one class."""
+    """How many image contents occur under more than one class."""
     _, contents = np.unique(whole_keys(record.keys), return_inverse=True)
     pairs = np.unique(np.stack([contents, label_sets(record.labels)[1]]), axis=1)
     return int((np.bincount(pairs[0]) > 1).sum())

@@ -1,4 +1,4 @@
-"""Which subnets a training step trains."""
+"""Samplers: they choose the subnets that a training step trains."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from ofa.space import Space
 __all__ = ["SAMPLERS", "BestUp", "Repeated", "Sampler", "Strata", "Uniform", "coupled", "free", "make_sampler"]
 
 Candidates = Callable[[Space, np.random.Generator, float], Arch]
-"""Draws one arch of a space; above 0 the last number makes large values of all genes likelier, below 0 small ones."""
+"""Draws one arch of a space. The last argument is the tilt: above 0, large values of all genes are likelier, below 0 small ones."""
 
 _STRATA = 8
 _TRIES = 64
-"""Candidates that are looked at for one arch: the rarest of eight strata is then found nearly always, in a few ms."""
+"""The most candidates for one arch: enough to hit the rarest of eight strata nearly always, in a few ms."""
 _MOST_TILT = 4.0
-"""At this tilt the largest of three values is drawn 98 times in 100: the ends of the costs are within reach."""
+"""At this tilt the largest of three values is drawn 98 times in 100, so that the extreme costs can be reached."""
 
 
 class Sampler(Protocol):
-    """Chooses the archs of a step; may learn from what they come to."""
+    """Chooses the archs of a step; may learn from their losses."""
 
     def draw(self, space: Space, count: int, rng: np.random.Generator) -> tuple[Arch, ...]:
-        """``count`` archs of ``space``, which is the part of the whole space that is free, cut to one resolution."""
+        """Draw ``count`` archs of ``space``, the phase's part of the whole space at one resolution."""
 
     def observe(self, archs: Sequence[Arch], losses: Sequence[float]) -> None:
-        """Take in the losses of one step's archs, all on the same images."""
+        """Record the losses of one step's archs, all on the same images."""
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """The exact state, so that a run that goes on draws what it would have drawn."""
+        """The exact state, so that a resumed run draws the same archs as one that was not stopped."""
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Go back to a state."""
+        """Restore what ``state`` returned."""
 
 
 class _Stateless:
@@ -56,22 +56,22 @@ class _Stateless:
         self._candidates = candidates
 
     def observe(self, archs: Sequence[Arch], losses: Sequence[float]) -> None:
-        """Nothing is learned."""
+        """Do nothing: the sampler learns nothing."""
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """There is none."""
+        """Empty: the sampler has no state."""
         return {}
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """There is none."""
+        """Do nothing: the sampler has no state."""
 
 
 class Repeated(_Stateless):
-    """Draws a few times as another sampler does, and then the same again and again: every block is soon one that was met before.
+    """Repeats the first few draws of another sampler, so that after them no step has a block for the first time.
 
     Args:
-        sampler: draws.
-        draws: how often, for each resolution.
+        sampler: the other sampler.
+        draws: number of its draws for each resolution.
     """
 
     def __init__(self, sampler: Sampler, draws: int) -> None:
@@ -80,7 +80,7 @@ class Repeated(_Stateless):
         self._calls: Counter[Resolution] = Counter()
 
     def draw(self, space: Space, count: int, rng: np.random.Generator) -> tuple[Arch, ...]:
-        """``count`` archs of ``space``, always the same count."""
+        """Draw ``count`` archs of ``space``; ``count`` must be the same in all calls."""
         (resolution,) = space.resolutions
         drawn = self._drawn.setdefault(resolution, [])
         if len(drawn) < self._draws:
@@ -91,31 +91,31 @@ class Repeated(_Stateless):
 
 
 class Uniform(_Stateless):
-    """Every gene is drawn uniformly and on its own (Cai et al., ICLR 2020, section 3.3)."""
+    """Draws every gene uniformly and independently (Cai et al., ICLR 2020, section 3.3)."""
 
     def draw(self, space: Space, count: int, rng: np.random.Generator) -> tuple[Arch, ...]:
-        """``count`` archs of ``space``."""
+        """Draw ``count`` archs of ``space``."""
         return tuple(self._candidates(space, rng, 0.0) for _ in range(count))
 
 
 class Strata(_Stateless):
-    """Small and large networks are met as often as middling ones.
+    """Stratified sampling by MACs: small and large networks are drawn as often as middling ones.
 
-    Genes that are drawn on their own pile up in the middle of the costs, as sums of independent draws do. Here the MACs between the
-    smallest and the largest network are cut into strata of equal width, and each arch is of a stratum that is drawn uniformly,
-    without repeats within a step while there are others. Candidates are tilted towards large or small values at random, because
-    genes drawn uniformly never reach the ends.
+    Costs of archs with independent genes concentrate in the middle, as sums of independent draws do. Here the MACs between the smallest
+    and the largest network are divided into strata of equal width. Each arch comes from a stratum drawn uniformly, without replacement
+    within a step until all strata are used. Candidates are tilted at random towards large or small values, because uniform genes
+    practically never reach the extreme costs.
     """
 
     def draw(self, space: Space, count: int, rng: np.random.Generator) -> tuple[Arch, ...]:
-        """``count`` archs of ``space``."""
+        """Draw ``count`` archs of ``space``."""
         low, high = _macs(space, space.smallest()), _macs(space, space.largest())
         order = np.concatenate([rng.permutation(_STRATA) for _ in range(-(-count // _STRATA))])[:count]
         width = (high - low) / _STRATA
         return tuple(self._of(space, low + width * int(number), width, rng) for number in order)
 
     def _of(self, space: Space, low: float, width: float, rng: np.random.Generator) -> Arch:
-        """The first candidate of a stratum, or after many tries the nearest to its middle."""
+        """The first candidate within a stratum, or, after ``_TRIES`` candidates, the one nearest to its middle."""
         middle = low + width / 2
         best, distance = None, np.inf
         for _ in range(_TRIES):
@@ -130,23 +130,23 @@ class Strata(_Stateless):
 
 
 class BestUp:
-    """Of several networks of about one cost, the one that the losses so far promise most (AttentiveNAS, Wang et al., CVPR 2021).
+    """Chooses the most promising of several networks of about equal cost (AttentiveNAS, Wang et al., CVPR 2021).
 
-    The cost to aim at is that of an arch drawn at random, so costs come as often as without the choice. What a network promises is
-    told by a ridge regression on its genes, one-hot, that is updated after every step with the losses of the step relative to their
-    mean, and forgets old ones: weights change, and with them who is good. Until it has seen twice as many networks as it has
+    The target cost is the cost of a random arch, so that the distribution of costs stays the same. Losses are predicted by a ridge
+    regression on one-hot genes, updated after every step with the step's losses relative to their mean. Old losses are discounted
+    exponentially, since the ranking shifts as weights train. Until the regression has seen twice as many networks as it has
     coefficients, archs are drawn at random.
 
     Args:
         space: the whole space, which fixes the coefficients.
         candidates: draws one arch.
-        choices: networks to choose from.
+        choices: number of networks to choose from.
     """
 
     _FORGETTING = 0.998
     _RIDGE = 1.0
     _NEAR = 0.04
-    """Share of the range of costs within which two networks are of one cost."""
+    """Costs are about equal within this share of the range of costs."""
 
     def __init__(self, space: Space, candidates: Candidates, choices: int = 8) -> None:
         self._space, self._candidates, self._choices = space, candidates, choices
@@ -159,7 +159,7 @@ class BestUp:
         self._coefficients: NDArray[np.float64] | None = None
 
     def draw(self, space: Space, count: int, rng: np.random.Generator) -> tuple[Arch, ...]:
-        """``count`` archs of ``space``."""
+        """Draw ``count`` archs of ``space``."""
         return tuple(self._one(space, rng) for _ in range(count))
 
     def _one(self, space: Space, rng: np.random.Generator) -> Arch:
@@ -179,7 +179,7 @@ class BestUp:
         return min(found, key=lambda arch: coefficients[self._columns(arch)].sum())
 
     def observe(self, archs: Sequence[Arch], losses: Sequence[float]) -> None:
-        """Take in the losses of one step's archs; a single one says nothing beside others."""
+        """Record the losses of one step's archs; a single loss is ignored, because only differences within a step count."""
         if len(archs) < 2:
             return
         mean = sum(losses) / len(losses)
@@ -193,11 +193,11 @@ class BestUp:
         self._coefficients = None
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """The sums that the regression is solved from."""
+        """The discounted sums that the regression is solved from, and the number of networks seen."""
         return {"gram": self._gram, "moments": self._moments, "seen": np.array(self._seen)}
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Go back to a state."""
+        """Restore what ``state`` returned."""
         self._gram, self._moments, self._seen = state["gram"].copy(), state["moments"].copy(), int(state["seen"])
         self._coefficients = None
 
@@ -208,18 +208,21 @@ class BestUp:
         return self._coefficients
 
     def _columns(self, arch: Arch) -> NDArray[np.int64]:
-        """The one-hot columns of an arch's genes; those of skipped blocks count as their smallest value, as in its encoding."""
+        """The one-hot columns of an arch's genes; genes of skipped blocks have their smallest value, as in the encoding."""
         columns: NDArray[np.int64] = self._offsets + np.array(self._space.encode(arch))
         return columns
 
 
 def free(space: Space, rng: np.random.Generator, tilt: float = 0.0) -> Arch:
-    """An arch whose genes are drawn on their own.
+    """Draw an arch with independent genes.
 
     Args:
-        space: the archs.
-        rng: the randomness.
+        space: the space to draw from.
+        rng: random generator.
         tilt: each value is ``exp(tilt)`` times as likely as the next smaller one; 0 draws uniformly.
+
+    Returns:
+        The arch.
     """
     return space.decode([_index(len(gene.values), rng, tilt) for gene in space.columns])
 
@@ -232,11 +235,11 @@ def _index(choices: int, rng: np.random.Generator, tilt: float) -> int:
 
 
 def coupled(space: Space, rng: np.random.Generator, tilt: float = 0.0) -> Arch:
-    """An arch in which a stage's depth and width are chosen together (CompOFA, Sahni et al., ICLR 2021, section 3).
+    """Draw an arch with coupled depth and width of each stage (CompOFA, Sahni et al., ICLR 2021, section 3).
 
-    The i-th depth of a stage goes with the i-th value of the width genes of all its blocks, in proportion where one has more
-    choices than the other. Kernels, the resolution and the genes of the whole network (such as ResNet's stage widths) are drawn on
-    their own. ``tilt`` is as for ``free``.
+    The i-th depth of a stage goes with the i-th value of the width genes of all its blocks, in proportion where they differ in their
+    number of choices. Kernels, the resolution and the genes of the whole network (such as ResNet's stage widths) are independent.
+    Arguments are as of ``free``.
     """
     row: list[int] = []
     share = 0.0
@@ -262,6 +265,9 @@ def make_sampler(name: str, space: Space, *, coupled_genes: bool = False) -> Sam
         name: one of ``SAMPLERS``.
         space: the whole space of the supernet.
         coupled_genes: whether depth and width are chosen together.
+
+    Returns:
+        The sampler.
 
     Raises:
         RecipeError: no sampler has this name.

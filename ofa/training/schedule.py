@@ -1,4 +1,4 @@
-"""Where each step of a run stands, and its learning rate."""
+"""The phase and epoch of each step of a run, and its learning rate."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Span = Literal["phase", "run"]
 
 @dataclass(frozen=True)
 class Place:
-    """Where a step stands.
+    """Position of a step in a run.
 
     Attributes:
-        number: which phase of the recipe.
+        number: index of the phase in the recipe.
         phase: the phase.
-        epoch: counted from 0 within the phase.
+        epoch: epoch within the phase, counted from 0.
         offset: the step's number within the epoch, from 0.
         step_in_phase: the step's number within the phase, from 0.
         epoch_start: the step of the run at which the epoch begins.
@@ -40,9 +40,9 @@ class Schedule:
     """The steps of a run, counted from 0.
 
     Attributes:
-        phases: of the run.
-        steps_per_epoch: in each of them.
-        span: what the cosine of the learning rate spans: each ``phase``, or the whole ``run``.
+        phases: the phases of the run.
+        steps_per_epoch: steps per epoch, the same in all phases.
+        span: range of the learning rate's cosine annealing: each ``phase``, or the whole ``run``.
     """
 
     phases: Sequence[Phase]
@@ -55,7 +55,7 @@ class Schedule:
         return self.steps_per_epoch * sum(phase.epochs for phase in self.phases)
 
     def place(self, step: int) -> Place:
-        """Where a step below ``total`` stands."""
+        """The position of a step below ``total``."""
         first = 0
         for number, phase in enumerate(self.phases):
             length = phase.epochs * self.steps_per_epoch
@@ -77,14 +77,14 @@ class Schedule:
         return place.phase.learning_rate * risen * _cosine(place.epoch_start + place.offset - before, length)
 
     def _span(self, number: int) -> tuple[int, int]:
-        """The phases, from the first to behind the last, of the cosine that a phase lies in: it ends where one begins anew."""
+        """The phases (first, one past the last) of the cosine that contains a phase; a phase with ``restart`` begins a new cosine."""
         first = max((each for each in range(1, number + 1) if self.phases[each].restart), default=0)
         last = next((each for each in range(number + 1, len(self.phases)) if self.phases[each].restart), len(self.phases))
         return first, last
 
 
 def scheduled_rate(phase: Phase, step: int, steps_per_epoch: int) -> float:
-    """The rate at a step of a phase, counted from 0: a linear rise to ``phase.learning_rate``, then a cosine towards zero."""
+    """The rate at a step of a phase, counted from 0: linear warm-up to ``phase.learning_rate``, then cosine annealing to zero."""
     warmup, total = phase.warmup_epochs * steps_per_epoch, phase.epochs * steps_per_epoch
     if step < warmup:
         return phase.learning_rate * (step + 1) / (warmup + 1)

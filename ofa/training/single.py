@@ -1,4 +1,4 @@
-"""The training of one network by itself, with or without a teacher."""
+"""Training of a single network, with or without a teacher."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ __all__ = ["FineTuning", "SingleValues", "train_network"]
 
 @dataclass(frozen=True, kw_only=True)
 class FineTuning:
-    """How one network is trained.
+    """Settings for the training of a single network.
 
     Attributes:
-        learning_rate: at the end of the warm-up; from there it falls to zero along a cosine.
+        learning_rate: learning rate at the end of the warm-up; from there it falls to zero (cosine annealing).
         warmup_epochs: epochs, or part of one, in which the learning rate rises linearly from zero.
-        batch_size: images a step.
-        optimizer: what steps the weights.
-        task: what the network is for.
+        batch_size: images per step.
+        optimizer: settings of the optimizer.
+        task: the network's task.
         label_smoothing: share of a label that is spread over all classes.
-        distillation_weight: of the teacher's soft targets; the labels weigh 1.
-        augmentation: how training images are changed at random.
-        precision: of the arithmetic: ``float32``, ``bfloat16`` or ``float16`` (with scaled gradients); the weights stay float32.
+        distillation_weight: weight of the teacher's soft targets; the labels have weight 1.
+        augmentation: random augmentation of training images.
+        precision: precision of the arithmetic: ``float32``, ``bfloat16`` or ``float16`` (with scaled gradients); weights stay float32.
 
     Raises:
         RecipeError: an impossible value.
@@ -68,7 +68,7 @@ class FineTuning:
 
     @classmethod
     def like(cls, recipe: Recipe, *, learning_rate: float = 0.02) -> FineTuning:
-        """What a supernet's recipe says of its task, batches, the optimizer, regularization, augmentation and precision."""
+        """Settings with the task, batch size, optimizer, label smoothing, augmentation and precision of a supernet's recipe."""
         return cls(
             learning_rate=learning_rate,
             batch_size=recipe.batch_size,
@@ -95,28 +95,28 @@ def train_network(
     stop: Callable[[], bool] = lambda: False,
     clock: Callable[[], float] = time.monotonic,
 ) -> bool:
-    """Train one network in place; it is left in training mode. Going on from a state, it ends as if it had never stopped.
+    """Train one network in place; it is left in training mode. Resumed from a state, it ends as if it had never stopped.
 
     Args:
-        network: maps [B, C, H, W] to [B, classes]; trained where it lies.
+        network: maps [B, C, H, W] to [B, classes]; it is trained on its own device.
         data: the images to train on.
         resolution: height and width of the input in pixels.
         epochs: passes over the data, at least 1.
-        generator: order and augmentation of the images, on the CPU.
-        settings: how the passes are made.
-        teacher: in evaluation mode, gives soft targets; None trains on the labels alone.
-        state: where to go on, by the same arguments; None begins.
+        generator: random generator for order and augmentation of the images, on the CPU.
+        settings: training settings.
+        teacher: provides soft targets, in evaluation mode; None trains on the labels alone.
+        state: the state to resume from, with the same arguments; None starts anew.
         progress: told of every epoch.
-        on_state: given the state after every epoch, and after ``SECONDS_BETWEEN_STATES`` by ``clock``, to be kept by whoever may go on.
-        stop: asked after every step. Once it says yes, ``on_state`` is given the state and training returns as it stands.
-        clock: tells the seconds between two states.
+        on_state: called with the state to save, after every epoch and every ``SECONDS_BETWEEN_STATES`` seconds of ``clock``.
+        stop: asked after every step. Once it returns true, ``on_state`` is called with the state and training returns.
+        clock: returns seconds; it times the states.
 
     Returns:
-        Whether it has ended, and was not stopped.
+        Whether training has ended; false if it was stopped.
 
     Raises:
-        RecipeError: an impossible value, or a loss that is no longer finite.
-        WeightsError: a state of another network or precision.
+        RecipeError: an impossible value, or the loss is no longer finite.
+        WeightsError: the state is of another network or precision.
     """
     phase = Phase(name="network", epochs=epochs, learning_rate=settings.learning_rate, warmup_epochs=settings.warmup_epochs)
     optimizer = _optimizer(network, settings)
@@ -170,14 +170,14 @@ def _mean(losses: list[torch.Tensor], when: str, settings: FineTuning) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class SingleValues:
-    """What a state says beside its tensors.
+    """Values of a state beside its tensors.
 
     Attributes:
-        epoch: how many have ended.
-        done: steps of the one at hand.
-        ended: whether training has.
-        optimizer: what it counts.
-        scaler: what the scaler of gradients counts, where there is one.
+        epoch: number of epochs that have ended.
+        done: steps done in the current epoch.
+        ended: whether training has ended.
+        optimizer: the optimizer's JSON values.
+        scaler: state of the gradient scaler; None without one.
     """
 
     epoch: int
@@ -195,7 +195,7 @@ def _capture(
     scaler: torch.amp.GradScaler | None,
     drawn_from: torch.Tensor,
 ) -> TrainingState:
-    """All that decides how the training goes on, a copy; ``drawn_from`` is the generator's state where the epoch at hand began."""
+    """A copy of the full training state; ``drawn_from`` is the generator's state at the beginning of the current epoch."""
     found, settings = optimizer_state(optimizer)
     tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
     tensors |= {f"optimizer.{name}": tensor for name, tensor in found.items()}
@@ -211,7 +211,7 @@ def _restore(
     scaler: torch.amp.GradScaler | None,
     generator: torch.Generator,
 ) -> tuple[int, int]:
-    """Go to a state; the epochs that have ended, and the steps of the one at hand."""
+    """Restore a state; returns the number of epochs that have ended and the steps done in the current epoch."""
     try:
         network.load_state_dict(part_of(state.tensors, "network"))
         restore_optimizer(optimizer, part_of(state.tensors, "optimizer"), state.values["optimizer"])
@@ -221,12 +221,12 @@ def _restore(
         return int(state.values["epoch"]), int(state.values["done"])
     except (RuntimeError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(
-            f"a state must be of its network and precision, but {' '.join(str(error).split())}; go on with the arguments that made it"
+            f"a state must be of its network and precision, but {' '.join(str(error).split())}; resume with the arguments that made it"
         ) from error
 
 
 def _optimizer(network: nn.Module, settings: FineTuning) -> torch.optim.Optimizer:
-    """Only the weights of convolutions and linear layers decay: they are the parameters of more than one dimension."""
+    """Make the optimizer. Weight decay applies only to parameters of more than one dimension: convolution and linear weights."""
     parameters = list(network.parameters())
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.optimizer.weight_decay},

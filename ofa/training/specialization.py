@@ -1,4 +1,4 @@
-"""From a supernet to one network that is shipped: extract, calibrate, distil, calibrate."""
+"""Specialization of one network for deployment: extract it from a supernet, calibrate, distil, calibrate again."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ __all__ = ["FineTuning", "SpecializeMetrics", "Specialized", "kept_by", "special
 
 @dataclass(frozen=True, kw_only=True)
 class SpecializeMetrics:
-    """What specialization did for a network, on images that it was not trained on.
+    """Scores of a network before and after specialization, on images that it was not trained on.
 
     Attributes:
-        accuracy_before: the task's score (0..1) as extracted from the supernet and calibrated.
-        accuracy: the score after fine-tuning and calibration.
-        teacher_accuracy: the teacher's score on images of the same resolution: the supernet's largest network, or one of the user's own.
-        epochs: of fine-tuning.
-        duration_s: wall-clock seconds of all of it.
+        accuracy_before: the task's score (0..1) after extraction from the supernet and calibration.
+        accuracy: the score (0..1) after fine-tuning and calibration.
+        teacher_accuracy: score (0..1) of the teacher (the supernet's largest network, or the user's own) at the same resolution.
+        epochs: epochs of fine-tuning.
+        duration_s: wall-clock seconds in total.
     """
 
     accuracy_before: float
@@ -48,7 +48,12 @@ class SpecializeMetrics:
 
 @dataclass(frozen=True, eq=False)
 class Specialized:
-    """A network with storage of its own, in evaluation mode, and how good it is."""
+    """A specialized network.
+
+    Attributes:
+        network: the network, with storage of its own, in evaluation mode.
+        metrics: its scores.
+    """
 
     network: nn.Module
     metrics: SpecializeMetrics
@@ -70,32 +75,35 @@ def specialize(
     on_state: Callable[[TrainingState], None] | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Specialized:
-    """Make the best network of one arch that a supernet and a few epochs can give.
+    """Extract one network from a supernet, and fine-tune it.
 
-    The subnet is extracted, calibrated, trained on with a teacher, and calibrated again. The supernet stays as it is.
+    The subnet is extracted, calibrated, fine-tuned with a teacher, and calibrated again. The supernet is not changed.
 
     Args:
-        supernet: trained.
-        arch: the network; a point of the supernet's space.
-        train_data: to calibrate and train on.
-        evaluation_data: other images, to tell accuracy on.
-        epochs: passes over ``train_data``; 0 calibrates only.
-        generator: order and augmentation of the images, on the CPU.
-        settings: how the passes are made.
-        teacher: in evaluation mode where the supernet lies, and ready for these images (``ofa.teachers``); None is the supernet's largest
-            network, calibrated.
+        supernet: a trained supernet.
+        arch: the network, a point of the supernet's space.
+        train_data: images to calibrate and train on.
+        evaluation_data: other images, on which the scores are measured.
+        epochs: passes over ``train_data``; 0 only calibrates.
+        generator: random generator for order and augmentation of the images, on the CPU.
+        settings: training settings; None is the defaults.
+        teacher: the teacher, in evaluation mode, on the supernet's device and prepared for these images (``ofa.teachers``); None is the
+            supernet's largest network, calibrated.
         progress: told of every epoch.
-        steps: keeps the accuracies that are measured.
-        state: where fine-tuning goes on, by the same arguments; None begins.
-        on_state: given the state now and then, as by ``ofa.training.single.train_network``.
+        steps: keeps measured scores, so that resumed work does not measure them again.
+        state: the state to resume fine-tuning from, with the same arguments; None starts anew.
+        on_state: called with the state to save, as by ``ofa.training.single.train_network``.
         stop: asked after every step of fine-tuning.
 
+    Returns:
+        The network and its scores.
+
     Raises:
-        KeyboardInterrupt: ``stop`` said yes, and ``on_state`` was given the state.
-        FileError: ``steps`` are of other inputs.
+        KeyboardInterrupt: ``stop`` returned true; ``on_state`` has been called with the state.
+        FileError: ``steps`` belong to other inputs.
         ArchError: ``arch`` is not a point of the space.
-        DataError: the supernet has another number of outputs than the data has classes, or the labels are of another kind than the task.
-        RecipeError: an impossible value, or a loss that is no longer finite.
+        DataError: the supernet's outputs are not as many as the data's classes, or the labels do not suit the task.
+        RecipeError: an impossible value, or the loss is no longer finite.
     """
     settings = settings or FineTuning()
     task = settings.task
@@ -155,19 +163,21 @@ def specialize(
 
 @contextmanager
 def kept_by(journal: Journal | None, stop: Callable[[], bool], on_note: Callable[[str], None]) -> Iterator[dict[str, Any]]:
-    """The arguments of ``specialize`` by which a journal keeps its steps, and states beside it, which go when the block ends well.
+    """Arguments for ``specialize`` that keep its steps in a journal and its states beside the journal.
+
+    The states are removed when the block ends without an exception.
 
     Args:
-        journal: entered by the caller; None keeps nothing.
+        journal: the journal, entered by the caller; None keeps nothing.
         stop: asked after every step of fine-tuning.
-        on_note: told in a sentence of a state that is damaged.
+        on_note: called with a sentence about a damaged state.
     """
     if journal is None:
         yield {"stop": stop}
         return
     states, throttle = States(journal.path.with_suffix(".states"), SingleValues), Throttle()
     if not journal.found:
-        states.forget()  # of work that was given up
+        states.forget()  # states of abandoned work
     found = states.last(remove=True, on_note=on_note)
 
     def keep(state: TrainingState) -> None:

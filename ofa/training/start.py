@@ -1,4 +1,4 @@
-"""Weights of another supernet that a run starts from: whether they fit, what is taken of them, and what is new."""
+"""Weights of another supernet that a run starts from: whether they fit, which tensors are taken, and which are new."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ __all__ = ["CONFIG", "SPACE", "START", "WEIGHTS", "Start", "StartWeights", "open
 WEIGHTS = "supernet.safetensors"
 """The file in the folder of a run that holds its weights."""
 SPACE = "space.json"
-"""The file in the folder of a run that carries its space, where that is none of ofa's."""
+"""The file in the folder of a run that holds its space, unless the space is one of ofa's."""
 CONFIG = "config.toml"
 """The recipe in the folder of a run."""
 START = "start"
-"""How a recipe names the space, and the largest network as a teacher, of the weights that it starts from."""
+"""The name in a recipe for the space of its start, and for the start's largest network as a teacher."""
 _NAMED = 5
 """How many classes an error names."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """Weights of another supernet, in whose space all networks of the recipe's space are, but for their resolution and classes.
+    """Weights of another supernet to start from. Its space must contain the recipe's space, apart from resolutions and classes.
 
     Attributes:
-        path: the folder of a run that has ended or was imported, or a file of a supernet's weights; ``ofa train --from`` says it.
-        classifier: ``keep`` the start's, or draw a ``new`` one from the recipe's seed; ``auto`` draws one where the classes are others, by
-            their names where the start is a run that knows them, and otherwise by their number.
-        classifier_rate: what the learning rate of a new classifier is multiplied by.
-        sha256: of the file of weights, filled in when a run begins; a file with another one is refused.
-        tensors: how many were taken, filled in when a run begins.
-        new: names of those that were not, filled in when a run begins.
+        path: the folder of a run that has ended or was imported, or a file of a supernet's weights; ``ofa train --from`` sets it.
+        classifier: ``keep`` keeps the start's classifier, ``new`` draws one from the recipe's seed; ``auto`` draws one if the classes
+            differ, by name if the start is a run that knows their names, otherwise by number.
+        classifier_rate: factor of the learning rate of a new classifier.
+        sha256: checksum of the file of weights, filled in when a run begins; a file with another checksum is refused.
+        tensors: number of tensors taken from the start, filled in when a run begins.
+        new: names of the tensors that are new, filled in when a run begins.
 
     Raises:
         RecipeError: an impossible rate.
@@ -65,12 +65,12 @@ class Start:
 
     @property
     def factors(self) -> Mapping[str, float]:
-        """By name of a new tensor: what its learning rate is multiplied by, if not by 1."""
+        """Factors of the learning rate, by name of a new tensor; empty if the factor is 1."""
         return {} if self.classifier_rate == 1 else dict.fromkeys(self.new, self.classifier_rate)
 
     @property
     def sentence(self) -> str:
-        """What was taken and what is new."""
+        """A sentence: what was taken, and what is new."""
         total = self.tensors + len(self.new)
         if not self.new:
             return f"all {total} tensors are taken from '{self.path}'"
@@ -80,12 +80,12 @@ class Start:
 
 @dataclass(frozen=True, eq=False)
 class StartWeights:
-    """A start that was read, and fits a space but perhaps for its classes.
+    """A start that was loaded and fits a space, except perhaps for its classes.
 
     Attributes:
-        start: as the recipe says it, with its checksum.
-        supernet: its weights.
-        class_names: what it tells apart, in the order of the logits; None if that is not known.
+        start: the recipe's start, with its checksum.
+        supernet: the supernet of its weights.
+        class_names: names of its classes, in the order of the logits; None if they are unknown.
     """
 
     start: Start
@@ -94,17 +94,17 @@ class StartWeights:
 
     @torch.no_grad()
     def copy_to(self, supernet: Supernet, class_names: Sequence[str]) -> Start:
-        """Give a supernet all that the start has for it; what the start has not stays as it is.
+        """Copy the start's weights into a supernet; a new classifier stays as it is.
 
         Args:
-            supernet: untrained, of the space that the start was opened for.
-            class_names: of its data, in the order of the logits.
+            supernet: an untrained supernet of the space that the start was opened for.
+            class_names: names of its data's classes, in the order of the logits.
 
         Returns:
-            The start, with what was taken filled in.
+            The start, with ``tensors`` and ``new`` filled in.
 
         Raises:
-            WeightsError: its classifier is to be kept and is of other classes.
+            WeightsError: the start's classifier is to be kept, but is of other classes.
         """
         new = _classifier_of(self.supernet.space) if self._needs_classifier(class_names) else ()
         stored, own = {tensor.name: tensor for tensor in layout(self.supernet.space)}, self.supernet.named_tensors()
@@ -121,22 +121,25 @@ class StartWeights:
         if start.classifier == "keep" and not same:
             shown = "" if self.class_names is None else f" ({_listed(self.class_names)})"
             raise WeightsError(
-                f"a classifier can be kept only for the classes that it knows, but that of '{start.path}' has {count}{shown} and the data "
+                f"a classifier can be kept only for the classes that it knows, but '{start.path}' has {count}{shown} and the data "
                 f'{len(class_names)} ({_listed(class_names)}); set start.classifier = "new"'
             )
         return start.classifier == "new" or not same
 
 
 def open_start(start: Start | None, space: Space) -> StartWeights | None:
-    """Read the weights that a recipe starts from, and see that they fit its space; None if it starts from none.
+    """Load the weights that a recipe starts from, and check that they fit its space.
 
     Args:
-        start: what the recipe says.
-        space: of the recipe, for any number of classes.
+        start: the recipe's start.
+        space: the recipe's space, for any number of classes.
+
+    Returns:
+        The weights; None if the recipe has no start.
 
     Raises:
-        FileError: there are none, or others than those with which the run began.
-        WeightsError: they are damaged, not finite, or of a space that does not contain the recipe's.
+        FileError: there are no weights, or they are not the weights that the run began with.
+        WeightsError: the weights are damaged, not finite, or of a space that does not contain the recipe's.
     """
     if start is None:
         return None
@@ -158,25 +161,26 @@ def open_start(start: Start | None, space: Space) -> StartWeights | None:
 
 
 def _class_names(folder: Path) -> tuple[str, ...] | None:
-    """Of a run, as far as it knows them."""
+    """The class names of a run; None if it does not know them."""
     record, adoption = DataRecord.load(folder), AdoptionRecord.load(folder)
     return record.facts.class_names if record is not None else None if adoption is None else adoption.class_names
 
 
 def settings_of_start(path: object) -> dict[str, Any]:
-    """What a recipe takes of the run that it starts from: the file of its space, and what its images are normalized by, if it says that.
+    """Settings that a recipe takes from the run that it starts from: the file of its space, and ``mean`` and ``std`` if it has them.
 
     Raises:
-        RecipeError: there is no start, or no such file.
+        RecipeError: there is no start, or it has no file of its space.
     """
     if not isinstance(path, str) or not path:
         raise RecipeError(
-            "a recipe whose space is that of its start must have one, but this one has none; add --from RUN, or name a space", key="space"
+            "a recipe with space = 'start' must have a start, but this one has none; add --from RUN, or name a space", key="space"
         )
     file = Path(path, SPACE).absolute()
     if not file.is_file():
         raise RecipeError(
-            f"the start of such a recipe must be a run that carries its space, but '{path}' has no {SPACE}; name the space: space=NAME",
+            f"the start of a recipe with space = 'start' must be a run with a space file, but '{path}' has no {SPACE}; name the space: "
+            "space=NAME",
             key="space",
         )
     config = Path(path, CONFIG)
@@ -185,7 +189,7 @@ def settings_of_start(path: object) -> dict[str, Any]:
 
 
 def _as_shaped(stored: StoredTensor, tensors: Mapping[str, Tensor], wanted: StoredTensor) -> Tensor:
-    """What another supernet stores of a tensor: leading channels, kernel transforms applied."""
+    """A stored tensor in the shape that another supernet stores: leading channels, with kernel transforms applied."""
     matrices = [nn.Parameter(tensors[matrix]) for _, matrix in stored.steps(wanted.shape[-1])]
     view = stored.view(tensors[stored.name], wanted.shape, wanted.lengths)
     transform = stored.transform(wanted.shape, wanted.lengths, matrices)
@@ -208,7 +212,7 @@ def _classifier_of(space: Space) -> frozenset[str]:
 
 
 def _check_fit(source: Space, space: Space, label: str) -> None:
-    """Raise WeightsError, naming what is first that does not fit, unless the networks of ``space`` are among those of ``source``."""
+    """Raise WeightsError, naming the first misfit, unless ``source`` contains all networks of ``space``."""
     space = replace(space, num_classes=source.num_classes)
     stored = {tensor.name: tensor for tensor in layout(source)}
     missing = [tensor for tensor in layout(space) if tensor.name not in stored]
@@ -231,7 +235,7 @@ def _check_fit(source: Space, space: Space, label: str) -> None:
 
 
 def _is_within(tensor: StoredTensor, other: StoredTensor) -> bool:
-    """Whether a tensor is a part of another: leading channels, a kernel that the other has too."""
+    """Whether a tensor is a part of another: leading channels, and a kernel size that the other has too."""
     if (tensor.role, tensor.axes, tensor.is_transform) != (other.role, other.axes, other.is_transform):
         return False
     free = 2 if other.kernels and tensor.shape[-1] in other.kernels else 0
@@ -243,7 +247,7 @@ def _is_within(tensor: StoredTensor, other: StoredTensor) -> bool:
 
 
 def _difference(source: Space, space: Space) -> str:
-    """What tells the networks of ``space`` from those of ``source``, though their tensors fit; nothing if nothing does."""
+    """How networks of ``space`` differ from networks of ``source`` whose tensors fit; empty if they do not differ."""
     for name, arch in (("smallest", space.smallest()), ("largest", space.largest())):
         resolution = arch.resolution if arch.resolution in source.resolutions else source.resolutions[-1]
         twin = replace(arch, space=source.name, resolution=resolution)

@@ -1,4 +1,4 @@
-"""What a run is captured as."""
+"""The saved state of a run, and how often it is saved."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from torch import Tensor
 __all__ = ["SECONDS_BETWEEN_STATES", "SECONDS_LEFT_OUT", "StatePace", "Throttle", "Totals", "TrainingState", "part_of"]
 
 SECONDS_BETWEEN_STATES, SECONDS_LEFT_OUT = 240.0, 30.0
-"""Longest time until the next state, whatever a recipe's ``checkpoint_steps``, and that in which one may be left out after another was
-written: together less than the five minutes of work that may be lost."""
+"""Longest time between states whatever a recipe's ``checkpoint_steps``, and the time after a written state within which a further one may
+be skipped. Together they are less than five minutes, the most work that may be lost."""
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingState:
-    """All that decides how a run goes on.
+    """The full state of a run.
 
     Attributes:
-        step: steps done.
+        step: number of steps done.
         tensors: weights, state of the optimizer, averages and teacher, by name.
-        values: counters, as JSON values.
+        values: counters and settings, as JSON values.
     """
 
     step: int
@@ -33,32 +33,32 @@ class TrainingState:
 
 
 class StatePace:
-    """Tells by a clock when a state is due; asked again and again while training goes on."""
+    """Decides by a clock when a state is due; asked regularly during training."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._told_at = self._asked_at = clock()
 
     def would_be_late(self) -> bool:
-        """Whether a state would come too late if it waited for the next question, going by the time since the one before."""
+        """Whether a state would be late if it waited for the next call, assumed as far away as the previous call."""
         now = self._clock()
         since, self._asked_at = now - self._asked_at, now
         return now + since - self._told_at > SECONDS_BETWEEN_STATES
 
     def told(self) -> None:
-        """A state was handed over now."""
+        """Note that a state was just handed over."""
         self._told_at = self._clock()
 
 
 class Throttle:
-    """Leaves out states that follow another within ``SECONDS_LEFT_OUT``: training that goes on from an older one ends the same."""
+    """Skips states within ``SECONDS_LEFT_OUT`` of the last written one: training resumed from an older state ends the same."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._latest = -math.inf
 
     def is_due(self, *, always: bool = False) -> bool:
-        """Whether the state at hand is to be written; ``always`` where none may come after it."""
+        """Whether the current state is to be written; pass ``always`` if it may be the last one."""
         now = self._clock()
         due = always or now - self._latest >= SECONDS_LEFT_OUT
         if due:
@@ -77,7 +77,7 @@ class Totals:
     waiting_s: float = 0.0
 
     def add(self, loss: float, cross_entropy: float, accuracy: float) -> None:
-        """Take in a step."""
+        """Add the values of a step."""
         self.loss += loss
         self.cross_entropy += cross_entropy
         self.accuracy += accuracy

@@ -1,4 +1,4 @@
-"""States of training as files in a folder: the last, and the one before in case that one is damaged by what no renaming helps against."""
+"""Saved states of training as files in a folder: the last, and the one before in case the last is corrupted (e.g. by a failing disk)."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _KEPT = 2
 
 
 class States:
-    """The states in a folder, which is there as long as there are any.
+    """The states in a folder; the folder exists only while it has states.
 
     Args:
-        folder: where they lie.
-        values: a dataclass of what each must say, whatever else it says.
+        folder: the folder.
+        values: a dataclass of the values that each state must contain; it may contain others.
     """
 
     def __init__(self, folder: str | os.PathLike[str], values: type) -> None:
@@ -38,10 +38,10 @@ class States:
         return sorted(self.folder.glob("[0-9]*.safetensors"))
 
     def keep(self, state: TrainingState, header: Mapping[str, str]) -> None:
-        """Write a state; the one before it stays.
+        """Write a state; the state before it is kept, older ones are removed.
 
         Raises:
-            FileError: the folder cannot be written, or the disk is full; earlier states are still there.
+            FileError: the folder cannot be written, or the disk is full; earlier states are kept.
         """
         make_folder(self.folder)
         told = {"kind": "checkpoint", **header, "step": str(state.step), "values": json.dumps(state.values)}
@@ -50,14 +50,14 @@ class States:
             old.unlink(missing_ok=True)
 
     def last(self, *, remove: bool, on_note: Callable[[str], None]) -> tuple[TrainingState, Weights] | None:
-        """The last state that is whole, and its file; None if there is none.
+        """The last intact state and its file; None if there are no states.
 
         Args:
-            remove: whether damaged ones after it go.
-            on_note: told in a sentence of each of them.
+            remove: whether to remove damaged later states.
+            on_note: called with a sentence for each damaged state.
 
         Raises:
-            FileError: all are damaged.
+            FileError: all states are damaged.
         """
         damaged: list[Path] = []
         for path in reversed(self.paths):
@@ -68,23 +68,23 @@ class States:
                 reason = error
                 continue
             for other in damaged:
-                on_note(f"'{other}' must be a whole state, but is damaged; training goes on from the one before, of step {state.step}")
+                on_note(f"'{other}' must be a whole state, but is damaged; training resumes from the state before, of step {state.step}")
                 if remove:
                     other.unlink(missing_ok=True)
             return state, weights
         if damaged:
             raise FileError(
-                f"training that goes on must have a whole state, but all {len(damaged)} in '{self.folder}' are damaged; train anew with "
+                f"resumed training must have a whole state, but all {len(damaged)} in '{self.folder}' are damaged; train anew with "
                 "--overwrite"
             ) from reason
         return None
 
     def forget(self) -> None:
-        """Remove them."""
+        """Remove all states, and the folder if it is empty then."""
         for path in self.paths:
             path.unlink(missing_ok=True)
         remove_parts(self.folder)
-        with suppress(OSError):  # it is not there, or holds what somebody else put there
+        with suppress(OSError):  # the folder does not exist, or holds other files
             self.folder.rmdir()
 
     def _read(self, path: Path) -> tuple[TrainingState, Weights]:

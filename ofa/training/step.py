@@ -1,4 +1,4 @@
-"""One step of training: the mean gradient of several subnets, gathered in place in the supernet's store.
+"""One training step: the mean gradient of several subnets, accumulated in place in the supernet's store.
 
 Shapes: B images of a batch, C channels, H W pixels, S subnets, K classes.
 """
@@ -29,20 +29,21 @@ PRECISIONS: dict[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16"
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
-    """What the subnets of a step are to learn.
+    """The training objective of a step's subnets.
 
     Attributes:
-        task: what they are for.
+        task: the task.
         label_smoothing: share of a label that is spread over all classes.
-        teacher: a network in evaluation mode that gives soft targets: of all, or of the first subnet where that teaches the others.
-        teacher_is_own: whether it may do what no CUDA graph can record, as a network of somebody's own.
-        in_place: the step's first subnet gives the soft targets of the others, and learns from the labels itself.
-        distillation_weight: of the soft targets beside the labels' weight of 1; infinity leaves the labels out, but for a subnet that
-            teaches others, where it is 1.
-        divergence: between the soft targets and a subnet's answer.
-        features_weight: of the distance of a subnet's features, which its last block takes, from its teacher's where they have one shape.
-        last_block: the module of the teacher that takes such features; nothing if the teacher is not one of ofa's networks.
-        dropout_first_only: the classifiers of all subnets but the first drop nothing.
+        teacher: a network in evaluation mode that provides soft targets: for all subnets, or with ``in_place`` for the first one.
+        teacher_is_own: whether the teacher is a user's own network, whose operations a CUDA graph may be unable to record.
+        in_place: whether the first subnet provides the soft targets of the others, and itself learns from the labels.
+        distillation_weight: weight of the soft targets; the labels have weight 1. Infinity leaves the labels out; for a subnet that
+            teaches others, infinity counts as 1.
+        divergence: divergence between the soft targets and a subnet's outputs.
+        features_weight: weight of the distance between a subnet's and its teacher's features (inputs of the last block), where they have
+            the same shape.
+        last_block: name of the teacher's last block; empty if the teacher is not one of ofa's networks.
+        dropout_first_only: whether only the first subnet has dropout in the classifier.
     """
 
     task: Task = CLASSIFICATION
@@ -59,12 +60,12 @@ class Objective:
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step came to, on the device.
+    """Results of a step, as tensors on the device.
 
     Attributes:
-        losses: [subnets], what each minimizes, with smoothed labels and soft targets where there are such.
-        accuracy: scalar, the task's score (0..1) of the subnets' answers; the mean over subnets.
-        cross_entropy: scalar, the task's loss on the labels alone; the mean over subnets and images.
+        losses: [S], the training loss of each subnet, including label smoothing and distillation.
+        accuracy: scalar, the task's score (0..1), the mean over subnets.
+        cross_entropy: scalar, the task's loss on the labels alone, the mean over subnets and images.
     """
 
     losses: Tensor
@@ -73,7 +74,7 @@ class StepResult:
 
     @property
     def loss(self) -> Tensor:
-        """The mean over the subnets, a scalar."""
+        """The mean loss over the subnets, a scalar."""
         return self.losses.mean()
 
 
@@ -90,19 +91,22 @@ def training_step(
     world: World = ALONE,
     recorder: Recorder | None = None,
 ) -> StepResult:
-    """Take one step on the mean gradient of several subnets.
+    """Take one optimizer step on the mean gradient of several subnets.
 
     Args:
-        supernet: in training mode.
-        archs: the subnets; all of the batch's resolution. The first is the teacher if the objective says so.
-        batch: normalized float32 [B, C, H, W], and the targets of the task.
-        optimizer: of the supernet's parameters.
-        objective: what the subnets are to learn.
-        precision: of the arithmetic; the weights, their gradients and the batch norms' statistics stay float32.
-        scaler: keeps small gradients of float16 from vanishing; None scales nothing.
-        clip_norm: largest norm of the whole gradient; longer ones are scaled down to it. 0 is no limit.
+        supernet: the supernet, in training mode.
+        archs: the subnets, all of the batch's resolution. The first is the teacher of the others if the objective is ``in_place``.
+        batch: normalized images, float32 [B, C, H, W], and the targets of the task.
+        optimizer: optimizer of the supernet's parameters.
+        objective: the training objective.
+        precision: precision of the arithmetic; weights, gradients and batch-norm statistics stay float32.
+        scaler: gradient scaler, which keeps small gradients of float16 from vanishing; None scales nothing.
+        clip_norm: largest norm of the whole gradient; a longer gradient is scaled down. 0 is no limit.
         world: the processes whose gradients are averaged; each has its share of the batch.
-        recorder: launches kernels from CUDA graphs; the same for all steps of a training.
+        recorder: replays CUDA graphs; it must be the same for all steps of a training.
+
+    Returns:
+        Losses and scores, on the device.
     """
     x_BCHW, y_B = batch
     supernet.zero_grad()
@@ -119,7 +123,7 @@ def training_step(
             if objective.features_weight:
                 loss = loss + objective.features_weight * _distance(features, taught.features)
             if teaches:
-                # A copy, as a recorder writes the next subnet's features to the same place.
+                # A copy, because a recorder writes the next subnet's features to the same memory.
                 taught = _Taught(logits.detach().float(), features.detach().float().clone() if objective.features_weight else None)
             found[number] = loss.detach(), logits.detach().float()
             share = loss / len(archs)
@@ -131,18 +135,18 @@ def training_step(
     _update(optimizer, scaler, clip_norm)
     losses, answers = zip(*(found[number] for number in range(len(archs))), strict=True)
     answers_SBK, task = torch.stack(answers), objective.task
-    # Over all subnets at once, so that it costs one small kernel a step.
+    # One loss over all subnets costs one small kernel per step instead of one per subnet.
     repeated = y_B.expand(len(answers_SBK), *y_B.shape).flatten(0, 1)
     return StepResult(torch.stack(losses), task.score(answers_SBK, y_B).mean(), task.loss(answers_SBK.flatten(0, 1), repeated))
 
 
 def gradient_scaler(precision: Precision, device: torch.device) -> torch.amp.GradScaler | None:
-    """What float16 needs to train; None for the other precisions, whose exponents reach far enough."""
+    """A gradient scaler for float16; None for other precisions, whose range of exponents needs none."""
     return torch.amp.GradScaler(device.type) if precision == "float16" else None
 
 
 class _Taught(NamedTuple):
-    """What a teacher says of a batch: its answers, and what its last block made them of."""
+    """A teacher's outputs on a batch, and its features (inputs of its last block)."""
 
     outputs: Tensor | None = None
     features: Tensor | None = None
@@ -173,7 +177,7 @@ def _answer_with_features(teacher: nn.Module, last_block: str, x_BCHW: Tensor) -
 
 
 def _distance(features: Tensor, wanted: Tensor | None) -> Tensor | float:
-    """The mean squared difference as a share of the mean square that is wanted; 0 where the shapes differ."""
+    """The mean squared difference relative to the mean square of ``wanted``; 0 where the shapes differ."""
     if wanted is None or wanted.shape != features.shape:
         return 0.0
     return nn.functional.mse_loss(features.float(), wanted) / wanted.square().mean()

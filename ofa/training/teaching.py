@@ -1,4 +1,4 @@
-"""Who teaches the subnets of a run: a network of the user's own, a copy of the largest one, the step's largest one, or nobody."""
+"""The teacher of a run's subnets: the user's own network, a copy of the largest network, the step's largest network, or none."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ class Teaching:
     """The teacher of each phase.
 
     Args:
-        recipe: of the run.
-        supernet: whose largest network is copied where the recipe names no teacher.
+        recipe: recipe of the run.
+        supernet: the supernet whose largest network is copied if the recipe names no teacher.
         own: the teacher that the recipe names; None if it names none.
     """
 
     def __init__(self, recipe: Recipe, supernet: Supernet, own: nn.Module | None) -> None:
         self._recipe, self._supernet, self._own = recipe, supernet, own
-        # Statistics may be those of a calibration, which another GPU rounds otherwise.
+        # Parameters only: batch-norm statistics may come from a calibration, which another GPU rounds differently.
         self._digest = "" if own is None else digest_of_tensors(dict(own.named_parameters()))
         self._copy: nn.Module | None = None
 
     def begin(self, phase: Phase) -> None:
-        """Make ready what a phase needs that begins, and does not go on from a state.
+        """Prepare the teacher for a phase that begins (rather than resumes from a state).
 
         Raises:
-            RecipeError: the weights that the run starts from are to teach, and know other classes, or there are none.
+            RecipeError: the recipe's start is the teacher, but it has other classes, or the recipe has no start.
         """
         if self._from_start and self._copy is None and (self._recipe.start is None or self._recipe.start.new):
-            found = "the recipe has no start" if self._recipe.start is None else "its classifier is new, because the classes are others"
+            found = "the recipe has no start" if self._recipe.start is None else "its classifier is new, because its classes differ"
             raise RecipeError(
                 f'a start that teaches must know the classes of the data, but {found}; leave teacher = "{START}" out', key="teacher"
             )
@@ -50,7 +50,7 @@ class Teaching:
             self._copy = self._largest()
 
     def objective(self, phase: Phase) -> Objective:
-        """What the subnets of a phase are to learn."""
+        """The training objective of a phase."""
         teacher = self._own or (self._copy if phase.needs_copy or self._from_start else None)
         return Objective(
             task=self._recipe.get_task(),
@@ -73,20 +73,20 @@ class Teaching:
         return phase.restart and not self._from_start
 
     def capture(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """What a state says of it: the copy's tensors, which are no copies, or how to know the teacher again, which it does not hold."""
+        """Tensors (not copied) of the copy that teaches; for the user's own teacher only its digest, which ``restore`` checks."""
         copied = {} if self._copy is None else self._copy.state_dict()
         return {f"teacher.{name}": tensor for name, tensor in copied.items()}, {"teacher": self._digest} if self._digest else {}
 
     def restore(self, state: TrainingState) -> None:
-        """Go to what ``capture`` gave.
+        """Restore what ``capture`` returned.
 
         Raises:
-            WeightsError: the teacher is another one than that which taught until then.
+            WeightsError: the user's own teacher has other weights than before.
         """
-        # The state that an extension begins with knows of no teacher.
+        # The first state of an extension holds no teacher.
         if state.values.get("teacher", self._digest) != self._digest:
             raise WeightsError(
-                f"a run must go on with the teacher that it began with, but the weights of '{self._recipe.teacher}' are others now; put "
+                f"a run must be resumed with the teacher that it began with, but the weights of '{self._recipe.teacher}' have changed; put "
                 "them back, or train anew"
             )
         self._copy, copied = None, part_of(state.tensors, "teacher")

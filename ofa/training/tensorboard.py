@@ -16,7 +16,7 @@ __all__ = ["Board", "board"]
 
 
 class Board:
-    """Writes each epoch's numbers under the step of the run that they were reached at."""
+    """Writes each epoch's metrics at the step of the run."""
 
     def __init__(self, writer: Any) -> None:
         self._writer = writer
@@ -31,7 +31,7 @@ class Board:
 
 @contextmanager
 def board(folder: str | os.PathLike[str]) -> Iterator[Board]:
-    """A board whose event files lie in ``folder``/tensorboard.
+    """A board that writes its event files to ``folder``/tensorboard.
 
     Raises:
         MissingExtraError: the extra ``tensorboard`` is not installed.

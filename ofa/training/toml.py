@@ -1,4 +1,4 @@
-"""Between TOML tables and the dataclasses and functions that they are arguments of, with errors that name the key."""
+"""Conversion between TOML tables and arguments of dataclasses and functions, with errors that name the key."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ _ARRAY, _TABLE, _PAIR = (re.compile(pattern) for pattern in (r"\s*\[\[(.+?)\]\]"
 KINDS = {int: "a whole number", float: "a number", str: "a string", bool: "true or false", Resolution: "a resolution"}
 
 LARGEST_BATCH, MOST_EPOCHS, MOST_STEPS = 2**16, 10**6, 2**63 - 1
-"""Above all that anybody trains with: a slip, or a stranger's recipe, would take all memory or never end."""
+"""Limits far above real training settings: a typing error or a malicious recipe would otherwise take all memory or never end."""
 
 
 def check_range(where: str, value: float, low: float, high: float = math.inf, *, most: float = math.inf) -> None:
-    """Raise RecipeError unless ``low <= value <= high``, and ``value <= most``, which only slips are above."""
+    """Raise RecipeError unless ``low <= value <= high`` and ``value <= most``, a limit that only typing errors exceed."""
     if not low <= value <= min(high, most):
         rule = f"at most {most}" if value > most else f"at least {low}" if high == math.inf else f"in {low}..{high}"
         raise RecipeError(f"{where} must be {rule}, but is {value}; change it in the recipe", key=where.rpartition(".")[2])
@@ -52,13 +52,16 @@ def build(factory: Callable[..., T], table: Mapping[str, Any], where: str, *, pa
 
     Args:
         factory: a dataclass or a function.
-        table: values as TOML gives them; lists become tuples and tables become the dataclasses that are asked for.
-        where: what the table is called in errors.
-        path: where the table stands in the document; errors carry the path of the key that they are about.
+        table: values as read from TOML; lists become tuples, and tables become the annotated dataclasses.
+        where: name of the table in errors.
+        path: path of the table in the document; errors carry the path of the key that they are about.
         given: arguments that do not come from the table.
 
+    Returns:
+        The result of ``factory``.
+
     Raises:
-        RecipeError: unknown or missing keys, or values of another kind.
+        RecipeError: unknown or missing keys, or values of another type.
     """
     parameters = {name: p for name, p in inspect.signature(factory).parameters.items() if name not in given}
     for key in table:
@@ -94,7 +97,7 @@ def _at(path: Path | None, message: str) -> RecipeError:
 
 
 def line_of(text: str, path: Path) -> int | None:
-    """The line, from 1, on which a key of a TOML document stands; None if it is not there.
+    """The line number, from 1, of a key of a TOML document; None if the key is not there.
 
     Args:
         text: the document.
@@ -111,7 +114,7 @@ def line_of(text: str, path: Path) -> int | None:
             prefix = _keys(header[1])
         elif pair := _PAIR.match(line):
             found = (*prefix, *_keys(pair[1]))
-            # What is left of the path must be in an inline table on the same line.
+            # The rest of the path must be in an inline table on the same line.
             rest = [key for key in path[len(found) :] if isinstance(key, str)]
             if path[: len(found)] == found and all(re.search(rf"\b{re.escape(key)}\b", pair[2]) for key in rest):
                 return number
@@ -146,7 +149,7 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
 
 
 def without_none(hint: Any) -> Any:
-    """The type of a value that may be None, where it is not."""
+    """A union type without None."""
     return reduce(operator.or_, [kind for kind in get_args(hint) if kind is not NoneType])
 
 
@@ -163,14 +166,14 @@ def _convert_tuple(value: Any, items: tuple[Any, ...], where: str) -> tuple[Any,
 
 
 def table_of(value: Any, where: str) -> Mapping[str, Any]:
-    """The value, if it is a table; else RecipeError."""
+    """The value if it is a table; otherwise raises RecipeError."""
     if not isinstance(value, Mapping):
         raise RecipeError(f"{where} must be a table such as {{key = value}}, but is {value!r}; write it so")
     return value
 
 
 def toml_lines(instance: Any, leave_out: str = "") -> list[str]:
-    """A line of TOML for each field of a dataclass that ``build`` makes, but for the one to leave out."""
+    """A line of TOML for each field of a dataclass, such that ``build`` reads it back; one field may be left out."""
     hints = get_type_hints(type(instance))
     return [
         f"{field.name} = {to_toml(getattr(instance, field.name), items=get_args(hints[field.name])[:1])}"
@@ -180,7 +183,7 @@ def toml_lines(instance: Any, leave_out: str = "") -> list[str]:
 
 
 def to_toml(value: Any, *, items: tuple[Any, ...] = ()) -> str:
-    """A value of a field as TOML; ``items`` is the type of those of a tuple, if it is one."""
+    """A value of a field as TOML; ``items`` is the type of a tuple's items."""
     if items == (Gene,):
         return "{" + ", ".join(f"{gene.name} = {to_toml(gene.values)}" for gene in value) + "}"
     if isinstance(value, bool):

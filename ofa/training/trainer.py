@@ -1,7 +1,7 @@
-"""The trainer: a run that can stand still at any step, be captured, and go on as if it had never stopped.
+"""The trainer: a run that can stop at any step, be captured as a state, and resume as if it had never stopped.
 
-All randomness of a step follows from the recipe's seed and the step's number, never from what was drawn before. So the weights, the
-optimizer's state and a few counters are the whole state of a run, whatever the number of loader workers.
+All randomness of a step is derived from the recipe's seed and the step's number, never from earlier draws. So weights, optimizer state
+and a few counters are the full state of a run, whatever the number of loader workers.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _FACTOR_OF_A_SETBACK = 0.5
 
 
 class _GoneWrongError(Exception):
-    """What the guard saw; caught by the trainer."""
+    """The guard detected divergence; caught by the trainer."""
 
 
 def _never() -> bool:
@@ -62,20 +62,20 @@ class Trainer:
     """Trains a supernet by a recipe, epoch after epoch.
 
     Args:
-        supernet: of the recipe's space, in training mode.
-        recipe: what to do.
+        supernet: a supernet of the recipe's space, in training mode.
+        recipe: the recipe.
         data: the images to train on.
         world: the processes that train together.
         progress: told of every step.
-        on_state: given the run's state now and then, always a good one; what it holds is not written to afterwards.
-        on_setback: told when training went wrong and goes back.
-        own_sampler: draws the subnets in place of what the phases say.
-        own_teacher: the one that the recipe names, on the supernet's device.
-        on_note: told in a sentence when images are read in another way than was asked for.
-        stop: asked at each reading; once it says yes the state is told and no further step is made.
-        clock: in seconds; no more than ``SECONDS_BETWEEN_STATES`` are between two states.
-        steps_between_readings: losses are read for so many steps at once. 0 stands for 1 on a CPU, and for 10 on a GPU, because each
-            reading makes it wait.
+        on_state: called with good states to save; their tensors are not changed afterwards.
+        on_setback: called when training diverged and is rolled back.
+        own_sampler: draws the subnets instead of the samplers of the phases.
+        own_teacher: the teacher that the recipe names, on the supernet's device.
+        on_note: called with a sentence when images are read in another way than was asked for.
+        stop: asked at each reading of losses; once it returns true, ``on_state`` is called and training stops.
+        clock: returns seconds; states are at most ``SECONDS_BETWEEN_STATES`` apart.
+        steps_between_readings: number of steps whose losses are read at once. 0 means 1 on a CPU and 10 on a GPU, because each reading
+            synchronizes with the GPU.
     """
 
     supernet: Supernet
@@ -95,16 +95,16 @@ class Trainer:
     rate_factor: float = 1.0
     setbacks: int = 0
     note: str = ""
-    """A few words that progress shows beside the loss."""
+    """A short text that progress shows beside the loss."""
     stopped: bool = False
     pending: EpochMetrics | None = None
-    """Of an epoch that has ended and whose line is not written: part of the state, so that no line is lost."""
+    """Metrics of an ended epoch that are not yet written; part of the state, so that they are not lost."""
     _phase: PhaseState | None = None
     _totals: Totals = field(default_factory=Totals)
     _unread: list[tuple[Place, tuple[Arch, ...], StepResult]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        # As ``batch_indices`` drops a short last batch, unless it is the only one.
+        # ``batch_indices`` drops a short last batch unless it is the only one.
         self.schedule = Schedule(self.recipe.phases, max(1, len(self.data) // self.recipe.batch_size), self.recipe.cosine)
         self.device = device_of(self.supernet)
         self.supernet.freeze(frozen_tensors(self.supernet.space, self.recipe.frozen))
@@ -114,7 +114,7 @@ class Trainer:
             self.steps_between_readings = 1 if self.device.type == "cpu" else _STEPS_BETWEEN_READINGS_ON_GPU
         self._good: TrainingState | None = None
         self._pace, self._is_late = StatePace(self.clock), False
-        # Processes that train together exchange sums within their batch norms, which is not recorded.
+        # Several processes exchange sums within batch norms, which graphs do not record.
         records = self.recipe.cuda_graphs and self.device.type == "cuda" and self.world.size == 1
         self._recorder = Recorder(CudaGraphs()) if records else None
 
@@ -124,7 +124,7 @@ class Trainer:
         return self.step >= self.schedule.total
 
     def begin(self) -> PhaseState:
-        """Make ready what the next step needs, such as the order of channels of a phase that begins."""
+        """Prepare the next step; at the beginning of a phase this may reorder channels."""
         place = self.schedule.place(self.step)
         if self._good is None:
             self._keep()
@@ -133,13 +133,13 @@ class Trainer:
         return self._phase
 
     def epoch(self, until: int | None = None) -> EpochMetrics | None:
-        """Go on to the end of the epoch, or to step ``until`` if that is earlier.
+        """Train to the end of the epoch, or to step ``until`` if that is earlier.
 
         Returns:
-            the epoch's metrics; None if it has not ended, or if training went back.
+            The epoch's metrics; None if the epoch has not ended or training was rolled back.
 
         Raises:
-            RecipeError: training went wrong again and again.
+            RecipeError: training diverged too often.
         """
         place, phase = self.schedule.place(self.step), self.begin()
         try:
@@ -175,11 +175,11 @@ class Trainer:
                 self._totals.waiting_s += loaded - started
                 self._totals.duration_s += time.perf_counter() - started
                 if self.step == place.epoch_start + self.schedule.steps_per_epoch:
-                    break  # whose state is kept with its metrics, and must not be found without them
+                    break  # the state at the end of an epoch is saved with its metrics, never without
                 if self.step % self.recipe.checkpoint_steps == 0:
                     self._wait_for_steps()
                     self._keep()
-                elif self._is_late:  # which is seen where all steps are read
+                elif self._is_late:  # set only by ``_read``, after which no step is unread
                     self._tell(self.capture())
                 if self.stopped:
                     break
@@ -187,7 +187,7 @@ class Trainer:
             loader.close()
 
     def _next(self, loader: Iterator[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor] | None:
-        """A batch; None where the workers have ended, because the signal that stops this process alone went to them too."""
+        """The next batch; None if the workers ended, because a signal that is to stop this process reached them too."""
         try:
             return next(loader)
         except (RuntimeError, DataError):
@@ -197,7 +197,7 @@ class Trainer:
             return None
 
     def _wait_for_steps(self) -> None:
-        """Read what is unread; a GPU ends its steps meanwhile, so that this is time of theirs."""
+        """Read all unread results. This waits for the GPU's steps, so its time counts as theirs."""
         started = time.perf_counter()
         self._read()
         self._totals.duration_s += time.perf_counter() - started
@@ -242,14 +242,14 @@ class Trainer:
         return borrowed_randomness(self.recipe.generator("training", DROPOUT, self.step, self.world.rank), self.device)
 
     def _read(self) -> None:
-        """Fetch what the latest steps came to, the same on every process."""
+        """Fetch the results of the latest steps, averaged over processes."""
         phase = self._phase
         if not self._unread or phase is None:
             return
         results = [
             part for _, _, result in self._unread for part in (result.losses.float(), result.accuracy[None], result.cross_entropy[None])
         ]
-        # All processes stop, and capture a state, after the same step, so each tells with its numbers whether it is to.
+        # All processes must stop, and capture a state, after the same step, so their wishes are averaged along with the results.
         told = torch.cat([*results, torch.tensor([float(self.stop()), float(self._pace.would_be_late())], device=self.device)])
         self.world.average_(told)
         *numbers, asked, late = told.tolist()
@@ -261,7 +261,7 @@ class Trainer:
             wrong = phase.guard.check(loss, accuracy)
             if wrong is not None:
                 raise _GoneWrongError(wrong)
-            # A teacher's loss is of another kind than its students'.
+            # The loss of an in-place teacher is not comparable with the losses of its students.
             first = int(place.phase.distils_in_place)
             phase.sampler.observe(archs[first:], losses[first:])
             self._totals.add(loss, cross_entropy, accuracy)
@@ -272,13 +272,13 @@ class Trainer:
         self.progress(self.step, self.schedule.total, text)
 
     def _images_per_s(self, place: Place) -> float:
-        """Over the steps of this epoch before the one at hand, whose time is not yet counted."""
+        """Training images per second over this epoch's steps before the current one, whose time is not counted yet."""
         return place.offset * min(self.recipe.batch_size, len(self.data)) / self._totals.duration_s
 
     # -- phases and epochs --------------------------------------------------------------------------------------------
 
     def _enter(self, place: Place, *, fresh: bool) -> PhaseState:
-        """Make ready what the steps of a phase need; ``fresh`` when it begins, and not when it goes on from a state."""
+        """Prepare a phase; ``fresh`` if it begins, rather than resumes from a state."""
         phase = place.phase
         if fresh and phase.reorder_channels:
             tell = partial(self.progress, self.step, self.schedule.total)
@@ -313,7 +313,7 @@ class Trainer:
         return self.pending
 
     def stops_here(self) -> bool:
-        """Whether training is to stop between two epochs. Processes that train together do so after a step, which they make together."""
+        """Whether training is to stop between two epochs. Several processes stop only after a step, to stop at the same one."""
         if not self.stopped and self.world.size == 1 and self.stop():
             self.stopped = True
             if self.on_state is not None and self._good is not None:
@@ -321,25 +321,25 @@ class Trainer:
         return self.stopped
 
     def averaged(self) -> Any:
-        """A context in which the supernet has the weights that it would be left with if training ended now."""
+        """Context in which the supernet has the averaged weights, if the phase averages weights."""
         return self._phase.average.in_place() if self._phase is not None and self._phase.average is not None else nullcontext()
 
     # -- states -------------------------------------------------------------------------------------------------------
 
     def _keep(self) -> None:
-        """Take this state as the last good one."""
+        """Keep the present state as the last good one."""
         self._good = self.capture()
         self._tell(self._good)
 
     def _tell(self, state: TrainingState) -> None:
-        """Hand a state to whoever keeps them."""
+        """Hand a state to ``on_state``."""
         if self.on_state is not None:
             self.on_state(state)
         self._pace.told()
         self._is_late = False
 
     def capture(self) -> TrainingState:
-        """The state of the run, a copy."""
+        """A copy of the run's state."""
         taught, known = self._teaching.capture()
         tensors = {**{f"store.{name}": tensor for name, tensor in self.supernet.state_dict().items()}, **taught}
         values: dict[str, Any] = {"rate_factor": self.rate_factor, "setbacks": self.setbacks, "totals": asdict(self._totals), **known}
@@ -351,7 +351,7 @@ class Trainer:
         return TrainingState(self.step, {name: tensor.detach().clone() for name, tensor in tensors.items()}, values)
 
     def restore(self, state: TrainingState) -> None:
-        """Go to a state that ``capture`` took in a run of the same recipe.
+        """Restore a state that ``capture`` returned in a run of the same recipe.
 
         Raises:
             WeightsError: the state is of another space or recipe.
@@ -373,7 +373,7 @@ class Trainer:
     def _restore_values(self, state: TrainingState) -> None:
         values = state.values
         self.step, self.rate_factor, self.setbacks = state.step, values["rate_factor"], values["setbacks"]
-        # States of versions that did not sum the cross entropy do not know it.
+        # States of versions that did not sum the cross entropy lack it.
         self._totals = Totals(**{"cross_entropy": math.nan, **values["totals"]})
         self._unread, self._phase = [], None
         self.pending = EpochMetrics(**values["pending"]) if "pending" in values else None
@@ -383,16 +383,16 @@ class Trainer:
             self._phase.restore(state.tensors, values)
 
     def _go_back(self, place: Place, reason: str) -> None:
-        """Return to the last good state with a lower rate."""
+        """Roll back to the last good state with a lower learning rate."""
         assert self._good is not None
         at, factor, count = self.step, self.rate_factor * _FACTOR_OF_A_SETBACK, self.setbacks + 1
         now = self.schedule.place(at - 1)
         self.restore(self._good)
-        self.pending = None  # its line was written before the steps that went wrong
+        self.pending = None  # its line was written before the diverged steps
         if count > _MOST_SETBACKS:
             raise too_many_setbacks(_MOST_SETBACKS, reason, place.phase.name, now.epoch + 1, self.rate(now))
         self.rate_factor, self.setbacks = factor, count
-        # The lower rate belongs to the good state now, so that a second setback, or a resumed run, lowers it further.
+        # The good state gets the lower rate, so that a second setback lowers it further and a resumed run keeps it.
         self._good = TrainingState(self._good.step, self._good.tensors, {**self._good.values, "rate_factor": factor, "setbacks": count})
         if self.on_setback is not None:
             self.on_setback(

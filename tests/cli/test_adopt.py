@@ -134,7 +134,7 @@ def test_each_step_is_told_and_how_far_the_search_for_groups_is() -> None:
     ofa.adopt(model(), (3, 16, 16), resolutions=[], progress=lambda done, total, text="": told.append((done, total, text)))
     assert [done for done, _, _ in told] == sorted(done for done, _, _ in told)
     assert told[-1][0] == told[-1][1]
-    *_, last = [text for _, _, text in told if text.startswith("finding what shrinks together: ")]
+    *_, last = [text for _, _, text in told if text.startswith("finding coupled dimensions: ")]
     done, of, total, _ = last.split()[-4:]
     assert (done, of) == (total, "of")
 
@@ -150,7 +150,7 @@ def test_each_step_is_told_and_how_far_the_search_for_groups_is() -> None:
         (f"{OWN}:model", ("--weights", "absent.pth"), "check the path"),
         (f"{OWN}:model", ("--widths", "0,0.5"), "above 0 and at most 1"),
         (f"{OWN}:model", ("--min-depth", 0), "at least 1"),
-        (f"{OWN}:model", ("--keep", "layer9.*"), "'layer9.*' matches none; their names are such as body.0.conv"),
+        (f"{OWN}:model", ("--keep", "layer9.*"), "'layer9.*' matches none; names are for example body.0.conv"),
         (f"{OWN}:model", ("--input", "1x16x16"), "a model must run on its example"),
         (f"{OWN}:model", ("-o", "absent/mine.run"), "in a folder that exists"),
     ],

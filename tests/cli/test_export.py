@@ -137,7 +137,7 @@ def test_int8_is_tuned_before_it_is_refused(bundle, tmp_path, monkeypatch):
 
 def test_images_to_tune_on_are_for_int8(bundle, tmp_path):
     assert run(bundle.folder, "--to", "onnx", "--tune-data", tmp_path).exit_code == 2
-    with pytest.raises(ExportError, match="images to tune weights on are for int8, but precision is 'fp16'"):
+    with pytest.raises(ExportError, match="tuning must have precision int8 and data, but precision is 'fp16'"):
         ofa_export(bundle, "onnx", precision="fp16", tuning_data=load_data("digits"))
 
 
@@ -173,7 +173,7 @@ def test_too_few_images_for_int8_are_one_sentence(tmp_path, bundle, capsys):
     data = photos(tmp_path / "few", "abcd", each=4)
     with pytest.raises(SystemExit, match="1"), ending_well():
         export_command.export(other, "onnx", precision="int8", data=str(data))
-    assert "at least 64 images, half of them to fit it and half to judge it, but there are 16" in capsys.readouterr().err
+    assert "at least 64 images, half to calibrate it and half to judge it, but there are 16" in capsys.readouterr().err
     assert not (other / "network-int8.onnx").exists()
 
 
@@ -228,7 +228,7 @@ def test_options_that_do_not_go_together_are_wrong_usage(bundle, options):
     ],
 )
 def test_options_that_do_not_go_together_are_refused_in_python_too(bundle, to, options, tmp_path):
-    with pytest.raises(ExportError, match=r"int8 alone needs images|is of ONNX files"):
+    with pytest.raises(ExportError, match=r"needs calibration images|is for ONNX files"):
         ofa_export(bundle, to, tmp_path / "network", **options)
     assert list(tmp_path.iterdir()) == []
 

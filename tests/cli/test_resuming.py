@@ -64,7 +64,7 @@ def test_a_run_with_damage_goes_on_and_says_what_is_lost(config: Path, tmp_path:
     lines = (run / "metrics.jsonl").read_bytes()
     (run / "metrics.jsonl").write_bytes(lines.replace(b"full", b"fall", 1)[:-20])
     result = ofa("train", "--resume", run, "--json")
-    told = [f"'{last}' must be a whole state", f"'{run / 'metrics.jsonl'}' must be as it was written, but a line is damaged; what"]
+    told = [f"'{last}' must be a whole state", f"'{run / 'metrics.jsonl'}' must be undamaged, but a line is damaged; the"]
     assert [any(warning.startswith(words) for warning in json.loads(result.stdout)["warnings"]) for words in told] == [True, True]
     assert all(words in result.stderr for words in told)
     assert load_run(run).metrics[-1].loss == metrics[-1].loss
@@ -80,7 +80,7 @@ def test_a_run_goes_on_by_its_folder_alone_and_for_longer(config: Path, tmp_path
     again = ofa("train", "--resume", run, "--json")
     assert json.loads(again.stdout) == ended
     assert f"'{run}' has ended, nothing is left to do; train it for longer with: ofa train --resume {run} --epochs N" in again.stderr
-    with pytest.raises(RecipeError, match="in seed 0 -> 4; go on without the change"):
+    with pytest.raises(RecipeError, match="in seed 0 -> 4; resume it without the change"):
         ofa("train", "--resume", run, "--set", "seed=4")
     report = json.loads(ofa("train", "--resume", run, "--epochs", 1, "--json").stdout)
     assert report["epochs"] == 3
@@ -100,7 +100,7 @@ def test_another_recipe_is_refused_by_its_keys(config: Path, tmp_path: Path) -> 
     begin_run(run, Recipe.load(config))
     with pytest.raises(FileError, match="add --resume to go on"):
         ofa("train", config, "-o", run)
-    with pytest.raises(RecipeError, match="in batch_size 32 -> 64, seed 0 -> 4; go on without the change by 'ofa train --resume"):
+    with pytest.raises(RecipeError, match="in batch_size 32 -> 64, seed 0 -> 4; resume it without the change by 'ofa train --resume"):
         ofa("train", config, "-o", run, "--resume", "--set", "seed=4", "--set", "batch_size=64")
     with pytest.raises(RecipeError, match=r"in phases\.full\.epochs 2 -> 3;"):
         ofa("train", "--resume", run, "--set", "phases.full.epochs=3")

@@ -145,7 +145,7 @@ def test_a_run_goes_on_from_any_folder_with_the_images_it_began_with(place: Path
     (place / "away").mkdir()
     monkeypatch.chdir(place / "away")
     result = ofa("train", "../recipe.toml", "-o", "../run", "--resume", "--device", "cpu", "--json")
-    assert "1 image is new and left out, because a run goes on with the images that it began with" in words(result)
+    assert "1 image is new and left out, because a run is resumed with the images that it began with" in words(result)
     assert json.loads(result.stdout)["train_images"] == len(begun.splits.train)
     record = DataRecord.load("../run")
     assert record is not None

@@ -114,7 +114,7 @@ def test_a_run_goes_on_with_its_teacher_and_no_other(register: Callable[[object]
     train(resumed, recipe, pictures, state=states[1], teacher=prepared(recipe, pictures))
     assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True))
     register(Constant(favourite=4))
-    with pytest.raises(WeightsError, match="with the teacher that it began with, but the weights of 'mine' are others now"):
+    with pytest.raises(WeightsError, match="with the teacher that it began with, but the weights of 'mine' have changed"):
         train(resumed, recipe, pictures, state=states[1], teacher=prepared(recipe, pictures))
     with pytest.raises(RecipeError, match="must be given the teacher that the recipe names"):
         train(resumed, recipe, pictures)

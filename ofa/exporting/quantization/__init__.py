@@ -1,1 +1,1 @@
-"""Networks in int8: files whose weights and activations are whole numbers of eight bits."""
+"""Quantization of networks to int8: weights and activations are 8-bit integers."""

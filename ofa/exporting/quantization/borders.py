@@ -1,8 +1,8 @@
-"""A block of a quantized network as it stands inside: its border is integers, as its neighbours give and take them.
+"""Gives a quantized block's file integer inputs and outputs, as the block has inside a network.
 
-In a network two neighbours share one QuantizeLinear, which is part of the last operation of the first, and one DequantizeLinear, part of
-the first operation of the second. A block's file with float32 inputs and outputs has both anew, so that a sum of blocks would pay each
-border twice.
+In a network, two neighbouring blocks share one QuantizeLinear, fused into the last operation of the first, and one DequantizeLinear, fused
+into the first operation of the second. A block's file with float32 inputs and outputs has both by itself, so that a sum of blocks would
+count each border twice.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ __all__ = ["inside_a_network"]
 
 
 def inside_a_network(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of a quantized block's model that takes and gives integers, as its neighbours do.
+    """A copy of a quantized block's model with integer input and output.
 
-    What is one vector an image, such as logits, stays in floats.
+    An input or output of one vector per image, such as logits, stays float.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
@@ -25,7 +25,7 @@ def inside_a_network(model: onnx.ModelProto) -> onnx.ModelProto:
     kinds = {tensor.name: tensor.data_type for tensor in graph.initializer}
     _open_input(graph, kinds)
     _open_output(graph, kinds)
-    # What was inferred of values named the old ones too.
+    # Inferred types of the input and output are no longer valid.
     borders = {value.name for value in (*graph.input, *graph.output)}
     kept = [value for value in graph.value_info if value.name not in borders]
     del graph.value_info[:]
@@ -34,7 +34,7 @@ def inside_a_network(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 _OF_VECTORS = 2
-"""Dimensions of logits, and of features of a whole image: of so few values it does not matter in what they pass."""
+"""Number of dimensions of logits and of features of a whole image: so few values that their type does not matter for time."""
 
 
 def _open_input(graph: onnx.GraphProto, kinds: dict[str, int]) -> None:
@@ -71,7 +71,7 @@ def _open_output(graph: onnx.GraphProto, kinds: dict[str, int]) -> None:
 
 
 def _dequantize_input(graph: onnx.GraphProto, readers: list[onnx.NodeProto]) -> None:
-    """What a block reads that begins with a pooling or a layer norm: the integers of the one before it."""
+    """Give a block that begins with a pooling or a layer norm an integer input, as the block before it outputs."""
     given = graph.input[0]
     scale, zero = _range_of(graph, given.name)
     floats = f"{given.name}.floats"
@@ -82,7 +82,7 @@ def _dequantize_input(graph: onnx.GraphProto, readers: list[onnx.NodeProto]) -> 
 
 
 def _quantize_output(graph: onnx.GraphProto, last: onnx.NodeProto) -> None:
-    """What the next block does with an output in floats, such as an activation's."""
+    """Quantize a float output, such as an activation's, as the next block would."""
     result = graph.output[0]
     scale, zero = _range_of(graph, result.name)
     floats = f"{result.name}.floats"
@@ -92,7 +92,7 @@ def _quantize_output(graph: onnx.GraphProto, last: onnx.NodeProto) -> None:
 
 
 def _range_of(graph: onnx.GraphProto, name: str) -> tuple[str, str]:
-    """A scale and a zero for a value: the first ones of the graph's activations, for the time is the same with all."""
+    """A scale and a zero point for a value: the first ones of the graph's activations, since they do not affect the time."""
     by_name = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type == "QuantizeLinear" and by_name[node.input[2]].data_type == TensorProto.UINT8:

@@ -1,4 +1,4 @@
-"""A bundle's network in int8, judged on images: the file ``network-int8.onnx`` of the bundle, and what its card says of it."""
+"""Quantizes a bundle's network to int8 and judges it on images: writes ``network-int8.onnx`` and the card's entry about it."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from ofa.training.evaluation import check_data, evaluate
 __all__ = ["FEWEST_IMAGES", "SIGNED", "FileNetwork", "divided", "inputs_of", "quantize_bundle"]
 
 SIGNED = "int8-signed"
-"""How a bundle calls its file for TensorRT."""
+"""Name of the precision of a bundle's int8 file for TensorRT."""
 
 FEWEST_IMAGES = 32
-"""With fewer the ranges of activations are those of single images."""
+"""Least number of images for calibration: with fewer, ranges of activations depend on single images."""
 _FITTED = 128
-"""Images that ranges are fitted to; the others judge."""
+"""The most images for calibration; the others judge."""
 
 
 class FileNetwork(nn.Module):
-    """An ONNX model as a module: what ONNX Runtime computes of images on this machine's processor.
+    """An ONNX model as a torch module, computed by ONNX Runtime on this machine's CPU.
 
     Args:
-        model: of one input [B, C, H, W] whose batch is open.
+        model: a model with one input [B, C, H, W] and open batch size.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -63,22 +63,25 @@ def quantize_bundle(
     tuning: Tuning | None = None,
     progress: Progress = silent,
 ) -> Quantized:
-    """Write the best int8 file of a bundle's network; the bundle's card says what came of it.
+    """Write the best int8 file of a bundle's network, and note the result on the bundle's card.
 
     Args:
-        bundle: whose network.
-        data: images of its classes that it was not trained on, and is not tested on: 128 of them fit the ranges of activations, or
-            half of them where there are fewer than 256; the others judge.
-        path: the file; its card tells of the bundle's own, ``bundle.file`` of ``int8`` or ``int8-signed``.
-        signed: whether activations are int8 with a zero of 0, as TensorRT takes them: that file has a name of its own.
-        batch: images a call; None leaves them open.
-        most_loss: of the score, beside the float32 network's on the same images.
-        tuning: trains the weights of the file where it loses more, on images of its own; the bundle's weights stay. None trains nothing.
+        bundle: the network's bundle.
+        data: images of its classes that are used neither for training nor for testing. 128 of them (half if there are fewer than 256)
+            calibrate the ranges of activations; the others judge.
+        path: path of the file. The card notes only the bundle's own file, ``bundle.file`` of ``int8`` or ``int8-signed``.
+        signed: whether activations are int8 with zero point 0, as TensorRT requires; that file has a name of its own.
+        batch: images per call; None leaves the batch size open.
+        most_loss: largest loss of the score (0..1) against the float32 network on the same images.
+        tuning: trains the weights of the file, on images of its own, if it loses more; the bundle's weights stay. None trains nothing.
         progress: told of each trial.
 
+    Returns:
+        The quantized network, and all ways that were tried.
+
     Raises:
-        DataError: the data has other classes, or nothing of it can be read.
-        ExportError: there are too few images, or the network loses more whatever is done.
+        DataError: the data has other classes, or none of it can be read.
+        ExportError: there are too few images, or the network loses more in every way.
     """
     data = data.normalized((bundle.mean, bundle.std))
     fitting, judging = divided(data)
@@ -108,14 +111,16 @@ def quantize_bundle(
 
 
 def divided(data: Data) -> tuple[Data, Data]:
-    """The images that fit a quantized file, from all over, for data is often in the order of its classes, and those that judge it.
+    """Split images into a part for calibration and a part for judging.
+
+    Calibration images are spread evenly over the data, because data is often ordered by class.
 
     Raises:
-        ExportError: there are too few.
+        ExportError: there are too few images.
     """
     if len(data) < 2 * FEWEST_IMAGES:
         raise ExportError(
-            f"int8 needs at least {2 * FEWEST_IMAGES} images, half of them to fit it and half to judge it, but there are {len(data)}; give "
+            f"int8 needs at least {2 * FEWEST_IMAGES} images, half to calibrate it and half to judge it, but there are {len(data)}; give "
             "more images of the network's classes that it was not trained on"
         )
     judges = torch.ones(len(data), dtype=torch.bool)
@@ -124,6 +129,6 @@ def divided(data: Data) -> tuple[Data, Data]:
 
 
 def inputs_of(data: Data, resolution: Resolution) -> Iterator[np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
-    """Images as a network's file takes them, one at a time."""
+    """Inputs of a network's file, [1, C, H, W] each."""
     for x_BCHW, _ in batches(data, batch_size=1, resolution=resolution):
         yield x_BCHW.contiguous().numpy()

@@ -1,4 +1,4 @@
-"""The best int8 file of a network: ways to quantize it are judged on images; if none will do, layers stay float, or weights are tuned."""
+"""Finds the best int8 file of a network: judges several ways on images; if all lose too much, keeps layers in float or tunes weights."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ofa.telemetry import import_without_telemetry
 __all__ = ["CANDIDATES", "MOST_LOSS", "Quantized", "Tried", "best_quantized", "candidates", "outputs_of"]
 
 MOST_LOSS = 0.01
-"""Of the score, where nothing else is asked: one point."""
+"""Default of the largest loss of the score (0..1): one percentage point."""
 
 CANDIDATES = (
     Quantization(),
@@ -31,7 +31,7 @@ CANDIDATES = (
     Quantization(per_channel=False),
     Quantization(per_channel=False, clipping="percentile"),
 )
-"""What is tried with the libraries that every installation has."""
+"""The ways that are tried with libraries of every installation."""
 
 _OF_SEVEN_BITS = tuple(Quantization(reduce_range=True, clipping=each) for each in ("minmax", "percentile"))
 _OF_NNCF = tuple(Quantization(library="nncf", bias_correction=each) for each in ("fast", "full"))
@@ -40,13 +40,13 @@ _SENSITIVITY_IMAGES = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Tried:
-    """One way to quantize a network, and what came of it.
+    """One way to quantize a network, and its score.
 
     Attributes:
-        how: it was quantized.
-        floats: names of the layers that stayed in float32.
-        tuned_epochs: passes over images in which its weights were trained; 0 for none.
-        score: of the task on the images, 0..1.
+        how: settings of the quantization.
+        floats: names of the layers that stay in float32.
+        tuned_epochs: epochs in which the weights were tuned; 0 for none.
+        score: the task's score (0..1) on the judging images.
     """
 
     how: Quantization
@@ -64,12 +64,12 @@ class Quantized:
     """A network in int8.
 
     Attributes:
-        model: the file.
-        best: how it was made.
-        float_score: of the float32 file on the same images.
-        tried: all ways, in their order.
-        impossible: the ways that this network cannot be quantized in, by what their library reports.
-        layers: how many the network has.
+        model: the quantized model.
+        best: the way in which it was quantized.
+        float_score: score (0..1) of the float32 model on the same images.
+        tried: all ways that were tried, in order.
+        impossible: ways in which this network cannot be quantized, with the error of their library.
+        layers: number of the network's layers.
     """
 
     model: onnx.ModelProto
@@ -80,7 +80,7 @@ class Quantized:
     layers: int
 
     def to_json(self) -> dict[str, Any]:
-        """What a card says of it."""
+        """JSON-ready values for a card."""
         return {
             **self.best.to_json(),
             "float_score": self.float_score,
@@ -91,10 +91,12 @@ class Quantized:
 
 
 def candidates(*, signed: bool = False) -> tuple[Quantization, ...]:
-    """All ways that can be tried here: weights of 7 bits too where the processor's sums overflow, and those of nncf where it is installed.
+    """All ways to quantize that can be tried on this machine.
+
+    They include 7-bit weights if sums overflow on this processor, and the ways of nncf if it is installed.
 
     Args:
-        signed: whether activations must be int8 with a zero of 0, as for TensorRT, which does not overflow.
+        signed: whether activations must be int8 with zero point 0, as for TensorRT, whose sums do not overflow.
     """
     found = (*CANDIDATES, *_OF_SEVEN_BITS) if saturates() and not signed else CANDIDATES
     try:
@@ -116,19 +118,25 @@ def best_quantized(
     tuning: Tuning | None = None,
     progress: Progress = silent,
 ) -> Quantized:
-    """Quantize a network in every way and keep the best one; while it loses too much, put layers back to float32, then tune its weights.
+    """Quantize a network in several ways, and keep the best one.
+
+    If it loses too much, layers are put back to float32; if that does not suffice, weights are tuned, and layers put back again.
 
     Args:
-        model: in float32; with a tuning its batch is open.
-        images: inputs that the ranges of activations are fitted to.
-        score: judges a file, 0..1; on images that nothing else is judged by.
-        ways: that are tried; None for all that can be tried here.
-        most_loss: of the score, beside that of ``model``.
-        tuning: trains the weights where nothing else will do, and then layers are put back again; None leaves the weights as they are.
+        model: the float32 model; for a tuning its batch size must be open.
+        images: inputs for calibration.
+        score: returns a file's score (0..1), on images that are used for nothing else.
+        ways: the ways to try; None is ``candidates()``.
+        most_loss: largest loss of the score (0..1) against ``model``.
+        tuning: trains the weights; None leaves them as they are.
         progress: told of each trial.
 
+    Returns:
+        The best quantized network, and all ways that were tried.
+
     Raises:
-        ExportError: the loss is larger whatever is done; the message has the numbers. Or no way is possible, as where images do not fit.
+        ExportError: the loss is larger in every way (the message has the numbers), or no way is possible, for example because images do
+            not fit.
     """
     trials = _Trials(repaired(model, images), images, score, score(model), most_loss, progress)
     found = trials.of_ways(candidates() if ways is None else ways)
@@ -159,7 +167,7 @@ def best_quantized(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _File:
-    """A quantized file, the float32 model of which it was made, and what came of it."""
+    """A quantized model, its float32 source, and its score."""
 
     model: onnx.ModelProto
     source: onnx.ModelProto
@@ -167,7 +175,7 @@ class _File:
 
 
 class _Trials:
-    """Files of one network that are made and judged; arguments as of ``best_quantized``, but ``source`` is repaired."""
+    """Makes and judges quantized files of one network; arguments are as of ``best_quantized``, but ``source`` is repaired."""
 
     def __init__(
         self,
@@ -181,21 +189,21 @@ class _Trials:
         self._source, self._images, self._score, self._progress = source, images, score, progress
         self.float_score, self._most_loss = float_score, most_loss
         self.tried: list[Tried] = []
-        """All ways, in their order."""
+        """All ways that were tried, in order."""
         self.impossible: dict[Quantization, str] = {}
 
     def is_enough(self, file: _File) -> bool:
-        """Whether it loses no more than it may."""
+        """Whether a file loses at most ``most_loss``."""
         return self.float_score - file.tried.score <= self._most_loss
 
     def of_ways(self, ways: Sequence[Quantization]) -> _File:
-        """The best one of several ways to quantize."""
+        """The best file of several ways to quantize."""
         files = list[_File]()
         for number, how in enumerate(ways):
             self._progress(number, len(ways), f"quantizing by {how}")
             try:
                 made = quantize(self._source, self._images, how)
-            except ExportError as error:  # a library may stumble over a network that others take
+            except ExportError as error:  # a library may fail on a network that others can quantize
                 if number + 1 == len(ways) and not files:
                     raise
                 self.impossible[how] = str(error)
@@ -204,7 +212,7 @@ class _Trials:
         return max(files, key=_score)
 
     def with_floats(self, file: _File) -> _File:
-        """The first one that is enough with more and more layers in float32, or the best one."""
+        """The first sufficient file with more and more layers in float32; the best file if none suffices."""
         order = _by_loss(file, self._source, self._images[:_SENSITIVITY_IMAGES], self._progress)
         counts, files = list(_counts(len(order))), [file]
         for step, count in enumerate(counts):
@@ -217,7 +225,7 @@ class _Trials:
         return max(files, key=_score)
 
     def tuned(self, tuning: Tuning) -> _File:
-        """One of trained weights, quantized in the best way of those that round to the nearest number and correct nothing afterwards."""
+        """A file with tuned weights, quantized in the best way of onnxruntime: it rounds to nearest and corrects nothing afterwards."""
         ours = [each for each in self.tried if each.how.library == "onnxruntime" and not each.floats]
         how = max(ours, key=lambda each: each.score).how if ours else Quantization()
         trained = tuning.tune(self._source, quantize(self._source, self._images, how), self._progress)
@@ -234,7 +242,7 @@ def _score(file: _File) -> float:
 
 
 def _counts(layers: int) -> Iterator[int]:
-    """How many layers are put back: first few, at last half; with more of them int8 is not worth its name."""
+    """Numbers of layers to put back: 1, 2, 4, ... up to half of them; with more, int8 is not worthwhile."""
     count = 1
     while count < layers / 2:
         yield count
@@ -243,17 +251,17 @@ def _counts(layers: int) -> Iterator[int]:
 
 
 def _by_loss(file: _File, model: onnx.ModelProto, images: Images, progress: Progress) -> list[str]:
-    """The names of the layers by how much nearer the outputs come to the float network's when one alone is put back, the nearest first."""
+    """Names of the layers, most sensitive first: by the output error that remains when this layer alone is put back to float32."""
     wanted = outputs_of(model, images)
     layers, errors = layers_of(model), dict[str, float]()
     for number, name in enumerate(layers):
-        progress(number, len(layers), f"measuring what {name} loses")
+        progress(number, len(layers), f"measuring the loss from {name}")
         errors[name] = float(np.square(outputs_of(in_floats(file.model, file.source, [name]), images) - wanted).mean())
     return sorted(layers, key=errors.__getitem__)
 
 
 def outputs_of(model: onnx.ModelProto, images: Images) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    """What ONNX Runtime computes on the processor, of all images in their order."""
+    """Outputs of ONNX Runtime on the CPU for all images, in order."""
     session = session_of(model)
     (given,) = session.get_inputs()
     return np.concatenate([session.run(None, {given.name: image})[0] for image in images])

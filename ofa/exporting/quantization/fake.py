@@ -1,7 +1,7 @@
-"""A quantized file computed by torch with gradients: its numbers are rounded as the file rounds them, its weights can be trained.
+"""Fake quantization: a quantized file computed by torch with gradients, with the file's own rounding, so that weights can be trained.
 
-What rounds is read from the file itself, so that every activation is rounded where it is in the file, and a layer that stays in floats is
-not. Gradients pass through the rounding as if it were not there, but for what lies outside of a range (Jacob et al., CVPR 2018).
+The positions of rounding are read from the file itself, so that exactly the file's activations are rounded, and float layers are not.
+Gradients pass rounding by the straight-through estimator, and are zero outside a range (Jacob et al., CVPR 2018).
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ __all__ = ["FakeQuantized"]
 
 _Array = np.ndarray[Any, np.dtype[Any]]
 _Step = tuple[Callable[..., Any], tuple[str, ...], tuple[str, ...], dict[str, Any]]
-"""What computes, of which values, which values, and with which attributes."""
+"""Function, names of inputs, names of outputs, attributes."""
 
 
 class _Rounded(nn.Module):
-    """A layer's weight as whole numbers times scales, which follow its largest values as those of the file do.
+    """Fake quantization of a layer's weight; its scales follow the largest absolute values, in the file's proportion.
 
     Args:
-        weight: in float32, of which the file was made.
-        scale: of the file, one or one a channel.
-        axis: of the channels.
-        low: the least whole number.
-        high: the largest.
+        weight: the float32 weight that the file was made from.
+        scale: the file's scale, one for the layer or one for each channel.
+        axis: dimension of the channels.
+        low: least integer.
+        high: largest integer.
     """
 
     def __init__(self, weight: Tensor, scale: Tensor, axis: int, low: int, high: int) -> None:
@@ -50,7 +50,7 @@ class _Rounded(nn.Module):
         self._zeros: Tensor
 
     def forward(self, weight: Tensor) -> Tensor:
-        """The weight that the file has."""
+        """The weight as the file would hold it."""
         scale = (self._steps * self._most(weight)).clamp_min(torch.finfo(weight.dtype).tiny)
         if scale.numel() == 1:
             return torch.fake_quantize_per_tensor_affine(weight, scale, self._zeros, self._low, self._high)
@@ -61,14 +61,14 @@ class _Rounded(nn.Module):
 
 
 class FakeQuantized(nn.Module):
-    """A quantized file as a network of torch that can be trained; of a float32 file it is that file.
+    """A quantized file as a trainable torch module; a float32 file is computed without rounding.
 
     Args:
-        quantized: made of ``model``, with explicit QuantizeLinear and DequantizeLinear operators, and one scale an activation.
-        model: in float32, with the same names of operators; its layers' constants become the network's parameters.
+        quantized: a model made from ``model``, with explicit QuantizeLinear and DequantizeLinear, and one scale for each activation.
+        model: the float32 model, with the same names of operators; constants of its layers become parameters.
 
     Raises:
-        ExportError: an operator is none that torch can compute here.
+        ExportError: an operator is not in ``TORCH_OPERATORS``.
     """
 
     def __init__(self, quantized: onnx.ModelProto, model: onnx.ModelProto) -> None:
@@ -112,7 +112,7 @@ class FakeQuantized(nn.Module):
         return result
 
     def trained(self) -> onnx.ModelProto:
-        """A copy of the float32 model with the weights that the network has now."""
+        """A copy of the float32 model with the module's present weights."""
         copy = onnx.ModelProto()
         copy.CopyFrom(self._model)
         for tensor in copy.graph.initializer:
@@ -143,9 +143,9 @@ class FakeQuantized(nn.Module):
                 )
 
     def _add_constant(self, node: onnx.NodeProto) -> None:
-        """What a DequantizeLinear gives of whole numbers: a weight that is rounded anew at every step, or what stays as it is.
+        """Enter the output of a DequantizeLinear of constants: a weight that is rounded at every step, or a fixed constant.
 
-        A bias has steps so small, the product of those of weights and inputs, that it is not rounded.
+        A bias is not rounded: its step is the product of the steps of weights and inputs, hence very small.
         """
         whole, scale = self._arrays[node.input[0]], self._arrays[node.input[1]]
         axis = next((each.i for each in node.attribute if each.name == "axis"), 1)
@@ -176,7 +176,10 @@ def _same(value: Tensor) -> Tensor:
 
 
 class _StraightThrough(torch.autograd.Function):
-    """Whole steps of a scale, within limits; torch's own function takes as long as all convolutions of a small network."""
+    """Rounding to multiples of a scale within limits, with straight-through gradients.
+
+    torch's own function takes as long as all convolutions of a small network.
+    """
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, scale: float, low: int, high: int) -> Tensor:
@@ -197,7 +200,7 @@ def _round(value: Tensor, *, scale: float, zero: int, low: int, high: int) -> Te
 
 
 def _unread(steps: list[_Step], output: str) -> Iterator[list[str]]:
-    """By step the values that are read for the last time there."""
+    """For each step, the values that it is the last to read."""
     last: Mapping[str, int] = {name: number for number, (_, inputs, _, _) in enumerate(steps) for name in inputs}
     made = {name for _, _, outputs, _ in steps for name in outputs}
     for number, (_, inputs, _, _) in enumerate(steps):

@@ -1,4 +1,4 @@
-"""Layers of a quantized network put back to float32, without fitting anything anew."""
+"""Puts layers of a quantized network back to float32, without a new calibration."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import onnx
 __all__ = ["LAYERS", "in_floats", "layers_of"]
 
 LAYERS = ("Conv", "Gemm", "MatMul")
-"""Kinds of operators that multiply with weights or values: what quantization makes faster."""
+"""Types of the operators that quantization makes faster: products with weights or values."""
 
 
 def layers_of(model: onnx.ModelProto) -> tuple[str, ...]:
-    """The names of a model's layers, in their order."""
+    """The names of a model's layers, in order."""
     return tuple(node.name for node in model.graph.node if node.op_type in LAYERS)
 
 
 def in_floats(quantized: onnx.ModelProto, model: onnx.ModelProto, names: Collection[str]) -> onnx.ModelProto:
-    """A copy of a quantized model in which some layers compute with the float32 values and weights of the model that it was made of.
+    """A copy of a quantized model in which some layers compute in float32, with the original weights and unrounded inputs.
 
     Args:
-        quantized: with explicit QuantizeLinear and DequantizeLinear.
-        model: in float32, with the same names of operators and constants.
-        names: of layers.
+        quantized: the quantized model, with explicit QuantizeLinear and DequantizeLinear.
+        model: the float32 model that it was made from, with the same names of operators and constants.
+        names: names of the layers.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(quantized)
@@ -49,7 +49,7 @@ def in_floats(quantized: onnx.ModelProto, model: onnx.ModelProto, names: Collect
 
 
 def _before_rounding(name: str, makers: dict[str, onnx.NodeProto]) -> str:
-    """The value that a DequantizeLinear gives back in steps, as it was."""
+    """The value before QuantizeLinear and DequantizeLinear."""
     maker = makers.get(name)
     if maker is None or maker.op_type != "DequantizeLinear":
         return name

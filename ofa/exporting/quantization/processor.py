@@ -1,4 +1,4 @@
-"""What this machine's processor computes int8 by: the same file answers differently in its last bits, or saturates, with others."""
+"""Instruction sets of this machine's processor for int8: outputs of a file differ between them in the last bits, or saturate."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["instructions", "saturates"]
 
 
 def instructions() -> tuple[str, ...]:
-    """Those of this machine's processor that int8 is computed by, where the system tells: with others the last bits of answers differ."""
+    """The processor's instruction sets that int8 is computed with; empty if the system does not tell."""
     try:
         words = set(Path("/proc/cpuinfo").read_text().split())
     except OSError:
@@ -21,6 +21,6 @@ _INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asim
 
 
 def saturates() -> bool:
-    """Whether sums of two products of 8 bits are held in 16, and may overflow: so it is with processors of x86 that have no VNNI."""
+    """Whether sums of two 8-bit products are held in 16 bits and may overflow: true of x86 processors without VNNI."""
     found = instructions()
     return "avx2" in found and _WIDE.isdisjoint(found)

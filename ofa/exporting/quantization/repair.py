@@ -1,7 +1,8 @@
-"""Channels that give one value for all images, as of a batch norm whose variance came to nothing, made plainly constant.
+"""Repairs dead channels before quantization: channels with one value for all images, such as after a batch norm of vanishing variance.
 
-Such a channel has weights next to zero beside a bias of ordinary size. The scale of its weights is then so small that its bias, in steps of
-the scales of weights and inputs, overflows 32 bits: MobileNetV3 lost 15 points of accuracy that way (onnxruntime issue 11415).
+Such a channel has weights near zero and a bias of ordinary size. The scale of its weights is then so small that its bias, in units of
+the product of the scales of weights and inputs, overflows 32 bits. MobileNetV3 lost 15 points of accuracy that way (onnxruntime issue
+11415).
 """
 
 from __future__ import annotations
@@ -19,37 +20,37 @@ from ofa.exporting.onnx import session_of
 __all__ = ["repaired"]
 
 _CONSTANT = 1e-3
-"""Of a channel's mean, how far its values may be apart: a fourth of the step of eight bits."""
+"""A channel counts as constant if its values differ by at most this share of its mean: a fourth of an 8-bit step."""
 
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 
 
 @dataclass
 class _Range:
-    """What the channels of a layer's output came to, each [C]."""
+    """Least and largest values of each channel of a layer's output, [C] each."""
 
     least: Floats
     most: Floats
 
     def take(self, values: Floats) -> None:
-        """Values [B, C, ...] of one more input."""
+        """Extend the ranges by the output [B, C, ...] for one more input."""
         axes = (0, *range(2, values.ndim))
         self.least = np.minimum(self.least, values.min(axis=axes))
         self.most = np.maximum(self.most, values.max(axis=axes))
 
 
 def repaired(model: onnx.ModelProto, images: Sequence[Floats]) -> onnx.ModelProto:
-    """A copy of a float32 model in which a channel that is constant over all images has weights of zero, and that constant as its bias.
+    """A copy of a float32 model in which channels that are constant over all images have zero weights and the constant as their bias.
 
     Args:
-        model: of convolutions and linear layers whose weights and biases are constants.
-        images: inputs [B, C, H, W].
+        model: a model whose convolutions and linear layers have constant weights and biases.
+        images: inputs, [B, C, H, W] each.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     constants = {tensor.name: tensor for tensor in copy.graph.initializer}
     readers = Counter(name for node in copy.graph.node for name in node.input)
-    own = {name: tensor for name, tensor in constants.items() if readers[name] == 1}  # what several layers share stays as it is
+    own = {name: tensor for name, tensor in constants.items() if readers[name] == 1}  # constants shared by several layers are not changed
     layers = [node for node in copy.graph.node if _has_channels(node, own)]
     for node, found in zip(layers, _ranges(copy, layers, images), strict=True):
         middle = (found.least + found.most) / 2
@@ -64,12 +65,12 @@ def repaired(model: onnx.ModelProto, images: Sequence[Floats]) -> onnx.ModelProt
 
 
 def _has_channels(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> bool:
-    """Whether it is a layer with a weight and a bias of its own."""
+    """Whether a node is a layer with a weight and a bias of its own."""
     return node.op_type in ("Conv", "Gemm") and len(node.input) == 3 and all(name in constants for name in node.input[1:])
 
 
 def _of_rows(node: onnx.NodeProto) -> bool:
-    """Whether the first dimension of its weight is that of its outputs."""
+    """Whether the first dimension of a layer's weight is its output channels."""
     return node.op_type == "Conv" or any(each.name == "transB" and each.i for each in node.attribute)
 
 

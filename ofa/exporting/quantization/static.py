@@ -1,7 +1,7 @@
-"""Post-training quantization of an exported network by libraries: its file with explicit QuantizeLinear and DequantizeLinear operators.
+"""Post-training static quantization of an exported network by libraries, with explicit QuantizeLinear and DequantizeLinear operators.
 
-Weights become int8, symmetric, with a scale for each output channel or one for all; activations uint8, or int8 and symmetric, with one
-scale each, which is fitted to images (Jacob et al., CVPR 2018; Nagel et al., "A White Paper on Neural Network Quantization", 2021).
+Weights become symmetric int8, with a scale for each output channel or one for the layer. Activations become uint8, or symmetric int8, with
+one scale each, calibrated on images (Jacob et al., CVPR 2018; Nagel et al., "A White Paper on Neural Network Quantization", 2021).
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ from ofa.telemetry import import_without_telemetry
 __all__ = ["Images", "Quantization", "quantize"]
 
 Images = Sequence[np.ndarray[tuple[int, ...], np.dtype[np.float32]]]
-"""Inputs of a network, each [B, C, H, W] as it takes them."""
+"""Inputs of a network, [B, C, H, W] each."""
 
 _MOST_AT_ONCE = 16
 _MOST_IN_HISTOGRAMS = 32
-"""Of all of them at once the library keeps every activation to make a histogram."""
+"""The most images for histograms: the library keeps every activation of all of them at once."""
 
 _QUANTIZED = frozenset({"Conv", "Gemm", "MatMul", "Add", "Mul", "Concat", "GlobalAveragePool", "AveragePool", "MaxPool", "Relu", "Clip"})
-"""Kinds of operators that processors and accelerators have in integers; parts of norms and activations are not among them."""
+"""Types of operators that processors and accelerators compute in integers; parts of norms and activations are not among them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Quantization:
-    """How a network is quantized.
+    """Settings of a quantization.
 
     Attributes:
-        library: what does it; ``nncf`` is an extra.
+        library: the library that quantizes; ``nncf`` is an extra.
         per_channel: whether each output channel of a layer has a scale of its own.
-        signed: whether activations are int8 with a zero of 0, as TensorRT takes them, rather than uint8 with any.
-        clipping: which values an activation's range takes in: all, or (``onnxruntime``) all but 1 in 1000, or those that lose the least
-            information.
-        reduce_range: whether weights take 7 bits, so that sums of two products hold in 16 bits where a processor has no VNNI.
-        bias_correction: (``nncf``) whether biases take up the mean error of each layer, measured on inputs of the float network
-            (``fast``), or on those of the quantized layers before it (``full``).
+        signed: whether activations are int8 with zero point 0, as TensorRT requires, rather than uint8 with any zero point.
+        clipping: calibration of an activation's range: ``minmax`` covers all values; with ``onnxruntime``, ``percentile`` covers all but 1
+            in 1000, and ``entropy`` minimizes the loss of information.
+        reduce_range: whether weights have 7 bits, so that sums of two products fit into 16 bits on a processor without VNNI.
+        bias_correction: with ``nncf``, whether biases compensate the mean error of each layer, measured on inputs from the float network
+            (``fast``) or from the preceding quantized layers (``full``).
     """
 
     library: Literal["onnxruntime", "nncf"] = "onnxruntime"
@@ -68,36 +68,39 @@ def quantize(model: onnx.ModelProto, images: Images, how: Quantization, *, float
     """A quantized copy of a float32 model; its input and output stay float32.
 
     Args:
-        model: as ``ofa.exporting.onnx`` writes it, with one input; ``repair.repaired`` makes one of which no bias overflows.
-        images: that the ranges of activations are fitted to; with the batch of the model if that is fixed.
-        how: by what and how.
+        model: a model of ``ofa.exporting.onnx``, with one input. Pass the result of ``repair.repaired``, so that no bias overflows.
+        images: inputs for calibration, with the model's batch size if it is fixed.
+        how: settings of the quantization.
         floats: names of operators that stay in float32.
 
+    Returns:
+        The quantized model.
+
     Raises:
-        ExportError: there is no image, the images do not fit the model, the library is not installed or cannot do it.
+        ExportError: there is no image, images do not fit the model, or the library is not installed or fails.
     """
     _check(model, images)
     try:
         return (_by_onnxruntime if how.library == "onnxruntime" else _by_nncf)(model, images, how, floats)
     except OfaError:
         raise
-    except Exception as error:  # both libraries raise anything
+    except Exception as error:  # errors of both libraries have no common base but Exception
         raise ExportError(
-            f"a network must be one that {how.library} can quantize, but it reports: {reason_of(error)}; leave it in float32, or name "
-            "the operators that stay so"
+            f"a network must be quantizable by {how.library}, but it reports: {reason_of(error)}; leave it in float32, or name "
+            "operators to leave in float32"
         ) from error
 
 
 def _check(model: onnx.ModelProto, images: Images) -> None:
     if not images:
-        raise ExportError("activations need at least 1 image that their ranges are fitted to, but there is none; give some of the data")
+        raise ExportError("calibration of activations needs at least 1 image, but there is none; give some of the data")
     dims = model.graph.input[0].type.tensor_type.shape.dim
     wanted = [size.dim_value or None for size in dims]
     for image in images:
         if len(image.shape) != len(wanted) or any(size not in (None, given) for size, given in zip(wanted, image.shape, strict=True)):
             sizes = [size or "any" for size in wanted]
             raise ExportError(
-                f"images that ranges are fitted to must be inputs of the network, of shape {sizes}, but one is {list(image.shape)}; "
+                f"calibration images must be inputs of the network, of shape {sizes}, but one is {list(image.shape)}; "
                 "prepare them as for the network"
             )
 
@@ -106,7 +109,7 @@ def _check(model: onnx.ModelProto, images: Images) -> None:
 
 
 class _Reader:
-    """What onnxruntime's calibration reads images from."""
+    """Data reader for onnxruntime's calibration."""
 
     def __init__(self, name: str, images: Images) -> None:
         self._images = iter([{name: image} for image in images])
@@ -120,7 +123,7 @@ def _by_onnxruntime(model: onnx.ModelProto, images: Images, how: Quantization, f
     if how.clipping != "minmax":
         images = images[:: -(-len(images) // _MOST_IN_HISTOGRAMS)]
     methods = {"minmax": library.CalibrationMethod.MinMax, "percentile": library.CalibrationMethod.Percentile}
-    # Its calibration tells the screen what it does.
+    # The library's calibration prints to stdout.
     with temporary_folder("quantize") as folder, redirect_stdout(StringIO()):
         path = Path(folder) / "quantized.onnx"
         library.quantize_static(
@@ -138,8 +141,8 @@ def _by_onnxruntime(model: onnx.ModelProto, images: Images, how: Quantization, f
             extra_options={
                 "ActivationSymmetric": how.signed,
                 "WeightSymmetric": True,
-                "QuantizeBias": not how.signed,  # TensorRT takes biases in floats alone
-                "QDQKeepRemovableActivations": True,  # or a layer that is put back to floats would lose its ReLU
+                "QuantizeBias": not how.signed,  # TensorRT requires float biases
+                "QDQKeepRemovableActivations": True,  # otherwise a layer that is put back to float would lose its ReLU
                 "CalibMaxIntermediateOutputs": _at_once(len(images)),
                 "CalibPercentile": 99.9,
             },
@@ -150,19 +153,19 @@ def _by_onnxruntime(model: onnx.ModelProto, images: Images, how: Quantization, f
 
 
 def _at_once(images: int) -> int:
-    """Images whose activations are held at once: of a number that divides theirs, the library finds nothing left at the end and fails."""
+    """How many images' activations are held at once. It must not divide the number of images, or the library fails at the end."""
     return next(count for count in range(_MOST_AT_ONCE, _MOST_AT_ONCE + images + 2) if images % count)
 
 
 def _of_constants(model: onnx.ModelProto) -> set[str]:
-    """Sums and products with a constant: parts of a norm or of an activation, whose values are far apart."""
+    """Names of sums and products with a constant: parts of norms or activations, whose values have a wide range."""
     constants = {tensor.name for tensor in model.graph.initializer}
     elementwise = (node for node in model.graph.node if node.op_type in ("Add", "Mul"))
     return {node.name for node in elementwise if not constants.isdisjoint(node.input)}
 
 
 def _marked(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy with the mark of the library's own preparation, which our writer has done: without it a warning goes to the root's log."""
+    """A copy marked as preprocessed for the library: our exporter has done so, and without the mark it warns in the root logger."""
     marked = onnx.ModelProto()
     marked.CopyFrom(model)
     mark = marked.metadata_props.add()
@@ -176,7 +179,7 @@ def _marked(model: onnx.ModelProto) -> onnx.ModelProto:
 def _by_nncf(model: onnx.ModelProto, images: Images, how: Quantization, floats: Collection[str]) -> onnx.ModelProto:
     if how.signed:
         raise ExportError(
-            "nncf chooses itself which activations are int8, but signed is True; quantize by onnxruntime for runtimes of int8 alone"
+            "nncf chooses the sign of activations itself, but signed is True; quantize by onnxruntime for runtimes that need signed int8"
         )
     library = _nncf()
     advanced = library.quantization.advanced_parameters
@@ -202,7 +205,7 @@ def _by_nncf(model: onnx.ModelProto, images: Images, how: Quantization, floats: 
 
 @contextmanager
 def _quiet(name: str) -> Iterator[None]:
-    """Without a library's own report of its steps."""
+    """Context in which a library's logger reports errors only."""
     logger = logging.getLogger(name)
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,7 +1,7 @@
-"""Quantization-aware distillation: the weights of a quantized network are trained to give the answers of the network in float32.
+"""Quantization-aware distillation: weights of a quantized network are trained to reproduce the float32 network's outputs.
 
-The network's numbers are rounded as its file rounds them, norms are folded and ranges of activations stay as they are there (Nagel et al.,
-"A White Paper on Neural Network Quantization", 2021, section 4). It learns from the float network's answers alone, not from labels.
+Rounding, folded norms and ranges of activations are those of the quantized file (Nagel et al., "A White Paper on Neural Network
+Quantization", 2021, section 4). The network learns from the float network's outputs alone, not from labels.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ __all__ = ["EPOCHS", "FEWEST_IMAGES", "LEARNING_RATE", "Tuning", "tuning_on"]
 EPOCHS = 3
 LEARNING_RATE = 1e-4
 FEWEST_IMAGES = 32
-"""With fewer the weights learn single images."""
+"""Least number of images: with fewer, the weights overfit to single images."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Tuning:
-    """How the weights of a quantized network are trained.
+    """Settings for tuning the weights of a quantized network.
 
     Attributes:
-        data: images to train on, normalized as for the network: those that it was trained on will do, those that judge it will not.
-        generator: of the order of the images, on the CPU.
-        task: what the network is for.
+        data: images to train on, normalized as for the network. Its own training images are suitable, the judging images are not.
+        generator: random generator for the order of the images, on the CPU.
+        task: the network's task.
         epochs: passes over the images, at least 1.
-        learning_rate: of the first step; from there it falls to zero along a cosine.
-        batch_size: images a step.
+        learning_rate: learning rate of the first step; it falls to zero (cosine annealing).
+        batch_size: images per step.
 
     Raises:
         ExportError: an impossible value, or too few images.
@@ -61,16 +61,19 @@ class Tuning:
             )
 
     def tune(self, model: onnx.ModelProto, quantized: onnx.ModelProto, progress: Progress = silent) -> onnx.ModelProto:
-        """A copy of a float32 model with weights that lose less when they are rounded as in a file that was made of it.
+        """A copy of a float32 model with tuned weights, which lose less when they are quantized.
 
         Args:
-            model: in float32, the teacher; of images [B, C, H, W] whose batch is open.
-            quantized: made of it.
+            model: the float32 model, which is also the teacher; its input is images [B, C, H, W] with open batch size.
+            quantized: the quantized model made from it.
             progress: told of every epoch.
 
+        Returns:
+            The float32 model with tuned weights.
+
         Raises:
-            ExportError: the network has an operator that torch does not compute here.
-            RecipeError: an impossible value, or a loss that is no longer finite.
+            ExportError: the network has an operator that is not in ``TORCH_OPERATORS``.
+            RecipeError: an impossible value, or the loss is no longer finite.
         """
         network, teacher = FakeQuantized(quantized, model), FakeQuantized(model, model)
         height, width = (each.dim_value for each in model.graph.input[0].type.tensor_type.shape.dim[2:])
@@ -96,5 +99,5 @@ class Tuning:
 
 
 def tuning_on(data: Images | None, *, epochs: int, seed: int) -> Tuning | None:
-    """A tuning on some images in an order that ``seed`` decides; None without images."""
+    """A tuning on images, with a seed for their order; None without images."""
     return None if data is None else Tuning(data=data, epochs=epochs, generator=torch.Generator().manual_seed(seed))

@@ -95,7 +95,7 @@ def test_a_start_with_other_classes_cannot_teach(start: Path, tmp_path: Path) ->
 
 
 def test_the_recipe_needs_a_start_that_carries_its_space(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"must have one, but this one has none; add --from RUN"):
+    with pytest.raises(RecipeError, match=r"must have a start, but this one has none; add --from RUN"):
         train("adopt", tmp_path / "run", changes=["data=digits"])
     with pytest.raises(RecipeError, match=r"has no space\.json; name the space"):
         train("adopt", tmp_path / "run", start=tmp_path, changes=["data=digits"])

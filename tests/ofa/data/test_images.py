@@ -162,9 +162,7 @@ def test_a_short_last_batch_can_be_left_out_but_not_the_only_one() -> None:
 
 def test_one_image_alone_is_nothing_to_train_on() -> None:
     assert [len(index) for index in batch_indices(1, 16)] == [1]
-    with pytest.raises(
-        DataError, match=r"at least 2 images, for one alone .*, but there are 1 images and batch_size is 16; raise the smaller"
-    ):
+    with pytest.raises(DataError, match=r"at least 2 images, because .*, but there are 1 images and batch_size is 16; raise the smaller"):
         batch_indices(1, 16, drop_last=True)
 
 

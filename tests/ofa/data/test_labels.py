@@ -89,7 +89,7 @@ def test_lists_that_cannot_be_labels_are_told(labels: pa.Array, words: str, tmp_
 def test_files_of_lists_and_of_single_classes_do_not_mix(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", LISTS)
     write(tmp_path / "b.parquet", [0, 1, 2, 0, 1, 2])
-    with pytest.raises(DataError, match="must hold lists or single classes alike as labels"):
+    with pytest.raises(DataError, match="must all hold lists or all hold single classes as labels"):
         load_data(str(tmp_path))
 
 

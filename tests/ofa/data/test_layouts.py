@@ -57,7 +57,7 @@ def test_repositories_are_read_wherever_their_files_lie(place: str, tmp_path: Pa
 def test_parts_and_configurations_are_not_mixed(tmp_path: Path) -> None:
     for part in ("train", "test"):
         write(tmp_path / "parts" / "default" / part / "0000.parquet", IMAGES, [0, 1, 0, 1, 0, 1])
-    with pytest.raises(DataError, match=r"has train, test files; name those to train on, for example '.*default/train'"):
+    with pytest.raises(DataError, match=r"has train, test files; name the training files, for example '.*default/train'"):
         load_data(str(tmp_path / "parts"))
     assert len(load_data(str(tmp_path / "parts" / "default" / "train"))) == 6
     for name in ("large", "small"):
@@ -109,7 +109,7 @@ def test_shards_number_their_classes_by_name(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=rf"must name the same classes, but '0.parquet' has cat, dog and {words}"):
             load_data(str(tmp_path / "x"))
     write(tmp_path / "x" / "1.parquet", IMAGES[3:], ["cat", "dog", "dog"], ["cat", "dog"])
-    with pytest.raises(DataError, match="must hold numbers or words alike"):
+    with pytest.raises(DataError, match="must all hold numbers or all hold words"):
         load_data(str(tmp_path / "x"))
 
 

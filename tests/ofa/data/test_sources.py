@@ -248,17 +248,17 @@ def test_images_to_train_and_to_test_on_are_not_mixed(tmp_path: Path) -> None:
     for name in ("train-00000-of-00002", "train-00001-of-00002", "test-00000-of-00001"):
         write_parquet(folder / f"{name}.parquet", rows)
     for spec in (folder, folder.parent):
-        with pytest.raises(DataError, match=r"has train, test files; name those to train on, .*train\*\.parquet'"):
+        with pytest.raises(DataError, match=r"has train, test files; name the training files, .*train\*\.parquet'"):
             load_data(str(spec))
     assert len(load_data(str(folder / "train*.parquet"))) == 6
     (folder / "test-00000-of-00001.parquet").unlink()
     assert len(load_data(str(folder.parent))) == 6
     write_folder(tmp_path / "photos" / "train", [(12, 12)])
     write_folder(tmp_path / "photos" / "val", [(12, 12)])
-    with pytest.raises(DataError, match=r"those of '.*photos' are train, val; name one of them as data, for example '.*photos/train'"):
+    with pytest.raises(DataError, match=r"'.*photos' has train, val; name one of them as data, for example '.*photos/train'"):
         load_data(str(tmp_path / "photos"))
     (tmp_path / "photos" / "val").rename(tmp_path / "photos" / "test")
-    with pytest.raises(DataError, match=r"are train, test; name one of them as data, for example '.*photos/train'"):
+    with pytest.raises(DataError, match=r"has train, test; name one of them as data, for example '.*photos/train'"):
         load_data(str(tmp_path / "photos"))
 
 

@@ -169,7 +169,7 @@ def test_data_that_cannot_be_sent_to_a_process_are_named(monkeypatch: pytest.Mon
     module.data = Local()  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "own_local_data", module)
     data = load_data("own_local_data:data")
-    with pytest.raises(DataError, match=r"such that Python can send it to them, but .*Local.*; define its classes .* or set workers = 0"):
+    with pytest.raises(DataError, match=r"must be picklable, but .*Local.*; define its classes .* or set workers = 0"):
         list(load_batches(data, [BatchPlan(torch.arange(4), 8, None)], workers=1, start_method="spawn"))
 
 
@@ -209,7 +209,7 @@ def test_a_batch_of_nothing_but_broken_images_is_not_judged(streamed: EncodedIma
 
 def test_a_set_that_has_become_unreadable_is_said_to_be(streamed: EncodedImages) -> None:
     spoil(streamed, list(range(12)))
-    with pytest.raises(DataError, match="none of its 12 can be now"):
+    with pytest.raises(DataError, match="none of its 12 can be read now"):
         list(load_batches(streamed, plans()))
     with pytest.raises(DataError, match="none of the 12 is"):
         evaluate(nn.Identity(), streamed, resolution=8)

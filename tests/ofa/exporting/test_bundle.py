@@ -272,7 +272,7 @@ def test_a_bundle_that_was_replaced_meanwhile_is_not_written_into(tmp_path):
     write(tmp_path / "bundle", *extracted("ofa-mbv3-tiny", seed=1))
     card = (tmp_path / "bundle" / "card.json").read_bytes()
     for change in (lambda: before.note_measurement("pi", 3.0), lambda: write_precision(before, before.folder / "more.onnx")):
-        with pytest.raises(FileError, match="was written anew meanwhile"):
+        with pytest.raises(FileError, match="was written anew; run"):
             change()
     assert (tmp_path / "bundle" / "card.json").read_bytes() == card
 

@@ -353,7 +353,7 @@ class Pair(nn.Module):
         (Alpha(), "alpha"),
         (nn.Sequential(OwnConv(3, 3, 1)), "conv2d"),
         (Pair(), "output"),
-        (nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect"), "zeros"),
+        (nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect"), "zero padding"),
         (nn.Conv2d(3, 4, 3, padding="same"), "numbers"),
         (nn.AdaptiveAvgPool2d(2), "global"),
         (nn.AvgPool2d(2, divisor_override=3), "window"),

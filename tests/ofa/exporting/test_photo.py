@@ -137,7 +137,7 @@ def test_openvino_takes_photos_too() -> None:
 def test_a_file_that_prepares_otherwise_is_refused() -> None:
     network, side = network_of("ofa-mbv4-tiny")
     model = of_a_photo(to_model(network, (1, 3, side, side)), SIGNATURE)
-    with pytest.raises(ExportError, match="must become the input that PyTorch makes of it"):
+    with pytest.raises(ExportError, match="must prepare its input as PyTorch does"):
         check_photo(model, replace(SIGNATURE, mean=(0.41, 0.5, 0.6)), generator=torch.Generator().manual_seed(0))
 
 

@@ -159,7 +159,7 @@ def test_the_readme_has_the_numbers_of_the_card_and_follows_them(tmp_path: Path)
     bundle.note_measurement("pi", 1.44, {"runtime": "onnxruntime", "precision": "fp32", "threads": 2})
     assert "| pi | 1.5 ms (1.25 .. 2) | 1.44 ms | onnxruntime, fp32, batch 1, 2 threads |" in readme.read_text()
     write_precision(bundle, bundle.file("fp16"), "fp16")
-    assert "The same lines run photo-fp16.onnx." in readme.read_text()
+    assert "The same code runs photo-fp16.onnx." in readme.read_text()
     assert "| `photo-fp16.onnx` | a photo to probabilities, in fp16 |" in readme.read_text()
     for name, digest in load_bundle(bundle.folder).card.files.items():
         assert name in readme.read_text()

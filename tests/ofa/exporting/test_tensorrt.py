@@ -265,7 +265,7 @@ def test_an_engine_that_does_not_fit_its_record(monkeypatch, onnx_path, tmp_path
         inspect_engine(engine, "tensorrt-rtx")
     content = engine.read_bytes()
     engine.write_bytes(content.replace(b"images", b"imagez"))
-    with pytest.raises(ExportError, match="not those of its record"):
+    with pytest.raises(ExportError, match="do not match the digest in its record"):
         inspect_engine(engine, "tensorrt")
     record = read_json(record_path(engine))
     for change, words in (({"version": "98.0"}, r"98\.0 built it"), ({"schema": 9}, "schema is 9"), ({"surprise": 1}, "surprise")):

@@ -162,7 +162,7 @@ def test_a_run_goes_on_from_the_last_state_that_is_whole(damage: str, recipe_of:
     state, _ = continue_run(tmp_path, recipe, write=False, on_note=told.append)
     assert state is not None
     assert (state.step, last.exists()) == (1, True), "of several processes one removes it"
-    assert told == [f"'{last}' must be a whole state, but is damaged; training goes on from the one before, of step 1"]
+    assert told == [f"'{last}' must be a whole state, but is damaged; training resumes from the state before, of step 1"]
     continue_run(tmp_path, recipe)
     assert sorted((tmp_path / "checkpoints").iterdir()) == [first]
     DAMAGE[damage](first)
@@ -175,7 +175,7 @@ def test_a_run_whose_end_is_not_on_record_is_not_extended(run: Path) -> None:
     """Its steps count from there."""
     lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
     (run / "metrics.jsonl").write_text(lines[0] + "damaged\n")
-    with pytest.raises(FileError, match="must know the steps that it ended with"):
+    with pytest.raises(FileError, match="must know the step at which it ended"):
         extend_run(run, load_run(run).recipe)
 
 

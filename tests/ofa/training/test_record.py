@@ -107,7 +107,7 @@ def test_a_record_that_cannot_be_trusted_is_refused(recipe: Recipe, tmp_path: Pa
     assert "must be a whole data record" in told(b"")
     assert "must be a whole data record" in told(table, facts={})
     assert "its checksum is gone" in told(table, seal=None)
-    assert "do not have the digest" in told(table.slice(1).replace_schema_metadata(table.schema.metadata))
+    assert "do not match its digest" in told(table.slice(1).replace_schema_metadata(table.schema.metadata))
     assert "has the columns" in told(table.drop_columns(["part"]))
 
 

@@ -185,7 +185,7 @@ def test_another_recipe_or_space_is_refused(recipe_of: MakeRecipe, pictures: Ima
     state, _ = killed_at(2, recipe, pictures)
     begin_run(tmp_path, recipe)
     save_state(tmp_path, recipe, state)
-    with pytest.raises(RecipeError, match=r"differs from '.*config\.toml' in seed 0 -> 5; go on without the change"):
+    with pytest.raises(RecipeError, match=r"differs from '.*config\.toml' in seed 0 -> 5; resume it without the change"):
         continue_run(tmp_path, replace(recipe, seed=5))
     continue_run(tmp_path, replace(recipe, workers=2, evaluate_every=3))
     assert Recipe.load(tmp_path / "config.toml").workers == 2

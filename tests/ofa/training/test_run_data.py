@@ -194,7 +194,7 @@ def test_a_part_without_images_is_refused(recipe: Recipe, folder: Path) -> None:
     for path in folder.glob("*/*"):
         if contents_of(path) in tested:
             path.unlink()
-    with pytest.raises(DataError, match="none of its images of the test part is left"):
+    with pytest.raises(DataError, match="none of its images of the test part left"):
         again(begun, recipe)
 
 
@@ -261,7 +261,7 @@ def test_a_run_does_not_go_on_without_its_images(recipe: Recipe, folder: Path, c
     change(files[next(key for key in tested if key in files)])
     assert again(begun, recipe, exact=True).changes.changed
     change(files[next(key for key in trained if key in files)])
-    with pytest.raises(DataError, match="must go on with the images that it began with"):
+    with pytest.raises(DataError, match="must be resumed with the images that it began with"):
         again(begun, recipe, exact=True)
 
 

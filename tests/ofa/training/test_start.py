@@ -97,9 +97,7 @@ def test_classes_go_by_their_names_where_a_run_knows_them(
     save_run(tmp_path, recipe.build_supernet(10), recipe, ())
     _, taken = started(Start(path=str(tmp_path), classifier=classifier), recipe.get_space(), names)
     assert taken.new == (CLASSIFIER if new else ())
-    with pytest.raises(
-        WeightsError, match=r'knows, but that of .* has 10 \(a, b, c, d, e \.\.\.\) and the data 3 .*start\.classifier = "new"'
-    ):
+    with pytest.raises(WeightsError, match=r'knows, but .* has 10 \(a, b, c, d, e \.\.\.\) and the data 3 .*start\.classifier = "new"'):
         started(Start(path=str(tmp_path), classifier="keep"), recipe.get_space(), NAMES[:3])
 
 
