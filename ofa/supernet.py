@@ -240,7 +240,7 @@ class Supernet(nn.Module):
     # -- the store ----------------------------------------------------------------------------------------------------
 
     def named_tensors(self) -> dict[str, torch.Tensor]:
-        """All stored tensors at their largest, by ``place.name``; they are views, so writing to them writes to the store."""
+        """All stored tensors in the shape of the largest, by ``place.name``; they are views, so writing to them writes to the store."""
         return {stored.name: tensor for tensor, stored in self._stored()}
 
     def _stored(self) -> Iterator[tuple[torch.Tensor, StoredTensor]]:

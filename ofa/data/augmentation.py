@@ -102,7 +102,7 @@ class Augmentation:
     # -- geometry -----------------------------------------------------------------------------------------------------
 
     def boxes(self, batch: int, generator: torch.Generator) -> Boxes | None:
-        """Draw the crop of each image; None without crops."""
+        """Draw the crops of ``batch`` images by ``generator`` (on the CPU); None without crops."""
         if self.crop_scale == 1:
             return None
         area_B = self.crop_scale + (1 - self.crop_scale) * torch.rand(batch, generator=generator)
@@ -156,6 +156,10 @@ class Augmentation:
     def recolour(self, x_BCHW: Tensor, generator: torch.Generator) -> Tensor:
         """Change colours of images in 0..1, and apply RandAugment. Grey images stay grey, and alpha is not changed.
 
+        Args:
+            x_BCHW: the images.
+            generator: decides the changes.
+
         Raises:
             DataError: the number of channels has no colours, or images are RGBA with RandAugment, which would not move alpha along.
             MissingExtraError: the extra ``augment`` is not installed.
@@ -184,6 +188,12 @@ class Augmentation:
 
     def mix(self, x_BCHW: Tensor, y_B: Tensor, num_classes: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Apply mixup or cutmix at random; if the batch is mixed, labels become shares, float32 [B, K].
+
+        Args:
+            x_BCHW: the images.
+            y_B: their classes, int64.
+            num_classes: K.
+            generator: decides what is mixed with what.
 
         Raises:
             MissingExtraError: the extra ``augment`` is not installed.

@@ -100,10 +100,10 @@ class Images(Protocol):
         """The number of images."""
 
     def pick(self, index: Tensor) -> Self:
-        """The images at ``index`` (int64), normalized by their own mean and standard deviation unless these were given."""
+        """The images at ``index`` (int64 [B]), normalized by their own mean and standard deviation unless these were given."""
 
     def subset(self, index: Tensor) -> Self:
-        """The images at ``index`` (int64), with this set's normalization."""
+        """The images at ``index`` (int64 [B]), with this set's normalization."""
 
     def normalized(self, normalization: Normalization | None) -> Self:
         """The same images with another normalization; None is their own mean and standard deviation."""
@@ -219,11 +219,11 @@ class ImageData:
         return images[..., top : top + height, left : left + width]
 
     def pick(self, index: Tensor) -> ImageData:
-        """The images at ``index`` (int64), normalized by their own mean and standard deviation unless these were given."""
+        """The images at ``index`` (int64 [B]), normalized by their own mean and standard deviation unless these were given."""
         return replace(self, images=self.images[index], labels=self.labels[index], known_keys=self.keys[index])
 
     def subset(self, index: Tensor) -> ImageData:
-        """The images at ``index`` (int64), with this set's normalization."""
+        """The images at ``index`` (int64 [B]), with this set's normalization."""
         return self.pick(index).normalized(self.normalization)
 
     def normalized(self, normalization: Normalization | None) -> ImageData:
@@ -249,7 +249,10 @@ class ImageData:
     def read(
         self, index: Tensor, resolution: Resolution, augmentation: Augmentation | None = None, generator: torch.Generator | None = None
     ) -> Pixels:
-        """The images at ``index``: cropped to the rule's part and resized bilinearly with antialiasing, unless a random crop is taken."""
+        """The images at ``index``: cropped to the rule's part and resized bilinearly with antialiasing, unless a random crop is taken.
+
+        Arguments as of ``Images.read``.
+        """
         index = moved(index, self.images.device)
         boxes = augmentation.boxes(len(index), generator) if augmentation is not None and generator is not None else None
         whole = self.images[index]
@@ -293,7 +296,13 @@ def varying(std: Sequence[float], rule: ImageRule) -> tuple[float, ...]:
 
 
 class Splits(NamedTuple):
-    """Three parts of a data set: to train on, to select networks on, and to report the final score on."""
+    """Three parts of a data set.
+
+    Args:
+        train: images to train on.
+        selection: held-out images to select networks on.
+        test: images to report the final score on.
+    """
 
     train: Images
     selection: Images

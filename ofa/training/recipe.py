@@ -249,11 +249,11 @@ class Recipe:
         return Supernet(self.get_space(num_classes), generator=self.generator("weights"), dropout=self.dropout)
 
     def generator(self, purpose: Purpose, *stream: int) -> torch.Generator:
-        """A torch generator for one stream of one purpose, independent of all others."""
+        """A torch generator for one ``stream`` of one ``purpose``, independent of all others."""
         return torch.Generator().manual_seed(int(self._seeds(purpose, stream).generate_state(1, np.uint64)[0] >> np.uint64(1)))
 
     def rng(self, purpose: Purpose, *stream: int) -> np.random.Generator:
-        """A NumPy generator for one stream of one purpose, independent of all others."""
+        """A NumPy generator for one ``stream`` of one ``purpose``, independent of all others."""
         return np.random.default_rng(self._seeds(purpose, stream))
 
     def _seeds(self, purpose: Purpose, stream: tuple[int, ...]) -> np.random.SeedSequence:
@@ -310,7 +310,7 @@ class Recipe:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], overrides: Sequence[str] = (), *, trust: bool = False) -> Recipe:
-        """Read a TOML file; its folder may hold the space file. Arguments and errors as of ``from_toml``, and FileError."""
+        """Read the TOML file ``path``; its folder may hold the space file. Arguments and errors as of ``from_toml``, and FileError."""
         text = read_text(path, most=LARGEST_TOML, what="recipe")
         try:
             return cls.from_toml(text, overrides, folder=Path(path).parent, trust=trust)
