@@ -22,7 +22,7 @@ FIND_PYTHON = for candidate in $(PYTHON); do \
 	    "install it or name it, for example: make PYTHON=/usr/local/bin/python3.12 $(MAKECMDGOALS)" >&2; exit 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-gpu test-zoo torture lint format recipes constraints clean
+.PHONY: help demo test test-slow test-gpu test-zoo torture lint format recipes screens constraints clean
 
 help: ## show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -74,6 +74,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 recipes: $(STAMP) ## write docs/recipes.md from the code
 	@$(BIN)/ofa recipes --markdown > docs/recipes.md
+
+screens: $(STAMP) ## draw the pictures of results in docs/ anew; those of a demo after `make demo`
+	@$(BIN)/python docs/screens.py $(if $(wildcard demo/report.html),--demo demo)
 
 # What torch needs on a machine with a GPU (nvidia-*, triton) is pinned by torch itself and differs from machine to machine.
 constraints: ## choose the newest versions anew and write constraints.txt
