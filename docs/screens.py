@@ -29,7 +29,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # what draws accuracies an
 RESULTS = ROOT / "benchmarks" / "results"
 BUDGET = 0.5
 """Where the budget in the report lies between the fastest network of the front and the slowest one."""
-SIZE = (1240, 1550)
+SIZE = (1240, 1750)
 """Of the part of the report that is shown, in pixels."""
 
 
