@@ -22,7 +22,7 @@ FIND_PYTHON = for candidate in $(PYTHON); do \
 	    "install it or name it, for example: make PYTHON=/usr/local/bin/python3.12 $(MAKECMDGOALS)" >&2; exit 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-gpu test-zoo torture lint format docs docs-serve pages constraints clean
+.PHONY: help demo test test-slow test-gpu test-docs test-zoo torture lint format docs docs-serve pages screens tour release constraints clean
 
 help: ## show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -38,6 +38,9 @@ test-slow: $(STAMP) ## the tests that take longer
 
 test-gpu: $(STAMP) ## the tests that need a GPU
 	@$(BIN)/python -m pytest -m gpu
+
+test-docs: $(STAMP) ## the tests that execute what the docs show
+	@$(BIN)/python -m pytest -m docs
 
 # In an environment of its own, for these libraries are large and nothing else needs them. ONLY="swin or vit" chooses networks.
 test-zoo: .venv-zoo/.installed ## adopting: networks of torchvision, timm and transformers (half an hour)
@@ -84,6 +87,18 @@ docs: $(STAMP) ## the site, into site/; a broken link or docstring fails
 docs-serve: $(STAMP) ## the site while you write, on http://127.0.0.1:8000
 	@$(BIN)/mkdocs serve
 
+tour: $(STAMP) ## run docs/tour.ipynb and keep what its cells show
+	@$(BIN)/python docs/run_tour.py
+
+screens: $(STAMP) ## draw the pictures of results in docs/ anew; those of a demo after `make demo`
+	@$(BIN)/python docs/screens.py $(if $(wildcard demo/report.html),--demo demo)
+
+# The wheel is built of the source archive; what is in both, and that the wheel works alone, is tested first.
+release: $(STAMP) ## the source archive and the wheel, tested, into dist/
+	@$(BIN)/python -m pytest -q -m slow tests/test_release.py
+	@rm -rf dist
+	@$(BIN)/python -m build --no-isolation
+
 # What torch needs on a machine with a GPU (nvidia-*, triton) is pinned by torch itself and differs from machine to machine.
 constraints: ## choose the newest versions anew and write constraints.txt
 	@python=$$($(FIND_PYTHON)) && folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
@@ -95,5 +110,5 @@ constraints: ## choose the newest versions anew and write constraints.txt
 	  sed -E -e '/^(pip|cuda-.*|nvidia-.*|triton)==/d' -e 's/\+[a-z0-9.]+$$//' "$$folder/frozen"; } > constraints.txt
 
 clean: ## remove caches, builds, site/ and demo/; the environment stays
-	@rm -rf build demo site *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf build demo dist site docs/tour *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find . -path ./$(VENV) -prune -o -type d -name __pycache__ -exec rm -rf {} +

@@ -9,6 +9,7 @@ from latency_tables.correction import Correction
 from latency_tables.estimate import Estimator
 from latency_tables.from_networks import table_from_networks
 from latency_tables.journal import Journal
+from latency_tables.plot import draw_check
 from latency_tables.table import LatencyTable
 from latency_tables.transfer import transfer_table
 from ofa.inventory import blocks_of_space
@@ -23,6 +24,7 @@ __all__ = [
     "build_table",
     "calibrate_table",
     "check_table",
+    "draw_check",
     "table_from_networks",
     "transfer_table",
 ]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from search.front.front import Front
     from search.front.infeasible import ImpossibleBudgetError
     from search.latency import LatencySource, MeasuredLatency
+    from search.plot import Pick, draw_front
     from search.predictor.accuracy_predictor import AccuracyPredictor
     from search.problem import Problem
     from search.study import Effort, run_study
@@ -33,7 +34,9 @@ __all__ = [
     "LatencySource",
     "MeasuredAccuracy",
     "MeasuredLatency",
+    "Pick",
     "Problem",
+    "draw_front",
     "query_verified",
     "run_study",
 ]
@@ -47,6 +50,7 @@ __getattr__ = lazily(
         "search.front.front": ("Front",),
         "search.front.infeasible": ("ImpossibleBudgetError",),
         "search.latency": ("LatencySource", "MeasuredLatency"),
+        "search.plot": ("Pick", "draw_front"),
         "search.predictor.accuracy_predictor": ("AccuracyPredictor",),
         "search.problem": ("Problem",),
         "search.study": ("Effort", "run_study"),

@@ -157,6 +157,16 @@ class Tab:
             self.call("Input.dispatchKeyEvent", type="keyDown" if text else "rawKeyDown", **event)
             self.call("Input.dispatchKeyEvent", type="keyUp", key=key)
 
+    def type(self, field: str, text: str) -> None:
+        """Put a text into the field with an id, as somebody who types it does."""
+        self.run(
+            f"""(() => {{
+              const field = document.getElementById({json.dumps(field)});
+              field.value = {json.dumps(text)};
+              field.dispatchEvent(new Event("input"));
+            }})()"""
+        )
+
     def click(self, x: float, y: float) -> None:
         """Move the pointer to a place of the window and press its button."""
         self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)

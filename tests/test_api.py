@@ -65,11 +65,11 @@ NAMES = {
     ),
     search_package: (
         *("AccuracyPredictor", "AccuracySource", "Bound", "Budget", "Candidate", "Effort", "Front", "ImpossibleBudgetError"),
-        *("LatencySource", "MeasuredAccuracy", "MeasuredLatency", "Problem", "query_verified", "run_study"),
+        *("LatencySource", "MeasuredAccuracy", "MeasuredLatency", "Pick", "Problem", "draw_front", "query_verified", "run_study"),
     ),
     latency_tables: (
         *("Correction", "Estimator", "Journal", "LatencyTable", "TableCheck", "blocks_of_space", "build_table", "calibrate_table"),
-        *("check_table", "table_from_networks", "transfer_table"),
+        *("check_table", "draw_check", "table_from_networks", "transfer_table"),
     ),
     devices: (
         *("Address", "Conditions", "Device", "Fake", "Local", "RUNTIMES", "Settings", "Ssh", "TRANSPORTS", "Timing"),

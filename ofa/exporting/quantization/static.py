@@ -7,8 +7,9 @@ one scale each, calibrated on images (Jacob et al., CVPR 2018; Nagel et al., "A 
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -184,7 +185,7 @@ def _by_nncf(model: onnx.ModelProto, images: Images, how: Quantization, floats: 
     library = _nncf()
     advanced = library.quantization.advanced_parameters
     name = model.graph.input[0].name
-    with redirect_stdout(StringIO()), _quiet("nncf"):
+    with _quiet("nncf"):
         quantized: onnx.ModelProto = library.quantize(
             model,
             library.Dataset(list(images), lambda image: {name: image}),
@@ -205,14 +206,17 @@ def _by_nncf(model: onnx.ModelProto, images: Images, how: Quantization, floats: 
 
 @contextmanager
 def _quiet(name: str) -> Iterator[None]:
-    """Context in which a library's logger reports errors only."""
+    """Context without a library's own reports: its logger (errors only), stdout, and what IPython displays."""
     logger = logging.getLogger(name)
     level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
+    notebook = sys.modules.get("IPython.utils.capture")  # which IPython has loaded wherever it runs
+    with ExitStack() as silenced:
+        silenced.callback(logger.setLevel, level)
+        logger.setLevel(logging.ERROR)
+        silenced.enter_context(redirect_stdout(StringIO()))
+        if notebook is not None:
+            silenced.enter_context(notebook.capture_output(stderr=False))
         yield
-    finally:
-        logger.setLevel(level)
 
 
 def _nncf() -> Any:

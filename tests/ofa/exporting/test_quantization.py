@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +28,7 @@ from ofa.exporting.quantization.repair import repaired
 from ofa.exporting.quantization.static import Quantization, quantize
 from ofa.families import get_space, lower
 from tests.ofa.strategies import TINY_SPACES
+from tests.sources import ROOT
 
 SHAPE = (1, 3, 32, 32)
 
@@ -67,6 +71,30 @@ def test_nncf_does_too(correction: Any, capfd: pytest.CaptureFixture[str]) -> No
     assert capfd.readouterr() == ("", "")
     layers = layers_of(model)
     assert signal_to_noise_db(model, in_floats(quantized, model, layers)) > signal_to_noise_db(model, quantized)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("nncf") is None, reason="needs the extra 'nncf'")
+def test_nncf_shows_nothing_in_a_notebook_either(tmp_path: Path) -> None:
+    pytest.importorskip("IPython")
+    code = """
+import builtins
+from IPython.core.displaypub import CapturingDisplayPublisher
+from IPython.core.interactiveshell import InteractiveShell
+
+class ZMQInteractiveShell(InteractiveShell):  # by whose name libraries know a notebook
+    pass
+
+shell = ZMQInteractiveShell.instance(display_pub_class=CapturingDisplayPublisher)
+builtins.get_ipython = lambda: shell
+from ofa.exporting.quantization.static import Quantization, quantize
+from tests.ofa.exporting.test_quantization import exported, images
+
+quantize(exported(), images(), Quantization(library="nncf", bias_correction="fast"))
+print(shell.display_pub.outputs)
+"""
+    own = {**os.environ, "IPYTHONDIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=own, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
 
 
 def test_nncf_that_is_not_installed_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
