@@ -11,13 +11,14 @@ from torch import Tensor, nn
 import latency_tables
 from devices import Device, get_device
 from latency_tables import Estimator, LatencyTable, calibrate_table
-from ofa.families import AdoptedSpace, get_space
+from ofa.families import AdoptedSpace
 from ofa.families.adopted import SHARES
 from ofa.progress import Progress, silent
 from ofa.resolution import Resolution
 from ofa.space import Space
 from ofa.supernet import Supernet
 from ofa.training import Run
+from ofa.training.spaces import find_space
 from search.accuracy import AccuracySource, MeasuredAccuracy
 from search.budget import Bound, Budget
 from search.front.candidate import Candidate
@@ -86,7 +87,7 @@ def build_table(
     """Build a latency table: time every block of a space on a device, and whole networks to calibrate the sum of the blocks.
 
     Args:
-        space: a space, or an argument of ``get_space``.
+        space: a space, its name, its file, ``module:attribute``, or the folder of a run, whose classes it then has.
         device: a device, its name, or the path of its file.
         nets: number of whole networks to time, at least 9; 0 for no calibration, so that estimates have no interval.
         resolutions: of the input, in pixels; None for all of the space.
@@ -99,7 +100,7 @@ def build_table(
     Raises:
         OfaError: the space or the device is unknown, or the device cannot measure.
     """
-    chosen = get_space(space) if isinstance(space, str) else space
+    chosen = find_space(space) if isinstance(space, str) else space
     measured = get_device(device) if isinstance(device, str) else device
     sizes = None if resolutions is None else tuple(resolutions)
     rng = np.random.default_rng(seed)

@@ -179,11 +179,12 @@ def _report(predictor: AccuracyPredictor, output: Path, seed: int, images: int |
 
 
 def _from_csv(path: Path, name: str | None, classes: int | None, rng: np.random.Generator) -> AccuracyPredictor:
-    from ofa.families import get_space, named_space
+    from ofa.families import named_space
+    from ofa.training.spaces import find_space
     from search.predictor.accuracy_predictor import AccuracyPredictor
     from search.predictor.csv_results import read_results
 
-    space = None if name is None else get_space(name, classes)
+    space = None if name is None else find_space(name, classes)
     archs, accuracies = read_results(path, space)
     return AccuracyPredictor.fit(space or named_space(archs[0].space, classes), archs, accuracies, rng)
 

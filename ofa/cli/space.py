@@ -101,9 +101,9 @@ def space(
 
 def _named(name: str, changes: Changes, output: Path | None, overwrite: bool) -> Space:
     """The space that is named, changed as the options say, and written where they say."""
-    from ofa.families import get_space
+    from ofa.training.spaces import find_space
 
-    found = changes.of(get_space(name), output)
+    found = changes.of(find_space(name), output)
     if output is not None:
         write_space(found, output, overwrite=overwrite)
     return found

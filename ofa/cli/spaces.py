@@ -48,9 +48,9 @@ def named(text: str | None) -> Space | None:
     Raises:
         OfaError: there is none.
     """
-    from ofa.families import get_space
+    from ofa.training.spaces import find_space
 
-    return None if text is None else get_space(text)
+    return None if text is None else find_space(text)
 
 
 def check_named(wanted: Space | None, found: Space, source: str) -> None:

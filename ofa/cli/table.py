@@ -218,9 +218,9 @@ def show(
 
 
 def _space(name: str, classes: int | None) -> Space:
-    from ofa.families import get_space
+    from ofa.training.spaces import find_space
 
-    return get_space(name, classes)
+    return find_space(name, classes)
 
 
 def _figures(found: TableCheck) -> dict[str, Any]:

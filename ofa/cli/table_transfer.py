@@ -58,14 +58,14 @@ def transfer(
     from latency_tables.advice import advice_on_table
     from latency_tables.from_networks import measured_elsewhere
     from latency_tables.transfer import read_measurements, transfer_table
-    from ofa.families import get_space
+    from ofa.training.spaces import find_space
 
     kept: Any = {"resume": resume, "overwrite": overwrite, "inputs": {"seed": seed, "nets": nets}, "ending": PARQUET}
     with making(output, "transfer", doing="transferring a table", **kept) as journal:
         if has_ended(output, journal, resume=resume, overwrite=overwrite):
             table = LatencyTable.load(output)
         else:
-            loaded, chosen = LatencyTable.load(source), get_space(space, classes)
+            loaded, chosen = LatencyTable.load(source), find_space(space, classes)
             measured = get_device(device, folders or (), ssh_config=ssh_config)
             if measurements is None:
                 archs, times, origin = _measure(loaded, chosen, measured, nets, np.random.default_rng(seed), journal)
