@@ -31,7 +31,7 @@ def test_other_texts_name_what_they_named(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_no_trained_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SpaceError, match="must be a trained run with supernet.safetensors, but .* has none"):
+    with pytest.raises(SpaceError, match=r"must be a trained run with supernet\.safetensors, but .* has none"):
         find_space(str(tmp_path))
     (tmp_path / "supernet.safetensors").write_bytes(b"nonsense")
     with pytest.raises(OfaError):
