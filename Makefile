@@ -22,7 +22,7 @@ FIND_PYTHON = for candidate in $(PYTHON); do \
 	    "install it or name it, for example: make PYTHON=/usr/local/bin/python3.12 $(MAKECMDGOALS)" >&2; exit 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-gpu test-zoo torture lint format recipes constraints clean
+.PHONY: help demo test test-docs test-slow test-gpu test-zoo torture lint format recipes constraints clean
 
 help: ## show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -35,6 +35,9 @@ test: $(STAMP) ## the fast tests, in two processes
 
 test-slow: $(STAMP) ## the tests that take longer
 	@$(BIN)/python -m pytest -m "slow and not gpu"
+
+test-docs: $(STAMP) ## the commands and programs of docs/, in their order
+	@$(BIN)/python -m pytest -m docs tests/documented
 
 test-gpu: $(STAMP) ## the tests that need a GPU
 	@$(BIN)/python -m pytest -m gpu
