@@ -43,6 +43,9 @@ def raspberry(ssh_server: SshServer, tmp_path: Path) -> Page:  # noqa: F811
     there = f"Host raspberrypi.local\n  HostName 127.0.0.1\n  Port {ssh_server.port}\n  IdentityFile {ssh_server.key}\n"
     ssh_server.config.write_text(there + config, encoding="utf-8")
     python = f'python = "{sys.executable}"\nfolder = "{ssh_server.folder}/remote"'
-    texts = {'user = "pi"': f'user = "{getpass.getuser()}"\n{python}'}
+    texts = {
+        'user = "pi"': f'user = "{getpass.getuser()}"\n{python}',
+        '(bundle, "mine/pi.toml"': f'(bundle, __import__("devices").get_device("mine/pi.toml", ssh_config="{ssh_server.config}")',
+    }
     (tmp_path / "page").mkdir()
     return Page(tmp_path / "page", {"OFA_SSH_CONFIG": str(ssh_server.config)}, texts)

@@ -39,7 +39,7 @@ class Page:
     Attributes:
         folder: where commands run and files are written.
         environment: variables that all commands have.
-        texts: of files that the page shows, and what stands there in their place.
+        texts: of files and of Python that the page shows, and what stands there in their place.
         ran: commands that ran, as the page has them, and the seconds that each took.
     """
 
@@ -134,7 +134,7 @@ class Page:
         first = fence.text.partition("\n")[0]
         if before := STAND_INS.get((fence.page, first)):
             exec(before, self._names)
-        source, name = small_text(fence.text), f"<{fence.place}>"
+        source, name = self._changed(fence.text), f"<{fence.place}>"
         linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
         shown = io.StringIO()
         with contextlib.redirect_stdout(shown), pytest.MonkeyPatch.context() as patch:

@@ -27,12 +27,13 @@ SMALLER_TEXTS = {
     "3x224x224": "3x32x32",
     "3, 224, 224": "3, 32, 32",
     "96,128,160x96": "16,24,32x24",
+    "depth=2,3": "depth=1,2",
     "epochs = 36": "epochs = 5",
     "nets=60": "nets=12",
     "--nets 60": "--nets 12",
     "--nets 300": "--nets 12",
     "0.04ms": "40ms",
-    "phone=10ms..12ms": "phone=0ms..12ms",
+    "phone=10ms..12ms": "phone=1us..12ms",
     "budget_ms=0.04": "budget_ms=40",
     "--trials 100": "--trials 3",
     "--trials 200": "--trials 4",
@@ -50,8 +51,9 @@ SMALLER_OPTIONS: dict[str, tuple[tuple[str, str], ...]] = {
     "train": (("--set", "workers=0"),),
     "train small-budget": (("--set", "progressive_shrinking.epochs=4"), ("--set", "fractions=[0.4, 0.3, 0.3]"), ("--set", "batch_size=16")),
     "train adopt": (("--set", "adopt.epochs=1"), ("--set", "fractions=[0.4, 0.3, 0.3]"), ("--set", "batch_size=16")),
-    "predictor fit": (("--rounds", "0"),),
-    "search": (("--evaluations", "2000"),),
+    "predictor fit": (("--rounds", "0"), ("--nets", "12")),
+    "search --predictor": (("--evaluations", "2000"),),
+    "search --supernet": (("--evaluations", "0"), ("--trials", "6")),
     "specialize": (("--epochs", "1"),),
     "table check": (("--nets", "9"),),
 }
@@ -62,9 +64,9 @@ STATUS: dict[str, int] = {}
 
 STAND_INS: dict[tuple[str, str], str] = {
     ("docs/adopting.md", "from ofa import adopt"): "import torch; from my_nets import resnet; model = resnet()",
-    ("docs/devices.md", 'images = load_data("photos/", rule=bundle.rule, classes=bundle.class_names)'): (
-        "from ofa import verify; from ofa.data import load_data; from ofa.exporting.bundle import load_bundle\n"
-        "bundle = load_bundle('network')"
+    ("docs/devices.md", "from devices import RUNTIMES, TRANSPORTS"): (
+        "from devices import Fake as Adb; from devices.runtimes.fake import FakeRuntime as LiteRt\n"
+        "def tflite_of_onnx(content): return content"
     ),
 }
 """What a reader has who copies a block of Python, by its page and its first line."""
