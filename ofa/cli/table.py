@@ -46,7 +46,9 @@ def register(app: typer.Typer) -> None:
     group.command("calibrate", epilog="Example: ofa table calibrate cpu.parquet --space ofa-mbv3-32px --device local-cpu")(calibrate)
     group.command("check", epilog="Example: ofa table check cpu.parquet --space ofa-mbv3-32px --device local-cpu --nets 30")(check)
     group.command("show", epilog="Example: ofa table show cpu.parquet --csv cpu.csv")(show)
-    group.command("transfer", epilog="Example: ofa table transfer cpu.parquet --space ofa-mbv3-32px --device pi -o pi.parquet")(transfer)
+    group.command("transfer", epilog="Example: ofa table transfer cpu.parquet --space ofa-mbv3-32px --device pi.toml -o pi.parquet")(
+        transfer
+    )
     group.add_typer(import_group(), name="import")
     app.add_typer(group, name="table")
 

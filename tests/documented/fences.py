@@ -89,7 +89,7 @@ def _name(info: str, before: str) -> str:
 
 def commands(fence: Fence) -> tuple[str, ...]:
     """The commands of a block in their order: continued lines are joined, comments are left out."""
-    joined = fence.text.replace("\\\n", " ")
+    joined = re.sub(r"\s*\\\n\s*", " ", fence.text)
     lines = (_without_comment(line).strip() for line in joined.splitlines())
     return tuple(line for line in lines if line)
 

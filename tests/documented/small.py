@@ -19,6 +19,7 @@ __all__ = [
     "kind_of",
     "small_command",
     "small_text",
+    "stays",
     "words_of",
 ]
 
@@ -49,7 +50,7 @@ SMALLER_TEXTS = {
 
 SMALLER_OPTIONS: dict[str, tuple[tuple[str, str], ...]] = {
     "train": (("--set", "workers=0"),),
-    "train small-budget": (("--set", "progressive_shrinking.epochs=4"), ("--set", "fractions=[0.4, 0.3, 0.3]"), ("--set", "batch_size=16")),
+    "train small-budget": (("--set", "progressive_shrinking.epochs=5"), ("--set", "fractions=[0.4, 0.3, 0.3]"), ("--set", "batch_size=16")),
     "train adopt": (("--set", "adopt.epochs=1"), ("--set", "fractions=[0.4, 0.3, 0.3]"), ("--set", "batch_size=16")),
     "predictor fit": (("--rounds", "0"), ("--nets", "12")),
     "search --predictor": (("--evaluations", "2000"),),
@@ -93,6 +94,11 @@ def kind_of(command: str) -> str | None:
     return next((kind for kind in KINDS if command == kind or command.startswith((kind if kind.endswith("/") else f"{kind} "))), None)
 
 
+def stays(command: str) -> bool:
+    """Whether a command is none that runs here."""
+    return command in NOT_RUN or kind_of(command) is not None
+
+
 def small_text(text: str) -> str:
     """A block with smaller sizes."""
     for old, new in SMALLER_TEXTS.items():
@@ -103,7 +109,7 @@ def small_text(text: str) -> str:
 def words_of(arguments: list[str]) -> tuple[str, list[str]]:
     """The words of a command of ``ofa``, such as ``table build``, and what follows them."""
     known = commands_by_name()
-    for length in (2, 1):
+    for length in (3, 2, 1):
         if (words := " ".join(arguments[:length])) in known:
             return words, arguments[length:]
     return "", arguments

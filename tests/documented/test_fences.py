@@ -50,7 +50,7 @@ def test_blocks_have_a_language_a_name_and_a_place() -> None:
 
 
 def test_commands_are_joined_and_lose_their_comments() -> None:
-    assert commands(read_fences("page.md", PAGE)[0]) == ("ofa train digits -o run", "ofa search --set 'a=\"#b\"'      --workers 2")
+    assert commands(read_fences("page.md", PAGE)[0]) == ("ofa train digits -o run", "ofa search --set 'a=\"#b\"' --workers 2")
 
 
 def test_spans_of_prose_are_whole() -> None:

@@ -57,12 +57,23 @@ def test_the_tables_say_nothing_of_what_is_gone() -> None:
 
 @pytest.mark.parametrize("command", [command for command in NOT_RUN if "ofa " in command])
 def test_what_does_not_run_is_parsed(command: str) -> None:
-    words, arguments = words_of(shlex.split(command[command.index("ofa ") :])[1:])
-    parsed = commands_by_name()[words]
+    _parse(command[command.index("ofa ") :])
+
+
+def _parse(command: str) -> None:
+    words, arguments = words_of(shlex.split(command)[1:])
     try:
-        parsed.make_context(f"ofa {words}", arguments)
+        commands_by_name()[words].make_context(f"ofa {words}", arguments)
     except typer.TyperException as error:
-        pytest.fail(f"{documented()[command]}: '{command}': {error.format_message()}")
+        pytest.fail(f"'{command}': {error.format_message()}")
+
+
+@pytest.mark.parametrize("words", list(commands_by_name()))
+def test_the_example_of_a_command_is_parsed(words: str) -> None:
+    command = commands_by_name()[words]
+    example = command.epilog.partition("Example: ")[2].partition("; ")[0]
+    assert words_of(shlex.split(example)[1:])[0] == words
+    _parse(example)
 
 
 def test_options_that_pages_name_are_there() -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.documented.fences import PAGES, Fence, page_of, read_fences
+from tests.documented.fences import PAGES, Fence, commands, page_of, read_fences
 from tests.documented.prepared import BEGINS_WITH, README, Prepared
 from tests.documented.running import Page
+from tests.documented.small import stays
 
 pytestmark = pytest.mark.docs
 
@@ -16,7 +17,8 @@ pytestmark = pytest.mark.docs
 def running(page: str) -> tuple[Fence, ...]:
     """The blocks of a page, if one of them can run."""
     found = read_fences(page, page_of(page))
-    return found if any(fence.language in ("sh", "python") for fence in found) else ()
+    run = (command for fence in found if fence.language == "sh" for command in commands(fence) if not stays(command))
+    return found if any(fence.language == "python" for fence in found) or any(run) else ()
 
 
 OVER_SSH = "docs/devices.md"
