@@ -8,6 +8,7 @@ import io
 import linecache
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -72,7 +73,9 @@ class Page:
             self._output, self._as_documented = "", True
             for command in commands(fence):
                 self._run(command, fence)
-        elif fence.language == "python" and not fence.name:
+        elif fence.language == "python" and fence.name:
+            runpy.run_path(fence.name, run_name=Path(fence.name).stem)
+        elif fence.language == "python":
             self._execute(fence)
         elif fence.language == "text" and fence.follows and self._output:
             self._compare(fence)
