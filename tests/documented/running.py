@@ -8,7 +8,6 @@ import io
 import linecache
 import os
 import re
-import runpy
 import shlex
 import subprocess
 import sys
@@ -74,7 +73,7 @@ class Page:
             for command in commands(fence):
                 self._run(command, fence)
         elif fence.language == "python" and fence.name:
-            runpy.run_path(fence.name, run_name=Path(fence.name).stem)
+            registry.import_attribute(f"{'.'.join(Path(fence.name).with_suffix('').parts)}:__name__")
         elif fence.language == "python":
             self._execute(fence)
         elif fence.language == "text" and fence.follows and self._output:
