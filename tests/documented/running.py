@@ -12,6 +12,7 @@ import shlex
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -139,7 +140,8 @@ class Page:
         source, name = self._changed(fence.text), f"<{fence.place}>"
         linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
         shown = io.StringIO()
-        with contextlib.redirect_stdout(shown), pytest.MonkeyPatch.context() as patch:
+        with contextlib.redirect_stdout(shown), warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
+            warnings.simplefilter("ignore", ResourceWarning)  # as Python does by itself: short programs leave files to it
             patch.setattr(sys, "argv", ["program.py", "photo.jpg"])
             exec(compile(source, name, "exec"), self._names)
         self._output, self._as_documented = shown.getvalue(), source == fence.text
