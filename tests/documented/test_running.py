@@ -37,11 +37,10 @@ def tiny():
 
 ```python
 import tomllib
-from pathlib import Path
 
 from ofa.tasks import TASKS, Classification
 
-length = tomllib.loads(Path("words.toml").read_text())["length"]
+length = tomllib.load(open("words.toml", "rb"))["length"]
 TASKS.register("of-a-page", Classification())
 ```
 
