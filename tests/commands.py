@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 from unittest.mock import patch
@@ -15,6 +16,20 @@ from ofa.cli.main import build_app
 @cache
 def _commands() -> Any:
     return typer.main.get_command(build_app())
+
+
+@cache
+def commands_by_name() -> dict[str, Any]:
+    """Every command by its words, such as ``table build``."""
+
+    def below(words: tuple[str, ...], command: Any) -> Iterator[tuple[str, Any]]:
+        if hasattr(command, "commands"):
+            for name, child in command.commands.items():
+                yield from below((*words, name), child)
+        else:
+            yield " ".join(words), command
+
+    return dict(below((), _commands()))
 
 
 def command_line(*arguments: object, width: int | None = None) -> Any:

@@ -59,19 +59,20 @@ def photo(label: int, seed: int, size: tuple[int, int] = (64, 48)) -> Image.Imag
     return Image.fromarray(pixels)
 
 
-def write_photos(root: Path, each: int = 40, *, dirt: bool = True) -> Dirt:
+def write_photos(root: Path, each: int = 40, *, dirt: bool = True, first: int = 0) -> Dirt:
     """Write ``each`` photos a class, with the dirt of a first day between them.
 
     Args:
         root: the folder, which is made.
         each: photos a class, at least 16.
+        first: number of the first photo of a class; no two numbers are alike.
         dirt: whether broken files, copies and files that are no images are written too.
     """
     for label, name in enumerate(CLASSES):
         (root / name).mkdir(parents=True)
         for number in range(each):
             kind = _KINDS[number % len(_KINDS)]
-            kind(photo(label, 1000 * label + number, _SIZES[number % len(_SIZES)]), root / name / f"{number:03}")
+            kind(photo(label, 1000 * label + first + number, _SIZES[number % len(_SIZES)]), root / name / f"{number:03}")
     if not dirt:
         return Dirt(whole=3 * each, broken=0, others=0, hidden=0, copies=0)
     _break(root)

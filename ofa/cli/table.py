@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
-_EXAMPLE = "Example: ofa table build --space ofa-mbv3-w1.0 --device pi -o pi.parquet"
+_EXAMPLE = "Example: ofa table build --space run --device local-cpu -o cpu.parquet"
 
 SpaceOption = Annotated[str, typer.Option("--space", metavar="SPACE", help="The space: a name, a space file, or module:attribute.")]
 ClassesOption = Annotated[int | None, typer.Option("--classes", min=2, help="Classes of your data, if not the space's own number.")]
@@ -43,13 +43,12 @@ ResolutionsOption = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add ``ofa table``."""
-    about = "Latency tables: what the blocks of a space cost on a device."
-    group = typer.Typer(help=about, epilog=_EXAMPLE, no_args_is_help=True)
+    group = typer.Typer(help="Latency tables: what the blocks of a space cost on a device.", epilog=_EXAMPLE, no_args_is_help=True)
     group.command("build", epilog=_EXAMPLE)(build)
-    group.command("calibrate", epilog="Example: ofa table calibrate pi.parquet --space ofa-mbv3-w1.0 --device pi")(calibrate)
-    group.command("check", epilog="Example: ofa table check pi.parquet --space ofa-mbv3-w1.0 --device pi")(check)
-    group.command("show", epilog="Example: ofa table show pi.parquet --csv pi.csv")(show)
-    group.command("transfer", epilog="Example: ofa table transfer cpu.parquet --space ofa-mbv3-w1.0 --device pi -o pi.parquet")(transfer)
+    group.command("calibrate", epilog="Example: ofa table calibrate cpu.parquet --space run --device local-cpu")(calibrate)
+    group.command("check", epilog="Example: ofa table check cpu.parquet --space run --device local-cpu --nets 30")(check)
+    group.command("show", epilog="Example: ofa table show cpu.parquet --csv cpu.csv")(show)
+    group.command("transfer", epilog="Example: ofa table transfer cpu.parquet --space run --device pi.toml -o pi.parquet")(transfer)
     group.add_typer(import_group(), name="import")
     app.add_typer(group, name="table")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-import typer
 from PIL import Image
 
 from devices import Timing, describe, get_device
@@ -20,7 +18,6 @@ from latency_tables import Correction, LatencyTable, blocks_of_space
 from latency_tables.info import TableInfo
 from latency_tables.table import row_of, rows_frame
 from ofa.blocks import build_network
-from ofa.cli.main import build_app
 from ofa.exporting.bundle import write_bundle
 from ofa.exporting.card import Card
 from ofa.families import get_space, lower
@@ -139,19 +136,6 @@ REQUIRED = {
 ENDINGS = {"space": ".json", "import mit-predictor": ".safetensors", "table show": ".csv"}
 
 
-def walk() -> Iterator[tuple[str, Any]]:
-    """Every command of the command line, with its words."""
-
-    def below(words: tuple[str, ...], command: Any) -> Iterator[tuple[str, Any]]:
-        if hasattr(command, "commands"):
-            for name, child in command.commands.items():
-                yield from below((*words, name), child)
-        else:
-            yield " ".join(words), command
-
-    yield from below((), typer.main.get_command(build_app()))
-
-
 def call(command: Command, places: dict[str, Path], *more: object) -> list[str]:
     """The words of a valid invocation."""
     return [*command.words.split(), *(part.format(**places) for part in command.arguments.split()), *map(str, more)]
@@ -190,7 +174,7 @@ def make_places(folder: Path) -> dict[str, Path]:
     (folder / "other.toml").write_text(device.replace("mine", "other"), encoding="utf-8")
     torch.save(own_model.model().state_dict(), folder / "state.pth")
     (folder / "names.txt").write_text("ant\nbee\ncat\ndog\n", encoding="utf-8")
-    _write_mits(folder)
+    write_mits(folder)
     places = {path.stem: path for path in folder.iterdir()}
     made = command_line(*call(_named("search"), places, "-o", folder / "front"))
     assert made.exit_code == 0, made.stderr
@@ -237,7 +221,7 @@ def _write_photos(folder: Path) -> None:
             Image.fromarray(pixels).save(folder / name / f"{number}.png")
 
 
-def _write_mits(folder: Path) -> None:
+def write_mits(folder: Path) -> None:
     """What MIT's package and its authors wrote: weights, a network, a predictor, a lookup table."""
     from tests.cli.test_importing import net_config
     from tests.cli.test_table_import import entries

@@ -17,8 +17,8 @@ from ofa.exporting.bundle import load_bundle
 from ofa.journal import UNKEPT
 from ofa.outputs import ENDINGS as KINDS
 from search.front.front import Front
-from tests.cli.files import COMMANDS, ENDINGS, FOLDERS, Command, call, outputs_to, walk
-from tests.commands import command_line
+from tests.cli.files import COMMANDS, ENDINGS, FOLDERS, Command, call, outputs_to
+from tests.commands import command_line, commands_by_name
 from tests.disk import room_for
 
 OUTPUTS = [(command, name) for command in COMMANDS for name in command.outputs]
@@ -33,7 +33,7 @@ def test_every_path_of_every_command_is_known_here() -> None:
     for command in COMMANDS:
         known.setdefault(command.words, set()).update(command.inputs, command.outputs, EITHER.get(command.words, ()))
     writing = {command.words for command in COMMANDS if command.outputs}
-    for words, command in walk():
+    for words, command in commands_by_name().items():
         assert words in known, f"ofa {words} is new: add it to tests/cli/files.py"
         hints = get_type_hints(command.callback, include_extras=False)
         paths = {name for name, hint in hints.items() if "Path" in str(hint) and name not in WAYS_TO_A_DEVICE}
