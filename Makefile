@@ -36,9 +36,6 @@ test: $(STAMP) ## the fast tests, in two processes
 test-slow: $(STAMP) ## the tests that take longer
 	@$(BIN)/python -m pytest -m "slow and not gpu"
 
-test-docs: $(STAMP) ## the commands and programs of docs/, in their order
-	@$(BIN)/python -m pytest -m docs tests/documented
-
 test-gpu: $(STAMP) ## the tests that need a GPU
 	@$(BIN)/python -m pytest -m gpu
 

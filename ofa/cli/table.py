@@ -29,7 +29,7 @@ __all__ = ["register"]
 
 _EXAMPLE = "Example: ofa table build --space run --device local-cpu -o cpu.parquet"
 
-SpaceOption = Annotated[str, typer.Option("--space", metavar="SPACE", help="The space: a name, a space file, or module:attribute.")]
+SpaceOption = Annotated[str, typer.Option("--space", metavar="SPACE", help="The space: a name, a space file, a run, or module:attribute.")]
 ClassesOption = Annotated[int | None, typer.Option("--classes", min=2, help="Classes of your data, if not the space's own number.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of networks, weights and order.")]
 TableArgument = Annotated[Path, typer.Argument(metavar="TABLE", help="A latency table.")]

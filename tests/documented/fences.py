@@ -9,12 +9,15 @@ from textwrap import dedent
 
 from tests.sources import ROOT
 
-__all__ = ["LANGUAGES", "PAGES", "Fence", "commands", "page_of", "read_fences", "spans"]
+__all__ = ["EXTENDING", "LANGUAGES", "PAGES", "Fence", "commands", "page_of", "read_fences", "spans"]
 
 LANGUAGES = ("sh", "python", "toml", "text")
 
 PAGES = tuple(sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md"))))
 """The README and all pages, relative to the root of the repository."""
+
+EXTENDING = "docs/extending.md"
+"""The page whose examples are a package: ``tests/extending`` installs and runs it."""
 
 _MARK = re.compile(r"^(?P<indent> *)```(?P<info>[^`]*)$")
 _TITLE = re.compile(r'title="([^"]+)"')

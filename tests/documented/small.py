@@ -82,6 +82,7 @@ KINDS = {
 """How commands begin that no test runs, and why; what can be seen of them without is held by ``test_not_run``."""
 
 NOT_RUN = {
+    "ofa demo -o demo": "it takes two minutes; tests/cli/test_demo.py runs it, among the slow tests",
     "ofa search --supernet run --table pi.parquet --trials 200 --storage postgresql://me@host/db -o shared.parquet": (
         "it needs a server of PostgreSQL; tests/search/test_study_servers.py has one where it is installed"
     ),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.documented.fences import PAGES, Fence, commands, page_of, read_fences
+from tests.documented.fences import EXTENDING, PAGES, Fence, commands, page_of, read_fences
 from tests.documented.prepared import BEGINS_WITH, README, Prepared
 from tests.documented.running import Page
 from tests.documented.small import stays
@@ -25,7 +25,7 @@ OVER_SSH = "docs/devices.md"
 """The page whose device is reached over ssh, here too."""
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page not in ("README.md", OVER_SSH) and running(page)])
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in ("README.md", OVER_SSH, EXTENDING) and running(page)])
 def test_a_page_runs(page: str, prepared: Prepared, tmp_path: Path) -> None:
     prepared.bring(BEGINS_WITH.get(page, README), tmp_path)
     Page(tmp_path).read(running(page))
