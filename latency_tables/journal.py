@@ -88,10 +88,10 @@ class Journal:
         if self.rows and not self._resume:
             raise TableError(
                 f"an interrupted build must be continued or discarded, but '{self.path}' holds {len(self.rows)} blocks of one; "
-                "add --resume to continue it, or --overwrite to begin again"
+                "add --resume to continue it, or --overwrite to begin anew"
             )
         if self.rows and self.origin is None:
-            raise TableError(f"measured blocks need their origin, but its lines in '{self.path}' are damaged; begin again with --overwrite")
+            raise TableError(f"measured blocks need their origin, but its lines in '{self.path}' are damaged; begin anew with --overwrite")
 
     def _write(self, entry: Mapping[str, Any]) -> None:
         try:

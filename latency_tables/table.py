@@ -128,11 +128,11 @@ class LatencyTable:
         missing = [column for column in COLUMNS if column not in self.rows.columns]
         if missing:
             raise TableError(
-                f"a latency table must have the columns {', '.join(COLUMNS)}, but {self.called} lacks {', '.join(missing)}; build it again"
+                f"a latency table must have the columns {', '.join(COLUMNS)}, but {self.called} lacks {', '.join(missing)}; build it anew"
             )
         self._check_numbers()
         if len(self._latencies) < len(self.rows):
-            raise TableError(f"a latency table must hold each block once, but {self.called} repeats some; build it again")
+            raise TableError(f"a latency table must hold each block once, but {self.called} repeats some; build it anew")
 
     def _check_numbers(self) -> None:
         """Check that all numbers are finite and not negative, measured times positive; columns that publishers omit may be unknown."""
@@ -149,9 +149,7 @@ class LatencyTable:
                 raise self._no_number(column, f"{values[wrong][0]:g}")
 
     def _no_number(self, column: str, value: str) -> TableError:
-        return TableError(
-            f"a latency table must hold possible times and amounts, but {self.called} has {value} as {column}; build it again"
-        )
+        return TableError(f"a latency table must hold possible times and amounts, but {self.called} has {value} as {column}; build it anew")
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -205,7 +203,7 @@ class LatencyTable:
         """
         latency_ms = self._latencies.get(row_key(placed))
         if latency_ms is None:
-            raise TableError(f"a block must be in the table, but {self.called} lacks {describe_block(placed)}; build the table again")
+            raise TableError(f"a block must be in the table, but {self.called} lacks {describe_block(placed)}; build the table anew")
         return latency_ms
 
     def energy_mj(self, placed: PlacedBlock) -> float:

@@ -52,7 +52,7 @@ def save_pictures(source: Front | LatencyTable | RunRecord, folder: Path) -> tup
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
-        raise FileError(f"'{folder}' must be a folder that can be created, but {reason_of(error)}; choose another") from error
+        raise FileError(f"'{folder}' must be a folder that can be made, but {reason_of(error)}; choose another") from error
     figures = _figures(source)
     for name, figure in figures.items():
         save_figure(figure, folder / f"{name}.png")
