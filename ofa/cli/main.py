@@ -22,21 +22,21 @@ __all__ = ["build_app", "run"]
 
 
 class _Roof(TyperGroup):
-    """Ends every command in the same way."""
+    """The root command, which ends every command in the same way (``ending_well``)."""
 
     def make_context(self, *args: Any, **named: Any) -> Any:
         with ending_well():
             return super().make_context(*args, **named)
 
     def invoke(self, ctx: Any) -> Any:
-        # Inside, because the parser of the command line would otherwise swallow an interruption without a word.
+        # Here, because the command line's parser would otherwise swallow an interruption silently.
         with ending_well():
             return super().invoke(ctx)
 
 
 def build_app() -> typer.Typer:
     """The command line with all of its groups."""
-    # Imported here: only after the check for shadows may anything of the sibling packages be touched.
+    # Imported here: sibling packages may be imported only after the check for shadowing.
     from ofa.cli import (
         adopt,
         data,
@@ -82,12 +82,12 @@ def _show_version(wanted: bool) -> None:
 def _options(
     version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")] = False,
 ) -> None:
-    """Options of ``ofa`` itself; the callback of each does its work."""
+    """Options of ``ofa`` itself, which their callbacks handle."""
 
 
 def run() -> None:
     """Run ``ofa`` with the arguments of this process, and exit."""
-    # Processes of workers and agents are Pythons as well, which would look for modules in the working folder first.
+    # Worker and agent processes run Python as well, which would search the working folder for modules first.
     os.environ.setdefault("PYTHONSAFEPATH", "1")
     with stoppable(), ending_well():
         leave_process_list()

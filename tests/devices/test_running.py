@@ -154,7 +154,7 @@ def request(path: Path, **more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"start": 8}, "must come in order"),
+        ({"start": 8}, "must arrive in order"),
         ({"content": "?"}, "must be base64"),
         ({"calls": 2}, r"'conv' takes float32 \[1, 4, 8, 8\] in each of 2 calls, but 1024 bytes came"),
     ],
