@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["adopt_into_run", "register"]
 
 _EXAMPLE = "Example: ofa adopt torchvision.models:resnet18 --input 3x224x224 --weights resnet18.pth -o mine.run"
-_MEAN = "Mean that its images were normalized by, one number per channel: 0.485,0.456,0.406; by default the data's."
+_MEAN = "What its images were normalized by, a number a channel: 0.485,0.456,0.406; by default what the data has."
 _IMAGES = 640
 """Images that rank blocks; a tenth of them are run through each of the networks without one block."""
 _DATA = "unknown"

@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 __all__ = ["import_arch", "import_predictor", "import_weights", "register"]
 
 SpaceOption = Annotated[str, typer.Option("--space", metavar="SPACE", help="Name of its space.")]
-ClassesOption = Annotated[int | None, typer.Option("--classes", min=2, help="Classes of its classifier, if other than the space's.")]
+ClassesOption = Annotated[int | None, typer.Option("--classes", min=2, help="Classes of its classifier, if not the space's own number.")]
 
 _WEIGHTS_EXAMPLE = "Example: ofa import mit-weights ofa_mbv3_d234_e346_k357_w1.0 --space ofa-mbv3-w1.0 -o imagenet.run"
 _ARCH_EXAMPLE = "Example: ofa import mit-arch net.config --resolution 224 -o arch.json"
 _PREDICTOR_EXAMPLE = "Example: ofa import mit-predictor acc_predictor.pth --space ofa-mbv3-w1.2 -o mit-predictor.safetensors"
 
-# Training data of MIT's published supernets, for the recipe of the run.
+# What MIT's published supernets were trained on; the recipe of a run must say something.
 _DATA = "imagenet"
 
 
 def register(app: typer.Typer) -> None:
     """Add ``ofa import``."""
-    group = typer.Typer(help="Import supernets, networks and the predictor of MIT's once-for-all package.", no_args_is_help=True)
+    group = typer.Typer(help="What was made with MIT's once-for-all package.", no_args_is_help=True)
     group.command("mit-weights", epilog=_WEIGHTS_EXAMPLE)(weights)
     group.command("mit-arch", epilog=_ARCH_EXAMPLE)(arch)
     group.command("mit-predictor", epilog=_PREDICTOR_EXAMPLE)(predictor)

@@ -22,7 +22,7 @@ __all__ = ["build_app", "run"]
 
 
 class _Roof(TyperGroup):
-    """The root command, which ends every command in the same way (``ending_well``)."""
+    """Ends every command in the same way."""
 
     def make_context(self, *args: Any, **named: Any) -> Any:
         with ending_well():

@@ -32,7 +32,7 @@ _ROUNDS = 8
 
 def register(app: typer.Typer) -> None:
     """Add ``ofa predictor``."""
-    group = typer.Typer(help="Accuracy predictors for all networks of a space.", no_args_is_help=True)
+    group = typer.Typer(help="Accuracy predictors: how accurate each network of a space is.", no_args_is_help=True)
     group.command("fit", epilog=_EXAMPLE)(fit)
     group.command("quantization", epilog=EXAMPLE)(quantization)
     app.add_typer(group, name="predictor")

@@ -41,7 +41,7 @@ ResolutionsOption = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add ``ofa table``."""
-    group = typer.Typer(help="Latency tables: latencies of a space's blocks on a device.", no_args_is_help=True)
+    group = typer.Typer(help="Latency tables: what the blocks of a space cost on a device.", no_args_is_help=True)
     group.command("build", epilog="Example: ofa table build --space ofa-mbv3-32px --device local-cpu -o cpu.parquet")(build)
     group.command("calibrate", epilog="Example: ofa table calibrate cpu.parquet --space ofa-mbv3-32px --device local-cpu")(calibrate)
     group.command("check", epilog="Example: ofa table check cpu.parquet --space ofa-mbv3-32px --device local-cpu --nets 30")(check)

@@ -23,7 +23,7 @@ _EXAMPLE = "Example: ofa table import mit-yaml 224_lookup_table.yaml --space ofa
 
 def import_group() -> typer.Typer:
     """The commands, for ``ofa table`` to add."""
-    group = typer.Typer(help="Import published latency tables.", no_args_is_help=True)
+    group = typer.Typer(help="Latency tables that others measured and published.", no_args_is_help=True)
     group.command("mit-yaml", epilog=_EXAMPLE)(mit_yaml)
     return group
 
