@@ -209,6 +209,6 @@ class TableInfo:
         known = value.get("family") == space.to_json()["family"]
         if not known or not space.is_part_of(Space.from_json(value, called), any_classes=True):
             raise TableError(
-                f"a table must be of the space it is used for, but {called} is of another space that is also called {space.name}; "
+                f"a table must be of the space it is used for, but {called} is of another space that is called {space.name} too; "
                 f"build one with: ofa table build --space {space_argument(space)}, and give spaces names of their own"
             )

@@ -170,7 +170,7 @@ def test_a_search_that_lacks_something_says_what(folder: Path, arguments: tuple[
     [
         (("--device", "fake", "--device", "fake"), "one device for each"),
         (("--device", "fake", "--table", "{folder}/int8", "--table", "{folder}/cpu"), "that of fake-int8 has no --device"),
-        ((), "the front is of fake-int8, fake"),
+        ((), "the front has fake-int8, fake"),
     ],
 )
 def test_devices_of_a_verification_must_fit_the_front(front: Path, folder: Path, arguments: tuple[str, ...], words: str) -> None:
