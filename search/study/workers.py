@@ -118,7 +118,7 @@ def run_workers(
         if len(died) == workers and trials.learn(opened.study) < effort.trials:
             raise SearchError(
                 f"a search needs a worker that reaches its end, but all {workers} died, the first because {members[0].reason}; "
-                "what they finished is kept by the storage, if one was given: correct it and run the same search again"
+                "a given storage keeps their finished trials: correct the cause and run the same search again"
             )
         return {"workers": workers, "died": len(died), **({"deaths": died} if died else {})}
 
