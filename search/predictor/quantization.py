@@ -186,7 +186,7 @@ class QuantizationLoss:
             archs, scores_M2 = [Arch.from_text(text) for text in rows["arch"]], rows[list(_SCORES)].to_numpy(dtype=np.float64)
             _check(archs, scores_M2)
             if info.judging_images < 1 or not info.width >= 0:
-                raise SearchError(f"losses need at least 1 image and a width of at least 0, but have {info.judging_images} and {info.width:g}")
+                raise SearchError(f"losses need at least 1 image and a width from 0, but have {info.judging_images} and {info.width:g}")
             return cls(space, archs, scores_M2, info)
         except (OfaError, KeyError, TypeError, ValueError) as error:
             raise _FILES.incomplete(path, f"reading it met: {error}") from error

@@ -72,7 +72,7 @@ def checked(factors: list[float]) -> tuple[str, ...]:
 def test_a_failed_check_is_said() -> None:
     assert checked([1.0, 1.01, 0.98, 1.02]) == ()
     (sentence,) = checked([0.5, 0.5, 0.5, 0.5])
-    assert "off by 100% on average, and only 0% of them are within their interval" in sentence
+    assert "off by 100% on average, and only 0% of them are inside their interval" in sentence
     assert "ofa table calibrate --overwrite" in sentence
 
 
