@@ -1,6 +1,6 @@
-"""Devices: what a network is timed on, through which runtime, and how. This room times files and knows nothing of supernets.
+"""Devices: time model files on a machine through a runtime. This package knows nothing of supernets.
 
-The names below are loaded when they are first used: the agent on a device needs few of these modules.
+The names below are imported on first use: the agent on a device needs few of these modules.
 """
 
 from __future__ import annotations

@@ -10,11 +10,11 @@ A request is one of these, and has a number as ``id``:
 * ``{"op": "missing", "files": [name, ..]}``: which of these the folder lacks, or has damaged;
 * ``{"op": "put", "file": name, "start": 0, "content": base64, "last": true}``: a part of a file for the folder.
 
-``settings`` are those of ``devices.runtimes.Settings``; ``runtime`` is ``module:class`` of one that is not the project's own; the names of
-files are those of ``devices.store``.
+``settings`` are the fields of ``devices.runtimes.Settings``; ``runtime`` is the ``module:class`` of a user's own runtime; file names are as
+in ``devices.store``.
 
 The answer is any number of notes ``{"doing": "..", "network": key, "step": 3, "steps": 9}`` and then one ``{"result": ..}`` or
-``{"error": ".."}``, each with the request's ``id``. The program ends when its input does, whatever it is doing then.
+``{"error": ".."}``, each with the request's ``id``. The program exits at the end of its input, even within a request.
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ def answer(
     """The result of one request.
 
     Args:
-        request: what is asked.
-        say: takes the notes.
-        store: takes files, where they are sent.
-        outputs: runs networks, and keeps pieces of images until the last of them; None for one of this request alone.
+        request: the request.
+        say: sends a note.
+        store: stores files; required for requests with files.
+        outputs: runs networks, and collects pieces of images until the last one; None for a new one.
 
     Raises:
-        OfaError: the device cannot do what is asked.
+        OfaError: the device cannot fulfil the request.
     """
     operation = request["op"]
     if store is not None and operation == "missing":
@@ -80,7 +80,7 @@ def answer(
 
 def main() -> None:
     """Answer requests until stdin ends."""
-    # Native libraries print where they like. Whatever they print goes to stderr; the conversation has a descriptor of its own.
+    # Native libraries may print to stdout. Redirect it to stderr; the protocol uses a duplicate of the original descriptor.
     out = os.fdopen(os.dup(_STDOUT), "w", encoding="utf-8")
     os.dup2(_STDERR, _STDOUT)
     store, outputs = Store(Path.cwd()), Outputs()
@@ -93,11 +93,11 @@ def main() -> None:
         try:
             out.write(json.dumps({"id": number, **message}) + "\n")
             out.flush()
-        except OSError:  # nobody reads any more
+        except OSError:  # the other end has closed the pipe
             _cut_off(store)
 
     _raise_priority()
-    gc.disable()  # a collection in the middle of a sample is noise; this process makes no cycles worth collecting
+    gc.disable()  # garbage collection within a sample is noise; this process makes few reference cycles
     lines: queue.Queue[str] = queue.Queue()
     threading.Thread(target=_listen, args=(sys.stdin, lines.put, store), daemon=True).start()
     while True:
@@ -107,15 +107,15 @@ def main() -> None:
             say({"result": answer(request, say, store, outputs)})
         except OfaError as error:
             say({"error": str(error)})
-        except Exception as error:  # of any library there
+        except Exception as error:  # libraries may raise anything
             reason = reason_of(error)
             say({"error": f"a device must be able to finish {doing}, but: {reason}; free memory and disk there, or leave this network out"})
 
 
 def _listen(source: IO[str], take: Callable[[str], None], store: Store) -> None:
-    """Pass lines on. When there are no more, nobody waits for an answer: end, also in the middle of a network that never returns."""
+    """Pass lines on. At the end of the input exit the process, even within a network that never returns: nobody waits for an answer."""
     for line in source:
-        if line.strip():  # an empty one only says that somebody is there
+        if line.strip():  # an empty line is a heartbeat
             take(line)
     _cut_off(store)
 
@@ -126,10 +126,10 @@ def _cut_off(store: Store) -> None:
 
 
 def _raise_priority() -> None:
-    """Ask to be interrupted as little as the system allows; it allows it to few, and then nothing changes."""
+    """Raise the scheduling priority of this process as far as the system permits; without permission nothing changes."""
     if hasattr(os, "setpriority"):
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, 0, -20)
-    # Linux shares the processor out among sessions first, and only within one by the priority above.
+    # Linux divides the processor among sessions first, and applies the priority above within a session only.
     with contextlib.suppress(OSError):
         Path("/proc/self/autogroup").write_text("-20")

@@ -1,6 +1,6 @@
-"""What a device may answer. No device is believed: whatever one says passes here before it is used, by whichever transport it came.
+"""Validation of a device's answers. Devices are untrusted: every answer is validated here before use, whatever its transport.
 
-An answer that cannot be is refused, and what asked for it asks again (``Address.retries``).
+An invalid answer is rejected, and the request is retried (``Address.retries``).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["SHORTEST_CALL_MS", "NonsenseError", "Notes", "missing_files", "outco
 T = TypeVar("T")
 
 SHORTEST_CALL_MS = 1e-6
-"""One nanosecond: what no clock of a runtime resolves, and no network takes."""
+"""One nanosecond: below the resolution of any clock and the latency of any network."""
 
 _MOST_WATTS = 1e5
 _MOST_BYTES = 1 << 50
@@ -42,25 +42,25 @@ _FREE_NOTES = 1000
 
 
 class NonsenseError(DeviceError):
-    """A device said what no agent says; the message is a clause without a remedy."""
+    """A device sent an invalid answer; the message is a clause without a remedy."""
 
 
 def outcomes(
     answer: Any, networks: Collection[str], *, policy: TimingPolicy, longest_call_ms: float
 ) -> tuple[dict[str, Outcome], dict[str, str]]:
-    """What a device says of a group of networks.
+    """Validate a device's results for a group of networks.
 
     Args:
         answer: the result of a request ``time``.
-        networks: that were to be timed.
-        policy: by which.
-        longest_call_ms: what no call can have taken, as the device would have been silent for too long.
+        networks: names of the networks to time.
+        policy: the stopping rule of the measurement.
+        longest_call_ms: upper limit of a call in ms; a longer call would have exceeded the silence limit.
 
     Returns:
-        The outcomes that can be, and of the other networks why theirs cannot.
+        The valid outcomes by network, and the reasons for invalid ones by network.
 
     Raises:
-        NonsenseError: the answer is of other networks, or of none.
+        NonsenseError: the answer is not an object with exactly these networks.
     """
     if other := _other_keys(answer, networks):
         raise NonsenseError(f"a device must answer with one outcome for each of {len(networks)} networks, but its answer {other}")
@@ -75,10 +75,10 @@ def outcomes(
 
 
 def provenance(answer: Any, settings: Settings) -> Provenance:
-    """What a device says of itself.
+    """Validate a device's description of itself.
 
     Raises:
-        NonsenseError: it cannot be, or is of other settings.
+        NonsenseError: the description is invalid, or of other settings.
     """
     try:
         said = _strictly(Provenance, answer)
@@ -98,10 +98,10 @@ def provenance(answer: Any, settings: Settings) -> Provenance:
 
 
 def missing_files(answer: Any, names: Collection[str]) -> list[str]:
-    """Which of some files a device says that it lacks.
+    """Validate the list of files that a device lacks.
 
     Raises:
-        NonsenseError: it names others.
+        NonsenseError: the answer names other files.
     """
     if not isinstance(answer, list) or not all(isinstance(name, str) and name in names for name in answer):
         raise NonsenseError(f"a device must say which of {len(names)} files it lacks, but said {_shown(answer)}")
@@ -109,17 +109,17 @@ def missing_files(answer: Any, names: Collection[str]) -> list[str]:
 
 
 def outputs(answer: Any, shape: tuple[int, ...]) -> Array:
-    """What a device says that a network answers.
+    """Validate a network's outputs from a device.
 
     Args:
         answer: the result of a request ``run``.
-        shape: that the outputs must have.
+        shape: required shape of the outputs.
 
     Returns:
-        float32 of that shape; infinities and NaN may be among them, because networks compute them.
+        float32 outputs of that shape. They may contain infinities and NaN, since networks may compute them.
 
     Raises:
-        NonsenseError: they cannot be.
+        NonsenseError: keys, shape or content of the answer are invalid.
     """
     try:
         if other := _other_keys(answer, ("shape", "content")):
@@ -129,23 +129,23 @@ def outputs(answer: Any, shape: tuple[int, ...]) -> Array:
         content = base64.b64decode(answer["content"], validate=True)
         if len(content) != math.prod(shape) * np.dtype(FLOAT32).itemsize:
             raise SchemaError(f"their content is of {len(content)} bytes")
-    except (SchemaError, TypeError, ValueError) as error:  # also binascii.Error, of what is no base64
+    except (SchemaError, TypeError, ValueError) as error:  # includes binascii.Error, for invalid base64
         reason = str(error) if isinstance(error, SchemaError) else "their content is no base64"
         raise NonsenseError(f"a device must answer with outputs of shape {list(shape)}, but {_shown_text(reason)}") from error
     return np.frombuffer(content, FLOAT32).astype(np.float32).reshape(shape)
 
 
 class Notes:
-    """Holds what a device says while it works on one request; to be called with every note.
+    """Validates the notes that a device sends during one request; call it with every note.
 
     Args:
-        networks: that a note may name; of others none may.
-        on_note: called with every note that can be.
-        most: of which there may be so many, and one more a second.
-        limit_s: seconds after which even a device that says that it works is given up.
+        networks: names of networks that notes may contain.
+        on_note: called with every valid note.
+        most: allowed number of notes, plus one per second.
+        limit_s: timeout in seconds for the whole request, even if notes keep coming.
 
     Raises:
-        NonsenseError: when called: a note cannot be, or there are too many.
+        NonsenseError: when called: the note is invalid, there are too many notes, or the time is over.
     """
 
     def __init__(
@@ -163,18 +163,18 @@ class Notes:
     def of_group(
         cls, networks: Collection[str], on_note: Callable[[Mapping[str, Any]], None], *, policy: TimingPolicy, silence_limit_s: float
     ) -> Notes:
-        """Those of a request ``time``: each network that fails makes the others begin anew, and each may be silent in each round."""
+        """Limits for a request ``time``: a failed network restarts the others, and each may be silent up to the limit in each round."""
         begins = len(networks) + 1
         most = _FREE_NOTES + begins * (2 * len(networks) + policy.max_rounds + 2)
         return cls(networks, on_note, most=most, limit_s=silence_limit_s * begins * (policy.min_rounds + 3))
 
     @classmethod
     def of_calls(cls, network: str, calls: int, *, silence_limit_s: float) -> Notes:
-        """Those of a request ``run``: before it loads the network, and before each call."""
+        """Limits for a request ``run``: one note before loading the network, and one before each call."""
         return cls({network}, most=_FREE_NOTES + calls, limit_s=silence_limit_s * (calls + 2))
 
     def __call__(self, note: Mapping[str, Any]) -> None:
-        """Take a note."""
+        """Validate a note and pass it on."""
         self._count += 1
         past_s = time.monotonic() - self._start
         if self._count > self._most + past_s or past_s > self._limit_s:
@@ -211,7 +211,7 @@ def _outcome(value: Any, policy: TimingPolicy, longest_call_ms: float) -> Outcom
 
 
 def _check(timing: Timing, policy: TimingPolicy, longest_call_ms: float) -> None:
-    """Raise SchemaError if a call cannot have taken these times."""
+    """Raise SchemaError if these times are impossible for a call."""
     _within("median_ms", timing.median_ms, SHORTEST_CALL_MS, longest_call_ms)
     _within("min_ms", timing.min_ms, SHORTEST_CALL_MS, timing.median_ms * (1 + _ROUNDING))
     _within("p90_ms", timing.p90_ms, timing.median_ms * (1 - _ROUNDING), longest_call_ms)
@@ -229,11 +229,11 @@ def _within(name: str, value: float, least: float, most: float) -> None:
 
 
 def _strictly(kind: type[T], value: Any) -> T:
-    """A dataclass of exactly its fields: both ends are of one version."""
+    """Read a dataclass strictly, without missing or additional fields: both ends have the same version."""
     try:
         _check_fields(kind, value)
         return parse(kind, value)
-    except (OverflowError, RecursionError, ValueError) as error:  # numbers that no float holds, or that nobody can print
+    except (OverflowError, RecursionError, ValueError) as error:  # numbers too large for a float or for printing
         raise SchemaError(f"a value is too large: {_shown(value)}") from error
 
 
@@ -245,7 +245,7 @@ def _check_fields(kind: type, value: Any) -> None:
 
 
 def _other_keys(value: Any, keys: Collection[str]) -> str:
-    """What is wrong with the keys of an object; "" if nothing is."""
+    """The first error in the keys of an object, in words; "" if they are right."""
     if not isinstance(value, Mapping):
         return f"is {_shown(value)}"
     lacking = next((key for key in keys if key not in value), None)
@@ -254,7 +254,7 @@ def _other_keys(value: Any, keys: Collection[str]) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value of a stranger's in a few words, whatever it holds."""
+    """An untrusted value in a few words."""
     if isinstance(value, Mapping):
         return _shown_text("{" + ", ".join(f"{_shown(key)}: {_shown_leaf(each)}" for key, each in list(value.items())[:8]) + "}")
     return _shown_leaf(value)

@@ -1,4 +1,4 @@
-"""What is asked of a device, and how often again once asking has failed."""
+"""Requests to a device, and their retries."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _LONGEST_BACKOFF_S = 60.0
 
 
 def request_of(operation: str, device: Device, **more: Any) -> dict[str, Any]:
-    """A request for the agent of a device; ``devices.agent`` says what else an operation takes."""
+    """A request for the agent of a device; ``devices.agent`` lists the further keys of each operation."""
     return {"op": operation, "settings": device.settings.to_json(), "runtime": reference_to(device.runtime), **more}
 
 
 class Patience:
-    """Waits before what failed is tried again, longer each time, and gives up when it failed too often in a row.
+    """Exponential backoff: waits before each retry, longer each time, and gives up after too many failures in a row.
 
     Args:
-        device: whose address says how often.
-        lines: how often at most if the connection was lost; None: as often as the address says.
+        device: the device, whose address sets the number of retries.
+        lines: upper limit of retries after a lost connection; None for the address's number.
     """
 
     def __init__(self, device: Device, *, lines: int | None = None) -> None:
@@ -36,19 +36,19 @@ class Patience:
         self._most_lines = self._most if lines is None else min(lines, self._most)
 
     def begin_anew(self) -> None:
-        """Something went well."""
+        """Reset the backoff after a success."""
         self._failures = 0
 
     def wait(self, failed: DeviceError, *, kept: str = "nothing is timed yet", tell: Callable[[str], None] = lambda text: None) -> None:
-        """Wait for the next try.
+        """Wait before the next retry.
 
         Args:
-            failed: why it is needed.
-            kept: words for what is known already.
-            tell: told what is waited for.
+            failed: the failure.
+            kept: words for the results so far.
+            tell: receives the reason of the wait.
 
         Raises:
-            DeviceError: there is none any more.
+            DeviceError: no retries are left.
         """
         self._failures += 1
         most = self._most_lines if isinstance(failed, LineLostError) else self._most
@@ -61,9 +61,9 @@ class Patience:
     def _last(self, failed: DeviceError, kept: str) -> DeviceError:
         often = f" {self._failures} times in a row" if self._failures > 1 else ""
         if isinstance(failed, LineLostError):
-            remedy = "see that it is on and within reach, and run this again, or raise 'retries' under [transport]"
+            remedy = "check that it is on and reachable, and run this again, or raise 'retries' under [transport]"
         elif isinstance(failed, NonsenseError):
-            remedy = "see what runs there, and install Python and the runtime anew"
+            remedy = "check which programs run there, and install Python and the runtime again"
         else:
             return failed
         return DeviceError(f"{_clause(failed)},{often} on {self._device.words}; {kept}; {remedy}")

@@ -1,4 +1,4 @@
-"""Devices by name: those that come with the project, and TOML files of one's own."""
+"""Devices by name: the project's catalog, and the user's own TOML files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ofa.errors import DeviceError, nearest
 __all__ = ["CATALOG", "device_names", "get_device", "load_device"]
 
 CATALOG = Path(__file__).parent / "catalog"
-"""The folder of the devices that come with the project, one TOML file each."""
+"""Folder of the project's devices, one TOML file each."""
 
 
 def load_device(path: str | os.PathLike[str]) -> Device:
@@ -23,7 +23,7 @@ def load_device(path: str | os.PathLike[str]) -> Device:
     Raises:
         DeviceError: the file is absent, is not TOML, or does not describe a device.
     """
-    from ofa.reading import read_toml  # which is not on the device, where no file is read
+    from ofa.reading import read_toml  # imported here: the agent on a device lacks it, and reads no TOML
 
     fields = read_toml(path, what="device file", error=DeviceError)
     return Device.from_json(fields, source=f"'{path}'")
@@ -40,15 +40,20 @@ def get_device(
     *,
     ssh_config: str | os.PathLike[str] | None = None,
 ) -> Device:
-    """A device by name or by the path of its TOML file. Give only what the user typed, never what another file says.
+    """A device by name or by the path of its TOML file.
+
+    Security: pass only what the user typed, never the content of another file.
 
     Args:
         name_or_path: a name from ``device_names(folders)``, or a path that ends in ``.toml``.
-        folders: users' own folders of TOML files; they come before the catalog.
-        ssh_config: an ssh configuration for a device that is reached so; None for the user's own.
+        folders: the user's own folders of TOML files; they precede the catalog.
+        ssh_config: path of an ssh configuration, for a device with the ssh transport; None for the user's own.
+
+    Returns:
+        The device.
 
     Raises:
-        DeviceError: no such device (the message names the nearest), or its file is wrong.
+        DeviceError: there is no such device (the message names the nearest), or its file is wrong.
     """
     device = _find(os.fspath(name_or_path), folders)
     if ssh_config is None or not isinstance(device.address, Ssh):
@@ -70,7 +75,7 @@ def _find(wanted: str, folders: Iterable[str | os.PathLike[str]]) -> Device:
 
 def _device_files(folders: Iterable[str | os.PathLike[str]]) -> dict[str, Path]:
     files: dict[str, Path] = {path.stem: path for path in CATALOG.glob("*.toml")}
-    for folder in reversed([Path(folder) for folder in folders]):  # the first folder wins
+    for folder in reversed([Path(folder) for folder in folders]):  # the first folder takes precedence
         if not folder.is_dir():
             raise DeviceError(f"a folder of devices must exist, but '{folder}' is none; create it or correct the path")
         files.update({path.stem: path for path in folder.glob("*.toml")})

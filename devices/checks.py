@@ -1,4 +1,4 @@
-"""What device files say, read into dataclasses whose fields are texts, numbers and truth values."""
+"""Reads and checks device files: dataclasses of strings, numbers and booleans."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ _CALLED = {bool: "true or false", int: "a whole number", float: "a number with a
 
 
 def called(kind: type) -> str:
-    """Words for the type of a value."""
+    """Words for a type."""
     return _CALLED[kind]
 
 
 def check_fields(value: Any, where: str) -> None:
-    """Hold the fields of a dataclass that are texts, numbers or truth values against their types.
+    """Check the types of a dataclass's string, number and boolean fields.
 
-    As files tell neither 20 from 20.0 nor tuples from lists, a whole number becomes a float where one is declared, and a list a tuple.
+    Files do not distinguish 20 from 20.0, or tuples from lists: an integer becomes a float if the field is declared so, and a list a tuple.
 
     Args:
-        value: of a frozen dataclass.
-        where: words for it, for messages.
+        value: an instance of a frozen dataclass.
+        where: words for it in messages.
 
     Raises:
-        DeviceError: a field of another type.
+        DeviceError: a field has another type.
     """
     for field in dataclasses.fields(value):
         kind = _KINDS.get(str(field.type))
@@ -41,19 +41,19 @@ def check_fields(value: Any, where: str) -> None:
             object.__setattr__(value, field.name, float(given))
         elif isinstance(given, list) and str(field.type).startswith("tuple"):
             object.__setattr__(value, field.name, tuple(given))
-        elif kind is not None and type(given) is not kind:  # a bool is an int to isinstance
+        elif kind is not None and type(given) is not kind:  # isinstance would accept a bool as an int
             raise DeviceError(f"'{field.name}' of {where} must be {called(kind)}, but is {given!r}; correct it")
 
 
 def check_choice(value: Any, key: str, choices: Iterable[str], where: str) -> None:
-    """Raise DeviceError if a field is none of the known values; the message names the nearest."""
+    """Raise DeviceError if a field is not among the known values; the message names the nearest."""
     given = getattr(value, key)
     if given not in choices:
         raise DeviceError(f"'{key}' of {where} must be a known one, but is '{given}'; {nearest(given, choices)}")
 
 
 def check_range(value: Any, key: str, where: str, least: float, most: float = math.inf) -> None:
-    """Raise DeviceError if a field is not within two numbers, of which the second may be left out."""
+    """Raise DeviceError if a field is outside ``least`` .. ``most``."""
     given = getattr(value, key)
     if not least <= given <= most:  # also true for NaN
         ends = f"at least {least:g}" if most == math.inf else f"within {least:g} and {most:g}"
@@ -61,7 +61,7 @@ def check_range(value: Any, key: str, where: str, least: float, most: float = ma
 
 
 def check_keys(table: Mapping[str, Any], known: Iterable[str], required: Iterable[str], where: str) -> None:
-    """Raise DeviceError if a table has a key that is not known, or lacks one that is required."""
+    """Raise DeviceError if a table has an unknown key, or lacks a required one."""
     for key in table:
         if key not in known:
             hint = nearest(key, known) if known else "it has none"
@@ -72,10 +72,10 @@ def check_keys(table: Mapping[str, Any], known: Iterable[str], required: Iterabl
 
 
 def read_table(kind: type[T], table: Mapping[str, Any], where: str) -> T:
-    """A value of a dataclass from a table with its fields.
+    """An instance of a dataclass from a table with its fields.
 
     Raises:
-        DeviceError: unknown or missing keys, or values that cannot be.
+        DeviceError: unknown or missing keys, or invalid values.
     """
     fields = [field for field in dataclasses.fields(kind) if field.init]  # type: ignore[arg-type]
     missing = dataclasses.MISSING

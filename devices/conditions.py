@@ -1,4 +1,4 @@
-"""What a latency holds under: it is written beside every latency, and shown wherever one is shown."""
+"""Measurement conditions, which are stored and shown with every latency."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _SETTINGS = ("runtime", "threads", "precision", "batch", "pause_ms")
 
 @dataclass(frozen=True, kw_only=True)
 class Conditions:
-    """How calls were made whose time is known. None is not known, as of tables that others measured.
+    """Conditions of timed calls. None is unknown, as in published tables.
 
     Attributes:
-        batch: images in one call.
+        batch: images per call.
         precision: number format of weights and activations.
-        threads: threads that compute one call.
-        pause_ms: milliseconds without work before each call; 0 for calls in a row.
-        runtime: what executed them.
-        runtime_version: its version.
-        input_shape: of one call, such as [B, C, H, W]; None where networks of several shapes were timed.
+        threads: threads per call.
+        pause_ms: idle time before each call in ms; 0 for calls in a row.
+        runtime: name of the runtime.
+        runtime_version: version of the runtime.
+        input_shape: input shape of one call, such as [B, C, H, W]; None if networks of several shapes were timed.
     """
 
     batch: int
@@ -37,14 +37,14 @@ class Conditions:
 
     @classmethod
     def of(cls, settings: Settings, *, runtime_version: str | None = None, input_shape: tuple[int, ...] | None = None) -> Conditions:
-        """Those under which a device, or a runtime with these settings, times calls."""
+        """The conditions of a device's or a runtime's settings."""
         return cls.of_fields(settings.to_json(), runtime_version=runtime_version, input_shape=input_shape)
 
     @classmethod
     def of_fields(
         cls, device: Mapping[str, Any], *, runtime_version: str | None = None, input_shape: tuple[int, ...] | None = None
     ) -> Conditions:
-        """The same from a device's fields as they stand in files; earlier ones know no pause, as calls were made in a row then."""
+        """The conditions of a device's fields in a file. Files of earlier versions have no pause: calls were made in a row."""
         return cls(
             batch=device["batch"],
             precision=device["precision"],
@@ -57,7 +57,7 @@ class Conditions:
 
     @property
     def words(self) -> str:
-        """In a few words, such as ``batch 1, fp32, 1 thread, calls in a row, onnxruntime 1.20.0``."""
+        """The conditions in words, such as ``batch 1, fp32, 1 thread, calls in a row, onnxruntime 1.20.0``."""
         images = f"batch {self.batch}" if self.input_shape is None else " x ".join(map(str, self.input_shape))
         threads = "threads unknown" if self.threads is None else f"{self.threads} thread{'s' if self.threads > 1 else ''}"
         by = " ".join(filter(None, [self.runtime, self.runtime_version]))
@@ -70,14 +70,14 @@ class Conditions:
         return f"{self.pause_ms:g} ms of pause before each call" if self.pause_ms else "calls in a row"
 
     def differences(self, other: Conditions) -> tuple[str, ...]:
-        """What another has otherwise, in words such as ``pause_ms 0 and 20``; versions and input shapes where both are known."""
+        """Differences to other conditions, such as ``pause_ms 0 and 20``; versions and input shapes are compared if both are known."""
         names = [*_SETTINGS]
         names += [name for name in ("runtime_version", "input_shape") if None not in (getattr(self, name), getattr(other, name))]
         pairs = [(name, getattr(self, name), getattr(other, name)) for name in names]
         return tuple(f"{name} {_text(mine)} and {_text(theirs)}" for name, mine, theirs in pairs if mine != theirs)
 
     def has_settings_of(self, other: Conditions) -> bool:
-        """Whether all but versions and input shapes are the same, as a promise must have them to be compared."""
+        """Whether all settings are equal, so that latencies are comparable; versions and input shapes may differ."""
         return all(getattr(self, name) == getattr(other, name) for name in _SETTINGS)
 
     def to_json(self) -> dict[str, Any]:
@@ -86,7 +86,7 @@ class Conditions:
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Conditions:
-        """What ``to_json`` wrote."""
+        """Read what ``to_json`` wrote."""
         shape = fields.get("input_shape")
         return cls(**{**fields, "input_shape": None if shape is None else tuple(shape)})
 

@@ -20,23 +20,23 @@ _CLOCKS = ("fixed", "governed", "shared", "unknown")
 _STATUSES = ("measured", "template")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _BEFORE_ADDRESSES = "ssh"
-"""The table that held the address where ``transport = "ssh"`` stood, in earlier files."""
+"""The table of the address beside ``transport = "ssh"`` in files of earlier versions."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Device(Settings):
-    """What is measured: settings of a runtime, whose arguments it takes as well, and the address of the machine.
+    """A device: the settings of a runtime (``Settings``, with all of its arguments), and the address of the machine.
 
     Args:
-        name: letters, digits, ``.``, ``_`` and ``-``; the name of the file in a catalog.
-        address: how the machine is reached; by default this one, in a process of its own.
+        name: letters, digits, ``.``, ``_`` and ``-``; also the name of its file in a catalog.
+        address: transport and address of the machine; by default this machine, in a process of its own.
         description: one sentence for people.
-        clocks: what may be assumed of them: ``fixed`` (locked by the owner), ``governed`` (they follow load and heat), ``shared`` (other
-            programs or machines are on the same processor), ``unknown``. Written beside every number, and believed by nothing.
-        status: ``measured`` if somebody has timed networks with this very file, otherwise ``template``.
+        clocks: behaviour of the processor's clocks: ``fixed`` (locked by the owner), ``governed`` (they follow load and heat), ``shared``
+            (other programs or virtual machines use the same processor), ``unknown``. It is recorded with every number, and used nowhere.
+        status: ``measured`` if networks have been timed with this file, otherwise ``template``.
 
     Raises:
-        DeviceError: a value that cannot be; the message names the nearest that can.
+        DeviceError: an invalid value; the message names the nearest valid one.
     """
 
     name: str
@@ -54,12 +54,12 @@ class Device(Settings):
 
     @property
     def words(self) -> str:
-        """What messages call it."""
+        """Words for it in messages."""
         return f"device '{self.name}'"
 
     @property
     def settings(self) -> Settings:
-        """The settings alone, which is all that the agent is told."""
+        """The settings without the address; only these are sent to the agent."""
         return Settings(**{each.name: getattr(self, each.name) for each in dataclasses.fields(Settings)})
 
     def to_json(self) -> dict[str, Any]:
@@ -69,14 +69,14 @@ class Device(Settings):
 
     @staticmethod
     def from_json(fields: Mapping[str, Any], *, source: str = "") -> Device:
-        """The device of these fields.
+        """A device from its fields.
 
         Args:
-            fields: as ``to_json`` writes them, or a parsed TOML file.
-            source: where they came from, for messages.
+            fields: the result of ``to_json``, or a parsed TOML file.
+            source: origin of the fields, for messages.
 
         Raises:
-            DeviceError: unknown or missing keys, or values that cannot be.
+            DeviceError: unknown or missing keys, or invalid values.
         """
         where = source or f"device '{fields.get('name', '?')}'"
         given = _with_one_transport(fields, where)
@@ -90,7 +90,7 @@ class Device(Settings):
 
 
 def _with_one_transport(fields: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The fields as they are written today, with the address of the transport under its name."""
+    """Convert fields of earlier versions: the address moves under ``transport``."""
     given = dict(fields)
     address = given.pop(_BEFORE_ADDRESSES, None)
     if address is None:

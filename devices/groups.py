@@ -24,20 +24,19 @@ from ofa.reasons import reason_of
 __all__ = ["Outcome", "Say", "pinned", "time_group"]
 
 _LOADING_S = 0.1
-"""Of a typical network, for estimates of the time that is left."""
-
+"""Loading time of a typical network, for estimates of the remaining time."""
 Say = Callable[[Mapping[str, Any]], None]
-"""Told what is about to be done, so that whoever waits knows what did not return."""
+"""Receives each step before it begins, so that the caller knows which step did not return."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came of one network.
+    """Result of one network.
 
     Attributes:
-        timing: its statistics; None if it could not be loaded.
-        drift: median of the second half of its samples over that of the first, the rounds' own speeds divided out.
-        error: why it could not be loaded, one sentence.
+        timing: its timing; None if it failed.
+        drift: median of the second half of its samples over the median of the first half, after division by the rounds' speeds.
+        error: reason of the failure, in one sentence.
     """
 
     timing: Timing | None = None
@@ -46,14 +45,17 @@ class Outcome:
 
 
 def time_group(settings: Settings, networks: Mapping[str, str], *, policy: TimingPolicy, seed: int, say: Say) -> dict[str, Outcome]:
-    """Time networks that are all loaded at the same time; one that cannot be loaded does not keep the others from it.
+    """Time networks that are all loaded at the same time; networks that fail do not affect the others.
 
     Args:
-        settings: what they run under.
-        networks: paths of files by any keys.
-        policy: when it is enough.
-        seed: of inputs and order.
-        say: told every step.
+        settings: settings of the runtime.
+        networks: paths of the files by key.
+        policy: stopping rule.
+        seed: seed of inputs and order.
+        say: receives each step before it begins.
+
+    Returns:
+        An outcome for each key.
 
     Raises:
         DeviceError: the runtime is not installed.
@@ -72,34 +74,34 @@ def time_group(settings: Settings, networks: Mapping[str, str], *, policy: Timin
 
 
 def pinned(settings: Settings) -> None:
-    """Keep this process on as many processors as there are threads, if the settings ask for that and the system can."""
+    """Pin this process to as many processors as there are threads, if the settings ask for it and the system supports it."""
     if settings.pin and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-settings.threads :])
 
 
 def _timing_per_loading(settings: Settings, policy: TimingPolicy) -> int:
-    """How many times as long a network is timed as it is loaded, roughly; pauses are most of it where there are some."""
+    """Approximate ratio of timing to loading time, which pauses dominate if there are any."""
     return 1 + round(1e-3 * settings.pause_ms * policy.min_rounds / _LOADING_S)
 
 
 class _Steps:
-    """Notes with the share of the group that is done: one step a network for loading, and some for the rounds."""
+    """Sends notes with the progress of a group: one step per network for loading, and some for the rounds."""
 
     def __init__(self, say: Say, count: int, timing: int = 1) -> None:
         self._say = say
         self._count, self._timing = count, timing * count
 
     def network(self, number: int, doing: str, key: str) -> None:
-        """One of the networks before they are timed together."""
+        """A step of one network before the rounds."""
         self._tell(number, f"{doing} {key}", network=key)
 
     def rounds(self, done: int, most: int) -> None:
-        """Before a round of all networks."""
+        """A round is about to begin."""
         step = self._count + self._timing * min(done, most) // (most + 1)
         self._tell(step, f"timing {self._count} networks, round {done + 1} of at most {most}")
 
     def after_rounds(self, doing: str, key: str) -> None:
-        """One of the networks once all are timed."""
+        """A step of one network after the rounds."""
         self._tell(self._count + self._timing - 1, f"{doing} {key}", network=key)
 
     def _tell(self, step: int, doing: str, **more: str) -> None:
@@ -107,7 +109,7 @@ class _Steps:
 
 
 class _Loader:
-    """Loads and measures the networks of a group; remembers what could not be loaded."""
+    """Loads and measures the networks of a group; keeps the errors of failed ones."""
 
     def __init__(self, settings: Settings, rng: np.random.Generator, steps: _Steps) -> None:
         self._settings, self._rng = settings, rng
@@ -117,21 +119,21 @@ class _Loader:
 
     def load(self, networks: Mapping[str, str]) -> dict[str, Timer]:
         runtime = get_runtime(self._settings.runtime)
-        runtime.version()  # a runtime that is not installed is no fault of a network
+        runtime.version()  # raises if the runtime is not installed, which is no network's failure
         timers: dict[str, Timer] = {}
-        # What a network takes of a card, this process's memory does not tell.
+        # The memory of this process does not include a network's memory on a graphics card.
         on_card = gpu_number(self._settings.place) is not None
         for number, (key, path) in enumerate(networks.items()):
             self.steps.network(number, "loading", key)
             try:
                 if not number:
-                    self._timer(runtime, path)  # what the library takes for itself at first is not this network's memory
+                    self._timer(runtime, path)  # load once before: the library's own initial memory is not the network's
                 peak = PeakMemory()
                 timer = self._timer(runtime, path)
             except OfaError as error:
                 self.errors[key] = str(error)
                 continue
-            except Exception as error:  # inputs that no memory holds, for instance
+            except Exception as error:  # for example inputs that exceed the memory
                 self.errors[key] = f"a network must be loaded and run once to be timed, but: {reason_of(error)}; leave it out"
                 continue
             timers[key] = _named(key, timer)
@@ -143,14 +145,14 @@ class _Loader:
     def _timer(self, runtime: Runtime, path: str) -> Timer:
         """Load a network and run it once."""
         session = runtime.load(Path(path), self._settings)
-        # Not zeros: some kernels are faster on them, and no image is black.
+        # Random inputs: some kernels are faster on zeros, and images are not zero.
         inputs = {name: _random(each, self._rng) for name, each in session.inputs().items()}
         timer = session.timer(inputs)
         timer(1)
         return timer
 
     def measure(self, timers: dict[str, Timer], policy: TimingPolicy) -> Floats:
-        """Times [R, N] of the networks that can be timed; those that fail are taken out of ``timers``, and the others begin anew."""
+        """Times [R, N] in ms; networks that fail are removed from ``timers``, and the others start again."""
         while timers:
             try:
                 return self._rounds(timers, policy)
@@ -169,10 +171,10 @@ class _Loader:
 
 
 class _NetworkError(DeviceError):
-    """A network that was loaded cannot be timed.
+    """A loaded network cannot be timed.
 
     Attributes:
-        network: its name.
+        network: name of the network.
     """
 
     def __init__(self, network: str, message: str) -> None:
@@ -188,29 +190,29 @@ def _random(given: Input, rng: np.random.Generator) -> Array:
 
 
 def _named(key: str, timer: Timer) -> Timer:
-    """The same timer, whose errors tell the network, and whose times can be."""
+    """The timer with validated times, and with errors that name the network."""
 
     def timed(calls: int) -> float:
         try:
             return measured_s(timer, calls)
         except OfaError as error:
             raise _NetworkError(key, str(error)) from error
-        except Exception as error:  # of a runtime of somebody's own
+        except Exception as error:  # a user's own runtime may raise anything
             raise _NetworkError(key, f"a network must run again and again to be timed, but: {reason_of(error)}; leave it out") from error
 
     return timed
 
 
 def _energies(timers: Mapping[str, Timer], settings: Settings, least_s: float, steps: _Steps) -> dict[str, float]:
-    """Millijoules of a call of each network, where the machine counts them."""
-    # With pauses, most of what is counted would be the machine's idle power.
+    """Energy of a call of each network in mJ, if the machine counts it."""
+    # With pauses most of the energy would be the machine's idle power.
     meter = find_energy_meter(settings.place) if least_s and not settings.pause_ms else None
     if meter is None:
         return {}
     energies: dict[str, float | None] = {}
     for key, timer in timers.items():
         steps.after_rounds("metering", key)
-        with contextlib.suppress(_NetworkError, OSError, ValueError):  # its time is known; a counter may fail or vanish
+        with contextlib.suppress(_NetworkError, OSError, ValueError):  # the network is timed already; a counter may fail or vanish
             energies[key] = energy_per_call_mj(timer, meter, least_s=least_s)
-    # A counter that was set back has counted nothing.
+    # A reset counter yields no energy.
     return {key: energy for key, energy in energies.items() if energy is not None and 0 < energy < math.inf}

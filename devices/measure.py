@@ -1,4 +1,4 @@
-"""Times networks on a device, from outside: starts the agent where the device is, and survives whatever happens to it."""
+"""Times networks on a device: starts the agent there, and recovers from its crashes, hangs and lost connections."""
 
 from __future__ import annotations
 
@@ -29,21 +29,20 @@ from ofa.progress import Progress, silent
 __all__ = ["ANCHORS", "SILENCE_LIMIT_S", "Failure", "describe", "measure", "time_models"]
 
 SILENCE_LIMIT_S = 120.0
-"""Longest time in seconds that a device may be silent, for instance while it loads one file."""
-
+"""Timeout in seconds between two messages of a device, for example while it loads a file."""
 ANCHORS = 8
-"""Networks that are timed again in every group."""
+"""Number of networks that are timed again in every group as references."""
 
 _ATTEMPTS = 2
 _DRIFTED = 0.05
-_ENOUGH_TO_SEE_DRIFT = 12  # samples: the medians of fewer differ that much by chance
+_ENOUGH_TO_SEE_DRIFT = 12  # samples: with fewer, medians differ that much by chance
 _ANOTHER_SPEED = 0.15
-_NO_SPEED = 32.0  # times faster or slower: no clock does that, so something else was timed
+_NO_SPEED = 32.0  # factor: no clock changes that much, so the device timed other work
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a network could not be timed, one sentence."""
+    """Reason why a network could not be timed, in one sentence."""
 
     reason: str
 
@@ -60,7 +59,7 @@ def time_models(
     policy: TimingPolicy | None = None,
     silence_limit_s: float = SILENCE_LIMIT_S,
 ) -> dict[str, Timing]:
-    """Time files on a device, interleaved; arguments as of ``measure``.
+    """Time files on a device in interleaved rounds; fails if any of them cannot be timed. Arguments as of ``measure``.
 
     Returns:
         A timing for each name, in the order of ``models``.
@@ -86,41 +85,41 @@ def measure(
     silence_limit_s: float = SILENCE_LIMIT_S,
     anchors: Mapping[str, float] | None = None,
 ) -> Iterator[tuple[str, Timing | Failure]]:
-    """Time files on a device in groups, and give each as soon as it is known.
+    """Time files on a device in groups, and yield each result as soon as it is known.
 
-    A few networks of the first group, the anchors, are timed again in every other group: how they did there says by how much the
-    machine has become faster or slower since, and the group's times are brought back to the first one's speed. A network that drifted
-    beside the others, and a group in which the machine had quite another speed, are measured once more at the end.
+    A few networks of the first group, the anchors, are timed again in every other group. Their slowdown gives the machine's present speed,
+    and the group's times are converted to the speed of the first group. A network that drifted relative to the others, and a group at a
+    very different speed, are measured once more at the end.
 
-    A network at which the runtime crashed or hung is tried again in a new process, then given up; the others go on without it. A
-    connection that is lost is made again, and an answer that cannot be is asked for again, as often as the address says.
+    A network at which the runtime crashed or hung is retried in a new process, then given up; the others continue without it. Lost
+    connections and invalid answers are retried as often as the address says.
 
     Args:
-        device: where, and under which settings.
-        models: paths of files in the format of the device's runtime (float32 inputs of fixed shape), by any name.
-        rng: decides the inputs, the groups and the order of measurement.
-        progress: told how far it is.
-        policy: when a measurement is enough; by default a 1 % confidence interval, or 60 rounds.
-        silence_limit_s: longest time that the device may be silent, for instance while it loads one file.
-        anchors: times in ms of some of ``models`` from an earlier measurement, which this one is to continue; they are not given again.
+        device: the device with its settings.
+        models: paths of files in the format of the device's runtime (float32 inputs of fixed shape), by name.
+        rng: draws the inputs, the groups and the order of measurement.
+        progress: receives the progress.
+        policy: stopping rule; None stops at a 95 % confidence interval of 1 %, or after 60 rounds.
+        silence_limit_s: timeout in seconds between two messages of the device, for example while it loads a file.
+        anchors: latencies in ms of some of ``models`` from an earlier measurement that this one continues; they are not yielded again.
 
     Yields:
-        Names with their timings, or with the reason why they have none.
+        Each name with its timing, or with the reason of its failure.
 
     Raises:
-        DeviceError: the device is unreachable, and stays so, or its runtime is not installed, or it answers nonsense again and again.
+        DeviceError: the device stays unreachable, its runtime is not installed, or its answers stay invalid.
     """
     with _Measurement(device, models, rng, policy or TimingPolicy(), silence_limit_s, dict(anchors or {}), progress) as running:
         yield from running.outcomes()
 
 
 def describe(device: Device, *, silence_limit_s: float = SILENCE_LIMIT_S) -> dict[str, Any]:
-    """What the device says of itself, see ``devices.provenance``, and its fields as ``device``. The date is by the clock of this machine.
+    """The device's description of itself (see ``devices.provenance``), and its fields as ``device``. The date is from this machine's clock.
 
-    As nothing is measured yet, a device that cannot be reached is tried once more only.
+    Nothing is measured yet, so an unreachable device is retried only once.
 
     Raises:
-        DeviceError: it is unreachable, its runtime is not installed, or what it says cannot be.
+        DeviceError: the device is unreachable, its runtime is not installed, or its description is invalid.
     """
     patience = Patience(device, lines=1)
     while True:
@@ -131,12 +130,12 @@ def describe(device: Device, *, silence_limit_s: float = SILENCE_LIMIT_S) -> dic
         except (LineLostError, NonsenseError) as failed:
             patience.wait(failed)
             continue
-        # Boards without a battery for their clock live in 1970.
+        # The clock of boards without a battery starts in 1970.
         return {"device": device.to_json(), **description, "date": datetime.now(timezone.utc).isoformat(timespec="seconds")}
 
 
 class _Measurement:
-    """Groups that wait, the agent that times them, and what is known of the machine's speed."""
+    """State of a measurement: waiting groups, the agent, and the anchors' latencies."""
 
     def __init__(
         self,
@@ -187,7 +186,7 @@ class _Measurement:
         self._progress.end()
 
     def _timed(self, group: Sequence[str]) -> tuple[dict[str, Outcome], dict[str, str]]:
-        """What became of a group and the anchors, and what the device said of the others instead."""
+        """Valid outcomes of a group and the anchors, and the reasons for invalid ones."""
         if self._agent is None:
             self._agent = self._device.address.start()
         wanted = {key: self._paths[key] for key in (*group, *(key for key in self._anchors if key not in group))}
@@ -203,19 +202,19 @@ class _Measurement:
         answer = self._agent.request(request, on_note=notes, silence_limit_s=limit_s)
         outcomes, wrong = answers.outcomes(answer, wanted, policy=self._policy, longest_call_ms=1e3 * limit_s)
         if self._anchors and all(key in wrong for key in self._anchors):
-            raise NonsenseError(f"a device must time networks again that it has timed before, but {next(iter(wrong.values()))}")
+            raise NonsenseError(f"a device must be able to time networks again, but {next(iter(wrong.values()))}")
         if not 1 / _NO_SPEED < (slower := self._slowdown(outcomes)) < _NO_SPEED:
-            raise NonsenseError(f"a device must time networks again as before, but said that they take {slower:.3g} times as long")
+            raise NonsenseError(f"a device must reproduce the times of networks, but reports that they take {slower:.3g} times as long")
         return outcomes, wrong
 
     def _slowdown(self, outcomes: Mapping[str, Outcome]) -> float:
-        """By how much the machine is slower than when the anchors were timed first; 1 where nothing tells."""
+        """Present latency of the anchors relative to their first one; 1 without anchors."""
         timed = [(outcomes[key].timing, ms) for key, ms in self._anchors.items() if key in outcomes]
         ratios = [timing.median_ms / ms for timing, ms in timed if timing is not None]
         return float(np.median(ratios)) if ratios else 1.0
 
     def _ask_again(self, wrong: Mapping[str, str], group: Sequence[str]) -> list[tuple[str, Failure]]:
-        """Put back the networks of a group of which the device said what cannot be; give up those of which it did so too often."""
+        """Re-queue the networks of a group with invalid outcomes; give up the ones with too many."""
         refused = [key for key in group if key in wrong]
         self._refused.update(refused)
         if again := [key for key in refused if self._refused[key] <= self._device.address.retries]:
@@ -224,10 +223,10 @@ class _Measurement:
 
     def _no_measurement(self, key: str, reason: str) -> Failure:
         often = f" ({self._refused[key]} times)" if self._refused[key] > 1 else ""
-        return Failure(f"a device must answer with a measurement, but what it said of '{key}' cannot be{often}: {reason}; leave it out")
+        return Failure(f"a device must answer with a valid measurement, but its answer for '{key}' is not{often}: {reason}; leave it out")
 
     def _at_one_speed(self, group: Sequence[str], outcomes: Mapping[str, Outcome], *, last: bool) -> Iterator[tuple[str, Timing | Failure]]:
-        """What is known now; what is to be measured again is put aside."""
+        """Results at the first group's speed; networks that must be measured again are set aside unless ``last``."""
         now = {key: outcome.timing.median_ms for key, outcome in outcomes.items() if outcome.timing is not None}
         slower = self._slowdown(outcomes)
         moved = not last and abs(math.log(slower)) > _ANOTHER_SPEED
@@ -244,8 +243,8 @@ class _Measurement:
             self._anchors = dict(list(self._anchors.items())[:ANCHORS])
 
     def _after_failure(self, group: list[str], failed: ConnectionLostError | NonsenseError) -> Iterator[tuple[str, Failure]]:
-        """Put back what is left of a group that was not timed; give up a network at which the agent was lost twice."""
-        if isinstance(failed, LineLostError | NonsenseError) or not failed.note:  # that says nothing of the networks
+        """Re-queue the rest of a group that was not timed; give up a network at which the agent was lost twice."""
+        if isinstance(failed, LineLostError | NonsenseError) or not failed.note:  # the failure is not the network's
             self._patience.wait(failed, kept=self._progress.kept, tell=self._progress.tell)
             self._waiting.appendleft(group)
             return
@@ -255,7 +254,7 @@ class _Measurement:
         if culprit is None and len(group) == 1:
             culprit = group[0]
         if culprit is None:
-            # In the middle of the rounds nothing says which network it was: halve the group until one is left.
+            # During the rounds the failing network is unknown: bisect the group.
             middle = len(group) // 2
             self._waiting.extendleft([group[middle:], group[:middle]])
             return
@@ -274,7 +273,7 @@ class _Measurement:
 
 
 class _Share:
-    """Reports steps of groups as steps of the whole: of each network one for loading and one for timing. Never goes back."""
+    """Progress of all groups: two steps per network, for loading and for timing. It never decreases."""
 
     def __init__(self, progress: Progress, networks: int) -> None:
         self._progress, self._total = progress, 2 * networks
@@ -312,7 +311,7 @@ def _has_drifted(outcome: Outcome) -> bool:
 
 
 def _groups(keys: Sequence[str], size: int, rng: np.random.Generator) -> list[list[str]]:
-    """Groups at random, so that what is left of a group's own speed is no property of one resolution or stage, and of even sizes."""
+    """Random groups of even sizes: the remaining error of a group's speed is then not that of one resolution or stage."""
     if not keys:
         return []
     count = math.ceil(len(keys) / size)

@@ -1,8 +1,7 @@
-"""Energy and memory, where the machine can tell.
+"""Meters of energy and memory, where the machine supports them.
 
-Energy: Intel's and AMD's processors count it in registers that Linux shows under ``/sys/class/powercap`` (RAPL), usually to the owner of
-the machine only; NVIDIA's cards count it in their driver (NVML, ``pip install nvidia-ml-py``). Both count all that happens on the
-processor or card, idle power included.
+Energy: Linux exposes the counters of Intel and AMD processors under ``/sys/class/powercap`` (RAPL), usually to root only; NVIDIA's driver
+counts it for their cards (NVML, ``pip install nvidia-ml-py``). Both count the whole processor or card, including idle power.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ __all__ = ["EnergyMeter", "PeakMemory", "energy_per_call_mj", "find_energy_meter
 POWERCAP = Path("/sys/class/powercap")
 _PROC = Path("/proc/self")
 _BATCH_S, _LARGEST_BATCH = 0.002, 1024
-"""What lies between two looks at the counter."""
+"""Shortest time in s between two readings of the counter, and most calls between them."""
 _STUCK_S = 2.0
 _RESET_PEAK = "5"
 
@@ -32,17 +31,17 @@ class EnergyMeter(Protocol):
     """Counts energy."""
 
     def joules(self) -> float:
-        """Joules since some moment in the past; never falls."""
+        """Joules since an arbitrary moment in the past; never decreases."""
         ...
 
 
 def find_energy_meter(place: str, *, powercap: Path = POWERCAP) -> EnergyMeter | None:
-    """The counter of what executes, the processor or the card of NVIDIA's; None where there is none that may be read.
+    """The energy counter of the processor or NVIDIA card that executes networks; None if there is none, or it cannot be read.
 
     Args:
-        place: where networks are executed, as of ``devices.runtimes.Runtime.place``. Of other places nothing is known: the processor's
-            counter would miss them.
-        powercap: Linux' folder of power zones.
+        place: where networks are executed, as of ``devices.runtimes.Runtime.place``. Places other than processor and NVIDIA card have no
+            meter: the processor's counter would miss their energy.
+        powercap: Linux's folder of power zones.
     """
     number = gpu_number(place)
     if number is not None:
@@ -51,7 +50,7 @@ def find_energy_meter(place: str, *, powercap: Path = POWERCAP) -> EnergyMeter |
 
 
 def gpu_number(place: str) -> int | None:
-    """The number of NVIDIA's card at a place, as CUDA counts them; None if it is none."""
+    """CUDA's number of the NVIDIA card at a place; None for other places."""
     kind, _, number = place.partition(":")
     if kind != "cuda":
         return None
@@ -61,13 +60,13 @@ def gpu_number(place: str) -> int | None:
 def energy_per_call_mj(
     timer: Timer, meter: EnergyMeter, *, least_s: float = 0.3, clock: Callable[[], float] = time.perf_counter
 ) -> float | None:
-    """Millijoules of a call, from one step of the counter to another, however coarse its steps; None if it stands still.
+    """Energy of a call in mJ, counted between two increments of the counter, so that coarse counters work; None if the counter is stuck.
 
     Args:
         timer: executes a network a number of times, as of ``devices.runtimes.Timer``.
-        meter: what counts.
+        meter: the energy counter.
         least_s: shortest time in seconds to count over.
-        clock: in seconds.
+        clock: returns seconds.
     """
     batch, calls = 1, 0
     while timer(batch) < _BATCH_S and batch < _LARGEST_BATCH:
@@ -90,7 +89,7 @@ def energy_per_call_mj(
 
 
 class PeakMemory:
-    """How far the memory of this process rises from now on (Linux: the peak of the resident set, which can be set back)."""
+    """Rise of this process's memory from now on (Linux: peak of the resident set, which can be reset)."""
 
     def __init__(self, *, proc: Path = _PROC) -> None:
         self._status = proc / "status"
@@ -102,7 +101,7 @@ class PeakMemory:
             self._before = None
 
     def rise_bytes(self) -> int | None:
-        """The rise until now; None where the system does not tell. Memory that the process had and left unused is not counted again."""
+        """The rise until now in bytes; None if the system does not report it. Reused free memory of the process is not counted."""
         peak = None if self._before is None else self._bytes("VmHWM")
         return None if peak is None or self._before is None else max(0, peak - self._before)
 
@@ -115,14 +114,14 @@ class PeakMemory:
 
 
 def _give_back_unused() -> None:
-    """Let the C library return what it keeps of freed memory, or a network that finds room there would seem to need none (glibc only)."""
+    """Return free memory to the system (glibc only); otherwise a network that fits into it would seem to need none."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)
 
 
 class _Zone:
-    """A counter in microjoules that starts again at 0 when it is full."""
+    """A counter in microjoules that wraps around to 0."""
 
     def __init__(self, folder: Path) -> None:
         self._counter, self._range = folder / "energy_uj", folder / "max_energy_range_uj"
@@ -161,14 +160,14 @@ class _Nvml:
 
 
 def _rapl(powercap: Path) -> EnergyMeter | None:
-    # Zones within zones (intel-rapl:0:0) are left out: parts of the package (intel-rapl:0), or memory, which only servers count.
+    # Subzones (intel-rapl:0:0) are left out: they are parts of the package (intel-rapl:0), or memory, which only servers count.
     zones = [_Zone(folder) for folder in sorted(powercap.glob("*-rapl:*")) if folder.name.count(":") == 1 and _name(folder) != "psys"]
     readable = [zone for zone in zones if zone.can_be_read()]
     return _Rapl(readable) if readable else None
 
 
 def _nvml(number: int) -> EnergyMeter | None:
-    # NVML numbers the machine's cards in another order than CUDA numbers those that it shows to this process.
+    # NVML and CUDA number cards differently, and CUDA may hide some from this process: identify the card by its PCI bus address.
     facts = gpu_facts(number)
     if facts is None:
         return None
@@ -177,7 +176,7 @@ def _nvml(number: int) -> EnergyMeter | None:
         library.nvmlInit()
         meter = _Nvml(library, facts.bus_id)
         meter.joules()
-    except Exception:  # not installed, no driver, no card, or one too old to count: nothing that the table can hold
+    except Exception:  # not installed, no driver, no card, or a card without counter: the table then has no energy
         return None
     return meter
 

@@ -1,4 +1,4 @@
-"""What networks answer on the device: images come in pieces, and the outputs of some calls go back together.
+"""Runs networks on the device on images, which arrive in pieces; the outputs of several calls are returned together.
 
 Shapes: N images of a call, C channels, H W height and width in pixels.
 """
@@ -22,29 +22,29 @@ from ofa.errors import DeviceError
 __all__ = ["FLOAT32", "Outputs"]
 
 FLOAT32 = "<f4"
-"""How images and outputs are sent: 32-bit floats, the least byte first, whatever the machines at both ends have."""
+"""Wire format of images and outputs: little-endian 32-bit floats."""
 
 
 class Outputs:
-    """Runs networks for what they answer. The last one stays loaded, because the next images are usually for it as well."""
+    """Runs networks and returns their outputs. The last network stays loaded, because the next images are usually for it."""
 
     def __init__(self) -> None:
         self._session: tuple[str, Session] | None = None
         self._content = bytearray()
 
     def take(self, settings: Settings, request: Mapping[str, Any], say: Say) -> dict[str, Any] | None:
-        """Take a piece of the images of some calls; with the last of them run the network.
+        """Take a piece of the images of some calls; with the last piece run the network.
 
         Args:
-            settings: what it runs under.
-            request: as ``devices.agent`` says.
-            say: told before each call.
+            settings: settings of the runtime.
+            request: a request ``run`` (see ``devices.agent``).
+            say: receives a note before each call.
 
         Returns:
             Shape and content of the outputs; None while pieces are missing.
 
         Raises:
-            DeviceError: the pieces are not in order, the network cannot be loaded or run, or takes other images.
+            DeviceError: the pieces are out of order, the network cannot be loaded or run, or the images have another shape.
         """
         self._add(request["start"], request["content"])
         if not request["last"]:
@@ -71,7 +71,7 @@ class Outputs:
         if start == 0:
             self._content = bytearray()
         if start != len(self._content):
-            raise DeviceError(f"the pieces of images must come in order, but one begins at byte {start}; send them again")
+            raise DeviceError(f"pieces of images must arrive in order, but one begins at byte {start}; send them again")
         try:
             self._content += base64.b64decode(content, validate=True)
         except binascii.Error as error:
@@ -80,11 +80,11 @@ class Outputs:
     def _loaded(self, settings: Settings, key: str, path: str, say: Say, calls: int) -> Session:
         named = json.dumps([settings.to_json(), path])
         if self._session is None or self._session[0] != named:
-            self._session = None  # two networks at once might not fit
+            self._session = None  # two networks might not fit into memory
             say({"doing": f"loading {key}", "network": key, "step": 0, "steps": calls + 1})
             pinned(settings)
             runtime = get_runtime(settings.runtime)
-            runtime.version()  # a runtime that is not installed is no fault of a network
+            runtime.version()  # raises if the runtime is not installed, which is no network's failure
             self._session = (named, runtime.load(Path(path), settings))
         return self._session[1]
 

@@ -1,4 +1,4 @@
-"""Does a device answer, and does its runtime run? A tiny network tells before a long measurement does."""
+"""A quick test of a device: whether it answers, and whether its runtime runs a tiny network."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ _HARD_SWISH_SINCE = 14
 
 
 def probe(device: Device) -> dict[str, Any]:
-    """What the device says of itself, and the time it takes for one convolution.
+    """Describe a device and time one convolution on it.
 
-    The file is of the versions that networks and blocks for this device are exported with, so that a device which passes can read those.
+    The convolution's file has the same ONNX versions as networks and blocks for this device, so a device that passes can read them.
 
     Returns:
-        the keys of ``devices.provenance``, and ``probe``: the timing of a 3x3 convolution of 16 channels at 32 pixels.
+        The keys of ``devices.provenance``, and ``probe``: the timing of a 3x3 convolution of 16 channels at 32 pixels.
 
     Raises:
-        DeviceError: it is unreachable, or its runtime is not installed, is too old for the files, or cannot run this.
+        DeviceError: the device is unreachable, or its runtime is not installed, is too old for the files, or cannot run the convolution.
     """
     description = describe(device)
     with temporary_folder("probe") as folder:
@@ -50,7 +50,7 @@ def probe(device: Device) -> dict[str, Any]:
 
 
 def _too_old(device: Device, description: Mapping[str, Any]) -> DeviceError | None:
-    """What to say of a runtime that is older than the files for its device; None if that is not the reason."""
+    """The error of a runtime that is too old for its device's files; None if it is new enough."""
     ir_version = ir_version_for(device.opset)
     release, installed = least_release(device.opset, ir_version), str(description["runtime_version"])
     if device.runtime != _RUNTIME or release is None or _numbers(installed) >= _numbers(release.onnxruntime):
@@ -72,7 +72,7 @@ def _convolution(device: Device) -> bytes:
     shape = [device.batch, _CHANNELS, _SIDE, _SIDE]
     images, output = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("images", "output"))
     weight = numpy_helper.from_array(np.full((_CHANNELS, _CHANNELS, 3, 3), 1 / (9 * _CHANNELS), np.float32), "weight")
-    # The activation is the newest operator that networks have.
+    # The activation is the newest operator in networks.
     activation = "HardSwish" if device.opset >= _HARD_SWISH_SINCE else "Relu"
     nodes = [
         helper.make_node("Conv", ["images", "weight"], ["sum"], pads=[1, 1, 1, 1]),

@@ -1,4 +1,4 @@
-"""Where a measurement comes from: what is written beside every number."""
+"""Provenance of a measurement, which is stored with every number."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ _LONGEST_NAME = 200
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """What matters of a machine and of the runtime on it.
+    """Description of a machine and its runtime.
 
     Attributes:
-        runtime_version: of the runtime.
-        conditions: that it executes networks under.
-        processor: its name.
-        gpu: the name of NVIDIA's card, if that is what executes; otherwise None.
-        cores: that the process may use.
-        clock_policy: of the first core; None where the system does not tell.
-        load: processes that wanted the processor in the last minute; None likewise.
-        platform: system, release and kind of processor.
-        python_version: of the agent's interpreter.
+        runtime_version: version of the runtime.
+        conditions: conditions under which it executes networks.
+        processor: name of the processor.
+        gpu: name of the NVIDIA card, if it executes the networks; otherwise None.
+        cores: number of cores that the process may use.
+        clock_policy: frequency governor of the first core; None if the system does not report it.
+        load: load average of the last minute; None if the system does not report it.
+        platform: system, release and processor architecture.
+        python_version: version of the agent's interpreter.
         date: UTC, ISO 8601.
     """
 
@@ -58,7 +58,7 @@ class Provenance:
 
 
 def provenance(settings: Settings) -> Provenance:
-    """That of this machine.
+    """The provenance of measurements on this machine.
 
     Raises:
         DeviceError: the runtime is not installed.
@@ -79,7 +79,7 @@ def provenance(settings: Settings) -> Provenance:
 
 
 def _name(text: str) -> str:
-    """What the near end takes for a name. Spaces stay: tables are compared by names that earlier versions wrote."""
+    """A name, shortened as ``devices.answers`` requires. Spaces stay: tables are compared by names that earlier versions wrote."""
     return "".join(each for each in text if each.isprintable())[:_LONGEST_NAME]
 
 

@@ -1,4 +1,4 @@
-"""Networks run on a device for what they answer, from outside, as ``devices.measure`` times them.
+"""Runs networks on a device and returns their outputs, as ``devices.measure`` times them.
 
 Shape suffix: N images.
 """
@@ -27,28 +27,28 @@ from ofa.errors import DeviceError
 __all__ = ["DeviceNetwork"]
 
 _PIECE = 1 << 20
-"""Bytes of images that are sent at once, about."""
+"""Approximate bytes of images per request."""
 _MOST_OUTPUTS = 1 << 21
-"""Bytes of outputs that are asked for at once: in base64 they fit a line (``devices.transports.connection.LONGEST_LINE``)."""
+"""Most bytes of outputs per request: as base64 they fit a line (``devices.transports.connection.LONGEST_LINE``)."""
 _ATTEMPTS = 2
 
 
 class DeviceNetwork:
-    """A network's file on a device, called with images. Used in a ``with`` block, at whose end the agent there ends.
+    """A network's file on a device, called with images. Used in a ``with`` block, which ends the agent on exit.
 
-    A connection that is lost is made again, and an answer that cannot be is asked for again, as often as the device's address says.
+    Lost connections and invalid answers are retried as often as the device's address says.
 
     Args:
-        device: where, and under which settings.
-        path: a file in the format of the device's runtime, with one input of float32 images, as many as the device's batch, and one output.
+        device: the device with its settings.
+        path: path of a file in the format of the device's runtime, with one float32 input of the device's batch size, and one output.
         output: shape of the output of one image.
-        name: of the network, for messages.
-        tell: told what is waited for when something failed.
-        silence_limit_s: longest time that the device may be silent, for instance while it loads the file.
+        name: name of the network in messages.
+        tell: receives the reason of a wait after a failure.
+        silence_limit_s: timeout in seconds between two messages of the device, for example while it loads the file.
 
     Raises:
-        DeviceError: on a call: the device is unreachable, its runtime cannot load or run the file, or crashes or hangs; or the outputs of
-            one call are too large to be sent.
+        DeviceError: on a call: the device is unreachable; its runtime cannot load or run the file, crashes or hangs; or the outputs of one
+            call are too large to be sent.
     """
 
     def __init__(
@@ -75,14 +75,14 @@ class DeviceNetwork:
         self._end_agent()
 
     def __call__(self, images_N: Array) -> Array:
-        """What the network answers.
+        """The network's outputs.
 
         Args:
-            images_N: float32 images, at least one, in the shape that the network takes but for their number; a last batch that is not
-                full is filled up with zeros, whose outputs are left out.
+            images_N: float32 images, at least one, of the network's input shape except for their number; an incomplete last batch is padded
+                with zeros, whose outputs are dropped.
 
         Returns:
-            float32, one output an image.
+            float32 outputs, one per image.
         """
         batch = self._device.batch
         empty = np.zeros((-len(images_N) % batch, *images_N.shape[1:]), np.float32)
@@ -95,13 +95,13 @@ class DeviceNetwork:
         output_bytes = self._device.batch * math.prod(self._output) * np.dtype(FLOAT32).itemsize
         if output_bytes > _MOST_OUTPUTS:
             raise DeviceError(
-                f"outputs of one call must be of at most {_MOST_OUTPUTS} bytes to be brought from a device, but those of {self._name} are "
-                f"of {output_bytes} with a batch of {self._device.batch}; name a device with a smaller batch"
+                f"outputs of one call on a device must have at most {_MOST_OUTPUTS} bytes, but those of {self._name} have {output_bytes} "
+                f"with a batch of {self._device.batch}; name a device with a smaller batch"
             )
         return max(1, min(_PIECE // call_bytes, _MOST_OUTPUTS // output_bytes))
 
     def _answers(self, images_N: Array) -> Array:
-        """The outputs of some whole calls; what failed on the way is tried again."""
+        """The outputs of whole calls, with retries."""
         while True:
             try:
                 found = self._ask(images_N)
@@ -136,7 +136,7 @@ class DeviceNetwork:
         return answers.outputs(answer, (len(images_N), *self._output))
 
     def _wait(self, failed: ConnectionLostError | NonsenseError) -> None:
-        if isinstance(failed, LineLostError | NonsenseError) or not failed.note:  # that says nothing of the network
+        if isinstance(failed, LineLostError | NonsenseError) or not failed.note:  # the failure is not the network's
             self._patience.wait(failed, kept=f"{self._name} has answered for {self._images} images", tell=self._tell)
             return
         self._crashes += 1

@@ -1,4 +1,4 @@
-"""The files that are sent to a device: each is kept under the hash of its content, and is what its name says whenever it is used."""
+"""Content-addressed store of the files that are sent to a device: each is named by the hash of its content, and verified before use."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ _LARGEST = 16 << 30
 
 
 def stored_name(content: bytes, suffix: str) -> str:
-    """What a file is called there; some runtimes know its format by the suffix."""
+    """The name of a file in the store; it keeps the suffix, by which some runtimes recognize the format."""
     return f"{hashlib.sha256(content).hexdigest()}{suffix}"
 
 
 class Store:
-    """The files in the folder where an agent runs.
+    """The files in an agent's folder.
 
     Args:
-        folder: where they are.
+        folder: the folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -48,14 +48,14 @@ class Store:
         self._part: IO[bytes] | None = None
 
     def missing(self, names: Iterable[str], say: Callable[[Mapping[str, Any]], None]) -> list[str]:
-        """Which files are not there, or damaged; those are removed, and what dead agents left unfinished.
+        """The names of missing or damaged files. Damaged files, and incomplete files of dead agents, are removed.
 
         Args:
-            names: of ``stored_name``.
-            say: told before each that is read.
+            names: names as of ``stored_name``.
+            say: receives a note before each file is verified.
 
         Raises:
-            DeviceError: a name that cannot be.
+            DeviceError: an invalid name.
         """
         for part in self._folder.glob(f"*{_PART}"):
             if _UNFINISHED.fullmatch(part.name) and (self._part is None or self._part.name != str(part)):
@@ -70,17 +70,17 @@ class Store:
         return missing
 
     def put(self, name: str, start: int, content: str, *, last: bool) -> None:
-        """Take a part of a file, in base64; the file has its name only when it is whole.
+        """Write a part of a file, in base64; the file gets its name when it is complete.
 
         Raises:
-            DeviceError: a name or a part that cannot be, or there is no room.
+            DeviceError: an invalid name or part, or the disk is full.
         """
         target = self._path(name)
         try:
             chunk = base64.b64decode(content, validate=True)
             part = self._begin(target) if start == 0 else self._part
             if part is None or part.tell() != start or start + len(chunk) > _LARGEST:
-                raise DeviceError(f"the parts of a file must come in order, but one of '{name}' begins at byte {start}; send it again")
+                raise DeviceError(f"parts of a file must arrive in order, but one of '{name}' begins at byte {start}; send it again")
             part.write(chunk)
             if last:
                 self._finish(part, target)
@@ -97,12 +97,12 @@ class Store:
             raise DeviceError(f"a part of a file must be base64, but that of '{name}' is not; send it again") from error
 
     def drop(self) -> None:
-        """Remove what is unfinished."""
+        """Remove the incomplete file."""
         if self._part is not None:
             part, self._part = self._part, None
             with contextlib.suppress(OSError):
                 os.unlink(part.name)
-            with contextlib.suppress(OSError):  # what it had no room for
+            with contextlib.suppress(OSError):  # flushing fails again on a full disk
                 part.close()
 
     def _begin(self, target: Path) -> IO[bytes]:
@@ -130,7 +130,7 @@ class Store:
         return self._folder / name
 
     def _is_whole(self, path: Path) -> bool:
-        """Whether a file is what its name says; one that is not is removed."""
+        """Whether a file's content has the hash in its name; a file with other content is removed."""
         try:
             if not path.is_symlink() and path.is_file():
                 identity = self._identity(path)
@@ -138,7 +138,7 @@ class Store:
                     self._whole[path.name] = identity
                     return True
             path.unlink(missing_ok=True)
-        except OSError:  # it cannot be read: the new one takes its place
+        except OSError:  # unreadable: it will be replaced
             pass
         return False
 
@@ -159,7 +159,7 @@ def _digest(path: Path) -> str:
 
 
 def _remove_if_dead(part: Path) -> None:
-    """Remove a part whose writer is gone: the living hold it."""
+    """Remove a part whose writer has died: living writers hold a lock on it."""
     with contextlib.suppress(OSError), part.open("rb") as file:
         if fcntl is not None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,20 +1,20 @@
-"""How long a call takes: what is repeated, in which order, when it is enough, and what is reported.
+"""Timing of calls: repetition, order, stopping rule, and statistics.
 
 Shape suffixes: R rounds, N networks.
 
-What noise is made of, and what is done about each part:
+Sources of noise, and the measure against each:
 
-* the first calls of a network are slow (memory is mapped, code is generated): it is called until two samples in a row agree, and the
-  first round of all is discarded;
-* the machine is faster or slower for a while (clock, neighbours): networks are timed in interleaved rounds, in another random order each
-  time, and a round's samples are divided by that round's own speed, the median over all networks of how they did against their usual;
-* another process gets the processor in the middle of a sample (the system counts that): the sample is taken again, a few times at most;
-* single samples are disturbed in other ways: the median over rounds is taken;
-* the clock is coarse beside a short call: a sample is as many calls as last about a millisecond, after one that is not timed, so that a
-  network finds its own data in the caches and not another's.
+* The first calls of a network are slow (memory is mapped, code is generated): warm-up calls until two samples in a row agree, and the first
+  round is discarded.
+* The machine is faster or slower for a while (clock, neighbours): networks are timed in interleaved rounds, each in a new random order, and
+  a round's samples are divided by the round's speed, the median over all networks of their time relative to their own median.
+* Another process preempts a sample (the system counts that): the sample is repeated, a few times at most.
+* Other disturbances of single samples: the median over rounds is reported.
+* The clock is coarse for a short call: a sample has as many calls as last about a millisecond. An untimed call before it brings the
+  network's data, not another network's, into the caches.
 
-With pauses the cold start is what is asked for: a sample is one call after a pause, and nothing is done before it. As each sample takes
-as long as its pause, fewer rounds must do where they would take longer than the policy allows.
+With pauses the cold start is measured: a sample is one call after a pause, without an untimed call before it. Each sample takes as long as
+its pause, so there are fewer rounds if they would exceed the policy's time limit.
 """
 
 from __future__ import annotations
@@ -57,13 +57,15 @@ _TICK_S = time.get_clock_info("perf_counter").resolution
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """Time of one call in milliseconds, over ``repeats`` samples (a sample is the mean of a few calls in a row, or one after a pause).
+    """Latency of one call in ms over ``repeats`` samples (a sample is the mean of a few calls in a row, or one call after a pause).
 
     Attributes:
-        energy_mj: millijoules of a call, the machine's idle share included; None where it does not count them, and with pauses, of which
-            most would be idle.
-        peak_memory_bytes: how far the process's memory rose while the network was loaded and run once; None where the system does not tell,
-            and for cards with a memory of their own.
+        median_ms, p90_ms, min_ms, std_ms: median, 90th percentile, minimum and standard deviation of the samples.
+        repeats: number of samples.
+        energy_mj: energy of a call in mJ, including the machine's idle power; None if the machine does not count it, and with pauses,
+            where most of it would be idle power.
+        peak_memory_bytes: rise of the process's memory while the network was loaded and run once; None if the system does not report it,
+            and for graphics cards with their own memory.
     """
 
     median_ms: float
@@ -76,7 +78,7 @@ class Timing:
 
     @classmethod
     def of(cls, samples_R: Floats, *, energy_mj: float | None = None, peak_memory_bytes: int | None = None) -> Timing:
-        """The statistics of two samples or more, in milliseconds."""
+        """The statistics of at least two samples in ms."""
         return cls(
             median_ms=float(np.median(samples_R)),
             p90_ms=float(np.quantile(samples_R, 0.9)),
@@ -88,7 +90,7 @@ class Timing:
         )
 
     def at_speed(self, slowdown: float) -> Timing:
-        """The same on a machine that is not slower by this factor."""
+        """The timing, divided by the machine's slowdown."""
         times = {key: getattr(self, key) / slowdown for key in ("median_ms", "p90_ms", "min_ms", "std_ms")}
         return replace(self, **times)
 
@@ -101,24 +103,25 @@ _LIMITS = {
     "group_size": (1, 10**6),
     "energy_s": (0, 1e4),
 }
-"""Of a policy: what can be asked of a machine that is to come to an end."""
+"""Ranges of a policy's values, so that a measurement ends."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TimingPolicy:
-    """When a measurement is enough.
+    """Stopping rule of a measurement.
 
     Args:
-        tolerance: stop when the median's 95 % confidence interval is at most this share of it to either side, for nine in ten networks.
-        min_rounds: never stop before so many samples of each network; pauses that take longer than ``time_limit_s`` in all make it 5.
-        max_rounds: always stop after so many.
+        tolerance: stop when the half width of the median's 95 % confidence interval is at most this share of the median, for nine of ten
+            networks.
+        min_rounds: smallest number of rounds (samples of each network); 5 if pauses would exceed ``time_limit_s``.
+        max_rounds: largest number of rounds.
         time_limit_s: stop after so many seconds in one group, once there are ``min_rounds``.
-        sample_ms: shortest sample; shorter calls are repeated within one.
-        group_size: networks that are loaded at the same time, which bounds memory, and what is lost when a measurement is cut off.
-        energy_s: shortest time in seconds over which the energy of each network is counted, where the machine can; 0 counts none.
+        sample_ms: shortest sample in ms; shorter calls are repeated within a sample.
+        group_size: number of networks that are loaded at the same time. It bounds memory, and the loss if a measurement is interrupted.
+        energy_s: shortest time in seconds over which the energy of each network is counted, if the machine can; 0 counts none.
 
     Raises:
-        DeviceError: values that cannot be.
+        DeviceError: a value is out of range.
     """
 
     tolerance: float = 0.01
@@ -142,7 +145,7 @@ class TimingPolicy:
 
 
 def warm_up(timer: Timer, policy: TimingPolicy) -> int:
-    """Call a network until its times are stable; returns the calls that make one sample."""
+    """Call a network until its times are stable; returns the number of calls per sample."""
     calls = 1
     last_ms = 0.0
     for _ in range(_WARMUP_SAMPLES):
@@ -150,7 +153,7 @@ def warm_up(timer: Timer, policy: TimingPolicy) -> int:
         enough = max(1, math.ceil(policy.sample_ms / max(call_ms, 1e-6)))
         if enough <= 2 * calls and abs(call_ms - last_ms) <= _STABLE * last_ms:
             return enough
-        # Doubling: one slow first call says nothing of how many are enough, one fast one might ask for far too many.
+        # Double the calls step by step: a slow first call would ask for too few per sample, a fast one for far too many.
         calls, last_ms = max(calls, min(enough, 2 * calls)), call_ms
     return calls
 
@@ -164,19 +167,18 @@ def measure_rounds(
     on_round: Callable[[int, int], None],
     pause_s: float = 0.0,
 ) -> Floats:
-    """Time networks in interleaved rounds until the medians are tight, or a limit is reached.
+    """Time networks in interleaved rounds until the medians are precise enough, or a limit is reached.
 
     Args:
-        timers: one a network, warmed up.
-        calls: calls in a sample, one a network; with pauses a sample is one call.
-        policy: when it is enough.
-        rng: order within the rounds.
-        on_round: called before each round, and every few seconds within long ones, with the number of rounds done and of those expected.
-        pause_s: seconds without work before each sample.
+        timers: timer of each network, warmed up; [N].
+        calls: calls per sample for each network; [N]. With pauses a sample is one call.
+        policy: stopping rule.
+        rng: draws the order within the rounds.
+        on_round: called before each round, and every few seconds within long ones, with the number of finished and of expected rounds.
+        pause_s: idle time before each sample in seconds.
 
     Returns:
-        Times of a call in ms, [R, N], the rounds' own speeds divided out, without the first round.
-
+        Times of a call in ms, divided by the rounds' speeds, without the first round; [R, N].
     """
     rounds: list[Floats] = []
     pace = _Pace(policy, len(timers), pause_s, on_round)
@@ -196,7 +198,7 @@ def measure_rounds(
 
 
 class _Pace:
-    """How many rounds are made in the time that there is, and telling how far they are."""
+    """Number of rounds within the time limit, and the report of their progress."""
 
     def __init__(self, policy: TimingPolicy, networks: int, pause_s: float, on_round: Callable[[int, int], None]) -> None:
         self._policy, self._on_round = policy, on_round
@@ -216,16 +218,16 @@ class _Pace:
             self._on_round(done, self._expected(done, now))
 
     def _expected(self, done: int, now: float) -> int:
-        """Rounds until the time is over, the one that is discarded included."""
+        """Rounds until the time limit, including the discarded one."""
         round_s = max(self._round_s, (now - self._start) / done if done else 0.0)
         in_time = math.ceil(self._policy.time_limit_s / round_s) if round_s else self._policy.max_rounds
         return 1 + min(self._policy.max_rounds, max(self.least, in_time))
 
 
 def median_half_width(samples_RN: Floats) -> Floats:
-    """Half of the 95 % confidence interval of each column's median, as a share of it [N].
+    """Half width of the 95 % confidence interval of each column's median, as a share of the median; [N].
 
-    From order statistics, so it assumes nothing of how the samples are distributed (Conover, Practical Nonparametric Statistics, 3.2).
+    It is distribution-free, from order statistics (Conover, Practical Nonparametric Statistics, 3.2).
     """
     rounds = len(samples_RN)
     below = max(0, math.floor((rounds - _NORMAL_95 * math.sqrt(rounds)) / 2))
@@ -235,29 +237,29 @@ def median_half_width(samples_RN: Floats) -> Floats:
 
 
 def measured_s(timer: Timer, calls: int) -> float:
-    """The seconds that a timer says, if calls can have taken them.
+    """The seconds that a timer returns, validated.
 
     Raises:
-        DeviceError: they cannot: no number, none above zero, or less than the clock can tell.
+        DeviceError: the value is no number, not positive, or below the clock's resolution.
     """
     said: object = timer(calls)
     if isinstance(said, _NUMBER) and _TICK_S <= said < math.inf:
         return float(said)
     shown = f"{said:g} s" if isinstance(said, _NUMBER) else f"a {type(said).__name__}"
     raise DeviceError(
-        f"a device's clock must go on while a network runs, by {_TICK_S:g} s at least, but showed {shown} for {calls} calls; see that "
+        f"a device's clock must advance by at least {_TICK_S:g} s while a network runs, but showed {shown} for {calls} calls; check that "
         "nothing sets it back, and that the runtime waits for its results"
     )
 
 
 def halves_ratio(samples_R: Floats) -> float:
-    """Median of the second half of a network's samples over that of the first: how far it drifted beside the others."""
+    """Drift: median of the second half of a network's samples over the median of the first half."""
     half = len(samples_R) // 2
     return float(np.median(samples_R[half:]) / np.median(samples_R[:half]))
 
 
 def _sample_ms(timer: Timer, calls: int, pause_s: float) -> float:
-    """Mean time of a call over one sample, if possible one in which this process kept the processor."""
+    """Mean time of a call in ms over one sample, if possible a sample without preemption."""
     if not pause_s:
         timer(1)  # brings the network's data back into the caches
     calls = 1 if pause_s else calls
@@ -273,12 +275,12 @@ def _sample_ms(timer: Timer, calls: int, pause_s: float) -> float:
 
 
 def _preemptions() -> int:
-    """How often any thread of this process had to leave the processor to another; always 0 where the system does not count."""
+    """Number of preemptions of this process's threads; always 0 if the system does not count them."""
     return 0 if resource is None else resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
 def _without_speed_of_rounds(times_RN: Floats) -> Floats:
-    """Divide each round by its speed. Few networks cannot tell the machine's speed from their own noise, and are left as they are."""
+    """Divide each round by its speed. With few networks the speed cannot be told from their noise, and the times are not changed."""
     if times_RN.shape[1] < _ENOUGH_TO_KNOW_THE_SPEED:
         return times_RN
     speed_R = np.median(times_RN / np.median(times_RN, axis=0), axis=1)

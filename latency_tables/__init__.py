@@ -1,4 +1,4 @@
-"""Latency tables: what each block of a space costs on a device, and what whole networks then cost."""
+"""Latency tables: measured latencies of a space's blocks on a device, and estimates of whole networks from them."""
 
 from __future__ import annotations
 

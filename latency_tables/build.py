@@ -1,4 +1,4 @@
-"""Builds a table: finds the blocks of a space, exports each once, times them on a device, and keeps each as soon as it is known."""
+"""Builds a table: exports every block of a space once, times it on a device, and writes each measurement to a journal at once."""
 
 from __future__ import annotations
 
@@ -39,23 +39,25 @@ def build_table(
     resume_from: LatencyTable | None = None,
     journal: Journal | None = None,
 ) -> LatencyTable:
-    """Measure every block that networks of a space are made of.
+    """Measure every block of a space.
 
-    Blocks that cannot be measured, because the runtime refuses them, crashes or hangs, are left out; ``info.failed`` says which
-    and why.
+    Blocks that cannot be measured, because the runtime rejects them, crashes or hangs, are left out; ``info.failed`` has the reasons.
 
     Args:
-        space: any space.
-        device: where blocks are timed.
-        resolutions: in pixels; by default all of the space's.
-        rng: inputs, order of measurement.
-        progress: told how far it is.
-        policy: when a measurement is enough; see ``devices.timing``.
-        resume_from: a table of the same device, whose rows are kept and not measured again. A calibration is not kept when rows are added.
-        journal: where rows are written as soon as they are known, and those of an earlier build are found; entered by the caller.
+        space: the space.
+        device: the device that times the blocks.
+        resolutions: input resolutions in pixels; None for all of the space.
+        rng: draws the inputs and the order of measurement.
+        progress: receives the progress.
+        policy: stopping rule of a measurement; see ``devices.timing``.
+        resume_from: a table of the same device, whose rows are kept and not measured again. Its calibration is dropped if rows are added.
+        journal: keeps each row as soon as it is measured, and provides the rows of an interrupted build; entered by the caller.
+
+    Returns:
+        The table, not calibrated unless ``resume_from`` was complete and calibrated.
 
     Raises:
-        SpaceError: a resolution that the space does not have.
+        SpaceError: the space lacks a resolution.
         DeviceError: the device is unreachable, or its runtime is not installed.
         TableError: ``resume_from`` or ``journal`` is of another device, runtime version or processor, or of another space of this name.
     """
@@ -74,7 +76,7 @@ def build_table(
 
 
 def _known(table: LatencyTable | None, journal: Journal | None, device: Device, here: TableInfo, origin: Mapping[str, Any]) -> LatencyTable:
-    """What need not be measured: the rows of a table and of a journal."""
+    """The rows that are already measured: of a table and of a journal."""
     rows, info, source = rows_frame([]), here, ""
     if table is not None:
         table.require_measured()
@@ -96,7 +98,7 @@ def _known(table: LatencyTable | None, journal: Journal | None, device: Device, 
 
 
 def _anchors(known: LatencyTable, blocks: Sequence[PlacedBlock], rng: np.random.Generator) -> dict[str, tuple[PlacedBlock, float]]:
-    """Some blocks that are known already, which tell by how much the machine's speed is another now."""
+    """Some blocks that were measured before; timing them again shows how the machine's speed has changed."""
     there = [placed for placed in blocks if placed in known]
     chosen = [there[i] for i in rng.permutation(len(there))[:ANCHORS]]
     return {f"{describe_block(placed)} again": (placed, known.latency_ms(placed)) for placed in chosen}
@@ -112,7 +114,7 @@ def _measure(
     progress: Progress,
     policy: TimingPolicy | None,
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Rows of the blocks that could be measured, and why the others could not."""
+    """Rows of the measured blocks, and the reasons of failure by block."""
     named = {f"{i} of {len(new)}: {describe_block(placed)}": placed for i, placed in enumerate(new, start=1)}
     every = {**named, **{name: placed for name, (placed, _) in anchors.items()}}
     speeds = {name: ms for name, (_, ms) in anchors.items()}
@@ -129,14 +131,14 @@ def _measure(
     except DeviceError as error:
         if journal is None or not journal.rows:
             raise
-        raise DeviceError(f"{error}; {len(journal.rows)} blocks are kept in '{journal.path}', add --resume to go on from them") from error
+        raise DeviceError(f"{error}; {len(journal.rows)} blocks are kept in '{journal.path}', add --resume to continue") from error
     return rows, failed
 
 
 def _check_same_origin(there: TableInfo, here: TableInfo) -> None:
     for key in _MUST_AGREE:
-        if getattr(there, key) != getattr(here, key):  # earlier tables do not name a GPU, as none was measured on one
+        if getattr(there, key) != getattr(here, key):  # earlier tables name no GPU: none was measured on one
             raise TableError(
-                f"a table can only be continued where it was begun, but its {key.replace('_', ' ')} is {getattr(there, key)!r} "
+                f"a table can only be continued on the machine that began it, but its {key.replace('_', ' ')} is {getattr(there, key)!r} "
                 f"and here it is {getattr(here, key)!r}; build a new table"
             )

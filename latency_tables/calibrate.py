@@ -1,4 +1,4 @@
-"""Learns from a few whole networks how they differ from the sum of their blocks, and how sure that makes us."""
+"""Calibration: fits a correction from sums of blocks to whole networks, with an interval, from a few timed networks."""
 
 from __future__ import annotations
 
@@ -40,25 +40,29 @@ def calibrate_table(
     processes: int = PROCESSES,
     steps: Steps = UNKEPT,
 ) -> LatencyTable:
-    """Time whole networks and store them, and the correction that they teach, in a copy of the table.
+    """Time whole networks, fit the table's correction to them, and return a copy of the table with both.
 
-    The copy's info has as ``calibrated_with`` the version of the runtime; another than the blocks' is for the caller to tell.
+    The copy's ``info.calibrated_with`` is the present version of the runtime. If it differs from the version that timed the blocks, it is
+    up to the caller to warn.
 
     Args:
-        table: measured on ``device``, with the blocks of ``space``.
-        space: where the networks are drawn from, spread over its range of latencies.
-        device: must be the table's.
-        nets: how many; at least 9, or a 90 % interval cannot be honest.
-        resolutions: in pixels; by default those of the space that the table was built for.
-        rng: networks, weights, inputs, order of measurement.
-        progress: told how far it is.
-        policy: when a measurement is enough; see ``devices.timing``.
-        processes: in how many the networks are timed, which share the policy's rounds; each has to load them all.
-        steps: keeps what each process measured.
+        table: table of ``device`` with the blocks of ``space``.
+        space: the space of the networks, which are spread over its range of latencies.
+        device: the table's device.
+        nets: number of networks; at least 9 for a 90 % interval.
+        resolutions: input resolutions in pixels; None for the space's resolutions in the table.
+        rng: draws networks, weights, inputs and the order of measurement.
+        progress: receives the progress.
+        policy: stopping rule of a measurement; see ``devices.timing``.
+        processes: number of processes that time the networks. They share the policy's rounds, and each loads all networks.
+        steps: journal that keeps the measurements of each process.
+
+    Returns:
+        The calibrated copy.
 
     Raises:
         FileError: ``steps`` are of other inputs.
-        TableError: too few networks, another device's table, or blocks that the table lacks.
+        TableError: too few networks, a table of another device, or blocks are missing.
         DeviceError: the device cannot measure.
     """
     check_enough(nets)
@@ -70,7 +74,7 @@ def calibrate_table(
     steps.begin({**timing_inputs(origin, archs, policy), "table": table.digest})
     times = time_networks(table, space, archs, device, rng=rng, progress=progress, policy=policy, processes=processes, steps=steps)
     sums = [estimator.sums(arch) for arch in archs]
-    # What is promised is what networks take at the machine's typical speed, and not at the one it had for the table's blocks.
+    # Estimates refer to the machine's typical speed, not to its speed when the table's blocks were timed.
     speed = times.typical_slowdown
     measured_ms = (speed * times.at_first_speed_ms).tolist()
     correction = fit_correction([ms for ms, _ in sums], [size for _, size in sums], measured_ms, speed=speed, speed_spread=times.spread)
@@ -80,9 +84,12 @@ def calibrate_table(
 
 
 def sample_across_range(space: Space, estimator: Estimator, count: int, rng: np.random.Generator) -> list[Arch]:
-    """Different networks whose estimated latencies are spread evenly from the fastest to the slowest.
+    """Different networks with estimated latencies evenly spaced from the fastest to the slowest.
 
-    Uniformly random networks crowd in the middle; where a correction is to hold at the ends as well, some must be from there.
+    Uniformly random networks concentrate at medium latencies; a correction that holds at both ends needs networks from there.
+
+    Raises:
+        TableError: the space has too few networks at the table's resolutions.
     """
     drawn = [_sample_of_any_size(space, rng) for _ in range(_CANDIDATES_PER_NETWORK * count)]
     candidates = list(dict.fromkeys([space.smallest(), space.largest(), *drawn]))
@@ -100,7 +107,7 @@ def sample_across_range(space: Space, estimator: Estimator, count: int, rng: np.
 
 
 def _sample_of_any_size(space: Space, rng: np.random.Generator) -> Arch:
-    """A random network whose genes lean to the same side, each stage with a will of its own."""
+    """A random network whose genes lean to small or large values together, with some deviation by stage."""
     lean = rng.random()
     leans: dict[str, float] = {}
     row = []
@@ -112,10 +119,10 @@ def _sample_of_any_size(space: Space, rng: np.random.Generator) -> Arch:
 
 
 def table_resolutions(table: LatencyTable, space: Space, resolutions: Iterable[Resolution] | None) -> tuple[Resolution, ...]:
-    """The resolutions asked for, or else those of the space that the table was built for.
+    """The given resolutions, or the table's resolutions of the space.
 
     Raises:
-        TableError: it was built for another space, or another of the same name.
+        TableError: the table is of another space, perhaps of the same name.
     """
     if resolutions is not None:
         table.info.check_same(space, "the table")

@@ -1,4 +1,4 @@
-"""Holds a table against whole networks that its calibration has not seen."""
+"""Compares a table's estimates with whole networks outside of its calibration."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ __all__ = ["TableCheck", "check_table", "compare"]
 
 @dataclass(frozen=True, kw_only=True)
 class TableCheck:
-    """How estimates compare to measurements; errors are shares of the measured latency.
+    """Errors of estimates against measurements, as shares of the measured latency.
 
     Attributes:
-        nets: networks compared.
+        nets: number of networks.
         mean_error: mean absolute error.
-        bias: mean signed error, above zero where estimates are too high.
-        within_5_percent, within_10_percent: share of networks with an error of at most that.
-        inside_interval: share of networks within their low and high, NaN if the table is not calibrated.
+        bias: mean signed error; positive if estimates are too high.
+        within_5_percent, within_10_percent: share of networks with an error of at most 5 or 10 %.
+        inside_interval: share of networks inside their interval; NaN if the table is not calibrated.
         spearman, kendall: rank correlations.
-        noise_floor: mean difference of the same networks timed twice, in two sets of processes in the same minutes, as a share; NaN where
-            they were timed once. No estimate can be better than that.
-        slowdown: how much slower the machine is now than what the table promises for, going by networks of its calibration (blocks, if
-            it has none) timed again in between; divided out of what was measured.
-        conditions: what was measured under, the runtime's version as it is now; None where nothing was.
-        networks: one row a network: ``arch`` (JSON), ``latency_ms``, ``latency_low_ms``, ``latency_high_ms``, ``measured_ms``, and the two
-            times that it was timed, ``first_ms`` and ``second_ms``.
+        noise_floor: mean relative difference between two measurements of the same network, by two sets of processes in the same minutes;
+            NaN with one measurement. No estimate can have a smaller error.
+        slowdown: present speed of the machine relative to the table's, from calibration networks (or blocks, if there are none) that were
+            timed again in the same rounds: above 1 if the machine is slower now. Measured latencies are divided by it.
+        conditions: conditions of the measurement, with the present version of the runtime; None if nothing was measured.
+        networks: one row per network with the columns ``arch`` (JSON), ``latency_ms``, ``latency_low_ms``, ``latency_high_ms``,
+            ``measured_ms``, and its two measurements ``first_ms`` and ``second_ms``.
     """
 
     nets: int
@@ -74,7 +74,7 @@ def check_table(
     processes: int = PROCESSES,
     steps: Steps = UNKEPT,
 ) -> TableCheck:
-    """Time uniformly random networks of a space and compare them to the table's estimates; arguments and errors as ``calibrate_table``."""
+    """Time uniformly random networks of a space, and compare them with the table; arguments and errors as ``calibrate_table``."""
     if nets < 2:
         raise TableError(f"a check needs at least 2 networks, but {nets} are asked for; ask for more")
     table.require_device(device)
@@ -106,7 +106,7 @@ def check_table(
 
 
 def compare(networks: pd.DataFrame) -> TableCheck:
-    """The figures of a table of networks with the columns of ``TableCheck.networks``; those of timing them twice may be left out."""
+    """The errors of networks with the columns of ``TableCheck.networks``; ``first_ms`` and ``second_ms`` may be missing."""
     estimated, measured = networks["latency_ms"].to_numpy(), networks["measured_ms"].to_numpy()
     low, high = networks["latency_low_ms"].to_numpy(), networks["latency_high_ms"].to_numpy()
     errors = estimated / measured - 1

@@ -1,4 +1,4 @@
-"""From blocks to the whole network: a correction with an interval, as stored in a table, and how it is fitted.
+"""Correction from sums of blocks to whole networks, with a conformal interval, and its fit.
 
 Shape suffixes: N networks, P terms of the correction.
 """
@@ -22,33 +22,33 @@ __all__ = ["COVERAGE", "Correction", "check_enough", "fit_correction"]
 Amount = TypeVar("Amount", float, Floats)
 
 COVERAGE = 0.9
-"""Share of networks not seen that an interval holds."""
+"""Nominal coverage of an interval for new networks."""
 
 _MIB = 2**20
 _AFFINE = 2
 _NETWORKS_PER_TERM = 4
-_BETTER = 0.9  # a further term must leave at most this share of the error without it
+_BETTER = 0.9  # a further term must reduce the leave-one-out error to at most this share
 _ITERATIONS = 50
 
 
 @dataclass(frozen=True, kw_only=True)
 class Correction:
-    """What the sum of a network's blocks is corrected by, and how far networks were from it.
+    """A correction of the sum of a network's blocks, with the residuals of its fit.
 
     ``latency = intercept_ms + slope * sum of blocks + ms_per_weight_mib * w + ms_per_weight_mib2 * w^2`` with ``w`` MiB of weights.
 
     Args:
-        intercept_ms: what a network costs beyond its blocks.
-        slope: how blocks in a network compare to blocks alone.
-        ms_per_weight_mib: what fetching weights costs: a block that is timed alone finds its own in the processor's cache.
-        ms_per_weight_mib2: what fetching them costs more, the less of them a cache holds.
-        half_width: half of the interval, as a share of the latency.
-        coverage: share of networks not seen that the interval holds.
-        nets: whole networks that it was learned from.
-        residuals: their relative residuals when left out, ascending by size: what ``half_width`` was taken from, and from
+        intercept_ms: constant cost of a network in ms.
+        slope: ratio of a block's latency in a network to its latency alone.
+        ms_per_weight_mib: cost of loading weights in ms per MiB: a block that is timed alone has its weights in the processor's cache.
+        ms_per_weight_mib2: additional cost of loading weights as the cache holds a smaller share of them, in ms per MiB².
+        half_width: half width of the interval, as a share of the latency.
+        coverage: nominal coverage of the interval for new networks.
+        nets: number of networks that it was fitted to.
+        residuals: leave-one-out relative residuals of these networks, ascending by magnitude; ``half_width`` is their quantile plus
             ``speed_spread``.
-        speed: how much slower the machine is typically than when the blocks were timed; the correction contains it.
-        speed_spread: how far, as a share, its speed was from that in some of the processes that timed networks.
+        speed: typical latency of the machine relative to when the blocks were timed (above 1: slower); contained in the correction.
+        speed_spread: largest relative deviation from the typical speed among the processes that timed the networks.
     """
 
     intercept_ms: float
@@ -63,18 +63,18 @@ class Correction:
     speed_spread: float = 0.0
 
     def apply(self, sum_ms: float, weight_bytes: float) -> Latency:
-        """The estimate for a network whose blocks sum to ``sum_ms`` and to ``weight_bytes``."""
+        """The latency of a network with the sum of blocks ``sum_ms`` and ``weight_bytes`` bytes of weights."""
         latency_ms = float(self.intercept_ms + self.of_block(sum_ms, weight_bytes) + self.beyond_blocks(weight_bytes))
         low_ms, high_ms = latency_ms * (1 - self.half_width), latency_ms * (1 + self.half_width)
         return Latency(latency_ms=latency_ms, latency_low_ms=low_ms, latency_high_ms=high_ms)
 
     def of_block(self, ms: Amount, weight_bytes: Amount) -> Amount:
-        """What blocks of so many ms and bytes add to the latency of a network; this part is a sum over blocks."""
+        """The contribution of blocks to the latency of a network in ms; it is additive over blocks."""
         added: Amount = self.slope * ms + self.ms_per_weight_mib * weight_bytes / _MIB
         return added
 
     def beyond_blocks(self, weight_bytes: Amount) -> Amount:
-        """What a network of so many bytes of weights takes beyond the intercept and the sum over its blocks."""
+        """The part of the latency in ms that is not additive over blocks: the quadratic term of the weights."""
         beyond: Amount = self.ms_per_weight_mib2 * (weight_bytes / _MIB) ** 2
         return beyond
 
@@ -88,21 +88,25 @@ def fit_correction(
     speed: float = 1.0,
     speed_spread: float = 0.0,
 ) -> Correction:
-    """Learn a correction from networks, robust to some that were disturbed.
+    """Fit a correction to networks, robust to disturbed measurements.
 
-    Affine in the sum; the terms of the weights come in if they predict networks left out clearly better. Fitted to relative errors with
-    Huber's loss. The interval is the conformal quantile of the relative residuals that each network has when the map is fitted without
-    it (the jackknife of Barber et al., Annals of Statistics 2021, with one map in place of all), widened by how much the machine's
-    speed differs from process to process, as the network will be used in one process. The two are added: a speed is that of all
-    networks of a process, so that no average over them makes it smaller.
+    The correction is affine in the sum. Terms of the weights are added if they clearly improve leave-one-out predictions. It is fitted to
+    relative errors with Huber's loss.
+
+    The interval is the conformal quantile of leave-one-out relative residuals: the jackknife of Barber et al., Annals of Statistics 2021,
+    with a single final fit. The spread of the machine's speed between processes is added, because a network will run in one process. It
+    is not averaged in: it shifts all networks of a process together.
 
     Args:
-        sums_ms: sums of the blocks' latencies of each network.
-        weight_bytes: bytes of weights of each.
-        measured_ms: what each took.
-        coverage: share of networks not seen that the interval is to hold.
-        speed: as of ``Correction``.
-        speed_spread: as of ``Correction``.
+        sums_ms: sum of the blocks' latencies of each network.
+        weight_bytes: bytes of weights of each network.
+        measured_ms: measured latency of each network.
+        coverage: nominal coverage of the interval for new networks (0..1).
+        speed: ``Correction.speed``.
+        speed_spread: ``Correction.speed_spread``.
+
+    Returns:
+        The correction.
 
     Raises:
         TableError: too few networks for this coverage.
@@ -128,10 +132,10 @@ def fit_correction(
 
 
 def check_enough(nets: int, coverage: float = COVERAGE) -> None:
-    """Hold a number of networks against what an interval needs.
+    """Check that there are enough networks for a conformal interval.
 
     Raises:
-        TableError: so few cannot give an honest interval.
+        TableError: there are too few.
     """
     least = math.ceil(round(coverage / (1 - coverage), 9))
     if nets < least:
@@ -139,9 +143,9 @@ def check_enough(nets: int, coverage: float = COVERAGE) -> None:
 
 
 def _chosen(terms_NP: Floats, y_N: Floats) -> tuple[Floats, Floats]:
-    """The first terms, as many as networks left out ask for, at least two; and the residuals of these."""
+    """The first terms, as many as leave-one-out errors justify (at least two), and their leave-one-out residuals."""
     count, residuals_N = _AFFINE, _left_out_residuals(terms_NP[:, :_AFFINE], y_N)
-    # The choice itself makes residuals look smaller than they are, the more so the fewer networks there are.
+    # Choosing terms by their residuals biases the residuals downwards (selection bias), the more the fewer networks there are.
     most = min(terms_NP.shape[1], max(_AFFINE + 1, len(y_N) // _NETWORKS_PER_TERM))
     for more in range(_AFFINE + 1, most + 1):
         found_N = _left_out_residuals(terms_NP[:, :more], y_N)
@@ -151,7 +155,7 @@ def _chosen(terms_NP: Floats, y_N: Floats) -> tuple[Floats, Floats]:
 
 
 def _left_out_residuals(terms_NP: Floats, y_N: Floats) -> Floats:
-    """Relative residual of each network under the map of all others."""
+    """Leave-one-out relative residuals; [N]."""
     others = ~np.eye(len(y_N), dtype=bool)
     predicted = [terms_NP[i] @ _fit(terms_NP[others[i]], y_N[others[i]]) for i in range(len(y_N))]
     residuals_N: Floats = y_N / np.asarray(predicted) - 1

@@ -1,4 +1,4 @@
-"""The latency of many networks of a space from a table.
+"""Estimates the latencies of many networks of a space from a table.
 
 Shape suffixes: N archs, C columns of an encoded arch, U blocks of the space.
 """
@@ -30,14 +30,14 @@ _SIDE_BY_SIDE = 128
 
 
 class Estimator:
-    """Estimates archs of one space: single ones block by block, many at once by arrays that are compiled when first asked for.
+    """Estimates latencies of one space's archs: single archs block by block, many at once in arrays, which are compiled on first use.
 
     Args:
-        space: where the archs are from.
-        table: must hold their blocks.
+        space: the space of the archs.
+        table: a table with their blocks.
 
     Raises:
-        TableError: the table is of another space of this name.
+        TableError: the table is of another space with this name.
     """
 
     def __init__(self, space: Space, table: LatencyTable) -> None:
@@ -47,7 +47,7 @@ class Estimator:
         self._known: dict[tuple[Block, Shape], tuple[float, int]] = {}
 
     def __call__(self, arch: Arch) -> Latency:
-        """The estimate of one network.
+        """The estimated latency of one network in ms, with its interval if the table is calibrated.
 
         Raises:
             ArchError: the arch is not of the space.
@@ -57,12 +57,12 @@ class Estimator:
 
     @property
     def device_name(self) -> str:
-        """The device that the table is of."""
+        """Name of the table's device."""
         return self.table.device_name
 
     @property
     def info(self) -> TableInfo:
-        """What is known of the table."""
+        """Metadata of the table."""
         return self.table.info
 
     @property
@@ -72,11 +72,11 @@ class Estimator:
 
     @property
     def has_energy(self) -> bool:
-        """Whether the table has the energy of every block."""
+        """Whether the table has energies of all blocks."""
         return bool(np.isfinite(self._block_energies).all())
 
     def sums(self, arch: Arch) -> tuple[float, int]:
-        """Sums over the network's blocks: their latencies in ms, not corrected, and the bytes of their weights; errors as of calling it."""
+        """Uncorrected sums over a network's blocks: latency in ms, and bytes of weights; errors as ``__call__``."""
         lowered = lower(self.space, arch)
         known = self._known
         if any((placed.block, placed.input) not in known for placed in lowered):
@@ -86,11 +86,11 @@ class Estimator:
         return sum(latencies_ms), sum(sizes)
 
     def latencies_ms(self, archs: Sequence[Arch]) -> Floats:
-        """The estimated latencies [N] of many networks; errors as of calling it."""
+        """The estimated latencies of networks in ms; [N]. Errors as ``__call__``."""
         return np.array([self(arch).latency_ms for arch in archs], dtype=np.float64)
 
     def latencies_of_rows(self, rows_NC: Rows) -> Floats:
-        """The estimated latencies [N] in ms of encoded archs (``Space.encode``); what the columns of skipped blocks hold does not matter.
+        """The estimated latencies of encoded archs (``Space.encode``) in ms; [N]. Genes of skipped blocks are ignored.
 
         Raises:
             ArchError: a row is not of the space.
@@ -101,14 +101,14 @@ class Estimator:
         latencies_N = self._all_known(rows_NC, self._corrected_ms(rows_NC))
         if correction is None:
             return latencies_N
-        # Most corrections are a sum over blocks and cost nothing here.
+        # Most corrections are additive over blocks and compiled into the table, so they cost nothing here.
         beyond = correction.beyond_blocks(self._sum_bytes(rows_NC)) if correction.ms_per_weight_mib2 else 0.0
         return latencies_N + correction.intercept_ms + beyond
 
     def estimates_of_rows(self, rows_NC: Rows) -> tuple[Floats, Floats, Floats]:
-        """Latencies, and the low and high ends of their intervals, in ms, each [N]; all the same where the table is not calibrated.
+        """Latencies and the lower and upper ends of their intervals in ms; [N] each. The three are equal if the table is not calibrated.
 
-        Errors as of ``latencies_of_rows``.
+        Errors as ``latencies_of_rows``.
         """
         latencies_N = self.latencies_of_rows(rows_NC)
         correction = self.table.correction
@@ -116,20 +116,20 @@ class Estimator:
         return latencies_N, latencies_N * (1 - width), latencies_N * (1 + width)
 
     def energies_of_rows(self, rows_NC: Rows) -> Floats:
-        """Millijoules of one call [N] of encoded archs: the sum over their blocks, which no whole networks have corrected.
+        """Energies of one call of encoded archs in mJ; [N]. They are sums over blocks, without correction.
 
         Raises:
-            TableError: the table does not have them.
+            TableError: the table has no energies.
         """
         if not self.has_energy:
             raise TableError(
-                f"energy needs a table of a device that counts it, but the one of {self.device_name} lacks the energy of blocks; "
+                f"energy needs a table with the energy of blocks, but the table of {self.device_name} has none; "
                 "leave energy out, or build the table where RAPL or NVML can be read"
             )
         return self._sum_mj(_checked(self.space, rows_NC))
 
     def sums_of_rows(self, rows_NC: Rows) -> tuple[Floats, Integers]:
-        """What ``sums`` gives, of encoded archs: ms [N], not corrected, and bytes of weights [N]; errors as of ``latencies_of_rows``."""
+        """``sums`` of encoded archs: uncorrected latencies in ms [N], and bytes of weights [N]; errors as ``latencies_of_rows``."""
         rows_NC = _checked(self.space, rows_NC)
         return self._all_known(rows_NC, self._sum_ms(rows_NC)), self._sum_bytes(rows_NC).astype(np.int64)
 
@@ -141,7 +141,7 @@ class Estimator:
 
     @cached_property
     def _corrected_ms(self) -> AdditiveTable:
-        """Of what each block adds to a corrected latency, so that the correction costs nothing."""
+        """Table of each block's contribution to the corrected latency, so that the correction costs nothing."""
         correction = self.table.correction
         return self._sum_ms if correction is None else self._compiled(correction.of_block(self._block_ms, self._block_bytes))
 
@@ -176,31 +176,31 @@ class Estimator:
 
 
 def _checked(space: Space, rows: Rows) -> Rows:
-    """The rows as an array, if they are all of the space: an index beyond its gene's values would find another network's time.
+    """The rows as an array, checked: an index outside its gene's values would silently look up another network's latency.
 
     Raises:
-        ArchError: they are not.
+        ArchError: a row is not of the space.
     """
     rows_NC = np.asarray(rows)
     if rows_NC.size == 0:
         return np.empty((0, len(space.columns)), dtype=np.int8)
     if rows_NC.ndim != 2 or rows_NC.dtype.kind not in "iu":
         raise ArchError(
-            f"encoded archs must be a matrix of integers, one row an arch, but got {rows_NC.dtype} of shape {rows_NC.shape}; "
+            f"encoded archs must be a matrix of integers, one row per arch, but got {rows_NC.dtype} of shape {rows_NC.shape}; "
             "make rows with Space.encode"
         )
     values_C = np.array([len(gene.values) for gene in space.columns])
     other_length = rows_NC.shape[1] != len(values_C)
     if other_length or (_highest(rows_NC) >= values_C).any():
         first = 0 if other_length else int(((rows_NC < 0) | (rows_NC >= values_C)).any(axis=1).argmax())
-        space.decode(rows_NC[first].tolist())  # raises, and says what is wrong
+        space.decode(rows_NC[first].tolist())  # raises an error that names the wrong gene
     return rows_NC
 
 
 def _highest(rows_NC: Rows) -> Rows:
-    """The highest value of each column [C], where a negative one counts as higher than any other."""
+    """The maximum of each column [C], with negative values above all others (as unsigned integers)."""
     unsigned_NC = np.ascontiguousarray(rows_NC).view(f"u{rows_NC.dtype.itemsize}")
-    # numpy compares row by row, and rows are short: many laid side by side are several times as fast as one below the other.
+    # numpy reduces row by row, and rows are short: joining many rows into one is several times as fast.
     whole = len(rows_NC) // _SIDE_BY_SIDE * _SIDE_BY_SIDE
     wide = unsigned_NC[:whole].reshape(-1, _SIDE_BY_SIDE * rows_NC.shape[1]).max(axis=0, initial=0)
     highest_C: Rows = np.concatenate([wide.reshape(_SIDE_BY_SIDE, -1), unsigned_NC[whole:]]).max(axis=0)

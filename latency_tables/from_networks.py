@@ -1,4 +1,4 @@
-"""A table of a device of which only whole networks were measured: what its blocks must cost for the networks to take what they took.
+"""A table from measured whole networks only: block costs are fitted so that their sums match the networks' latencies.
 
 Shape suffixes: N networks, U blocks of the space, K units of cost, P places, Q costs of a unit at a place, T terms, R rows of a penalty.
 """
@@ -33,12 +33,12 @@ __all__ = ["UNITS", "check_networks", "estimated_table", "fit_costs", "measured_
 
 
 UNITS = ("block", "layer", "dense_mac", "depthwise_mac", "value", "weight")
-"""What a block may cost something for: itself, each layer, multiply-accumulates, values that its layers write, and weights."""
+"""Units of a block's cost: the block itself, its layers, its dense and depthwise MACs, values that its layers write, and weights."""
 
 LEAST_NETWORKS = 20
-_SHRINKAGES = (0.1, 1.0, 10.0)  # variance of the measurements over that of a place's costs, as shares
+_SHRINKAGES = (0.1, 1.0, 10.0)  # variance of the measurements over the variance of a place's costs, as shares
 _FOLDS = 5
-_UNSEEN = 1e-6  # share of a place that no network has: any weight above zero gives it the costs of the others
+_UNSEEN = 1e-6  # weight of a place that no network uses: any positive value shrinks it to the common costs
 _ITERATIONS = 20
 
 
@@ -50,23 +50,26 @@ def table_from_networks(
     origin: Mapping[str, Any],
     resolutions: Iterable[Resolution] | None = None,
 ) -> LatencyTable:
-    """Learn what blocks add to a network's latency from whole networks alone.
+    """Estimate the latencies of blocks from measured whole networks alone.
 
-    A block costs so much for itself, for each layer, each MAC, each value written and each weight (``UNITS``). Each place of the space
-    has costs of its own, none below zero, and they are drawn to what they are elsewhere as strongly as predicts networks left out best.
-    The interval comes from the residuals of networks left out.
+    A block has a cost for itself, each layer, each MAC, each value written and each weight (``UNITS``). Each place (position in the
+    network) of the space has non-negative costs of its own, which are shrunk to the common ones; cross-validation chooses the shrinkage.
+    The interval is from the residuals of left-out networks.
 
     Args:
-        space: where the networks are from.
-        archs: the networks; some hundred and more for a good table, and of any sizes, random ones for instance.
-        measured_ms: what each took.
-        origin: what they were measured on: ``devices.describe`` of the device, or ``measured_elsewhere``.
-        resolutions: of the table, in pixels; by default all of the space's between the smallest and the largest of the networks.
+        space: the space of the networks.
+        archs: the networks; a good table needs a hundred or more, of all sizes, for example random ones.
+        measured_ms: measured latency of each network.
+        origin: origin of the measurements: ``devices.describe`` of the device, or ``measured_elsewhere``.
+        resolutions: input resolutions of the table in pixels; None for all of the space between the smallest and the largest network's.
+
+    Returns:
+        The table; its rows are estimates.
 
     Raises:
-        TableError: fewer than 20 networks, or times that cannot be.
+        TableError: fewer than 20 networks, or impossible latencies.
         ArchError: a network is not of the space.
-        SpaceError: a resolution that the space does not have.
+        SpaceError: the space lacks a resolution.
     """
     y_N = check_networks(archs, measured_ms, least=LEAST_NETWORKS)
     seen = ascending(arch.resolution for arch in archs)
@@ -102,16 +105,19 @@ def estimated_table(
     how: Estimated,
     networks: Iterable[tuple[Arch, float]],
 ) -> LatencyTable:
-    """A table of blocks that nobody timed: ``median_ms`` is what each is estimated to add to a network, from ``repeats`` of 0 samples.
+    """A table of estimated blocks: ``median_ms`` is the estimated contribution of a block to a network, and ``repeats`` is 0.
 
     Args:
-        space: of the blocks.
-        resolutions: in pixels, that the table is for.
-        blocks: with their estimates in ms.
-        correction: from their sum to networks.
-        origin: as ``devices.describe`` gives it; names the device, its batch and its precision.
-        how: by what they were estimated, and from what.
-        networks: those that were measured, and what they took in ms.
+        space: the space of the blocks.
+        resolutions: input resolutions of the table in pixels.
+        blocks: blocks with their estimates in ms.
+        correction: correction from their sum to networks.
+        origin: origin of the measurements as of ``devices.describe``; names the device, its batch and its precision.
+        how: method and data of the estimate.
+        networks: the measured networks with their latencies in ms.
+
+    Raises:
+        TableError: ``origin`` names no device, batch or precision.
     """
     measured = tuple(MeasuredNetwork(arch=arch, measured_ms=ms) for arch, ms in networks)
     info = replace(TableInfo.of_origin(origin).with_space(space, resolutions), calibration=correction, networks=measured, estimated=how)
@@ -121,10 +127,13 @@ def estimated_table(
 
 
 def measured_elsewhere(device: Mapping[str, Any]) -> dict[str, Any]:
-    """The origin of measurements that come without any: what is not known of it is called unknown, and the date is today's.
+    """The origin of measurements without one: hardware and runtime version are ``unknown``, and the date is today's.
 
     Args:
         device: the fields of a ``Device`` (``to_json``), or at least ``name``, ``runtime``, ``precision`` and ``batch``.
+
+    Returns:
+        The origin, as JSON values.
     """
     unknown = dict.fromkeys(("runtime_version", "processor"), "unknown")
     return {"device": dict(device), **unknown, "date": now()}
@@ -132,7 +141,7 @@ def measured_elsewhere(device: Mapping[str, Any]) -> dict[str, Any]:
 
 @lru_cache(maxsize=65536)
 def units_of(block: Block, shape: Shape) -> tuple[float, ...]:
-    """How much a block has of each of ``UNITS``, for one input of that shape [K]."""
+    """Amount of each of ``UNITS`` in a block, for one input of that shape; [K]."""
     layers = block.layers(shape)
     macs = {of: sum(layer.macs for layer in layers if layer.depthwise == of) for of in (False, True)}
     written = sum(layer.output.values for layer in layers) if layers else block.output(shape).values
@@ -141,10 +150,10 @@ def units_of(block: Block, shape: Shape) -> tuple[float, ...]:
 
 
 def check_networks(archs: Sequence[Arch], measured_ms: Sequence[float], *, least: int) -> Floats:
-    """Measured networks as an array [N].
+    """The latencies of measured networks in ms, checked; [N].
 
     Raises:
-        TableError: too few different ones, or times that cannot be.
+        TableError: fewer than ``least`` different networks, or impossible latencies.
     """
     different = len(set(archs))
     if different < least:
@@ -154,17 +163,17 @@ def check_networks(archs: Sequence[Arch], measured_ms: Sequence[float], *, least
     for number, ms in enumerate(measured_ms, start=1):
         if not 0 < ms < LONGEST_MS:
             raise TableError(
-                f"a network's time must be above 0 and below {LONGEST_MS:g} ms, but that of network {number} of {len(archs)} is {ms}; "
+                f"a network's time must be above 0 and below {LONGEST_MS:g} ms, but network {number} of {len(archs)} has {ms}; "
                 "measure it again"
             )
     return np.asarray(measured_ms, dtype=np.float64)
 
 
 def fit_costs(terms_NT: Floats, measured_N: Floats, penalty_RT: Floats) -> Floats:
-    """Costs [T], none below zero, whose sums are near the measurements.
+    """Non-negative costs [T] that fit the measurements.
 
-    Least squares of the relative errors and of ``penalty @ costs``, robust to some disturbed networks by Huber's loss (iteratively
-    reweighted, with the non-negative least squares of Lawson and Hanson in each round).
+    Least squares of the relative errors and of ``penalty @ costs``, robust to disturbed networks by Huber's loss (iteratively reweighted,
+    with the non-negative least squares of Lawson and Hanson in each round).
     """
     nothing_R = np.zeros(len(penalty_RT))
 
@@ -176,7 +185,7 @@ def fit_costs(terms_NT: Floats, measured_N: Floats, penalty_RT: Floats) -> Float
 
 
 class _PlaceTerms:
-    """Networks as sums of the units at each place; all are scaled so that a typical network has one of each unit in all places together."""
+    """Networks as sums of units by place, scaled so that a typical network has one of each unit over all places."""
 
     def __init__(self, space: Space, blocks: Sequence[PlacedBlock], archs: Sequence[Arch]) -> None:
         units_UK = np.array([units_of(placed.block, placed.input) for placed in blocks])
@@ -193,13 +202,13 @@ class _PlaceTerms:
         self._terms_NQ = np.array([self._terms_UQ[i].sum(axis=0) for i in ids])
 
     def fit(self, measured_N: Floats, shrinkage: float) -> tuple[float, Floats]:
-        """What a call costs, and each block [U], in ms."""
+        """The cost of a call, and of each block [U], in ms."""
         call_ms, ms_Q = self._fit(np.arange(len(measured_N)), measured_N, shrinkage)
         ms_U: Floats = self._terms_UQ @ ms_Q
         return call_ms, ms_U
 
     def left_out(self, measured_N: Floats, shrinkage: float) -> Floats:
-        """Relative residual of each network under what the other folds teach [N]."""
+        """Cross-validated relative residual of each network; [N]."""
         residuals_N = np.empty_like(measured_N)
         fold_N = np.arange(len(measured_N)) % _FOLDS
         for fold in range(_FOLDS):
@@ -211,12 +220,12 @@ class _PlaceTerms:
     def _fit(self, chosen: np.ndarray[tuple[int, ...], np.dtype[np.int64]], measured_N: Floats, shrinkage: float) -> tuple[float, Floats]:
         typical_ms = float(np.median(measured_N[chosen]))
         terms_NQ, kinds = self._terms_NQ[chosen], len(UNITS)
-        columns = [terms_NQ, np.zeros((len(chosen), kinds)), np.ones((len(chosen), 1))]  # a place's, common ones, and of the call
+        columns = [terms_NQ, np.zeros((len(chosen), kinds)), np.ones((len(chosen), 1))]  # costs by place, common costs, the call
         costs = fit_costs(np.hstack(columns), measured_N[chosen] / typical_ms, self._penalty(terms_NQ.mean(axis=0), shrinkage))
         return typical_ms * float(costs[-1]), typical_ms * costs[: len(self._unit_Q)]
 
     def _penalty(self, share_Q: Floats, shrinkage: float) -> Floats:
-        """Rows for how far each place's costs are from the common ones."""
+        """Penalty rows for the differences of each place's costs from the common ones."""
         strength_Q = np.sqrt(shrinkage * np.maximum(share_Q, _UNSEEN))
         common_QK = -strength_Q[:, None] * (self._unit_Q[:, None] == np.arange(len(UNITS)))
         return np.hstack([np.diag(strength_Q), common_QK, np.zeros((len(share_Q), 1))])

@@ -1,4 +1,4 @@
-"""Tables that others measured and published, as tables of ours."""
+"""Imports published latency tables."""
 
 from __future__ import annotations
 
@@ -21,37 +21,41 @@ from ofa.space import Space
 __all__ = ["IMPORTED", "import_mit_tables"]
 
 IMPORTED = "imported"
-"""The runtime of a device that somebody else measured; there is none of this name, so nothing can be added to such a table here."""
+"""Runtime name of imported devices. No runtime has this name, so nothing can be added to an imported table."""
 
 _UNKNOWN = "unknown"
 _NOTE = (
-    "Measured and published by others; date is when it was imported. Of each block they give the mean, which stands as median_ms here, and "
-    "the deviation; p90_ms and min_ms are not known."
+    "Measured and published by others; date is the date of the import. They publish mean (here median_ms) and standard deviation of each "
+    "block; p90_ms and min_ms are not known."
 )
 
 
 def import_mit_tables(
     paths: Iterable[str | os.PathLike[str]], space: Space, *, device: str, precision: str = "fp32", batch: int = 1
 ) -> LatencyTable:
-    """Read lookup tables of MIT's, one file for each image size.
+    """Read MIT's lookup tables, one file for each image size.
 
-    Each entry must be of a block of the space, and each block of the space at these sizes must be there. A block that has the same input
-    size in several files, as the classifier has behind the pooling, gets the mean over all of their calls.
+    Files and space must have the same blocks at these sizes. A block with the same input size in several files, such as the classifier
+    after pooling, gets the mean over all of their calls.
 
     Args:
-        paths: the YAML files.
-        space: what they were measured for.
-        device: any name for what they were measured on.
-        precision: number format that the publisher says; the files do not.
-        batch: images in one call, likewise.
+        paths: paths of the YAML files.
+        space: the space that they were measured for.
+        device: a name for the device that they were measured on.
+        precision: number format according to the publisher; the files do not contain it.
+        batch: batch size according to the publisher; the files do not contain it.
+
+    Returns:
+        The table.
 
     Raises:
         FileError: a file is absent or unreadable.
-        TableError: a file is no such table, does not fit the space, or is of the same size as another; ``device`` or ``batch`` cannot be.
+        TableError: a file is no such table, does not fit the space, or has the image size of another; ``device`` is empty, or ``batch``
+            is below 1.
     """
     if not device.strip() or batch < 1:
         raise TableError(
-            f"a table must be of a device with a name and of a batch of at least 1, but got '{device}' and {batch}; say what was measured"
+            f"a table needs the name of a device and a batch of at least 1, but got '{device}' and {batch}; give those of the measurement"
         )
     tables = [load_mit_table(path) for path in paths]
     _check_sizes(tables, space)
@@ -84,7 +88,7 @@ def _check_sizes(tables: Sequence[MitTable], space: Space) -> None:
 
 
 def _matched(table: MitTable, space: Space) -> list[tuple[PlacedBlock, Measurement]]:
-    """The blocks of the space at the size of a file, with what the file says of them."""
+    """The blocks of the space at a file's image size, with the file's measurements."""
     blocks = blocks_of_space(space, [table.resolution])
     used = {name for placed in blocks for name in table.entries_of(placed)}
     strange = [name for name in table.entries if name not in used]
@@ -108,7 +112,7 @@ def _timing(measured: Measurement) -> Timing:
 
 
 def _info(tables: Sequence[MitTable], space: Space, device: str, precision: str, batch: int) -> TableInfo:
-    """As of a table that was built, as far as others tell."""
+    """Metadata of the table, as far as the publisher states it."""
     fields = {"name": device, "runtime": IMPORTED, "precision": precision, "batch": batch, "clocks": _UNKNOWN}
     fields |= dict.fromkeys(("threads", "pause_ms"))
     origin = TableInfo.of_origin({"device": fields, "runtime_version": _UNKNOWN, "processor": _UNKNOWN, "date": now()})

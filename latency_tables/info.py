@@ -1,4 +1,4 @@
-"""What is known of a latency table: where it was measured, of which spaces, and what whole networks taught."""
+"""Metadata of a latency table: device, spaces, and calibration."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from ofa.version import __version__
 __all__ = ["LONGEST_MS", "Estimated", "MeasuredNetwork", "PublishedFile", "TableInfo"]
 
 LONGEST_MS = 1e12
-"""What nobody has waited for; sums over such times stay numbers."""
+"""Upper limit of a latency, so that sums stay finite."""
 
 _SAME_DEVICE = ("name", "runtime", "threads", "pin", "precision", "batch", "pause_ms", "options")
 _BEFORE_PAUSES = {"pause_ms": 0.0}
-"""What files say of a device that were written before it could have pauses."""
+"""Defaults of device fields that files of versions before pauses lack."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredNetwork:
-    """A whole network and what it took.
+    """A whole network and its measured latency.
 
     Raises:
-        SchemaError: no network takes that.
+        SchemaError: the latency is out of range.
     """
 
     arch: Arch
@@ -45,14 +45,14 @@ class MeasuredNetwork:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimated:
-    """How the rows of a table of blocks that nobody timed were estimated.
+    """Method by which the rows of a table were estimated without timing its blocks.
 
     Attributes:
         by: ``networks`` or ``transfer``.
-        nets: networks that they were estimated from.
-        shrinkage: how strongly the costs of places were drawn to common ones.
-        source: of a transfer, the other table: ``file``, ``device``, ``date``, ``estimated``.
-        times_source: the factor of what that table says.
+        nets: number of networks that they were estimated from.
+        shrinkage: strength of the shrinkage of the places' costs to common ones.
+        source: for a transfer, the source table: ``file``, ``device``, ``date``, ``estimated``.
+        times_source: factor on the source table's latencies.
         shares: mean share of a network's latency by term.
     """
 
@@ -66,7 +66,7 @@ class Estimated:
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedFile:
-    """A file of others that a table was read from, and the resolution that it is of."""
+    """A published file that a table was read from, and its image size."""
 
     name: str
     sha256: str
@@ -75,25 +75,25 @@ class PublishedFile:
 
 @dataclass(frozen=True, kw_only=True)
 class TableInfo:
-    """What is known of the latencies of one device: of a table, or of networks that are timed one by one.
+    """Metadata of latencies on one device: of a table, or of networks that are timed one by one.
 
     Attributes:
-        device: the fields of its file; ``name``, ``batch`` and ``precision`` at least.
-        runtime_version: of what executes there.
-        processor, gpu, cores, clock_policy, load, platform, python_version, date: as ``devices.describe`` tells; None is not known.
-        ofa_version: the version that measured.
-        source: ``measured`` where networks are timed one by one, without a table.
-        spaces: resolutions by name of the space, as JSON has them (``224``, ``"224x160"``).
-        definitions: the spaces themselves by name (``Space.to_json``); not in tables of earlier versions.
-        failed: why a block could not be measured, by its description.
-        calibration: from sums of blocks to networks; None if the table is not calibrated.
-        networks: those that it was calibrated by.
-        processes: in how many they were timed.
-        calibrated_with: version of the runtime at that time.
-        estimated: how rows were estimated that nobody timed; None if they were measured.
-        sources: the files of others that it was read from.
-        note: what else is to be known of it.
-        conditions: what its latencies hold under, going by the device.
+        device: the fields of the device's file; at least ``name``, ``batch`` and ``precision``.
+        runtime_version: version of the runtime that executes networks.
+        processor, gpu, cores, clock_policy, load, platform, python_version, date: as of ``devices.describe``; None if not known.
+        ofa_version: version of ofa that measured.
+        source: ``measured`` if networks are timed one by one, without a table.
+        spaces: resolutions by name of the space, as JSON values (``224``, ``"224x160"``).
+        definitions: the spaces by name (``Space.to_json``); empty in tables of earlier versions.
+        failed: reasons why blocks could not be measured, by description of the block.
+        calibration: correction from sums of blocks to networks; None if the table is not calibrated.
+        networks: the networks of the calibration.
+        processes: number of processes that timed these networks.
+        calibrated_with: version of the runtime at the calibration.
+        estimated: method of the estimate, if the rows were estimated without timing blocks; None for measured rows.
+        sources: published files that it was read from.
+        note: further remarks.
+        conditions: measurement conditions of its latencies, from the device.
 
     Raises:
         SchemaError: the device has no name, batch or precision.
@@ -131,18 +131,18 @@ class TableInfo:
 
     @classmethod
     def of_origin(cls, origin: Mapping[str, Any]) -> TableInfo:
-        """Where measurements are made, without any yet.
+        """Metadata of measurements that are about to be made.
 
         Args:
-            origin: as ``devices.describe`` gives it; names the device, its batch and its precision.
+            origin: origin as of ``devices.describe``; names the device, its batch and its precision.
 
         Raises:
-            TableError: it does not.
+            TableError: ``origin`` names no device, batch or precision.
         """
         try:
             return parse(cls, {"ofa_version": __version__, **origin})
         except SchemaError as error:
-            raise TableError(f"an origin must say where networks were measured, but {error}; give that of devices.describe") from error
+            raise TableError(f"an origin must name the measured device, but {error}; give the result of devices.describe") from error
 
     @property
     def device_name(self) -> str:
@@ -150,14 +150,14 @@ class TableInfo:
         return str(self.device["name"])
 
     def of_device(self, device: Device, called: str) -> None:
-        """Check that latencies are of this very device, settings included.
+        """Check that the latencies are of this device with the same settings.
 
         Args:
-            device: the one that they are used with.
+            device: the device that they are used with.
             called: words for the table.
 
         Raises:
-            TableError: they are of another, or of other settings.
+            TableError: they are of another device, or of other settings.
         """
         ours, known = device.to_json(), {**_BEFORE_PAUSES, **self.device}
         for key in _SAME_DEVICE:
@@ -168,10 +168,10 @@ class TableInfo:
                 )
 
     def with_space(self, space: Space, resolutions: Iterable[Resolution]) -> TableInfo:
-        """The same with a space at further resolutions.
+        """A copy with a space at further resolutions.
 
         Raises:
-            TableError: it is of another space of this name.
+            TableError: it has another space of this name.
         """
         self.check_same(space, "the table")
         sizes = ascending([*self.spaces.get(space.name, ()), *resolutions])
@@ -182,22 +182,26 @@ class TableInfo:
         )
 
     def resolutions_of(self, name: str) -> tuple[Resolution, ...]:
-        """The resolutions of a space; none if it is not of that space."""
+        """The resolutions of a space; empty if it lacks the space."""
         return ascending(self.spaces.get(name, ()))
 
     def space_of(self, name: str, num_classes: int | None = None) -> Space:
-        """The space of that name as it is carried, or in tables of earlier versions the one of ofa; nothing is imported.
+        """The space of that name: the stored one, or in tables of earlier versions the space of ofa. No module is imported for it.
 
         Raises:
-            SpaceError: it is unknown here, or of a class that has not been imported.
+            SpaceError: the space is unknown here, or its class has not been imported.
         """
         return stored_space(self.definitions.get(name), name, num_classes, "a latency table")
 
     def check_same(self, space: Space, called: str) -> None:
-        """Check that what ``called`` carries under the name of a space is no other space; the numbers of classes may differ.
+        """Check that the stored space of this name, if any, is the same except for the number of classes.
+
+        Args:
+            space: the space.
+            called: words for the table.
 
         Raises:
-            TableError: it is another.
+            TableError: the stored space is another one.
         """
         value = self.definitions.get(space.name)
         if value is None:

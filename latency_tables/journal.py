@@ -1,4 +1,4 @@
-"""What a build has measured, on disk as soon as it is known: a build that is killed loses only the group it was measuring."""
+"""The journal of a table's build: measurements are on disk at once, so that a killed build loses only its present group."""
 
 from __future__ import annotations
 
@@ -18,22 +18,21 @@ __all__ = ["Journal"]
 
 
 class Journal:
-    """Lines beside a table that is being built: where it is measured, then a row each. Used in a ``with`` block.
+    """A file of JSON lines beside a table that is being built: its origin, then one line per row. Used in a ``with`` block.
 
-    Inside of the block this process is the only writer of the table (``ofa.locking``). The file is removed by ``finish`` and stays after
-    anything else.
+    Inside of the block this process is the only writer of the table (``ofa.locking``). ``finish`` removes the file; otherwise it stays.
 
     Args:
-        table: the path of the table to be.
-        resume: whether to go on with what is there.
-        overwrite: whether to give that up; without either there must be nothing.
+        table: path of the future table.
+        resume: whether to continue an existing journal.
+        overwrite: whether to discard an existing journal. With neither, no journal may exist.
 
     Attributes:
-        damaged: lines that were not as they were written; what was measured there is measured again.
+        damaged: number of damaged lines; their blocks are measured again.
 
     Raises:
         FileError: on entering: another process writes this table, or the folder cannot be written.
-        TableError: on entering: rows are there and it is not to be resumed, or nothing says where they were measured.
+        TableError: on entering: a journal exists and is neither resumed nor overwritten, or its origin is damaged.
     """
 
     def __init__(self, table: str | os.PathLike[str], *, resume: bool = False, overwrite: bool = False) -> None:
@@ -57,20 +56,20 @@ class Journal:
         self._lock.close()
 
     def begin(self, origin: Mapping[str, Any]) -> None:
-        """Write where measurements are made, unless it is there already."""
+        """Write the origin of the measurements, unless the journal has it already."""
         if self.origin is None:
             self.origin = dict(origin)
-            # Twice: a damaged line costs the row that it held, but without this one no row could be trusted.
+            # Twice: another damaged line costs one row, but without this line no row could be trusted.
             for _ in range(2):
                 self._write({"origin": self.origin})
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Keep a row, whatever happens next."""
+        """Write a row to the disk."""
         self.rows.append(dict(row))
         self._write({"row": self.rows[-1]})
 
     def finish(self) -> None:
-        """Remove it: the table is written."""
+        """Remove the journal, after the table is written."""
         self.path.unlink(missing_ok=True)
 
     def _read(self) -> None:
@@ -88,23 +87,21 @@ class Journal:
                 self.damaged += 1
         if self.rows and not self._resume:
             raise TableError(
-                f"a build that was cut off must be continued or given up, but '{self.path}' holds {len(self.rows)} blocks of one; "
+                f"an interrupted build must be continued or discarded, but '{self.path}' holds {len(self.rows)} blocks of one; "
                 "add --resume to continue it, or --overwrite to begin anew"
             )
         if self.rows and self.origin is None:
-            raise TableError(
-                f"blocks that were measured must say where, but the lines of '{self.path}' that do are damaged; begin anew with --overwrite"
-            )
+            raise TableError(f"measured blocks need their origin, but its lines in '{self.path}' are damaged; begin anew with --overwrite")
 
     def _write(self, entry: Mapping[str, Any]) -> None:
         try:
             self._lines.append(entry)
         except FileError as error:
-            raise TableError(f"what is measured must be kept at once, but {error}, and add --resume") from error
+            raise TableError(f"measurements must be written at once, but {error}, and add --resume") from error
 
 
 def _with_both_sides(row: Any) -> dict[str, Any] | None:
-    """A row of this version, or of an earlier one, which knew squares only; None for what is no row."""
+    """A row of this version, or of an earlier one, which had square inputs only; None for values that are no row."""
     if not isinstance(row, dict):
         return None
     sides = {f"input_{side}_px": row["input_size_px"] for side in ("height", "width")} if "input_size_px" in row else {}

@@ -1,4 +1,4 @@
-"""Networks and blocks as files that a device can time: built, given weights, exported."""
+"""Model files of networks and blocks for timing: built with random weights and exported."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ __all__ = ["ModelFiles", "randomize"]
 
 
 class ModelFiles:
-    """Files in a folder that lasts as long as a measurement.
+    """Model files in a temporary folder.
 
-    A network is exported once, a block once for all input sizes. Weights are random but follow from the blocks alone, so that a block
-    is the same file at every time, which a device that has it already need not be sent again.
+    A network is exported once, a block once for all input sizes. The random weights depend on the blocks alone, so that a block always
+    gives the same file, and a device that has the file already need not receive it again.
 
     Args:
-        device: whose batch, precision, opset and format they have.
+        device: the device, which sets batch, precision, opset and format of the files.
     """
 
     def __init__(self, device: Device) -> None:
@@ -48,7 +48,7 @@ class ModelFiles:
         self._stack.close()
 
     def write(self, named: Mapping[str, Sequence[PlacedBlock]], progress: Progress) -> dict[str, Path]:
-        """The files of blocks and of networks, each by its name."""
+        """Write blocks and networks; returns their files by name."""
         paths = {}
         for number, (name, lowered) in enumerate(named.items()):
             if tuple(lowered) not in self._paths:
@@ -82,9 +82,9 @@ class ModelFiles:
 
 
 def randomize(network: nn.Module, generator: torch.Generator) -> None:
-    """Weights that keep activations of order one (He et al., ICCV 2015).
+    """Set random weights that keep activations of order one (He et al., ICCV 2015).
 
-    PyTorch's own initial weights shrink them at every layer, down to numbers so small that processors compute with them slowly.
+    PyTorch's default initialization shrinks activations at every layer, down to denormal numbers, which slow processors down.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):

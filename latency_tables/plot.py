@@ -1,4 +1,4 @@
-"""The picture of a check: what a table says of networks against what they took."""
+"""The picture of a check: a table's estimates against measurements."""
 
 from __future__ import annotations
 
@@ -21,17 +21,21 @@ _BAND = 0.05
 
 
 def save_check_plot(check: TableCheck, path: str | os.PathLike[str], *, title: str) -> None:
-    """Write the picture as a PNG file of 900 x 900 pixels; arguments as ``draw_check``, or FileError."""
+    """Write the picture as a PNG file of 900 x 900 pixels; arguments as ``draw_check``.
+
+    Raises:
+        FileError: the file cannot be written.
+    """
     save_figure(draw_check(check, title=title), path)
 
 
 @own_style()
 def draw_check(check: TableCheck, *, title: str) -> Figure:
-    """Draw estimates, with their intervals where there are any, against measurements.
+    """Draw estimates, with their intervals if any, against measurements.
 
     Args:
         check: the comparison.
-        title: above the picture.
+        title: title of the picture.
 
     Returns:
         A figure of matplotlib's object interface: no window, no global state.
@@ -49,7 +53,7 @@ def draw_check(check: TableCheck, *, title: str) -> Figure:
     low, high = networks["latency_low_ms"].to_numpy(), networks["latency_high_ms"].to_numpy()
     if not np.isnan(low).any():
         axes.vlines(measured, low, high, color=_BLUE, alpha=0.35, linewidth=1, label="interval of the estimate")
-    # White edges keep dots apart where many networks are alike.
+    # White edges separate dots of similar networks.
     words = f"{check.nets} networks"
     axes.plot(measured, estimated, "o", color=_BLUE, markersize=5.5, markeredgecolor="white", markeredgewidth=0.5, label=words)
     axes.set(xlim=ends, ylim=ends, xlabel="measured, ms", ylabel="estimated, ms", aspect="equal")

@@ -1,4 +1,4 @@
-"""Fits of networks' latencies by relative errors, robust to some that were disturbed, and how far off networks left out are.
+"""Robust fits of relative errors, and the width of jackknife intervals.
 
 Shape suffixes: N networks, T terms.
 """
@@ -21,13 +21,13 @@ _CONVERGED = 1e-5
 
 
 def fit_relative(terms_NT: Floats, measured_N: Floats, solve: Callable[[Floats, Floats], Floats], *, iterations: int) -> Floats:
-    """Coefficients [T] that make relative errors small in Huber's loss, by iteratively reweighted least squares.
+    """Coefficients [T] that minimize Huber's loss of relative errors, by iteratively reweighted least squares.
 
     Args:
-        terms_NT: what each network has of each term.
-        measured_N: what each took.
-        solve: the least squares of one round: coefficients of a weighted matrix [N, T] and its target [N].
-        iterations: rounds at most.
+        terms_NT: amount of each term in each network.
+        measured_N: measured latency of each network.
+        solve: least-squares solver of one round: coefficients for a weighted matrix [N, T] and its target [N].
+        iterations: upper limit of the number of rounds.
     """
     relative_NT = terms_NT / measured_N[:, None]
     weights_N = np.ones(len(measured_N))
@@ -39,14 +39,14 @@ def fit_relative(terms_NT: Floats, measured_N: Floats, solve: Callable[[Floats, 
             break
         errors_N = np.abs(relative_NT @ coefficients_T - 1)
         scale = float(np.median(errors_N)) / _MAD_OF_NORMAL
-        if scale <= 1e-12:  # exact for most: nothing to weigh against
+        if scale <= 1e-12:  # most residuals are zero: there is no scale for weights
             break
         weights_N = np.minimum(1.0, _HUBER * scale / np.maximum(errors_N, 1e-300))
     return coefficients_T
 
 
 def jackknife_width(residuals_N: Floats, coverage: float) -> float:
-    """Half of an interval that holds that share of new networks, from relative residuals of networks left out; the largest if few."""
+    """Half width of an interval with that coverage: the conformal quantile of leave-one-out residuals, at most the largest."""
     sizes_N = np.sort(np.abs(residuals_N))
     rank = math.ceil(round(coverage * (len(sizes_N) + 1), 9))
     return float(sizes_N[min(rank, len(sizes_N)) - 1])

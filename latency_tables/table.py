@@ -1,4 +1,4 @@
-"""LatencyTable: one device's measured blocks, its correction to whole networks, and where all of it came from."""
+"""LatencyTable: latencies of blocks on one device, the correction to whole networks, and metadata."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ COLUMNS = (
     *("kind", "block", "input_height_px", "input_width_px", "batch", "precision", "median_ms", "p90_ms", "min_ms", "std_ms", "repeats"),
     *SOMETIMES_EMPTY,
 )
-"""Of a table's rows; ``block`` is the block's fields as canonical JSON. Energy and memory are empty where the device did not tell."""
+"""Columns of a table; ``block`` is the block's fields as canonical JSON. Energy and memory are empty if the device lacks them."""
 
 _SIDES = ("input_height_px", "input_width_px")
 _KEY = ("block", *_SIDES)
@@ -59,12 +59,12 @@ _NUMBERS = ("median_ms", "repeats", *_MAY_BE_UNKNOWN)
 
 
 def _no_formula(cell: Any) -> Any:
-    """A cell that no spreadsheet takes for a formula, which could start programs."""
+    """A cell, quoted if a spreadsheet would execute it as a formula."""
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
 def _of_squares(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of earlier versions, which knew squares only, as rows of now."""
+    """Convert rows of earlier versions, which had square inputs only."""
     if "input_size_px" not in rows:
         return rows
     rows = rows.rename(columns={"input_size_px": "input_height_px"})
@@ -91,12 +91,12 @@ def block_key(block: Block) -> str:
 
 
 def row_key(placed: PlacedBlock) -> tuple[str, int, int]:
-    """What a row is found by: the block's key, and height and width of its input."""
+    """Key of a row: the block's key, and height and width of its input in pixels."""
     return block_key(placed.block), placed.input.height, placed.input.width
 
 
 def describe_block(placed: PlacedBlock) -> str:
-    """A few words on a block for people, such as ``inverted_residual 24->40 (stages.1.0) at 56 px``."""
+    """A short description of a block, such as ``inverted_residual 24->40 (stages.1.0) at 56 px``."""
     block = placed.block
     return f"{block.kind} {block.in_channels}->{block.out_channels} ({placed.name}) at {placed.input.extent}"
 
@@ -109,15 +109,15 @@ def row_of(placed: PlacedBlock, timing: Timing, *, batch: int, precision: str) -
 
 @dataclass(frozen=True, eq=False)
 class LatencyTable:
-    """Measured blocks of one device.
+    """Latencies of blocks on one device.
 
     Args:
-        rows: the columns ``COLUMNS``, one row for each block and input shape.
-        info: where it was measured, of which spaces, and what it was calibrated by.
-        source: the file that it was read from, for messages.
+        rows: one row for each block and input shape, with the columns ``COLUMNS``.
+        info: device, spaces, and calibration.
+        source: path of the file that it was read from, for messages; None without one.
 
     Raises:
-        TableError: a column is missing, a block is there twice, or a number is none that anybody can have measured or estimated.
+        TableError: a column is missing, a block occurs twice, or a number is out of range.
     """
 
     rows: pd.DataFrame
@@ -135,7 +135,7 @@ class LatencyTable:
             raise TableError(f"a latency table must hold each block once, but {self.called} repeats some; build it anew")
 
     def _check_numbers(self) -> None:
-        """All of them are finite and not below zero; those may be unknown that others do not publish, and no measured time is zero."""
+        """Check that all numbers are finite and not negative, measured times positive; columns that publishers omit may be unknown."""
         for column in _NUMBERS:
             try:
                 values = self.rows[column].to_numpy(dtype=float, na_value=math.nan)
@@ -149,26 +149,24 @@ class LatencyTable:
                 raise self._no_number(column, f"{values[wrong][0]:g}")
 
     def _no_number(self, column: str, value: str) -> TableError:
-        return TableError(
-            f"a latency table must hold times and amounts that can be, but {self.called} has {value} as {column}; build it anew"
-        )
+        return TableError(f"a latency table must hold possible times and amounts, but {self.called} has {value} as {column}; build it anew")
 
     def __len__(self) -> int:
         return len(self.rows)
 
     @property
     def device_name(self) -> str:
-        """Name of the device that it was measured on."""
+        """Name of its device."""
         return self.info.device_name
 
     @property
     def conditions(self) -> Conditions:
-        """What its latencies hold under."""
+        """Measurement conditions of its latencies."""
         return self.info.conditions
 
     @property
     def correction(self) -> Correction | None:
-        """What ``calibrate_table`` learned, or None."""
+        """The correction to whole networks; None if the table is not calibrated."""
         return self.info.calibration
 
     @cached_property
@@ -186,22 +184,22 @@ class LatencyTable:
 
     @property
     def digest(self) -> str:
-        """A short checksum of its rows, the same for equal ones."""
+        """A short checksum of its rows; equal rows have equal digests."""
         return digest_of(self.rows[list(COLUMNS)].to_csv(index=False).encode())
 
     @property
     def called(self) -> str:
-        """Words for it in messages."""
+        """Words for the table in messages."""
         return f"table '{self.source}'" if self.source else "the table"
 
     def __contains__(self, placed: PlacedBlock) -> bool:
         return row_key(placed) in self._latencies
 
     def latency_ms(self, placed: PlacedBlock) -> float:
-        """The median time of one block.
+        """The median latency of a block in ms.
 
         Raises:
-            TableError: the table lacks it.
+            TableError: the table lacks the block.
         """
         latency_ms = self._latencies.get(row_key(placed))
         if latency_ms is None:
@@ -209,14 +207,14 @@ class LatencyTable:
         return latency_ms
 
     def energy_mj(self, placed: PlacedBlock) -> float:
-        """Millijoules of one call of a block; NaN where the table does not have it."""
+        """The energy of one call of a block in mJ; NaN if the table lacks it."""
         return self._energies.get(row_key(placed), math.nan)
 
     def require(self, space: Space, lowered: Sequence[PlacedBlock]) -> None:
-        """Check that all blocks of a network are there.
+        """Check that the table has all blocks of a network.
 
         Raises:
-            TableError: some are not; the message says how many, the first, and the command that measures them.
+            TableError: blocks are missing; the message has their number, the first of them, and the command that measures them.
         """
         missing = [placed for placed in lowered if placed not in self]
         if missing:
@@ -232,10 +230,10 @@ class LatencyTable:
             )
 
     def require_space(self, space: Space) -> None:
-        """Check that it was built for a space, and not for another of the same name.
+        """Check that the table was built for this space, and not for another one of the same name.
 
         Raises:
-            TableError: it was not.
+            TableError: it was built for another space.
         """
         spaces = self.info.spaces
         if space.name not in spaces:
@@ -246,18 +244,18 @@ class LatencyTable:
         self.info.check_same(space, self.called)
 
     def require_device(self, device: Device) -> None:
-        """Check that the table was measured on this very device, settings included.
+        """Check that the table was measured on this device with the same settings.
 
         Raises:
-            TableError: it is of another, or of other settings.
+            TableError: the table is of another device, or of other settings.
         """
         self.info.of_device(device, self.called)
 
     def require_measured(self) -> None:
-        """Check that the rows are times of blocks, which can be compared to new ones and added to.
+        """Check that the rows are measured, so that new measurements can be compared with them and added.
 
         Raises:
-            TableError: they are estimates from whole networks.
+            TableError: the rows are estimates from whole networks.
         """
         if self.info.estimated is not None:
             raise TableError(
@@ -266,7 +264,7 @@ class LatencyTable:
             )
 
     def estimate(self, space: Space, lowered: Sequence[PlacedBlock]) -> Latency:
-        """The latency of a network from its blocks, corrected if the table is calibrated.
+        """The latency of a network from its blocks in ms, corrected if the table is calibrated.
 
         Raises:
             TableError: blocks are missing; see ``require``.
@@ -280,18 +278,18 @@ class LatencyTable:
         return self.corrected(sum_ms, weight_bytes(lowered))
 
     def corrected(self, sum_ms: float, weight_bytes: int) -> Latency:
-        """The estimate for a network whose blocks sum to ``sum_ms``, and whose weights to ``weight_bytes``."""
+        """The latency of a network with the sum of blocks ``sum_ms`` and ``weight_bytes`` bytes of weights."""
         return Latency(latency_ms=sum_ms) if self.correction is None else self.correction.apply(sum_ms, weight_bytes)
 
     def with_info(self, **changes: Any) -> LatencyTable:
-        """The same rows with some fields of ``info`` replaced."""
+        """A copy with some fields of ``info`` replaced."""
         return LatencyTable(self.rows, dataclasses.replace(self.info, **changes), self.source)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the table: Parquet with ``info`` inside; a path that ends in ``.csv`` gets the rows alone.
+        """Write the table as a Parquet file with ``info``; a path that ends in ``.csv`` gets the rows only.
 
         Raises:
-            FileError: the path cannot be written.
+            FileError: the file cannot be written.
         """
         if Path(path).suffix == ".csv":
             with replacing(path) as temporary:
@@ -301,7 +299,7 @@ class LatencyTable:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> LatencyTable:
-        """Read a table.
+        """Read a table that ``save`` wrote as Parquet.
 
         Raises:
             TableError: the file is absent, damaged, no latency table, or of a newer schema.
@@ -311,6 +309,6 @@ class LatencyTable:
 
 
 def rows_frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """Rows as a data frame with the columns of a table, also when there are none."""
+    """Rows as a data frame with the columns of a table, even without rows."""
     frame = pd.DataFrame(list(rows), columns=list(COLUMNS))
     return frame.astype(dict.fromkeys(SOMETIMES_EMPTY, "float64"))

@@ -1,4 +1,4 @@
-"""Times blocks and whole networks, and tells how fast the machine is meanwhile.
+"""Times blocks and whole networks, and measures the machine's speed in the same rounds.
 
 Shape suffixes: P processes, N networks, A blocks that are timed again.
 """
@@ -47,13 +47,13 @@ __all__ = [
 Lowered = Sequence[PlacedBlock]
 
 Known = Mapping[str, tuple[Lowered, float]]
-"""Blocks or networks by any names, with the ms that they took before: how they do now tells how fast the machine is."""
+"""References by name: blocks or networks with their earlier latencies in ms. Timing them again gives the machine's present speed."""
 
-_EXPORTED_WITHIN_MS = 2.0  # of a round's pause: exporting takes some 30 ms, and there are 15 rounds at least
+_EXPORTED_WITHIN_MS = 2.0  # export time per round: exporting takes about 30 ms, and there are at least 15 rounds
 _BLOCKS_AGAIN, _ANCHOR_SEED = 40, 0
 _NETWORKS_AGAIN = 8
 PROCESSES = 6
-"""In which networks are timed: each finds its memory elsewhere."""
+"""Default number of processes that time networks; memory layout differs between processes."""
 
 
 def measure_blocks(
@@ -65,7 +65,7 @@ def measure_blocks(
     progress: Progress,
     policy: TimingPolicy | None = None,
 ) -> Iterator[tuple[str, Timing | Failure]]:
-    """Time single blocks on a device, by any names; arguments, results and errors as ``devices.measure.measure``."""
+    """Time single blocks on a device by name; arguments, results and errors as ``devices.measure.measure``."""
     parts = 1 + 2 * _measuring_share(device)
     with ModelFiles(device) as files:
         paths = files.write({name: (placed,) for name, placed in blocks.items()}, _part(progress, 0, 1, parts))
@@ -74,11 +74,12 @@ def measure_blocks(
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkTimes:
-    """What whole networks took in several processes.
+    """Latencies of whole networks in several processes.
 
     Attributes:
-        times_PN: in ms, by process and network, each divided by its process's slowdown.
-        slowdowns: by process, how much slower the machine was than when what tells its speed was measured first; 1 where nothing tells.
+        times_PN: latency in ms by process and network, divided by the process's slowdown.
+        slowdowns: by process, the machine's present latency relative to the first measurement of the references (above 1: slower); 1
+            without references.
     """
 
     times_PN: Floats
@@ -86,38 +87,38 @@ class NetworkTimes:
 
     @property
     def raw_ms(self) -> Floats:
-        """The times as the clock showed them, by process and network [P, N]."""
+        """Measured latencies in ms, by process and network; [P, N]."""
         raw_PN: Floats = self.times_PN * np.asarray(self.slowdowns)[:, None]
         return raw_PN
 
     @property
     def at_first_speed_ms(self) -> Floats:
-        """Of each network the median over the processes [N]."""
+        """Median latency of each network over the processes in ms, at the machine's speed when the references were first measured; [N]."""
         return _middle(self.times_PN)
 
     @property
     def typical_slowdown(self) -> float:
-        """The median over the processes."""
+        """Median slowdown over the processes."""
         return float(np.median(self.slowdowns))
 
     @property
     def spread(self) -> float:
-        """The farthest that a process was from the typical one, as a share of it."""
+        """Largest deviation of a process's slowdown from the typical one, as a share."""
         return float(np.abs(np.asarray(self.slowdowns) / self.typical_slowdown - 1).max())
 
     @property
     def retimed_ms(self) -> tuple[Floats, Floats]:
-        """The same networks timed twice: by every other process, and by those between. How far the two differ is the noise floor."""
+        """Two independent measurements, by the even and by the odd processes; their difference is the noise floor."""
         return _middle(self.times_PN[::2]), _middle(self.times_PN[1::2])
 
 
 def timing_inputs(origin: Mapping[str, Any], archs: Sequence[Arch], policy: TimingPolicy | None = None) -> dict[str, Any]:
-    """What decides the steps of timing whole networks, for ``ofa.journal.Steps.begin``.
+    """The inputs of timing whole networks, for ``ofa.journal.Steps.begin``.
 
     Args:
-        origin: the device, its software and hardware, as ``devices.describe`` has it.
-        archs: the networks, or those that they are chosen from.
-        policy: by which they are timed.
+        origin: device, software and hardware, as of ``devices.describe``.
+        archs: the networks, or the networks that they are chosen from.
+        policy: stopping rule of the measurements.
     """
     place = {name: origin[name] for name in ("device", "runtime_version", "processor", "gpu")}
     return {**place, "policy": to_json(policy or TimingPolicy()), "networks": digest_of([arch.to_json() for arch in archs])}
@@ -136,19 +137,19 @@ def time_networks(
     since_calibration: bool = False,
     steps: Steps = UNKEPT,
 ) -> NetworkTimes:
-    """Time whole networks with random weights, and how fast the machine is beside the time when a table was measured.
+    """Time whole networks with random weights, and the machine's speed relative to when the table was measured.
 
-    Machines are some percent faster or slower from minute to minute and from process to process, which says nothing of networks and
-    blocks. So some blocks are timed again in the same rounds, the same ones at every time, and how they do against the table tells by
-    how much; and the rounds are spread over several processes, whose differences tell how sure any measurement can be.
+    The speed of a machine drifts by some percent from minute to minute and between processes. So reference blocks, always the same ones of
+    a table, are timed again in the same rounds, and their latencies against the table give the slowdown. The rounds are spread over several
+    processes, whose differences show the uncertainty of any measurement.
 
-    What a network takes beyond its blocks, such as fetching weights from behind a cache that neighbours share, changes by itself. With
-    ``since_calibration``, networks that the table was calibrated by are timed again in place of the blocks, if it has some.
+    Overhead outside the blocks (for example weight traffic through a shared cache) drifts independently. With ``since_calibration`` the
+    table's calibration networks, if it has any, replace the reference blocks.
 
     Each process is one of ``steps``, which the caller has begun.
 
     Raises:
-        TableError: the table lacks blocks, or its rows are estimates where blocks are to tell the speed.
+        TableError: the table lacks blocks, or its rows are estimates and blocks are needed as references.
         DeviceError: as ``devices.measure.time_models``.
     """
     table.require(space, lower(space, archs[0]))
@@ -171,20 +172,20 @@ def time_beside(
     steps: Steps = UNKEPT,
     part: str = "",
 ) -> NetworkTimes:
-    """Time whole networks as ``time_networks`` does, beside blocks or networks that the caller knows the times of, or beside none.
+    """Time whole networks like ``time_networks``, with the caller's references for the machine's speed, or with none.
 
     Args:
-        known: they tell the machine's speed; none leaves the times as they are.
-        space: of ``archs``.
+        known: the references; without any, latencies are not converted.
+        space: the space of ``archs``.
         archs: the networks.
-        device: where they are timed.
-        rng: inputs and order of measurement.
-        progress: told how far it is.
-        policy: of all processes together, which share its rounds.
-        processes: how many.
-        files: holds what was exported before, for callers who time again and again.
-        steps: keeps what each process measured; begun by the caller.
-        part: of the work that this is, another one each time; ahead of the steps' keys.
+        device: the device that times them.
+        rng: draws the inputs and the order of measurement.
+        progress: receives the progress.
+        policy: stopping rule over all processes, which share its rounds.
+        processes: number of processes.
+        files: earlier exports, for callers that time repeatedly.
+        steps: journal that keeps the measurements of each process; begun by the caller.
+        part: prefix of the steps' keys, different in each call.
 
     Raises:
         DeviceError: as ``devices.measure.time_models``.
@@ -210,7 +211,7 @@ def time_archs(
     processes: int = PROCESSES,
     steps: Steps = UNKEPT,
 ) -> Floats:
-    """What whole networks take in ms [N], the median over several processes, on a device of which there is no table.
+    """Median latencies of whole networks over several processes in ms [N], on a device without a table.
 
     Raises:
         DeviceError: as ``devices.measure.time_models``.
@@ -220,13 +221,13 @@ def time_archs(
 
 
 def known_networks(info: TableInfo, space: Space) -> Known:
-    """Some of the networks that a table was calibrated by, from the fastest to the slowest, with what they take.
+    """Some of a table's calibration networks, from the fastest to the slowest, with their latencies at the machine's typical speed.
 
-    Those times are of the machine's typical speed. There are none if the table has no such networks, or some of another space.
+    Empty if the table has no calibration networks, or has some of another space.
 
     Args:
-        info: of the table.
-        space: the networks must be of it.
+        info: metadata of the table.
+        space: the space of the networks.
     """
     then = sorted((network.measured_ms, number) for number, network in enumerate(info.networks))
     chosen = [then[round(i)] for i in np.linspace(0, len(then) - 1, min(_NETWORKS_AGAIN, len(then)))]
@@ -237,7 +238,7 @@ def known_networks(info: TableInfo, space: Space) -> Known:
 
 
 def _known_blocks(table: LatencyTable, space: Space, resolutions: Iterable[Resolution]) -> Known:
-    """Blocks by which the machine's speed is told; always the same ones of a table, so that all that is told by them is comparable."""
+    """Reference blocks for the machine's speed; always the same ones of a table, so that slowdowns are comparable."""
     table.require_measured()
     there = [placed for placed in blocks_of_space(space, resolutions) if placed in table]
     chosen = [there[i] for i in np.random.default_rng(_ANCHOR_SEED).permutation(len(there))[:_BLOCKS_AGAIN]]
@@ -245,7 +246,7 @@ def _known_blocks(table: LatencyTable, space: Space, resolutions: Iterable[Resol
 
 
 def _slowdown(now_A: Floats, before_A: Floats) -> float:
-    """The median of how much slower they have become, each counting by its time, as a block does in a network."""
+    """Median slowdown of the references, weighted by their latency, as blocks contribute to a network."""
     ratios_A = now_A / before_A
     order = np.argsort(ratios_A)
     reached_A = np.cumsum(before_A[order]) / before_A.sum()
@@ -264,22 +265,22 @@ def _time(
     steps: Steps,
     part: str,
 ) -> list[dict[str, float]]:
-    """The medians in ms of each process, which share the rounds of the policy; all is exported once."""
+    """Median latencies in ms by process; the processes share the policy's rounds, and everything is exported once."""
     share = _share_of(policy or TimingPolicy(), processes)
-    # All in one group, so that each is compared with each in the same rounds.
+    # One group, so that all are timed in the same rounds.
     share = replace(share, group_size=max(share.group_size, len(named)))
     ahead = _measuring_share(device)
     parts = 1 + processes * ahead
     paths: dict[str, Path] = {}
 
     def time_in(number: int) -> dict[str, float]:
-        if not paths:  # where all is kept, nothing is exported
+        if not paths:  # nothing is exported if the journal has all measurements
             paths.update(files.write(named, _part(progress, 0, 1, parts)))
         own = _part(progress, 1 + number * ahead, 1 + (number + 1) * ahead, parts)
         timings = time_models(device, paths, rng=rng, policy=share, progress=own)
         return {name: timing.median_ms for name, timing in timings.items()}
 
-    # What is kept may be of another choice of networks, where what it was made by has changed since.
+    # The key contains the networks: a journal may hold measurements of another choice of networks.
     timed = digest_of([[row_key(placed) for placed in lowered] for lowered in named.values()])
     return [
         steps.once(f"{part}process {number + 1} of {processes}, networks {timed}", partial(time_in, number), Mapping[str, float], rng=rng)
@@ -288,12 +289,12 @@ def _time(
 
 
 def _measuring_share(device: Device) -> int:
-    """How many times as long networks are measured as exported, roughly; pauses are most of it where there are some."""
+    """Approximate ratio of measuring to exporting time, which pauses dominate if there are any."""
     return 1 + round(device.pause_ms / _EXPORTED_WITHIN_MS)
 
 
 def _part(progress: Progress, begin: int, end: int, parts: int) -> Progress:
-    """What reports its own steps as those from ``begin`` to ``end`` of a whole of so many ``parts``."""
+    """A progress that maps its own steps to the range ``begin`` to ``end`` of ``parts``."""
 
     def report(done: int, total: int, text: str = "") -> None:
         progress(begin * total + (end - begin) * done, parts * total, text)
@@ -303,7 +304,7 @@ def _part(progress: Progress, begin: int, end: int, parts: int) -> Progress:
 
 def _share_of(policy: TimingPolicy, processes: int) -> TimingPolicy:
     least, most = (max(2, math.ceil(rounds / processes)) for rounds in (policy.min_rounds, policy.max_rounds))
-    return replace(policy, min_rounds=least, max_rounds=most, energy_s=0.0)  # a table has the energy of blocks only
+    return replace(policy, min_rounds=least, max_rounds=most, energy_s=0.0)  # only blocks have energies in a table
 
 
 def _middle(times_PN: Floats) -> Floats:

@@ -1,4 +1,4 @@
-"""A table for a new device from an existing table of another and about ten whole networks measured on the new one.
+"""Transfer: a table for a new device from another device's table and about ten whole networks measured on the new device.
 
 Shape suffixes: N networks, U blocks, K units of cost, T terms.
 """
@@ -35,41 +35,44 @@ __all__ = ["LEAST_NETWORKS", "read_measurements", "transfer_table"]
 
 
 LEAST_NETWORKS = 5
-"""Fewer networks of the new device cannot tell how good a table is."""
+"""With fewer networks of the new device the quality of the table cannot be judged."""
 
 TERMS = ("source", "call", *UNITS)
-_SHRINKAGE = 1e-3  # variance of the measurements over that of what a term adds, as shares of the latency: 1 % against 30 %
-_BETTER = 0.75  # the terms beside the source must leave at most this share of the error of scaling it alone
-_UNDISTURBED = 0.8  # share of the networks that are believed
+_SHRINKAGE = 1e-3  # variance of the measurements over the variance of a term, as shares of the latency: 1 % against 30 %
+_BETTER = 0.75  # further terms must reduce the leave-one-out error to at most this share of the scaled source's
+_UNDISTURBED = 0.8  # share of the networks with the smallest residuals that the error is computed from
 _COLUMNS = ("arch", "measured_ms")
 
 
 def transfer_table(
     source: LatencyTable, space: Space, archs: Sequence[Arch], measured_ms: Sequence[float], *, origin: Mapping[str, Any]
 ) -> LatencyTable:
-    """The table of a new device.
+    """Estimate the table of a new device.
 
-    A network is taken to cost what the source says times a factor, and beyond that so much for the call, each block, each layer, each
-    MAC, each value written and each weight. No cost is below zero, so no block's is. All but the factor are drawn to zero, and are left
-    out altogether unless they predict networks left out clearly better than the factor alone: then the new table ranks networks
-    exactly as the source does. Of the networks measured, some may be disturbed.
+    The latency of a network is modelled as the source's estimate times a factor, plus costs for the call, each block, each layer, each MAC,
+    each value written and each weight. All costs are non-negative, so all blocks are. All costs but the factor are shrunk to zero. They
+    are dropped unless they clearly improve leave-one-out predictions over the factor alone; with the factor alone the new table ranks
+    networks exactly as the source does. The fit is robust to some disturbed networks.
 
-    The rows are what each block is estimated to add to a network (``repeats`` is 0, no percentiles are known), and the correction adds
-    what the call costs. Its interval is the wider of two for the networks left out: the quantile of the jackknife, and Student's.
+    The rows are the estimated contributions of blocks to a network (``repeats`` is 0, percentiles are unknown), and the correction adds the
+    cost of the call. Its interval is the wider of two: the jackknife quantile of the left-out networks, and Student's interval.
 
     Args:
         source: a table of another device, calibrated or not, with the blocks of ``space``.
-        space: where the networks are from.
-        archs: at least 5 different networks, best about 10 from the fastest to the slowest (``sample_across_range``).
-        measured_ms: what each took on the new device.
-        origin: what they were measured on: ``devices.describe`` of the device, or ``measured_elsewhere``.
+        space: the space of the networks.
+        archs: at least 5 different networks; best about 10 from the fastest to the slowest (``sample_across_range``).
+        measured_ms: measured latency of each network on the new device.
+        origin: origin of the measurements: ``devices.describe`` of the device, or ``measured_elsewhere``.
+
+    Returns:
+        The table; its rows are estimates.
 
     Raises:
-        TableError: too few networks, times that cannot be, a source of another space, or one that lacks blocks of the networks.
+        TableError: too few networks, impossible latencies, a source of another space, or a source that lacks blocks of the networks.
         ArchError: a network is not of the space.
     """
     if source.correction is not None and source.correction.ms_per_weight_mib2:
-        # No sum over blocks, so no rows could say it; the terms that are fitted here have the weights too.
+        # The quadratic term is not additive over blocks, so rows cannot contain it; the fitted terms include weights anyway.
         source = source.with_info(calibration=None)
     sizes = table_resolutions(source, space, None)
     y_N = check_networks(archs, measured_ms, least=LEAST_NETWORKS)
@@ -102,11 +105,11 @@ def transfer_table(
 
 
 def read_measurements(path: str | os.PathLike[str], space: Space) -> tuple[list[Arch], list[float]]:
-    """Networks and their times in ms from a CSV file with the columns ``arch`` (as JSON) and ``measured_ms``; others are ignored.
+    """Networks and their latencies in ms from a CSV file with the columns ``arch`` (JSON) and ``measured_ms``; others are ignored.
 
     Raises:
         FileError: the file is absent or unreadable.
-        TableError: a column is missing, or a row cannot be read or is not of the space; the message names the line.
+        TableError: a column is missing, or a row is unreadable or not of the space; the message names its line.
     """
     archs, times = [], []
     with open_csv(path) as reader:
@@ -128,7 +131,7 @@ def read_measurements(path: str | os.PathLike[str], space: Space) -> tuple[list[
 
 @dataclass(frozen=True, kw_only=True)
 class _Fit:
-    """Costs of the terms in ms [T], relative residuals of networks left out [N], and half of the interval."""
+    """Costs of the terms in ms [T], leave-one-out relative residuals [N], and half width of the interval."""
 
     costs_T: Floats
     left_out_N: Floats
@@ -150,7 +153,7 @@ def _fit(terms_NT: Floats, measured_N: Floats) -> _Fit:
 
 
 def _left_out(terms_NT: Floats, y_N: Floats) -> Floats:
-    """Relative residual of each network under the costs of all others."""
+    """Leave-one-out relative residuals; [N]."""
     others = ~np.eye(len(y_N), dtype=bool)
     penalty = _penalty(terms_NT.shape[1])
     predicted = [terms_NT[i] @ fit_costs(terms_NT[others[i]], y_N[others[i]], penalty) for i in range(len(y_N))]
@@ -159,19 +162,19 @@ def _left_out(terms_NT: Floats, y_N: Floats) -> Floats:
 
 
 def _penalty(count: int) -> Floats:
-    """Rows that draw all terms but the source to zero."""
+    """Penalty rows that shrink all terms but the source to zero."""
     return math.sqrt(_SHRINKAGE) * np.eye(count)[1:]
 
 
 def _error(residuals_N: Floats) -> float:
-    """Mean error of the networks but those that fit worst."""
+    """Trimmed mean absolute error, without the worst networks."""
     return float(np.sort(np.abs(residuals_N))[: math.ceil(_UNDISTURBED * len(residuals_N))].mean())
 
 
 def _student_width(residuals_N: Floats, terms: int) -> float:
-    """Half of the interval for a new network if errors were normal.
+    """Half width of Student's interval for a new network, under normal errors.
 
-    The residuals of few networks and many terms hang together, so that the largest of them is not what it seems.
+    With few networks and many terms residuals are correlated, so that their largest one underestimates the error.
     """
     freedom = max(1, len(residuals_N) - terms)
     spread = math.sqrt(float((residuals_N**2).sum()) / freedom * (1 + terms / len(residuals_N)))
@@ -179,7 +182,7 @@ def _student_width(residuals_N: Floats, terms: int) -> float:
 
 
 def _terms(source: LatencyTable, space: Space, archs: Sequence[Arch]) -> Floats:
-    """What each network has of each term [N, T]."""
+    """Amount of each term in each network; [N, T]."""
     estimator = Estimator(space, source)
     units_NK = np.array([np.sum([units_of(placed.block, placed.input) for placed in lower(space, arch)], axis=0) for arch in archs])
     return np.column_stack([estimator.latencies_ms(archs), np.ones(len(archs)), units_NK])

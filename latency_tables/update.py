@@ -1,4 +1,4 @@
-"""What later measurements of whole networks teach a table that was calibrated before."""
+"""Updates the calibration of a table with later measurements of whole networks."""
 
 from __future__ import annotations
 
@@ -15,30 +15,29 @@ from ofa.space import Space
 __all__ = ["learn_from"]
 
 _MOMENTARY = 0.03
-"""How far a machine is from its typical speed for a minute, as a share; seen in checks of tables."""
+"""Usual fluctuation of a machine's speed within minutes, as a share, as seen in checks of tables."""
 _REMEMBERED = 60
-"""Processes after which older ones count less and less."""
+"""Window of the running mean of the speed, in processes."""
 
 
 def learn_from(
     table: LatencyTable, space: Space, typical_ms: Mapping[Arch, float], *, slowdown: float, processes: int
 ) -> LatencyTable | None:
-    """A copy of a table that has taken in networks which were timed beside those of its calibration, and is corrected anew by all.
+    """A copy of a table with further calibration networks, and with the correction fitted to all of them.
 
-    A network that it has already is replaced. The machine's typical speed becomes the mean over all processes that were timed, this
-    time's included, and the times of all networks go with it; a machine that is further from its typical speed than it ever is for a
-    while has another one from now on.
+    A new measurement of a network replaces its old one. The machine's typical speed becomes the geometric running mean over all timed
+    processes, and the latencies of all networks are rescaled to it. A slowdown beyond the usual fluctuation is taken as permanent.
 
     Args:
-        table: a table with a correction.
-        space: of the networks.
-        typical_ms: what they took, at the speed that is typical for the table's calibration.
-        slowdown: how much slower than that the machine was meanwhile.
-        processes: in how many they were timed.
+        table: a calibrated table.
+        space: the space of the networks.
+        typical_ms: their measured latencies in ms, at the speed that is typical for the table's calibration.
+        slowdown: latency of the machine during the measurement, relative to that typical speed (above 1: slower).
+        processes: number of processes that timed them.
 
     Returns:
-        None where nothing can be learned: a correction from these networks alone would hold for their part of the range only, and
-        the rows of a transferred table are fitted to its networks already.
+        The copy. None if the table has no calibration networks, as a correction from the new networks alone would hold for their part of
+        the range only; or if its rows are estimates, which are fitted to its networks already.
 
     Raises:
         TableError: the table lacks blocks of a network.

@@ -1,6 +1,6 @@
-"""Search: how accurate and how fast each network of a space is, the set of the best, and the answer to any budget from it.
+"""Search: accuracy and cost of the networks of a space, their Pareto front, and its best network for any budget.
 
-The names below are loaded when they are first used, because most of them need torch or Optuna.
+The names below are imported on first use, because most of them need torch or Optuna.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where accuracies come from: measured on data here, or predicted (search.predictor.accuracy_predictor).
+"""Sources of accuracies: measured on data here, or predicted (``search.predictor.accuracy_predictor``).
 
 Shape suffixes: N archs, C columns of an encoded arch.
 """
@@ -26,59 +26,59 @@ from ofa.training.evaluation import check_data, device_of, digest_of_images, dig
 
 __all__ = ["AccuracySource", "MeasuredAccuracy", "Remembering", "reach_of"]
 
-_DEVIATIONS = 1.645  # of a normal distribution, between which 90 % lie
+_DEVIATIONS = 1.645  # standard deviations: half of a 90 % interval of a normal distribution
 
 
 def reach_of(*standard_errors: float) -> float:
-    """Half of a 90 % interval of an accuracy, or of the difference of several, from their standard errors (the normal approximation)."""
+    """Half width of the 90 % interval (normal approximation) of an accuracy, or of a difference of several, from their standard errors."""
     return _DEVIATIONS * math.hypot(*standard_errors)
 
 
 class AccuracySource(Protocol):
-    """What tells the accuracy of networks, which is their task's score; asked for many encoded archs at once, so that arrays can answer."""
+    """A source of accuracies, which are the score of a task. It answers for many encoded archs in one call, so that arrays can be used."""
 
     @property
     def space(self) -> Space:
-        """The space whose encoded archs it takes."""
+        """The space of the encoded archs."""
 
     @property
     def provenance(self) -> Mapping[str, Any]:
-        """Where its numbers come from, as JSON values.
+        """Origin of the accuracies, as JSON values.
 
-        They are ``source`` (``predicted`` or ``measured``), ``metric`` (what the score is called; ``accuracy`` if it is left out) and what
-        is known of it.
+        Its keys are ``source`` (``predicted`` or ``measured``), ``metric`` (name of the score; ``accuracy`` by default), and further ones
+        of the source.
         """
 
     def of_rows(self, rows_NC: Rows, /) -> Floats:
         """The accuracies (0..1) of encoded archs; [N]."""
 
     def interval_of_rows(self, rows_NC: Rows, /) -> tuple[Floats, Floats]:
-        """The low and high ends of 90 % intervals of their accuracies, [N] each; NaN where none are known."""
+        """Lower and upper ends of the accuracies' 90 % intervals, [N] each; NaN where unknown."""
 
 
 @runtime_checkable
 class Remembering(Protocol):
-    """A source that measures, and can be told what was measured earlier or by another process."""
+    """A measuring source that accepts values measured earlier or by another process."""
 
     def recall(self, rows_NC: Rows, values_N: Floats, /) -> None:
-        """Answer these values for these encoded archs from now on; its accuracies, or its expected latencies in ms."""
+        """Store values of encoded archs, so that they are not measured again: accuracies (0..1), or expected latencies in ms; [N]."""
 
 
 class MeasuredAccuracy:
-    """Measures each network: extracted from the supernet, its batch norms calibrated, evaluated on held-out images.
+    """Measures accuracies: extracts each network from the supernet, calibrates its batch norms, and evaluates it on held-out images.
 
     Args:
-        supernet: a trained one.
+        supernet: a trained supernet.
         data: images that the supernet was not trained on; the accuracy is the task's score on them.
-        calibration_data: images whose statistics the batch norms take, usually those of training.
-        calibration_images: how many of them.
-        progress: told how many of the networks asked for are measured.
-        task: of the supernet.
-        steps: keeps the accuracy of each network.
+        calibration_data: images for the batch norms' statistics, usually the training images.
+        calibration_images: number of calibration images.
+        progress: receives the number of measured networks.
+        task: task of the supernet.
+        steps: journal that keeps the accuracy of each network.
 
     Raises:
         FileError: ``steps`` are of another supernet or of other images.
-        DataError: the supernet has another number of outputs than the data has classes, or the labels are of another kind than the task.
+        DataError: the supernet's number of outputs differs from the data's number of classes, or the labels do not suit the task.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class MeasuredAccuracy:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What is measured, as JSON values."""
+        """Digests of supernet and images, and the number of images, as JSON values."""
         images = {"images": len(self._data), "calibration_images": self._calibration_images}
         return {
             "source": "measured",
@@ -125,11 +125,11 @@ class MeasuredAccuracy:
         return self([self.space.decode(row) for row in rows_NC.tolist()])
 
     def recall(self, rows_NC: Rows, values_N: Floats, /) -> None:
-        """Take accuracies that were measured before, by this supernet, as measured."""
+        """Store accuracies (0..1; [N]) of this supernet's networks that were measured before."""
         self._known.update(zip(map(self.space.decode, rows_NC.tolist()), values_N.tolist(), strict=True))
 
     def interval_of_rows(self, rows_NC: Rows, /) -> tuple[Floats, Floats]:
-        """How far an accuracy on so many images may be from that on all images like them, to 90 % (the normal approximation); [N] each.
+        """Ends of the 90 % intervals of the accuracies for the sampling error of the images (normal approximation); [N] each.
 
         NaN where the task does not know its standard error.
         """
@@ -138,7 +138,7 @@ class MeasuredAccuracy:
         return np.clip(accuracy_N - reach_N, 0, 1), np.clip(accuracy_N + reach_N, 0, 1)
 
     def __call__(self, archs: Sequence[Arch], /) -> Floats:
-        """The accuracies (0..1) of ``archs``; each network is measured once. Errors as ``Supernet.extract``."""
+        """The accuracies (0..1) of ``archs``; [N]. Each network is measured once. Errors as ``Supernet.extract``."""
         new = [arch for arch in dict.fromkeys(archs) if arch not in self._known]
         for done, arch in enumerate(new):
             self._progress(done, len(new), f"measuring the accuracy of {len(new)} networks")

@@ -1,4 +1,4 @@
-"""What a predictor, a front or an answer is of little use for, as sentences with the next step."""
+"""Warnings about weak predictors, fronts and answers, as sentences with the next step."""
 
 from __future__ import annotations
 
@@ -17,71 +17,72 @@ __all__ = ["advice_on_accuracy", "advice_on_budget", "advice_on_front", "advice_
 _LEAST_KENDALL = 0.5
 _LEAST_NETWORKS = 30
 _LEAST_COVERAGE = 0.75
-"""Of 90 % intervals, which with few networks hold by chance a few fewer."""
+"""Lowest accepted coverage of 90 % intervals; with few networks it falls somewhat below 90 % by chance."""
 _DEVIATIONS = 4.0
-"""Of the accuracy of a network that guesses, up to which the best of a few hundred such networks may come."""
+"""Standard deviations above chance that the best of a few hundred guessing networks may reach."""
 _IMAGES = 1000
-"""On which an accuracy was measured, where that is not known."""
+"""Assumed number of images behind an accuracy where it is not known."""
 _USED = 0.8
-"""The share of a budget below which the most that any network uses leaves much of it."""
+"""Warn if even the most costly network uses less than this share of the budget."""
 
 
 def is_chance(accuracy: float, classes: int, images: int | None = None) -> bool:
-    """Whether the best of some networks that guess could be as accurate.
+    """Whether an accuracy is within the range of the best of a few hundred guessing networks.
 
     Args:
         accuracy: 0..1.
-        classes: of the data.
-        images: that it was measured on; None if that is not known.
+        classes: number of classes of the data.
+        images: number of images that it was measured on; None if not known.
     """
     chance = 1 / classes
     return accuracy <= chance + _DEVIATIONS * math.sqrt(chance * (1 - chance) / (images or _IMAGES))
 
 
 def advice_on_accuracy(accuracy: float, classes: int, *, what: str, images: int | None = None, metric: str = "accuracy") -> tuple[str, ...]:
-    """What to know of an accuracy that a network which guesses would have, too.
+    """A warning if an accuracy is no better than chance.
 
     Args:
         accuracy: 0..1.
-        classes: of the data.
+        classes: number of classes of the data.
         what: words for the network.
-        images: that it was measured on; None if that is not known.
-        metric: what the accuracy is called; of others than ``accuracy`` the number of classes does not tell what chance is.
+        images: number of images that it was measured on; None if not known.
+        metric: name of the score. There is no warning for scores other than ``accuracy``: their chance level does not follow from the
+            number of classes.
     """
     if metric != CLASSIFICATION.metric or not is_chance(accuracy, classes, images):
         return ()
-    return (f"{what} is right on {accuracy:.1%} of images, and {classes} classes are guessed as well; train the supernet longer",)
+    return (f"{what} is right on {accuracy:.1%} of images, no better than guessing among {classes} classes; train the supernet longer",)
 
 
 def advice_on_predictor(provenance: Mapping[str, Any]) -> tuple[str, ...]:
-    """What to know before predictions are relied on.
+    """Warnings about a predictor that ranks badly or is fitted to few networks.
 
     Args:
-        provenance: of a source of accuracies; of one that measures there is nothing to say.
+        provenance: provenance of an accuracy source; a measuring source gets no warnings.
     """
     if provenance.get("source") != "predicted":
         return ()
-    # Networks that were chosen near the front are alike; a fair sample says more of the whole space.
+    # Networks that active learning chose near the front are similar; the fair sample represents the whole space.
     judged = provenance.get("fair_sample") or provenance
     tau, networks, sentences = judged.get("kendall_tau"), provenance.get("networks"), []
     if isinstance(tau, int | float) and tau < _LEAST_KENDALL:
         sentences.append(
-            f"the predictor ranks networks that it has not seen with a Kendall tau of {tau:.2f} only, where 1 is right and 0 is chance; "
+            f"the predictor ranks unseen networks with a Kendall tau of only {tau:.2f}, where 1 is perfect and 0 is chance; "
             "train the supernet longer, or measure more networks with: ofa predictor fit --nets 300"
         )
     if isinstance(networks, int) and networks < _LEAST_NETWORKS:
         sentences.append(
-            f"the predictor is fitted to {networks} networks, too few to tell how good it is; measure {_LEAST_NETWORKS} or more, with: "
+            f"the predictor is fitted to {networks} networks, too few to judge its quality; measure {_LEAST_NETWORKS} or more, with: "
             "ofa predictor fit --nets 100"
         )
     return tuple(sentences)
 
 
 def advice_on_losses(provenance: Mapping[str, Any]) -> tuple[str, ...]:
-    """What to know before predicted losses are relied on.
+    """Warnings about quantization losses that were measured on few images, or whose intervals are too narrow.
 
     Args:
-        provenance: of losses.
+        provenance: provenance of a loss source.
     """
     images, coverage = provenance.get("judging_images"), provenance.get("coverage")
     sentences = []
@@ -91,14 +92,14 @@ def advice_on_losses(provenance: Mapping[str, Any]) -> tuple[str, ...]:
         )
     if isinstance(coverage, int | float) and coverage < _LEAST_COVERAGE:
         sentences.append(
-            f"90 % intervals of losses held only {coverage:.0%} of networks left out; quantize more of them with: "
+            f"90 % intervals of quantization losses cover only {coverage:.0%} of left-out networks; quantize more networks with: "
             "ofa predictor quantization --nets 32"
         )
     return tuple(sentences)
 
 
 def advice_on_front(front: Front) -> tuple[str, ...]:
-    """What to know before the numbers of a front are relied on."""
+    """All warnings about the accuracies, losses and latency tables of a front."""
     info = front.info
     sentences = list(advice_on_predictor(info.accuracy))
     for losses in info.accuracy.get("losses", {}).values():
@@ -112,12 +113,12 @@ def advice_on_front(front: Front) -> tuple[str, ...]:
 
 
 def advice_on_budget(budget: Budget, columns: Columns, devices: tuple[str, ...]) -> tuple[str, ...]:
-    """What to know where even the most costly networks leave most of a budget: another space could use the rest.
+    """A warning if even the most costly network uses little of the budget: a larger space could use the rest.
 
     Args:
-        budget: what was asked for.
-        columns: of all networks that could be the answer.
-        devices: that the columns are of.
+        budget: the budget.
+        columns: columns of all networks of the front.
+        devices: names of the devices in the columns.
     """
     used = []
     for limit in budget.limits(devices):

@@ -1,7 +1,6 @@
-"""The numbers of a network by name, and the limits that may be set on them.
+"""Names of a network's costs, and limits on them.
 
-What a network costs on a device carries the device's name: ``latency_ms@pi``, ``energy_mj@pi``. Shapes: N networks; every column is a
-float64 array [N].
+Costs on a device carry the device's name: ``latency_ms@pi``, ``energy_mj@pi``. Shapes: N networks; every column is a float64 array [N].
 """
 
 from __future__ import annotations
@@ -21,33 +20,33 @@ from search.units import called, read_typed
 __all__ = ["Bound", "Budget", "Columns", "at_device", "known_columns"]
 
 ENERGY = "energy_mj"
-"""Of one call on a device, where its table has it."""
+"""Energy of one call on a device, if its table has it."""
 
 Columns = Mapping[str, Floats]
-"""Arrays of equal length by the names of numbers."""
+"""Arrays of equal length [N] by the name of the cost, or ``accuracy``."""
 
 
 def at_device(name: str, device: str) -> str:
-    """The column of a number that belongs to a device."""
+    """The column of a cost on a device, such as ``latency_ms@pi``."""
     return f"{name}@{device}"
 
 
 def known_columns(devices: Sequence[str], with_energy: Sequence[str] = ()) -> tuple[str, ...]:
-    """The numbers of an evaluated network but its accuracy, in the order of tables and files."""
+    """All costs of an evaluated network, in the order of tables and files."""
     latencies = [at_device(name, device) for device in devices for name in LATENCIES]
     return (*latencies, *(at_device(ENERGY, device) for device in with_energy), *COSTS.names())
 
 
 @dataclass(frozen=True)
 class Bound:
-    """What a number may be.
+    """Upper and lower limit of one number.
 
     Attributes:
-        most: at most this; None for no limit.
-        least: at least this; None for no limit.
+        most: upper limit; None for none.
+        least: lower limit; None for none.
 
     Raises:
-        SearchError: a limit is not a positive number, or none is left between them.
+        SearchError: neither limit is given, a limit is no positive number, or ``least`` is above ``most``.
     """
 
     most: float | None = None
@@ -59,7 +58,7 @@ class Bound:
             if not number or (limit is not None and not (math.isfinite(limit) and limit > 0)):
                 raise SearchError(f"a budget must be a positive number, but one is {limit!r}; give what the network may cost")
         if self.most is None and self.least is None:
-            raise SearchError("a budget must say a limit, but has neither a least nor a most; give one of them")
+            raise SearchError("a budget must have a limit, but has neither a least nor a most; give one of them")
         if self.most is not None and self.least is not None and self.least > self.most:
             raise SearchError(
                 f"a budget must leave something, but is at least {self.least:g} and at most {self.most:g}; swap or widen them"
@@ -72,20 +71,20 @@ class Bound:
 
 
 class Budget:
-    """What a network may cost, and at least must; kept by every answer.
+    """Hard limits on the costs and the accuracy of a network.
 
     Args:
-        limits: by name what is limited: a number, or a text with a unit such as ``12ms``, is the most, a ``Bound`` says more. Names
-            are ``latency_ms`` and ``energy_mj``, of several devices ``latency_ms@pi``; ``macs``, ``params``, ``weight_bytes``,
-            ``peak_activation_bytes``; and ``accuracy`` (0..1), which is a least. None sets no limit.
-        expected_latency: compare ``latency_ms`` with the expected latency. By default its most is compared with the upper end of the
-            interval, so that a network that meets the budget on paper meets it on the device, and its least with the lower end.
+        limits: limits by name. A number, or a text with a unit such as ``12ms``, is the upper limit; a ``Bound`` gives both limits; None
+            is no limit. Names are ``latency_ms`` and ``energy_mj`` (``latency_ms@pi`` with several devices), ``macs``, ``params``,
+            ``weight_bytes``, ``peak_activation_bytes``, and ``accuracy`` (0..1), whose number is the lower limit.
+        expected_latency: whether to compare ``latency_ms`` with the expected latency. By default its upper limit is compared with the
+            upper end of the latency's interval, so that the device keeps the budget as well, and its lower limit with the lower end.
 
     Attributes:
         bounds: the limits that are set, by name.
 
     Raises:
-        SearchError: a name that is none of these, or a limit that is not a positive number.
+        SearchError: an unknown name, or a limit that is no positive number.
     """
 
     def __init__(self, limits: Mapping[str, float | str | Bound | None] | None = None, *, expected_latency: bool = False) -> None:
@@ -112,7 +111,7 @@ class Budget:
         return bool(self.bounds)
 
     def to_json(self) -> dict[str, float | dict[str, float]]:
-        """The limits by name: a number is the most (of ``accuracy`` the least), an object has ``least`` and perhaps ``most``."""
+        """The limits by name: a number is the upper limit (of ``accuracy`` the lower), an object has ``least`` and perhaps ``most``."""
         return {name: self._json_of(name, bound) for name, bound in self.bounds.items()}
 
     @staticmethod
@@ -123,13 +122,13 @@ class Budget:
         return set_[usual] if set(set_) == {usual} else set_
 
     def limits(self, devices: Sequence[str]) -> list[Limit]:
-        """Every limit with the column that it is compared with.
+        """All limits, each with the column that it is compared with.
 
         Args:
-            devices: those whose numbers are known; a name without a device means the only one.
+            devices: names of the devices with known costs. A limit without a device means the only one.
 
         Raises:
-            SearchError: a device is not among them, or not said where there are several.
+            SearchError: a limit is of another device, or of no device where there are several.
         """
         found = []
         for name, bound in self.bounds.items():
@@ -148,13 +147,13 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True)
 class Limit:
-    """One side of a bound.
+    """An upper or a lower limit.
 
     Attributes:
-        name: what the user named.
-        column: the number that is compared.
+        name: name that the user gave.
+        column: column that is compared with the limit.
         limit: the value.
-        sign: 1 if it is the most, -1 if it is the least.
+        sign: 1 for an upper limit, -1 for a lower one.
     """
 
     name: str
@@ -163,12 +162,12 @@ class Limit:
     sign: int
 
     def excess(self, columns: Columns) -> Floats:
-        """How far each network is beyond the limit as a share of it [N]; at most 0 where it is kept."""
+        """By how much each network breaks the limit, as a share of it; [N]. At most 0 where it is kept."""
         return self.sign * (columns[self.column] / self.limit - 1.0)
 
 
 def excess_of(limits: Sequence[Limit], columns: Columns, count: int) -> Floats:
-    """The largest excess of each network over all limits [N]; at most 0 where all are kept."""
+    """The largest excess of each network over all limits; [N]. At most 0 where all are kept."""
     worst_N = np.full(count, -np.inf)
     for limit in limits:
         np.maximum(worst_N, limit.excess(columns), out=worst_N)
@@ -183,7 +182,7 @@ def _resolved(base: str, device: str, devices: Sequence[str]) -> str:
         raise SearchError(f"a budget must be of a device whose table was searched, but got {called(at_device(base, device))}; {known}")
     if len(devices) > 1:
         raise SearchError(
-            f"a budget must say which device it is of where there are several, but got only a {called(base)}; "
+            f"a budget must name its device if there are several, but got only a {called(base)}; "
             f"name one of {', '.join(devices)}, such as {devices[0]}=12ms"
         )
     return devices[0]

@@ -1,4 +1,4 @@
-"""Where latencies come from: a table, or each network measured on the device.
+"""Sources of latencies: a latency table, or measurements of each network on the device.
 
 Shape suffixes: N networks, C columns of an encoded arch.
 """
@@ -25,11 +25,11 @@ _PROCESSES = 3
 
 
 class LatencySource(Protocol):
-    """What tells latencies on one device; ``latency_tables.Estimator`` is one, ``MeasuredLatency`` another."""
+    """A source of latencies on one device, such as ``latency_tables.Estimator`` or ``MeasuredLatency``."""
 
     @property
     def space(self) -> Space:
-        """The space whose encoded archs it takes."""
+        """The space of the encoded archs."""
 
     @property
     def device_name(self) -> str:
@@ -37,7 +37,7 @@ class LatencySource(Protocol):
 
     @property
     def info(self) -> TableInfo:
-        """Where the numbers come from."""
+        """Origin of the latencies."""
 
     @property
     def has_energy(self) -> bool:
@@ -45,25 +45,25 @@ class LatencySource(Protocol):
 
     @property
     def is_measured(self) -> bool:
-        """Whether it measures each network, which takes seconds, instead of computing from a table."""
+        """Whether it measures each network, which takes seconds, instead of computing latencies from a table."""
 
     def estimates_of_rows(self, rows_NC: Rows, /) -> tuple[Floats, Floats, Floats]:
-        """Latencies and the ends of their intervals in ms, [N] each; all the same where no interval is known."""
+        """Latencies and the ends of their intervals in ms, [N] each; the ends equal the latency where no interval is known."""
 
     def energies_of_rows(self, rows_NC: Rows, /) -> Floats:
-        """Millijoules of one call [N], if ``has_energy``."""
+        """Energies of one call in mJ, if ``has_energy``; [N]."""
 
 
 class MeasuredLatency:
     """Exports each network with random weights and times it on a device: exact and slow. It is a ``LatencySource``.
 
     Args:
-        space: where the networks are from.
-        device: where they run.
-        rng: inputs, and the order of measurement.
-        policy: when a measurement is enough; the device room's default if None.
-        processes: in how many processes each network is timed; the median counts.
-        progress: told how far a measurement is.
+        space: the space of the networks.
+        device: the device that times them.
+        rng: draws the inputs and the order of measurement.
+        policy: stopping rule of a measurement; None for the default of ``devices``.
+        processes: number of processes that time each network; the median process counts.
+        progress: receives the progress of a measurement.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class MeasuredLatency:
         return False
 
     def estimates_of_rows(self, rows_NC: Rows, /) -> tuple[Floats, Floats, Floats]:
-        """The measured latencies in ms [N], three times, as no interval is known; each network is measured once.
+        """The measured latencies in ms, three times since no interval is known; [N] each. Each network is measured once.
 
         Raises:
             DeviceError: the device cannot measure.
@@ -119,11 +119,11 @@ class MeasuredLatency:
         return measured_N, measured_N, measured_N
 
     def recall(self, rows_NC: Rows, values_N: Floats, /) -> None:
-        """Take latencies in ms [N] that were measured before; those networks are not measured again."""
+        """Store latencies in ms [N] that were measured before; their networks are not measured again."""
         self._known.update(zip(map(self.space.decode, rows_NC.tolist()), values_N.tolist(), strict=True))
 
     def energies_of_rows(self, rows_NC: Rows, /) -> Floats:
-        """Not known; NaN [N]."""
+        """NaN, since no energies are measured; [N]."""
         return np.full(len(rows_NC), np.nan)
 
     def _times(self, archs: Sequence[Arch]) -> Floats:

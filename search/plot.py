@@ -1,4 +1,4 @@
-"""Pictures of a front: accuracy against what networks cost, what was evaluated, what was picked, and what was measured."""
+"""Pictures of a front: accuracy against costs, with all evaluated networks, picked networks, and measurements."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class Pick:
     """A network to point out.
 
     Attributes:
-        label: a word or two, such as the budget that it answers.
-        candidate: the network with what is promised of it.
-        measured_ms: its latency as measured on the device that the picture is of; None if it was not.
+        label: a word or two, such as its budget.
+        candidate: the network with its predictions.
+        measured_ms: its measured latency in ms on the picture's device; None if it was not measured.
     """
 
     label: str
@@ -46,7 +46,7 @@ class Pick:
 
 @dataclass(frozen=True, kw_only=True)
 class _Place:
-    """Where a pick stands on the axis of a cost, in the cost's unit; NaN ends where no interval is known."""
+    """Position of a pick on the axis of a cost, in the cost's unit; NaN ends without an interval."""
 
     label: str
     accuracy: float
@@ -57,7 +57,11 @@ class _Place:
 
 
 def save_front_picture(front: Front, path: str | os.PathLike[str], *, picks: Sequence[Pick] = (), title: str | None = None) -> None:
-    """Write the picture as a PNG file of 1200 x 780 pixels; arguments as ``draw_front``, or FileError."""
+    """Write the picture as a PNG file of 1200 x 780 pixels; arguments as ``draw_front``.
+
+    Raises:
+        FileError: the file cannot be written.
+    """
     save_figure(draw_front(front, picks=picks, title=title), path)
 
 
@@ -66,10 +70,10 @@ def draw_front(front: Front, *, picks: Sequence[Pick] = (), title: str | None = 
     """Draw accuracy against a cost.
 
     Args:
-        front: its networks that are best for the cost are a line; everything else that was evaluated are dots.
-        picks: networks to point out, with their promised interval, and a cross where they were measured.
-        title: above the picture; by default the space and the devices.
-        cost: its column, such as ``latency_ms@pi``; by default what the search was first about.
+        front: the front; its best networks by this cost form a line, all other evaluated networks are dots.
+        picks: networks to point out, with their promised interval, and a cross at their measurement.
+        title: title of the picture; None for the space and the devices.
+        cost: column of the cost, such as ``latency_ms@pi``; None for the first objective.
 
     Returns:
         A figure of matplotlib's object interface: no window, no global state.
@@ -88,11 +92,11 @@ def draw_front(front: Front, *, picks: Sequence[Pick] = (), title: str | None = 
 
 @own_style()
 def draw_costs(front: Front, *, title: str | None = None) -> Figure:
-    """Draw accuracy against every cost that the front knows, a panel each.
+    """Draw accuracy against every cost of the front, a panel each.
 
     Args:
-        front: its networks.
-        title: above the picture; by default the space and the devices.
+        front: the front.
+        title: title of the picture; None for the space and the devices.
     """
     known = costs_of_front(front.networks, front.info)
     columns = min(_MOST_COLUMNS, len(known))
@@ -108,7 +112,7 @@ def draw_costs(front: Front, *, title: str | None = None) -> Figure:
 
 
 def _conditions(front: Front, costs: Sequence[Quantity]) -> list[str]:
-    """What the latencies and energies among costs hold under, a line a device."""
+    """Measurement conditions of the latencies and energies among the costs, one line per device."""
     devices = dict.fromkeys(name for cost in costs if cost.device is not None for name in front.info.measures(cost.device))
     return [f"{device}: {front.conditions[device].words}" for device in devices if device in front.conditions]
 
@@ -119,7 +123,7 @@ def _title(front: Front) -> str:
 
 
 def filled(text: str, most: int) -> str:
-    """A text over lines of so many characters, so that none of it is beyond the picture."""
+    """A text, wrapped to lines of at most ``most`` characters so that it stays inside the picture."""
     return "\n".join(textwrap.wrap(text, most))
 
 
@@ -129,7 +133,7 @@ def _draw_networks(axes: Axes, front: Front, cost: Quantity) -> None:
     best = best_along(values, accuracy)
     others = np.setdiff1d(np.arange(len(values)), best)
     _draw_dots(axes, np.concatenate([beaten, values[others]]), np.concatenate([floats_of(front.dominated, "accuracy"), accuracy[others]]))
-    # Steps, because between two networks a budget gets the one below it and nothing better.
+    # Steps: a budget between two networks gets the cheaper one.
     words = f"front ({len(best)})"
     axes.plot(values[best], 100 * accuracy[best], "o-", drawstyle="steps-post", color=_BLUE, markersize=3.5, linewidth=1.2, label=words)
     for precision in sorted(set(front.precisions) - {"fp32"}):
@@ -159,7 +163,7 @@ def _draw_dots(axes: Axes, values: Floats, accuracy: Floats) -> None:
 
 
 def _place(pick: Pick, cost: Quantity) -> _Place:
-    """Where a pick stands: on the axis of a latency with its interval and its measurement, else with its exact cost."""
+    """Position of a pick: for a latency with interval and measurement, else its exact cost."""
     network = pick.candidate
     if cost.device is None:
         value = network.costs[cost.key] / cost.scale
@@ -190,7 +194,7 @@ def _draw_picks(axes: Axes, places: Sequence[_Place]) -> None:
             zorder=5,
             label=("picked, with its interval" if known else "picked") if place is places[0] else None,
         )
-        # Below and to the right, where only slower and less accurate networks are.
+        # Labels go below and to the right, where the picture has only slower and less accurate networks.
         axes.annotate(
             place.label,
             (place.value, height),

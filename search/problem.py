@@ -1,6 +1,6 @@
-"""What a search is about: a space, the objectives, the hard limits, and how encoded archs become numbers.
+"""The problem of a search: space, objectives, hard limits, and the evaluation of encoded archs.
 
-Shape suffixes: N archs, C columns of an encoded arch. Every column of numbers is a float64 array [N].
+Shape suffixes: N archs, C columns of an encoded arch. Every column of costs is a float64 array [N].
 """
 
 from __future__ import annotations
@@ -33,19 +33,22 @@ __all__ = ["Problem", "common_resolutions"]
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """What to search for.
+    """Space, sources, objectives and limits of a search.
 
     Attributes:
-        space: the networks among which to search; in several precisions, what ``search.precisions.joining.joined`` makes.
-        whole: the space of which these are a part, which the front carries; None for the named space of which they are, or themselves.
-        accuracy: tells the accuracy of a network (to be made large).
-        latencies: tell the latency of a network, one source a device.
+        space: the searched space; over precisions, the space that ``search.precisions.joining.joined`` returns.
+        accuracy: source of accuracies, which are maximized.
+        latencies: sources of latencies, one per device.
         budget: hard limits that every answer keeps.
-        objectives: the costs to be traded against accuracy, such as ``latency_high_ms@pi`` or ``macs``; None for the upper end of the
-            latency on every device, or the MACs without any. Empty, only accuracy counts, within the budget.
+        objectives: columns of the costs to trade against accuracy, such as ``latency_high_ms@pi`` or ``macs``. None trades the upper end of
+            the latency's interval on every device (the expected latency if the budget says so), or MACs without devices. With an empty
+            tuple only accuracy counts, within the budget.
+        whole: the space that contains the searched one, and that the front stores; None for the named space that contains it, or the
+            searched space itself.
 
     Raises:
-        SearchError: a source is of another space, two are of one device, or an objective is no cost.
+        SearchError: a source is of another space, two sources are of one device, an objective is no known cost, or a limit is of an unknown
+            cost.
     """
 
     space: Space
@@ -62,7 +65,7 @@ class Problem:
                 named = [f"{space.name} with {space.num_classes} classes" for space in (self.space, known)]
                 others = " with other networks" if named[0] == named[1] else ""
                 raise SearchError(
-                    f"{what} must be of the space that is searched, but the space is {named[0]} and they are of {named[1]}{others}; "
+                    f"{what} must be of the searched space, but the space is {named[0]} and they are of {named[1]}{others}; "
                     f"fit, train or measure for {self.space.name}"
                 )
         if len(set(self.devices)) < len(self.devices):
@@ -74,12 +77,12 @@ class Problem:
             if name not in self.column_names:
                 costs = ", ".join(dict.fromkeys(map(called, self.column_names)))
                 words = f"{called(name)}; known: {costs}" if is_known(name) else f"'{name}'; {nearest(name, self.column_names)}"
-                raise SearchError(f"an objective must be a cost that is known here, but got {words}")
+                raise SearchError(f"an objective must be a known cost, but got {words}")
         _ = self.limits
 
     @property
     def of_whole(self) -> Space:
-        """The space of which the searched one is a part."""
+        """The whole space that contains the searched one."""
         return whole_of(without_precisions(self.space)) if self.whole is None else self.whole
 
     @property
@@ -89,12 +92,12 @@ class Problem:
 
     @property
     def costs(self) -> tuple[str, ...]:
-        """The objectives but accuracy."""
+        """The objectives without accuracy."""
         return self.objectives or ()
 
     @cached_property
     def column_names(self) -> tuple[str, ...]:
-        """All numbers that are known of a network, but its accuracy."""
+        """Columns of all known costs of a network."""
         return known_columns(self.devices, [source.device_name for source in self.latencies if source.has_energy])
 
     @cached_property
@@ -103,25 +106,25 @@ class Problem:
         limits = tuple(self.budget.limits(self.devices))
         for limit in limits:
             if limit.column not in (*self.column_names, "accuracy"):
-                raise SearchError(f"a budget must limit a number that is known, but no table here has {called(limit.column)}; leave it out")
+                raise SearchError(f"a budget must limit a known cost, but no table here has {called(limit.column)}; leave it out")
         return limits
 
     @cached_property
     def needed(self) -> tuple[str, ...]:
-        """The costs that a search must know of every network: objectives, and what the budget limits."""
+        """The costs that a search needs of every network: the objectives, and costs with a limit."""
         return tuple(dict.fromkeys([*self.costs, *(limit.column for limit in self.limits if limit.column != "accuracy")]))
 
     def is_measured(self, name: str) -> bool:
-        """Whether a cost is measured network by network, so that many of them cannot be asked for."""
+        """Whether a cost is measured network by network, which is slow."""
         return any(name.endswith(f"@{source.device_name}") and source.is_measured for source in self.latencies)
 
     @property
     def measured_names(self) -> tuple[str, ...]:
-        """The costs that would have to be measured again, if they were forgotten."""
+        """The measured costs, which a study stores so that they are not measured again."""
         return tuple(at_device(LATENCIES[0], source.device_name) for source in self.latencies if source.is_measured)
 
     def recall(self, rows_NC: Rows, columns: Columns) -> None:
-        """Let sources that measure know what was measured before: accuracies, and costs of ``measured_names``; NaN where unknown."""
+        """Give measuring sources the values that were measured before: accuracies, and costs of ``measured_names``; NaN where unknown."""
         told: list[tuple[str, AccuracySource | LatencySource]] = [("accuracy", self.accuracy)]
         told += [(at_device(LATENCIES[0], source.device_name), source) for source in self.latencies]
         for name, source in told:
@@ -130,36 +133,36 @@ class Problem:
                 source.recall(self.space.rows_in(source.space, rows_NC[known]), columns[name][known])
 
     def archs(self, rows_NC: Rows) -> list[Arch]:
-        """The networks of encoded archs."""
+        """The archs of encoded rows."""
         return archs_of(self.space, rows_NC)
 
     def precisions(self, rows_NC: Rows) -> list[str] | None:
-        """In which precision each network is; None where precision is no gene of the search."""
+        """The precision of each network; None if precision is no gene of the search."""
         return precisions_of(self.space, rows_NC)
 
     @cached_property
     def _files(self) -> tuple[str, ...]:
-        """The precisions in which devices take the file of a network."""
+        """The precisions of the devices."""
         return tuple(source.info.conditions.precision for source in self.latencies)
 
     def accuracies(self, rows_NC: Rows) -> Floats:
-        """The accuracies (0..1) of encoded archs of the space [N].
+        """The accuracies (0..1) of encoded archs of the space; [N].
 
         Raises:
-            SearchError: the accuracy source answers what is no accuracy.
+            SearchError: the accuracy source returns another shape, or numbers outside 0..1.
         """
         if not len(rows_NC):
             return np.empty(0)
         values = np.asarray(self.accuracy.of_rows(self.space.rows_in(self.accuracy.space, rows_NC)), dtype=np.float64)
         if values.shape != (len(rows_NC),):
             raise SearchError(
-                f"an accuracy source must answer one number a network, but {len(rows_NC)} networks got an array of shape "
+                f"an accuracy source must return one number per network, but for {len(rows_NC)} networks it returns an array of shape "
                 f"{values.shape}; correct {type(self.accuracy).__name__}"
             )
         wrong = np.flatnonzero(~((values >= 0) & (values <= 1)))
         if len(wrong):
             raise SearchError(
-                f"an accuracy must be a number in 0..1, but {type(self.accuracy).__name__} answers {values[wrong[0]]} for "
+                f"an accuracy must be a number in 0..1, but {type(self.accuracy).__name__} returns {values[wrong[0]]} for "
                 f"{self.archs(rows_NC[wrong])[0].to_json()}; correct it and search again"
             )
         return values
@@ -169,10 +172,10 @@ class Problem:
         return self.accuracy.interval_of_rows(self.space.rows_in(self.accuracy.space, rows_NC))
 
     def costs_of_rows(self, rows_NC: Rows, names: Iterable[str] | None = None) -> dict[str, Floats]:
-        """Columns of costs by name, those of ``needed`` by default.
+        """Costs of encoded archs by name (None: ``needed``); [N] each.
 
         Raises:
-            SearchError: a latency source answers what is no latency.
+            SearchError: a latency source returns a number that is not positive.
         """
         wanted = self.needed if names is None else tuple(names)
         found = costs_in_files(self.space, rows_NC, [name for name in wanted if name in COSTS], self._files)
@@ -201,15 +204,15 @@ class Problem:
 
 
 def common_resolutions(space: Space, known: Iterable[Resolution], tables: Iterable[LatencyTable]) -> tuple[Resolution, ...]:
-    """The resolutions of a space that its accuracies and all tables know, ascending.
+    """The resolutions of a space that the accuracies and all latency tables share, ascending.
 
     Args:
         space: the space.
-        known: those of the accuracies.
-        tables: of latencies.
+        known: resolutions of the accuracies.
+        tables: the latency tables.
 
     Raises:
-        TableError: there is none.
+        TableError: they share no resolution.
     """
     common = set(known) & set(space.resolutions)
     for table in tables:

@@ -1,4 +1,4 @@
-"""Numbers of networks as people say and type them: what a column is called, and its values with units, written and read."""
+"""Display names of columns, and formatting and parsing of their values with units."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ _UNITS: dict[str, Units] = {
     "energy_mj": ((1e4, 1e3, "J"), (0.01, 1.0, "mJ"), (0.0, 1e-3, "uJ")),
     "accuracy": ((0.0, 0.01, "%"),),
 }
-"""By column: from which value on a unit is used, how many of the column's own it is, and how it is written."""
+"""By column, its units: smallest value for which the unit is used, the unit in the column's own units, and its symbol."""
 _DIGITS = 4
 
 _NUMBER_WITH_UNIT = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([A-Za-zµ]+|%)", re.ASCII)
 _KINDS = {"latency_ms": ("a latency", "12ms"), "energy_mj": ("an energy", "20mJ"), "accuracy": ("an accuracy", "76%")}
 _COUNT, _SIZE = ("a count", "300M"), ("a size", "2MiB")
-"""What values are called, and an example of one."""
+"""Kind of value in messages, and an example."""
 
 
 def called(column: str, *, end: bool = False) -> str:
-    """The words for a column or a limit, such as ``latency on pi`` for ``latency_ms@pi``.
+    """The display name of a column or a limit, such as ``latency on pi`` for ``latency_ms@pi``.
 
     Args:
-        column: its name, perhaps with ``@`` and a device.
-        end: whether to say which end of an interval it is.
+        column: name of the column, perhaps with ``@`` and a device.
+        end: whether to add which end of an interval it is.
     """
     name, _, device = column.partition("@")
     words = COSTS.get(name).words if name in COSTS else _CALLED.get(name, name.replace("_", " "))
@@ -51,18 +51,18 @@ def called(column: str, *, end: bool = False) -> str:
 
 
 def is_known(column: str) -> bool:
-    """Whether there is such a number, of any device."""
+    """Whether a column of this name exists, on any device."""
     name = column.partition("@")[0]
     return name in _CALLED or name in COSTS
 
 
 def typed(column: str, value: float, *, up: bool | None = None) -> str:
-    """A value as an option of the command line takes it, such as ``12ms``, ``196KiB``, ``300M`` or ``76%``.
+    """A value in the notation of the command line, such as ``12ms``, ``196KiB``, ``300M`` or ``76%``.
 
     Args:
-        column: what it is a value of; without a unit of its own it is a plain number.
-        value: in the column's own unit.
-        up: whether to round to four digits upwards, or downwards; None leaves the value as it is.
+        column: column of the value; an unknown column gives a plain number.
+        value: the value in the column's own unit.
+        up: True rounds up to four significant digits, False rounds down; None does not round.
     """
     name = column.partition("@")[0].replace("_low", "").replace("_high", "")
     known = _DECIMAL if name.endswith("_bytes") and value % 1024 and not value % 1000 else _units(name)
@@ -75,18 +75,18 @@ def read_typed(column: str, text: str) -> float:
     """The value of a text such as ``12ms``, ``2MiB``, ``300M`` or ``76%``, in the column's own unit; counts and bytes are whole numbers.
 
     Args:
-        column: as in ``typed``.
+        column: column of the value.
         text: a positive number with one of the column's units; ``KB`` is 1000 bytes, ``KiB`` 1024.
 
     Raises:
-        SearchError: it is none.
+        SearchError: the text is no such number, or an accuracy is above 100%.
     """
     name = column.partition("@")[0]
     known = _units(name) + (_DECIMAL if name.endswith("_bytes") else ())
     units = {unit: scale for _, scale, unit in sorted(known, key=lambda each: each[1])}
     match = _NUMBER_WITH_UNIT.fullmatch(text.strip())
     scale = units.get(match[2].replace("µ", "u")) if match else None
-    # Rounded, so that 95% is the 0.95 that a share of images can be.
+    # Rounded, so that 95% is exactly 0.95.
     value = 0.0 if match is None or scale is None else float(f"{float(match[1]) * scale:.15g}")
     is_whole = name not in _KINDS
     kind, example = _KINDS.get(name, _SIZE if name.endswith("_bytes") else _COUNT)

@@ -1,7 +1,7 @@
-"""What executes networks: one small protocol, one file a runtime, and a deterministic fake beside the real ones.
+"""Runtimes that execute networks: a small protocol, one module per runtime, and a deterministic fake for tests.
 
-A runtime's library is imported only when it loads a file, so that naming one costs nothing. A runtime of one's own is a class that is
-entered in ``RUNTIMES``, by ``RUNTIMES.register`` or by the entry point ``ofa.runtimes`` of its package.
+A runtime's library is imported only when it loads a file, so naming a runtime costs nothing. A user's own runtime is a class registered in
+``RUNTIMES``, by ``RUNTIMES.register`` or by the entry point ``ofa.runtimes`` of its package.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ __all__ = [
 ]
 
 Array = np.ndarray[tuple[int, ...], np.dtype[Any]]
-"""An array of a number format that networks take or give: float32, or int8 or uint8."""
+"""An input or output array of a network: float32, int8 or uint8."""
 
 
 class Input(NamedTuple):
-    """What a network takes.
+    """An input of a network.
 
     Attributes:
-        shape: in whole numbers.
-        dtype: the number format, as numpy calls it: ``float32``, or ``int8`` or ``uint8`` where a block of a quantized network begins.
+        shape: its shape.
+        dtype: numpy's name of its number format: ``float32``, or ``int8`` or ``uint8`` for blocks of quantized networks.
     """
 
     shape: tuple[int, ...]
@@ -53,7 +53,7 @@ Option = bool | int | float | str
 """A setting of a runtime."""
 
 Timer = Callable[[int], float]
-"""Executes one loaded network ``calls`` times in a row and returns the seconds that took."""
+"""Executes a loaded network ``calls`` times in a row and returns the elapsed seconds."""
 
 _LONGEST_PAUSE_MS = 60_000
 _MOST_THREADS, _LARGEST_BATCH = 1024, 2**16
@@ -61,21 +61,21 @@ _MOST_THREADS, _LARGEST_BATCH = 1024, 2**16
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What executes networks, and how: a deployed network keeps a table's promise only under the same settings.
+    """Settings of a runtime. A deployed network has the latency of a table only under the same settings.
 
     Args:
-        runtime: what executes them, one of ``RUNTIMES``.
-        threads: threads that compute one call.
-        precision: number format of weights and activations, one of the runtime's (``fp32``, ``fp16``).
-        batch: images in one call.
-        pause_ms: milliseconds without work before each call that is timed, as an application has them between images; 0 for calls in a
-            row. After a pause caches are cold, clocks are low and threads asleep: a call takes longer, often by half.
-        opset: version of ONNX's operators in the files that are written for it; the default is the oldest that has all of them.
-        pin: keep the process on as many processors as there are threads, as a deployed network must be then.
-        options: settings that only this runtime knows, as ``(name, value)`` pairs; those not given have the runtime's default.
+        runtime: name of the runtime, one of ``RUNTIMES``.
+        threads: threads per call.
+        precision: number format of weights and activations, one of the runtime's (``fp32``, ``fp16``, ``int8``).
+        batch: images per call.
+        pause_ms: idle time in ms before each timed call, as an application has between images; 0 for calls in a row. After a pause caches
+            are cold, clocks are low and threads asleep: a call takes longer, often by half.
+        opset: ONNX opset of the files for this runtime; the default is the oldest one with all operators.
+        pin: whether to pin the process to as many processors as there are threads; the deployed network must be pinned as well.
+        options: the runtime's own settings as ``(name, value)`` pairs; missing ones have the runtime's default.
 
     Raises:
-        DeviceError: a value that cannot be; the message names the nearest that can.
+        DeviceError: an invalid value; the message names the nearest valid one.
     """
 
     runtime: str
@@ -99,11 +99,11 @@ class Settings:
 
     @property
     def words(self) -> str:
-        """What messages call it."""
+        """Words for it in messages."""
         return f"runtime '{self.runtime}'"
 
     def option(self, name: str) -> Option:
-        """The value of one of the runtime's settings, its default where none is given."""
+        """The value of one of the runtime's own settings, or its default."""
         return dict(self.options)[name]
 
     @property
@@ -113,7 +113,7 @@ class Settings:
 
     @property
     def format(self) -> str:
-        """Format of the files that the runtime takes; see ``Runtime.format``."""
+        """File format of the runtime; see ``Runtime.format``."""
         return get_runtime(self.runtime).format
 
     def to_json(self) -> dict[str, Any]:
@@ -122,7 +122,7 @@ class Settings:
 
     @staticmethod
     def from_json(fields: Mapping[str, Any]) -> Settings:
-        """What ``to_json`` of settings wrote."""
+        """Read what ``to_json`` wrote."""
         return Settings(**{**fields, "options": tuple(fields["options"].items())})
 
 
@@ -130,55 +130,55 @@ class Session(Protocol):
     """A loaded network."""
 
     def inputs(self) -> dict[str, Input]:
-        """Shape and number format of every input, by name; an open batch is that of the settings."""
+        """Shape and number format of every input, by name; a dynamic batch has the size in the settings."""
         ...
 
     def run(self, inputs: Mapping[str, Array]) -> list[Array]:
         """The outputs, in the order of the file.
 
         Raises:
-            DeviceError: the inputs are not those of the file, or the runtime failed.
+            DeviceError: the inputs do not match the file's, or the runtime failed.
         """
         ...
 
     def timer(self, inputs: Mapping[str, Array]) -> Timer:
-        """A function that executes the network on these inputs and says how long it took, without the cost of moving them.
+        """A function that executes the network on these inputs and returns the elapsed time, without the transfer of inputs and outputs.
 
-        It owns everything that it touches, so nothing else need be kept.
+        It owns all objects that it uses, so the caller need not keep the session.
         """
         ...
 
 
 class Runtime(Protocol):
-    """Something that executes files of networks."""
+    """An engine that executes model files."""
 
     @property
     def name(self) -> str:
-        """As in device files."""
+        """Its name in device files."""
         ...
 
     @property
     def format(self) -> str:
-        """Format of the files that it takes, one of ``ofa.exporting.formats.FORMATS``."""
+        """Format of its files, one of ``ofa.exporting.formats.FORMATS``."""
         ...
 
     @property
     def options(self) -> Mapping[str, Option]:
-        """The settings that a device file may give, with their defaults."""
+        """Its own settings that a device file may set, with their defaults."""
         ...
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """The number formats that files may have inside, of ``fp32``, ``fp16`` and ``int8``; networks take and give float32 with all.
+        """Supported precisions of files among ``fp32``, ``fp16`` and ``int8``. Inputs and outputs of networks are always float32.
 
-        One of ``int8`` also takes and gives tensors of int8 and uint8: those of a quantized network's blocks.
+        With ``int8`` blocks of quantized networks also have int8 and uint8 tensors as inputs and outputs.
         """
         ...
 
     def place(self, settings: Settings) -> str:
-        """Where networks are executed: ``cpu``, ``cuda`` or ``cuda:N`` for NVIDIA's card of that number, or any other name.
+        """Processor that executes networks: ``cpu``, ``cuda`` or ``cuda:N`` for the NVIDIA card of that number, or any other name.
 
-        By this it is known what counts the energy, and whose memory is used.
+        It selects the energy counter and the memory to observe.
         """
         ...
 
@@ -194,7 +194,7 @@ class Runtime(Protocol):
         """Load a file under these settings.
 
         Raises:
-            DeviceError: the library is not installed, or the file is absent, damaged or of inputs that are open but for the batch.
+            DeviceError: the library is not installed, or the file is absent, damaged, or has dynamic dimensions other than the batch.
         """
         ...
 
@@ -212,20 +212,20 @@ RUNTIMES: Registry[Callable[[], Runtime]] = Registry(
         "tensorrt-rtx": "devices.runtimes.tensorrt:TensorRtForRtx",
     },
 )
-"""The runtimes' classes, installed or not. One of a user's own stands at the top of a module: the agent, another process, imports it."""
+"""The runtimes' classes, installed or not. A user's own class must be at the top level of a module: the agent's process imports it."""
 
 
 def get_runtime(name: str) -> Runtime:
     """A runtime by name.
 
     Raises:
-        DeviceError: there is none of this name; the message names the nearest.
+        DeviceError: no runtime has this name; the message names the nearest.
     """
     return RUNTIMES.get(name)()
 
 
 def reference_to(name: str) -> str | None:
-    """How another process finds a runtime that is not of this project: ``module:class``; None for those of the project."""
+    """Import path ``module:class`` of a user's own runtime, for another process; None for the project's runtimes."""
     if name in RUNTIMES.own:
         return None
     runtime = RUNTIMES.get(name)
@@ -233,10 +233,10 @@ def reference_to(name: str) -> str | None:
 
 
 def adopt(name: str, reference: str | None) -> None:
-    """Make known here what ``reference_to`` said in the process that asks.
+    """Register a runtime in the agent's process, by the import path that ``reference_to`` returned in the caller's.
 
     Raises:
-        DeviceError: it cannot be imported.
+        DeviceError: the runtime cannot be imported.
     """
     if reference is not None and name not in RUNTIMES:
         runtime = RUNTIMES.find(reference)
@@ -245,7 +245,7 @@ def adopt(name: str, reference: str | None) -> None:
 
 
 def _check_precision(settings: Settings) -> None:
-    """Raise DeviceError, which says who has the precision, unless the runtime has it."""
+    """Raise DeviceError if the runtime lacks the precision; the message names runtimes that have it."""
     wanted, known = settings.precision, get_runtime(settings.runtime).precisions
     if wanted in known:
         return
@@ -259,7 +259,7 @@ def _check_precision(settings: Settings) -> None:
 
 
 def _complete_options(settings: Settings) -> tuple[tuple[str, Option], ...]:
-    """The options over the runtime's defaults, sorted, so that equal settings are equal values."""
+    """The runtime's defaults, overridden by the options, and sorted so that equal settings compare equal."""
     defaults = get_runtime(settings.runtime).options
     check_keys(dict(settings.options), defaults, (), f"[options] of {settings.words}")
     for key, value in settings.options:

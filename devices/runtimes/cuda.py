@@ -1,4 +1,4 @@
-"""Memory on a GPU of NVIDIA's, by the few calls of its driver that this takes: wherever such a GPU works, the driver's library is there."""
+"""Memory on an NVIDIA GPU through a few calls of the CUDA driver, whose library exists wherever such a GPU works."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _Address = ctypes.c_uint64
 
 @dataclass(frozen=True)
 class GpuFacts:
-    """What the driver says of a GPU.
+    """The driver's description of a GPU.
 
     Attributes:
-        name: such as ``NVIDIA H100 80GB HBM3``.
-        bus_id: its address on the PCI bus, by which other libraries find the same one.
+        name: its name, such as ``NVIDIA H100 80GB HBM3``.
+        bus_id: its PCI bus address, which identifies it in other libraries.
     """
 
     name: str
@@ -36,7 +36,7 @@ class GpuFacts:
 
 
 def gpu_facts(number: int) -> GpuFacts | None:
-    """The GPU that programs here get by a number, which CUDA_VISIBLE_DEVICES may have changed; None without a driver or such a GPU."""
+    """The GPU with a CUDA number (as mapped by CUDA_VISIBLE_DEVICES); None without a driver or such a GPU."""
     try:
         driver = ctypes.CDLL(_LIBRARY)
     except OSError:
@@ -54,13 +54,13 @@ def gpu_facts(number: int) -> GpuFacts | None:
 
 
 class Gpu:
-    """The first GPU, as one network uses it: a stream, and memory that is given back when this object is gone.
+    """The first GPU for one network: a stream, and memory that is freed with this object.
 
     Args:
-        runtime: name of the runtime that needs it, for messages.
+        runtime: name of the runtime, for messages.
 
     Raises:
-        DeviceError: there is no such GPU or no driver. So do all methods when the driver refuses.
+        DeviceError: there is no such GPU or no driver. All methods raise it if a call of the driver fails.
     """
 
     def __init__(self, runtime: str) -> None:
@@ -79,7 +79,7 @@ class Gpu:
         self.stream = int(stream.value or 0)
 
     def _use_first(self) -> None:
-        """Take part in the context that CUDA's runtime, and so TensorRT, works in. It stays for as long as the process."""
+        """Use the primary context, which CUDA's runtime and so TensorRT use. It is kept until the process ends."""
         device, context = ctypes.c_int(), ctypes.c_void_p()
         self._call("cuInit", ctypes.c_uint(0))
         self._call("cuDeviceGet", ctypes.byref(device), ctypes.c_int(0))
@@ -87,7 +87,7 @@ class Gpu:
         self._call("cuCtxSetCurrent", context)
 
     def allocate(self, shape: tuple[int, ...]) -> int:
-        """Address of memory for a float32 tensor."""
+        """Allocate memory for a float32 tensor; returns its address."""
         address = _Address()
         self._call("cuMemAlloc_v2", ctypes.byref(address), ctypes.c_size_t(_BYTES_PER_VALUE * math.prod(shape)))
         self._addresses.append(address.value)
@@ -105,7 +105,7 @@ class Gpu:
         return array
 
     def wait(self) -> None:
-        """Until all work of the stream is done."""
+        """Wait until all work of the stream is done."""
         self._call("cuStreamSynchronize", ctypes.c_void_p(self.stream))
 
     def _call(self, function: str, *arguments: Any) -> None:

@@ -1,4 +1,4 @@
-"""A runtime for tests and trials: real outputs, and times that are computed from the graph instead of measured."""
+"""A fake runtime for tests: real outputs, and times that are computed from the graph instead of measured."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ _MS_PER_CALL = 3e-3
 _MS_PER_MAC = 1e-7
 _MS_PER_NODE = 2e-3
 _MS_PER_OUTPUT_VALUE = 2e-7
-_FIRST_CALLS = 3  # like real runtimes, the first calls of a session are slow
-_QUANTIZED_SINCE = 19  # the oldest opset whose quantized values the evaluator of the onnx package reads
+_FIRST_CALLS = 3  # number of slow first calls of a session, as in real runtimes
+_QUANTIZED_SINCE = 19  # the oldest opset whose quantized values onnx's reference evaluator supports
 
 
 class FakeRuntime:
-    """Outputs by ONNX's reference evaluator; the time of a call is linear in multiply-accumulates, nodes and values written.
+    """Outputs by ONNX's reference evaluator; the time of a call is linear in multiply-accumulates, nodes and written values.
 
-    Every call costs a constant as well, so that a network takes another time than the sum of its blocks, as with real runtimes.
+    Every call has a constant cost as well, so that a network's time differs from the sum of its blocks, as with real runtimes.
 
     Options:
-        noise: standard deviation of the relative noise of a call (its logarithm is normal); 0.0 makes every call alike.
-        seed: of that noise; another seed is another measurement of the same device.
-        failure: "" or what happens when a file is loaded: "error" (a clean error), "crash" (the process dies), "hang" (it never returns).
-        failing: only files whose name holds this text fail; "" means all.
+        noise: standard deviation of the log-normal relative noise of a call; 0.0 makes all calls equal.
+        seed: seed of the noise; another seed simulates another measurement of the same device.
+        failure: failure while loading a file: "error" (a clean error), "crash" (the process dies), "hang" (it never returns); "" for none.
+        failing: only files with this text in their name fail; "" for all.
     """
 
     name = "fake"
@@ -48,23 +48,23 @@ class FakeRuntime:
         return "cpu"
 
     def version(self) -> str:
-        """Version of the formula that times are computed by."""
+        """Version of the formula of the times."""
         return "1"
 
     def load(self, path: Path, settings: Settings) -> _Session:
-        """Load an ONNX file, or fail as the options say."""
+        """Load an ONNX file, or fail according to the options."""
         if str(settings.option("failing")) in path.name:
             _fail(str(settings.option("failure")), path)
         onnx = load_library("fake", ("onnx",), "onnx")
         with as_device_error(f"an ONNX file must be readable, as '{path.name}' must be", "export it again"):
             content = path.read_bytes()
-            if not content:  # protobuf reads nothing as an empty message
+            if not content:  # protobuf accepts an empty file as an empty message
                 raise ValueError("it is empty")
             read = onnx.load_from_string(content)
             inputs = onnx_inputs(onnx, read, path, batch=settings.batch, taken=QUANTIZED)
             _bind(read, settings.batch)
             model = onnx.shape_inference.infer_shapes(read, strict_mode=True, data_prop=True)
-        # Noise differs between networks, whatever the order in which they are loaded.
+        # Seed the noise by content, so that it differs between networks but not with the loading order.
         digest = int.from_bytes(hashlib.sha256(content).digest()[:8], "big")
         return _Session(model, inputs, float(settings.option("noise")), np.random.default_rng([int(settings.option("seed")), digest]))
 
@@ -113,17 +113,17 @@ class _Session:
 
 
 def _bind(model: Any, batch: int) -> None:
-    """Give an open batch the size that is timed."""
+    """Set a dynamic batch dimension to the timed size."""
     for argument in model.graph.input:
         sizes = argument.type.tensor_type.shape.dim
         if sizes and not sizes[0].dim_value:
             sizes[0].dim_value = batch
-            for each in model.graph.output:  # what the file says of them is of any batch; it is inferred anew
+            for each in model.graph.output:  # the declared shapes have a dynamic batch; they are inferred again
                 each.type.tensor_type.ClearField("shape")
 
 
 def _call_ms(model: Any) -> float:
-    """Time of one call: see the class."""
+    """Time of one call in ms; see the class."""
     shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     for value in (*model.graph.input, *model.graph.value_info, *model.graph.output):
         shapes[value.name] = tuple(size.dim_value for size in value.type.tensor_type.shape.dim)

@@ -1,4 +1,4 @@
-"""What runtimes have in common: importing a library, one sentence for its errors, and the inputs of a file."""
+"""Shared parts of the runtimes: import of their libraries, conversion of errors, and checks of inputs."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ _FORMATS = {
     **dict.fromkeys(("int8", "tensor(int8)"), "int8"),
     **dict.fromkeys(("uint8", "tensor(uint8)"), "uint8"),
 }
-"""By the name that a runtime has for a number format the one that numpy has."""
+"""numpy's names of number formats, by the runtimes' names."""
 
 FLOATS, QUANTIZED = ("float32",), ("float32", "uint8", "int8")
-"""Number formats of inputs: of runtimes that run networks in floating point alone, and of others."""
+"""Number formats of inputs: of runtimes with floating point only, and of runtimes with quantized networks."""
 
 
 def load_library(runtime: str, modules: Sequence[str], package: str, extra: str = "") -> Any:
-    """Import what a runtime needs.
+    """Import the library of a runtime.
 
     Args:
-        runtime: its name.
-        modules: the names that the library is imported by; the first that is installed is taken.
-        package: what pip calls it.
-        extra: the extra of this project that brings it, if there is one.
+        runtime: name of the runtime.
+        modules: module names of the library; the first installed one is imported.
+        package: name of the library for pip.
+        extra: this project's extra that installs it; "" for none.
 
     Raises:
-        DeviceError: it is not installed, or does not load on this machine.
+        DeviceError: the library is not installed, or does not load on this machine.
     """
     for module in modules:
         try:
@@ -53,14 +53,14 @@ def load_library(runtime: str, modules: Sequence[str], package: str, extra: str 
 
 @contextmanager
 def as_device_error(rule: str, remedy: str) -> Iterator[None]:
-    """Make one sentence of whatever a runtime's library raises: such exceptions have no common base.
+    """Convert any exception of a runtime's library to a ``DeviceError`` of one sentence; the libraries' exceptions have no common base.
 
     Args:
-        rule: what must hold, without its end.
+        rule: the rule, as the beginning of the sentence.
         remedy: the next step.
 
     Raises:
-        DeviceError: anything was raised.
+        DeviceError: instead of the library's exception.
     """
     try:
         yield
@@ -71,18 +71,18 @@ def as_device_error(rule: str, remedy: str) -> Iterator[None]:
 
 
 def bound_input(name: str, shape: Sequence[object], number_format: str, path: Path, *, batch: int, taken: Sequence[str] = FLOATS) -> Input:
-    """The input as it is timed.
+    """An input with its batch size set.
 
     Args:
-        name: of the input.
-        shape: as the runtime gives it; open sizes are no whole numbers above 0.
-        number_format: as the runtime calls it.
-        path: of the file.
-        batch: what an open first size becomes.
+        name: name of the input.
+        shape: its shape from the runtime; dynamic sizes are no positive integers.
+        number_format: the runtime's name of its number format.
+        path: path of the file.
+        batch: size of a dynamic first dimension.
         taken: number formats that the runtime's inputs may have.
 
     Raises:
-        DeviceError: it is open somewhere else, or of another number format.
+        DeviceError: another dimension is dynamic, or the number format is another.
     """
     bound = tuple(batch if not place and not _is_size(size) else size for place, size in enumerate(shape))
     sizes = tuple(size for size in bound if isinstance(size, int) and _is_size(size))
@@ -96,7 +96,7 @@ def bound_input(name: str, shape: Sequence[object], number_format: str, path: Pa
 
 
 def onnx_inputs(onnx: Any, model: Any, path: Path, *, batch: int, taken: Sequence[str] = FLOATS) -> dict[str, Input]:
-    """The inputs of an ``onnx.ModelProto``, as ``bound_input`` has them; ``onnx`` is the library."""
+    """The inputs of an ``onnx.ModelProto``, as of ``bound_input``; ``onnx`` is the library."""
     inputs = {}
     for argument in model.graph.input:
         kind = argument.type.tensor_type
@@ -111,7 +111,7 @@ def _is_size(size: object) -> bool:
 
 
 def check_inputs(inputs: Mapping[str, Array], declared: Mapping[str, Input]) -> None:
-    """Hold ``inputs`` against those that a file declares.
+    """Check ``inputs`` against the inputs that a file declares.
 
     Raises:
         DeviceError: names, shapes or number formats differ.

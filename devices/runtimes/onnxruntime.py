@@ -1,4 +1,4 @@
-"""ONNX Runtime, on the processor and by its other execution providers."""
+"""ONNX Runtime, on the processor and with other execution providers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["OnnxRuntime"]
 _ERRORS_ONLY = 3
 _CPU = "CPUExecutionProvider"
 _PLACES = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "cuda", "DmlExecutionProvider": "dml"}
-"""Where a provider wants inputs and outputs, so that moving them is not timed; all others take the processor's memory."""
+"""Memory for inputs and outputs by provider, so that their transfer is not timed; other providers use the processor's memory."""
 
 _EXECUTES_ON = {
     _CPU: "cpu",
@@ -26,18 +26,18 @@ _EXECUTES_ON = {
 }
 
 _PROVIDER_OPTIONS = {"CUDAExecutionProvider": {"use_tf32": "0"}}
-"""So that float32 is float32."""
+"""No TF32: float32 is computed in float32."""
 
 
 class OnnxRuntime:
     """ONNX Runtime, all graph optimizations on.
 
     Options:
-        provider: name of the execution provider. Others than the processor's come with other packages, such as onnxruntime-gpu,
-            onnxruntime-openvino or onnxruntime-directml. What a provider cannot execute runs on the processor, as it does when deployed;
-            a provider that executes nothing of a network is an error. TensorRT's provider takes TF32 for float32 and has no switch.
-        spinning: let idle threads of a pool spin while they wait for work. Off by default: every loaded network has a pool of its own,
-            and spinning ones take the processor from the network that is being timed.
+        provider: name of the execution provider. Providers other than the processor's come with other packages, such as onnxruntime-gpu,
+            onnxruntime-openvino or onnxruntime-directml. Operators that a provider cannot execute run on the processor, as when deployed;
+            a provider that executes no operator of a network is an error. TensorRT's provider computes float32 in TF32 and has no switch.
+        spinning: let idle threads of a pool spin while they wait for work. Off by default: every loaded network has a thread pool of its
+            own, and spinning pools take the processor from the network that is being timed.
     """
 
     name = "onnxruntime"
@@ -46,7 +46,7 @@ class OnnxRuntime:
     options: Mapping[str, Option] = {"provider": _CPU, "spinning": False}
 
     def place(self, settings: Settings) -> str:
-        """The processor or NVIDIA's card, by the provider; other providers by their own name."""
+        """The processor or the NVIDIA card, by provider; for other providers their name."""
         return _EXECUTES_ON.get(provider := str(settings.option("provider")), provider)
 
     def version(self) -> str:
@@ -66,7 +66,7 @@ class OnnxRuntime:
                 _session_options(library, settings),
                 providers=list(providers),
                 provider_options=[_PROVIDER_OPTIONS.get(each, {}) for each in providers],
-                enable_fallback=0,  # it would print, and time the processor under the provider's name
+                enable_fallback=0,  # fallback would print, and time the processor under the provider's name
             )
         _check_takes_part(provider, session, path)
         return _Session(session, path, _PLACES.get(provider, "cpu"), settings.batch)
@@ -101,7 +101,7 @@ def _check_takes_part(provider: str, session: Any, path: Path) -> None:
             f"option 'provider' of runtime 'onnxruntime' must work on this machine, but {provider} does not start; "
             "check its driver and libraries"
         )
-    # Before ONNX Runtime 1.24 nobody can tell.
+    # ONNX Runtime before 1.24 does not report the assignment.
     assignment = getattr(session, "get_provider_graph_assignment_info", None)
     if assignment is not None and provider not in {part.ep_name for part in assignment()}:
         raise DeviceError(
@@ -132,13 +132,13 @@ class _Session:
 
 
 class _Timed:
-    """Runs a session with all of its inputs and outputs bound.
+    """Runs a session with bound inputs and outputs.
 
-    A binding holds addresses only: the arrays behind them, and the values that wrap the arrays, live as long as this does.
+    A binding holds addresses only, so this object keeps the arrays and the OrtValues that wrap them alive.
     """
 
     def __init__(self, session: Any, place: str, inputs: Mapping[str, Array], outputs: list[Array]) -> None:
-        # Outputs are written into the same memory at every call: a fresh one would be mapped by the system page by page at every call.
+        # All calls write outputs into the same memory: with new memory each call would pay for page faults.
         names = [argument.name for argument in session.get_outputs()]
         self._arrays = [np.array(array, order="C") for array in (*inputs.values(), *outputs)]
         self._values = [_library().OrtValue.ortvalue_from_numpy(array, place, 0) for array in self._arrays]

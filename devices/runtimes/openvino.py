@@ -20,12 +20,12 @@ __all__ = ["OpenVino"]
 class OpenVino:
     """OpenVINO with one stream and its latency hint.
 
-    It computes in the precision of the file: left to itself, it takes bfloat16 on processors that have it. Files in half precision are
-    computed in float32 where the processor has no arithmetic for halves.
+    It computes in the precision of the file; by default OpenVINO would use bfloat16 on processors that support it. Files in half precision
+    are computed in float32 if the processor lacks half-precision arithmetic.
 
     Options:
-        device: of OpenVINO, such as ``CPU``, ``GPU`` or ``NPU``.
-        pinning: whether it binds its threads to processors (``CPU`` only).
+        device: OpenVINO's device, such as ``CPU``, ``GPU`` or ``NPU``.
+        pinning: whether OpenVINO pins its threads to processors (``CPU`` only).
     """
 
     name = "openvino"
@@ -34,7 +34,7 @@ class OpenVino:
     options: Mapping[str, Option] = {"device": "CPU", "pinning": False}
 
     def place(self, settings: Settings) -> str:
-        """The processor, or what OpenVINO calls another device."""
+        """The processor, or OpenVINO's name of another device."""
         return "cpu" if (place := str(settings.option("device"))) == "CPU" else place
 
     def version(self) -> str:
@@ -63,8 +63,8 @@ def _check_available(place: str, available: list[str]) -> None:
 
 
 def _properties(core: Any, place: str, settings: Settings) -> dict[str, Any]:
-    """OpenVINO's own names, as its documentation of each plugin has them."""
-    # A processor without arithmetic for halves would answer the hint f16 with bfloat16.
+    """Properties under OpenVINO's names, as in its documentation of each plugin."""
+    # With the hint f16, a processor without half-precision arithmetic would use bfloat16.
     half = settings.precision == "fp16" and "FP16" in core.get_property(place, "OPTIMIZATION_CAPABILITIES")
     properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "INFERENCE_PRECISION_HINT": "f16" if half else "f32"}
     if place == "CPU":
@@ -93,13 +93,13 @@ class _Session:
             with _running():
                 start = clock()
                 for _ in range(calls):
-                    run(share_outputs=True)  # otherwise it copies them for Python
+                    run(share_outputs=True)  # avoids a copy of the outputs
                 return clock() - start
 
         return timed
 
     def _request(self, inputs: Mapping[str, Array]) -> Any:
-        """A request whose inputs lie in the memory that the plugin itself has chosen for them."""
+        """A request with its inputs copied into the plugin's own tensors."""
         check_inputs(inputs, self._inputs)
         with _running():
             request = self._compiled.create_infer_request()
@@ -120,7 +120,7 @@ def _running() -> Any:
 
 @lru_cache(maxsize=1)
 def _core(library: Any) -> Any:
-    """The plugins are loaded once."""
+    """The OpenVINO core; cached, so that plugins are loaded once."""
     return library.Core()
 
 

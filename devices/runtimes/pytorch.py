@@ -1,4 +1,4 @@
-"""PyTorch itself, eager or compiled, on the processor or a GPU of NVIDIA's."""
+"""PyTorch, eager or compiled, on the processor or an NVIDIA GPU."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _PLACE = re.compile(r"cpu|cuda(:\d+)?")
 class PyTorch:
     """PyTorch in inference mode.
 
-    What is executed is the ONNX file, one function of PyTorch for every operator: batch norms that the file has folded stay folded, no
-    module is called, and activations write into new memory. So eager times are a little below those of the modules that were exported.
-    Every call on a GPU is waited for, as who wants the answer must. TF32 is off: float32 is float32.
+    It executes the ONNX file with one PyTorch function per operator: folded batch norms stay folded, no module is called, and activations
+    are not in place. So eager times are a little below those of the exported modules.
+    Every call on a GPU is synchronized, as an application that needs the result must do. TF32 is off: float32 is computed in float32.
 
     Options:
-        channels_last: whether images and weights lie in memory channels last.
-        compiled: by ``torch.compile`` instead of eager. It needs a C++ compiler (on a GPU: Triton); loading takes seconds then.
+        channels_last: whether images and weights have the channels-last memory format.
+        compiled: ``torch.compile`` instead of eager execution. It needs a C++ compiler (on a GPU: Triton), and loading takes seconds.
         device: ``cpu``, ``cuda``, ``cuda:1`` ...
     """
 
@@ -48,7 +48,7 @@ class PyTorch:
         return str(_library().__version__)
 
     def load(self, path: Path, settings: Settings) -> _Session:
-        """Read an ONNX file, compile it if the settings ask for that, and run it once. Sets the number of PyTorch's threads."""
+        """Read an ONNX file, compile it if the settings ask for it, and run it once. Sets PyTorch's number of threads."""
         torch = _library()
         place = str(settings.option("device"))
         _check_available(torch, place)
@@ -76,7 +76,7 @@ def _check_available(torch: Any, place: str) -> None:
 
 
 def _remedy(settings: Settings) -> str:
-    compiler = "see that there is a compiler, or set the option 'compiled' to false"
+    compiler = "check that there is a compiler, or set the option 'compiled' to false"
     return compiler if settings.option("compiled") else "export it again"
 
 
@@ -112,12 +112,12 @@ class _Session:
 
     def _wait(self) -> Any:
         torch, place = self._torch, self._place
-        # All its work is in one stream; to wait for the whole device takes longer, which small blocks would be charged for.
+        # All work is in one stream. Synchronizing the whole device takes longer, which would distort small blocks.
         return (lambda: None) if place == "cpu" else torch.cuda.current_stream(place).synchronize
 
     @contextmanager
     def _running(self) -> Iterator[None]:
-        """Without gradients, and without the TF32 that cuDNN takes for float32, and cuBLAS where the environment asks for it."""
+        """Run without gradients and without TF32, which cuDNN uses for float32 by default, and cuBLAS if the environment asks for it."""
         torch = self._torch
         before = torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision("highest")
@@ -141,9 +141,9 @@ def _read(path: Path) -> Any:
     onnx = _onnx()
     with as_device_error(f"an ONNX file must be readable to be executed, as '{path.name}' must", "export it again"):
         model = onnx.load(str(path))
-        if not model.graph.node:  # protobuf reads nothing as an empty message
+        if not model.graph.node:  # protobuf accepts an empty file as an empty message
             raise ValueError("it holds no operators")
-        onnx.checker.check_model(str(path))  # of the model it would write a copy first, which takes longer than all else
+        onnx.checker.check_model(str(path))  # given the model, it would first write a copy, the slowest part of all
     return model
 
 

@@ -18,10 +18,10 @@ __all__ = ["TensorRt", "TensorRtForRtx"]
 
 
 class TensorRt:
-    """TensorRT. A file is built for the GPU at hand when it is loaded, which takes seconds for a block and longer for a network.
+    """TensorRT. Loading a file builds an engine for the present GPU, which takes seconds for a block and longer for a network.
 
-    The engine is strongly typed and without TF32, so it computes in the precision of the file. Every call is waited for, as who wants
-    the answer must. The threads of the settings mean nothing here.
+    The engine is strongly typed and without TF32, so it computes in the precision of the file. Every call is synchronized, as an
+    application that needs the result must do. The setting ``threads`` has no effect.
     """
 
     name = "tensorrt"
@@ -32,7 +32,7 @@ class TensorRt:
     _package = "tensorrt"
 
     def place(self, settings: Settings) -> str:
-        """The first of NVIDIA's cards that this process sees."""
+        """The first NVIDIA card that is visible to this process."""
         return "cuda"
 
     def version(self) -> str:
@@ -73,10 +73,10 @@ class TensorRtForRtx(TensorRt):
 
 @contextmanager
 def _without_collecting() -> Iterator[None]:
-    """No garbage is collected meanwhile.
+    """Disable garbage collection in the block.
 
-    TensorRT holds a lock while it calls a log. If that is when Python collects garbage, and objects of TensorRT are in it (an earlier
-    failure's traceback is enough), their destructors wait for the lock for ever.
+    TensorRT holds a lock while it calls a logger. If Python collects garbage then, and the garbage contains TensorRT objects (for example
+    in the traceback of an earlier failure), their destructors deadlock on that lock.
     """
     was_enabled = gc.isenabled()
     gc.disable()
@@ -90,25 +90,25 @@ def _without_collecting() -> Iterator[None]:
 def _start(kind: Any, log: Any) -> Any:
     try:
         return kind(log)
-    except TypeError as error:  # all that the bindings say when the C++ function returns nothing
+    except TypeError as error:  # raised by the bindings if the C++ function returns null
         raise DeviceError(
             f"TensorRT needs an NVIDIA GPU and its driver, but reports: {log.summary()}; name a device that has one"
         ) from error
 
 
 def _parse(library: Any, builder: Any, log: Any, path: Path, batch: int) -> Any:
-    # The one mode that TensorRT for RTX has needs no flag there.
+    # TensorRT for RTX is always strongly typed and has no flag for it.
     typed = getattr(library.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     network = builder.create_network(0 if typed is None else 1 << int(typed))
     parser = library.OnnxParser(network, log)
-    if not parser.parse(path.read_bytes()) or not network.num_outputs:  # it takes what it cannot read for an empty network
+    if not parser.parse(path.read_bytes()) or not network.num_outputs:  # an unreadable file is parsed as an empty network
         reasons = [parser.get_error(index).desc() for index in range(parser.num_errors)]
         raise ValueError("; ".join(reasons) or "it holds no network")
     for tensor in map(network.get_input, range(network.num_inputs)):
         declared = tuple(int(size) for size in tensor.shape)
         bound = bound_input(tensor.name, declared, tensor.dtype.name.lower(), path, batch=batch).shape
         if bound != declared:
-            tensor.shape = bound  # the engine is of this batch alone, as fast as one of a file that is not open
+            tensor.shape = bound  # the engine is for this batch only, as fast as for a file with a fixed batch
     return network
 
 
@@ -144,7 +144,7 @@ class _Session:
         execute, clock = self._execute, time.perf_counter
 
         def timed(calls: int) -> float:
-            self._take(taken)  # others may have run since
+            self._take(taken)  # another timer may have run since
             start = clock()
             for _ in range(calls):
                 execute()
@@ -164,7 +164,7 @@ class _Session:
 
 
 def _log(library: Any) -> Any:
-    """Keeps errors instead of printing them; its base class exists only once the package is loaded."""
+    """A logger that stores errors instead of printing them; its base class exists only after the package is imported."""
 
     class Log(library.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:

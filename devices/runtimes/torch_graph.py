@@ -1,4 +1,4 @@
-"""From an ONNX graph to a graph of PyTorch's functions, for the operators that ``ofa.exporting.onnx`` writes."""
+"""Converts an ONNX graph to a graph of PyTorch functions, for the operators that ``ofa.exporting.onnx`` writes."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ __all__ = ["read_graph"]
 
 
 def read_graph(torch: Any, model: Any, name: str) -> Any:
-    """The ``torch.fx.GraphModule`` that computes what an ONNX model says; its inputs and outputs are in the order of the file.
+    """The ``torch.fx.GraphModule`` of an ONNX model; inputs and outputs are in the order of the file.
 
     Args:
         torch: the library.
         model: a checked ``onnx.ModelProto``.
-        name: of the file, for messages.
+        name: name of the file, for messages.
 
     Raises:
-        DeviceError: an operator, or a setting of one, that is not known here.
+        DeviceError: an operator or one of its attributes is not supported.
     """
     return _Reader(torch, model, name).module()
 
@@ -63,7 +63,7 @@ class _Reader:
         return self._values[name]
 
     def number(self, name: str) -> float | None:
-        """A constant scalar; None for an input that is left out."""
+        """A constant scalar; None for an omitted input."""
         if not name:
             return None
         return float(self.array(name))
@@ -74,21 +74,21 @@ class _Reader:
         return self._constants[name]
 
     def call(self, function: str, *arguments: Any, **settings: Any) -> Any:
-        """A call of one of PyTorch's functions, by its name within ``torch``."""
+        """Add a call of a PyTorch function, by its name within ``torch``."""
         target = self.torch
         for part in function.split("."):
             target = getattr(target, part)
         return self._graph.call_function(target, arguments, settings)
 
     def padding(self, settings: Settings) -> tuple[int, ...]:
-        """As PyTorch's functions have it, one number for both sides."""
+        """Padding as PyTorch's functions take it, one number for both sides."""
         pads = tuple(settings.get("pads", (0, 0, 0, 0)))
         half = len(pads) // 2
         self.require(pads[:half] == pads[half:] and settings.get("auto_pad", b"NOTSET") == b"NOTSET", "padding alike on both sides")
         return pads[:half]
 
     def require(self, condition: bool, rule: str) -> None:
-        """Refuse a file whose setting PyTorch's function does not have."""
+        """Raise DeviceError if a file has an attribute that PyTorch's function lacks."""
         if not condition:
             raise DeviceError(f"runtime 'pytorch' must find {rule}, but '{self.name}' has others; export it with ofa.exporting.onnx")
 
@@ -188,7 +188,7 @@ def _reshape(reader: _Reader, names: Sequence[str], settings: Settings) -> Any:
     sizes = reader.array(names[1]).tolist()
     kept = next((number for number, size in enumerate(sizes) if size), len(sizes))
     reader.require(kept > 0 and 0 not in sizes[kept:], "Reshape that keeps the leading sizes and no others")
-    # The sizes that are kept are not known here, so those behind them are joined and divided.
+    # The kept leading sizes are unknown here, so the remaining dimensions are flattened and split again.
     joined = reader.call("flatten", reader.value(names[0]), kept)
     return joined if sizes[kept:] == [-1] else reader.call("unflatten", joined, kept, tuple(sizes[kept:]))
 

@@ -1,6 +1,6 @@
-"""How a device is reached: an address starts the agent there and brings files to it.
+"""Transports to devices: an address starts the agent on a machine and sends files to it.
 
-A transport of one's own is an ``Address`` that is entered in ``TRANSPORTS``, by ``TRANSPORTS.register`` or by the entry point
+A user's own transport is an ``Address`` class registered in ``TRANSPORTS``, by ``TRANSPORTS.register`` or by the entry point
 ``ofa.transports`` of its package.
 """
 
@@ -33,44 +33,43 @@ _TYPED = "typed"
 
 
 class Agent(Protocol):
-    """A program that answers requests for one device; ``devices.agent`` says which there are. ``Connection`` is one in a process."""
+    """A program that answers requests for one device (see ``devices.agent``), such as ``Connection``, which runs it in a process."""
 
     def request(self, message: Mapping[str, Any], *, on_note: Callable[[dict[str, Any]], None], silence_limit_s: float) -> Any:
         """Send one request and wait for its result.
 
         Args:
-            message: the request, JSON values.
-            on_note: called with every note that the agent sends while it works.
-            silence_limit_s: longest time in seconds between two notes.
+            message: the request, as JSON values.
+            on_note: called with every note that the agent sends during the request.
+            silence_limit_s: timeout in seconds between two notes.
 
         Raises:
             DeviceError: the agent reports an error.
-            ConnectionLostError: it is gone, or silent for too long.
-            LineLostError: the way to it broke.
+            ConnectionLostError: the agent died, or was silent for too long.
+            LineLostError: the connection to the machine broke.
         """
         ...
 
     def close(self) -> None:
-        """End it, whatever it is doing."""
+        """End the agent at once."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Address(ABC):
-    """Where a machine is and how it is reached: a frozen dataclass, whose fields stand under ``[transport]`` in device files.
+    """Address of a machine: a frozen dataclass, whose fields are under ``[transport]`` in device files.
 
-    What only a user may say is a ``typed`` field, which files neither hold nor may hold.
+    A ``typed`` field may be set by the user only; device files must not contain it.
 
     Args:
-        retries: how often in a row a lost connection is made again, and an answer that cannot be is asked for again. What is measured in
-            between starts the count anew.
-        backoff_s: seconds before the first of these, twice as long before each of the next, a minute at most.
+        retries: number of retries in a row after a lost connection or an invalid answer. A successful measurement resets the count.
+        backoff_s: seconds before the first retry, doubled before each further one, up to a minute.
 
     Attributes:
-        kind: name of the transport, the same that it is registered under.
+        kind: name of the transport, as registered.
 
     Raises:
-        DeviceError: a field of another type than it is declared with, or out of range.
+        DeviceError: a field has another type than declared, or is out of range.
     """
 
     kind: ClassVar[str]
@@ -85,29 +84,29 @@ class Address(ABC):
 
     @abstractmethod
     def start(self) -> Agent:
-        """Start the agent there.
+        """Start the agent on the machine.
 
         Raises:
-            DeviceError: the machine cannot be reached.
-            LineLostError: not now, as far as can be told.
+            DeviceError: the machine cannot be reached, and retries are useless.
+            LineLostError: the machine cannot be reached at present.
         """
 
     @abstractmethod
     def bring(self, agent: Agent, paths: Mapping[str, Path]) -> dict[str, str]:
-        """Make files readable for the agent; returns their paths there, by the same names.
+        """Make files readable for the agent; returns their paths on the machine, by the same names.
 
         Raises:
-            DeviceError: the machine cannot take them.
+            DeviceError: the machine cannot store the files.
         """
 
     def to_json(self) -> dict[str, Any]:
-        """Its kind and all fields, as JSON values; ``address_from_json`` reads them back."""
+        """Its kind and its fields, as JSON values; ``address_from_json`` reads them back."""
         values = {each.name: getattr(self, each.name) for each in fields(self) if each.init and _TYPED not in each.metadata}
         return {"kind": self.kind, **{key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}}
 
 
 def typed(option: str) -> Any:
-    """A field of an address, a text that is empty by default, that a user types by an option and no device file may say."""
+    """A string field of an address, empty by default, that only the user may set, by the given option, and no device file."""
     return field(default="", compare=False, metadata={_TYPED: option})
 
 
@@ -127,14 +126,14 @@ TRANSPORTS: Registry[type[Address]] = Registry(
 
 
 def address_from_json(value: Any, where: str) -> Address:
-    """The address of what stands under ``[transport]``.
+    """The address in a table ``[transport]``.
 
     Args:
         value: a table with the transport's name as ``kind`` and the fields of its address, or the name alone.
-        where: words for what holds it, for messages.
+        where: words for the device file, for messages.
 
     Raises:
-        DeviceError: an unknown transport, unknown or missing keys, or values that cannot be.
+        DeviceError: an unknown transport, unknown or missing keys, or invalid values.
     """
     table = {"kind": value} if isinstance(value, str) else value
     if not isinstance(table, Mapping):
@@ -147,7 +146,7 @@ def address_from_json(value: Any, where: str) -> Address:
     for each in fields(found):
         if _TYPED in each.metadata and each.name in rest:
             raise DeviceError(
-                f"'{each.name}' under [transport] must be typed and is taken from no file, but {where} says {rest[each.name]!r}; remove "
-                f"the line, and type {each.metadata[_TYPED]} where you trust it"
+                f"'{each.name}' under [transport] must be typed by the user, not read from a file, but {where} has {rest[each.name]!r}; "
+                f"remove the line, and type {each.metadata[_TYPED]} if you trust it"
             )
     return read_table(found, rest, f"[transport] of {where}")

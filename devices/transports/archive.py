@@ -1,4 +1,4 @@
-"""The one file that runs on a device: what the agent needs of this room as a Python archive, beside Python, numpy and the runtime."""
+"""The agent as a single Python archive; on the device it needs only Python, numpy and the runtime."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ __all__ = ["agent_archive"]
 _ROOT = Path(__file__).resolve().parents[2]
 _OF_OFA = ("errors.py", "lazy.py", "opsets.py", "reasons.py", "registry.py", "telemetry.py")
 _NEAR_END = ("answers.py", "asking.py", "catalog.py", "device.py", "measure.py", "probing.py", "running.py", "transports/")
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # no time, so that equal contents are equal files
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # fixed timestamp, so that equal contents give equal bytes
 _MAIN = """
 import json
 import site
 import sys
 
 if sys.prefix == sys.base_prefix:
-    # Isolated, Python leaves out what pip installed for this user alone; behind all else it takes the place of nothing.
+    # In isolated mode Python ignores packages of "pip install --user"; add them last, so that they shadow nothing.
     site.addsitedir(site.getusersitepackages())
 try:
     from devices.agent import main
@@ -36,7 +36,7 @@ _PACKAGE = '"""The part of ofa that devices need."""\n'
 
 @lru_cache(maxsize=1)
 def agent_archive() -> bytes:
-    """The archive; Python runs it as it is (``python agent.pyz``). Equal sources give equal bytes."""
+    """The archive, which Python runs directly (``python agent.pyz``). Equal sources give equal bytes."""
     files = {path.relative_to(_ROOT).as_posix(): path.read_bytes() for path in sorted((_ROOT / "devices").rglob("*.py"))}
     files = {name: source for name, source in files.items() if not name.removeprefix("devices/").startswith(_NEAR_END)}
     files |= {f"ofa/{name}": (_ROOT / "ofa" / name).read_bytes() for name in _OF_OFA}

@@ -1,8 +1,8 @@
-"""What the interpreter on a device is started with: it takes the agent from its input, keeps it by its content, and watches over it.
+"""Bootstrap of the agent on a device: it reads the agent from its input, stores it by its hash, starts it, and monitors it.
 
-It is sent as source and runs isolated (``python -I -c``), so nothing beside Python's own library may be imported, and nothing that an old
-Python cannot parse may be written. It exits with the agent's status, as a shell would: 128 and the number of the signal where one ended it;
-or with ``CUT_OFF`` where nobody seems to be at the other end.
+It is sent as source and runs isolated (``python -I -c``), so it may import the standard library only, and must be parsable by old versions
+of Python. It exits with the agent's status as a shell would (128 plus the number of a fatal signal), or with ``CUT_OFF`` if the other end
+seems to be gone.
 """
 
 import base64
@@ -20,19 +20,19 @@ import time
 __all__ = ["CUT_OFF", "main"]
 
 CUT_OFF = 3
-"""Status of an agent whose input has ended."""
+"""Exit status of an agent whose input has ended."""
 
 _INPUT, _OUTPUT = 0, 1
 _PRIVATE = 0o077
 _SIGNALED, _CONNECTION_LOST = 128, 255
-_SILENCE_S = 90.0  # the near end sends something several times within this
+_SILENCE_S = 90.0  # the near end sends several heartbeats within this time
 _ENDING_S = 2.0
 _CHUNK = 1 << 16
 
 
 def main() -> None:
-    """Start the agent and end when it does; end it when nobody is at the other end of the input any more."""
-    if sys.version_info < (3, 10):  # noqa: UP036 - this is where it is found out
+    """Start the agent and exit with it; end the agent if the other end of the input is gone."""
+    if sys.version_info < (3, 10):  # noqa: UP036 - this is the check itself
         version = sys.version.split()[0]
         _end(f"the agent needs Python 3.10 or newer, but '{sys.executable}' is {version}; name another as 'python' under [transport]")
     head, _, rest = _first_line().partition(b"\n")
@@ -52,7 +52,7 @@ def _end(sentence: str) -> None:
 
 
 def _first_line() -> bytes:
-    """All that has come when the first line is there."""
+    """The input up to at least the end of the first line."""
     content = b""
     while b"\n" not in content:
         chunk = os.read(_INPUT, _CHUNK)
@@ -63,7 +63,7 @@ def _first_line() -> bytes:
 
 
 def _keep(head: dict) -> tuple:  # type: ignore[type-arg]
-    """Folder and path of the agent, which is written unless it is there as it was sent."""
+    """Folder and path of the agent's file, which is written unless an identical file exists."""
     folder = os.path.join(os.path.expanduser("~"), head["folder"])
     content = base64.b64decode(head["archive"])
     path = os.path.abspath(os.path.join(folder, "agent-" + hashlib.sha256(content).hexdigest()[:16] + ".pyz"))
@@ -72,7 +72,7 @@ def _keep(head: dict) -> tuple:  # type: ignore[type-arg]
     try:
         os.makedirs(folder, exist_ok=True)
         if os.stat(folder).st_uid != os.getuid():
-            _end(f"what runs on a device must lie in a folder of the user's own, but '{folder}' is of another; name another as 'folder'")
+            _end(f"the agent's folder must belong to the user, but '{folder}' belongs to another; name another as 'folder'")
         _remove_parts(folder)
         if not _is(path, content):
             with open(part, "wb") as file:
@@ -96,7 +96,7 @@ def _is(path: str, content: bytes) -> bool:
 
 
 def _remove_parts(folder: str) -> None:
-    """Remove what processes left that died while they wrote the agent."""
+    """Remove incomplete files of processes that died while they wrote the agent."""
     for name in os.listdir(folder):
         number = name.rpartition(".pyz.")[2]
         if name.startswith("agent-") and number != name and number.isdecimal():
@@ -109,13 +109,13 @@ def _remove_parts(folder: str) -> None:
 
 
 def _pass_on(agent: "subprocess.Popen[bytes]", rest: bytes, alone: threading.Event) -> None:
-    """Give the agent its input. When there is no more, or none for too long, it may end by itself, and then is ended."""
+    """Forward input to the agent. At its end, or after a long silence, give the agent time to exit, then kill it."""
     assert agent.stdin is not None
     target = agent.stdin.fileno()
     os.set_blocking(target, False)
     with contextlib.suppress(OSError):
         while True:
-            if rest.strip():  # an empty line only says that the near end is there
+            if rest.strip():  # an empty line is a heartbeat
                 _send(target, rest)
             if not select.select([_INPUT], [], [], _SILENCE_S)[0]:
                 break
@@ -137,7 +137,7 @@ def _send(target: int, content: bytes) -> None:
 
 
 def _kill(agent: "subprocess.Popen[bytes]") -> None:
-    """End the agent and all that it started."""
+    """Kill the agent and its child processes."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(agent.pid, signal.SIGKILL)
 

@@ -1,7 +1,7 @@
-"""The near end of a conversation with an agent: JSON lines over the pipes of a subprocess (python itself, or ssh).
+"""The near end of a connection to an agent: JSON lines over the pipes of a subprocess (Python or ssh).
 
-Nothing that comes over it is believed: lines are bounded, an answer must be to the request that was sent last, and text is cleaned before
-it becomes part of a message. What a result or a note may be is held by ``devices.answers``.
+The input is untrusted: lines are bounded, an answer must be to the last request, and text is cleaned before it becomes part of a message.
+``devices.answers`` validates results and notes.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from ofa.reasons import one_line, plain_words
 __all__ = ["LONGEST_LINE", "Connection", "ConnectionLostError", "LineLostError"]
 
 LONGEST_LINE = 4 << 20
-"""Bytes of the longest line that is read, in either direction."""
+"""Longest line in bytes, in either direction."""
 
 _LAST_LINES, _LONGEST_COMPLAINT = 20, 4096
 _LINES_AHEAD = 8
 _ENDING_S = 2.0
-"""How long a process may take to end once it is killed, or once its output has ended."""
+"""Seconds that a process may take to end after it was killed, or after the end of its output."""
 
 _WRONG_USAGE, _NO_SUCH_COMMAND, _KILLED, _SIGNALED = 2, 127, 9, 128
 _REMEDIES = {
@@ -39,14 +39,14 @@ _REMEDIES = {
     _NO_SUCH_COMMAND: "check 'python' under [transport]",
     -_KILLED: "a system that runs out of memory does that: free some, or leave this network out",
 }
-"""Where the exit status tells what to do."""
+"""Next steps by exit status."""
 
 
 class ConnectionLostError(DeviceError):
     """The agent died or was silent for too long.
 
     Attributes:
-        note: what it said last while it worked on the request; empty if nothing.
+        note: the last note of the request; empty if there was none.
     """
 
     def __init__(self, message: str, note: Mapping[str, Any]) -> None:
@@ -55,7 +55,7 @@ class ConnectionLostError(DeviceError):
 
 
 class LineLostError(ConnectionLostError):
-    """The way to the device broke, which says nothing of the network that was being timed; the message is a clause without a remedy."""
+    """The connection to the device broke, not because of the network being timed; the message is a clause without a remedy."""
 
 
 def _never(status: int, words: str) -> bool:
@@ -64,16 +64,15 @@ def _never(status: int, words: str) -> bool:
 
 
 class Connection:
-    """A running agent. Leaving the ``with`` block ends it.
+    """A running agent, which ends when the ``with`` block is left.
 
     Args:
-        command: starts the agent; its stdin and stdout carry one JSON object a line.
-        environment: of the process.
-        place: where it runs, for messages.
+        command: command that starts the agent; its stdin and stdout carry one JSON object per line.
+        environment: environment of the process.
+        place: words for its machine, for messages.
         greeting: a first line to send.
-        line_lost: whether an exit status of the process, and the last lines that it complained in, tell that the way to the device broke,
-            and not that the agent died.
-        heartbeat_s: send an empty line after so many seconds without another, so that the far end knows that this one is there.
+        line_lost: tells from the exit status and the last lines of stderr whether the connection broke, rather than the agent died.
+        heartbeat_s: send an empty line after so many seconds without another, so that the far end does not end the agent; None never.
     """
 
     def __init__(
@@ -97,7 +96,7 @@ class Connection:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env=environment,
-                # A priority of its own; and an interruption from the keyboard is ours to handle, not the agent's.
+                # A session of its own: the agent sets its own priority, and Ctrl-C reaches only this process.
                 start_new_session=True,
             )
         except OSError as error:
@@ -127,11 +126,11 @@ class Connection:
         self.close()
 
     def request(self, message: Mapping[str, Any], *, on_note: Callable[[dict[str, Any]], None], silence_limit_s: float) -> Any:
-        """Send one request and wait for its result; see ``Agent``. A process that is silent for too long is ended.
+        """Send one request and wait for its result; see ``Agent``. A process that is silent for too long is killed.
 
         Raises:
-            LineLostError: the way to the device broke.
-            NonsenseError: what came is no answer of an agent to this request.
+            LineLostError: the connection to the device broke.
+            NonsenseError: a line is no valid answer to this request.
         """
         note: dict[str, Any] = {}
         self._requests += 1
@@ -149,7 +148,7 @@ class Connection:
             on_note(note)
 
     def close(self) -> None:
-        """End the agent, at once, and whatever a library has started in its process group, which would keep the pipes open."""
+        """Kill the agent with its process group: children that a library started would keep the pipes open."""
         if hasattr(os, "killpg"):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -164,17 +163,17 @@ class Connection:
                     self._lines.get_nowait()
             for thread in self._threads:
                 thread.join(timeout=0.02)
-        with contextlib.suppress(queue.Full):  # the end may have been thrown away, and whoever waits for an answer needs it
+        with contextlib.suppress(queue.Full):  # the end marker may have been dropped, but a waiting reader needs it
             self._lines.put_nowait(b"")
         if any(thread.is_alive() for thread in self._threads):
-            return  # something that has left the group still holds a pipe: it is not ours to end
+            return  # a process outside of the group still holds a pipe; it must not be killed
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             if pipe is not None:
                 with contextlib.suppress(OSError):  # unsent text of a process that has died
                     pipe.close()
 
     def _reply(self, doing: str, note: Mapping[str, Any], silence_limit_s: float) -> dict[str, Any]:
-        """The next line, if it is an agent's answer to the last request."""
+        """The next line, which must be a valid answer to the last request."""
         try:
             line = self._lines.get(timeout=silence_limit_s)
         except queue.Empty:
@@ -186,7 +185,7 @@ class Connection:
             ) from None
         if len(line) > LONGEST_LINE:
             self._refuse(line)
-        if not line.endswith(b"\n"):  # what was cut off in the middle of a line is no answer either
+        if not line.endswith(b"\n"):  # an incomplete line is no answer
             self._end(doing, note)
         try:
             reply = json.loads(line, object_pairs_hook=_once)
@@ -197,11 +196,11 @@ class Connection:
         return dict(reply)
 
     def _is_answer(self, reply: Mapping[str, Any]) -> bool:
-        """Whether an object is a result, an error or a note, and of the request that was sent last."""
+        """Whether an object is a result, an error or a note of the last request."""
         kinds = [kind for kind in ("result", "error", "doing") if kind in reply]
         if len(kinds) != 1 or not (kinds == ["result"] or isinstance(reply[kinds[0]], str)):
             return False
-        # What starts an agent knows of no requests.
+        # The bootstrap reports errors without a request's id.
         starting = not self._answered and kinds == ["error"] and "id" not in reply
         return starting or (type(reply.get("id")) is int and reply["id"] == self._requests)
 
@@ -210,11 +209,11 @@ class Connection:
         said = one_line(line[:320].decode(errors="replace"), longest=80)
         rule = f"an agent must answer each request once, in JSON lines of at most {LONGEST_LINE >> 20} MiB, but {self.place} said '{said}'"
         if not self._answered:
-            raise DeviceError(f"{rule}; let nothing else print when a program is started there")
+            raise DeviceError(f"{rule}; make sure that nothing else prints when a program starts there")
         raise NonsenseError(rule)
 
     def _end(self, doing: str, note: Mapping[str, Any]) -> NoReturn:
-        """Say how the process ended that gives no more answers."""
+        """Raise the error of a process whose output has ended."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=_ENDING_S)
         self.close()
@@ -226,7 +225,7 @@ class Connection:
             if self._answered:
                 rule, lost = f"the connection to {self.place} must last", "it"
             raise LineLostError(f"{rule}, but {lost} was lost while {doing}{last_words}", note)
-        if status - _SIGNALED in signal.valid_signals():  # as a shell tells it
+        if status - _SIGNALED in signal.valid_signals():  # a shell's encoding of a signal
             status = _SIGNALED - status
         if not self._answered:
             remedy = _REMEDIES.get(status, "check that the device answers")
@@ -237,7 +236,7 @@ class Connection:
         )
 
     def _read(self, pipe: IO[bytes]) -> None:
-        """Pass answers on. Who reads them is behind by some lines at most; a line that is too long is the last that is read."""
+        """Read lines into a bounded queue; reading stops at a line that is too long."""
         line = b"\n"
         while line.endswith(b"\n"):
             line = pipe.readline(LONGEST_LINE + 1)
@@ -248,8 +247,8 @@ class Connection:
             self._complaints.append(line)
 
     def _write(self, pipe: IO[bytes]) -> None:
-        """Send what there is to send; that a device takes nothing must not keep anybody from seeing how long it is silent."""
-        with contextlib.suppress(OSError):  # it has died; what it said last is read by whoever waits for the answer
+        """Write queued lines in a thread of its own, so that a device that reads nothing does not block the silence timeout."""
+        with contextlib.suppress(OSError):  # the process has died; the reader reports its last words
             while True:
                 try:
                     line = self._unsent.get(timeout=self._heartbeat_s)
@@ -263,7 +262,7 @@ class Connection:
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found := dict(pairs)) < len(pairs):
-        raise ValueError("a key stands in it twice")
+        raise ValueError("a key occurs twice")
     return found
 
 

@@ -1,4 +1,4 @@
-"""A machine that is not there, for tests: the agent answers within this process, and does what the test asks for."""
+"""A fake machine for tests: the agent answers within this process, and simulates drift and failures."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ _DRIFT = 1.2
 
 @dataclass(frozen=True, kw_only=True)
 class Fake(Address):
-    """An address of no machine. No process is started, so that tests of what measures are quick, and a debugger reaches all of it.
+    """An address of a simulated machine. It starts no process, so tests of measurements are quick and easy to debug.
 
-    With the runtime ``fake`` all times follow from the files. What is given here happens besides::
+    With the runtime ``fake`` all times follow from the files. The arguments add to that::
 
         device = Device(name="bench", runtime="fake", address=Fake(costs_ms={"a": 1.0, "b": 2.0}, slowdowns=(1.0, 1.3)))
         time_models(device, {"a": "no file", "b": "no file"}, rng=np.random.default_rng(0))
 
     Args:
-        costs_ms: time of a call by the network's name; such a network needs no file. The runtime times the others.
-        slowdowns: factors of the times of the first groups, one after another; later groups have 1.
-        drifting: name of a network whose time rises by a fifth during the first group that it is in.
-        dying: name of a network at which the agent dies, every time.
-        in_rounds: whether it dies while all are timed, so that nothing tells which network it was, instead of while it loads that one.
+        costs_ms: time of a call in ms by name of the network; such a network needs no file. The runtime times the others.
+        slowdowns: factors on the times of the first groups, in order; later groups have 1.
+        drifting: name of a network whose time rises by a fifth during its first group.
+        dying: name of a network at which the agent always dies.
+        in_rounds: whether it dies during the rounds, where the failing network is unknown, instead of while loading that network.
 
     Attributes:
-        groups: the networks' names of every group that was to be timed.
+        groups: names of the networks in each requested group.
     """
 
     kind: ClassVar[str] = "fake"
@@ -82,7 +82,7 @@ class _FakeAgent:
         return {key: self._as_told(key, outcomes.get(key), repeats) for key in networks}
 
     def _as_told(self, key: str, measured: Mapping[str, Any] | None, repeats: int) -> dict[str, Any]:
-        """The outcome of one network, by its cost if it was not measured, with what the test wants to happen to it."""
+        """The outcome of one network, from its cost if it was not measured, with the simulated slowdown and drift."""
         address, number = self._address, len(self._address.groups) - 1
         if measured is None:
             cost = address.costs_ms[key]

@@ -1,4 +1,4 @@
-"""This machine, in a process of its own: a crash stays there, and no other library's threads share the process."""
+"""This machine, in a process of its own: crashes are contained, and no other library's threads share the process."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _START = "import sys; sys.path[:] = sys.argv[1:]; from devices.agent import main
 
 @dataclass(frozen=True, kw_only=True)
 class Local(Address):
-    """This machine, by the interpreter that runs this."""
+    """This machine, with the present Python interpreter."""
 
     kind: ClassVar[str] = "local"
 
     def start(self) -> Connection:
-        """Start the agent. It finds modules where this process does, but not where the user happens to stand: see ``_folders``."""
+        """Start the agent with this process's module search path, without the current folder; see ``_folders``."""
         command = [sys.executable, "-I", "-c", _START, str(_ROOT), *_folders()]
         return Connection(command, place="this machine")
 
@@ -37,7 +37,7 @@ class Local(Address):
 
 
 def _folders() -> list[str]:
-    """Where the agent looks for modules. The current folder is the last of them, and only if a runtime of the user's own may be there."""
+    """Module search path of the agent. The current folder comes last, and only if a user's own runtime may be there."""
     here = os.path.realpath(os.curdir)
     elsewhere = [folder for folder in sys.path if folder and os.path.realpath(folder) != here]
     return [*elsewhere, here] if set(RUNTIMES) - set(RUNTIMES.own) else elsewhere

@@ -1,4 +1,4 @@
-"""Another machine over OpenSSH: one file is sent there, and speaks JSON lines over the connection that brought it."""
+"""Another machine over OpenSSH: the agent is sent as one file, and exchanges JSON lines over the same connection."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _FIXED = (
     "RemoteCommand=none",
     "Tunnel=no",
 )
-"""What every call of ssh has, whatever its configuration says: the first that says an option wins, and the command line comes first."""
+"""Options of every ssh command. They override the configuration: ssh uses the first value, and the command line comes first."""
 
 _RULES = {
     # As an argument or in a ProxyCommand of the user's own, other characters would be options, expansions or commands.
@@ -50,7 +50,7 @@ _RULES = {
     "python": (r"(?!-)([^\x00-\x1f\x7f]*[/\\])?[\w.+-]*(python|pypy)[\w.+-]*", "the path of a Python interpreter, called so"),
     "folder": (r"(?!-)(?!(.*/)?\.\.(/|$))[^\x00-\x1f\x7f]*", "a path without '..', control characters or a dash at its start"),
 }
-"""What a field may hold, and that in words."""
+"""Pattern of each field, and the rule in words."""
 
 _HEARTBEAT_S = 20.0
 _CONNECTION_LOST = 255
@@ -59,28 +59,29 @@ _HOPELESS = re.compile(
     r"name or service not known|bad configuration|no matching|bad port|no such identity",
     re.IGNORECASE,
 )
-"""What ssh complains of where another try will end as this one."""
+"""Errors of ssh for which a retry is useless."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ssh(Address):
     """Another machine, by the user's own ``ssh`` and its configuration.
 
-    Nothing is asked: a host that is not known, or a key that needs a password and is not held by an agent, is an error. Files are kept
-    there by their content, so that a network that was sent once is not sent again. Nothing of a device file can become an option, a
-    command or an expansion of ``ssh``, and nothing is forwarded: neither an agent of keys, nor ports, nor a display.
+    There are no prompts: an unknown host, or a key with a passphrase outside of ssh-agent, is an error. Files are stored there by hash, so
+    that a network is sent only once. Values of a device file cannot become options, commands or expansions of ``ssh``. Nothing is
+    forwarded: no ssh-agent, ports or display.
 
     Args:
         host: name or address, or a name in the user's ssh configuration.
-        port: 0 for the configuration's.
-        user: "" for the configuration's.
+        port: port; 0 for the configuration's.
+        user: user name; "" for the configuration's.
         identity: path of the private key; "" for the configuration's.
-        config: path of an ssh configuration; "" for the user's own. What it says may run programs, so it is typed: no device file says it.
-        python: the interpreter there, 3.10 or newer, with numpy and the runtime.
-        folder: where the agent and the networks are kept there, from the user's home.
+        config: path of an ssh configuration; "" for the user's own. A configuration can run programs, so it must be typed by the user and
+            is not allowed in device files.
+        python: Python interpreter of the machine, 3.10 or newer, with numpy and the runtime.
+        folder: folder of the agent and the networks on the machine, relative to the user's home.
 
     Raises:
-        DeviceError: a value that cannot be.
+        DeviceError: an invalid value.
     """
 
     kind: ClassVar[str] = "ssh"
@@ -100,14 +101,14 @@ class Ssh(Address):
         check_range(self, "port", "an ssh address", 0, _LAST_PORT)
 
     def start(self) -> Connection:
-        """Start the agent there."""
+        """Start the agent on the machine."""
         head = {"folder": self.folder, "archive": base64.b64encode(agent_archive()).decode()}
         return Connection(
             [*_command(self)], place=f"'{self.host}'", greeting=json.dumps(head), line_lost=_is_line_lost, heartbeat_s=_HEARTBEAT_S
         )
 
     def bring(self, agent: Agent, paths: Mapping[str, Path]) -> dict[str, str]:
-        """Send the files that are not there. Each keeps its suffix, by which some runtimes know the format."""
+        """Send the missing files. Each keeps its suffix, by which some runtimes recognize the format."""
         contents = {key: _content(path) for key, path in paths.items()}
         there = {key: stored_name(content, paths[key].suffix) for key, content in contents.items()}
         names = sorted(set(there.values()))
@@ -147,7 +148,7 @@ def _bootstrap() -> str:
 
 
 def _is_line_lost(status: int, words: str) -> bool:
-    """Whether an end is that of the connection, and another may last. What ssh starts never exits with ssh's own status."""
+    """Whether the connection ended and a retry may help. The remote command never exits with ssh's own status 255."""
     return status == bootstrap.CUT_OFF or (status == _CONNECTION_LOST and not _HOPELESS.search(words))
 
 

@@ -1,1 +1,1 @@
-"""The command line: one file a command group, and the only code that prints."""
+"""The command line: one file per command group, and the only code that prints."""

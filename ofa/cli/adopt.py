@@ -1,4 +1,4 @@
-"""``ofa adopt``: a trained model of the user's own becomes a supernet, whose networks are its parts."""
+"""``ofa adopt``: makes a user's own trained model a supernet, whose networks are parts of it."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ __all__ = ["adopt_into_run", "register"]
 _EXAMPLE = "Example: ofa adopt nets:mine --weights mine.pth --input 3x224x224 -o mine.run"
 _MEAN = "What its images were normalized by, a number a channel: 0.485,0.456,0.406; by default what the data has."
 _IMAGES = 640
-"""Images that are looked at to rank blocks; a tenth of them are run, through each of the networks that lack one block."""
+"""Images that rank blocks; a tenth of them are run through each of the networks without one block."""
 _DATA = "unknown"
-"""What the recipe of the run says of images that nobody named."""
+"""``data`` in the recipe of the run if the user named no images."""
 
 
 def register(app: typer.Typer) -> None:
@@ -55,50 +55,48 @@ def parse_numbers(text: str) -> list[float]:
 
 def adopt(
     model: Annotated[
-        str, typer.Argument(metavar="MODULE:ATTRIBUTE", help="A torch.nn.Module, or a function without arguments making one.")
+        str, typer.Argument(metavar="MODULE:ATTRIBUTE", help="A torch.nn.Module, or a function without arguments that returns one.")
     ],
     image: Annotated[Any, typer.Option("--input", parser=parse_input, metavar="CxHxW", help="Size of its images: 3x224x224.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="RUN", help="Folder to write as a run.")],
     weights: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Its weights, if it has not got them: a state dict, .safetensors or .pth.")
+        Path | None, typer.Option(metavar="FILE", help="Its weights, if the model has none: a state dict, .safetensors or .pth.")
     ] = None,
-    name: Annotated[str | None, typer.Option(metavar="NAME", help="What to call its space; by default after the model's class.")] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="Name of its space; by default from the model's class.")] = None,
     widths: Annotated[
         Any,
         typer.Option(
             parser=parse_numbers,
             metavar="LIST",
-            help="Shares of its channels and heads that networks may keep; default: 0.25,0.5,0.75,1.",
+            help="Shares of the model's channels and heads that networks may have; default: 0.25,0.5,0.75,1.",
         ),
     ] = None,
     keep: Annotated[
         list[str] | None,
-        typer.Option("--keep", metavar="PATTERN", help="Layers or tensors that keep their sizes, such as 'layer4.*'. Once for each."),
+        typer.Option("--keep", metavar="PATTERN", help="Layers or tensors with fixed sizes, such as 'layer4.*'. Repeatable."),
     ] = None,
     min_depth: Annotated[
-        int | None, typer.Option("--min-depth", metavar="N", help="Blocks of a run of equal ones that each network has; by default half.")
+        int | None, typer.Option("--min-depth", metavar="N", help="Fewest blocks in a sequence of equal blocks; by default half of them.")
     ] = None,
     resolutions: Annotated[
         Any,
-        typer.Option(parser=parse_resolutions, metavar="LIST", help="More input sizes: 160,192,224x192; by default some smaller ones."),
+        typer.Option(parser=parse_resolutions, metavar="LIST", help="Further input sizes: 160,192,224x192; by default some smaller ones."),
     ] = None,
     classes_from: Annotated[
         Path | None, typer.Option("--classes-from", metavar="FILE", help="Names of its classes in the order of the logits: lines, or JSON.")
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option(
-            "--data", metavar="DATA", help="Images, which rank the blocks that may be left out; they are recorded for later commands."
-        ),
+        typer.Option("--data", metavar="DATA", help="Images that rank the blocks by importance; they are recorded for later commands."),
     ] = None,
     mean: Annotated[Any, typer.Option("--mean", parser=parse_numbers, metavar="LIST", help=_MEAN)] = None,
-    std: Annotated[Any, typer.Option("--std", parser=parse_numbers, metavar="LIST", help="And their deviation: 0.229,0.224,0.225")] = None,
+    std: Annotated[Any, typer.Option("--std", parser=parse_numbers, metavar="LIST", help="And their deviation: 0.229,0.224,0.225.")] = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
     """Make a trained model of your own a supernet.
 
-    Its channels, heads, runs of equal blocks and input size become elastic; the largest network is the model itself.
+    Its channels, heads, sequences of equal blocks and input size become elastic; the largest network is the model itself.
     """
     report = adopt_into_run(
         model,
@@ -142,19 +140,19 @@ def adopt_into_run(
         model: ``module:attribute``, which is imported.
         image: C, H and W of its images.
         output: folder of the run.
-        weights: a file with its state dict; None where it has its weights.
-        name: of the space.
-        widths: shares of its channels and heads that networks may keep; None for ``SHARES``.
-        keep: patterns of layers or tensors that keep their sizes.
-        min_depth: blocks that each network has of a run of equal ones; None for half of them.
-        resolutions: of images besides that of ``image``; None for some smaller ones.
-        classes_from: a file with the names of its classes.
-        data: the images that later commands shall use with the run, which are read and recorded.
-        normalization: mean and std of each channel that its images had, in 0..1; None for those of the data it will be trained on.
-        overwrite: whether what is there may be replaced.
+        weights: file with its state dict; None if the model has its weights.
+        name: name of the space; None derives it from the model's class.
+        widths: shares of the model's channels and heads that networks may have; None for ``SHARES``.
+        keep: patterns of layers or tensors with fixed sizes.
+        min_depth: fewest blocks in a sequence of equal blocks; None for half of them.
+        resolutions: further resolutions besides the one of ``image``; None for some smaller ones.
+        classes_from: file with the names of its classes.
+        data: images for later commands with the run, which are read and recorded.
+        normalization: mean and std of each channel of its images, in 0..1; None for those of the data it will be trained on.
+        overwrite: whether an existing run may be replaced.
 
     Returns:
-        the JSON object of ``ofa adopt --json``.
+        The JSON object of ``ofa adopt --json``.
 
     Raises:
         OfaError: the model cannot be opened or adopted, a file cannot be read, or the run cannot be written.
@@ -185,7 +183,7 @@ def adopt_into_run(
         check_name(found.space, "the model")
         if class_names is not None:
             _check_count(class_names, found.space.num_classes, classes_from)
-        # The recipe of a run names its space, which nobody else needs to know: the run carries it.
+        # The recipe of a run must name its space; the run itself stores the space.
         if data is not None:
             found = _ranked(found, data, normalization)
         with SPACES.registered(found.space.name, found.space):
@@ -200,12 +198,12 @@ def _normalization(mean: list[float] | None, std: list[float] | None, channels: 
     if mean is None and std is None:
         return None
     if mean is None or std is None or not len(mean) == len(std) == channels or min(std) <= 0:
-        raise typer.BadParameter(f"give both with {channels} numbers, one a channel, and std above 0", param_hint="--mean, --std")
+        raise typer.BadParameter(f"give both with {channels} numbers, one per channel, and std above 0", param_hint="--mean, --std")
     return tuple(mean), tuple(std)
 
 
 def _ranked(found: Adoption, data: str, normalization: Normalization | None) -> Adoption:
-    """The adoption in which shallower networks leave out the blocks that matter least for some of the images."""
+    """The adoption with blocks ranked by importance on some of the images, so that shallower networks drop the least important ones."""
     import torch
 
     from ofa.adopting.ranking import rank_blocks
@@ -223,10 +221,10 @@ def _ranked(found: Adoption, data: str, normalization: Normalization | None) -> 
 
 
 def read_class_names(path: Path) -> list[str]:
-    """The names in a file: a JSON list if it ends in .json, and otherwise a name a line.
+    """The names in a file: a JSON list if it ends in .json, otherwise one name per line.
 
     Raises:
-        FileError: it cannot be read, holds something else, or a name twice.
+        FileError: the file cannot be read, has another content, or contains a name twice.
     """
     from ofa.errors import FileError
     from ofa.reading import LARGEST_TOML, read_json, read_text
@@ -237,7 +235,7 @@ def read_class_names(path: Path) -> list[str]:
     else:
         found = [line.strip() for line in read_text(path, most=LARGEST_TOML, what="file of class names").splitlines() if line.strip()]
     if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
-        raise FileError(f"class names must be lines of text, or a JSON list of texts, but '{path}' holds something else; write such")
+        raise FileError(f"class names must be lines of text, or a JSON list of texts, but '{path}' holds something else; write one")
     if len(set(found)) < len(found):
         twice = next(name for name in found if found.count(name) > 1)
         raise FileError(f"each class must have a name of its own, but '{path}' has '{twice}' twice; rename one")
@@ -254,7 +252,7 @@ def _check_count(names: Sequence[str], classes: int, path: Path | None) -> None:
 
 
 def _facts(found: Adoption) -> dict[str, Any]:
-    """What the report says of an adoption."""
+    """The fields of the report about an adoption."""
     from ofa.adopting.describing import depths_of, sizes_of
     from ofa.costs import costs
     from ofa.families import lower

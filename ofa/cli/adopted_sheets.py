@@ -1,4 +1,4 @@
-"""What people see of an adopted model: what networks may choose, what stays, and what the ends cost."""
+"""The printed report of ``ofa adopt``: elastic and fixed dimensions, and the costs of the smallest and largest network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["render"]
 
 _NAMED = 3
-"""Tensors that a reason names."""
+"""Tensors that are named for each reason."""
 _REASONS = 8
 
 

@@ -1,4 +1,4 @@
-"""Budgets as people write them: a positive number with its unit, such as ``12ms``, ``2MiB``, ``300M``."""
+"""Budgets on the command line: a positive number with its unit, such as ``12ms``, ``2MiB``, ``300M``."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ __all__ = [
 
 
 def parser_of(column: str) -> Callable[[str], Any]:
-    """A parser of values of a column, whose errors are wrong usage."""
+    """A parser of a column's values, which raises ``typer.BadParameter``."""
 
     def parse(text: str) -> float:
         from ofa.errors import SearchError
@@ -69,11 +69,11 @@ Command = Callable[..., Any]
 
 
 def taking_costs(command: Command, *, ranges: bool = True) -> Command:
-    """A command with an option for each cost in place of its parameter ``counts``, which gets what was given by the costs' names.
+    """Replace a command's parameter ``counts`` by one option per cost; ``counts`` receives their values by the costs' names.
 
     Args:
-        command: the function of a command, whose arguments are annotated.
-        ranges: whether an option takes a ``Range``, or only the most.
+        command: the function of a command, with annotated arguments.
+        ranges: whether the options take a ``Range``, or only an upper limit.
     """
     costs = [COSTS.get(name) for name in COSTS.names()]
 
@@ -107,7 +107,7 @@ def taking_costs(command: Command, *, ranges: bool = True) -> Command:
 
 @dataclass(frozen=True)
 class Range:
-    """What a number may be, and on which device: ``12ms``, ``10ms..12ms``, ``10ms..``, ``pi=12ms``."""
+    """Lower and upper limit of a number, perhaps on a device: ``12ms``, ``10ms..12ms``, ``10ms..``, ``pi=12ms``."""
 
     least: float | None = None
     most: float | None = None
@@ -118,9 +118,9 @@ def range_parser(parse: Callable[[str], float], *, alone: str = "most", of_devic
     """A parser of ranges.
 
     Args:
-        parse: of a number with its unit.
-        alone: which end a number alone is.
-        of_device: whether ``NAME=`` may stand in front.
+        parse: parser of a number with its unit.
+        alone: the limit that a single number sets: ``most`` or ``least``.
+        of_device: whether ``NAME=`` may precede the range.
     """
 
     def parse_range(text: str) -> Range:
@@ -130,7 +130,7 @@ def range_parser(parse: Callable[[str], float], *, alone: str = "most", of_devic
         least, _, most = rest.partition("..")
         ends = [parse(end) if end.strip() else None for end in (least, most)]
         if ends == [None, None]:
-            parse(rest)  # raises, and says what a number looks like
+            parse(rest)  # raises an error with an example of a number
         if ends[0] is not None and ends[1] is not None and ends[0] > ends[1]:
             raise typer.BadParameter(f"a range must go from its least to its most, but got '{text}'; swap its ends.")
         return Range(least=ends[0], most=ends[1], device=device.strip())
@@ -174,7 +174,7 @@ def budget_of(
     accuracy: Range | None = None,
     expected: bool = False,
 ) -> Budget:
-    """The budget that options say.
+    """The budget of the options.
 
     Raises:
         SearchError: as ``Budget``.

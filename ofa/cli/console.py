@@ -1,4 +1,4 @@
-"""What commands show: results on stdout (a table, or only JSON), progress and remarks on stderr, numbers with their units."""
+"""Output of commands: results on stdout (a table, or only JSON), progress and remarks on stderr, numbers with their units."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ __all__ = [
 
 
 class _Door(Console):
-    """The one way to the terminal: what is shown may be text of others, in which square brackets and control characters mean nothing."""
+    """The only console of the terminal. It escapes untrusted text: square brackets are no markup, and control characters are not sent."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(markup=False, emoji=False, **settings)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
         for segment in super().render(renderable, options):
-            # Those that move the cursor are rich's own.
+            # Control segments, which move the cursor, are rich's own.
             yield segment if segment.control else Segment("\n".join(map(sanitized, segment.text.split("\n"))), segment.style)
 
 
@@ -61,13 +61,13 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print only JSON on std
 _WIDTH_WITHOUT_TERMINAL = 160
 _SECONDS_BETWEEN_LINES = 10.0
 _WIDE = 100
-"""Characters a line from which a bar has room for the elapsed time."""
+"""Narrowest terminal, in characters, that shows the elapsed time."""
 _FOR_NUMBERS = 36
-"""Characters that a bar, a count and a time take."""
+"""Characters of a bar, a count and a time."""
 
 
 def warn(sentences: Iterable[str]) -> list[str]:
-    """Say on stderr, a line each, what makes a result less useful than it looks, and the next step; returns what was said."""
+    """Print warnings about a result on stderr, one line each, with the next step; returns them as a list."""
     said = [sentence(each) for each in sentences]
     for each in said:
         console.print(Text.assemble(("ofa: warning:", "bold yellow"), f" {each}"), soft_wrap=True)
@@ -78,33 +78,33 @@ def emit(value: Any, *, json: bool, render: Callable[[], RenderableType], warnin
     """Print a command's result on stdout.
 
     Args:
-        value: the result as JSON values; objects with ``to_json`` and numpy scalars may be among them.
-        json: whether to print ``value`` as JSON and nothing else.
-        render: makes what people see instead, such as ``ofa.cli.sheets.records``.
-        warnings: what ``warn`` said, for the JSON; None if the command never warns.
+        value: the result as JSON values; objects with ``to_json`` and numpy scalars are converted.
+        json: whether to print only ``value`` as JSON.
+        render: makes the readable output, such as ``ofa.cli.sheets.records``.
+        warnings: the result of ``warn``, for the JSON; None if the command never warns.
     """
     if warnings is not None:
         value = {**value, "warnings": list(warnings)}
     if json:
-        # What JSON does not have to escape is the one control character DEL.
+        # DEL is the only control character that JSON does not escape.
         typer.echo(without_passwords(json_format.dumps(value, indent=2, default=_plain, allow_nan=False)).replace("\x7f", r"\u007f"))
         return
     # A file or pipe has no width of its own: a table must not be cut to 80 columns there.
     width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else _WIDTH_WITHOUT_TERMINAL
     screen = _Door(width=width, highlight=False)
     with screen.capture() as shown:
-        screen.print(Group(render()), crop=False)  # in a group, because a text alone would be wrapped anew
+        screen.print(Group(render()), crop=False)  # in a group, because a single text would be wrapped again
     encoding = sys.stdout.encoding or "utf-8"
     typer.echo(shown.get().encode(encoding, "replace").decode(encoding), nl=False)
 
 
 def remark(text: str) -> None:
-    """Tell people something beside the result, in one line on stderr."""
+    """Print a remark beside the result, in one line on stderr."""
     console.print(f"ofa: {sentence(text)}", highlight=False, soft_wrap=True)
 
 
 def door_for_notices() -> None:
-    """Let what libraries warn of, log, and meet in threads of their own reach the terminal as everything else does."""
+    """Route libraries' warnings, log messages and exceptions in threads through the console."""
     make_record = logging.getLogRecordFactory()
 
     def record(*args: Any, **named: Any) -> logging.LogRecord:
@@ -116,8 +116,8 @@ def door_for_notices() -> None:
         console.print(f"{filename}:{lineno}: {category.__name__}: {sentence(str(message))}", highlight=False, soft_wrap=True)
 
     def tell(met: threading.ExceptHookArgs) -> None:
-        # Such as the heartbeat of a storage whose disk is full: the command's own thread meets that too, and ends.
-        if met.exc_type is not SystemExit:  # by which a thread ends itself
+        # For example the heartbeat of a storage on a full disk: the command's own thread meets the same error, and ends.
+        if met.exc_type is not SystemExit:  # SystemExit ends a thread on purpose
             remark(f"a thread in the background ended: {met.exc_value or met.exc_type.__name__}")
 
     threading.excepthook = tell
@@ -134,13 +134,13 @@ def _plain(value: Any) -> Any:
 
 @contextmanager
 def progress_bar(description: str) -> Iterator[Progress]:
-    """A bar on stderr with done / total, time left and elapsed, and text, as long as the block runs.
+    """A progress bar on stderr with done / total, remaining and elapsed time, and a text, inside the block.
 
-    Where the terminal is narrow the text gives way first, then the description: the bar, the count and the time left stay.
-    Where stderr is no terminal (a log file), a line is written every ten seconds instead.
+    On a narrow terminal the text is shortened first, then the description; bar, count and remaining time stay. If stderr is no terminal
+    (for example a log file), a line is written every ten seconds instead.
 
     Yields:
-        a callable to pass to any long work as its ``progress``.
+        The ``progress`` argument for long work.
     """
     if not console.is_terminal:
         yield _Lines(description)
@@ -157,7 +157,7 @@ def progress_bar(description: str) -> Iterator[Progress]:
 
 
 def _columns(width: int) -> list[ProgressColumn]:
-    """The columns of a bar on a terminal of so many characters a line."""
+    """The columns of a bar on a terminal of that width in characters."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.table import Column
 
@@ -169,7 +169,7 @@ def _columns(width: int) -> list[ProgressColumn]:
         MofNCompleteColumn(table_column=Column(no_wrap=True)),
         TimeRemainingColumn(table_column=Column(no_wrap=True)),
         *elapsed,
-        # With a ratio it takes what the others leave, and is cut to that.
+        # With a ratio the column gets the remaining width, and is cut to it.
         TextColumn("{task.fields[text]}", markup=False, style="dim", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
     ]
 
@@ -181,7 +181,7 @@ class _Lines:
         self._description = description
         self._start = self._latest = time.monotonic()
         self._first: tuple[int, float] | None = None
-        """Units done and the time at the first call: work that goes on from earlier has done some in no time."""
+        """Units done and time at the first call: resumed work has done some units in no time."""
 
     def __call__(self, done: int, total: int, text: str = "") -> None:
         now = time.monotonic()
@@ -201,10 +201,10 @@ def format_ms(milliseconds: float) -> str:
 
 
 def format_conditions(fields: Mapping[str, Any] | None) -> str:
-    """What a latency holds under, such as ``batch 1, fp32, 1 thread, calls in a row, onnxruntime 1.20.0``.
+    """Measurement conditions, such as ``batch 1, fp32, 1 thread, calls in a row, onnxruntime 1.20.0``.
 
     Args:
-        fields: JSON values of ``devices.Conditions``; None where nothing is known.
+        fields: JSON values of ``devices.Conditions``; None if unknown.
     """
     from devices import Conditions
 
@@ -212,7 +212,7 @@ def format_conditions(fields: Mapping[str, Any] | None) -> str:
 
 
 def format_bytes(size: float) -> str:
-    """A size in the largest binary unit that leaves at least 1, such as ``2.00 MiB``."""
+    """A size in the largest binary unit in which it is at least 1, such as ``2.00 MiB``."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if abs(size) < 1024 or unit == "GiB":
             break

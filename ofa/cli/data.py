@@ -1,4 +1,4 @@
-"""``ofa data``: what lies in a data set, and what a network will see of it."""
+"""``ofa data``: examines a data set, and shows the images as a network sees them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def register(app: typer.Typer) -> None:
 
 def data(
     source: Annotated[
-        str, typer.Argument(metavar="DATA|RUN|RECIPE", help="Images as `data` of a recipe names them, a run's folder, or a recipe.")
+        str, typer.Argument(metavar="DATA|RUN|RECIPE", help="Images (as in a recipe's `data`), a run's folder, or a recipe.")
     ],
     changes: Annotated[
         list[str] | None,
@@ -56,7 +56,7 @@ def data(
     ] = None,
     each: Annotated[int, typer.Option(min=1, help="Images of each class on the contact sheet.")] = 6,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="HTML", help="Also write a page with a contact sheet of what a network sees.")
+        Path | None, typer.Option("--output", "-o", metavar="HTML", help="Also write a page with a contact sheet of the network's inputs.")
     ] = None,
     given: DataOption = None,
     test_data: TestDataOption = None,
@@ -64,7 +64,7 @@ def data(
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Count images by class and part, sizes, formats and copies, and name every file that is left out and why."""
+    """Count images by class and part, their sizes, formats and copies, and list every file that is left out with the reason."""
     if output is not None:
         check_output(output, overwrite=overwrite, ending=".html")
     look = _look(source, [*(changes or ()), *changes_of(data=given, test_data=test_data)], resolution, trust=trust)
@@ -77,7 +77,7 @@ def data(
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class _Look:
-    """What was found."""
+    """The examined data set."""
 
     recipe: Recipe
     scans: tuple[Scan, ...]
@@ -87,7 +87,7 @@ class _Look:
 
     @cached_property
     def overview(self) -> Overview:
-        """Counts and copies, with everything that is worth a warning."""
+        """Counts and copies, with warnings."""
         from ofa.data.overview import overview
 
         found = overview(self.images, self.scans[0].class_names, self.resolution)
@@ -95,7 +95,7 @@ class _Look:
 
     @property
     def left_out(self) -> list[LeftOut]:
-        """Of all sources."""
+        """The files left out of all sources."""
         return [each for scan in self.scans for each in scan.left_out]
 
     def to_json(self) -> dict[str, Any]:
@@ -129,10 +129,10 @@ class _Look:
 
 
 def _look(source: str, changes: list[str], resolution: Resolution | None, *, trust: bool) -> _Look:
-    """Read all images of a source, and find out to which part each belongs.
+    """Read all images of a source, and assign them to parts.
 
     Raises:
-        OfaError: there is no such source, or nothing in it can be images.
+        OfaError: the source does not exist, or contains no images.
     """
     from ofa.data import ImageRule, scan_data
     from ofa.data.labels import label_sets
@@ -154,13 +154,13 @@ def _look(source: str, changes: list[str], resolution: Resolution | None, *, tru
         for facts, which in zip(scan.facts, places.tolist(), strict=True)
     ]
     if not images:
-        scans[0].images(unreadable="skip")  # which says that there are none
+        scans[0].images(unreadable="skip")  # raises if there are none
     shown = resolution or (recipe.get_space().resolutions[-1] if sized else _usual_resolution(images))
     return _Look(recipe=recipe, scans=tuple(scans), images=tuple(images), resolution=shown, notes=tuple(notes))
 
 
 def _recipe_of(source: str, changes: list[str], *, trust: bool) -> tuple[Recipe, DataRecord | None, bool]:
-    """The recipe, what a run knows of its data, and whether the space was chosen by whoever asks."""
+    """The recipe, the run's record of its data, and whether the user chose the space."""
     from ofa.training import Recipe
     from ofa.training.checkpoint import CONFIG
     from ofa.training.presets import load_recipe, preset_names
@@ -178,7 +178,7 @@ def _recipe_of(source: str, changes: list[str], *, trust: bool) -> tuple[Recipe,
 
 
 def _parts(recipe: Recipe, scan: Scan, record: DataRecord | None) -> tuple[dict[bytes, str], list[str]]:
-    """The part of each image by its key, and what is to be said of them: as a run has them, or as training would cut them."""
+    """The part of each image by its key, and warnings; parts are those of the run, or those that training would make."""
     from ofa.data.splitting import split_indices
     from ofa.errors import DataError
     from ofa.training.record import PARTS
@@ -200,7 +200,7 @@ def _parts(recipe: Recipe, scan: Scan, record: DataRecord | None) -> tuple[dict[
 
 
 def _usual_resolution(images: list[PlacedImage]) -> int:
-    """The largest usual resolution that most images fill."""
+    """The largest common resolution that most images reach."""
     from statistics import median
 
     side = median(min(image.facts.width, image.facts.height) for image in images)

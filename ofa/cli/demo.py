@@ -1,4 +1,4 @@
-"""``ofa demo``: the whole road on scikit-learn's handwritten digits, each stage the function behind its own command."""
+"""``ofa demo``: all stages on scikit-learn's handwritten digits, each by the function behind its own command."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["demo", "register"]
 _EXAMPLE = "Example: ofa demo -o demo"
 
 _BUDGETS = (0.15, 0.4, 0.75)
-"""Where the three budgets lie between the fastest network of the front and the most accurate one."""
+"""Position of the three budgets between the front's fastest (0) and most accurate network (1)."""
 
 _NETS_FOR_TABLE = 20
 _NETS_FOR_PREDICTOR = 60
@@ -57,7 +57,7 @@ def demo(
     keep_freed_memory()
     import torch
 
-    # Digits make networks so small that a second thread mostly waits for the first, and on a busy machine for seconds.
+    # Networks for digits are so small that a second thread mostly waits for the first, on a busy machine for seconds.
     torch.set_num_threads(1)
     road = _Road(output, device, seed)
     with writing(output, "making the demo"):
@@ -68,7 +68,7 @@ def demo(
 
 @dataclass
 class _Road:
-    """One walk from images to verified networks."""
+    """One pass from images to verified networks."""
 
     output: Path
     device_name: str
@@ -183,7 +183,7 @@ class _Road:
 
         run = load_run(self.run)
         bundles = {}
-        # By number, so that the networks of a second demo replace these whatever their budgets are.
+        # Named by number, so that a second demo replaces these folders even if its budgets differ.
         for number, (name, candidate) in enumerate(chosen.items(), start=1):
             bundles[name] = self.output / f"network-{number}"
             specialize_run(
@@ -199,7 +199,7 @@ class _Road:
         return bundles
 
     def _verify(self, bundles: dict[str, Path], budgets: dict[str, float], device: Device) -> list[dict[str, Any]]:
-        """Compare the bundles' ONNX files with PyTorch, time them, and note both on their cards."""
+        """Compare the bundles' ONNX files with PyTorch, time them, and write both results to their cards."""
         import numpy as np
 
         from ofa.exporting.bundle import load_bundle
@@ -226,7 +226,7 @@ class _Road:
         save_front_picture(front, self.picture, picks=picks)
 
     def _report(self, front: Front, chosen: dict[str, Candidate], answers: list[dict[str, Any]]) -> None:
-        """Note in the front what was measured of its networks, and write the page that shows it."""
+        """Store the measurements in the front, and write its page."""
         from devices import Conditions
         from search.front.info import VerifiedNetwork
         from search.report import save_report
@@ -249,7 +249,7 @@ class _Road:
 
 
 def _budgets(front: Front) -> dict[str, float]:
-    """Three latencies in ms that people could ask for on this device, by their names."""
+    """Three plausible latency budgets in ms on this device, by name."""
     from search.budget import Budget
 
     (device,) = front.device_names
@@ -293,8 +293,8 @@ def _render(report: dict[str, Any]) -> RenderableType:
     seconds = ", ".join(f"{name} {value:.0f} s" for name, value in report["stages_s"].items())
     predictor, front = report["predictor"], report["front"]
     said = (
-        f"Accuracy is measured, of the fine-tuned network on digits that nothing else saw. The front has {front['networks']} of "
-        f"{front['evaluated']} networks; the predictor ranks networks it has not seen with Kendall tau {predictor['kendall_tau']:.2f}."
+        f"Accuracy is measured on the fine-tuned network, with digits that nothing else used. The front has {front['networks']} of "
+        f"{front['evaluated']} networks; the predictor ranks unseen networks with a Kendall tau of {predictor['kendall_tau']:.2f}."
     )
     files = report["files"]
     written = facts((("files", Name(files["folder"])), ("picture", Name(files["picture"])), ("page", Name(files["report"]))))

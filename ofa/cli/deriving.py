@@ -1,4 +1,4 @@
-"""The options of ``ofa space`` that make a space from another, and the file that is written of it."""
+"""The options of ``ofa space`` that derive a space from another one, and its file."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ def _numbers(text: str, rule: str, example: str) -> list[Number]:
 ResolutionsOption = Annotated[
     Any,
     typer.Option(
-        "--resolutions", parser=parse_resolutions, metavar="LIST", help="Input sizes in pixels in place of its own: 96,128,160x96."
+        "--resolutions", parser=parse_resolutions, metavar="LIST", help="Input sizes in pixels instead of its own: 96,128,160x96."
     ),
 ]
 KeepOption = Annotated[
     list[str] | None,
-    typer.Option("--keep", metavar="GENE=VALUES", help="Keep only these values of a gene, or of depth: kernel=3,5. Once for each."),
+    typer.Option("--keep", metavar="GENE=VALUES", help="Keep only these values of a gene, or of depth: kernel=3,5. Repeatable."),
 ]
 ChannelsOption = Annotated[int | None, typer.Option("--channels", min=1, help="Channels of the images: 1 is grey, 3 is colour.")]
-ClassesOption = Annotated[int | None, typer.Option("--classes", min=2, help="Classes; training takes as many as the data has.")]
+ClassesOption = Annotated[int | None, typer.Option("--classes", min=2, help="Number of classes; training takes it from the data.")]
 NameOption = Annotated[
-    str | None, typer.Option("--name", metavar="NAME", help="What to call the space that is written; by default as its file.")
+    str | None, typer.Option("--name", metavar="NAME", help="Name of the written space; by default the name of its file.")
 ]
 OutputOption = Annotated[
     Path | None,
-    typer.Option("--output", "-o", metavar="FILE.json", help="Write the space as a file, which every option --space and recipe takes."),
+    typer.Option("--output", "-o", metavar="FILE.json", help="Write the space as a file for --space and for recipes."),
 ]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Changes:
-    """What the options say is to be another than in the space that is named; None for nothing."""
+    """The options' changes of the named space; None for no change."""
 
     resolutions: list[Resolution] | None = None
     keep: list[str] | None = None
@@ -61,18 +61,18 @@ class Changes:
 
     @property
     def any(self) -> bool:
-        """Whether anything is."""
+        """Whether there is any change."""
         return any(value is not None for value in vars(self).values())
 
     def of(self, space: Space, output: Path | None) -> Space:
         """The changed space.
 
         Args:
-            space: what was named.
-            output: where it is to be written, which names it unless ``--name`` does.
+            space: the named space.
+            output: path of its file, which names it unless ``--name`` does.
 
         Raises:
-            SpaceError: a change that cannot be.
+            SpaceError: an impossible change.
         """
         from ofa.families import derive
 
@@ -111,8 +111,8 @@ def write_space(space: Space, output: Path, *, overwrite: bool) -> None:
     """Write a space file.
 
     Raises:
-        SpaceError: it is called as a space of ofa.
-        FileError: it is there already and may not be replaced, its name is none of a space file, or it cannot be written.
+        SpaceError: it has the name of a space of ofa.
+        FileError: the file exists and may not be replaced, its name has another ending, or it cannot be written.
     """
     from ofa.cli.outputs import check_output
     from ofa.families import check_name

@@ -1,4 +1,4 @@
-"""``ofa devices``: what can be measured, and whether it answers."""
+"""``ofa devices``: lists devices, and tests whether they answer."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SshConfigOption = Annotated[
         exists=True,
         dir_okay=False,
         envvar="OFA_SSH_CONFIG",
-        help="An ssh configuration in place of your own, for devices over ssh.",
+        help="An ssh configuration instead of your own, for devices over ssh.",
     ),
 ]
 _NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A device's name, or the path of its TOML file.")]
@@ -37,7 +37,7 @@ _NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A device's n
 
 def register(app: typer.Typer) -> None:
     """Add ``ofa devices``."""
-    group = typer.Typer(help="What can be measured, and whether it answers.", epilog="Example: ofa devices probe local-cpu")
+    group = typer.Typer(help="List devices, and test whether they answer.", epilog="Example: ofa devices probe local-cpu")
     group.callback(invoke_without_command=True)(_default)
     group.command("list", epilog="Example: ofa devices list --json")(list_devices)
     group.command("show", epilog="Example: ofa devices show local-cpu")(show)
@@ -51,7 +51,7 @@ def _default(context: typer.Context, folders: FoldersOption = None, json: JsonOp
 
 
 def list_devices(folders: FoldersOption = None, json: JsonOption = False) -> None:
-    """All devices by name."""
+    """List all devices by name."""
     from devices import device_names, get_device
 
     known = [get_device(name, folders or ()).to_json() for name in device_names(folders or ())]
@@ -59,7 +59,7 @@ def list_devices(folders: FoldersOption = None, json: JsonOption = False) -> Non
 
 
 def show(name: _NameArgument, folders: FoldersOption = None, json: JsonOption = False) -> None:
-    """Everything that a device's file says, defaults included."""
+    """Show all settings of a device's file, with defaults."""
     from devices import get_device
 
     fields = get_device(name, folders or ()).to_json()
@@ -78,28 +78,28 @@ def probe(name: _NameArgument, folders: FoldersOption = None, ssh_config: SshCon
 
 
 def remark_version(then: Conditions | None, now: str | None, what: str) -> None:
-    """Say so on stderr if latencies were measured with another version of the runtime than is on the device now.
+    """Print a remark on stderr if the device's runtime has another version now than when latencies were measured.
 
     Args:
-        then: what the latencies hold under.
-        now: the version on the device; None if nothing was measured.
-        what: begins the sentence, such as ``The table's blocks were``.
+        then: conditions of the latencies.
+        now: present version on the device; None if nothing was measured.
+        what: beginning of the sentence, such as ``The table's blocks were``.
     """
     known = None if then is None else then.runtime_version
     if then is None or known in (None, "unknown") or now in (None, known):
         return
     console.print(
-        f"{what} timed with {then.runtime} {known}, and networks now with {now}: what they take may have changed; build the table anew if "
-        "it predicts badly.",
+        f"{what} timed with {then.runtime} {known}, and networks now with {now}: latencies may have changed; build the table anew if it "
+        "predicts badly.",
         highlight=False,
     )
 
 
 def _flat(answer: dict[str, Any]) -> dict[str, Any]:
-    """The answer for people: its name instead of its file, one time instead of statistics."""
+    """The answer for display: the device's name instead of its fields, one time instead of statistics."""
     timing, device = answer["probe"], answer["device"]
     rest = {key: value for key, value in answer.items() if key not in ("probe", "device") and value is not None}
-    conditions = {**rest.pop("conditions"), "precision": "fp32"}  # of the probe, whatever files the device is for
+    conditions = {**rest.pop("conditions"), "precision": "fp32"}  # the probe is always in float32
     time = f"{format_ms(timing['median_ms'])} ({format_conditions(conditions)})"
     return {"device": device["name"], "runtime": device["runtime"], **rest, "one convolution takes": time}
 

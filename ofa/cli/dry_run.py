@@ -1,4 +1,4 @@
-"""``ofa train --dry-run``: what a run will cost, before anyone pays for it."""
+"""``ofa train --dry-run``: estimates time and memory of a run before it begins."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ __all__ = ["dry_run_recipe", "render_dry_run"]
 
 
 _MOST_IMAGES = 1000
-"""That are looked at: more take longer than half a minute where they are large."""
+"""Images that are read; with more, large ones take longer than half a minute."""
 
 
 def dry_run_recipe(recipe: Recipe, world: World) -> dict[str, Any]:
-    """Time a few steps of every phase of a recipe, and of its loader alone, in about half a minute on a CPU.
+    """Time a few steps of every phase of a recipe, and its data loader alone, in about half a minute on a CPU.
 
     Returns:
-        the JSON object of ``ofa train --dry-run --json``.
+        The JSON object of ``ofa train --dry-run --json``.
 
     Raises:
         OfaError: the data cannot be used, or a step fails.
@@ -73,7 +73,7 @@ def dry_run_recipe(recipe: Recipe, world: World) -> dict[str, Any]:
 
 
 def _counts(recipe: Recipe, splits: Splits) -> dict[str, int]:
-    """How many images each part has, by those that were looked at where these are a sample."""
+    """Number of images in each part, extrapolated if only a sample was read."""
     from ofa.data import count_items, data_names
 
     parts = splits[:2] if recipe.test_data else splits
@@ -110,7 +110,7 @@ def _free(phase: Phase) -> str:
 
 
 def render_dry_run(report: dict[str, Any]) -> RenderableType:
-    """The table that people see."""
+    """The printed table."""
     from ofa.cli.sheets import records
 
     images = f"{report['train_images']} images to train on, {report['selection_images']} to select on, {report['test_images']} to test on"
@@ -120,9 +120,9 @@ def render_dry_run(report: dict[str, Any]) -> RenderableType:
         f"{report['device']}, evaluations not counted; nothing was written"
     )
     if report["images_looked_at"] < report["images"]:
-        caption += f"; by the {report['images_looked_at']} of {report['images']} images that were looked at: others may be unreadable"
+        caption += f"; from {report['images_looked_at']} of {report['images']} images: others may be unreadable"
     if report["extrapolated"]:
-        caption += "; extrapolated by multiply-accumulates from steps of fewer images, because whole ones take too long to be timed"
+        caption += "; extrapolated by multiply-accumulates from steps with fewer images, because full steps take too long to time"
     title = f"{report['space']} ({format_count(report['networks'])} networks) on {report['data']}"
     columns = ("phase", "epochs", "steps", "subnets", "rate", "free", "a step", "images/s", "time")
     rows = [
@@ -147,7 +147,7 @@ def _step(milliseconds: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Seconds as people say them: 42 s, 5 min, 3 h 20 min, 4 d 2 h."""
+    """A duration such as 42 s, 5 min, 3 h 20 min, 4 d 2 h."""
     minutes = round(seconds / 60)
     if seconds < 90:
         return f"{seconds:.0f} s"

@@ -1,4 +1,4 @@
-"""How a command ends: 0 done, 1 failed with one sentence on stderr, 2 wrong usage, 129, 130 or 143 stopped. Never a traceback unasked."""
+"""Exit statuses: 0 done, 1 failed with one sentence on stderr, 2 wrong usage, 129, 130 or 143 stopped. No traceback unless asked for."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ TRACEBACK_VARIABLE = "OFA_TRACEBACK"
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal ended the command, which says in a sentence how to go on.
+    """A signal ended the command; the message says how to continue.
 
     Args:
-        sentence: for stderr.
-        number: of the signal; the exit status is 128 more, as shells have it.
+        sentence: message for stderr.
+        number: number of the signal; the exit status is 128 plus it, as in shells.
     """
 
     def __init__(self, sentence: str, number: int) -> None:
@@ -39,9 +39,9 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def ending_well() -> Iterator[None]:
-    """Turn whatever the block raises into one sentence on stderr and an exit status.
+    """Convert any exception of the block to one sentence on stderr and an exit status.
 
-    Wrong usage passes through: the parser of the command line words that itself, here without what may not be shown, and exits with 2.
+    Wrong usage passes through: the command line's parser prints it, here without secrets, and exits with 2.
 
     Raises:
         SystemExit: with status 1 for an error, 129, 130 or 143 for an interruption.
@@ -52,7 +52,7 @@ def ending_well() -> Iterator[None]:
         raise
     except typer.TyperException as error:
         worded = sentence(error.format_message())
-        error.format_message = lambda: worded  # type: ignore[method-assign]  # the parser has no door of its own
+        error.format_message = lambda: worded  # type: ignore[method-assign]  # the parser prints without the console
         raise
     except Stopped as stop:
         _end(str(stop), stop.status)
@@ -65,7 +65,7 @@ def ending_well() -> Iterator[None]:
     except OSError as error:
         _end(_refused(error), FAILED)
     except MemoryError:
-        _end("the machine must have the memory that this takes, but it is used up; ask for less at a time, or end other programs", FAILED)
+        _end("the command needs more memory than the machine has free; ask for less at a time, or end other programs", FAILED)
     except Exception as error:
         _end(_unexpected(error), FAILED)
 
@@ -78,7 +78,7 @@ def _end(said: str, status: int) -> NoReturn:
 
 
 def _refused(error: OSError) -> str:
-    """What the system refused, such as room for a temporary file."""
+    """Message for a refusal by the operating system, such as a full disk."""
     what = f"'{os.fsdecode(error.filename)}'" if isinstance(error.filename, str | bytes) else "what a command reads and writes"
     return f"{what} must be usable, but {reason_of(error)}; free the disk, check the permissions, or name another place"
 
@@ -89,6 +89,6 @@ def _unexpected(error: Exception) -> str:
 
 
 def _leave_closed_pipe() -> NoReturn:
-    """Whoever reads our output has gone (``ofa ... | head``): say nothing, and let the final flush go nowhere."""
+    """Exit silently after the reader closed the pipe (``ofa ... | head``); the final flush goes to the null device."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     raise SystemExit(FAILED)

@@ -1,4 +1,4 @@
-"""``ofa export``: a bundle's network for a runtime, as an ONNX file or a TensorRT engine."""
+"""``ofa export``: writes a bundle's network as an ONNX file or a TensorRT engine."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["MostLossOption", "Precision", "export", "export_to", "register"]
 Target = Literal["onnx", "tensorrt", "tensorrt-rtx"]
 Precision = Literal["fp32", "fp16", "int8"]
 MostLossOption = Annotated[
-    float, typer.Option("--most-loss", min=0, max=1, help="Of the score that int8 may lose; layers stay in float32 until it holds.")
+    float, typer.Option("--most-loss", min=0, max=1, help="Largest loss of score by int8 (0..1); layers stay in float32 until it is kept.")
 ]
 
 _EXAMPLES = "Example: ofa export network --to tensorrt-rtx --gpu ampere,ada"
@@ -66,7 +66,7 @@ def export(
         typer.Option(
             "--data",
             metavar="IMAGES",
-            help="What int8 is fitted to and judged on: images of the same classes, neither trained nor tested on.",
+            help="Images that calibrate and judge int8: of the same classes, neither trained nor tested on.",
         ),
     ] = None,
     most_loss: MostLossOption = 0.01,
@@ -75,13 +75,13 @@ def export(
         typer.Option(
             "--tune-data",
             metavar="IMAGES",
-            help="Where int8 loses more, train its weights on these images, such as those of the training; without them it is refused.",
+            help="If int8 loses more than --most-loss, fine-tune it on these images, such as the training images; else it is refused.",
         ),
     ] = None,
     tune_epochs: Annotated[int, typer.Option("--tune-epochs", min=1, metavar="N", help="Passes over --tune-data.")] = 3,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the order of --tune-data.")] = 0,
     batch: Annotated[
-        int | None, typer.Option("--batch", min=1, metavar="N", help="Images a call (ONNX); open by default, and called batch.")
+        int | None, typer.Option("--batch", min=1, metavar="N", help="Images per call (ONNX); by default a dynamic dimension 'batch'.")
     ] = None,
     space: OwnSpaceOption = None,
     opset: Annotated[
@@ -89,14 +89,14 @@ def export(
         typer.Option(
             "--opset",
             metavar="N",
-            help=f"Version of the operators (ONNX); {OPSET} by default: old runtimes read it.",
+            help=f"ONNX opset; {OPSET} by default, which old runtimes can read.",
             show_default=False,
         ),
     ] = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Write a bundle's network for a runtime, and check what was written."""
+    """Write a bundle's network for a runtime, and check the written file."""
     from ofa.exporting.bundle import load_bundle
 
     if output is not None:
@@ -105,7 +105,7 @@ def export(
     wanted = named(space)
     source = load_bundle(bundle)
     check_named(wanted, source.space, f"'{bundle}'")
-    of_batch = None if batch is None else source.file(precision).with_suffix(f".batch{batch}.onnx")  # the bundle's own stays open
+    of_batch = None if batch is None else source.file(precision).with_suffix(f".batch{batch}.onnx")  # its own file keeps a dynamic batch
     result = export_to(
         source,
         to,
@@ -134,7 +134,7 @@ def _check_options(
     if precision != "fp32" and opset is not None:
         raise typer.BadParameter("--opset is for files in fp32.", param_hint="--precision")
     if (precision == "int8") != (data is not None):
-        raise typer.BadParameter("--precision int8 and --data go together: int8 is fitted to images.", param_hint="--data")
+        raise typer.BadParameter("--precision int8 and --data go together: int8 is calibrated on images.", param_hint="--data")
     if tune_data is not None and data is None:
         raise typer.BadParameter("--tune-data is for --precision int8, which --data judges.", param_hint="--tune-data")
 
@@ -155,21 +155,22 @@ def export_to(
     seed: int = 0,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Write a bundle's network for a runtime, with a bar; arguments as of ``ofa.api.export``, but images are named by their place.
+    """Write a bundle's network for a runtime, with a progress bar; arguments as of ``ofa.api.export``, but images are named by path.
 
     Returns:
-        the JSON object of ``ofa export --json``. Of an ONNX file ``difference`` is the largest one of the outputs, as a share of their
-        scale; of int8 ``quantization`` is what came of it; of an engine the record, and whether this machine could load it (``loaded``).
+        The JSON object of ``ofa export --json``. For an ONNX file ``difference`` is the largest difference of the outputs from PyTorch's,
+        as a share of their scale; for int8 ``quantization`` has the scores; for an engine it has the engine's record, and ``loaded``:
+        whether this machine could load it.
 
     Raises:
-        OfaError: the bundle or the images are damaged or do not fit each other, the file cannot be written, or it computes something else.
+        OfaError: bundle or images are damaged or do not fit each other, the file cannot be written, or its outputs differ from PyTorch's.
     """
     from ofa.data import load_data
     from ofa.exporting.quantization.tuning import tuning_on
     from ofa.exporting.targets import write_target
 
     with stoppable() as stop, progress_bar(f"writing for {to}") as progress:
-        stop.words = "interrupted; nothing is kept of a file until it is whole, so the same command writes it anew"
+        stop.words = "interrupted; an incomplete file is not kept, and the same command writes it anew"
         load = partial(load_data, rule=bundle.rule, classes=bundle.class_names, progress=progress)
         images, tuning_images = (None if each is None else load(each) for each in (data, tune_data))
         written = write_target(
@@ -209,7 +210,7 @@ def _facts_of_engine(path: Path, flavour: Flavour) -> dict[str, Any]:
 
 
 def _readers(result: dict[str, Any]) -> str:
-    """Who reads a file of these versions."""
+    """The oldest ONNX Runtime that reads a file of these versions, in words."""
     release = least_release(result["opset"], result["ir_version"])
     return "" if release is None else f": ONNX Runtime {release.onnxruntime} and newer read it"
 

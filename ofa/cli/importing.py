@@ -1,4 +1,4 @@
-"""``ofa import``: brings supernets, networks and the accuracy predictor of MIT's once-for-all package."""
+"""``ofa import``: imports supernets, networks and the accuracy predictor of MIT's once-for-all package."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["import_arch", "import_predictor", "import_weights", "register"]
 
-SpaceOption = Annotated[str, typer.Option("--space", metavar="SPACE", help="Name of the space that it is of.")]
+SpaceOption = Annotated[str, typer.Option("--space", metavar="SPACE", help="Name of its space.")]
 ClassesOption = Annotated[int | None, typer.Option("--classes", min=2, help="Classes of its classifier, if not the space's own number.")]
 
 _WEIGHTS_EXAMPLE = "Example: ofa import mit-weights w1.0.pth --space ofa-mbv3-w1.0 -o mit.run"
@@ -53,13 +53,13 @@ def weights(
     ],
     classes: ClassesOption = None,
     data: Annotated[
-        str | None, typer.Option("--data", metavar="DATA", help="Images that later commands shall use with the run; they are recorded.")
+        str | None, typer.Option("--data", metavar="DATA", help="Images for later commands with the run; they are recorded.")
     ] = None,
-    ema: Annotated[bool, typer.Option("--ema", help="Take the moving average of the weights where the file has both.")] = False,
+    ema: Annotated[bool, typer.Option("--ema", help="Import the exponential moving average of the weights, if the file has both.")] = False,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Bring a trained supernet."""
+    """Import a trained supernet."""
     from ofa.families import get_space
 
     report = import_weights(file, get_space(space, classes), output, data=data, ema=ema, overwrite=overwrite, named=space)
@@ -72,11 +72,11 @@ def arch(
     file: Annotated[Path, typer.Argument(metavar="NET_CONFIG.json", help="The net.config of a published network.")],
     resolution: Annotated[int, typer.Option(help="Its input size in pixels: image_size in the run.config beside it.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="A.json", help="File to write.")],
-    space: Annotated[str | None, typer.Option("--space", metavar="SPACE", help="Its space, if it shall not be looked for.")] = None,
+    space: Annotated[str | None, typer.Option("--space", metavar="SPACE", help="Its space; by default the one that contains it.")] = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Bring a published network's architecture."""
+    """Import a published network's architecture."""
     report = import_arch(file, resolution, output, space=space, overwrite=overwrite)
     emit(report, json=json, render=lambda: _lines(report))
 
@@ -88,7 +88,7 @@ def predictor(
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Bring the accuracy predictor of MobileNetV3 networks."""
+    """Import the accuracy predictor of MobileNetV3 networks."""
     report = import_predictor(file, output, space=space, overwrite=overwrite)
     emit(report, json=json, render=lambda: _lines(report))
 
@@ -99,16 +99,16 @@ def import_weights(
     """Read a supernet of MIT's package and write it as a run, or as one file.
 
     Args:
-        file: what ``torch.save`` wrote.
-        space: what it is of.
+        file: a file that ``torch.save`` wrote.
+        space: its space.
         output: folder of the run, or a file that ends in ``.safetensors``.
-        data: the images that later commands shall use with the run, which are read and recorded; None for some that are not at hand.
-        ema: whether to take the moving average of the weights where the file has both.
-        overwrite: whether what is there may be replaced.
-        named: how the user named the space; its name by default, which is enough for those of ofa.
+        data: images for later commands with the run, which are read and recorded; None if they are not available.
+        ema: whether to import the exponential moving average of the weights, if the file has both.
+        overwrite: whether existing output may be replaced.
+        named: the user's name of the space; by default its own name, which suffices for spaces of ofa.
 
     Returns:
-        the JSON object of ``ofa import mit-weights --json``.
+        The JSON object of ``ofa import mit-weights --json``.
 
     Raises:
         OfaError: the file does not fit, or the output cannot be written.
@@ -150,11 +150,11 @@ def import_arch(file: Path, resolution: int, output: Path, *, space: str | None 
         file: its net config.
         resolution: its input size in pixels.
         output: JSON file of the arch.
-        space: name of its space; by default the one that contains it.
-        overwrite: whether a file that is there may be replaced.
+        space: name of its space; None for the space that contains it.
+        overwrite: whether an existing file may be replaced.
 
     Returns:
-        the JSON object of ``ofa import mit-arch --json``.
+        The JSON object of ``ofa import mit-arch --json``.
 
     Raises:
         OfaError: no space contains the network, or a file cannot be read or written.
@@ -176,13 +176,13 @@ def import_predictor(file: Path, output: Path, *, space: str, overwrite: bool = 
     """Read MIT's predictor and write it as safetensors.
 
     Args:
-        file: what ``torch.save`` wrote.
-        output: the file; its name must end in ``.safetensors``, by which it is told from a pickle.
-        space: name of the space whose networks it shall predict.
-        overwrite: whether a file that is there may be replaced.
+        file: a file that ``torch.save`` wrote.
+        output: path of the file; it must end in ``.safetensors``, which distinguishes it from a pickle.
+        space: name of the space whose networks it predicts.
+        overwrite: whether an existing file may be replaced.
 
     Returns:
-        the JSON object of ``ofa import mit-predictor --json``.
+        The JSON object of ``ofa import mit-predictor --json``.
 
     Raises:
         OfaError: the file does not fit, or the output cannot be written.
@@ -198,7 +198,7 @@ def import_predictor(file: Path, output: Path, *, space: str, overwrite: bool = 
 
 
 def _which(found: Checkpoint) -> str:
-    """Which of the weights of a file were taken."""
+    """Remark about which of a file's weights were imported."""
     kind = "the moving average of the weights" if found.averaged else "the weights"
     other = "leave out --ema" if found.averaged else "add --ema"
     return f"{kind} in '{found.entry}' are taken, and those in {', '.join(found.others)} left; {other} to take the others"

@@ -1,4 +1,4 @@
-"""Commands of minutes keep each of their steps in a journal beside what they write or ask about, until they have ended."""
+"""Journals of long commands: finished steps are kept beside the output, or beside the examined file, until the command ends."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ResumeOption", "answering", "has_ended", "making"]
 
-ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with what the same command did before it was cut off.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue after the finished steps of the same, interrupted command.")]
 
 
 @contextmanager
@@ -37,22 +37,22 @@ def making(
     adds: bool = False,
     remedy: str = "",
 ) -> Iterator[Journal]:
-    """Be the one writer of a file or folder, and keep the steps of the command; that both can be written is seen before any work.
+    """Hold the write lock of a file or folder, and keep the command's steps; checks first that output and journal can be written.
 
     Args:
-        output: what it writes.
-        work: a word for it, in the name of the journal.
-        doing: what it does, for whoever is refused meanwhile.
-        resume: whether it goes on with steps that are kept.
-        overwrite: whether what is there may be replaced, and steps that are kept given up.
-        inputs: options that decide the steps.
+        output: path of the output.
+        work: name of the command, for the journal's file name.
+        doing: words for the work, for the message to other processes that want to write.
+        resume: whether to continue after the kept steps.
+        overwrite: whether to replace existing output, and to discard kept steps.
+        inputs: options that the steps depend on.
         folder: whether ``output`` is a folder.
-        ending: of a file, as ``ofa.outputs.check_ending``.
-        adds: whether it adds to what is there, so that nothing is lost.
-        remedy: what the user can do about an output that is there; "" for the usual words.
+        ending: required ending of the file's name, as of ``ofa.outputs.check_ending``.
+        adds: whether the command adds to existing output, so that nothing is lost.
+        remedy: next step if the output exists; "" for the usual words.
 
     Raises:
-        FileError: the output or the journal cannot be written, or is there and is neither to be replaced nor to be gone on with.
+        FileError: output or journal cannot be written, or exist and are neither to be replaced nor to be continued.
     """
     check = check_output_folder if folder else partial(check_output, ending=ending)
     words: dict[str, Any] = {"remedy": remedy} if remedy else {}
@@ -64,18 +64,18 @@ def making(
 
 
 def has_ended(output: Path, journal: Journal, *, resume: bool, overwrite: bool) -> bool:
-    """Whether a command that is to go on has nothing left to do: its output is there, and no step is kept. That is said."""
+    """Whether a resumed command has nothing left to do: its output exists, and no step is kept. Prints a remark then."""
     ended = resume and not overwrite and not journal.found and output.exists()
     if ended:
-        remark(f"'{output}' is there, and no step of a command that was cut off: nothing is left to do; --overwrite makes it anew")
+        remark(f"'{output}' exists, and there are no steps of an interrupted command: nothing is left to do; --overwrite makes it anew")
     return ended
 
 
 @contextmanager
 def answering(source: Path, work: str, *, doing: str, resume: bool, overwrite: bool, inputs: Mapping[str, Any]) -> Iterator[Steps]:
-    """Keep the steps of a command that answers a question about a file or folder; another question has another journal.
+    """Keep the steps of a command that examines a file or folder; other inputs have another journal.
 
-    Where nothing can be written beside the file, nothing is kept, and that is said. Arguments and errors as of ``making``.
+    If the journal cannot be written beside the file, nothing is kept, and a remark is printed. Arguments and errors as of ``making``.
     """
     from ofa.journal import UNKEPT, digest_of
 
@@ -83,7 +83,7 @@ def answering(source: Path, work: str, *, doing: str, resume: bool, overwrite: b
     try:
         check_folder(path)
     except FileError as error:
-        remark(f"what is measured is lost if this is cut off, for it cannot be kept: {error}")
+        remark(f"measurements cannot be kept, and are lost if the command is interrupted: {error}")
         yield UNKEPT
         return
     with _journal(path, doing=doing, resume=resume, overwrite=overwrite, inputs=inputs) as journal:
@@ -96,17 +96,17 @@ def _journal(path: Path, **settings: Any) -> Iterator[Journal]:
 
     with Journal(path, **settings) as journal:
         if journal.damaged:
-            remark(f"{journal.damaged} lines of '{path}' are damaged, and their steps are done again")
+            remark(f"{journal.damaged} lines of '{path}' are damaged, and their steps are repeated")
         if journal.found:
-            remark(f"goes on after {journal.found} steps that are kept in '{path}'")
+            remark(f"continues after {journal.found} steps that are kept in '{path}'")
         try:
             yield journal
-        except BudgetError:  # which is an answer
+        except BudgetError:  # a missed budget is an answer, so the command has ended
             journal.finish()
             raise
         except BaseException:
             if len(journal):
-                remark(f"{len(journal)} steps are kept in '{path}'; the same command with --resume goes on after them")
+                remark(f"{len(journal)} steps are kept in '{path}'; the same command with --resume continues after them")
             raise
 
 

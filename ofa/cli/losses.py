@@ -1,4 +1,4 @@
-"""``ofa predictor quantization``: what networks of a run lose in int8, learned from some that are quantized."""
+"""``ofa predictor quantization``: predicts the accuracy loss in int8 of a run's networks from some quantized ones."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _NETS = 16
 
 def quantization(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `ofa train` wrote.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="LOSSES", help="Where to write what was learned.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="LOSSES", help="File to write the losses to.")],
     precision: Annotated[str, typer.Option(metavar="NAME", help="Precision of the quantized files.")] = "int8",
     nets: Annotated[int, typer.Option("--nets", "-n", min=10, help="Networks of the run to quantize.")] = _NETS,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the networks.")] = 0,
@@ -40,10 +40,10 @@ def quantization(
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Quantize networks of a trained supernet, and learn how much accuracy all others lose; for `ofa search --losses`.
+    """Quantize networks of a trained supernet, and learn to predict the accuracy loss of all others; for `ofa search --losses`.
 
-    Ranges are fitted to up to 128 of the run's held-out images, and the others judge. What is measured is kept at once: a command that
-    was cut off goes on with --resume.
+    Up to 128 of the run's held-out images calibrate the ranges of activations; the others give the scores. Every measurement is kept at
+    once: an interrupted command continues with --resume.
     """
     import numpy as np
 
@@ -94,13 +94,13 @@ def _render(report: dict[str, Any]) -> RenderableType:
         ("space", report["space"]),
         ("networks", str(report["networks"])),
         ("quantized by", report["how"]),
-        ("images", f"{report['fitted_images']} fit ranges, {report['judging_images']} judge"),
+        ("images", f"{report['fitted_images']} calibrate ranges, {report['judging_images']} give scores"),
         (f"{report['metric']} lost in {report['precision']}, measured", f"{mean:.2f} points on average, {least:.2f} .. {largest:.2f}"),
-        ("expected of others", "what their genes tell" if report["by_genes"] else "the mean, for genes tell nothing that holds"),
-        ("RMSE on networks left out", f"{100 * report['rmse']:.3f} points"),
+        ("expected of others", "predicted from genes" if report["by_genes"] else "the mean: genes do not predict the loss"),
+        ("RMSE on left-out networks", f"{100 * report['rmse']:.3f} points"),
         (
             "90 % intervals",
-            f"held {100 * report['coverage']:.0f} % of networks left out, ± {100 * report['half_width']:.3f} points on average",
+            f"cover {100 * report['coverage']:.0f} % of left-out networks, ± {100 * report['half_width']:.3f} points on average",
         ),
     ]
     return facts(rows, title=report["losses"])

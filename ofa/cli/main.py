@@ -32,14 +32,14 @@ class _Roof(HelpfulGroup):
             return super().make_context(*args, **named)
 
     def invoke(self, ctx: Any) -> Any:
-        # Inside, because the parser of the command line would otherwise swallow an interruption without a word.
+        # Here, because the command line's parser would otherwise swallow an interruption silently.
         with ending_well():
             return super().invoke(ctx)
 
 
 def build_app() -> typer.Typer:
     """The command line with all of its groups."""
-    # Imported here: only after the check for shadows may anything of the sibling packages be touched.
+    # Imported here: sibling packages may be imported only after the check for shadowing.
     from ofa.cli import (
         adopt,
         data,
@@ -95,12 +95,12 @@ def _options(
     version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", callback=_show_reference, is_eager=True, hidden=True)] = False,
 ) -> None:
-    """Options of ``ofa`` itself; the callback of each does its work."""
+    """Options of ``ofa`` itself, which their callbacks handle."""
 
 
 def run() -> None:
     """Run ``ofa`` with the arguments of this process, and exit."""
-    # Processes of workers and agents are Pythons as well, which would look for modules in the working folder first.
+    # Worker and agent processes run Python as well, which would search the working folder for modules first.
     os.environ.setdefault("PYTHONSAFEPATH", "1")
     with stoppable(), ending_well():
         leave_process_list()

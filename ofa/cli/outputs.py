@@ -1,4 +1,4 @@
-"""What commands say of files that they write: nothing is replaced unless that is asked for (``ofa.outputs``)."""
+"""The option for existing output: nothing is replaced without it (``ofa.outputs``)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text of others, such as names of files and answers of devices, as it may be shown: on one line, without a command to the terminal."""
+"""Sanitizing of untrusted text, such as file names and answers of devices: on one line, without terminal escapes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from ofa.storage_url import without_passwords
 __all__ = ["LONGEST", "sanitized", "sentence"]
 
 LONGEST = 500
-"""Characters of a message."""
-
+"""Longest message in characters."""
 _FEWEST = 3
-"""Items of a list that are named in any case."""
+"""Fewest items of a list that are named."""
 _LIST = re.compile(r"(?<!\S)(?:[^\s,;]++, ){8,}(?:and )?[^\s,;]+")
 _WORD = re.compile(r"[^\s]{120,}")
 _LONGEST_WORD = 100
@@ -20,9 +19,9 @@ _CUT = " ... "
 
 
 def sanitized(text: str) -> str:
-    r"""The same text, in which each character that is not printed is shown as Python writes it, such as ``\x1b``.
+    r"""The text with unprintable characters escaped as in Python, such as ``\x1b``.
 
-    Those are control characters, line ends among them, those that turn the direction of writing, and bytes that are no text.
+    Unprintable are control characters, including line ends, bidirectional controls, and bytes that are no valid UTF-8.
     """
     if not text.isprintable():
         text = "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
@@ -30,7 +29,7 @@ def sanitized(text: str) -> str:
 
 
 def sentence(text: str) -> str:
-    """A message on one line of at most ``LONGEST`` characters; its beginning, the rule, and its end, the next step, stay."""
+    """A message on one line of at most ``LONGEST`` characters; it is cut in the middle, so that the rule and the next step stay."""
     text = sanitized(" ".join(text.split()))
     if len(text) > LONGEST:
         text = _LIST.sub(_fewer, text)
@@ -40,7 +39,7 @@ def sentence(text: str) -> str:
 
 
 def _fewer(found: re.Match[str]) -> str:
-    """A list with as many of its items as there is room for beside the rest of the message."""
+    """A list, shortened to the items that fit beside the rest of the message."""
     items = found[0].replace(", and ", ", ").split(", ")
     room = max(0, LONGEST - (len(found.string) - len(found[0])) - len(f" and {len(items)} more"))
     kept = len(items)

@@ -1,4 +1,4 @@
-"""``ofa predictor``: fits an accuracy predictor to measured networks; ``ofa.cli.losses`` has what quantization loses."""
+"""``ofa predictor``: fits an accuracy predictor to measured networks; ``ofa.cli.losses`` has the losses by quantization."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def fit(
     rounds: Annotated[
         int,
         typer.Option(
-            min=0, help="Rounds in which networks are chosen near the front or where the predictor is unsure; 0 takes all evenly over MACs."
+            min=0, help="Rounds of active learning, which choose networks near the front or with uncertain accuracy; 0: evenly over MACs."
         ),
     ] = _ROUNDS,
     space: Annotated[
@@ -61,10 +61,10 @@ def fit(
         typer.Option(
             "--space",
             metavar="SPACE",
-            help="Space of a CSV file, needed without the column arch; of a run only where its class is your own.",
+            help="Space of a CSV file without a column arch; of a run only if its class is your own.",
         ),
     ] = None,
-    classes: Annotated[int | None, typer.Option(min=2, help="Classes, for a CSV file of a space with another number.")] = None,
+    classes: Annotated[int | None, typer.Option(min=2, help="Number of classes for a CSV file, if other than the space's.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the networks and of the cross-validation.")] = 0,
     data: DataOption = None,
     test_data: TestDataOption = None,
@@ -76,10 +76,10 @@ def fit(
 ) -> None:
     """Measure networks of a trained supernet, and learn to predict the accuracy of all others.
 
-    What is measured is kept at once: a command that was cut off goes on with --resume.
+    Every measurement is kept at once: an interrupted command continues with --resume.
     """
     if on is not None and source.is_file():
-        raise typer.BadParameter("it is for networks of a RUN that are measured; leave it out for a CSV file.", param_hint="--on")
+        raise typer.BadParameter("it is for measuring networks of a RUN; leave it out for a CSV file.", param_hint="--on")
     report = fit_predictor(
         source,
         output,
@@ -119,20 +119,20 @@ def fit_predictor(
     Args:
         source: the run's folder, or the CSV file.
         output: the predictor's file.
-        nets: how many networks of a run are measured.
-        classes: number of classes of a CSV file's networks; None for their space's own.
-        seed: of networks and folds.
-        rounds: in which networks of a run are chosen, as ``search.predictor.active_learning.fit_actively``.
-        space: what the user calls the space: of a CSV file's networks, where it does not name it; of a run, where its class is the user's.
-        data: where a run's images are now, if they moved.
-        test_data: where those to test on are now, if they moved.
-        trust: whether ``module:attribute`` is imported because the run says so.
-        on: where a run's networks are measured: ``cpu``, ``cuda`` or ``cuda:N``; None is a GPU if there is one.
-        resume: whether to go on with networks that were measured before a command was cut off.
-        overwrite: whether a file that is there may be replaced.
+        nets: number of networks of a run to measure.
+        classes: number of classes of a CSV file's networks; None for the space's.
+        seed: seed of networks and folds.
+        rounds: rounds of active learning, as of ``search.predictor.active_learning.fit_actively``.
+        space: the user's name of the space: of a CSV file that does not name it, or of a run if its class is the user's own.
+        data: present path of a run's images, if they moved.
+        test_data: present path of its test images, if they moved.
+        trust: whether to import a ``module:attribute`` that the run names.
+        on: processor that measures a run's networks: ``cpu``, ``cuda`` or ``cuda:N``; None for a GPU if there is one.
+        resume: whether to continue after the measurements of an interrupted command.
+        overwrite: whether an existing file may be replaced.
 
     Returns:
-        the JSON object of ``ofa predictor fit --json``; what warns of the predictor is in the list ``warnings``.
+        The JSON object of ``ofa predictor fit --json``, with warnings about the predictor in the list ``warnings``.
 
     Raises:
         OfaError: the source cannot be read, or does not suffice for a predictor.
@@ -165,7 +165,7 @@ def fit_predictor(
 
 
 def _report(predictor: AccuracyPredictor, output: Path, seed: int, images: int | None = None) -> dict[str, Any]:
-    """What is known of a predictor, and what warns of it."""
+    """The report about a predictor, with warnings."""
     from search.advice import advice_on_accuracy, advice_on_predictor
 
     low, high = predictor.span
@@ -212,10 +212,10 @@ def _render(report: dict[str, Any]) -> RenderableType:
     ]
     for words, trust in (("", report), (f", the {_fair(report)} evenly chosen alone", report.get("fair_sample"))):
         if trust is not None:
-            rows.append((f"Kendall tau on networks not seen{words}", f"{trust['kendall_tau']:.3f}"))
-            rows.append((f"RMSE on networks not seen{words}", f"{100 * trust['rmse']:.3f} points"))
+            rows.append((f"Kendall tau on unseen networks{words}", f"{trust['kendall_tau']:.3f}"))
+            rows.append((f"RMSE on unseen networks{words}", f"{100 * trust['rmse']:.3f} points"))
     width = f"± {100 * report['half_width']:.3f} points on average"
-    rows.append(("90 % intervals", f"held {100 * report['coverage']:.0f} % of networks not seen, {width}"))
+    rows.append(("90 % intervals", f"cover {100 * report['coverage']:.0f} % of unseen networks, {width}"))
     return facts(rows, title=report["predictor"])
 
 

@@ -1,4 +1,4 @@
-"""The problem of a search as the options of ``ofa search`` describe it; each worker process makes it anew from its files."""
+"""The problem of a search from the options of ``ofa search``; each worker process reads its files again."""
 
 from __future__ import annotations
 
@@ -27,32 +27,31 @@ __all__ = ["ProblemOfFiles", "tradeable"]
 
 
 def tradeable() -> dict[str, str]:
-    """What can be traded against accuracy, by the names of the budgets' options."""
+    """Costs that can be traded against accuracy, by the names of the budgets' options."""
     return {"latency": "latency_ms", "energy": "energy_mj", **{COSTS.get(name).option: name for name in COSTS.names()}}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProblemOfFiles:
-    """Where everything of a search lies; calling it reads the files.
+    """Paths and settings of a search; calling it reads the files.
 
     Attributes:
-        space: what the user calls the space; None for that of the accuracies.
-        predictor: file of a predictor, ours or MIT's; None with ``supernet``.
+        space: the user's name of the space; None for the space of the accuracies.
+        predictor: file of a predictor, of ofa or MIT; None with ``supernet``.
         supernet: folder of a run whose networks are measured; None with ``predictor``.
         tables: files of latency tables.
-        losses: files of what networks lose in a precision.
-        devices: names of devices on which every network is timed, for searches without a table.
-        device_folders: where else devices are described.
-        ssh_config: of those that are reached by ssh; None for the user's own.
-        resolutions: in pixels; None for all that the sources know.
+        losses: files of quantization losses.
+        devices: names of devices that time every network, for searches without a table.
+        device_folders: the user's own folders of device files.
+        ssh_config: path of an ssh configuration for devices over ssh; None for the user's own.
+        resolutions: input resolutions in pixels; None for all that the sources share.
         budget: hard limits.
-        trades: what to trade against accuracy, of ``tradeable``, perhaps with ``@DEVICE``; None for the problem's own
-            choice, empty for nothing.
-        seed: of measurements.
-        data: where the run's images are now, if they moved.
-        test_data: where those to test on are now, if they moved.
-        trust: whether ``module:attribute`` is imported because the run says so.
-        on: where the run's networks are measured: ``cpu``, ``cuda`` or ``cuda:N``; None is a GPU if there is one.
+        trades: costs to trade against accuracy, of ``tradeable``, perhaps with ``@DEVICE``; None for ``Problem``'s default, empty for none.
+        seed: seed of measurements.
+        data: present path of the run's images, if they moved.
+        test_data: present path of its test images, if they moved.
+        trust: whether to import a ``module:attribute`` that the run names.
+        on: processor that measures the run's networks: ``cpu``, ``cuda`` or ``cuda:N``; None for a GPU if there is one.
     """
 
     space: str | None
@@ -76,14 +75,14 @@ class ProblemOfFiles:
         """Read the files.
 
         Raises:
-            OfaError: one of them cannot be read, or is of another space.
+            OfaError: a file cannot be read, or is of another space.
         """
         from latency_tables import LatencyTable
         from search.precisions.joining import joined
         from search.predictor.quantization import QuantizationLoss
         from search.problem import Problem
 
-        import_also_from(str(Path.cwd()))  # in the process of a worker, which does not begin as the command does
+        import_also_from(str(Path.cwd()))  # for worker processes, which do not start through the command
         space, accuracy, known, whole = self._accuracies()
         tables = [LatencyTable.load(path) for path in self.tables]
         searched = space.restrict(resolution=self._common(space, known, tables))
@@ -99,7 +98,7 @@ class ProblemOfFiles:
         )
 
     def _accuracies(self) -> tuple[Space, AccuracySource, Sequence[Resolution], Space]:
-        """The space, what tells its networks' accuracies, at which resolutions, and the space with all of its resolutions."""
+        """The space, its source of accuracies, the resolutions of that source, and the whole space."""
         wanted = named(self.space)
         if self.predictor is None:
             assert self.supernet is not None
@@ -113,8 +112,8 @@ class ProblemOfFiles:
         from search.predictor.accuracy_predictor import AccuracyPredictor
 
         loaded = AccuracyPredictor.load(self.predictor)
-        if wanted is not None and wanted.name != loaded.space.name:  # its number of classes is its own, which a name does not tell
-            AccuracyPredictor.load(self.predictor, wanted)  # raises, and says what is wrong
+        if wanted is not None and wanted.name != loaded.space.name:  # compared by name, since a name does not tell the number of classes
+            AccuracyPredictor.load(self.predictor, wanted)  # raises an error that names the difference
         check_named(wanted, loaded.whole, f"'{self.predictor}'")
         return loaded.space, loaded, loaded.space.resolutions, loaded.whole
 
@@ -126,7 +125,7 @@ class ProblemOfFiles:
 
         run = load_run(folder, trust=self.trust)
         place_run(run, self.on)
-        # Workers read the same images anew, and what is to be said of them is said once.
+        # Workers read the same images again; remarks about them are printed once.
         if parent_process() is None:
             found = load_run_data(run, data=self.data, test_data=self.test_data)
         else:
@@ -134,12 +133,12 @@ class ProblemOfFiles:
         source = MeasuredAccuracy(run.supernet, found.splits.selection, found.splits.train, task=run.recipe.get_task())
         if wanted is not None and wanted.name != run.supernet.space.name:
             return wanted, source
-        # The run's own space has as many classes as its data.
+        # The run's own space has the number of classes of its data.
         check_named(wanted, run.supernet.space, f"'{folder}'")
         return run.supernet.space, source
 
     def _common(self, space: Space, known: Sequence[Resolution], tables: Sequence[LatencyTable]) -> Sequence[Resolution]:
-        """The resolutions that are asked for, or else all that every source knows."""
+        """The requested resolutions, or else all that the sources share."""
         from search.problem import common_resolutions
 
         return common_resolutions(space, known, tables) if self.resolutions is None else self.resolutions

@@ -1,4 +1,4 @@
-"""``ofa query``: the best networks of a front for a budget, at once."""
+"""``ofa query``: answers a budget with the best networks of a front."""
 
 from __future__ import annotations
 
@@ -46,31 +46,31 @@ def query(
     counts: Any = None,
     accuracy: Accuracy = None,
     expected: ExpectedOption = False,
-    top: Annotated[int, typer.Option(min=1, help="How many networks, best first.")] = 1,
+    top: Annotated[int, typer.Option(min=1, help="Number of networks, best first.")] = 1,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="ARCH", help="Also write the best network's arch as JSON.")
     ] = None,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Time networks on the device, and answer with those that keep the budget there.")
+        bool, typer.Option("--verify", help="Time networks on the device, and answer with the ones that keep the budget there.")
     ] = False,
     device: Annotated[
         list[str] | None,
         typer.Option(
             "--device",
             metavar="NAME",
-            help="With --verify, the device to time on: its name, or the path of its TOML file; for several precisions one for each.",
+            help="With --verify, the device: its name, or the path of its TOML file; with several precisions one device for each.",
         ),
     ] = None,
     table: Annotated[
         list[Path] | None,
-        typer.Option("--table", metavar="TABLE", help="With --verify, the device's latency table, which is weighed with what is measured."),
+        typer.Option("--table", metavar="TABLE", help="With --verify, the device's latency table, to combine with the measurements."),
     ] = None,
     update: Annotated[
-        bool, typer.Option("--update", help="With --verify, write what was measured into FRONT, and what it says of TABLE into TABLE.")
+        bool, typer.Option("--update", help="With --verify, store the measurements in FRONT, and update TABLE with them.")
     ] = False,
     margin: Annotated[
         float | None,
-        typer.Option(min=0.0, max=0.5, help="With --verify, the share of the budget left to a slower minute; 0.025 by default."),
+        typer.Option(min=0.0, max=0.5, help="With --verify, safety margin for drift of the machine's speed, a share; 0.025 by default."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the inputs of --verify.")] = 0,
     space: OwnSpaceOption = None,
@@ -80,10 +80,10 @@ def query(
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
-    """The most accurate networks that keep a budget, on paper or on the device.
+    """Answer a budget with the most accurate networks that keep it, as predicted or on the device.
 
-    Nothing but ARCH is written, unless --verify is given with --update. What --verify measures is kept until it has ended: a command
-    that was cut off goes on with --resume.
+    Only ARCH is written, unless --verify is given with --update. Measurements of --verify are kept until it ends: an interrupted command
+    continues with --resume.
     """
     from search.advice import advice_on_budget, advice_on_front
     from search.front.front import Front
@@ -123,7 +123,7 @@ def query(
         best = answer["results"][0]
         save_arch(Arch.from_json(best["arch"]), loaded.space, output)
         if "precision" in best:
-            remark(f"the network is meant in {best['precision']}, which '{output}' does not say; `ofa specialize --front` keeps it")
+            remark(f"the network was chosen in {best['precision']}, which '{output}' does not record; `ofa specialize --front` keeps it")
     emit(answer, json=json, render=lambda: _render(answer), warnings=warnings)
 
 
@@ -158,7 +158,7 @@ def _render(answer: dict[str, Any]) -> RenderableType:
 
 
 def _sentences(answer: dict[str, Any]) -> list[str]:
-    """What is said below the networks."""
+    """The sentences below the networks."""
     from search.units import called
 
     said = [f"Latency on {name}: {format_conditions(each)}." for name, each in answer["conditions"].items()]
@@ -167,10 +167,10 @@ def _sentences(answer: dict[str, Any]) -> list[str]:
         costs = ", ".join(map(called, answer["not_searched"]))
         said.append(f"The search did not trade accuracy against {costs}: the budget is kept, but a better network may exist.")
     if answer.get("updated"):
-        said.append("What was measured is written into:")
+        said.append("The measurements are stored in:")
     elif "updated" in answer:
         table = ", and the table of --table" if answer["learned"] else ""
-        said.append(f"Nothing was written: add --update to keep what was measured in the front{table}.")
+        said.append(f"Nothing was written: add --update to store the measurements in the front{table}.")
     return said
 
 

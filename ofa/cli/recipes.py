@@ -1,4 +1,4 @@
-"""``ofa recipes``: those that come along, and every key that a recipe may have."""
+"""``ofa recipes``: the built-in recipes, and the reference of all keys."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def register(app: typer.Typer) -> None:
 
 def recipes(
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME|KEY", help="A recipe that comes along, a table such as augmentation, or a key.")
+        str | None, typer.Argument(metavar="NAME|KEY", help="A built-in recipe, a table such as augmentation, or a key.")
     ] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print the whole reference as a page.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the whole reference as Markdown.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """List the recipes that come along, print one, or say what a key means."""
+    """List the built-in recipes, print one, or explain a key."""
     from ofa.training.presets import preset_about, preset_names, preset_text
     from ofa.training.reference import recipe_reference, reference_markdown
 
@@ -57,7 +57,7 @@ def _render(report: dict[str, Any]) -> RenderableType:
 
     if report["recipes"]:
         overview = _table("recipe", "what it is for", [(name, text) for name, text in report["recipes"].items()])
-        overview.caption = "print one with: ofa recipes NAME; train by it with: ofa train NAME -o RUN"
+        overview.caption = "print one with: ofa recipes NAME; train with it: ofa train NAME -o RUN"
         return Group(overview, _table("key", "type, default", [(key["key"], _kind(key)) for key in report["keys"]]))
     return _table("key", "meaning", [(key["key"], f"{_kind(key)}: {key['meaning']}") for key in report["keys"]])
 

@@ -1,4 +1,4 @@
-"""``ofa report``: one page for people, of a front, a latency table or a run."""
+"""``ofa report``: writes a page about a front, a latency table or a run."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def report(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="HTML", help="Where to write the page.")],
     png: Annotated[Path | None, typer.Option("--png", metavar="FOLDER", help="Also write its charts as PNG files.")] = None,
-    title: Annotated[str | None, typer.Option("--title", metavar="TEXT", help="Title of the page, if not what it is of.")] = None,
+    title: Annotated[str | None, typer.Option("--title", metavar="TEXT", help="Title of the page; by default from SOURCE.")] = None,
     space: OwnSpaceOption = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Write one HTML page that shows everything, and works without a network."""
+    """Write a self-contained HTML page, which needs no internet connection."""
     check_output(output, overwrite=overwrite, ending=".html")
     if png is not None:
         check_output_folder(png, overwrite=overwrite)
@@ -49,7 +49,7 @@ def report(
     from search.report import read_source, save_report
     from search.report.training import RunRecord
 
-    named(space)  # a space of one's own class can be drawn once its class is known
+    named(space)  # imports the user's own class, without which its space cannot be drawn
     loaded = read_source(source)
     save_report(loaded, output, title=title)
     pictures: tuple[Path, ...] = ()
@@ -64,7 +64,7 @@ def report(
 
 
 def _conditions(loaded: Front | LatencyTable | RunRecord) -> dict[str, Conditions]:
-    """What the latencies of a page hold under, by device."""
+    """Measurement conditions of a page's latencies, by device."""
     from latency_tables import LatencyTable
     from search.front.front import Front
 

@@ -1,4 +1,4 @@
-"""Which run ``ofa train`` is about, and where that stands: new, stopped on its way, or to go on after its end."""
+"""The run of ``ofa train`` and its state: new, interrupted, or to be extended."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ __all__ = ["Resumption", "Standing", "recipe_and_run", "resume_words", "standing
 
 @dataclass(frozen=True, kw_only=True)
 class Resumption:
-    """How a run goes on.
+    """How to continue a run.
 
     Attributes:
-        more_epochs: to add to a run that has ended; None goes on with one that has not.
-        learning_rate: of the added epochs; None is a tenth of the last phase's.
-        data: where its images are now, if they moved.
-        test_data: where those to test on are now, if they moved.
+        more_epochs: epochs to add to a finished run; None continues an interrupted one.
+        learning_rate: learning rate of the added epochs; None for a tenth of the last phase's.
+        data: present path of its images, if they moved.
+        test_data: present path of its test images, if they moved.
     """
 
     more_epochs: int | None = None
@@ -39,15 +39,15 @@ class Resumption:
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """Where a run stands.
+    """The state of a run.
 
     Attributes:
-        recipe: of the run, which finds its images from any folder.
-        record: what the run knows of its images; None if it is new, or of a version that kept none.
-        state: from which it goes on; None from its first step.
-        metrics: up to there.
-        notes: what was damaged of the run, and left out, in a sentence each.
-        ended: the supernet of a run that has ended, of which nothing is left to do; None of any other.
+        recipe: recipe of the run, with paths of images that are valid from any folder.
+        record: the run's record of its images; None if it is new, or of a version without records.
+        state: training state to continue from; None begins at the first step.
+        metrics: metrics up to that state.
+        notes: sentences about damaged parts of the run that were left out.
+        ended: supernet of a finished run with nothing left to do; otherwise None.
     """
 
     recipe: Recipe
@@ -61,9 +61,9 @@ class Standing:
 def recipe_and_run(
     config: str | None, output: Path | None, changes: Sequence[str], *, resume: bool, trust: bool = False
 ) -> tuple[Recipe, Path | None]:
-    """The recipe and the folder that a command line names; with ``--resume`` the folder alone is enough, because it has its recipe.
+    """The recipe and the folder of a command line; with ``--resume`` the folder alone suffices, because it contains its recipe.
 
-    With ``trust`` a ``module:attribute`` is imported because the file says so.
+    With ``trust`` a ``module:attribute`` that the file names is imported.
 
     Raises:
         typer.BadParameter: neither is named.
@@ -89,22 +89,22 @@ def recipe_and_run(
 
 
 def resume_words(run: Path) -> str:
-    """The command that goes on with a run."""
+    """The command that continues a run."""
     return f"ofa train --resume {shlex.quote(str(run))}"
 
 
 def standing(recipe: Recipe, output: Path, resumption: Resumption | None, *, overwrite: bool, world: World) -> Standing:
-    """Where the run in a folder stands; a new one if there is none, or if it may be replaced.
+    """The state of the run in a folder; a new run if there is none, or if it may be replaced.
 
     Args:
-        recipe: that was named, which must be the run's if it goes on.
-        output: the folder.
-        resumption: how it is to go on, if it is to.
-        overwrite: whether a run that is there may be replaced.
-        world: the processes that train together; the first of them writes.
+        recipe: the named recipe, which must equal the run's if the run is continued.
+        output: folder of the run.
+        resumption: how to continue the run; None for a new run.
+        overwrite: whether an existing run may be replaced.
+        world: the processes that train together; the first one writes.
 
     Raises:
-        OfaError: a run is there and is not to be replaced, cannot go on, or not with this recipe.
+        OfaError: an existing run is not to be replaced, cannot be continued, or has another recipe.
     """
     import ofa.training as training
     from ofa.errors import FileError
@@ -139,7 +139,7 @@ def standing(recipe: Recipe, output: Path, resumption: Resumption | None, *, ove
 
 
 def _extend(output: Path, recipe: Recipe, resumption: Resumption, *, world: World) -> Recipe:
-    """Add epochs to a run that has ended; the recipe that was named must be the run's."""
+    """Add epochs to a finished run; the named recipe must equal the run's."""
     import ofa.training as training
     from ofa.errors import FileError
     from ofa.training.checkpoint import check_recipe
@@ -154,7 +154,7 @@ def _extend(output: Path, recipe: Recipe, resumption: Resumption, *, world: Worl
         )
     check_recipe(output, recipe)
     longer = extended(training.own_recipe(output, recipe), resumption.more_epochs, resumption.learning_rate)
-    world.wait()  # all have seen that it has ended
+    world.wait()  # all processes have seen the finished run
     if world.is_first:
         training.extend_run(output, longer)
     world.wait()

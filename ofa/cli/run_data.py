@@ -1,4 +1,4 @@
-"""A run as commands take it: where its supernet computes, where its images are now, and what is said of them."""
+"""Options of commands on a run: the processor of its supernet, and the present paths of its images."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ DataOption = Annotated[
     typer.Option(
         "--data",
         metavar="PATH",
-        help="The images, in place of those that are named; a run compares them with its record.",
+        help="The images, if not at the recorded path; they are compared with the run's record.",
     ),
 ]
-TestDataOption = Annotated[str | None, typer.Option("--test-data", metavar="PATH", help="The images to test on, in the same way.")]
+TestDataOption = Annotated[str | None, typer.Option("--test-data", metavar="PATH", help="The test images, likewise.")]
 
 
 OnOption = Annotated[
-    str | None, typer.Option("--on", metavar="PLACE", help="Where to compute: cpu, cuda or cuda:1; a GPU if there is one.")
+    str | None, typer.Option("--on", metavar="PLACE", help="Where to compute: cpu, cuda or cuda:1; by default a GPU if there is one.")
 ]
 
 
 def place_run(run: Run, on: str | None) -> None:
-    """Move the supernet of a run to where it is to compute, ``cpu``, ``cuda`` or ``cuda:N``; None is a GPU if there is one.
+    """Move the supernet of a run to ``cpu``, ``cuda`` or ``cuda:N``; None for a GPU if there is one.
 
     Raises:
-        DeviceError: it is not there.
+        DeviceError: this machine lacks the GPU.
     """
     import torch
 
@@ -43,20 +43,20 @@ def place_run(run: Run, on: str | None) -> None:
 
     place = compute_device(on)
     if place.type == "cuda":
-        torch.cuda.set_device(place)  # what takes the current GPU, such as page-locked memory, is to find this one
+        torch.cuda.set_device(place)  # for code that uses the current GPU, such as page-locked memory
     run.supernet.to(place)
 
 
 def changes_of(**options: str | None) -> list[str]:
-    """The changes of a recipe that options of their own say, by their keys."""
+    """Changes of a recipe from separate options, as ``KEY=VALUE``."""
     return [f"{key}={json.dumps(text)}" for key, text in options.items() if text is not None]
 
 
 def load_run_data(run: Run, *, data: str | None = None, test_data: str | None = None) -> RunData:
-    """Read the images of a run and say what changed since it began.
+    """Read the images of a run and print remarks about changes since it began.
 
     Raises:
-        OfaError: they cannot be found, or are not the run's.
+        OfaError: the images cannot be found, or are not the run's.
     """
     with progress_bar(f"reading {data or run.recipe.data}") as progress:
         found = run.load_data(data=data or "", test_data=test_data or "", progress=progress)
@@ -66,15 +66,15 @@ def load_run_data(run: Run, *, data: str | None = None, test_data: str | None = 
 
 
 def say_changes(changes: DataChanges) -> None:
-    """Say on stderr what a person should know of the data."""
+    """Print remarks about changed data on stderr."""
     for sentence in changes.sentences():
         remark(sentence)
 
 
 def say_left_out(splits: Splits) -> None:
-    """Say on stderr which files are left out, and why."""
+    """Print a remark about files that are left out, with reasons, on stderr."""
     from ofa.data import left_out_sentences
 
-    # Each part knows of all that its source left out.
+    # Each part lists all files that its source left out.
     for sentence in left_out_sentences(tuple(dict.fromkeys(each for part in splits for each in part.left_out))):
         remark(sentence)

@@ -1,4 +1,4 @@
-"""``ofa search``: finds the networks of a space that no other beats, for every budget at once."""
+"""``ofa search``: finds the Pareto front of a space, for every budget at once."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _EVALUATIONS = 200_000
 _EFFORT_FOR_BEST = {"islands": 8}
 """One budget needs fewer islands."""
 _TURN_S = 60.0
-"""In which another machine that searches the same study ends writing its front."""
+"""Seconds to wait until another machine with the same study has written its front."""
 
 
 def register(app: typer.Typer) -> None:
@@ -54,7 +54,7 @@ def search(
         list[str] | None, typer.Option("--device", metavar="NAME", help="Time every network on this device, without a table (slow, exact).")
     ] = None,
     space: Annotated[
-        str | None, typer.Option(metavar="SPACE", help="The space (a name, a file, or module:attribute), which the accuracies must be of.")
+        str | None, typer.Option(metavar="SPACE", help="The space: a name, a file, or module:attribute; by default the accuracies'.")
     ] = None,
     predictor: Annotated[Path | None, typer.Option(metavar="PREDICTOR", help="Predict accuracies.")] = None,
     supernet: Annotated[Path | None, typer.Option(metavar="RUN", help="Measure each network of this run (slow, exact).")] = None,
@@ -62,40 +62,40 @@ def search(
         list[Path] | None,
         typer.Option(
             metavar="LOSSES",
-            help="What networks lose in a precision, for tables of one device in several: `ofa predictor quantization`; one a precision.",
+            help="Accuracy losses in a precision (`ofa predictor quantization`), for tables in several; one file per precision.",
         ),
     ] = None,
     trade: Annotated[
         list[str] | None,
         typer.Option(
             metavar="COST",
-            help=f"What to trade against accuracy: {', '.join(tradeable())}; once each. By default the latency on every device, else MACs.",
+            help=f"Cost to trade against accuracy: {', '.join(tradeable())}; repeatable. By default latency on every device, else MACs.",
         ),
     ] = None,
-    best: Annotated[bool, typer.Option("--best", help="Find the most accurate network within the budgets, and no whole front.")] = False,
+    best: Annotated[bool, typer.Option("--best", help="Find only the most accurate network within the budgets, not a front.")] = False,
     trials: Annotated[int, typer.Option(min=1, help="Trials of the study.")] = _TRIALS,
     sampler: Annotated[
         str | None,
         typer.Option(
-            help="evolution by arrays, or Optuna's nsga2, nsga3, tpe, gp, random; by default evolution, but nsga2 where networks are "
+            help="evolution (in arrays), or Optuna's nsga2, nsga3, tpe, gp, random; by default evolution, or nsga2 if networks are "
             "measured.",
             show_default=False,
         ),
     ] = None,
     evaluations: Annotated[
         int | None,
-        typer.Option(min=0, help=f"Networks that evolution evaluates besides trials; {_EVALUATIONS} by default.", show_default=False),
+        typer.Option(min=0, help=f"Networks that evolution evaluates besides the trials; {_EVALUATIONS} by default.", show_default=False),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the search.")] = 0,
     storage: Annotated[
         str | None,
         typer.Option(
             metavar="URL|FILE",
-            help=f"Keep the study in a database or a journal file, to resume it; or name it in the environment as {STORAGE_VARIABLE}.",
+            help=f"Database or journal file that keeps the study, to resume it; also from the environment variable {STORAGE_VARIABLE}.",
         ),
     ] = None,
     workers: Annotated[
-        int, typer.Option(min=1, help="Processes that measure networks of one study; more machines join it by the same command.")
+        int, typer.Option(min=1, help="Processes that measure networks of one study; further machines join with the same command.")
     ] = 1,
     study: Annotated[str | None, typer.Option(metavar="NAME", help="Name of the study in the storage; the space's by default.")] = None,
     resolutions: ResolutionsOption = None,
@@ -114,9 +114,9 @@ def search(
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Find the best networks for every budget; limits given here are kept by all of them.
+    """Find the best networks for every budget; all of them keep the limits that are given here.
 
-    The front of a study in a --storage may be replaced by a later one of the same study, for nothing of it is lost.
+    The front of a study in a --storage may be replaced by a later front of the same study, since the study keeps all trials.
     """
     let_threads_sleep()
     from search.advice import advice_on_front
@@ -127,7 +127,7 @@ def search(
     if (predictor is None) == (supernet is None):
         raise typer.BadParameter("accuracies come from one of --predictor and --supernet; give one of them.", param_hint="--predictor")
     if on is not None and supernet is None:
-        raise typer.BadParameter("it is for networks of a --supernet that are measured; leave it out.", param_hint="--on")
+        raise typer.BadParameter("it is for measuring networks of a --supernet; leave it out.", param_hint="--on")
     if best and trade:
         raise typer.BadParameter("--best trades nothing against accuracy; leave out one of the two.", param_hint="--trade")
     budget = budget_of(latency=latency, energy=energy, counts=counts, accuracy=accuracy, expected=expected)
@@ -153,7 +153,7 @@ def search(
         evolves = sampler == EVOLUTION if sampler else supernet is None and not device
         evaluations = _EVALUATIONS if evolves else 0
     effort = Effort(trials=trials, evaluations=evaluations, **(_EFFORT_FOR_BEST if best else {}))
-    # Machines that search one study together take turns at writing its front, of which nothing is lost.
+    # Machines with one study take turns at writing its front, whose trials the study keeps.
     where = take_storage(storage)
     kept_in = None if where is None else storage_file(where)
     if kept_in is not None:
@@ -163,9 +163,9 @@ def search(
         check_output(output, overwrite=overwrite or resumed is not None, ending=PARQUET)
         if picture is not None:
             check_output(picture, overwrite=overwrite or resumed is not None, ending=".png")
-        kept = f"its trials are kept in {where}, and the same command goes on" if where else "of a search without --storage nothing is kept"
+        kept = f"its trials are kept in {where}; continue with the same command" if where else "without --storage nothing is kept"
         if where is None and (supernet is not None or device):
-            remark("networks are measured, and what that comes to is lost if this is cut off; add --storage to go on by the same command")
+            remark("measurements are lost if the search is interrupted; add --storage to be able to continue with the same command")
         with stoppable() as stop, progress_bar("networks") as progress, known_as_experimental():
             stop.words = f"interrupted; {kept}"
             front = run_workers(
@@ -173,7 +173,7 @@ def search(
             )
         front = front.with_info(command=command_without_secrets(), study={**front.info.study, **_identity(where, study)})
         with writing(output, "writing a front", wait_s=_TURN_S):
-            if not overwrite and output.exists():  # which somebody may have written, or verified, meanwhile
+            if not overwrite and output.exists():  # another process may have written or verified it meanwhile
                 check_output(output, overwrite=_front_of(output, where, study) == front.info.space)
             front.save(output)
         if picture is not None:
@@ -185,12 +185,12 @@ def search(
 
 
 def _identity(storage: StorageUrl | None, study: str | None) -> dict[str, Any]:
-    """What a front keeps of the study that it is of."""
+    """The identity of a front's study, as stored in the front."""
     return {} if storage is None else {"storage": str(storage), "name": study}
 
 
 def _front_of(output: Path, storage: StorageUrl | None, study: str | None) -> str | None:
-    """The space of the front that is there, if it is of this study and nothing was added to it; else None."""
+    """The space of the existing front, if it is of this study and has no verified networks; else None."""
     from ofa.errors import OfaError
     from search.front.front import Front
 
@@ -224,7 +224,7 @@ def _report(front: Front, output: Path) -> dict[str, Any]:
 
 
 def _precisions(front: Front) -> list[str]:
-    """Those that the networks of a front may have."""
+    """The precisions of a front's networks."""
     return list(dict.fromkeys(name for by_precision in front.info.precisions.values() for name in by_precision))
 
 

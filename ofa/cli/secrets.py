@@ -1,4 +1,4 @@
-"""Passwords of storages on the command line: out of the list of processes, which every user of a machine may read, and out of files."""
+"""Keeps storage passwords out of files, and out of the process list, which every user of a machine may read."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ofa.storage_url import StorageUrl
 __all__ = ["STORAGE_VARIABLE", "command_without_secrets", "leave_process_list", "take_storage"]
 
 STORAGE_VARIABLE = "OFA_STORAGE"
-"""In the environment, which only the same user may read: the storage of a study, with its password."""
+"""Environment variable with the storage of a study and its password; only the same user may read the environment."""
 
 _OPTION = "--storage"
 
 
 def leave_process_list() -> None:
-    """Start the command again, in the same process, with the storage in the environment where a secret is among the arguments.
+    """If an argument contains a secret, restart the command in the same process (exec) with the storage in the environment.
 
-    Windows has no such second start; there a password is safe in the environment alone.
+    Windows has no exec; there a password is safe only if the user sets the environment variable.
     """
     arguments, typed = sys.argv[1:], _typed(sys.argv)
     started = sys.orig_argv[: len(sys.orig_argv) - len(arguments)]
@@ -31,20 +31,20 @@ def leave_process_list() -> None:
 
 
 def take_storage(typed: str | None) -> StorageUrl | None:
-    """The storage that was typed, or else the environment's, which no process that is started from here inherits."""
+    """The typed storage, or the environment's, which is removed so that child processes do not inherit it."""
     text = os.environ.pop(STORAGE_VARIABLE, None)
     known = StorageUrl(text) if text else None
     return known if typed is None or typed == str(known) else StorageUrl(typed)
 
 
 def command_without_secrets() -> str:
-    """The command as it was given, with its storage as it may be shown."""
+    """The command line, with the storage's password hidden."""
     typed = _typed(sys.argv)
     return shlex.join(["ofa", *(_without(typed, word) for word in sys.argv[1:])])
 
 
 def _typed(words: list[str]) -> list[StorageUrl]:
-    """The storages of a command line, of which the last counts."""
+    """The storages on a command line; the last one counts."""
     joined = f"{_OPTION}="
     texts = [word.removeprefix(joined) for option, word in pairwise(words) if option == _OPTION or word.startswith(joined)]
     return [StorageUrl(text) for text in texts]

@@ -1,4 +1,4 @@
-"""``search``, ``devices`` and ``latency_tables`` are common names: are the ones that Python would import those beside this ``ofa``?"""
+"""Checks that ``search``, ``devices`` and ``latency_tables``, which are common names, are imported from beside this ``ofa``."""
 
 from __future__ import annotations
 

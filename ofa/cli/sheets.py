@@ -1,6 +1,6 @@
-"""Results as tables that fit the width of a terminal: what people type or copy is never cut and never broken over lines.
+"""Results as tables that fit the terminal; text to type or copy is never cut or wrapped.
 
-A table that is too wide for its terminal is shown as a list instead, a line for each value.
+A table that is too wide for the terminal is shown as a list, with one line for each value.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ _INDENT = 2
 
 
 class Name(str):
-    """Text that people type or copy, such as a path: it stands on one line, however long it is."""
+    """Text to type or copy, such as a path: it is kept on one line, whatever its length."""
 
 
 def records(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "", caption: str = "") -> _Records:
-    """A table with a heading for each column; no cell is broken over lines.
+    """A table with a heading for each column; cells are not wrapped.
 
     Args:
-        columns: the headings; of a list that stands for the table, the first one's values head the others.
-        rows: a text for each column.
-        title: above it, on one line.
-        caption: a sentence below.
+        columns: the headings. If the table is shown as a list, the first column's values are the headings of its entries.
+        rows: one text for each column.
+        title: title above the table, on one line.
+        caption: sentence below the table.
     """
     return _Records(tuple(map(sanitized, columns)), tuple(tuple(map(_shown, row)) for row in rows), sanitized(title), caption)
 
@@ -44,24 +44,24 @@ def facts(rows: Iterable[tuple[str, str]], *, title: str = "", caption: str = ""
 
     Args:
         rows: names with their values.
-        title: above it, on one line.
-        caption: a sentence below.
+        title: title above the table, on one line.
+        caption: sentence below the table.
     """
     return _Facts(tuple((sanitized(name), _shown(value)) for name, value in rows), sanitized(title), caption)
 
 
 def words(text: str) -> _Words:
-    """Sentences, wrapped between words and never within one."""
+    """Sentences, wrapped between words only."""
     return _Words(text)
 
 
 def line(text: str) -> Text:
-    """What stands on one line, such as a command to copy."""
+    """Text on one line, such as a command to copy."""
     return Text(sanitized(text), no_wrap=True, overflow="ignore")
 
 
 def _shown(value: str) -> str:
-    """Cleaned before widths are measured, and not only at the door to the terminal."""
+    """A sanitized value; sanitized here because widths are measured before the console does it."""
     return Name(sanitized(value)) if isinstance(value, Name) else sanitized(value)
 
 
@@ -140,23 +140,23 @@ class _Facts:
 
 
 def _total(widths: Iterable[int]) -> int:
-    """Of a table with columns of these widths, borders included."""
+    """Total width of a table with columns of these widths, including borders."""
     return sum(width + _PADDING + _BORDER for width in widths) + _BORDER
 
 
 def _broken(heading: str, least: int) -> str:
-    """A heading over several lines, no wider than the cells below it or its longest word."""
+    """A wrapped heading, no wider than the cells below it or its longest word."""
     longest = max(map(cell_len, heading.split()), default=1)
     return "\n".join(textwrap.wrap(heading, max(least, longest))) or heading
 
 
 def _least(value: str) -> int:
-    """The least width of a value that is not cut."""
+    """The smallest width at which a value is not cut."""
     return cell_len(value) if isinstance(value, Name) else max(map(cell_len, value.split()), default=0)
 
 
 def _listed(rows: Iterable[tuple[str, str]], width: int, *, indent: int = 0) -> list[Text]:
-    """A line for each name and value; words of a value that is long go on below it."""
+    """A line for each name and value; long values are wrapped."""
     lines = []
     for name, value in rows:
         first = f"{' ' * indent}{name}: " if name else " " * indent

@@ -1,4 +1,4 @@
-"""``ofa space``: how large a space is, what its networks cost, and whether a budget can be met."""
+"""``ofa space``: size of a space, costs of its networks, and feasibility of a budget."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ __all__ = ["register"]
 
 _EXAMPLE = "Example: ofa space ofa-mbv3-w1.0 --resolution 224 --macs 300M --memory 2MiB"
 _USED = 0.8
-"""The share of a budget below which the most that any network uses leaves much of it."""
+"""Warn if even the most costly network uses less than this share of the budget."""
 
 
 def register(app: typer.Typer) -> None:
@@ -62,9 +62,9 @@ def space(
     resolution: Annotated[
         Any, typer.Option(parser=parse_resolution_option, metavar="PIXELS", help="Only networks of this input size: 224 or 224x160.")
     ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="How many random networks to look at.")] = 500,
+    samples: Annotated[int, typer.Option(min=1, help="Number of random networks to evaluate.")] = 500,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random networks.")] = 0,
-    table: Annotated[Path | None, typer.Option(help="A latency table, to look at latencies as well.")] = None,
+    table: Annotated[Path | None, typer.Option(help="A latency table, to include latencies.")] = None,
     latency: LatencyOption = None,
     counts: Any = None,
     resolutions: ResolutionsOption = None,
@@ -76,7 +76,7 @@ def space(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a space file that is already there.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Size of a space, the costs of its networks, and whether a budget can be met; and spaces of one's own from it.
+    """Show the size of a space, the costs of its networks, and whether a budget can be met; derive spaces of your own.
 
     Fails if the budget cannot be met.
     """
@@ -100,7 +100,7 @@ def space(
 
 
 def _named(name: str, changes: Changes, output: Path | None, overwrite: bool) -> Space:
-    """The space that is named, changed as the options say, and written where they say."""
+    """The named space, with the options' changes, and written if they ask for it."""
     from ofa.training.spaces import find_space
 
     found = changes.of(find_space(name), output)
@@ -110,7 +110,7 @@ def _named(name: str, changes: Changes, output: Path | None, overwrite: bool) ->
 
 
 def list_spaces() -> list[dict[str, Any]]:
-    """Every named space with its size and the MACs of its smallest and largest network."""
+    """All named spaces with their size and the MACs of their smallest and largest network."""
     from ofa.cost import macs
     from ofa.families import get_space, lower, space_names
     from ofa.resolution import resolutions_to_json
@@ -130,23 +130,23 @@ def list_spaces() -> list[dict[str, Any]]:
 def examine(
     examined: Space, *, resolution: Resolution | None, samples: int, seed: int, table: Path | None, limits: Mapping[str, float]
 ) -> dict[str, Any]:
-    """What random networks of a space cost, and which share of them keeps the limits.
+    """Costs of random networks of a space, and the share of them that keeps the limits.
 
     Args:
         examined: the space.
-        resolution: look only at networks of this input size in pixels; None for all, or all that the table was built for.
+        resolution: only networks of this input size in pixels; None for all, or all of the table.
         samples: number of random networks.
-        seed: seed of their choice.
+        seed: seed of the random networks.
         table: file of a latency table, which adds ``latency_ms`` to the costs.
-        limits: the most that a network may cost, by the names of the costs.
+        limits: upper limits by the names of the costs.
 
     Returns:
-        the JSON object of ``ofa space --json``, with what warns of the table or the space in the list ``warnings``. A budget is
-        satisfiable if a network that was looked at keeps it: a sampled one, or the one that costs the least of what is limited. It is
-        not if the least of some cost is above its limit (``least``); None is not known.
+        The JSON object of ``ofa space --json``, with warnings about table and space in the list ``warnings``. A budget is satisfiable
+        (True) if an evaluated network keeps it: a sampled one, or the network with the smallest value of a limited cost. It is not (False)
+        if the smallest value of a cost is above its limit (``least``). Otherwise it is None: unknown.
 
     Raises:
-        SpaceError: it has no such resolution.
+        SpaceError: the space lacks the resolution.
         TableError: the table is unreadable, or lacks blocks of the networks.
     """
     import numpy as np
@@ -186,7 +186,7 @@ def _advice_on(latencies: LatencyTable | None) -> Sequence[str]:
 
 
 def _unused(limits: Mapping[str, float], most: Mapping[str, float]) -> Sequence[str]:
-    """What is said of a budget that no network uses, going by the most that each cost can be."""
+    """A warning if no network uses much of the budget, judged by the largest value of each cost."""
     from search.units import called, typed
 
     used = {cost: most[cost] / limit for cost, limit in limits.items()}
@@ -211,7 +211,7 @@ def _load_table(path: Path | None, space: Space) -> LatencyTable | None:
 
 
 def _costs(examined: Space, latencies: LatencyTable | None) -> Callable[[Rows], dict[str, Any]]:
-    """What finds the costs of encoded archs, [N] each; counts are whole numbers."""
+    """A function that returns the costs of encoded archs by name, [N] each; counts are integers."""
     import numpy as np
 
     from latency_tables import Estimator
@@ -224,7 +224,7 @@ def _costs(examined: Space, latencies: LatencyTable | None) -> Callable[[Rows], 
         if estimator is None:
             return counted
         latency_N, _, high_N = estimator.estimates_of_rows(rows_NC)
-        # Only a calibrated table knows an interval.
+        # Only a calibrated table has an interval.
         interval = {"latency_high_ms": high_N} if (high_N > latency_N).any() else {}
         return {"latency_ms": latency_N, **interval, **counted}
 
@@ -245,13 +245,13 @@ def _summary(values: Sequence[float], smallest: float, largest: float) -> dict[s
 def _answer(
     examined: Space, costs_of: Callable[[Rows], dict[str, Any]], drawn: Mapping[str, Any], limits: Mapping[str, float]
 ) -> tuple[dict[str, Any], Sequence[str]]:
-    """Whether a budget can be met, going by random networks and by the least of each cost, and what warns of it."""
+    """Whether a budget can be met, judged by random networks and by the smallest value of each cost; and warnings."""
     import numpy as np
 
     from search.evolution.local_search import extreme
 
     def compared(columns: Mapping[str, Any], cost: str) -> Any:
-        # Where a table knows an interval, budgets are held against its upper end, as in a search.
+        # Budgets are compared with the upper end of the interval, if there is one, as in a search.
         return columns["latency_high_ms"] if cost == "latency_ms" and "latency_high_ms" in columns else columns[cost]
 
     least, rows, most = {}, [], {}
@@ -311,7 +311,7 @@ def _render_report(report: dict[str, Any]) -> RenderableType:
 
 
 def _words(report: dict[str, Any]) -> list[str]:
-    """The answer about the budget, a sentence a line."""
+    """The answer about the budget, one sentence per line."""
     from search.units import called, typed
 
     answer = report["budget"]
@@ -320,14 +320,14 @@ def _words(report: dict[str, Any]) -> list[str]:
     shares = answer["shares"]
     said = [f"{called(cost)} of at most {typed(cost, limit)}: {format_percent(shares[cost])}" for cost, limit in answer["limits"].items()]
     if answer["satisfiable"] is None:
-        said.append("Each limit can be kept, but no network that was looked at keeps all of them: a search finds out whether one does.")
+        said.append("Each limit alone can be kept, but no evaluated network keeps all of them: a search finds out whether one does.")
     elif answer["satisfiable"]:
         said.append(f"The budget can be met: {format_percent(answer['share'])} of the sampled networks keep it.")
     return said
 
 
 def _impossible(report: Mapping[str, Any]) -> str:
-    """The sentence about a budget that no network of a space keeps."""
+    """The error message for a budget that no network of a space keeps."""
     from search.units import called, typed
 
     answer = report["budget"]

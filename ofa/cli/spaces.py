@@ -1,4 +1,4 @@
-"""Resolutions as options, and the option by which commands are told a space of one's own class: files carry spaces, but never code."""
+"""Options for resolutions, and for spaces of a user's own class: files contain spaces, but never code."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["OwnSpaceOption", "TrustOption", "check_named", "named", "parse_resol
 
 OwnSpaceOption = Annotated[
     str | None,
-    typer.Option("--space", metavar="SPACE", help="Its space again, needed only where the class is your own: module:attribute."),
+    typer.Option("--space", metavar="SPACE", help="Its space as module:attribute, needed only if the class is your own."),
 ]
 TrustOption = Annotated[
-    bool, typer.Option("--trust", help="Import the module:attribute that the recipe or run names; otherwise only what you type is.")
+    bool, typer.Option("--trust", help="Also import module:attribute names in the recipe or run, not only the ones that you type.")
 ]
 
 
@@ -30,7 +30,7 @@ def parse_resolutions(text: str) -> list[Resolution]:
         return [parse_resolution(part) for part in text.split(",")]
     except SpaceError as error:
         raise typer.BadParameter(
-            f"resolutions must be pixels with commas between, but got '{text}'; write for example 24,32, or 32x24 for height x width."
+            f"resolutions must be pixels separated by commas, but got '{text}'; write for example 24,32, or 32x24 for height x width."
         ) from error
 
 
@@ -43,10 +43,10 @@ def parse_resolution_option(text: str) -> Resolution:
 
 
 def named(text: str | None) -> Space | None:
-    """The space that the user named, if one was named; its class is known from then on, so that files of it can be read.
+    """The space that the user named, if any. Its class is imported, so that files of it can be read.
 
     Raises:
-        OfaError: there is none.
+        OfaError: there is no such space.
     """
     from ofa.training.spaces import find_space
 
@@ -54,15 +54,15 @@ def named(text: str | None) -> Space | None:
 
 
 def check_named(wanted: Space | None, found: Space, source: str) -> None:
-    """Hold a file against what the user named.
+    """Check that a file is of the space that the user named.
 
     Args:
-        wanted: what was named; None for nothing.
-        found: what the file is of.
+        wanted: the named space; None for none.
+        found: the space of the file.
         source: words for the file.
 
     Raises:
-        SpaceError: it is of another space.
+        SpaceError: the file is of another space.
     """
     from ofa.errors import SpaceError
 

@@ -1,4 +1,4 @@
-"""``ofa specialize``: one network of a supernet, made as good as it gets and ready to ship."""
+"""``ofa specialize``: extracts one network of a supernet, fine-tunes it, and writes it as a bundle to ship."""
 
 from __future__ import annotations
 
@@ -57,23 +57,25 @@ def specialize(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `ofa train` wrote.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="BUNDLE", help="Folder to write.")],
     arch: Annotated[Path | None, typer.Option("--arch", metavar="ARCH.json", help="The network, as `ofa query` writes it.")] = None,
-    front: Annotated[Path | None, typer.Option("--front", metavar="FRONT", help="Or the front to ask for the best one within:")] = None,
+    front: Annotated[
+        Path | None, typer.Option("--front", metavar="FRONT", help="Or the front to query for the best network within:")
+    ] = None,
     latency: Latencies = None,
     counts: Any = None,
     accuracy: Accuracy = None,
     expected: ExpectedOption = False,
     epochs: Annotated[int, typer.Option(min=0, help="Epochs of fine-tuning with the largest network as teacher; 0 only calibrates.")] = 5,
     teacher: Annotated[
-        str, typer.Option("--teacher", metavar="RUN|BUNDLE|NAME", help="Who teaches in its place: a run, a bundle, or module:attribute.")
+        str, typer.Option("--teacher", metavar="RUN|BUNDLE|NAME", help="Another teacher: a run, a bundle, or module:attribute.")
     ] = "",
     teacher_resolution: Annotated[
-        Any, typer.Option("--teacher-resolution", parser=parse_resolution_option, metavar="PX", help="What images are resized to for it.")
+        Any, typer.Option("--teacher-resolution", parser=parse_resolution_option, metavar="PX", help="Input size of --teacher.")
     ] = None,
     precision: Annotated[
         Precision | None,
         typer.Option(
             "--precision",
-            help="Number format of a further file; by default that which the front chose, else none. Int8 is fitted to held-out images.",
+            help="Number format of a further file; by default the front's choice, else none. Held-out images calibrate int8.",
             show_default=False,
         ),
     ] = None,
@@ -90,7 +92,7 @@ def specialize(
 ) -> None:
     """Extract one network, calibrate it, fine-tune it and write it as a bundle.
 
-    The state of the fine-tuning is kept: a command that was cut off goes on with --resume.
+    The state of the fine-tuning is kept: an interrupted command continues with --resume.
     """
     from ofa.families import load_arch
     from ofa.teachers import find_teacher
@@ -112,11 +114,11 @@ def specialize(
     asked, device = None, None
     if front is not None:
         asked = _front_of(front, loaded.supernet.space)
-        warnings += warn(_advice(asked, budget))  # before the work, which may be long
+        warnings += warn(_advice(asked, budget))  # before the long work
         network, device = _best_of(asked, budget)
     else:
         if budget:
-            raise typer.BadParameter("budgets need a front to ask; add --front, or leave them out.", param_hint="--arch")
+            raise typer.BadParameter("budgets need a front to query; add --front, or leave them out.", param_hint="--arch")
         assert arch is not None
         network = load_arch(arch, loaded.supernet.space)
     report = specialize_run(
@@ -141,14 +143,14 @@ def specialize(
 
 
 def _front_of(path: Path, space: Space) -> Front:
-    """The front of a file, if it is of the run's space."""
+    """The front in a file, which must be of the run's space."""
     from ofa.errors import SpaceError
     from search.front.front import Front
 
     front = Front.load(path)
     if not front.space.is_part_of(space, any_classes=True):
         raise SpaceError(
-            f"a front must be of the run's space, but '{path}' is of {front.space.name} and the run of {space.name}, which are others; "
+            f"a front must be of the run's space, but '{path}' is of another ({front.space.name}) than the run ({space.name}); "
             "take the front that was searched for this run"
         )
     return front
@@ -161,9 +163,9 @@ def _advice(front: Front, budget: Budget) -> Sequence[str]:
 
 
 def _best_of(front: Front, budget: Budget) -> tuple[Candidate, str | None]:
-    """The most accurate network of a front within the budget, and the device that it is for.
+    """The most accurate network of a front within the budget, and its device.
 
-    A front of several devices is asked for the first one that the budget names, or for its first if the budget names none.
+    In a front of several devices it is the first one that the budget names, or the front's first if the budget names none.
     """
     asked = {name.partition("@")[2] for name in budget.bounds}
     device = next((name for name in front.device_names if name in asked), next(iter(front.device_names), None))
@@ -190,23 +192,23 @@ def specialize_run(
     """Specialize a network of a trained supernet and write its bundle.
 
     Args:
-        run: the supernet, which computes where it lies, and its recipe, which names the data.
-        network: an arch, or the answer of a front, whose promise goes on the card.
-        output: the bundle; the folder it stands in must exist.
-        front: that the answer is of.
-        device: name of the device that its promise is of.
-        epochs: of fine-tuning.
-        teacher: in place of the supernet's largest network.
-        precision: of a further file; None for that which the answer is meant in.
-        most_loss: of the score that int8 may lose.
-        seed: of the order and the augmentation of the images.
-        data: where the run's images are now, if they moved.
-        test_data: where those to test on are now, if they moved.
-        resume: whether to go on with what was done before a command was cut off.
-        overwrite: whether a bundle that is there may be replaced.
+        run: the supernet, on its present processor, and its recipe, which names the data.
+        network: an arch, or a candidate of a front, whose promise goes on the card.
+        output: folder of the bundle; its parent folder must exist.
+        front: the candidate's front.
+        device: name of the device of the promise.
+        epochs: epochs of fine-tuning.
+        teacher: teacher; None for the supernet's largest network.
+        precision: precision of a further file; None for the candidate's.
+        most_loss: largest loss of score by int8 (0..1).
+        seed: seed of the order and the augmentation of the images.
+        data: present path of the run's images, if they moved.
+        test_data: present path of its test images, if they moved.
+        resume: whether to continue after the steps of an interrupted command.
+        overwrite: whether an existing bundle may be replaced.
 
     Returns:
-        the JSON object of ``ofa specialize --json``; accuracies are shares (0..1) of the test part, which was used for nothing else.
+        The JSON object of ``ofa specialize --json``; accuracies (0..1) are of the test part, which was used for nothing else.
 
     Raises:
         OfaError: the arch is of another space, the data or the folder cannot be used, or the export fails.
@@ -224,7 +226,7 @@ def specialize_run(
         run.supernet.space.check(network.arch if isinstance(network, Candidate) else network)
         found = load_run_data(run, data=data, test_data=test_data)
         if has_ended(output, journal, resume=resume, overwrite=overwrite):
-            with progress_bar("quantizing") as progress:  # unless that was done too
+            with progress_bar("quantizing") as progress:  # skipped if already done
                 wanted = precision or precision_of(network)
                 bundle = in_precision(load_bundle(output), found.splits, wanted, most_loss=most_loss, seed=seed, progress=progress)
             return _report(bundle, found)
@@ -257,7 +259,7 @@ def specialize_run(
 
 
 def _report(bundle: Bundle, found: RunData) -> dict[str, Any]:
-    """What is known of a bundle, and of the images that it was measured on."""
+    """The report about a bundle, and about the images of its scores."""
     from ofa.training.specialization import SpecializeMetrics
 
     card, test = bundle.card, found.splits.test

@@ -1,4 +1,4 @@
-"""Signals while a command works: what is at hand is ended and kept, temporary files go, and one sentence says how to go on."""
+"""Signals during a command: the present step is finished and kept, temporary files are removed, and a message says how to continue."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["Stop", "stoppable"]
 
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 _CLEANING_S = 10.0
-"""So long after a signal that ends the command further ones are not heard, so that none interrupts what removes its files."""
+"""Seconds after a fatal signal in which further ones are ignored, so that they do not interrupt the removal of temporary files."""
 
 
 class Stop:
     """Whether the command was asked to stop, and by which signal.
 
     Attributes:
-        words: the sentence that the command ends with if it is stopped now.
+        words: final message if the command is stopped now.
     """
 
     def __init__(self) -> None:
@@ -32,16 +32,16 @@ class Stop:
         self._deaf_until = 0.0
 
     def asked(self) -> bool:
-        """Whether it was."""
+        """Whether a signal asked the command to stop."""
         return self._signal != 0
 
     def error(self) -> Stopped:
-        """What to raise once the work at hand is kept."""
+        """The exception to raise after the present work is kept."""
         return Stopped(self.words, self._signal or signal.SIGINT)
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Inside the block the first signal only sets ``asked``, which the block looks at; a second one ends it at once."""
+        """Inside the block the first signal only sets ``asked``, which the block polls; a second one ends it at once."""
         self._waits = True
         try:
             yield
@@ -49,7 +49,7 @@ class Stop:
             self._waits = False
 
     def take(self, number: int, frame: FrameType | None) -> None:
-        """A signal came."""
+        """Handle a signal."""
         if time.monotonic() < self._deaf_until:
             return
         first = not self._signal
@@ -60,14 +60,14 @@ class Stop:
 
 
 _stop: Stop | None = None
-"""Of the command that runs in this process."""
+"""The stop state of the command in this process."""
 
 
 @contextmanager
 def stoppable() -> Iterator[Stop]:
-    """Inside the block signals go to the ``Stop`` that it yields, the same in a block within; a signal that is ignored stays so (nohup).
+    """Inside the block signals go to the yielded ``Stop``; nested blocks share it. Ignored signals stay ignored (nohup).
 
-    Outside the main thread, where none arrive, nothing changes.
+    Outside the main thread, where no signals arrive, nothing changes.
     """
     global _stop
     if _stop is not None:

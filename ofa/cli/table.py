@@ -30,7 +30,7 @@ __all__ = ["register"]
 _EXAMPLE = "Example: ofa table build --space run --device local-cpu -o cpu.parquet"
 
 SpaceOption = Annotated[str, typer.Option("--space", metavar="SPACE", help="The space: a name, a space file, a run, or module:attribute.")]
-ClassesOption = Annotated[int | None, typer.Option("--classes", min=2, help="Classes of your data, if not the space's own number.")]
+ClassesOption = Annotated[int | None, typer.Option("--classes", min=2, help="Classes of your data, if other than the space's.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of networks, weights and order.")]
 TableArgument = Annotated[Path, typer.Argument(metavar="TABLE", help="A latency table.")]
 
@@ -58,7 +58,7 @@ def build(
     device: DeviceOption,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="TABLE", help="Where to write the table.")],
     resolutions: ResolutionsOption = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the table if it exists: measure only what it lacks.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an existing table: measure only missing blocks.")] = False,
     overwrite: OverwriteOption = False,
     classes: ClassesOption = None,
     seed: SeedOption = 0,
@@ -66,9 +66,9 @@ def build(
     ssh_config: SshConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Time every block that networks of a space are made of.
+    """Time every block of a space on a device.
 
-    What is measured is kept at once: a build that was cut off goes on with --resume.
+    Every measurement is kept at once: an interrupted build continues with --resume.
     """
     import numpy as np
 
@@ -81,9 +81,7 @@ def build(
         check_output(output, overwrite=overwrite or resume, remedy=remedy, ending=PARQUET)
         chosen, measured = _space(space, classes), get_device(device, folders or (), ssh_config=ssh_config)
         old = LatencyTable.load(output) if resume and output.exists() else None
-        told = (
-            f"'{journal.path}' must be as it was written, but {journal.damaged} of its lines are damaged; those blocks are measured again"
-        )
+        told = f"{journal.damaged} lines of '{journal.path}' are damaged; their blocks are measured again"
         warnings = warn([told] if journal.damaged else [])
         rng = np.random.default_rng(seed)
         with progress_bar(f"blocks of {chosen.name}") as progress:
@@ -108,7 +106,7 @@ def calibrate(
     space: SpaceOption,
     device: DeviceOption,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="TABLE", help="Where to write the calibrated table, if not into TABLE.")
+        Path | None, typer.Option("--output", "-o", metavar="TABLE", help="File of the calibrated table; by default TABLE.")
     ] = None,
     nets: Annotated[int, typer.Option(help="Whole networks to time.")] = 20,
     resolutions: ResolutionsOption = None,
@@ -120,10 +118,10 @@ def calibrate(
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Time whole networks, and store in the table how they differ from the sum of their blocks.
+    """Time whole networks, and store in the table a correction from the sum of blocks to them, with an interval.
 
-    A calibration that is there already is replaced only with --overwrite. What is measured is kept at once: a command that was cut off
-    goes on with --resume.
+    An existing calibration is replaced only with --overwrite. Every measurement is kept at once: an interrupted command continues with
+    --resume.
     """
     import numpy as np
 
@@ -161,7 +159,7 @@ def check(
     nets: Annotated[int, typer.Option(help="Random networks to time.")] = 20,
     resolutions: ResolutionsOption = None,
     classes: ClassesOption = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the networks; another than the calibration's, so that they are new.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the networks; it must differ from the calibration's.")] = 1,
     plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Also draw estimates against measurements, as PNG.")] = None,
     folders: FoldersOption = None,
     ssh_config: SshConfigOption = None,
@@ -169,9 +167,9 @@ def check(
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Time random networks twice, and compare them to what the table says and to each other.
+    """Time random networks twice, and compare the two measurements with the table and with each other.
 
-    What is measured is kept at once: a command that was cut off goes on with --resume.
+    Every measurement is kept at once: an interrupted command continues with --resume.
     """
     import numpy as np
 
@@ -203,7 +201,7 @@ def show(
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
-    """What a table holds, and where it came from."""
+    """Show the contents of a table, and its origin."""
     from latency_tables import LatencyTable
     from latency_tables.advice import advice_on_table
 
@@ -286,6 +284,6 @@ def _render_check(report: dict[str, Any]) -> RenderableType:
     rows += [(key.replace("_", " "), "-" if report[key] is None else format_percent(report[key])) for key in shares]
     for key in ("spearman", "kendall"):
         rows.append((f"{key} rank correlation", "-" if report[key] is None else f"{report[key]:.3f}"))
-    rows.append(("machine slower than promised for by", format_percent(report["slowdown"] - 1)))
+    rows.append(("machine slower than in the table by", format_percent(report["slowdown"] - 1)))
     title = f"{report['table']} against {report['nets']} random networks on {report['device']}"
     return facts(rows, title=title, caption=format_conditions(report["conditions"]))

@@ -1,4 +1,4 @@
-"""``ofa table import``: brings latency tables that others published."""
+"""``ofa table import``: imports published latency tables."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ def mit_yaml(
         str,
         typer.Option("--space", metavar="SPACE", help="The space that they were measured for: a name, a space file, or module:attribute."),
     ],
-    device: Annotated[str, typer.Option("--device", metavar="NAME", help="Any name for what they were measured on.")],
+    device: Annotated[str, typer.Option("--device", metavar="NAME", help="A name for the measured device.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="TABLE", help="Where to write the table.")],
-    precision: Annotated[str, typer.Option(help="Number format that their publisher says; the files do not.")] = "fp32",
-    batch: Annotated[int, typer.Option(min=1, help="Images in one call, likewise.")] = 1,
-    classes: Annotated[int | None, typer.Option("--classes", min=2, help="Classes of their classifier, if not the space's own.")] = None,
+    precision: Annotated[str, typer.Option(help="Number format according to the publisher; the files do not contain it.")] = "fp32",
+    batch: Annotated[int, typer.Option(min=1, help="Images per call, likewise.")] = 1,
+    classes: Annotated[int | None, typer.Option("--classes", min=2, help="Classes of their classifier, if other than the space's.")] = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Bring the lookup tables of MIT's Once-for-All or ProxylessNAS."""
+    """Import lookup tables of MIT's Once-for-All or ProxylessNAS."""
     from latency_tables.advice import advice_on_table
     from latency_tables.importing import import_mit_tables
     from ofa.families import get_space

@@ -1,4 +1,4 @@
-"""What every command says of a latency table."""
+"""The summary of a latency table in the output of commands."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 __all__ = ["summary_of"]
 
 _ALWAYS_SAID = ("processor", "gpu", "cores", "clock_policy", "load", "platform", "python_version", "date", "calibration")
-"""Of a table in JSON, null where it is not known."""
+"""Keys that are always in the JSON, null if unknown."""
 
 
 def summary_of(table: LatencyTable, path: Path) -> dict[str, Any]:
-    """What every command says of a table in a file: all that is known of it but its networks, and the number of its blocks."""
+    """The summary of a table in a file: its metadata without networks, and the number of its blocks."""
     from latency_tables.table import SCHEMA_VERSION
     from ofa.schema import to_json
 

@@ -1,4 +1,4 @@
-"""``ofa table transfer``: a table for a new device from another's and a few whole networks."""
+"""``ofa table transfer``: estimates the table of a new device from another device's table and a few whole networks."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def transfer(
     nets: Annotated[int, typer.Option(help="Whole networks to time on the new device.")] = 10,
     measurements: Annotated[
         Path | None,
-        typer.Option("--measurements", metavar="FILE", help="Networks timed already: a CSV file with arch (JSON) and measured_ms."),
+        typer.Option("--measurements", metavar="FILE", help="Already timed networks: a CSV file with arch (JSON) and measured_ms."),
     ] = None,
-    classes: Annotated[int | None, typer.Option("--classes", min=2, help="Classes of your data, if not the space's own number.")] = None,
+    classes: Annotated[int | None, typer.Option("--classes", min=2, help="Classes of your data, if other than the space's.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of networks, inputs and order.")] = 0,
     resume: ResumeOption = False,
     overwrite: OverwriteOption = False,
@@ -47,9 +47,9 @@ def transfer(
     ssh_config: SshConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Estimate the table of a new device from another's and about ten whole networks.
+    """Estimate the table of a new device from another device's table and about ten whole networks.
 
-    What is measured is kept at once: a command that was cut off goes on with --resume.
+    Every measurement is kept at once: an interrupted command continues with --resume.
     """
     import numpy as np
 
@@ -81,7 +81,7 @@ def transfer(
 def _measure(
     source: LatencyTable, space: Space, device: Device, nets: int, rng: np.random.Generator, steps: Steps
 ) -> tuple[list[Arch], list[float], dict[str, Any]]:
-    """Networks, what they take on a device, and what that says of itself."""
+    """Networks, their latencies in ms on a device, and the device's description of itself."""
     from devices import describe
     from latency_tables import Estimator
     from latency_tables.calibrate import sample_across_range, table_resolutions

@@ -1,4 +1,4 @@
-"""How threads wait for each other."""
+"""Waiting behaviour of OpenMP threads."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ __all__ = ["let_threads_sleep"]
 
 
 def let_threads_sleep() -> None:
-    """Let OpenMP's threads sleep while they wait; to be called before torch is imported, and a choice of the user's stands.
+    """Let waiting OpenMP threads sleep instead of spin, unless the user has set it; call this before torch is imported.
 
-    They spin otherwise. Training gains by that, as its steps are long; a search computes for less than a millisecond at a time, and
-    where another process has one of the cores for a moment, it was ten times slower when its threads spun.
+    Spinning is good for training, whose steps are long. A search computes for less than a millisecond at a time; with spinning threads it
+    was ten times slower when another process used one of the cores for a moment.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

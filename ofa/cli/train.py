@@ -1,4 +1,4 @@
-"""``ofa train``: from a recipe to a trained supernet."""
+"""``ofa train``: trains a supernet by a recipe."""
 
 from __future__ import annotations
 
@@ -44,32 +44,34 @@ def train(
         Path | None, typer.Option("--output", "-o", metavar="RUN", help="Folder to write: weights, recipe, metrics and checkpoints.")
     ] = None,
     changes: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe; a dot leads into a table or a phase.")
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe; dots separate tables or phases from keys.")
     ] = None,
     start: Annotated[
         str | None,
         typer.Option(
-            "--from", metavar="RUN|WEIGHTS", help="Start from the weights of a run, an import or a supernet's file; other classes may be."
+            "--from", metavar="RUN|WEIGHTS", help="Start from the weights of a run, an import or a supernet's file; classes may differ."
         ),
     ] = None,
     resume: Annotated[
         bool,
         typer.Option(
             "--resume",
-            help="Go on with a run that stopped: 'ofa train --resume RUN'. With CONFIG and -o RUN it begins one if there is none.",
+            help="Continue an interrupted run: 'ofa train --resume RUN'. With CONFIG and -o RUN it begins one if there is none.",
         ),
     ] = False,
     epochs: Annotated[
-        int | None, typer.Option("--epochs", min=1, help="With --resume: train a run that has ended for so many epochs more.")
+        int | None, typer.Option("--epochs", min=1, help="With --resume: train a finished run for so many more epochs.")
     ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option("--learning-rate", help="With --epochs: where they begin; by default a tenth of the last phase's.")
+        float | None,
+        typer.Option("--learning-rate", help="With --epochs: their initial learning rate; by default a tenth of the last phase's."),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the phases, the memory and the expected time after timing a few steps.")
     ] = False,
     device: Annotated[
-        str | None, typer.Option("--on", "--device", metavar="PLACE", help="Where to train: cpu, cuda or cuda:1; a GPU if there is one.")
+        str | None,
+        typer.Option("--on", "--device", metavar="PLACE", help="Where to train: cpu, cuda or cuda:1; by default a GPU if there is one."),
     ] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write the metrics for TensorBoard, into RUN.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is already there.")] = False,
@@ -81,14 +83,14 @@ def train(
 ) -> None:
     """Train a supernet by a recipe, on one processor or, under torchrun, on several.
 
-    Ctrl-C ends the step at hand, keeps the run's state and says how to go on; a second one ends at once.
+    Ctrl-C finishes the present step, keeps the run's state and says how to continue; a second Ctrl-C ends at once.
     """
     from ofa.cli.dry_run import dry_run_recipe, render_dry_run
     from ofa.training.distributed import joined
     from ofa.training.memory import keep_freed_memory
 
     keep_freed_memory()
-    # Of another start than a run's own recipe says, the checksum is another.
+    # Other start weights than the recipe's have another checksum.
     changes = [*(changes or ()), *changes_of(**({} if start is None else {"start.path": start, "start.sha256": ""}))]
     if not resume:
         _check_unresumed({"--epochs": epochs, "--learning-rate": learning_rate})
@@ -96,7 +98,7 @@ def train(
     if learning_rate is not None and epochs is None:
         raise typer.BadParameter("add --epochs, or set the recipe's rate with --set", param_hint="--learning-rate")
     if resume and overwrite:
-        raise typer.BadParameter("choose one: --resume goes on with the run, --overwrite begins it anew", param_hint="--overwrite")
+        raise typer.BadParameter("choose one: --resume continues the run, --overwrite begins it anew", param_hint="--overwrite")
     if output is None and not resume and not dry_run:
         raise typer.BadParameter("name the folder to write, for example -o digits.run", param_hint="--output")
     if output is not None and not dry_run:
@@ -117,10 +119,10 @@ def train(
 
 
 def _check_unresumed(options: dict[str, object]) -> None:
-    """Wrong usage: what is for a run that goes on, without ``--resume``."""
+    """Refuse options for continued runs without ``--resume``."""
     for name, value in options.items():
         if value is not None:
-            raise typer.BadParameter("it is for a run that goes on: add --resume, or change the recipe with --set", param_hint=name)
+            raise typer.BadParameter("it is for a continued run: add --resume, or change the recipe with --set", param_hint=name)
 
 
 def train_recipe(
@@ -135,18 +137,18 @@ def train_recipe(
     """Train a supernet and write its run.
 
     Args:
-        recipe: what to do.
-        output: the folder; the one it stands in must exist.
-        overwrite: whether a run that is there may be replaced.
-        resumption: how to go on with the run that is there.
-        tensorboard: also write event files.
-        world: the processes that train together; the first of them writes.
+        recipe: the recipe.
+        output: folder of the run; its parent folder must exist.
+        overwrite: whether an existing run may be replaced.
+        resumption: how to continue an existing run; None for a new one.
+        tensorboard: whether to write TensorBoard event files as well.
+        world: the processes that train together; the first one writes.
 
     Returns:
-        the JSON object of ``ofa train --json``. Its accuracies are those of calibrated networks on the selection part.
+        The JSON object of ``ofa train --json``. Its accuracies are of calibrated networks on the selection part.
 
     Raises:
-        OfaError: the data or the folder cannot be used, a run is there already, or training fails.
+        OfaError: the data or the folder cannot be used, a run exists already, or training fails.
         Stopped: a signal ended training; the state is kept.
     """
     from ofa.running import open_recipe
@@ -154,13 +156,13 @@ def train_recipe(
 
     world = world or ALONE
     check_folder(output)
-    # One of the processes that train together writes for all of them.
+    # Only the first of the processes that train together writes.
     with stoppable() as stop, writing(output, "training") if world.is_first else nullcontext():
         stand = standing(recipe, output, resumption, overwrite=overwrite, world=world)
         opened = open_recipe(stand.recipe, begins=stand.state is None) if stand.ended is None else None
         if opened is None and world.is_first:
-            remark(f"'{output}' has ended, nothing is left to do; train it for longer with: {resume_words(output)} --epochs N")
-        world.wait()  # none may see what the first begins to write
+            remark(f"'{output}' is finished, nothing is left to do; train it for longer with: {resume_words(output)} --epochs N")
+        world.wait()  # no process may see files that the first one begins to write
         found = _read(stand, world)
         course = _Course(stand, opened, output, found, world, stop)
         for sentence in course.warnings:
@@ -171,7 +173,7 @@ def train_recipe(
 
 
 def _read(stand: Standing, world: World) -> RunData:
-    """The images of a run, and what is to be said of them."""
+    """Read the images of a run, and print remarks about them."""
     import ofa.training as training
 
     with _bar(f"reading {stand.recipe.data}", world) as progress:
@@ -186,7 +188,7 @@ def _read(stand: Standing, world: World) -> RunData:
 
 
 class _Course:
-    """The way of a run from where it stands to its report."""
+    """A run from its present state to its report."""
 
     def __init__(self, stand: Standing, opened: Opened | None, output: Path, found: RunData, world: World, stop: Stop) -> None:
         from ofa.training.advice import recipe_warnings
@@ -203,22 +205,22 @@ class _Course:
         self.warnings = [*stand.notes, *recipe_warnings(stand.recipe, len(self._splits.train))]
 
     def warn(self, sentence: str) -> None:
-        """Say what the user will hardly have meant."""
+        """Warn of a setting that the user has probably not intended."""
         if self._world.is_first:
             warn([sentence])
 
     def _note(self, sentence: str) -> None:
-        """Say what every epoch would say again, once."""
+        """Print a remark once, although every epoch repeats it."""
         if not self._noted:
             self._noted = True
             self.warnings.append(sentence)
             self.warn(sentence)
 
     def train(self, *, tensorboard: bool) -> None:
-        """Train to the end and write the run, or as far as a signal lets it.
+        """Train to the end, or until a signal, and write the run.
 
         Raises:
-            Stopped: a signal came.
+            Stopped: a signal ended training.
         """
         import ofa.training as training
 
@@ -268,7 +270,7 @@ class _Course:
 
         networks = self._ends() if self._world.is_first else []
         self._judge(networks)
-        last = self._metrics[-1] if self._metrics else None  # a run that was imported has none
+        last = self._metrics[-1] if self._metrics else None  # an imported run has none
         return {
             "run": str(self._output),
             "space": self._supernet.space.name,
@@ -288,7 +290,7 @@ class _Course:
         }
 
     def _ends(self) -> list[dict[str, Any]]:
-        """The smallest and the largest network at each end of the resolutions that were trained."""
+        """The smallest and the largest network at the smallest and the largest trained resolution."""
         from ofa.calibrate import calibrate
         from ofa.costs import costs
         from ofa.families import lower
@@ -323,15 +325,15 @@ class _Course:
         if lost:
             told = ", ".join(f"{row['network']} {format_percent(row['accuracy'])} at {pixels(row['resolution'])}" for row in lost)
             self.warnings.append(
-                f"networks should have clearly more {task.metric} than one that has learned nothing "
+                f"networks should have clearly more {task.metric} than chance "
                 f"({format_percent(task.chance(labels))} on {len(labels)} images), but {told} "
-                f"{'is' if len(lost) == 1 else 'are'} not; train for longer, free what these networks need in a phase, or check the labels"
+                f"{'has' if len(lost) == 1 else 'have'} not; train for longer, free the genes of these networks in a phase, or check labels"
             )
             self.warn(self.warnings[-1])
 
 
 class _Writer:
-    """Writes what a run tells, if this is the process that writes."""
+    """Writes metrics and states of a run, in the first process only."""
 
     def __init__(self, output: Path, recipe: Recipe, world: World, stack: ExitStack, stop: Stop, *, tensorboard: bool) -> None:
         from ofa.training.state import Throttle

@@ -1,4 +1,4 @@
-"""Runs that no training of ofa made: weights that come from elsewhere, with a recipe for what later commands ask of one."""
+"""Runs with weights from elsewhere, and a recipe with the settings that later commands need."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def write_untrained_run(
     Args:
         output: its folder, which may be written.
         supernet: its weights.
-        space: what a recipe calls their space.
-        data: the images that later commands shall use with the run, which are read and recorded; None for some that are not at hand.
-        without: what the recipe says in their place.
-        class_names: that the supernet tells apart, in the order of its logits; None if they are not known.
-        normalization: mean and std of each channel that its images had; None for those of the data.
+        space: name of the space in the recipe.
+        data: images for later commands with the run, which are read and recorded; None if they are not available.
+        without: value of ``data`` in the recipe if ``data`` is None.
+        class_names: names of the supernet's classes, in the order of its logits; None if not known.
+        normalization: mean and std of each channel of its images; None for those of the data.
 
     Returns:
-        Sentences to tell the user, such as why it has no record of the data.
+        Remarks for the user, such as the reason why there is no record of the data.
 
     Raises:
         OfaError: the folder cannot be written.
@@ -54,12 +54,12 @@ def write_untrained_run(
 
 
 def untrained_recipe(space: Space, named: str, data: str, normalization: Normalization | None = None) -> Recipe:
-    """The recipe of such a run: one must say something.
+    """The recipe of a run with weights from elsewhere.
 
     Args:
         space: the space.
-        named: what the recipe calls it.
-        data: what it says of images.
+        named: name of the space in the recipe.
+        data: ``data`` in the recipe.
         normalization: mean and std of each channel; None for those of the data.
     """
     from dataclasses import replace
@@ -72,7 +72,7 @@ def untrained_recipe(space: Space, named: str, data: str, normalization: Normali
 
 
 def _record(recipe: Recipe, space: Space, class_names: Sequence[str] | None) -> tuple[DataRecord | None, list[str]]:
-    """The record of a run's data; None, and the reason, where the data cannot be what it was trained on."""
+    """The record of a run's data; None and the reason if the data does not fit the supernet."""
     from ofa.errors import DataError
     from ofa.training import check_classes, first_data
 
@@ -84,8 +84,8 @@ def _record(recipe: Recipe, space: Space, class_names: Sequence[str] | None) -> 
         if class_names is not None and tuple(class_names) != tuple(known):
             first = next(number for number, names in enumerate(zip(class_names, known, strict=True)) if names[0] != names[1])
             raise DataError(
-                f"the classes of the data must be those of the logits in their order, but logit {first} is of '{class_names[first]}' and "
-                f"class {first} of the data '{known[first]}'; name the images' folders so, or train with a new classifier"
+                f"the data's classes must be in the order of the logits, but logit {first} is '{class_names[first]}' and class {first} of "
+                f"the data is '{known[first]}'; rename the images' folders, or train with a new classifier"
             )
     except DataError as error:
         return None, [f"the run is written without a record of its data, and commands that need images will refuse these, because {error}"]

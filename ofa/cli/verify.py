@@ -1,4 +1,4 @@
-"""``ofa verify``: what a bundle promises and what is asked of it, and what its file does on the device."""
+"""``ofa verify``: compares a bundle's promises and the user's budgets with measurements on the device."""
 
 from __future__ import annotations
 
@@ -40,9 +40,11 @@ def verify(
     latency: LatencyOption = None,
     data: Annotated[
         str | None,
-        typer.Option("--data", metavar="IMAGES", help="Run the file on the device on these images of the same classes, and say its score."),
+        typer.Option("--data", metavar="IMAGES", help="Images of the same classes, to score the file on the device."),
     ] = None,
-    images: Annotated[int | None, typer.Option("--images", min=1, metavar="N", help="So many of them, from all over; else all.")] = None,
+    images: Annotated[
+        int | None, typer.Option("--images", min=1, metavar="N", help="Number of images, evenly spread over --data; by default all.")
+    ] = None,
     accuracy: LeastAccuracyOption = None,
     size: SizeOption = None,
     pause: Annotated[
@@ -51,7 +53,7 @@ def verify(
             "--pause",
             parser=parse_latency_ms,
             metavar="TIME",
-            help="Also time calls after a pause, such as 100ms, as an application makes them.",
+            help="Also time calls after a pause, such as 100ms, as in an application.",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the inputs.")] = 0,
@@ -59,13 +61,13 @@ def verify(
     folders: FoldersOption = None,
     ssh_config: SshConfigOption = None,
     resume: ResumeOption = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a measurement that is on the bundle's card already.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing measurement on the bundle's card.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Compare a bundle's ONNX file with PyTorch, time it on a device, run it there on images, and hold that against its card.
+    """Compare a bundle's ONNX file with PyTorch, time it on a device, score it there on images, and compare the results with its card.
 
-    The measured latency is noted on the card; one that is there already stays, unless --overwrite is given. Fails if --latency,
-    --accuracy or --size is missed. What is measured is kept at once: a command that was cut off goes on with --resume.
+    The measured latency is written to the card, unless it has one already and --overwrite is not given. Fails if --latency, --accuracy or
+    --size is missed. Every measurement is kept at once: an interrupted command continues with --resume.
     """
     from devices import get_device
     from ofa.errors import BudgetError
@@ -73,7 +75,7 @@ def verify(
     from search.verification.bundle import verify_bundle
 
     if data is None and (accuracy is not None or images is not None):
-        raise typer.BadParameter("--accuracy and --images are of images; name them with --data.", param_hint="--data")
+        raise typer.BadParameter("--accuracy and --images need images; name them with --data.", param_hint="--data")
     measured = get_device(device, folders or (), ssh_config=ssh_config)
     wanted = named(space)
     loaded = load_bundle(bundle)
@@ -99,7 +101,7 @@ def verify(
 
 
 def _read(data: str, bundle: Bundle) -> Images:
-    """The images that a bundle is judged on, read as its network knows them."""
+    """The images that score a bundle, preprocessed for its network."""
     from ofa.data import load_data
 
     with progress_bar(f"reading {data}") as progress:
@@ -114,7 +116,7 @@ _REMEDIES = {
 
 
 def _missed(bundle: str, report: dict[str, Any]) -> str:
-    """One sentence that names every budget that is missed."""
+    """One sentence with all missed budgets."""
     missed, judged, where = report["missed"], report["judged"], f"on {report['device']}"
     clauses = []
     if "latency" in missed:
@@ -130,7 +132,7 @@ def _missed(bundle: str, report: dict[str, Any]) -> str:
 
 
 def _remark(card: Card, found: Verification, device: Device) -> None:
-    """Say on stderr in what the promise of a card and a measurement are of different conditions."""
+    """Print a remark on stderr if a card's promise and the measurement have different conditions."""
     from devices import Conditions
     from search.verification.bundle import other_settings
 

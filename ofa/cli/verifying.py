@@ -1,4 +1,4 @@
-"""``ofa query --verify``: networks of a front timed on devices, each in the precision that its device takes."""
+"""``ofa query --verify``: times networks of a front on devices, each in its device's precision."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ __all__ = ["Verification", "typed_devices", "verified"]
 
 @dataclass(frozen=True)
 class Verification:
-    """What the options of --verify say.
+    """The options of --verify.
 
     Attributes:
-        devices: that networks are timed on; several only for a front of several precisions.
-        tables: of these devices.
-        update: whether what was measured is written.
-        margin: the share of the budget left to a slower minute; None for the usual one.
-        seed: of the inputs.
-        resume: whether to go on with what was measured before a command was cut off.
-        overwrite: whether to give that up.
+        devices: devices that time networks; several only for a front of several precisions.
+        tables: latency tables of these devices.
+        update: whether to store the measurements in front and tables.
+        margin: safety margin between budget and likely latency, as a share; None for the default.
+        seed: seed of the inputs.
+        resume: whether to continue after the measurements of an interrupted command.
+        overwrite: whether to discard such measurements.
     """
 
     devices: tuple[Device, ...]
@@ -49,24 +49,22 @@ class Verification:
 
 
 def typed_devices(names: Sequence[str], front: Front, folders: Sequence[Path], ssh_config: Path | None) -> tuple[Device, ...]:
-    """The devices that the user names; none is looked up because a front says so."""
+    """The devices that the user typed; names in a front are never looked up."""
     from devices import get_device
     from search.front.parts import measuring_devices
 
     known = measuring_devices(front)
     if not names:
-        raise typer.BadParameter(
-            f"networks are timed on the device that you name; the front is of {', '.join(known) or 'none'}.", param_hint="--device"
-        )
+        raise typer.BadParameter(f"name the device that times networks; the front has {', '.join(known) or 'none'}.", param_hint="--device")
     found = tuple(get_device(name, folders, ssh_config=ssh_config) for name in names)
     timed = [known.get(device.name) for device in found]
     if len(found) > 1 and (None in timed or len(set(timed)) < len(timed)):
         raise typer.BadParameter(
-            f"several are for a front of several precisions, one device for each; this front knows {_listed(known)}.", param_hint="--device"
+            f"several need a front of several precisions, one device for each; this front has {_listed(known)}.", param_hint="--device"
         )
     left = {name: precision for name, precision in known.items() if precision in front.precisions and precision not in timed}
     if left and timed != [None]:
-        remark(f"networks that the front has in other precisions are not timed: give their devices with --device as well: {_listed(left)}")
+        remark(f"the front's networks in other precisions are not timed: give their devices with --device as well: {_listed(left)}")
     return found
 
 
@@ -75,11 +73,11 @@ def _listed(known: Mapping[str, str | None]) -> str:
 
 
 def verified(answer: dict[str, Any], front: Front, path: Path, budget: Budget, options: Verification, top: int) -> None:
-    """Time networks on the devices, and put the answer and what was learned where they belong.
+    """Time networks on the devices, complete ``answer``, and write the measurements if the options ask for it.
 
     Raises:
         ImpossibleBudgetError: no network of the front keeps the budget on its device.
-        SearchError: a device measures none of them.
+        SearchError: a device measures none of the front's networks.
     """
     from search.front.front import Front
     from search.front.infeasible import ImpossibleBudgetError
@@ -94,13 +92,13 @@ def verified(answer: dict[str, Any], front: Front, path: Path, budget: Budget, o
         for each in written:
             stack.enter_context(writing(each, "verifying a front"))
         if options.update:
-            front = Front.load(path)  # as it is now that nobody else changes it
+            front = Front.load(path)  # read again under the lock
         for device in options.devices:
-            part_measured_by(front, device.name)  # refuses what cannot be timed, before anything is
+            part_measured_by(front, device.name)  # raises before any measurement if the device measures no network
         for device, table in zip(options.devices, _tables_of(options), strict=True):
             try:
                 timed = _on_device(front, path, budget, device, table, options, top, stack)
-            except ImpossibleBudgetError as error:  # in one precision; there may be others
+            except ImpossibleBudgetError as error:  # networks in another precision may still keep the budget
                 if len(options.devices) == 1:
                     raise
                 refused.append(error)
@@ -121,14 +119,14 @@ def _tables_of(options: Verification) -> list[Path | None]:
         return [*options.tables] or [None]
     named = {LatencyTable.load(path).device_name: path for path in options.tables}
     if strange := sorted(set(named) - {device.name for device in options.devices}):
-        raise typer.BadParameter(f"that of {strange[0]} is of no --device; leave it out, or give the device as well.", param_hint="--table")
+        raise typer.BadParameter(f"that of {strange[0]} has no --device; leave it out, or give the device as well.", param_hint="--table")
     return [named.get(device.name) for device in options.devices]
 
 
 def _on_device(
     front: Front, path: Path, budget: Budget, device: Device, table: Path | None, options: Verification, top: int, stack: ExitStack
 ) -> VerifiedAnswer:
-    """What one device says of the networks in its precision; what it measures is kept until ``stack`` is left."""
+    """The answer of one device for networks in its precision; its measurements are kept until ``stack`` is left."""
     import numpy as np
 
     from latency_tables import LatencyTable
@@ -156,7 +154,7 @@ def _on_device(
 
 
 def _written(found: Sequence[tuple[Path | None, VerifiedAnswer]], front: Front, path: Path, options: Verification) -> list[str]:
-    """Write what was measured where it belongs; the names of what was written."""
+    """Store the measurements in front and tables; returns the names of the written files."""
     names = []
     for table, each in found:
         if table is not None and each.table is not None:
@@ -167,7 +165,7 @@ def _written(found: Sequence[tuple[Path | None, VerifiedAnswer]], front: Front, 
 
 
 def _joined(found: Sequence[VerifiedAnswer], front: Front, conditions: dict[str, Any], top: int) -> dict[str, Any]:
-    """What all devices say, as JSON values: the best of all networks that keep the budget, under the front's names of devices."""
+    """The answers of all devices merged, as JSON values: the best networks that keep the budget, under the front's device names."""
     told = [each.to_json() for each in found]
     names = {measured: device for device, by in front.info.precisions.items() for measured in by.values()}
     for network in (network for each in told for key in ("results", "dropped") for network in each[key]):

@@ -1,1 +1,1 @@
-"""Evolution of encoded archs by arrays, what was evaluated, and which of it is not dominated."""
+"""Evolution of encoded archs in arrays, the archive of evaluated networks, and Pareto dominance."""

@@ -1,4 +1,4 @@
-"""Everything that a search evaluated, each network once.
+"""The archive of all networks that a search evaluated, without duplicates.
 
 Shape suffixes: N networks, C columns of an encoded arch, K costs that the search needs.
 """
@@ -15,17 +15,17 @@ __all__ = ["Archive"]
 
 
 _FIRST_ROOM = 4096
-_SEED = 0  # of the keys' multipliers: a network has the same key in every process
+_SEED = 0  # seed of the hash's multipliers: a network has the same key in every process
 
 
 class Archive:
-    """The networks that were evaluated, with their accuracies and costs, and which of them keep the budget.
+    """All evaluated networks with their accuracies and costs.
 
-    A network is recognized by a random linear function of its genes modulo 2^64: among ten million networks the chance that any two
-    share one, and one of them is taken for the other, is below 1 in 300,000.
+    The key of a network is a hash: a random linear function of its genes modulo 2^64. The probability of any collision among ten million
+    networks is below 1 in 300,000.
 
     Args:
-        problem: what evaluates the networks.
+        problem: the problem, whose sources evaluate the networks.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -41,16 +41,16 @@ class Archive:
 
     @property
     def rows(self) -> Rows:
-        """All networks, in the order in which they came; [N, C]."""
+        """Encoded archs of all networks, in order of evaluation; [N, C]."""
         return self._rows[: len(self)]
 
     @property
     def accuracies(self) -> Floats:
-        """Of all networks; [N]."""
+        """Accuracies (0..1) of all networks; [N]."""
         return self._numbers[: len(self), 0]
 
     def costs(self, names: tuple[str, ...]) -> Floats:
-        """Of all networks, some of the problem's ``needed``; [N, K]."""
+        """Costs of all networks, by names among the problem's ``needed``; [N, K]."""
         return self._numbers[: len(self), [1 + self.problem.needed.index(name) for name in names]]
 
     @property
@@ -60,7 +60,7 @@ class Archive:
 
     @property
     def excess(self) -> Floats:
-        """How far each network is beyond the budget as a share of it; [N], at most 0 where it keeps it."""
+        """By how much each network breaks the budget, as a share of the limit; [N]. At most 0 where it keeps the budget."""
         return excess_of(self.problem.limits, self.columns, len(self))
 
     @property
@@ -69,7 +69,7 @@ class Archive:
         return np.asarray(self.excess <= 0)
 
     def fresh(self, rows_NC: Rows) -> Integers:
-        """The indices of canonical rows that are not there yet, each network once."""
+        """The indices of canonical rows that are not in the archive yet, without duplicates."""
         unknown: dict[int, int] = {}
         for number, key in enumerate(self._keys(rows_NC)):
             if key not in self._index and key not in unknown:
@@ -77,14 +77,17 @@ class Archive:
         return np.fromiter(unknown.values(), dtype=np.intp, count=len(unknown))
 
     def evaluate(self, rows_NC: Rows, accuracies: Floats | None = None) -> Integers:
-        """Take networks in; where each of them stands in the archive [N].
+        """Evaluate networks and add them to the archive.
 
         Args:
-            rows_NC: canonical rows; what is known already is not asked again.
-            accuracies: theirs [N], where they are known; otherwise the accuracy source is asked once for all new ones.
+            rows_NC: canonical rows; networks in the archive are not evaluated again.
+            accuracies: their accuracies if known; [N]. Otherwise one call of the accuracy source answers for all new networks.
+
+        Returns:
+            The archive index of each row; [N].
 
         Raises:
-            OfaError: as ``Problem.accuracies`` and ``Problem.costs_of_rows``; then none is taken in.
+            OfaError: as ``Problem.accuracies`` and ``Problem.costs_of_rows``; the archive stays unchanged.
         """
         new = self.fresh(rows_NC)
         if len(new):
@@ -92,7 +95,7 @@ class Archive:
         return np.array([self._index[key] for key in self._keys(rows_NC)], dtype=np.intp)
 
     def extend(self, rows_NC: Rows, accuracies: Floats | None = None, costs: Columns | None = None) -> Integers:
-        """Take in networks of which each is new (``fresh``), with their needed costs where they are known; otherwise as ``evaluate``."""
+        """Like ``evaluate``, for rows that are all new (see ``fresh``); ``costs``, if known, are not computed again."""
         costs = self.problem.costs_of_rows(rows_NC) if costs is None else costs
         values_N = self.problem.accuracies(rows_NC) if accuracies is None else accuracies
         start, end = len(self), len(self) + len(rows_NC)

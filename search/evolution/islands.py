@@ -1,9 +1,8 @@
-"""Evolution by arrays: islands of networks, each improved within a budget of its own, by thousands of children a second.
+"""Evolution in arrays: an island model, in which each island has a budget of its own, with thousands of children a second.
 
-A genetic algorithm as OFA searches with (Cai et al., ICLR 2020, section 3.4: crossover and mutation of the best that keep the budget),
-with three differences: children are made, counted, and asked for their accuracy as arrays; what the archive has is not asked again; and
-instead of one population there are islands that do not mix (Whitley, Rana and Heckendorn, 1999), because the accuracy of a network has
-local optima, and one population ends in the first that it meets.
+OFA's evolutionary search (Cai et al., ICLR 2020, section 3.4: crossover and mutation of the best networks within the budget) with three
+differences. Children are made and evaluated as arrays. Networks in the archive are not evaluated again. Separate islands (Whitley, Rana and
+Heckendorn, 1999) replace the single population, because accuracy has local optima and one population converges to the first that it meets.
 
 Shape suffixes: N networks, C columns of an encoded arch, I islands, K objectives, M members.
 """
@@ -21,29 +20,29 @@ __all__ = ["Islands", "sample_of_all_sizes", "targets_along_front"]
 
 MEMBERS = 25
 _GENERATION = 512
-"""Children at a time: many enough for arrays, few enough that the next ones profit from them."""
+"""Children per generation: enough for efficient arrays, few enough that the next generation profits from them."""
 _CROSSED = 0.7
 _MUTATIONS = 1.5
-"""Genes of a child that are drawn anew, on average."""
+"""Mean number of mutated genes of a child."""
 _SHARE = 0.1
-"""Of the first sample, which each island chooses its founders from, so that islands begin differently."""
+"""Share of the first sample that each island draws its founders from, so that islands begin differently."""
 _PATIENCE = 40
-"""Networks evaluated for each member of an island without a better best, after which it begins anew."""
+"""Restart an island after so many evaluations per member without a better best network."""
 _SETTLED = 0.5
-"""Of those that begin anew, the share that others settle."""
+"""Share of restarted islands that begin with members of other islands instead of founders."""
 _FRUITLESS = 30
-"""Generations without one network that is new, after which islands have nothing left to try."""
+"""Stop after so many generations without any new network."""
 
 
 class Islands:
-    """Networks that evolve within targets.
+    """Islands of networks that evolve, each within cost targets of its own.
 
     Args:
-        archive: takes in everything that is evaluated.
-        targets_IK: the most that an island's networks may cost in each objective, beside the problem's budget.
-        founders: indices of networks of the archive, which the islands choose from.
-        rng: parents and genes.
-        members: how many networks an island keeps.
+        archive: collects all evaluated networks.
+        targets_IK: upper limits of each objective by island, in addition to the problem's budget.
+        founders: archive indices from which the islands draw their first members.
+        rng: draws parents and genes.
+        members: number of networks that an island keeps.
     """
 
     def __init__(
@@ -66,7 +65,7 @@ class Islands:
         return len(self._targets_IK)
 
     def settle(self, index_N: Integers, island_N: Integers) -> None:
-        """Let networks of the archive live on islands; the best of each island stay."""
+        """Add networks of the archive to islands; each island keeps its best ``members``."""
         self._pool = np.concatenate([self._pool, index_N])
         self._island = np.concatenate([self._island, island_N])
         self._score = np.concatenate([self._score, self._scores(index_N, island_N)])
@@ -78,7 +77,7 @@ class Islands:
 
     @property
     def best(self) -> Integers:
-        """The index in the archive of each island's best network; [I]."""
+        """Archive index of each island's best network; [I]."""
         first_I = np.searchsorted(self._island, np.arange(len(self)))
         return np.asarray(self._pool[first_I], dtype=np.intp)
 
@@ -86,10 +85,10 @@ class Islands:
         return np.asarray(self._score[np.searchsorted(self._island, np.arange(len(self)))])
 
     def evolve(self, evaluations: int) -> int:
-        """Evaluate children until so many are evaluated, or nothing new comes.
+        """Evaluate up to ``evaluations`` children; stops early after 30 generations without a new network.
 
         Returns:
-            The number of networks evaluated.
+            The number of evaluated networks.
         """
         start, fruitless = len(self._archive), 0
         while (left := evaluations - (len(self._archive) - start)) > 0 and fruitless < _FRUITLESS:
@@ -108,9 +107,9 @@ class Islands:
         return len(self._archive) - start
 
     def _start_anew(self) -> None:
-        """Let islands that have not found anything better for long begin again; their best is in the archive.
+        """Restart islands without recent progress; their best networks stay in the archive.
 
-        By turns of chance with founders, which may lead elsewhere, or with settlers from the other islands, which combine what those found.
+        An island restarts at random with founders, which may lead elsewhere, or with members of other islands, which combine their results.
         """
         for island in np.flatnonzero(self._idle_I > _PATIENCE * self._members).tolist():
             stay = self._island != island
@@ -130,7 +129,7 @@ class Islands:
         self._idle_I[island] = 0
 
     def _children(self, count: int) -> tuple[Rows, Integers]:
-        """Canonical rows, and the island of each."""
+        """Canonical rows of children, and the island of each."""
         first_I = np.searchsorted(self._island, np.arange(len(self) + 1))
         island_N = self._rng.integers(len(self), size=count)
         parents = [
@@ -147,7 +146,7 @@ class Islands:
         return self._space.canonical(rows_NC), island_N
 
     def _promising(self, columns: Columns, island_N: Integers) -> Integers:
-        """The indices of those whose costs do not forbid already that they become members."""
+        """The indices of children that can still become members, judged by their costs alone."""
         problem = self._archive.problem
         if not problem.needed:
             return np.arange(len(island_N))
@@ -160,7 +159,7 @@ class Islands:
         return np.flatnonzero((excess_N <= 0) | (-1 - excess_N > bar_I[island_N]))
 
     def _scores(self, index_N: Integers, island_N: Integers) -> Floats:
-        """The accuracy of networks that keep their target and the budget; below that, all negative, how near others are to it."""
+        """Accuracy of networks within target and budget; for others a negative score that falls with their excess."""
         problem, archive = self._archive.problem, self._archive
         excess_N = self._excess(archive.costs(problem.costs)[index_N] if problem.costs else None, island_N)
         columns = {name: column[index_N] for name, column in archive.columns.items()}
@@ -168,7 +167,7 @@ class Islands:
         return np.where(excess_N <= 0, archive.accuracies[index_N], -1 - np.maximum(excess_N, 0))
 
     def _excess(self, costs_NK: Floats | None, island_N: Integers) -> Floats:
-        """By how much networks are beyond their islands' targets, as a share of it; [N]."""
+        """By how much networks exceed their islands' targets, as a share of the target; [N]."""
         if costs_NK is None:
             return np.full(len(island_N), -np.inf)
         worst_N: Floats = (costs_NK / self._targets_IK[island_N] - 1).max(axis=1)
@@ -176,16 +175,16 @@ class Islands:
 
 
 def sample_of_all_sizes(space: Space, count: int, rng: np.random.Generator) -> Rows:
-    """Canonical rows of random networks, half of them of all sizes: of those of middling size none keeps a small budget."""
+    """Canonical rows of random networks. Half of them lean to small or large sizes: uniform genes give no network for a small budget."""
     leaning_NC = space.sample_leaning_rows(count - count // 2, rng)
     return np.concatenate([space.sample_rows(count // 2, rng), leaning_NC])
 
 
 def targets_along_front(archive: Archive, count: int, rng: np.random.Generator) -> Floats:
-    """Targets for islands that together are to find the whole front.
+    """Targets for the islands that together cover the whole front.
 
-    With one objective they are evenly spaced on a logarithmic scale from the least to the largest cost that the archive knows within
-    the budget. With more each is what a random network of the archive costs. Without any there is nothing to tell islands apart by.
+    With one objective they are evenly spaced on a logarithmic scale between the smallest and the largest cost in the archive within the
+    budget. With several objectives each target is the costs of a random network of the archive. Without objectives all islands are equal.
 
     Returns:
         The targets; [I, K].

@@ -1,7 +1,7 @@
-"""Local improvement of a front: the neighbours of its networks are evaluated, until none is better or a limit is reached.
+"""Pareto local search: the neighbours of the front's networks are evaluated until none improves the front or a limit is reached.
 
-This is the Pareto local search of Paquete, Chiarandini and Stützle ("Pareto local optimum sets in the biobjective traveling
-salesman problem", 2004). Chance is good at finding the region, and wasteful at the last few genes; there whole neighbourhoods are cheap.
+After Paquete, Chiarandini and Stützle ("Pareto local optimum sets in the biobjective traveling salesman problem", 2004). Random search
+finds the region but wastes evaluations on the last few genes, where a whole neighbourhood is cheap.
 
 Shape suffixes: N networks, C columns of an encoded arch, K objectives.
 """
@@ -22,26 +22,26 @@ from search.precisions.space import PrecisionSpace
 __all__ = ["best_of", "extreme", "improve", "look_at_other_precisions"]
 
 _MEMBERS_AT_ONCE = 16
-"""Networks whose neighbours are evaluated before the front is looked at again: many enough for arrays, few enough that the
-neighbours of networks that are soon beaten are not looked at."""
+"""Networks whose neighbours are evaluated before the front is updated: enough for efficient arrays, few enough that little is spent on
+neighbours of networks that soon leave the front."""
 
 
 def improve(archive: Archive, *, limit: int, progress: Progress = silent) -> int:
-    """Evaluate neighbours of the best networks of ``archive`` until they are better than all of theirs.
+    """Evaluate neighbours of the archive's best networks until no neighbour improves them.
 
-    The best are those that keep the budget and are not beaten in accuracy and the problem's objectives; while no network
-    keeps the budget, the one that is nearest to it.
+    The best networks are the non-dominated ones within the budget, by accuracy and the problem's objectives. While no network keeps the
+    budget, it is the network nearest to the budget.
 
     Args:
-        archive: what was evaluated so far; grows.
-        limit: most networks to evaluate.
-        progress: told how many are evaluated.
+        archive: the evaluated networks; it grows.
+        limit: upper limit of the number of evaluations.
+        progress: receives the number of evaluated networks.
 
     Returns:
-        The number of networks evaluated.
+        The number of evaluated networks.
 
     Raises:
-        OfaError: as evaluating does.
+        OfaError: as ``Archive.evaluate``.
     """
     start = len(archive)
     explored: set[int] = set()
@@ -49,7 +49,7 @@ def improve(archive: Archive, *, limit: int, progress: Progress = silent) -> int
         members = [index for index in best_of(archive).tolist() if index not in explored]
         if not members:
             break
-        # Evenly along the front, so that a limit that is reached early has served all of it.
+        # Evenly spaced along the front, so that an early limit has improved all of it.
         chosen = [members[i] for i in np.linspace(0, len(members) - 1, min(len(members), _MEMBERS_AT_ONCE)).astype(int)]
         rows_NC = archive.problem.space.neighbour_rows(archive.rows[chosen])
         explored.update(chosen)
@@ -59,9 +59,9 @@ def improve(archive: Archive, *, limit: int, progress: Progress = silent) -> int
 
 
 def look_at_other_precisions(archive: Archive) -> None:
-    """Evaluate the best networks in all other precisions of the search, so that none of them is on the front that is worse than another.
+    """Evaluate the best networks in all other precisions of the search, so that better precisions replace them on the front.
 
-    Where precision is no gene there is nothing to do. Errors as evaluating.
+    Does nothing if precision is no gene. Errors as ``Archive.evaluate``.
     """
     space = archive.problem.space
     if isinstance(space, PrecisionSpace):
@@ -71,16 +71,16 @@ def look_at_other_precisions(archive: Archive) -> None:
 
 
 def extreme(space: Space, cost: Callable[[Rows], Floats], *, largest: bool = False, descend: bool = True) -> tuple[float, Rows]:
-    """The least (or largest) value of a cost in a space, and the row [1, C] of a network that has it.
+    """The smallest (or largest) value of a cost in a space, and the row [1, C] of a network that has it.
 
-    Found by descent over changes of one gene from the smallest (or largest) network: exact where a block's cost depends on its own
-    genes alone.
+    Found by coordinate descent over single genes from the smallest (or largest) network. This is exact if the cost of each block depends on
+    its own genes only.
 
     Args:
-        space: where to look.
-        cost: of encoded archs [N, C]; [N].
-        largest: whether to look for the largest value.
-        descend: False takes the smallest (or largest) network as it is, for costs that take long to find.
+        space: the space.
+        cost: cost function of encoded archs: [N, C] to [N].
+        largest: whether to find the largest value.
+        descend: False skips the descent and takes the smallest (or largest) network, for costs that are slow to evaluate.
     """
     sign = -1.0 if largest else 1.0
     row_1C = space.encode_all([space.largest() if largest else space.smallest()])
@@ -96,7 +96,7 @@ def extreme(space: Space, cost: Callable[[Rows], Floats], *, largest: bool = Fal
 
 
 def best_of(archive: Archive) -> Integers:
-    """The indices of the networks that nothing beats within the budget, ascending in the first objective; else of the nearest to it."""
+    """Archive indices of the non-dominated networks within the budget, ascending in the first objective; else of the nearest network."""
     problem = archive.problem
     allowed = np.flatnonzero(archive.allowed)
     if not len(allowed):

@@ -1,6 +1,6 @@
-"""Which rows of an array of costs are not dominated.
+"""Non-dominated rows of an array of costs.
 
-Shapes: N rows (networks), K costs, all of them to be made small.
+Shapes: N rows (networks), K costs, all to be minimized.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ _BLOCK = 512
 
 
 def non_dominated(costs_NK: Floats) -> Bools:
-    """Mark the rows that no other row dominates: none is at most as large in every cost and smaller in one.
+    """Mark the rows that no other row dominates; a row dominates another if it is at most as large in every cost and smaller in one.
 
-    Of rows with equal costs the first is kept, so that a front holds no two networks between which nothing decides.
+    Of rows with equal costs only the first is kept.
 
     Args:
-        costs_NK: finite numbers; negate what is to be large.
+        costs_NK: finite numbers to be minimized; negate numbers that are to be maximized.
 
     Returns:
-        Booleans of length N.
+        True for non-dominated rows; [N].
     """
     count = len(costs_NK)
     keep = np.zeros(count, dtype=np.bool_)
@@ -39,13 +39,13 @@ def non_dominated(costs_NK: Floats) -> Bools:
 
 
 def _leading(second_N: Floats) -> Bools:
-    """Two costs: with the first ascending, a row stays if its second cost is below all before it."""
+    """For two costs, with the first ascending: a row stays if its second cost is below all before it."""
     best = np.minimum.accumulate(second_N)
     return np.concatenate([[True], second_N[1:] < best[:-1]])
 
 
 def _by_blocks(ordered_NK: Floats) -> Bools:
-    """Any number of costs: each block of rows against the rows kept so far, and then against itself."""
+    """For any number of costs: compare each block of rows with the rows kept so far, and then with itself."""
     keep = np.zeros(len(ordered_NK), dtype=np.bool_)
     front = ordered_NK[:0]
     for start in range(0, len(ordered_NK), _BLOCK):
@@ -61,7 +61,7 @@ def _by_blocks(ordered_NK: Floats) -> Bools:
 
 
 def _covered(front_FK: Floats, rows_RK: Floats) -> Bools:
-    """Whether some row of the front is at most as large in every cost, by row."""
+    """For each row, whether some row of the front is at most as large in every cost; [R]."""
     return np.asarray(_at_most(front_FK, rows_RK).any(axis=1))
 
 

@@ -1,1 +1,1 @@
-"""Fronts: the networks of a search that are not dominated, saved, queried, and explained where no network keeps a budget."""
+"""Fronts: the non-dominated networks of a search; saving, queries by budget, and the error for budgets that no network keeps."""

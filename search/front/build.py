@@ -1,4 +1,4 @@
-"""What a search gives in the end: the front of everything that was evaluated, with all that is known of its networks.
+"""Builds the front from all networks that a search evaluated.
 
 Shape suffixes: N networks, C columns of an encoded arch.
 """
@@ -29,18 +29,18 @@ from search.problem import Problem
 __all__ = ["check_possible", "extreme", "front_of"]
 
 _MOST_DOMINATED = 2000
-"""Other networks that a front keeps for its pictures, drawn evenly from all."""
+"""Dominated networks that a front keeps for its pictures, evenly spread over all."""
 
 
 def front_of(archive: Archive, study: Mapping[str, Any]) -> Front:
     """The front of all evaluated networks that keep the problem's budget.
 
     Args:
-        archive: everything that was evaluated.
-        study: what the search says of itself, as JSON values.
+        archive: all evaluated networks.
+        study: facts about the search for ``FrontInfo.study``, as JSON values.
 
     Raises:
-        ImpossibleBudgetError: none of them keeps it.
+        ImpossibleBudgetError: no evaluated network keeps the budget.
     """
     problem, best = archive.problem, best_of(archive)
     least = {name: extreme(problem, name)[0] for name in problem.column_names}
@@ -64,7 +64,7 @@ def front_of(archive: Archive, study: Mapping[str, Any]) -> Front:
 
 
 def _info(problem: Problem, *, least: Mapping[str, float], study: Mapping[str, Any]) -> FrontInfo:
-    """Where the numbers of a problem's networks come from."""
+    """Origin of accuracies and latencies, for the front."""
     return FrontInfo(
         space=problem.space.name,
         num_classes=problem.space.num_classes,
@@ -83,7 +83,7 @@ def _info(problem: Problem, *, least: Mapping[str, float], study: Mapping[str, A
 
 
 def frame_of(problem: Problem, rows_NC: Rows, accuracies: Floats) -> pd.DataFrame:
-    """All numbers of networks and their archs, one row each."""
+    """Archs, accuracies and all costs of networks, one row each."""
     low_N, high_N = problem.accuracy_intervals(rows_NC)
     archs, precisions = [json.dumps(arch.to_json()) for arch in problem.archs(rows_NC)], problem.precisions(rows_NC)
     numbers = {"accuracy": accuracies, "accuracy_low": low_N, "accuracy_high": high_N}
@@ -93,10 +93,10 @@ def frame_of(problem: Problem, rows_NC: Rows, accuracies: Floats) -> pd.DataFram
 
 
 def check_possible(problem: Problem) -> None:
-    """See whether each limit of the budget alone can be kept by some network, before anything is searched.
+    """Check before a search that some network keeps each limit of the budget alone.
 
     Raises:
-        ImpossibleBudgetError: one cannot.
+        ImpossibleBudgetError: no network keeps one of the limits.
     """
     for limit in problem.limits:
         if limit.column == "accuracy":
@@ -113,9 +113,9 @@ def check_possible(problem: Problem) -> None:
 
 
 def extreme(problem: Problem, name: str, *, largest: bool = False) -> tuple[float, Rows]:
-    """The least (or largest) value of one of the problem's costs, and the row [1, C] of a network that has it."""
+    """The smallest (or largest) value of one of the problem's costs, and the row [1, C] of a network that has it."""
     whole, found = problem.space, []
-    # A change of precision changes every block, so that one gene after the other leads to no least of several precisions.
+    # The precision changes the cost of every block, so coordinate descent is not exact over precisions: search each one separately.
     for part in whole.parts if isinstance(whole, PrecisionSpace) else (whole,):
 
         def cost(rows_NC: Rows, part: Space = part) -> Floats:

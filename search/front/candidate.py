@@ -1,4 +1,4 @@
-"""A network of a front, and what is promised of it."""
+"""A network of a front, with its accuracy and costs."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ __all__ = ["Candidate"]
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A network and what is promised of it.
+    """A network with its accuracy and costs.
 
     Attributes:
         arch: the network.
-        precision: that it is meant in, where the front has several; None for that of its devices.
+        precision: its precision if the front has several; None for the precision of the devices.
         accuracy: 0..1.
-        accuracy_low, accuracy_high: ends of its 90 % interval; None where it is not known.
-        latencies: by device.
-        energies_mj: by device, of those whose tables know it.
-        costs: what follows from the network alone, by name (``ofa.costs``).
+        accuracy_low, accuracy_high: ends of the accuracy's 90 % interval; None where unknown.
+        latencies: latency in ms with its interval, by device.
+        energies_mj: energy of one call in mJ, by device; only devices whose tables have energies.
+        costs: costs that do not depend on the device, by name (``ofa.costs``).
     """
 
     arch: Arch
@@ -37,7 +37,7 @@ class Candidate:
     precision: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, as JSON values; what is promised on the first device stands beside the other costs too."""
+        """All attributes as JSON values; latency and energy on the first device are repeated at the top level."""
         devices = {name: latency.to_json() for name, latency in self.latencies.items()}
         for name, energy_mj in self.energies_mj.items():
             devices[name][ENERGY] = energy_mj
@@ -48,5 +48,5 @@ class Candidate:
 
     @property
     def words(self) -> str:
-        """The network in a few words, with its precision where it has one of its own."""
+        """The network in a few words, with its precision if it has one."""
         return self.arch.in_words if self.precision is None else f"{self.arch.in_words} in {self.precision}"

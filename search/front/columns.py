@@ -1,4 +1,4 @@
-"""The numbers of networks as people read them: what a column of a front is called, and in which unit it is shown."""
+"""Display of a front's columns: names, units and scales."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ _ON_DEVICE = {"latency_ms": ("latency", "ms"), "energy_mj": ("energy", "mJ")}
 
 @dataclass(frozen=True, kw_only=True)
 class Quantity:
-    """A cost that networks have.
+    """A cost of networks, with its display name and unit.
 
     Attributes:
         key: its column, such as ``latency_ms@pi``.
-        words: its name, such as ``latency on pi``.
-        unit: what is written behind it, such as ``ms``; empty for a plain number.
-        scale: how many of the column's own units that is.
-        low, high: the columns of its interval; None where the front knows none.
-        device: that it is of; None if it is exact.
+        words: its display name, such as ``latency on pi``.
+        unit: its display unit, such as ``ms``; empty for a plain number.
+        scale: the display unit in units of the column.
+        low, high: columns of its interval's ends; None where the front has none.
+        device: its device; None for a cost that does not depend on a device.
     """
 
     key: str
@@ -50,16 +50,16 @@ class Quantity:
 
     @property
     def label(self) -> str:
-        """Name and unit, as beside an axis."""
+        """Name and unit, as on an axis."""
         return f"{self.words}, {self.unit}" if self.unit else self.words
 
     def text(self, value: float) -> str:
-        """A value with its unit, in three digits."""
+        """A value with its unit, in three significant digits."""
         return f"{figures(value / self.scale)} {self.unit}".rstrip()
 
 
 def figures(value: float, digits: int = 3) -> str:
-    """A number in about so many significant digits, never with an exponent; ``unknown`` if it is none."""
+    """A number in about so many significant digits, never with an exponent; ``unknown`` for NaN and infinities."""
     if not math.isfinite(value):
         return "unknown"
     decimals = digits - 1 - (math.floor(math.log10(abs(value))) if value else 0)
@@ -74,17 +74,17 @@ def floats_of(frame: pd.DataFrame, column: str) -> Floats:
 
 
 def expected_column(column: str) -> str:
-    """The expected value that a column is of: an end of an interval is no cost of its own."""
+    """The column of the expected value: for the ends of an interval the column that the interval belongs to, else the column itself."""
     name, at, device = column.partition("@")
     return _ENDS.get(name, name) + at + device
 
 
 def costs_of_front(networks: pd.DataFrame, info: FrontInfo) -> tuple[Quantity, ...]:
-    """All costs that the networks of a front have: first those that the search was about, in its order, then the others.
+    """All costs in a front: first the objectives of the search in their order, then the others.
 
     Args:
-        networks: of the front; columns without any number are no costs.
-        info: of the front, whose ``objectives`` and ``devices`` set the order.
+        networks: the front's networks; columns without any number are left out.
+        info: the front's info, whose ``objectives`` and ``devices`` set the order.
     """
     on_devices = [f"{name}@{device}" for name in _ON_DEVICE for device in info.devices]
     wanted = [*map(expected_column, info.objectives), *on_devices, *COSTS.names()]
@@ -93,7 +93,7 @@ def costs_of_front(networks: pd.DataFrame, info: FrontInfo) -> tuple[Quantity, .
 
 
 def best_along(cost: Floats, accuracy: Floats) -> Indices:
-    """The rows, by ascending cost, that are more accurate than every cheaper one: a staircase; as indices."""
+    """Indices of the rows that are more accurate than every cheaper row (a staircase), by ascending cost."""
     known = np.flatnonzero(np.isfinite(cost) & np.isfinite(accuracy))
     kept: Indices = known[non_dominated(np.stack([cost[known], -accuracy[known]], axis=1))]
     return kept[np.argsort(cost[kept])]
@@ -113,6 +113,6 @@ def _quantity(networks: pd.DataFrame, column: str) -> Quantity:
 
 
 def _scale(kind: str, values: Iterable[float]) -> tuple[float, str]:
-    """The largest unit that leaves the largest value at least 1."""
+    """The largest unit in which the largest value is at least 1."""
     most = float(np.nanmax(np.fromiter(values, dtype=np.float64)))
     return next(((scale, unit) for scale, unit in _SCALES[kind] if most >= scale), _SCALES[kind][-1])

@@ -1,4 +1,4 @@
-"""Front: the networks of a search that no other beats, saved so that any budget is answered from them."""
+"""Front: the non-dominated networks of a search, saved so that they answer any budget."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from search.units import called
 __all__ = ["PRECISION", "Front"]
 
 PRECISION = "precision"
-"""The column of a network's precision, where a front has several."""
+"""Column of a network's precision, in fronts with several precisions."""
 _TEXTS = ("arch", PRECISION)
 _ACCURACIES = ("accuracy", "accuracy_low", "accuracy_high")
 _FILES = Kind(
@@ -39,21 +39,24 @@ _FILES = Kind(
     oldest=2,
     sealed=3,
     columns={**dict.fromkeys((*_ACCURACIES, *sorted(COSTS.own)), float), "arch": str, "on_front": bool},
-    gaps=("arch", PRECISION),  # of the networks that are dominated
+    gaps=("arch", PRECISION),  # empty for dominated networks
     optional={PRECISION: str},
     made_by="ofa search",
 )
 
 
 class Front:
-    """The networks that no other evaluated network beats in accuracy and every objective.
+    """The networks of a search that no other evaluated network dominates in accuracy and the objectives (Pareto front).
 
     Attributes:
-        networks: one row each, ascending in the first objective: ``accuracy`` with ``accuracy_low`` and ``accuracy_high`` (NaN where
-            they are not known), the columns of ``search.budget.known_columns``, ``arch`` as JSON text, and ``precision`` where there are
-            several.
-        dominated: some of everything else that was evaluated, for pictures: ``accuracy`` and costs.
-        info: what was searched for, and where accuracies and latencies come from.
+        networks: one row per network, ascending in the first objective, with the columns ``accuracy`` (0..1), ``accuracy_low`` and
+            ``accuracy_high`` (NaN where unknown), those of ``search.budget.known_columns``, ``arch`` as JSON text, and ``precision`` if
+            there are several.
+        dominated: a sample of the other evaluated networks, for pictures: ``accuracy`` and costs.
+        info: budget and objectives of the search, and the origin of accuracies and latencies.
+
+    Raises:
+        SearchError: ``networks`` is empty.
     """
 
     def __init__(self, networks: pd.DataFrame, dominated: pd.DataFrame, info: FrontInfo) -> None:
@@ -69,54 +72,59 @@ class Front:
 
     @property
     def space(self) -> Space:
-        """The space of its networks: as the front carries it, or in fronts of earlier versions the one of ofa; nothing is imported.
+        """The space of its networks: the one stored in the front, or in fronts of earlier versions the space of ofa with its name.
+
+        No module is imported for it.
 
         Raises:
-            SpaceError: it is unknown here, or of a class that has not been imported.
+            SpaceError: the space is unknown here, or its class has not been imported.
         """
         return whole_of(stored_space(self.info.space_json, self.info.space, self.info.num_classes, "a front"))
 
     @property
     def device_names(self) -> tuple[str, ...]:
-        """The devices that its latencies are of."""
+        """Names of the devices of its latencies."""
         return self.info.devices
 
     @property
     def conditions(self) -> dict[str, Conditions]:
-        """What the latencies hold under, by device, or what measures it in each precision; what the front does not tell is left out."""
+        """Measurement conditions of the latencies by device (with several precisions, by measuring device); unknown ones are left out."""
         names = [each for name in self.device_names for each in self.info.measures(name)]
         return {name: self.info.latency[name].conditions for name in names if name in self.info.latency}
 
     def with_info(self, **changes: Any) -> Self:
-        """The same networks with some fields of ``info`` replaced."""
+        """A copy with some fields of ``info`` replaced."""
         return type(self)(self.networks, self.dominated, replace(self.info, **changes))
 
     def with_verified(self, networks: Iterable[VerifiedNetwork]) -> Self:
-        """The same with further networks that were timed; a network's newer measurement on a device replaces the older."""
+        """A copy with further measurements; a newer measurement of a network on the same device replaces the older one."""
         noted = {(network.device, network.arch): network for network in (*self.info.verified, *networks)}
         return self.with_info(verified=tuple(noted.values()))
 
     @cached_property
     def columns(self) -> dict[str, Floats]:
-        """All numbers of the networks, by name."""
+        """Accuracy and costs of the networks, by column; [N] each."""
         return {str(name): self.networks[name].to_numpy(dtype=np.float64) for name in self.networks if name not in _TEXTS}
 
     @cached_property
     def precisions(self) -> tuple[str, ...]:
-        """The precision of each network; none where the front has not several."""
+        """The precision of each network; empty if the front has only one."""
         return tuple(self.networks[PRECISION]) if PRECISION in self.networks else ()
 
     def query(self, budget: Budget, top: int = 1) -> tuple[Candidate, ...]:
         """The most accurate networks that keep ``budget``, best first; of equally accurate ones the less costly first.
 
         Args:
-            budget: what they may cost. For what is not among the front's objectives there may be better networks than it holds, see
-                ``unsearched``.
-            top: how many, fewer if the front has not so many.
+            budget: limits on costs and accuracy. For limits outside the front's objectives better networks may exist than the front holds;
+                see ``unsearched``.
+            top: number of networks to return; fewer if fewer keep the budget.
+
+        Returns:
+            The networks.
 
         Raises:
-            ImpossibleBudgetError: no network of the front keeps it.
-            SearchError: ``top`` is below 1, or the budget limits what the front does not know.
+            ImpossibleBudgetError: no network of the front keeps the budget.
+            SearchError: ``top`` is below 1, or the budget limits a number that the front lacks.
         """
         if top < 1:
             raise SearchError(f"a query must ask for at least 1 network, but top is {top}; ask for 1 or more")
@@ -139,7 +147,10 @@ class Front:
         return tuple(self.candidate(int(i)) for i in allowed[order[:top]])
 
     def unsearched(self, budget: Budget) -> tuple[str, ...]:
-        """What a budget limits that was no objective, or at least: there the front's answer keeps it, but a better one may exist."""
+        """The limits of a budget that the search did not trade: lower limits, and costs that were no objective.
+
+        The front's answer keeps them, but a better network may exist outside of the front.
+        """
         searched = {name.replace("latency_high_ms", "latency_ms") for name in self.info.objectives}
         limits = budget.limits(self.device_names)
         strange = [
@@ -150,7 +161,7 @@ class Front:
         return tuple(dict.fromkeys(strange))
 
     def candidate(self, row: int) -> Candidate:
-        """The network of a row of ``networks``."""
+        """The network in a row of ``networks``."""
         values = {name: float(column[row]) for name, column in self.columns.items()}
         ends = {name: None if np.isnan(values[name]) else values[name] for name in _ACCURACIES[1:]}
         return Candidate(
@@ -172,10 +183,10 @@ class Front:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read what ``save`` wrote.
+        """Read a file that ``save`` wrote.
 
         Raises:
-            FileError: the file is absent, damaged, no front, or of another schema.
+            FileError: the file is absent, damaged, no front, or of an unsupported schema.
         """
         rows, info = _FILES.read(path)
         if missing := [each for device in info.devices for name in LATENCIES if (each := at_device(name, device)) not in rows]:

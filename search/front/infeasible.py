@@ -1,4 +1,4 @@
-"""What is said of a budget that no network keeps: the least that can be had, which limit binds, and the nearest network."""
+"""The error for infeasible budgets: which limits bind, the nearest achievable values, and the nearest network."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class ImpossibleBudgetError(BudgetError):
     """A budget that no network keeps.
 
     Attributes:
-        binding: by limit that binds, the nearest value that can be achieved (with the other limits kept, if each alone can be kept).
-        nearest: the network whose worst violation is the smallest; None where none was evaluated.
+        binding: nearest achievable value by binding limit (with the other limits kept, if each limit alone is achievable).
+        nearest: the network with the smallest worst violation; None if no network was evaluated.
     """
 
     def __init__(self, message: str, binding: Mapping[str, float], nearest: Candidate | None) -> None:
@@ -39,15 +39,15 @@ def impossible(
     among: str,
     source: str | None = None,
 ) -> ImpossibleBudgetError:
-    """The error of a budget that none of some networks keeps.
+    """The error for a budget that no network of a set keeps.
 
     Args:
-        limits: of the budget.
-        columns: of the networks that were looked at.
-        least: the least values that any network of the space is known to have, by column; may lack some.
-        nearest: the network that comes nearest.
-        among: words for the networks.
-        source: how accuracies are known, ``predicted`` or ``measured``.
+        limits: limits of the budget.
+        columns: columns of the networks.
+        least: smallest known values of the whole space, by column; may lack some.
+        nearest: the network with the smallest worst violation.
+        among: words for the set of networks.
+        source: source of the accuracies: ``predicted`` or ``measured``.
     """
     achievable = {limit: _achievable(limit, columns, least) for limit in limits}
     alone = {limit: value for limit, value in achievable.items() if limit.sign * (value / limit.limit - 1) > 0}
@@ -74,12 +74,12 @@ def _achievable(limit: Limit, columns: Columns, least: Mapping[str, float]) -> f
 
 
 def _of(limit: Limit) -> str:
-    """The number that is compared, with a device only where the user named one."""
+    """The compared column, with its device only if the user named one."""
     return limit.column if "@" in limit.name else limit.column.partition("@")[0]
 
 
 def _together(limits: Sequence[Limit], columns: Columns) -> dict[Limit, float]:
-    """Limits that can each be kept, but not at once: what each would have to be if the others stay."""
+    """For limits that are achievable alone but not together: the value that each would need if the others stay."""
     excess: dict[Limit, Floats] = {limit: limit.excess(columns) for limit in limits}
     binding = {}
     for limit in limits:
@@ -89,6 +89,6 @@ def _together(limits: Sequence[Limit], columns: Columns) -> dict[Limit, float]:
             binding[limit] = float(values.min() if limit.sign > 0 else values.max())
     if binding:
         return binding
-    # Not even all but one can be kept: what the nearest network costs beyond the limits.
+    # Not even all limits but one can be kept together: name the values of the nearest network that break their limits.
     nearest = int(np.argmin(np.max(list(excess.values()), axis=0)))
     return {limit: float(columns[limit.column][nearest]) for limit in limits if excess[limit][nearest] > 0}

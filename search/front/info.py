@@ -1,4 +1,4 @@
-"""What is known of a front: what was searched for, where accuracies and latencies come from, and what was verified since."""
+"""Metadata of a front: the search's problem, the origin of accuracies and latencies, and later verifications."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class VerifiedNetwork:
     Attributes:
         arch: the network.
         device: name of the device.
-        latency_ms, latency_low_ms, latency_high_ms: what was promised; None ends where no interval was known.
-        measured_ms: what it took.
-        typical_ms: what it takes at the machine's typical speed; None is not known.
-        conditions: what was measured under; None is not known.
+        latency_ms, latency_low_ms, latency_high_ms: promised latency with its interval; None ends without an interval.
+        measured_ms: measured latency.
+        typical_ms: measured latency, converted to the machine's typical speed; None if not known.
+        conditions: conditions of the measurement; None if not known.
     """
 
     arch: Arch
@@ -39,31 +39,31 @@ class VerifiedNetwork:
 
     @property
     def promised(self) -> Latency:
-        """What was promised."""
+        """The promised latency."""
         return Latency.of(self.latency_ms, self.latency_low_ms, self.latency_high_ms)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FrontInfo:
-    """Where a front comes from.
+    """Metadata of a front.
 
     Attributes:
         space: name of the space.
-        num_classes: of its networks; None in fronts of earlier versions, as the next two.
-        space_json: all of the space (``Space.to_json``).
-        resolutions: that were searched, as JSON has them (``224``, ``"224x160"``).
-        devices: names of the devices that its latencies are of, in order.
-        precisions: where its networks come in several precisions, by device the name of what measures it in each.
-        objectives: the costs that were traded against accuracy, by column.
-        least: the least achievable costs by column.
-        budget: the limits of the search (``Budget.to_json``).
-        expected_latency: whether the expected latency was compared with them.
-        accuracy: where accuracies come from: ``source`` (``predicted``, ``measured``) and what that source tells of itself.
-        latency: where latencies come from, by device; by what measures it where there are several precisions.
-        study: what the search says of itself, such as ``seed``, ``evaluated`` and ``seconds``.
+        num_classes: number of classes of its networks; None in fronts of earlier versions.
+        space_json: the whole space (``Space.to_json``); None in fronts of earlier versions.
+        resolutions: searched resolutions as JSON values (``224``, ``"224x160"``); empty in fronts of earlier versions.
+        devices: names of the devices of its latencies, in order.
+        precisions: if its networks come in several precisions: by device, the name of the measuring device for each precision.
+        objectives: columns of the costs that were traded against accuracy.
+        least: smallest achievable value by column.
+        budget: limits of the search (``Budget.to_json``).
+        expected_latency: whether limits were compared with the expected latency instead of the ends of its interval.
+        accuracy: provenance of the accuracies: ``source`` (``predicted``, ``measured``) and further keys of that source.
+        latency: origin of the latencies by device (with several precisions, by measuring device).
+        study: facts about the search, such as ``seed``, ``evaluated`` and ``seconds``.
         verified: networks that were timed on a device.
-        command: that made it.
-        date: when it was searched.
+        command: the command that made it.
+        date: date of the search.
     """
 
     space: str
@@ -85,28 +85,28 @@ class FrontInfo:
 
     @property
     def accuracy_source(self) -> str | None:
-        """How accuracies are known: ``predicted`` or ``measured``; None if that was not noted."""
+        """Source of the accuracies: ``predicted`` or ``measured``; None if not recorded."""
         return self.accuracy.get("source")
 
     @property
     def metric(self) -> str:
-        """What accuracies are called, which are the score of a task; ``accuracy`` if that was not noted."""
+        """Name of the score that the accuracies are; ``accuracy`` if not recorded."""
         return str(self.accuracy.get("metric", "accuracy"))
 
     @property
     def accuracy_words(self) -> str:
-        """What accuracies are called and how they are known, such as ``accuracy, predicted``."""
+        """Name and source of the accuracies, such as ``accuracy, predicted``."""
         return f"{self.metric}, {self.accuracy_source}" if self.accuracy_source else self.metric
 
     def measured_by(self, device: str, precision: str | None) -> str:
-        """The name of what measures a device in a precision: the device's own where precision is no gene."""
+        """Name of the device that measures a device in a precision; the device itself if precision is no gene."""
         return device if precision is None else self.precisions.get(device, {}).get(precision, device)
 
     def measures(self, device: str) -> tuple[str, ...]:
-        """The names of all that measures a device: one for each precision."""
+        """Names of the measuring devices of a device, one for each precision."""
         return tuple(self.precisions.get(device, {device: device}).values())
 
     @property
     def evaluated(self) -> int | None:
-        """How many networks were evaluated; None if the search did not say."""
+        """Number of evaluated networks; None if not recorded."""
         return self.study.get("evaluated")

@@ -1,4 +1,7 @@
-"""The networks of a front in one precision, as a front of what measures them; and that part put back."""
+"""The part of a front in one precision, as a front of its measuring devices, and the merge of an updated part.
+
+A front over precisions names each device once. In each precision the device is measured by a device file of its own: the measuring device.
+"""
 
 from __future__ import annotations
 
@@ -13,23 +16,23 @@ __all__ = ["budget_of_part", "measuring_devices", "part_measured_by", "rejoined"
 
 
 def measuring_devices(front: Front) -> dict[str, str | None]:
-    """What can measure networks of a front, with the precision that it does so in; None where the front has not several."""
+    """Names of all measuring devices of a front, with their precision; None if the front has only one precision."""
     if not front.info.precisions:
         return dict.fromkeys(front.device_names)
     return {name: precision for by_precision in front.info.precisions.values() for precision, name in by_precision.items()}
 
 
 def part_measured_by(front: Front, device: str) -> Front:
-    """The networks of a front that a device measures, under the names of what measures in their precision.
+    """The networks of a front in the precision of a measuring device, with columns named by that precision's measuring devices.
 
-    Where precision is no gene that is the front itself. The part knows nothing of other networks that were evaluated.
+    If precision is no gene, it is the front itself. The part has no dominated networks.
 
     Args:
         front: the front.
-        device: name of a device that measures some of its networks.
+        device: name of a measuring device.
 
     Raises:
-        SearchError: none of them is measured by it.
+        SearchError: the front does not know the device, or has no network in its precision.
     """
     if not front.info.precisions:
         return front
@@ -59,16 +62,16 @@ def part_measured_by(front: Front, device: str) -> Front:
 
 
 def budget_of_part(budget: Budget, front: Front, device: str) -> Budget:
-    """A budget of the front as one of the part that a device measures."""
+    """A budget of the front, renamed for the part of a measuring device."""
     precision = measuring_devices(front).get(device)
     names = {} if precision is None else _names(front, precision)
     return Budget({_renamed(name, names): bound for name, bound in budget.bounds.items()}, expected_latency=budget.expected_latency)
 
 
 def rejoined(front: Front, part: Front) -> Front:
-    """A front with what has become of one of its parts: latencies of the networks, tables, and what was measured.
+    """A copy of a front with the latencies, tables and measurements of one of its parts.
 
-    What else was evaluated, and the least latency of the space, are of all precisions and stay as they were.
+    Dominated networks, and the space's smallest latency, are of all precisions and stay unchanged.
     """
     if not front.info.precisions:
         return part
@@ -85,7 +88,7 @@ def rejoined(front: Front, part: Front) -> Front:
 
 
 def _names(front: Front, precision: str) -> dict[str, str]:
-    """By device of the front the name of what measures it in a precision."""
+    """By device of the front, its measuring device in a precision."""
     return {device: front.info.measured_by(device, precision) for device in front.device_names}
 
 

@@ -1,4 +1,4 @@
-"""What a front promises of a network, as a card tells it."""
+"""The promise of a front for a network, as fields of a bundle's card."""
 
 from __future__ import annotations
 
@@ -14,13 +14,22 @@ __all__ = ["promise_of"]
 
 
 def promise_of(network: Arch | Candidate, front: Front | None, device: str | None) -> tuple[dict[str, Any], int]:
-    """The fields of a card that say what a front promised, and the opset of the files that were timed there."""
+    """Fields of a card with the latency that a front promises for a network, and the opset of the files that its table timed.
+
+    Args:
+        network: the network; there is a promise for a ``Candidate`` only.
+        front: the front; None without one.
+        device: name of the device; None for the front's first.
+
+    Raises:
+        SearchError: the front does not know the device.
+    """
     if not isinstance(network, Candidate) or front is None:
         return {}, OPSET
     named = device or next(iter(front.device_names), None)
     if named is None:
         return {}, OPSET
-    # A device in another precision may be named as what measures it there.
+    # The user may name the measuring device of the network's precision.
     named = next((name for name in front.device_names if named == front.info.measured_by(name, network.precision)), named)
     if named not in network.latencies:
         raise SearchError(

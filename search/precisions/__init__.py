@@ -1,1 +1,1 @@
-"""Precision as a gene: a search over the files of networks in several number formats, on devices that have a table of each."""
+"""Precision as a gene: a search over networks in several number formats, on devices with a latency table for each format."""

@@ -1,4 +1,4 @@
-"""What follows from networks alone, for their files in a number format: bytes of weights above all.
+"""Device-independent costs of networks in a number format, such as the bytes of their weights.
 
 Shape suffixes: N networks, C columns of an encoded arch.
 """
@@ -20,18 +20,18 @@ __all__ = ["costs_in_files", "number_format"]
 
 
 def number_format(precision: str) -> NumberFormat:
-    """How many bytes constants take in files of a precision; float32 of one that is unknown here, as a table of others may name."""
+    """Bytes of constants in files of a precision; float32 for an unknown precision, as a foreign table may name one."""
     return PRECISIONS.get(precision).stored if precision in PRECISIONS else FLOAT32
 
 
 def costs_in_files(space: Space, rows_NC: Rows, names: Sequence[str], precisions: Iterable[str]) -> dict[str, Floats]:
-    """Costs of encoded archs by name [N], as their files have them.
+    """Costs of encoded archs in their files' number format, by name; [N] each.
 
     Args:
-        space: of the networks; over precisions, each network counts in its own.
-        rows_NC: the networks.
-        names: of ``ofa.costs.COSTS``.
-        precisions: those of all files of a network, where the space does not say it: the largest counts, and float32 where there are none.
+        space: the space; if it is over precisions, each network counts in its own precision.
+        rows_NC: encoded archs.
+        names: names of costs in ``ofa.costs.COSTS``.
+        precisions: precisions of a network's files, if the space is not over precisions. The largest file counts; float32 if empty.
     """
     of_formats = [name for name in names if COSTS.get(name).in_format is not None]
     plain = [name for name in names if name not in of_formats]

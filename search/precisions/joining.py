@@ -1,4 +1,4 @@
-"""Which tables are of one device in several precisions, and the search that follows from that."""
+"""Detects tables of one device in several precisions, and makes precision a gene of the search."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from search.precisions.space import over_precisions
 __all__ = ["Joined", "joined", "same_device"]
 
 _OF_THE_FILE = ("name", "precision", "description", "status")
-"""What a device's files say otherwise in another precision."""
+"""Settings that may differ between the device files of one device's precisions."""
 _OF_THE_MACHINE = ("processor", "gpu", "cores", "platform")
 _MAKE_LOSSES = "ofa predictor quantization RUN --precision"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Joined:
-    """The parts of a ``Problem`` that change where precision is a gene.
+    """The parts of a ``Problem`` that change if precision is a gene.
 
     Attributes:
-        space: the searched one, over precisions where there are several.
-        accuracy: of its networks.
-        latencies: one source a device.
+        space: the searched space, over precisions if there are several.
+        accuracy: accuracies of its networks.
+        latencies: one source per device.
     """
 
     space: Space
@@ -38,24 +38,27 @@ class Joined:
 
 
 def same_device(one: TableInfo, other: TableInfo) -> bool:
-    """Whether latencies are of one machine with the same settings but the precision, by its device's file and what it said of itself."""
+    """Whether two tables are of the same machine and settings except the precision, by their device files and reported hardware."""
     files = [{key: value for key, value in info.device.items() if key not in _OF_THE_FILE} for info in (one, other)]
     machines = [(getattr(one, name), getattr(other, name)) for name in _OF_THE_MACHINE]
     return "transport" in files[0] and files[0] == files[1] and all(mine == theirs or None in (mine, theirs) for mine, theirs in machines)
 
 
 def joined(space: Space, accuracy: AccuracySource, latencies: Sequence[LatencySource], losses: Sequence[LossSource] = ()) -> Joined:
-    """Make precision a gene where the tables of every device are of the same several precisions, or where losses are known of the only one.
+    """Make precision a gene if every device has tables in the same several precisions, or if losses are given for its only precision.
 
     Args:
-        space: that is searched.
-        accuracy: of networks in float32.
-        latencies: a source for each table. Tables of different machines, and two of one precision, stay devices of their own.
-        losses: of precisions whose files are fitted to images, one a precision.
+        space: the searched space.
+        accuracy: accuracies of networks in float32.
+        latencies: one source per table. Tables of different machines, and two tables of one precision, stay separate devices.
+        losses: losses of precisions whose files are calibrated on images, one source per precision.
+
+    Returns:
+        The changed space and sources; the given ones if precision does not become a gene.
 
     Raises:
-        SearchError: losses are lacking, are of a precision that no table has, or of another space; devices have tables of different
-            precisions, one name is of two of them, or networks are timed one by one beside a table of the same device.
+        SearchError: losses are missing, are of a precision without a table, or of another space; devices have tables in different
+            precisions; two tables have the same device name; or a device with a table is also measured network by network.
     """
     if len(latencies) < 2 and not losses:
         return Joined(space=space, accuracy=accuracy, latencies=tuple(latencies))
@@ -87,7 +90,7 @@ def _groups(latencies: Sequence[LatencySource]) -> list[dict[str, LatencySource]
     found: list[dict[str, LatencySource]] = []
     for group in groups:
         by_precision = {_precision(source): source for source in group}
-        # Which of two tables of one precision a gene would mean cannot be told.
+        # Two tables in the same precision are ambiguous for a gene, so all tables of this device stay separate.
         found += [by_precision] if len(by_precision) == len(group) else [{_precision(source): source} for source in group]
     return found
 
@@ -100,7 +103,7 @@ def _by_precision(losses: Iterable[LossSource]) -> dict[str, LossSource]:
     found: dict[str, LossSource] = {}
     for each in losses:
         if each.precision in found:
-            raise SearchError(f"losses must come once a precision, but two are of {each.precision}; leave one of them out")
+            raise SearchError(f"losses must come once per precision, but two are of {each.precision}; leave one of them out")
         found[each.precision] = each
     return found
 
@@ -109,15 +112,15 @@ def _check_groups(groups: Sequence[Mapping[str, LatencySource]], precisions: Seq
     names = [source.device_name for group in groups for source in group.values()]
     if len(set(names)) < len(names):
         raise SearchError(
-            f"each device must come once, but they are {', '.join(names)}; give a device a file of another name for each of its precisions"
+            f"each device must come once, but they are {', '.join(names)}; name a device's file differently for each of its precisions"
         )
     for group in groups:
         lacking = [name for name in precisions if name not in group]
         if lacking:
             device = next(iter(group.values())).device_name
             raise SearchError(
-                f"devices that are searched over precisions must have a table in each of {', '.join(precisions)}, but that of {device} in "
-                f"{lacking[0]} is missing; build it, or search these devices apart"
+                f"each device of a search over precisions must have a table in each of {', '.join(precisions)}, but {device} has none in "
+                f"{lacking[0]}; build it, or search these devices separately"
             )
         measured = next((source for source in group.values() if source.is_measured), None)
         if measured is not None and len(precisions) > 1:
@@ -131,7 +134,7 @@ def _check_losses(space: Space, precisions: Sequence[str], losses: Mapping[str, 
     for name in precisions:
         if name not in losses and PRECISIONS.get(name).is_of_data:
             raise SearchError(
-                f"a search over precisions must know what networks lose in {name}, but has no losses of it; measure some with: "
+                f"a search over precisions needs the accuracy losses of {name}, but has none; measure some with: "
                 f"{_MAKE_LOSSES} {name} -o {name}.losses, and give them with --losses {name}.losses"
             )
     for name, source in losses.items():

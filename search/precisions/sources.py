@@ -1,4 +1,4 @@
-"""Latencies and accuracies of networks in several precisions, each from what knows them in one.
+"""Latencies and accuracies of networks in several precisions, from one source per precision.
 
 Shape suffixes: N networks, C columns of an encoded arch.
 """
@@ -22,7 +22,7 @@ __all__ = ["AccuracyByPrecision", "LatencyByPrecision", "LossSource", "devices_b
 
 
 class LossSource(Protocol):
-    """What tells how much accuracy networks lose in a precision; ``search.predictor.quantization.QuantizationLoss`` is one."""
+    """A source of the accuracy loss of networks in a precision, such as ``search.predictor.quantization.QuantizationLoss``."""
 
     @property
     def precision(self) -> str:
@@ -30,23 +30,23 @@ class LossSource(Protocol):
 
     @property
     def space(self) -> Space:
-        """The space whose encoded archs it takes."""
+        """The space of the encoded archs."""
 
     @property
     def provenance(self) -> Mapping[str, Any]:
-        """Where its numbers come from, as JSON values."""
+        """Origin of the losses, as JSON values."""
 
     def losses_of_rows(self, rows_NC: Rows, /) -> tuple[Floats, Floats]:
-        """What is lost (0..1, below 0 where the precision gains), and how far the 90 % interval reaches to either side; [N] each."""
+        """Losses of accuracy (a share in 0..1; negative for a gain), and half widths of their 90 % intervals; [N] each."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LatencyByPrecision:
-    """The latencies of one device that has a table of each precision. It is a ``LatencySource``.
+    """Latencies of one device with a table for each precision. It is a ``LatencySource``.
 
     Attributes:
-        space: the networks and their precisions.
-        sources: by precision; each of the networks of ``space.of``, or of a space of which these are a part.
+        space: the space over precisions.
+        sources: one source per precision, of ``space.of`` or of a space that contains it.
     """
 
     space: PrecisionSpace
@@ -58,12 +58,12 @@ class LatencyByPrecision:
 
     @property
     def device_name(self) -> str:
-        """The device as float32 knows it, or else the first one."""
+        """Name of the float32 device; of the first device if there is none in float32."""
         return self._first.device_name
 
     @property
     def info(self) -> TableInfo:
-        """Where the numbers of that device come from; ``infos_of`` has all of them."""
+        """Origin of the latencies of ``device_name``; ``infos_of`` returns those of all precisions."""
         return self._first.info
 
     @property
@@ -77,16 +77,16 @@ class LatencyByPrecision:
         return any(source.is_measured for source in self.sources.values())
 
     def estimates_of_rows(self, rows_NC: Rows, /) -> tuple[Floats, Floats, Floats]:
-        """Latencies in ms with the ends of their intervals, of each network in its precision; [N] each."""
+        """Latencies of networks in their precisions in ms, with the ends of their intervals; [N] each."""
         latency_N, low_N, high_N = self._spread(rows_NC, lambda source, inner_NC: np.stack(source.estimates_of_rows(inner_NC)), (3,))
         return latency_N, low_N, high_N
 
     def energies_of_rows(self, rows_NC: Rows, /) -> Floats:
-        """Millijoules of one call of each network in its precision; [N]."""
+        """Energies of one call of networks in their precisions in mJ; [N]."""
         return self._spread(rows_NC, lambda source, inner_NC: source.energies_of_rows(inner_NC), ())
 
     def _spread(self, rows_NC: Rows, ask: Callable[[LatencySource, Rows], Floats], shape: tuple[int, ...]) -> Floats:
-        """What each precision's source answers of its networks, put together; [*shape, N]."""
+        """The answers of each precision's source for its networks, merged; [*shape, N]."""
         found, inner_NC = np.empty((*shape, len(rows_NC))), self.space.without(rows_NC)
         for precision, index in self.space.in_precision(rows_NC).items():
             source = self.sources[precision]
@@ -96,12 +96,12 @@ class LatencyByPrecision:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class AccuracyByPrecision:
-    """Accuracies of networks, less what each loses in its precision. It is an ``AccuracySource``.
+    """Accuracies of networks in their precisions: float32 accuracy minus loss. It is an ``AccuracySource``.
 
     Attributes:
-        space: the networks and their precisions.
-        accuracy: of the networks in float32.
-        losses: by precision; the others lose nothing.
+        space: the space over precisions.
+        accuracy: accuracies of the networks in float32.
+        losses: loss sources by precision; other precisions lose nothing.
     """
 
     space: PrecisionSpace
@@ -110,7 +110,7 @@ class AccuracyByPrecision:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Where the accuracies come from, and by precision what is known of losses."""
+        """Origin of the accuracies, with the origin of the losses by precision."""
         losses = {name: dict(each.provenance) for name, each in self.losses.items()}
         return {**self.accuracy.provenance, **({"losses": losses} if losses else {})}
 
@@ -120,7 +120,7 @@ class AccuracyByPrecision:
         return np.clip(self.accuracy.of_rows(self._known(rows_NC)) - loss_N, 0.0, 1.0)
 
     def interval_of_rows(self, rows_NC: Rows, /) -> tuple[Floats, Floats]:
-        """The ends of their 90 % intervals [N]: of accuracy and loss together, as of numbers that do not depend on one another."""
+        """The ends of their 90 % intervals; [N] each. Errors of accuracy and loss are combined as independent."""
         loss_N, reach_N = self._losses(rows_NC)
         known_NC = self._known(rows_NC)
         accuracy_N, (low_N, high_N) = self.accuracy.of_rows(known_NC), self.accuracy.interval_of_rows(known_NC)
@@ -129,9 +129,9 @@ class AccuracyByPrecision:
         return np.clip(ends[0], 0.0, 1.0), np.clip(ends[1], 0.0, 1.0)
 
     def recall(self, rows_NC: Rows, values_N: Floats, /) -> None:
-        """Take accuracies that were found before; a source that measures is told what it measured then."""
+        """Store accuracies that were found before; a measuring source gets back its own float32 accuracies."""
         if isinstance(self.accuracy, Remembering):
-            inside = np.flatnonzero((values_N > 0) & (values_N < 1))  # of others it is not known what was measured
+            inside = np.flatnonzero((values_N > 0) & (values_N < 1))  # clipped values do not tell the float32 accuracy
             loss_N, _ = self._losses(rows_NC[inside])
             self.accuracy.recall(self._known(rows_NC[inside]), values_N[inside] + loss_N)
 
@@ -149,11 +149,11 @@ class AccuracyByPrecision:
 
 
 def infos_of(source: LatencySource) -> dict[str, TableInfo]:
-    """Where a source's numbers come from, by the name of what they were measured on."""
+    """Origin of a source's latencies, by measuring device."""
     sources = source.sources.values() if isinstance(source, LatencyByPrecision) else [source]
     return {each.device_name: each.info for each in sources}
 
 
 def devices_by_precision(source: LatencySource) -> dict[str, str] | None:
-    """The name of what measures a device in each precision; None where precision is no gene."""
+    """Name of the measuring device for each precision; None if precision is no gene."""
     return {name: each.device_name for name, each in source.sources.items()} if isinstance(source, LatencyByPrecision) else None

@@ -1,4 +1,4 @@
-"""A space whose networks come in several precisions: one gene more, which only a search sees.
+"""A space over precisions: one additional gene, which only a search sees.
 
 Shape suffixes: N networks, C columns of an encoded arch.
 """
@@ -27,11 +27,11 @@ GENE = "precision"
 
 @dataclass(frozen=True, kw_only=True)
 class PrecisionSpace(Space):
-    """The networks of a space in several precisions, made by ``over_precisions``; the last gene of the network is the bits of a weight.
+    """A space over precisions, made by ``over_precisions``. Its last network gene is the number of bits of a weight.
 
     Attributes:
-        of: the space of the networks themselves.
-        precisions: the names of the gene's values, in their order.
+        of: the space without the gene.
+        precisions: names of the gene's values, in order.
     """
 
     of: Space
@@ -39,7 +39,7 @@ class PrecisionSpace(Space):
 
     @cached_property
     def column(self) -> int:
-        """Where the gene stands in a row."""
+        """The gene's column in a row."""
         return 1 + len(self.of.network)
 
     def without(self, rows_NC: Rows) -> Rows:
@@ -53,7 +53,7 @@ class PrecisionSpace(Space):
         return changed_NC
 
     def in_precision(self, rows_NC: Rows) -> dict[str, np.ndarray[Any, np.dtype[np.intp]]]:
-        """The indices of the networks in each precision that some of them have."""
+        """Indices of the networks of each precision that occurs."""
         found = {name: np.flatnonzero(rows_NC[:, self.column] == value) for value, name in enumerate(self.precisions)}
         return {name: index for name, index in found.items() if len(index)}
 
@@ -63,11 +63,11 @@ class PrecisionSpace(Space):
 
     @property
     def parts(self) -> tuple[Self, ...]:
-        """The same networks in each precision alone."""
+        """One space for each precision."""
         return tuple(self.restrict(precision=[bits]) for bits in self.network[-1].values)
 
     def is_part_of(self, other: Space, *, any_classes: bool = False) -> bool:
-        """As ``Space.is_part_of``, of networks and precisions."""
+        """As ``Space.is_part_of``, for networks and precisions."""
         same = isinstance(other, PrecisionSpace) and set(self.precisions) <= set(other.precisions)
         return same and self.of.is_part_of(without_precisions(other), any_classes=any_classes)
 
@@ -79,7 +79,7 @@ class PrecisionSpace(Space):
     def restrict(
         self, *, resolution: Iterable[Resolution] | None = None, depth: Iterable[int] | None = None, **genes: Iterable[Number] | None
     ) -> Self:
-        """As ``Space.restrict``; the gene ``precision`` is kept by its bits."""
+        """As ``Space.restrict``; ``precision`` takes the bits to keep."""
         bits, known = genes.pop(GENE, None), dict(zip(self.network[-1].values, self.precisions, strict=True))
         kept = sorted(set(known if bits is None else bits))
         if not kept or not set(kept) <= set(known):
@@ -92,8 +92,8 @@ def over_precisions(space: Space, precisions: Iterable[str]) -> PrecisionSpace:
     """A space whose networks come in these precisions.
 
     Raises:
-        SearchError: there is none, two have weights of equally many bits, or the space has a gene of that name.
-        ExportError: one is unknown.
+        SearchError: ``precisions`` is empty, two precisions have equally many bits per weight, or the space has a gene ``precision``.
+        ExportError: a precision is unknown.
     """
     names = tuple(sorted(precisions, key=lambda name: PRECISIONS.get(name).bits))
     bits = [PRECISIONS.get(name).bits for name in names]
@@ -114,16 +114,16 @@ def _fields(space: Space, precisions: tuple[str, ...]) -> dict[str, Any]:
 
 
 def without_precisions(space: Space) -> Space:
-    """The space of the networks themselves, as its users know it."""
+    """The space without the gene ``precision``."""
     return space.of if isinstance(space, PrecisionSpace) else space
 
 
 def archs_of(space: Space, rows_NC: Rows) -> list[Arch]:
-    """The networks of rows, as archs of the space that its users know."""
+    """The archs of rows, without the gene ``precision``."""
     decode = space.arch if isinstance(space, PrecisionSpace) else space.decode
     return [decode(row) for row in rows_NC.tolist()]
 
 
 def precisions_of(space: Space, rows_NC: Rows) -> list[str] | None:
-    """In which precision each network is; None where the space does not say."""
+    """The precision of each row; None if the space is not over precisions."""
     return [space.precisions[value] for value in rows_NC[:, space.column].tolist()] if isinstance(space, PrecisionSpace) else None

@@ -1,4 +1,4 @@
-"""An accuracy predictor: networks that were measured, and what follows from them for all others, with how far that can be trusted.
+"""An accuracy predictor: measured networks, a regression from them to all others, and its cross-validated quality.
 
 Shapes: N networks, M networks fitted to, C columns of the space.
 """
@@ -33,22 +33,22 @@ _MADE_BY = "ofa predictor fit"
 _MODEL = "2 Gaussian processes"
 _FOLDS = 10
 _CHUNK = 2048
-"""Networks whose features are held at once, whatever number is asked for."""
+"""Networks whose features are in memory at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictorInfo:
-    """What a predictor carries beside the networks that it is fitted to.
+    """Metadata of a predictor's file, beside the networks that it is fitted to.
 
     Attributes:
         space: name of the space of its networks.
-        num_classes: of its networks.
-        space_json: all of the space (``Space.to_json``); None in predictors of earlier versions.
-        metric: what the accuracies are called, which are the score of a task.
-        parameters: of the ensemble (``Ensemble.parameters``).
-        width: of an interval, in deviations of the ensemble; None where the networks leave every accuracy possible.
-        trust, fair_trust: how good it is by all networks, and by the fair sample among them where others were chosen.
-        date: when it was fitted.
+        num_classes: number of classes of its networks.
+        space_json: the whole space (``Space.to_json``); None in predictors of earlier versions.
+        metric: name of the task's score that it predicts.
+        parameters: parameters of the ensemble (``Ensemble.parameters``).
+        width: half width of a 90 % interval, in standard deviations of the ensemble; None for an interval of 0..1.
+        trust, fair_trust: cross-validated quality, on all networks, and on the fair sample if active learning chose others.
+        date: date of the fit.
     """
 
     space: str
@@ -70,10 +70,9 @@ class AccuracyPredictor:
     """Predicts accuracies of the networks of one space; made by ``fit`` or ``load``. It is an ``AccuracySource``.
 
     Attributes:
-        space: its networks: all of the space of that name but those with resolutions or aspect ratios below or above all that it is fitted
-            to, for nothing is known of them.
-        whole: the space with all of its resolutions.
-        info: what was found in fitting, and how good that is.
+        space: the predictable part of the space: without resolutions and aspect ratios outside the range of the fitted networks.
+        whole: the whole space, with all of its resolutions.
+        info: parameters and quality of the fit.
     """
 
     def __init__(self, space: Space, archs: Sequence[Arch], accuracies: Floats, info: PredictorInfo) -> None:
@@ -82,7 +81,7 @@ class AccuracyPredictor:
         self.whole = whole_of(space)
         self._map, x_MF = _seen(space, archs)
         self.space = self._map.space
-        # The costly part was to find the parameters. The rest is done again, so no fitted object has to be stored or trusted.
+        # Only finding the parameters is costly. The rest is computed again, so no fitted object has to be stored or trusted.
         self._ensemble = Ensemble(self._map.features, x_MF, accuracies, dict(info.parameters))
 
     @classmethod
@@ -96,18 +95,21 @@ class AccuracyPredictor:
         fair: Sequence[bool] | Bools | None = None,
         metric: str = "accuracy",
     ) -> Self:
-        """Fit to measured networks, and find by cross-validation how good that is.
+        """Fit to measured networks, and measure the quality by cross-validation.
 
         Args:
-            space: what ``archs`` are points of: a whole space, or one with fewer choices.
-            archs: networks, such as those of ``sample_stratified``; of one that comes several times the mean counts.
-            accuracies: their accuracies (0..1).
-            rng: deals the networks out to the folds.
-            fair: which of them are a fair sample, where others were chosen for what was expected of them.
-            metric: what the accuracies are called.
+            space: the space of ``archs``: a whole space, or one with fewer choices.
+            archs: measured networks, such as those of ``sample_stratified``. Repeated networks count once, with their mean accuracy.
+            accuracies: their accuracies (0..1); [N].
+            rng: assigns the networks to folds.
+            fair: mask of the networks that are a fair sample, if active learning chose the others; [N].
+            metric: name of the score.
+
+        Returns:
+            The predictor.
 
         Raises:
-            SearchError: too few networks, accuracies that are no numbers in 0..1, or all of them equal.
+            SearchError: fewer than 10 networks, accuracies outside 0..1, or equal accuracies only.
             ArchError: a network of another space.
         """
         values = np.asarray(accuracies, dtype=np.float64)
@@ -133,42 +135,42 @@ class AccuracyPredictor:
 
     @property
     def trust(self) -> Trust:
-        """How good it is, going by all networks it is fitted to, each predicted from others."""
+        """Cross-validated quality on all networks that it is fitted to."""
         return self.info.trust
 
     @property
     def fair_trust(self) -> Trust | None:
-        """The same by the fair sample among them alone, where others were chosen; else None."""
+        """Cross-validated quality on the fair sample, if active learning chose other networks; else None."""
         return self.info.fair_trust
 
     @property
     def space_name(self) -> str:
-        """The space whose networks it knows."""
+        """Name of its space."""
         return self.space.name
 
     @property
     def networks(self) -> int:
-        """How many networks it is fitted to."""
+        """Number of networks that it is fitted to."""
         return len(self._archs)
 
     @property
     def span(self) -> tuple[float, float]:
-        """The least and the greatest accuracy among them (0..1)."""
+        """The lowest and the highest accuracy among the networks that it is fitted to (0..1)."""
         return float(self._accuracies.min()), float(self._accuracies.max())
 
     @property
     def kendall_tau(self) -> float:
-        """That of ``trust``."""
+        """Kendall's rank correlation (-1..1) in ``trust``."""
         return self.trust.kendall_tau
 
     @property
     def rmse(self) -> float:
-        """That of ``trust``."""
+        """Root mean squared error (0..1) in ``trust``."""
         return self.trust.rmse
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What it is and how good, as JSON values."""
+        """Model and quality, as JSON values."""
         known = {
             "source": "predicted",
             "metric": self.info.metric,
@@ -186,10 +188,10 @@ class AccuracyPredictor:
         return np.clip(accuracy_N, 0.0, 1.0)
 
     def interval_of_rows(self, rows_NC: Rows) -> tuple[Floats, Floats]:
-        """The ends of 90 % intervals of what would be measured (0..1); [N] each.
+        """The ends of 90 % prediction intervals of the accuracy (0..1); [N] each.
 
-        As wide as it took to hold 90 % of the networks that were left out: conformal intervals, scaled by the ensemble's own
-        deviation (Vovk, Gammerman and Shafer, "Algorithmic Learning in a Random World", 2005).
+        Conformal intervals: so many standard deviations of the ensemble wide that 90 % of the left-out networks lie inside (Vovk, Gammerman
+        and Shafer, "Algorithmic Learning in a Random World", 2005).
         """
         if self.info.width is None:
             return np.zeros(len(rows_NC)), np.ones(len(rows_NC))
@@ -204,30 +206,30 @@ class AccuracyPredictor:
 
         Raises:
             SpaceError: a network of another space.
-            ArchError: a network of a resolution beyond those it is fitted to.
+            ArchError: a network's resolution is outside the range of the fitted networks.
         """
         return self.of_rows(self._encoded(archs))
 
     def interval(self, archs: Sequence[Arch]) -> tuple[Floats, Floats]:
-        """The 90 % intervals of ``archs``, as ``interval_of_rows``; errors as a call."""
+        """The ends of the 90 % intervals of ``archs``, as ``interval_of_rows``; errors as ``__call__``."""
         return self.interval_of_rows(self._encoded(archs))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the data and what was found in fitting as a Parquet file."""
+        """Write the measured networks and the fitted parameters as a Parquet file."""
         rows = pd.DataFrame({"arch": [json.dumps(arch.to_json()) for arch in self._archs], "accuracy": self._accuracies})
         _FILES.write(rows, self.info, path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], space: Space | None = None) -> Self:
-        """Read a predictor and fit it again to its data.
+        """Read a predictor and fit it again to its data, with the stored parameters.
 
         Args:
-            path: what ``save`` wrote.
-            space: the space that it is wanted for; by default the one it names.
+            path: a file that ``save`` wrote.
+            space: the wanted space; None accepts the space of the file.
 
         Raises:
-            FileError: the file is absent, damaged, no predictor, or of another schema.
-            SpaceError: it is of another space than ``space``, or of networks with another number of classes.
+            FileError: the file is absent, damaged, no predictor, or of an unsupported schema.
+            SpaceError: the file is of another space than ``space``, or of another number of classes.
         """
         rows, info = _FILES.read(path)
         if space is not None:
@@ -263,7 +265,7 @@ def _chunks(count: int) -> list[slice]:
 
 
 def fit_ensemble(space: Space, archs: Sequence[Arch], accuracies: Floats) -> tuple[Ensemble, FeatureMap, Floats]:
-    """The ensemble without its trust, the features of what it knows, and those of the networks it is fitted to; [M, F].
+    """Fit an ensemble without cross-validation; returns it with the feature map and the features of the fitted networks [M, F].
 
     Raises:
         SearchError: as ``AccuracyPredictor.fit``.
@@ -275,10 +277,10 @@ def fit_ensemble(space: Space, archs: Sequence[Arch], accuracies: Floats) -> tup
 
 
 def _seen(space: Space, archs: Sequence[Arch]) -> tuple[FeatureMap, Floats]:
-    """The features of the part of a space that ``archs`` say something about, and of themselves; [M, F].
+    """The feature map of the predictable part of a space, and the features of ``archs``; [M, F].
 
-    Where one resolution was measured, MACs do not tell what another would do, nor another aspect ratio. Of a space with fewer choices
-    of its own the whole one is taken, which is what a file can name.
+    Accuracies at one resolution or aspect ratio tell nothing about others, so the part has only the measured range. A space with fewer
+    choices is replaced by its whole space, because a file can name only that.
     """
     space = whole_of(space)
     rows_MC = space.encode_all(archs)

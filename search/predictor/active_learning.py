@@ -1,4 +1,4 @@
-"""Measuring where it matters: a fair sample first, then networks that may be on the front and are not well known.
+"""Active learning: measures a fair sample first, then uncertain networks that may be on the front.
 
 Shapes: N networks, C columns of the space.
 """
@@ -29,17 +29,17 @@ __all__ = ["ROUNDS", "fit_actively", "fit_to_supernet"]
 Measure = Callable[[Sequence[Arch]], Floats]
 
 ROUNDS = 8
-"""More rounds choose better and cost some seconds each."""
+"""Default number of rounds; more rounds choose better networks, and cost some seconds each."""
 _FAIR_SHARE = 0.4
 _OPTIMISM = 2.0
-"""Standard deviations that a network's accuracy is hoped to be above what is expected."""
+"""Upper confidence bound: standard deviations that are added to the expected accuracy."""
 _CANDIDATES = 4_000
 _GENERATIONS = 4
-"""Of candidates: the first at random, the others mutated from the most promising so far."""
+"""Generations of candidates: the first is random, the others are mutations of the most promising so far."""
 _PARENTS = 200
-"""Fewest that the next generation descends from."""
+"""Smallest number of parents of a generation."""
 _MUTATION = 0.05
-"""The chance of each gene to be drawn anew."""
+"""Mutation probability of each gene."""
 
 
 def fit_to_supernet(
@@ -53,14 +53,25 @@ def fit_to_supernet(
     task: Task = CLASSIFICATION,
     steps: Steps = UNKEPT,
 ) -> AccuracyPredictor:
-    """Fit a predictor to networks of a trained supernet, measured on the selection part by its task's score; ``steps`` keeps each of them.
+    """Fit a predictor to networks of a trained supernet, whose scores are measured on the selection part of the data.
 
-    Other arguments and errors as ``fit_actively``.
+    Args:
+        supernet: a trained supernet.
+        data: the supernet's data.
+        nets: number of networks to measure, at least 10.
+        rng: draws the networks.
+        rounds: number of rounds, as of ``fit_actively``.
+        progress: receives the number of measured networks.
+        task: task of the supernet.
+        steps: journal that keeps the score of each network.
+
+    Raises:
+        OfaError: as ``fit_actively`` and ``MeasuredAccuracy``.
     """
     before = 0
 
     def show(done: int, total: int, text: str = "") -> None:
-        # The source counts from 0 each time it is asked.
+        # The source counts from 0 in each call.
         progress(before + done, nets, text)
 
     source = MeasuredAccuracy(supernet, data.selection, data.train, progress=show, task=task, steps=steps)
@@ -84,25 +95,25 @@ def fit_actively(
     progress: Progress = silent,
     metric: str = "accuracy",
 ) -> AccuracyPredictor:
-    """Choose ``nets`` networks, have them measured, and fit a predictor.
+    """Choose ``nets`` networks by active learning, measure them, and fit a predictor.
 
-    Two fifths of them are a stratified sample. Each round then fits to all that is measured, and chooses networks of all sizes of which
-    an optimist would say that they beat the front as it is predicted: they are near it, or not well known.
+    Two fifths of the networks are a stratified sample. Each round then fits to all measured networks, and chooses networks of all sizes
+    whose upper confidence bound exceeds the predicted front by most: networks near the front, or with uncertain accuracy.
 
     Args:
-        space: where the networks are from.
-        measure: gives the accuracies (0..1) of networks; asked for each network once.
-        nets: how many are measured, at least 10.
-        rng: decides which.
-        rounds: in how many parts the others are chosen; 0 for a stratified sample only.
-        progress: told how many are measured, before each part.
-        metric: what the accuracies are called.
+        space: the space of the networks.
+        measure: returns the accuracies (0..1) of networks; called once for each network.
+        nets: number of networks to measure, at least 10.
+        rng: draws the networks.
+        rounds: number of rounds for the other three fifths; 0 measures a stratified sample only.
+        progress: receives the number of measured networks before each round.
+        metric: name of the score.
 
     Returns:
-        The predictor. Its ``fair_trust`` goes by the stratified sample, since those chosen are not like the others.
+        The predictor. Its ``fair_trust`` is measured on the stratified sample, because the chosen networks do not represent the space.
 
     Raises:
-        SearchError: fewer than 10 networks, or more than the space has; else as ``AccuracyPredictor.fit``.
+        SearchError: ``nets`` is below 10 or above the number of networks in the space; else as ``AccuracyPredictor.fit``.
     """
     if not LEAST_NETWORKS <= nets <= space.size:
         raise SearchError(
@@ -126,10 +137,10 @@ def fit_actively(
 
 
 def _choose(space: Space, archs: Sequence[Arch], accuracies: Floats, count: int, rng: np.random.Generator) -> list[Arch]:
-    """The ``count`` most promising networks that are not measured yet, spread over all sizes."""
+    """The ``count`` most promising unmeasured networks, spread over all sizes."""
     ensemble, known, _ = fit_ensemble(space, archs, accuracies)
     measured_NC = space.encode_all(archs)
-    # The sample makes sure that there are enough, in a space of few networks.
+    # In a small space, the stratified sample makes sure that there are enough candidates.
     enough = space.encode_all(sample_stratified(space, min(space.size, len(archs) + count), rng))
     rows_NC = np.concatenate([enough, space.sample_rows(_CANDIDATES // 2, rng), space.sample_leaning_rows(_CANDIDATES // 2, rng)])
     for generation in range(_GENERATIONS):
@@ -144,14 +155,14 @@ def _choose(space: Space, archs: Sequence[Arch], accuracies: Floats, count: int,
 
 
 def _new(rows_NC: Rows, measured_NC: Rows) -> Rows:
-    """Each row once that is not measured, in an order that does not depend on how they were found."""
+    """The unmeasured rows without duplicates, in an order that does not depend on how they were found."""
     known = {row.tobytes() for row in measured_NC}
     different_NC = np.unique(rows_NC, axis=0)
     return different_NC[[row.tobytes() not in known for row in different_NC]]
 
 
 def _best_so_far(size_N: Floats, expected_N: Floats) -> Floats:
-    """The most that is expected of any network that is no larger; [N]."""
+    """For each network the highest expected accuracy of any network of at most its size; [N]."""
     order = np.argsort(size_N, kind="stable")
     best_N = np.empty(len(size_N))
     best_N[order] = np.maximum.accumulate(expected_N[order])
@@ -159,7 +170,7 @@ def _best_so_far(size_N: Floats, expected_N: Floats) -> Floats:
 
 
 def _spread(size_N: Floats, gain_N: Floats, count: int) -> Rows:
-    """Which rows have the largest gain of their size: the best of each of ``count`` classes of size, then the second best, and so on."""
+    """Indices of the rows with the largest gains: the best of each of ``count`` size classes, then the second best, and so on."""
     edges = np.linspace(size_N.min(), size_N.max(), count + 1)[1:-1]
     class_N = np.searchsorted(edges, size_N)
     order = np.lexsort([-gain_N, class_N])
@@ -170,7 +181,7 @@ def _spread(size_N: Floats, gain_N: Floats, count: int) -> Rows:
 
 
 def _mutated(space: Space, rows_NC: Rows, count: int, rng: np.random.Generator) -> Rows:
-    """Rows in which some genes are drawn anew; [count, C]."""
+    """Random rows with some genes mutated; [count, C]."""
     parents_NC = rows_NC[rng.integers(len(rows_NC), size=count)]
     drawn_NC = rng.integers(space.cardinalities, size=parents_NC.shape, dtype=ROW_DTYPE)
     return space.canonical(np.where(rng.random(parents_NC.shape) < _MUTATION, drawn_NC, parents_NC))

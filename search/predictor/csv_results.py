@@ -1,4 +1,4 @@
-"""Results of others: networks and their accuracies from CSV files."""
+"""Published results: networks and their accuracies from CSV files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["read_results"]
 
 _PARTS = ("resolution", "depths", "kernels", "expands")
 _ACCURACIES: Mapping[str, float] = {"accuracy": 1.0, "top1_percent": 100.0}
-"""Columns of accuracies, and what 100 % is in each."""
+"""Columns of accuracies, each with its value for 100 %."""
 
 Row = Mapping[str, str]
 
@@ -26,24 +26,26 @@ Row = Mapping[str, str]
 def read_results(path: str | os.PathLike[str], space: Space | None = None) -> tuple[list[Arch], Floats]:
     """Networks and their accuracies (0..1) from a CSV file with a header.
 
-    A network is the column ``arch`` (JSON, as ``Arch.to_json``), or the columns ``resolution``, ``depths``, ``kernels`` and
-    ``expands`` of published results: a resolution, and numbers with dashes between them, a depth for each stage, and a kernel and an
-    expand ratio for each of the blocks that a stage can have; those of blocks that are not there do not count. The accuracy is the column
-    ``accuracy`` (0..1) or ``top1_percent``.
+    The accuracy is in the column ``accuracy`` (0..1) or ``top1_percent``. The network is in the column ``arch`` (JSON, as
+    ``Arch.to_json``), or in the columns of published results: ``resolution``, ``depths`` (one per stage), ``kernels`` and ``expands`` (one
+    for each block that a stage can have), as numbers joined by dashes. Values of absent blocks are ignored.
 
     Args:
         path: the file.
-        space: what the networks are points of. Needed where they have no column ``arch``, which names it.
+        space: the space of the networks; required without a column ``arch``, which names it.
+
+    Returns:
+        The networks, and their accuracies [N].
 
     Raises:
-        FileError: the file is absent, has no rows, or a column or a value is not what it should be; the message names the line.
+        FileError: the file is absent, has no rows, lacks a column, has a wrong value (the message names its line), or mixes spaces.
     """
     with open_csv(path) as reader:
         header = list(reader.fieldnames or [])
         read_arch, read_accuracy = _arch_reader(path, header, space), _accuracy_reader(path, header)
         found = [_read(path, reader.line_num, row, read_arch, read_accuracy) for row in reader]
     if not found:
-        raise FileError(f"'{path}' must be a CSV file with a header and a network in each row, but it has none; measure some")
+        raise FileError(f"'{path}' must be a CSV file with a header and a network in each row, but it has no network; measure some")
     names = sorted({arch.space for arch, _ in found})
     if len(names) > 1:
         raise FileError(f"'{path}' must have networks of one space, but has some of {names[0]} and of {names[1]}; make two files of it")
@@ -67,7 +69,7 @@ def _arch_reader(path: str | os.PathLike[str], header: Sequence[str], space: Spa
     if missing := [name for name in _PARTS if name not in header]:
         raise FileError(f"'{path}' must have the column arch, or {', '.join(_PARTS)}, but {missing[0]} is missing; add it")
     if space is None:
-        raise FileError(f"'{path}' does not name the space of its networks, and it must be known to read them; add --space NAME")
+        raise FileError(f"networks without a column arch need the name of their space, but '{path}' has none; add --space NAME")
     genes = {tuple(gene.name for gene in stage.genes) for stage in space.stages}
     if space.network or genes != {("kernel", "expand")}:
         raise FileError(

@@ -1,4 +1,4 @@
-"""An ensemble of Gaussian processes that see networks differently, on a scale of accuracy that suits the data.
+"""An ensemble of Gaussian processes with different kernels, on a transformed accuracy scale.
 
 Shapes: N rows to predict, M rows fitted to, F features.
 """
@@ -19,21 +19,21 @@ from search.predictor.gaussian_process import GaussianProcess, Kernel, Linear, R
 __all__ = ["Ensemble", "LeftOut", "Scale", "cross_validate"]
 
 _MARGINS = (None, 2.0, 0.7, 0.3)
-"""How far above the best accuracy the ceiling may be, in widths of the range of accuracies; None for no ceiling."""
+"""Candidate ceilings: best accuracy + margin x (max - min); None for no ceiling."""
 _ROWS_FOR_PARAMETERS = 300
-"""The cost is cubic in the rows, and some hundreds decide the parameters well."""
+"""Most rows for finding parameters: the cost is cubic in the rows, and some hundreds suffice."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """A strictly increasing map from accuracies to values of mean 0 and deviation 1.
+    """A strictly increasing map from accuracies to values of mean 0 and standard deviation 1.
 
-    Where there is a ceiling, it is the logarithm of the distance from it: what makes a bad network better by a point makes a
-    good one better by less.
+    With a ceiling it is the negative logarithm of the distance to the ceiling: a change that gains a bad network one point gains a good
+    network less.
 
     Attributes:
-        ceiling: an accuracy above all, or None for a scale that is straight.
-        mean, deviation: of the values before they are standardized.
+        ceiling: an accuracy above all measured ones; None for a linear scale.
+        mean, deviation: mean and standard deviation of the values before standardization.
     """
 
     ceiling: float | None
@@ -42,7 +42,7 @@ class Scale:
 
     @classmethod
     def of(cls, accuracy_M: Floats, margin: float | None) -> Scale:
-        """The scale of given accuracies; ``margin`` as in ``_MARGINS``."""
+        """The scale fitted to accuracies; ``margin`` as in ``_MARGINS``."""
         if np.ptp(accuracy_M) == 0:
             return cls(None, float(accuracy_M[0]), 1.0)
         ceiling = None if margin is None else float(accuracy_M.max() + margin * np.ptp(accuracy_M))
@@ -67,16 +67,16 @@ class Scale:
 
 
 class Ensemble:
-    """Gaussian processes fitted to the same networks; their mean predicts.
+    """Gaussian processes fitted to the same networks; the mean of their means predicts.
 
     Args:
-        features: what the columns are about.
-        x_MF: the networks.
-        accuracy_M: their accuracies.
-        parameters: JSON values, what ``parameters`` of a fitted one returned.
+        features: descriptions of the feature columns.
+        x_MF: features of the networks.
+        accuracy_M: accuracies of the networks.
+        parameters: ``parameters`` of a fitted ensemble, as JSON values.
 
     Raises:
-        ValueError: the parameters cannot be those of a fitted one.
+        ValueError: the parameters are no result of ``fit``.
     """
 
     def __init__(self, features: Sequence[Feature], x_MF: Floats, accuracy_M: Floats, parameters: dict[str, Any]) -> None:
@@ -93,13 +93,13 @@ class Ensemble:
 
     @classmethod
     def fit(cls, features: Sequence[Feature], x_MF: Floats, accuracy_M: Floats, start: dict[str, Any] | None = None) -> Ensemble:
-        """Find scale and parameters; deterministic.
+        """Find scale and kernel parameters by maximum likelihood; deterministic.
 
         Args:
-            features: what the columns are about.
-            x_MF: the networks.
-            accuracy_M: their accuracies.
-            start: parameters of an ensemble that is fitted to much the same networks, from which the search begins.
+            features: descriptions of the feature columns.
+            x_MF: features of the networks.
+            accuracy_M: accuracies of the networks.
+            start: parameters of an ensemble fitted to nearly the same networks, as the start of the optimization.
         """
         chosen = np.linspace(0, len(x_MF) - 1, min(len(x_MF), _ROWS_FOR_PARAMETERS)).astype(np.intp)
 
@@ -116,7 +116,7 @@ class Ensemble:
             first: list[Floats] = thetas(None, [None] * len(kernels(features)))
         else:
             first = [np.array(theta) for theta in start["processes"]]
-        # The scale shows with parameters that are nearly right, for they depend on it little.
+        # Choose the scale with approximate parameters: the parameters depend little on it.
         margin = max(_MARGINS, key=lambda each: ensemble(each, first)._likelihood(accuracy_M))
         return ensemble(margin, thetas(margin, first))
 
@@ -125,7 +125,7 @@ class Ensemble:
         return np.asarray(np.mean([member.mean(x_NF) for member in self._members], axis=0))
 
     def deviation(self, x_NF: Floats) -> Floats:
-        """The standard deviations of measured values on ``scale``; [N]. Where the members differ, nobody knows."""
+        """Predictive standard deviations on ``scale``, with noise and the disagreement of the members; [N]."""
         variance_N = np.mean([np.square(member.deviation(x_NF)) for member in self._members], axis=0)
         return np.asarray(np.sqrt(variance_N + np.var([member.mean(x_NF) for member in self._members], axis=0)))
 
@@ -134,12 +134,12 @@ class Ensemble:
         return self.scale.down(self.value(x_NF))
 
     def interval(self, x_NF: Floats, width: float) -> tuple[Floats, Floats]:
-        """The accuracies ``width`` standard deviations below and above what is expected; [N] each."""
+        """The accuracies ``width`` standard deviations below and above the expected ones; [N] each."""
         value_N, half_N = self.value(x_NF), width * self.deviation(x_NF)
         return self.scale.down(value_N - half_N), self.scale.down(value_N + half_N)
 
     def _likelihood(self, accuracy_M: Floats) -> float:
-        """The logarithm of the density of each accuracy by the members that did not see it, summed over members and networks."""
+        """Leave-one-out log predictive density of the accuracies, summed over members and networks."""
         value_M, total = self.scale.up(accuracy_M), 0.0
         for member in self._members:
             mean_M, deviation_M = member.left_out()
@@ -148,13 +148,13 @@ class Ensemble:
 
 
 def kernels(features: Sequence[Feature]) -> tuple[Kernel, Kernel]:
-    """What the members of an ensemble see.
+    """The kernels of the ensemble's two members.
 
-    The first knows the stages: the genes of each have a length scale of their own. The second knows only kinds of genes, and adds
-    what sums over stages say to what single blocks say. Both go on as a plane beyond the networks that are known.
+    The first has a length scale for the genes of each stage. The second has one for each kind of gene, and adds a part on sums over stages
+    to a part on single blocks. Both have a linear part, which extrapolates beyond the known networks.
     """
     sums = np.array([f for f, each in enumerate(features) if not each.hot], dtype=np.intp)
-    # MACs and the input are of the whole network, and every part sees them.
+    # MACs and input size describe the whole network, so every part sees them.
     blocks = np.array([f for f, each in enumerate(features) if each.hot or each.kind in ("macs", "resolution", "aspect")])
     everything = np.arange(len(features))
 
@@ -170,13 +170,13 @@ def kernels(features: Sequence[Feature]) -> tuple[Kernel, Kernel]:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """What was said of each network by an ensemble that did not see it; [M] each.
+    """Predictions for each network by an ensemble that was fitted without it; [M] each.
 
     Attributes:
-        fold: which networks were left out together.
-        accuracy: expected.
-        score: the distance to what was measured in standard deviations, on the ensemble's scale.
-        deviation: standard deviation, in accuracy.
+        fold: the fold of each network.
+        accuracy: expected accuracy.
+        score: distance of the measured value from the expected one on the ensemble's scale, in standard deviations.
+        deviation: standard deviation of the accuracy.
     """
 
     fold: NDArray[np.intp]
@@ -188,15 +188,15 @@ class LeftOut:
 def cross_validate(
     features: Sequence[Feature], x_MF: Floats, accuracy_M: Floats, *, folds: int, rng: np.random.Generator, start: dict[str, Any]
 ) -> LeftOut:
-    """Leave out one fold of the networks at a time, fit everything to the others, and predict it.
+    """K-fold cross-validation: fit everything, including the parameters, to the other folds, and predict the left-out fold.
 
     Args:
-        features: what the columns are about.
-        x_MF: the networks.
-        accuracy_M: their accuracies.
-        folds: how many.
-        rng: deals the networks out.
-        start: parameters at which each search begins; where it ends is up to the networks that are not left out.
+        features: descriptions of the feature columns.
+        x_MF: features of the networks.
+        accuracy_M: accuracies of the networks.
+        folds: number of folds.
+        rng: assigns the networks to folds.
+        start: start of the optimization of the parameters, which uses the remaining networks only.
     """
     fold_M = rng.permutation(len(x_MF)) % folds
     expected_M, score_M, deviation_M = (np.empty(len(x_MF)) for _ in range(3))
@@ -211,7 +211,7 @@ def cross_validate(
 
 
 def _scores(scale: Scale, accuracy_N: Floats, value_N: Floats, spread_N: Floats) -> Floats:
-    """Distances in standard deviations; infinite for an accuracy that the scale holds impossible."""
+    """Distances in standard deviations; infinite for an accuracy at or above the scale's ceiling."""
     score_N = np.full(len(accuracy_N), np.inf)
     possible_N = accuracy_N < np.inf if scale.ceiling is None else accuracy_N < scale.ceiling
     score_N[possible_N] = np.abs(scale.up(accuracy_N[possible_N]) - value_N[possible_N]) / spread_N[possible_N]

@@ -1,4 +1,4 @@
-"""What a predictor sees of networks: encoded archs as arrays of numbers, by the million.
+"""Features of encoded archs for a predictor, as arrays of numbers.
 
 Shapes: N networks, C columns of the space, F features, H of them one-hot.
 """
@@ -20,19 +20,19 @@ from ofa.space import Space
 __all__ = ["Feature", "FeatureMap", "feature_map", "features", "log_macs"]
 
 _HOT = 2.0
-"""The value of a one-hot feature that is set. A gene with three values then varies as much as the sums, about 1."""
+"""Value of a one-hot feature that is set. A gene with three values then has about the standard deviation of the sums, 1."""
 
 _NETWORK = -1
 
 
 @dataclass(frozen=True)
 class Feature:
-    """What one column of the features is about.
+    """Description of one feature column.
 
     Attributes:
         kind: name of the gene, or ``depth``, ``resolution``, ``aspect``, ``macs``.
-        stage: index of its stage, -1 for what belongs to none.
-        hot: whether it says that one gene has one value; else it is a number about a whole stage or network.
+        stage: index of its stage; -1 for a feature of the whole network.
+        hot: whether it is a one-hot value of one gene; else it is a number that describes a whole stage or network.
     """
 
     kind: str
@@ -41,15 +41,15 @@ class Feature:
 
 
 class FeatureMap:
-    """The features of the networks of a space, all of similar scale; made by ``feature_map``, which keeps it.
+    """The features of the networks of a space, all of similar scale; made and cached by ``feature_map``.
 
-    First the one-hot values of all genes but the resolution, zeros for those of skipped blocks: no order is put into a gene whose
-    values need not have one. Then per stage the blocks and the sum over blocks of every gene, as a share of its largest value, and
-    for the network the logarithms of its resolution (the geometric mean of its sides), of its aspect ratio and of its MACs: what many genes
-    do together, which few networks suffice to learn.
+    First the one-hot values of all genes but the resolution, with zeros for skipped blocks. One-hot coding assumes no order among a gene's
+    values. Then per stage the depth, and the sum of every gene over the blocks as a share of its largest value. Last, for the whole
+    network, the logarithms of its resolution (geometric mean of its sides), its aspect ratio and its MACs. Sums and logarithms are joint
+    effects of many genes, which a few networks suffice to learn.
 
     Attributes:
-        features: what each column is about; [F].
+        features: descriptions of the columns; [F].
     """
 
     def __init__(self, space: Space) -> None:
@@ -61,7 +61,7 @@ class FeatureMap:
         ends = [arch for each in space.resolutions for arch in (space.smallest(each), space.largest(each))]
         ends_NF = self._numbers(space.encode_all(ends))
         middle_F, range_F = (ends_NF.min(axis=0) + ends_NF.max(axis=0)) / 2, np.ptp(ends_NF, axis=0)
-        # What never changes says nothing.
+        # Drop constant features.
         self._kept_F = np.flatnonzero(range_F > 0)
         self._middle_F, self._scale_F = middle_F[self._kept_F], range_F[self._kept_F] / 4
         self.features = (*hot, *(each for each, span in zip((*sums, *whole), range_F, strict=True) if span > 0))
@@ -86,14 +86,14 @@ class FeatureMap:
 
 @lru_cache(maxsize=16)
 def feature_map(space: Space) -> FeatureMap:
-    """The features of a space, compiled once."""
+    """The feature map of a space, compiled once per space."""
     return FeatureMap(space)
 
 
 def features(space: Space, archs: Sequence[Arch]) -> Floats:
-    """One-hot values (0 or 1) of all active genes, the resolution among them, and last the logarithm of the MACs; [N, F].
+    """One-hot values (0 or 1) of all active genes including the resolution, and last the logarithm of the MACs; [N, F].
 
-    Plain and of no scale: for truths of one's own, such as a linear one.
+    They are not rescaled; meant for synthetic ground truths, such as a linear one.
     """
     rows_NC = space.encode_all(archs)
     canonical_NC = np.where(space.active(rows_NC), rows_NC, -1)
@@ -107,7 +107,7 @@ def log_macs(space: Space, rows_NC: Rows) -> Floats:
 
 
 def _hot_features(space: Space) -> tuple[list[Feature], Rows, Rows]:
-    """The one-hot features, and of each the column of the encoded arch and the index that sets it."""
+    """The one-hot features, and for each the column of the encoded arch and the gene's index that sets it."""
     found: list[Feature] = []
     columns: list[int] = []
     values: list[int] = []
@@ -122,7 +122,7 @@ def _hot_features(space: Space) -> tuple[list[Feature], Rows, Rows]:
 
 
 def _sums(space: Space, hot: Sequence[Feature], column_H: Rows, value_H: Rows) -> tuple[list[Feature], Floats]:
-    """What is added up over the blocks of a stage, and how much each one-hot feature adds; [H, S]."""
+    """The features that are sums over the blocks of a stage, and the summand of each one-hot feature; [H, S]."""
     sums = list(dict.fromkeys(Feature(each.kind, each.stage, hot=False) for each in hot))
     weights_HS = np.zeros((len(hot), len(sums)))
     for h, each in enumerate(hot):

@@ -1,7 +1,7 @@
-"""Gaussian processes over features: a kernel of a few parts, its most likely parameters, and predictions by the hundred thousand.
+"""Gaussian process regression: kernels as sums of parts, maximum a posteriori parameters, and fast predictions.
 
-After Rasmussen and Williams ("Gaussian Processes for Machine Learning", 2006): algorithm 2.1, equations 5.9 (the gradient of the
-likelihood) and 5.12 (left-out networks without fitting again). scikit-learn's own can group neither length scales nor columns.
+After Rasmussen and Williams ("Gaussian Processes for Machine Learning", 2006): algorithm 2.1, equations 5.9 (gradient of the likelihood)
+and 5.12 (leave-one-out predictions without refitting). scikit-learn's kernels can group neither length scales nor columns.
 
 Shapes: N rows to predict, M rows fitted to, F features, P parameters, G groups of length scales.
 """
@@ -24,11 +24,11 @@ __all__ = ["GaussianProcess", "Kernel", "Linear", "Rational", "most_likely"]
 
 _NOISE = np.log(0.02)
 _NOISE_SPREAD, _VARIANCE_SPREAD, _SCALE_SPREAD = 2.0, 2.0, 1.0
-"""Standard deviations of the logarithms of the noise, of variances and of length scales, before anything is known."""
+"""Prior standard deviations of the logarithms of noise, variances and length scales."""
 _JITTER = 1e-6
-"""Least noise, for the sake of the factorization."""
+"""Lowest noise, for a stable Cholesky factorization."""
 _BOUND = 9.0
-"""No logarithm goes farther from where it starts."""
+"""Largest distance of a parameter (a logarithm) from its start."""
 _ROUNDING = 1e-9
 _UNLIKELY = 1e10
 """The loss where a kernel matrix cannot be factorized."""
@@ -37,15 +37,15 @@ _CHUNK = 512
 
 
 class Part(Protocol):
-    """A kernel whose sum with others is the kernel. Its parameters are logarithms, the first of them of its variance."""
+    """A summand of a kernel. Its parameters are logarithms; the first one is of its variance."""
 
     @property
     def start(self) -> Floats:
-        """The parameters before anything is known; [P]."""
+        """Prior means of the parameters; [P]."""
 
     @property
     def spread(self) -> Floats:
-        """Their standard deviations; [P]."""
+        """Prior standard deviations of the parameters; [P]."""
 
     def matrix(self, theta_P: Floats, a_NF: Floats, b_MF: Floats) -> Floats:
         """The kernel of each pair of rows; [N, M]."""
@@ -54,12 +54,12 @@ class Part(Protocol):
         """The kernel of each row with itself; [N]."""
 
     def gradient(self, theta_P: Floats, x_MF: Floats, k_MM: Floats, weights_MM: Floats) -> Floats:
-        """By each parameter the derivative of the sum of ``matrix`` times symmetric ``weights_MM``; ``k_MM`` is the matrix. [P]."""
+        """Derivatives of sum(``matrix`` * ``weights_MM``) by each parameter, for symmetric weights; ``k_MM`` is the matrix. [P]."""
 
 
 @dataclass(frozen=True, eq=False)
 class Linear(Part):
-    """A scaled product of features: a plane, which goes on beyond the rows that are known."""
+    """A linear kernel (scaled inner product of features), which extrapolates beyond the known rows."""
 
     columns: NDArray[np.intp]
 
@@ -86,11 +86,11 @@ class Linear(Part):
 
 @dataclass(frozen=True, eq=False)
 class Rational(Part):
-    """A rational quadratic, variance / (1 + d² / 2): smooth, at several scales at once, and it takes no exponential.
+    """A rational quadratic kernel, variance / (1 + d² / 2): smooth, a mixture of length scales, and cheap, without exponential.
 
     Attributes:
-        columns: of the features.
-        groups: of each column the length scale that it shares, counted from 0.
+        columns: indices of its feature columns.
+        groups: index of each column's length scale, from 0; columns of one group share it.
     """
 
     columns: NDArray[np.intp]
@@ -98,7 +98,7 @@ class Rational(Part):
 
     @property
     def start(self) -> Floats:
-        # Features lie about the square root of their number apart, and three times that is nearly a plane.
+        # Distances are about the square root of the number of features; at three times that scale the kernel is nearly linear.
         scale = np.log(3 * len(self.columns) ** 0.5)
         return np.concatenate([[0.0], np.full(self.groups.max() + 1, scale)])
 
@@ -111,7 +111,7 @@ class Rational(Part):
         return np.asarray(np.exp(theta_P[0]) / (self.left(theta_P, a_NF) @ right_FM))
 
     def left(self, theta_P: Floats, a_NF: Floats) -> Floats:
-        """With ``right`` one product of matrices is 1 + d² / 2 of every pair; [N, F + 2]."""
+        """Left factor: its matrix product with ``right`` is 1 + d² / 2 of every pair; [N, F + 2]."""
         left_NF = np.empty((len(a_NF), len(self.columns) + 2))
         scaled_NF = left_NF[:, :-2]
         np.multiply(a_NF[:, self.columns], np.exp(-theta_P[1:])[self.groups], out=scaled_NF)
@@ -120,7 +120,7 @@ class Rational(Part):
         return left_NF
 
     def right(self, theta_P: Floats, b_MF: Floats) -> Floats:
-        """[F + 2, M]."""
+        """Right factor; [F + 2, M]."""
         left_MF = self.left(theta_P, b_MF)
         return np.concatenate([-left_MF[:, :-2].T, left_MF[:, [-1]].T, 1 + left_MF[:, [-2]].T])
 
@@ -137,7 +137,7 @@ class Rational(Part):
 
 
 class Kernel:
-    """A sum of parts and noise. Its parameters are those of the parts one after the other, then the logarithm of the noise's variance."""
+    """A sum of parts and noise. Its parameters are the parts' parameters in order, then the logarithm of the noise variance."""
 
     def __init__(self, parts: Sequence[Part]) -> None:
         self.parts = tuple(parts)
@@ -146,7 +146,7 @@ class Kernel:
         self.spread = np.concatenate([*(part.spread for part in parts), [_NOISE_SPREAD]])
 
     def check(self, theta_P: Floats) -> None:
-        """Raise ValueError where parameters, such as those of a file, are none that ``most_likely`` finds."""
+        """Raise ValueError if parameters, for example from a file, are outside the range of ``most_likely``."""
         if theta_P.shape != self.start.shape or not (np.abs(theta_P - self.start) <= _BOUND + _ROUNDING).all():
             raise ValueError(f"{theta_P.size} parameters of a process are not {self.start.size} within {_BOUND:g} of where fitting begins")
 
@@ -163,7 +163,7 @@ class Kernel:
         return float(np.exp(theta_P[-1])) + _JITTER
 
     def loss(self, theta_P: Floats, x_MF: Floats, y_M: Floats) -> tuple[float, Floats]:
-        """The negative logarithm of likelihood times prior, up to a constant, and its gradient; [P]."""
+        """Negative log posterior of the parameters, up to a constant, and its gradient [P]."""
         parts = [part.matrix(own, x_MF, x_MF) for part, own in zip(self.parts, self.split(theta_P), strict=True)]
         k_MM = np.asarray(sum(parts))
         np.fill_diagonal(k_MM, k_MM.diagonal() + self.noise(theta_P))
@@ -183,7 +183,7 @@ class Kernel:
 
 
 def most_likely(kernel: Kernel, x_MF: Floats, y_M: Floats, start: Floats | None = None) -> Floats:
-    """The parameters that are most likely (a posteriori), sought from ``start`` on; deterministic. [P]."""
+    """The maximum a posteriori parameters, by optimization from ``start``; deterministic. [P]."""
     bounds = [(value - _BOUND, value + _BOUND) for value in kernel.start]
     first = kernel.start if start is None else start
     found = minimize(kernel.loss, first, args=(x_MF, y_M), jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-6})
@@ -191,7 +191,7 @@ def most_likely(kernel: Kernel, x_MF: Floats, y_M: Floats, start: Floats | None 
 
 
 class GaussianProcess:
-    """The process with given parameters, fitted to rows and their values (which should have mean 0 and deviation 1)."""
+    """A Gaussian process with given parameters, fitted to rows and their values (of mean 0 and standard deviation 1)."""
 
     def __init__(self, kernel: Kernel, theta_P: Floats, x_MF: Floats, y_M: Floats) -> None:
         self.theta = theta_P
@@ -207,7 +207,7 @@ class GaussianProcess:
             if isinstance(part, Rational):
                 self._rationals.append((part, own, part.right(own, x_MF), np.exp(own[0]) * self._alpha_M))
             else:
-                # A plane is its slope: what it says of each feature by itself.
+                # The linear part is kept as its slope: its prediction for each unit vector.
                 self._slope_F += part.matrix(own, np.eye(x_MF.shape[1]), x_MF) @ self._alpha_M
 
     def mean(self, x_NF: Floats) -> Floats:
@@ -222,7 +222,7 @@ class GaussianProcess:
         return mean_N
 
     def deviation(self, x_NF: Floats) -> Floats:
-        """The standard deviations of measured values, noise included; [N]."""
+        """Predictive standard deviations, with noise; [N]."""
         variance_N = np.empty(len(x_NF))
         for start in range(0, len(x_NF), _CHUNK):
             chunk_NF = x_NF[start : start + _CHUNK]
@@ -234,12 +234,12 @@ class GaussianProcess:
         return np.sqrt(np.maximum(variance_N, 0) + self._noise)
 
     def left_out(self) -> tuple[Floats, Floats]:
-        """What it would say of each of its rows, had it not seen it (with the same parameters): means and deviations; [M] each."""
+        """Leave-one-out predictions of its own rows with the same parameters: means and standard deviations; [M] each."""
         variance_M = 1 / _inverse(self._lower_MM).diagonal()
         return self._y_M - self._alpha_M * variance_M, np.sqrt(variance_M)
 
 
 def _inverse(lower_MM: Floats) -> Floats:
-    """The inverse of the matrix that was factorized."""
+    """The inverse of a matrix from its Cholesky factor."""
     half_MM, _ = dpotri(lower_MM, lower=1)
     return np.asarray(np.tril(half_MM) + np.tril(half_MM, -1).T)

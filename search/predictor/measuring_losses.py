@@ -1,4 +1,4 @@
-"""Measuring what networks of a supernet lose by quantization: each is extracted, calibrated, quantized, and scored in both precisions."""
+"""Measures quantization losses: networks of a supernet are extracted, calibrated, quantized, and scored in both precisions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from search.predictor.training_data import LEAST_NETWORKS
 __all__ = ["measure_losses", "scores_in_both"]
 
 _HOW = {"int8": Quantization()}
-"""How networks are quantized, by precision: by the first of the ways that an export tries, which loses no less than the best of them."""
+"""Quantization method by precision: the first one that an export tries. An export picks its best, so it loses at most as much."""
 
 
 def measure_losses(
@@ -44,34 +44,38 @@ def measure_losses(
     task: Task = CLASSIFICATION,
     steps: Steps = UNKEPT,
 ) -> QuantizationLoss:
-    """Quantize networks of a trained supernet, score each in float32 and quantized on the selection part, and learn what others lose.
+    """Quantize networks of a trained supernet, score each in float32 and quantized, and fit a predictor of the loss.
 
-    Up to 128 images of that part fit the ranges of activations, all others judge.
+    Up to 128 images of the selection part calibrate the ranges of activations; the scores are of its other images.
 
     Args:
-        supernet: a trained one.
-        data: its images; batch norms are calibrated on those of training.
-        precision: of the quantized files.
-        nets: how many networks, evenly over the logarithm of MACs; at least 10.
-        rng: decides which.
-        progress: told how many are measured.
-        task: of the supernet.
-        steps: keeps the scores of each network.
+        supernet: a trained supernet.
+        data: its data; batch norms are calibrated on the training part.
+        precision: precision of the quantized files.
+        nets: number of networks, evenly spaced over the logarithm of MACs; at least 10.
+        rng: draws the networks.
+        progress: receives the number of measured networks.
+        task: task of the supernet.
+        steps: journal that keeps the scores of each network.
+
+    Returns:
+        The fitted losses.
 
     Raises:
-        SearchError: too few networks, or a precision whose files are not fitted to images.
+        SearchError: too few networks, or a precision whose files are not calibrated on images.
         ExportError: too few images, or a network cannot be quantized.
-        DataError: the labels are of another kind than the task, or the data has other classes.
+        DataError: the labels do not suit the task, or the data has other classes than the supernet.
         FileError: ``steps`` are of another supernet or of other images.
     """
     space = supernet.space
     if precision not in _HOW:
         raise SearchError(
-            f"losses are of files fitted to images, in {', '.join(_HOW)}, but the precision is '{precision}'; search in others without them"
+            f"losses are measured of files calibrated on images ({', '.join(_HOW)}), but the precision is '{precision}'; search in it "
+            "without losses"
         )
     if not LEAST_NETWORKS <= nets <= space.size:
         raise SearchError(
-            f"losses of {space.name} are of {LEAST_NETWORKS} to {space.size} networks, but nets is {nets}; choose a number between"
+            f"losses of {space.name} are measured of {LEAST_NETWORKS} to {space.size} networks, but nets is {nets}; choose a number between"
         )
     check_data(task, space.num_classes, data.selection)
     fitting, judging = divided(data.selection)
@@ -100,19 +104,19 @@ def measure_losses(
 def scores_in_both(
     supernet: Supernet, arch: Arch, training: Images, fitting: Images, judging: Images, how: Quantization, task: Task
 ) -> dict[str, float]:
-    """What a network scores in float32 (``float_score``) and quantized (``score``), both by its file on the processor.
+    """Scores of a network in float32 (``float_score``) and quantized (``score``), both of its ONNX file on the CPU.
 
     Args:
-        supernet: that it is of.
+        supernet: the supernet.
         arch: the network.
-        training: images that its batch norms are calibrated on.
-        fitting: images that the ranges of activations are fitted to.
+        training: images that calibrate its batch norms.
+        fitting: images that calibrate the ranges of activations.
         judging: images of the scores.
-        how: it is quantized.
-        task: what it is for.
+        how: quantization method.
+        task: task of the supernet.
 
     Raises:
-        ExportError: it cannot be quantized.
+        ExportError: the network cannot be quantized.
     """
     network = supernet.extract(arch)
     calibrate(network, training, resolution=arch.resolution, images=CALIBRATION_IMAGES)

@@ -1,4 +1,4 @@
-"""What quantization costs in accuracy, learned from a few networks: how much each of a space loses, and how far that can be trusted.
+"""Predicts the accuracy loss of quantization for all networks of a space from a few measured ones, with intervals.
 
 Shapes: N networks, M networks fitted to, C columns of the space.
 """
@@ -30,27 +30,27 @@ from search.predictor.validation import Trust, interval_width, trust_of
 __all__ = ["LossInfo", "QuantizationLoss"]
 
 _CLEARLY = 0.9
-"""Of the error of the mean, below which genes are believed to tell something."""
+"""Use the regression on genes only if its error is below this share of the error of predicting the mean."""
 _MADE_BY = "ofa predictor quantization"
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossInfo:
-    """What is known of measured losses.
+    """Metadata of measured losses.
 
     Attributes:
         space: name of the space of the networks.
-        num_classes: of the networks.
-        space_json: all of the space (``Space.to_json``).
-        precision: in which they lose.
-        metric: what the scores are called.
-        how: the networks were quantized.
-        fitted_images, judging_images: that ranges were fitted to, and that scores are of.
-        instructions: of the processor that computed int8; with others last bits differ.
-        by_genes: whether genes tell what is lost; otherwise it is the mean of all.
-        width: of a 90 % interval, in standard deviations to either side.
-        trust: how good losses of networks that were left out one by one were predicted; ``accuracy`` there means the loss.
-        date: when they were measured.
+        num_classes: number of classes of the networks.
+        space_json: the whole space (``Space.to_json``).
+        precision: precision of the quantized networks.
+        metric: name of the score.
+        how: quantization method.
+        fitted_images, judging_images: number of images that calibrated the activation ranges, and of images that were scored.
+        instructions: instruction sets of the processor that computed int8; on other processors the last bits differ.
+        by_genes: whether the loss is predicted from genes; otherwise it is the mean of all measured losses.
+        width: half width of a 90 % interval, in standard deviations.
+        trust: leave-one-out quality of the predictions; ``accuracy`` there means the loss.
+        date: date of the measurement.
     """
 
     space: str
@@ -80,15 +80,15 @@ _FILES = Kind(
 
 
 class QuantizationLoss:
-    """Predicts how much accuracy networks lose in a precision; made by ``fit`` or ``load``. It is a ``LossSource``, which a search takes.
+    """Predicts the accuracy loss of networks in a precision; made by ``fit`` or ``load``. It is a ``LossSource`` of a search.
 
-    Bayesian ridge regression (MacKay, "Bayesian Interpolation", 1992) on the columns of encoded archs. Where that does not predict networks
-    that were left out better than the mean of the others does, every network is expected to lose the mean: a search would choose those
-    of which noise says that they lose little.
+    Bayesian ridge regression (MacKay, "Bayesian Interpolation", 1992) on the columns of encoded archs. If it does not clearly beat the mean
+    loss in leave-one-out predictions, every network is expected to lose the mean: otherwise a search would exploit the noise (optimizer's
+    curse).
 
     Attributes:
-        space: its networks.
-        info: what was found in fitting, and how good that is.
+        space: the space of the networks.
+        info: metadata and quality of the fit.
     """
 
     def __init__(self, space: Space, archs: Sequence[Arch], scores_M2: Floats, info: LossInfo) -> None:
@@ -98,16 +98,19 @@ class QuantizationLoss:
 
     @classmethod
     def fit(cls, space: Space, archs: Sequence[Arch], scores_M2: Floats, **about: Any) -> Self:
-        """Fit to measured networks, and find by leaving each of them out how good that is.
+        """Fit to measured networks, and measure the quality by leave-one-out predictions.
 
         Args:
-            space: what ``archs`` are points of.
-            archs: networks, each once.
-            scores_M2: the score (0..1) of each in float32 and in the precision; [M, 2].
-            about: fields of ``LossInfo`` that say how they were measured.
+            space: the space of ``archs``.
+            archs: measured networks, without duplicates.
+            scores_M2: score (0..1) of each network in float32 and in the precision; [M, 2].
+            about: fields of ``LossInfo`` about the measurement.
+
+        Returns:
+            The fitted losses.
 
         Raises:
-            SearchError: too few networks, one of them twice, or scores that are no numbers in 0..1.
+            SearchError: fewer than 10 different networks, or scores outside 0..1.
             ArchError: a network of another space.
         """
         whole, scores_M2 = whole_of(space), np.asarray(scores_M2, dtype=np.float64)
@@ -131,51 +134,51 @@ class QuantizationLoss:
 
     @property
     def precision(self) -> str:
-        """The precision in which networks lose so much."""
+        """Precision of the quantized networks."""
         return self.info.precision
 
     @cached_property
     def _lost(self) -> Floats:
-        """What each measured network lost; [M]."""
+        """Loss of each measured network; [M]."""
         return _losses(self._scores_M2)
 
     @property
     def span(self) -> tuple[float, float]:
-        """The least and the largest loss that was measured."""
+        """The smallest and the largest measured loss."""
         return float(self._lost.min()), float(self._lost.max())
 
     @property
     def mean(self) -> float:
-        """The loss that was measured on average."""
+        """The mean measured loss."""
         return float(self._lost.mean())
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What was measured and how good predictions are, as JSON values."""
+        """Measurement and quality of the predictions, as JSON values."""
         about = {name: getattr(self.info, name) for name in ("metric", "how", "by_genes", "fitted_images", "judging_images", "date")}
         return {**about, "mean_loss": self.mean, **asdict(self.info.trust)}
 
     def losses_of_rows(self, rows_NC: Rows, /) -> tuple[Floats, Floats]:
-        """What encoded archs of ``space`` are expected to lose (below 0: gain), and how far the 90 % interval reaches to either side; [N].
+        """Expected losses of encoded archs of ``space`` (negative: gain), and half widths of their 90 % intervals; [N] each.
 
-        As wide as it took to hold 90 % of the networks that were left out, going by the model's own deviation, in which the noise of the
-        measurement is.
+        Conformal intervals: so many of the model's standard deviations (with measurement noise) wide that 90 % of the left-out networks lie
+        inside.
         """
         expected_N, deviation_N = self._model(rows_NC)
         return expected_N, self.info.width * deviation_N
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the measured networks and what was found in fitting as a Parquet file."""
+        """Write the measured networks and the metadata as a Parquet file."""
         texts = [json.dumps(arch.to_json()) for arch in self._archs]
         _FILES.write(pd.DataFrame({"arch": texts, **dict(zip(_SCORES, self._scores_M2.T, strict=True))}), self.info, path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read what ``save`` wrote, and fit again to its data.
+        """Read a file that ``save`` wrote, and fit again to its data.
 
         Raises:
-            FileError: the file is absent, damaged, of another kind, or of a schema that is not read here.
-            SpaceError: it is of a space of a class that has not been imported.
+            FileError: the file is absent, damaged, of another kind, or of an unsupported schema.
+            SpaceError: the class of its space has not been imported.
         """
         rows, info = _FILES.read(path)
         space = stored_space(info.space_json, info.space, info.num_classes, f"'{path}'")
@@ -183,7 +186,7 @@ class QuantizationLoss:
             archs, scores_M2 = [Arch.from_text(text) for text in rows["arch"]], rows[list(_SCORES)].to_numpy(dtype=np.float64)
             _check(archs, scores_M2)
             if info.judging_images < 1 or not info.width >= 0:
-                raise SearchError(f"losses must be of 1 image or more, but say {info.judging_images} and a width of {info.width:g}")
+                raise SearchError(f"losses need at least 1 image and a width from 0, but have {info.judging_images} and {info.width:g}")
             return cls(space, archs, scores_M2, info)
         except (OfaError, KeyError, TypeError, ValueError) as error:
             raise _FILES.incomplete(path, f"reading it met: {error}") from error
@@ -194,13 +197,13 @@ def _losses(scores_M2: Floats) -> Floats:
 
 
 class _Model:
-    """The regression: standardized columns of networks, and a deviation that no image is finer than.
+    """The regression on standardized columns; its standard deviation is at least the resolution of a score.
 
     Args:
-        rows_MC: measured networks.
-        losses_M: theirs.
-        step: of a loss, which is that of one image.
-        by_genes: whether to look at the columns at all.
+        rows_MC: encoded archs of the measured networks.
+        losses_M: their losses.
+        step: resolution of a score: the share of one image.
+        by_genes: whether to use the columns; otherwise the mean loss is predicted.
     """
 
     def __init__(self, rows_MC: Rows, losses_M: Floats, step: float, *, by_genes: bool) -> None:
@@ -224,7 +227,7 @@ class _Model:
 
 
 def _left_out(rows_MC: Rows, losses_M: Floats, step: float, *, by_genes: bool) -> LeftOut:
-    """What is said of each network by a model that did not see it."""
+    """Leave-one-out predictions of the measured networks."""
     count = len(losses_M)
     expected_M, deviation_M = np.empty((2, count))
     for number in range(count):
@@ -240,6 +243,6 @@ def _rmse(left_out: LeftOut, losses_M: Floats) -> float:
 
 def _check(archs: Sequence[Arch], scores_M2: Floats) -> None:
     if scores_M2.shape != (len(archs), 2) or not ((scores_M2 >= 0) & (scores_M2 <= 1)).all():
-        raise SearchError("losses need two scores in 0..1 of each network, in float32 and in the precision; measure them again")
+        raise SearchError("losses need two scores in 0..1 for each network, in float32 and in the precision; measure them again")
     if len(set(archs)) < max(LEAST_NETWORKS, len(archs)):
         raise SearchError(f"losses need at least {LEAST_NETWORKS} different networks, but got {len(set(archs))}; measure more")

@@ -1,4 +1,4 @@
-"""Samples that cover a space from its smallest network to its largest.
+"""Stratified samples of a space, from its smallest network to its largest.
 
 Shapes: N networks, C columns of the space.
 """
@@ -16,25 +16,25 @@ from search.predictor.features import log_macs
 __all__ = ["sample_stratified"]
 
 _DRAWS_PER_NETWORK = 8
-"""Networks drawn for each one kept: enough that nearly every stratum of MACs has one to offer."""
+"""Candidates per sampled network: enough that nearly every stratum of MACs has one."""
 
 
 def sample_stratified(space: Space, n: int, rng: np.random.Generator) -> list[Arch]:
-    """Draw ``n`` different networks evenly over the logarithm of MACs, the smallest and the largest of the space among them.
+    """Draw ``n`` different networks evenly over the logarithm of MACs, with the smallest and the largest network of the space.
 
-    Genes that are drawn independently and uniformly give networks of middling size only, and a predictor fitted to them
-    guesses at both ends of the front. Here half of the candidates lean to one side, and then each stratum of MACs gives one.
+    Independent uniform genes give networks of medium size only, and a predictor fitted to them extrapolates at both ends of the front. So
+    half of the candidates lean to small or large genes, and each stratum of MACs yields one network.
 
     Args:
-        space: where to draw from.
-        n: how many networks, at least 2.
-        rng: decides which.
+        space: the space.
+        n: number of networks, at least 2.
+        rng: draws the networks.
 
     Returns:
         The networks, ascending in MACs.
 
     Raises:
-        SearchError: ``n`` is below 2, or the space has not so many networks.
+        SearchError: ``n`` is below 2 or above the number of networks in the space.
     """
     if not 2 <= n <= space.size:
         raise SearchError(f"a sample of {space.name} must have 2 to {space.size} networks, but n is {n}; choose a number between")
@@ -45,7 +45,7 @@ def sample_stratified(space: Space, n: int, rng: np.random.Generator) -> list[Ar
     low, high = log_macs(space, ends_2C).tolist()
     stratum_N = np.searchsorted(np.linspace(low, high, n - 1)[1:-1], size_N)
     order = rng.permutation(len(inner_NC))
-    # One of each stratum first, then a second of each, and so on: the rank of a network within its stratum decides.
+    # Round-robin over the strata, by the rank of a network within its stratum.
     rank_N = np.zeros(len(inner_NC), dtype=np.int64)
     for s in np.unique(stratum_N):
         members = order[stratum_N[order] == s]
@@ -57,7 +57,7 @@ def sample_stratified(space: Space, n: int, rng: np.random.Generator) -> list[Ar
 
 
 def _candidates(space: Space, n: int, rng: np.random.Generator) -> Rows:
-    """Different networks of all sizes, at least ``n`` and both ends of the space besides, where there are so many."""
+    """Different networks of all sizes: at least ``n``, besides both ends of the space, if it has so many."""
     count = _DRAWS_PER_NETWORK * n // 2
     drawn_NC = np.concatenate([space.sample_rows(count, rng), space.sample_leaning_rows(count, rng)])
     different_NC = np.unique(drawn_NC, axis=0)
@@ -65,7 +65,7 @@ def _candidates(space: Space, n: int, rng: np.random.Generator) -> Rows:
 
 
 def _walk(space: Space, n: int) -> list[Arch]:
-    """The first ``n`` networks met on a walk over all neighbours, for spaces that are asked for nearly all they have."""
+    """The first ``n`` networks of a breadth-first walk over neighbours, for samples of nearly the whole space."""
     found = {space.smallest(): None, space.largest(): None}
     queue = list(found)
     for arch in queue:

@@ -1,4 +1,4 @@
-"""Measured networks, made ready to fit to.
+"""Checks and deduplication of measured networks before a fit.
 
 Shapes: M networks.
 """
@@ -16,13 +16,13 @@ from ofa.errors import SearchError
 __all__ = ["LEAST_NETWORKS", "check_measured", "distinct"]
 
 LEAST_NETWORKS = 10
-"""Fewest networks to fit to, or to judge a predictor by."""
+"""Smallest number of networks to fit a predictor to, or to judge it by."""
 _GOOD = 0.9
-"""Above this accuracy, equal networks are good networks."""
+"""If all accuracies are equal and above this one, the networks are good; otherwise they have hardly learned."""
 
 
 def check_measured(archs: Sequence[Arch], accuracies: Floats) -> None:
-    """Raise SearchError where networks are too few, or their accuracies are no numbers in 0..1 or all equal."""
+    """Raise SearchError if there are too few networks, or accuracies are outside 0..1 or all equal."""
     if accuracies.shape != (len(archs),):
         raise SearchError(f"each network needs one accuracy, but {len(archs)} networks come with {accuracies.shape}; give as many of both")
     if (count := len(set(archs))) < LEAST_NETWORKS:
@@ -31,17 +31,15 @@ def check_measured(archs: Sequence[Arch], accuracies: Floats) -> None:
     if len(wrong):
         raise SearchError(f"accuracies must be numbers in 0..1, but one is {wrong[0]}; divide percentages by 100")
     if np.ptp(accuracies) == 0:
-        # What is right on every image is as good as can be told; what is wrong alike has hardly learned.
+        # Equal high accuracies need a finer measurement; equal low ones mean that the supernet has hardly learned.
         step = "select on more images, or search with --supernet, which finds the cheapest" if accuracies[0] > _GOOD else "train for longer"
-        raise SearchError(
-            f"a predictor learns from differences, but all {len(archs)} networks have an accuracy of {accuracies[0]:.1%}; {step}"
-        )
+        raise SearchError(f"a predictor needs networks of different accuracy, but all {len(archs)} have {accuracies[0]:.1%}; {step}")
 
 
 def distinct(archs: Sequence[Arch], accuracies: Floats, fair_M: Bools) -> tuple[list[Arch], Floats, Bools]:
-    """Each network once, with the mean of its accuracies; fair if it came as one of the fair sample.
+    """The networks without duplicates, with their mean accuracies; a network is fair if any of its copies is.
 
-    A network in two folds would be predicted from itself.
+    A duplicate in another fold would leak a network into its own prediction.
     """
     index = {arch: number for number, arch in enumerate(dict.fromkeys(archs))}
     which = np.array([index[arch] for arch in archs])

@@ -1,4 +1,4 @@
-"""How far a predictor can be trusted: what its predictions of networks that it had not seen were worth.
+"""Cross-validated quality of a predictor.
 
 Shapes: M networks.
 """
@@ -16,19 +16,19 @@ from search.predictor.ensemble import LeftOut
 __all__ = ["Trust", "interval_width", "trust_of"]
 
 _SHARE = 0.9
-"""Of networks inside their interval."""
+"""Nominal coverage of the intervals."""
 
 
 @dataclass(frozen=True)
 class Trust:
-    """How good predictions were on networks that were not fitted to, by cross-validation.
+    """Quality of predictions for left-out networks, by cross-validation.
 
     Attributes:
-        networks: how many.
+        networks: number of networks.
         kendall_tau: rank correlation of predicted and measured accuracies (-1..1).
         rmse: root mean squared error of the accuracy (0..1).
-        coverage: the share whose accuracy was inside its 90 % interval, when the networks of the other folds had set the width.
-        half_width: half of a 90 % interval, on average (0..1).
+        coverage: share of networks inside their 90 % interval, with the width from the networks of the other folds.
+        half_width: mean half width of the 90 % intervals (0..1).
     """
 
     networks: int
@@ -39,7 +39,7 @@ class Trust:
 
 
 def trust_of(left_out: LeftOut, accuracy_M: Floats, counted_M: Bools) -> Trust:
-    """The trust that predictions of left-out networks earned, going by those that are counted."""
+    """Quality of left-out predictions, on the counted networks."""
     inside_M = np.empty(len(accuracy_M), dtype=np.bool_)
     for fold in np.unique(left_out.fold):
         out_M = left_out.fold == fold
@@ -55,14 +55,14 @@ def trust_of(left_out: LeftOut, accuracy_M: Floats, counted_M: Bools) -> Trust:
 
 
 def interval_width(score_M: Floats) -> float:
-    """How many standard deviations to either side hold 90 % of networks that were not seen, going by the scores of M of them.
+    """Half width of a 90 % interval in standard deviations, from the scores of M left-out networks.
 
-    It is the conformal quantile: as a new network is as likely as any other to be the farthest, its rank counts among M + 1.
+    It is the conformal quantile: a new network is as likely as any other to have the largest score, so ranks count among M + 1.
     """
     rank = min(len(score_M), int(np.ceil(_SHARE * (len(score_M) + 1))))
     return float(np.sort(score_M)[rank - 1])
 
 
 def _kendall_tau(predicted: Floats, given: Floats) -> float:
-    """Kendall's tau-b; 0 where all predictions, or all accuracies, are equal, for they rank nothing."""
+    """Kendall's tau-b; 0 if all predictions or all accuracies are equal, which rank nothing."""
     return 0.0 if np.ptp(predicted) == 0 or np.ptp(given) == 0 else float(kendalltau(predicted, given).statistic)

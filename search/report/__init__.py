@@ -1,4 +1,4 @@
-"""Reports: one HTML file that shows a front, a latency table or a training run, and asks the network for nothing."""
+"""Reports: a self-contained HTML file that shows a front, a latency table or a training run."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ __all__ = ["page_of", "read_source", "save_report"]
 
 
 def page_of(source: Front | LatencyTable | RunRecord, *, title: str | None = None) -> Page:
-    """The page of whatever ``read_source`` read.
+    """The page of a source that ``read_source`` returned.
 
     Args:
         source: a front, a table or a run.
-        title: by default what it is of.
+        title: title of the page; None names the source's space, devices or data.
 
     Raises:
-        OfaError: it is of a space that is not known here.
+        OfaError: the source's space is unknown here.
     """
     if isinstance(source, LatencyTable):
         return table_page(source, title=title)
@@ -42,13 +42,13 @@ def save_report(source: Front | LatencyTable | RunRecord, path: str | os.PathLik
 
     Args:
         source: a front, a table or a run.
-        path: the file, replaced when all is written.
-        title: by default what it is of.
+        path: path of the file, replaced atomically.
+        title: title of the page; None names the source's space, devices or data.
 
     Raises:
         OfaError: as ``page_of``, or the file cannot be written.
     """
     text = render(page_of(source, title=title))
     with replacing(path) as temporary:
-        # The names of files may hold bytes that are no text.
+        # File names may contain bytes that are no valid UTF-8.
         temporary.write_text(text, encoding="utf-8", errors="replace", newline="\n")

@@ -1,4 +1,4 @@
-"""What the networks of an adopted model may choose, and what stays as the model has it: rows of tables."""
+"""Elastic and fixed dimensions of an adopted model, as rows of tables."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ Json = Mapping[str, Any]
 SECTION = ("adopted", "Elastic sizes")
 CHOICE_HEADS = ("gene", "stage: first layer", "of", "networks have", "tensors")
 _FEW = 3
-"""Consecutive numbers that are listed."""
+"""Up to so many consecutive numbers are listed one by one."""
 _NAMED = 12
-"""Dimensions that a page names of those that stay for one reason."""
+"""Fixed dimensions that a page names for each reason."""
 
 
 @dataclass(frozen=True)
 class Adopted:
-    """What a page says of an adopted model.
+    """Tables about an adopted model.
 
     Attributes:
         choices: rows under ``CHOICE_HEADS``.
-        ends: heads, and a row each of what the smallest and the largest network cost.
-        fixed: by reason how many dimensions stay for it, and the first of them.
-        members: by elastic size the dimensions of the model's tensors that shrink with it.
-        known: whether the record of the adoption is at hand, which says what stays.
+        ends: a heading row, and one row of costs each for the smallest and the largest network.
+        fixed: rows of reason, number of dimensions that are fixed for it, and the first of them.
+        members: for each elastic size, the tensor dimensions that shrink with it.
+        known: whether the record of the adoption, which lists fixed dimensions, is available.
     """
 
     choices: list[tuple[str, ...]]
@@ -49,11 +49,11 @@ class Adopted:
 
 
 def adopted_of(space: Space | None, record: AdoptionRecord | None = None) -> Adopted | None:
-    """What can be told of a space and the record of its adoption; None for a space of another family.
+    """Tables of an adopted space and the record of its adoption; None for a space of another family.
 
     Args:
-        space: of a front or run.
-        record: of the run that ``ofa adopt`` wrote; None elsewhere.
+        space: the space of a front or run.
+        record: record of the run that ``ofa adopt`` wrote; None for other sources.
     """
     if not isinstance(space, AdoptedSpace):
         return None
@@ -67,7 +67,7 @@ def choice_rows(groups: Sequence[Json], depths: Sequence[Json]) -> list[tuple[st
 
     Args:
         groups: JSON values of ``ofa.adopting.describing.SizeFacts``.
-        depths: those of ``ElasticDepth``.
+        depths: JSON values of ``ElasticDepth``.
     """
     rows: dict[tuple[int, str], tuple[str, ...]] = {}
     for each in depths:
@@ -99,11 +99,11 @@ def _end_rows(space: AdoptedSpace) -> list[tuple[str, ...]]:
 
 
 def fixed_rows(fixed: Sequence[Json], *, named: int) -> list[tuple[str, int, str]]:
-    """By reason how many dimensions stay for it, and the first of them; the most common reason first.
+    """Rows of reason, number of dimensions that are fixed for it, and the first of them; the most common reason first.
 
     Args:
         fixed: JSON values of ``ofa.adopting.record.Fixed``.
-        named: how many dimensions are named.
+        named: number of dimensions to name for each reason.
     """
     together: dict[str, list[str]] = {}
     for each in fixed:
@@ -116,7 +116,7 @@ def fixed_rows(fixed: Sequence[Json], *, named: int) -> list[tuple[str, int, str
 
 
 def _layer(size: str) -> str:
-    """The layer of a size that is named for a tensor, or the tensor if it is in none."""
+    """The layer of a size that is named after a tensor, or the tensor if it belongs to no layer."""
     tensor = size.rpartition("[")[0]
     return tensor.rpartition(".")[0] or tensor
 

@@ -1,4 +1,4 @@
-"""Charts as JSON values: what a page's own script draws. Every name in them is shown as text and never as markup."""
+"""Charts as JSON values, which the page's script draws. All names are shown as text, never as markup."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Json = dict[str, Any]
 
 
 def numbers(values: Iterable[Any]) -> list[float | int | None]:
-    """Numbers as JSON has them: None for what is no number, whole numbers without a point."""
+    """Numbers as JSON values: None for NaN and infinities, whole numbers as integers."""
     return [_number(float(value)) for value in values]
 
 
@@ -30,11 +30,11 @@ def axis(words: str, unit: str = "", *, scale: float = 1.0, zero: bool = False, 
     """An axis.
 
     Args:
-        words: what it shows.
-        unit: written beside it.
-        scale: what values are divided by to be in that unit.
-        zero: whether it must begin at 0.
-        ticks: places and words, for an axis of names.
+        words: its label.
+        unit: its unit.
+        scale: divisor of the values for that unit.
+        zero: whether it begins at 0.
+        ticks: positions and labels, for an axis of names.
     """
     return {"words": words, "unit": unit, "scale": scale, "zero": zero, "ticks": None if ticks is None else [list(tick) for tick in ticks]}
 
@@ -51,19 +51,19 @@ def layer(
     high: Iterable[Any] | None = None,
     hover: bool = True,
 ) -> Json:
-    """One thing that a chart draws.
+    """One layer of a chart.
 
     Args:
         kind: ``dots``, ``line`` (through its points), ``steps``, ``area`` (from ``low`` to ``high``), ``bars`` (upright intervals) or
             ``crosses``.
         x: values of the horizontal axis, in the column's own unit.
         y: values of the vertical axis.
-        words: in the legend; nothing is written there if empty.
+        words: label in the legend; empty for none.
         style: ``s0`` to ``s6`` or ``grey``: colour, dash and shape.
-        texts: what is said of each point, one line a fact.
-        low: lower ends of intervals of ``y``.
-        high: upper ends.
-        hover: whether its points can be pointed at.
+        texts: tooltip of each point, one line per fact.
+        low: lower ends of the intervals of ``y``.
+        high: upper ends of the intervals of ``y``.
+        hover: whether its points have tooltips.
     """
     ends = {name: numbers(values) for name, values in (("low", low), ("high", high)) if values is not None}
     points = {"x": numbers(x), "y": numbers(y), "texts": None if texts is None else list(texts)}
@@ -77,7 +77,7 @@ def chart(words: str, x: Mapping[str, Any], y: Mapping[str, Any], layers: Sequen
         words: its title.
         x: its horizontal axis.
         y: its vertical axis.
-        layers: from the back to the front.
+        layers: its layers, from back to front.
         square: whether both axes have the same range.
         note: a sentence below it.
     """
@@ -85,7 +85,7 @@ def chart(words: str, x: Mapping[str, Any], y: Mapping[str, Any], layers: Sequen
 
 
 def ends_of(*values: Floats) -> Floats:
-    """The least and the greatest of all values, for a diagonal."""
+    """The smallest and the largest of all values, for a diagonal."""
     every = np.concatenate([np.ravel(each) for each in values])
     every = every[np.isfinite(every)]
     return np.array([every.min(), every.max()])

@@ -1,4 +1,4 @@
-"""The page of a data set: what lies in it, what was left out, and what a network will see of it."""
+"""The page of a data set: its images, the files left out, and samples as the network sees them."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ _PARTS = ("train", "selection", "test")
 _LISTED = 200
 _QUALITY = 90
 _LEAST_SIDE = 96
-"""Smaller images are shown enlarged by a whole factor, so that each pixel can be seen."""
+"""Images with a smaller side are enlarged by a whole factor, so that each pixel is visible."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class DataSource:
-    """All that the page shows.
+    """Contents of the page.
 
     Attributes:
         data: the data set, as the user named it.
-        resolution: of the network's input.
-        overview: of the images that can be read.
-        left_out: all other files.
-        strips: images of each class, as a network meets them.
-        rule: how images are prepared.
+        resolution: resolution of the network's input in pixels.
+        overview: overview of the readable images.
+        left_out: the files that are no readable images.
+        strips: images of each class, as the network sees them.
+        rule: preprocessing of the images.
     """
 
     data: str
@@ -53,8 +53,8 @@ def data_page(source: DataSource, *, title: str | None = None) -> Page:
     """The page of a data set.
 
     Args:
-        source: what was found.
-        title: by default the name of the data.
+        source: contents of the page.
+        title: title of the page; None for the name of the data.
     """
     found = source.overview
     return Page(
@@ -84,9 +84,9 @@ def save_data_page(source: DataSource, path: str | os.PathLike[str], *, title: s
     """Write the page of a data set as one HTML file.
 
     Args:
-        source: what was found.
-        path: the file, replaced when all is written.
-        title: by default the name of the data.
+        source: contents of the page.
+        path: path of the file, replaced atomically.
+        title: title of the page; None for the name of the data.
 
     Raises:
         FileError: the file cannot be written.
@@ -143,7 +143,7 @@ def _uri(picture: Image.Image) -> str:
 
 
 def _classes(classes: Mapping[str, Mapping[str, int]]) -> list[dict[str, Any]]:
-    """Name, counts by part, their sum and its share of the largest class."""
+    """Rows of class name, counts by part, their sum, and the sum as a share of the largest class's."""
     totals = {name: sum(counts.values()) for name, counts in classes.items()}
     most = max(totals.values())
     return [

@@ -1,4 +1,4 @@
-"""Networks block by block, as compact values that a page draws: thousands of networks share a few hundred blocks."""
+"""Block diagrams of networks as compact JSON values: thousands of networks share a few hundred blocks."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ from ofa.space import Space
 __all__ = ["drawings"]
 
 _ELASTIC = re.compile(r"stages\.(\d+)\.(\d+)")
-"""The place of a block that has genes of its own."""
+"""Position of a block with genes of its own."""
 
 _WORDS = {"squeeze_excite": "squeeze-excite", "residual": "residual", "downsample": "downsampling shortcut"}
 
 
 def drawings(space: Space, archs: Sequence[Arch]) -> dict[str, Any]:
-    """What a page needs to draw each of ``archs``, as JSON values.
+    """Values with which a page draws each of ``archs``.
 
     Returns:
-        ``space`` (its name), ``slots`` (by stage the most blocks it may have), ``blocks`` (each different block once, at its place
-        and image size), and for every arch in order ``networks`` (its blocks as indices), ``resolutions`` in pixels and ``genes`` of
-        the network.
+        ``space`` (its name), ``slots`` (largest number of blocks by stage), ``blocks`` (distinct blocks with position and image size), and
+        for every arch in order ``networks`` (indices of its blocks), ``resolutions`` in pixels and ``genes`` of the network.
 
     Raises:
         ArchError: an arch of another space.

@@ -1,4 +1,4 @@
-"""The page of a front: what is in it, as values."""
+"""The page of a front."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["effects_of", "front_page", "heat_maps"]
 
 _CHOSEN = 5
-"""Networks that are drawn without being asked for: those of the quantiles of the front."""
+"""Number of networks that are always drawn: at the quantiles of the front."""
 
 _SECTIONS = (
     ("pick", "Pick a network"),
@@ -40,7 +40,7 @@ _SECTIONS = (
     ("provenance", "Provenance"),
 )
 _NEXT = "ofa specialize RUN --arch arch.json -o network.bundle"
-"""What is done with an arch that a page saved."""
+"""The next command for an arch that the user saved from the page."""
 _APART = ("latency", "budget", "least", "verified", "space", "devices")
 
 
@@ -48,11 +48,11 @@ def front_page(front: Front, *, title: str | None = None) -> Page:
     """The page of a front.
 
     Args:
-        front: the networks.
-        title: by default the space and its devices.
+        front: the front.
+        title: title of the page; None for the space and the devices.
 
     Raises:
-        SpaceError: the space of the front is unknown here, or of a class that has not been imported.
+        SpaceError: the space of the front is unknown here, or its class has not been imported.
         ArchError: a network is not of that space.
     """
     networks, info = front.networks, front.info
@@ -121,7 +121,7 @@ def _chosen(front: Front, cost: Quantity) -> list[int]:
 
 
 def _facts(front: Front, costs: Sequence[Quantity]) -> tuple[tuple[str, str], ...]:
-    """What the page says first: how many networks, and from where to where they reach."""
+    """Facts at the head of the page: number of networks, and ranges of accuracy and costs."""
     info, networks = front.info, front.networks
     accuracy = 100 * floats_of(networks, "accuracy")
     among = "" if info.evaluated is None else f" of {info.evaluated:,} evaluated"
@@ -140,14 +140,14 @@ def _facts(front: Front, costs: Sequence[Quantity]) -> tuple[tuple[str, str], ..
 
 
 def effects_of(front: Front, column: str) -> Effects | None:
-    """Main effects of the genes of a front's networks on one of its columns; None if there are too few networks."""
+    """Main effects of the genes on a column of the front; None with fewer than 30 networks, or if nothing differs."""
     space = front.space
     archs = [Arch.from_text(text) for text in front.networks["arch"]]
     return main_effects(space, space.encode_all(archs), floats_of(front.networks, column))
 
 
 def heat_maps(front: Front) -> tuple[HeatMap, ...]:
-    """The effects of genes on accuracy and on the first cost; none if there are too few networks."""
+    """Main effects of the genes on accuracy and on the first cost; empty with too few networks."""
     space = front.space
     first = costs_of_front(front.networks, front.info)[0]
     found = []

@@ -1,4 +1,4 @@
-"""Which genes matter: main effects over the networks of a front, and how genes change along it.
+"""Main effects of genes over the networks of a front, and trends of genes along it.
 
 Shapes: N networks, C columns of encoded archs (genes), F features.
 """
@@ -19,22 +19,22 @@ from search.front.columns import Indices, best_along
 __all__ = ["LEAST_NETWORKS", "Effect", "Effects", "Trend", "main_effects", "trends"]
 
 LEAST_NETWORKS = 30
-"""With fewer no effect of a gene can be told from chance."""
+"""With fewer networks the effect of a gene cannot be told from chance."""
 
 _ALPHAS = np.logspace(-3, 3, 13)
 _FOLDS = 5
-_SEED = 0  # of the folds, so that a report says the same each time it is made
+_SEED = 0  # seed of the folds, so that reports are reproducible
 _BINS = 12
 
 
 @dataclass(frozen=True, kw_only=True)
 class Effect:
-    """What one gene does to a number of the networks that have it.
+    """Main effect of one gene on a number (accuracy or a cost), over the networks with that gene.
 
     Attributes:
-        gene: its column, such as ``stages.1.0.kernel``.
+        gene: column of the gene, such as ``stages.1.0.kernel``.
         size: standard deviation of its contribution over these networks, in the number's unit.
-        values: each value that occurs, with its share of these networks and its contribution against their mean.
+        values: each value that occurs, with its share of these networks and its contribution relative to their mean.
     """
 
     gene: str
@@ -44,12 +44,12 @@ class Effect:
 
 @dataclass(frozen=True, kw_only=True)
 class Effects:
-    """Effects of all genes that take more than one value.
+    """Main effects of all genes with more than one value.
 
     Attributes:
         by_gene: the effects by column.
-        explained: share of the number's variance that the effects explain in networks that they were not fitted to (at most 1).
-        networks: how many networks they are of.
+        explained: cross-validated share of the number's variance that the effects explain (R², at most 1).
+        networks: number of networks.
     """
 
     by_gene: dict[str, Effect]
@@ -64,13 +64,13 @@ class Effects:
 
 @dataclass(frozen=True, kw_only=True)
 class Trend:
-    """How one kind of gene changes along the front.
+    """Change of one kind of gene along the front.
 
     Attributes:
-        kind: such as ``kernel`` or ``depth``.
-        average: ``median``, which is a value that networks have, of what a network has once; ``mean`` of what its blocks have each.
+        kind: kind of gene, such as ``kernel`` or ``depth``.
+        average: ``median`` (a value that occurs) for genes that a network has once, ``mean`` for genes of its blocks.
         costs: mean cost of each group of networks, ascending.
-        means: by stage (or network gene) its average in each group; NaN where no network has it.
+        means: by stage (or network gene), the gene's average in each group; NaN where no network has it.
     """
 
     kind: str
@@ -82,16 +82,16 @@ class Trend:
 def main_effects(space: Space, rows_NC: Rows, numbers_N: Floats) -> Effects | None:
     """Main effects of the genes on a number, by ridge regression on one-hot genes.
 
-    Each gene is coded against its mean over the networks that have its block, so that what a block adds by being there is its
-    stage's depth. Genes that grow together along a front share what they do: an effect is of the gene and of its companions.
+    Each gene is centred on its mean over the networks with its block, so that the presence of a block counts for its stage's depth. Genes
+    that are correlated along a front share their effects.
 
     Args:
-        space: of the networks.
-        rows_NC: the networks, encoded.
-        numbers_N: such as their accuracies.
+        space: the space of the networks.
+        rows_NC: encoded archs of the networks.
+        numbers_N: the numbers to explain, such as accuracies.
 
     Returns:
-        None if there are fewer than ``LEAST_NETWORKS`` networks, or nothing differs among them.
+        The effects; None with fewer than ``LEAST_NETWORKS`` networks, or if all numbers or all genes are equal.
     """
     known_N = np.isfinite(numbers_N)
     rows_NC, numbers_N = rows_NC[known_N], numbers_N[known_N]
@@ -100,7 +100,7 @@ def main_effects(space: Space, rows_NC: Rows, numbers_N: Floats) -> Effects | No
     x_NF, owners, values, shares = _one_hot(space, rows_NC)
     if not owners:
         return None
-    # Numbers of standard deviation 1: the strengths of the ridge then mean the same for accuracies and for MACs.
+    # Standardized numbers: a ridge penalty then means the same for accuracies and for MACs.
     scale = float(numbers_N.std())
     target_N = (numbers_N - numbers_N.mean()) / scale
     model = RidgeCV(alphas=_ALPHAS).fit(x_NF, target_N)
@@ -112,7 +112,7 @@ def main_effects(space: Space, rows_NC: Rows, numbers_N: Floats) -> Effects | No
 
 
 def _one_hot(space: Space, rows_NC: Rows) -> tuple[Floats, list[str], list[Number | Resolution], list[float]]:
-    """Features [N, F], and of each its gene, the value that it stands for, and that value's share of the networks with the gene."""
+    """Features [N, F], and for each feature its gene, its value, and the value's share of the networks with the gene."""
     features, owners, shares = [], [], []
     values: list[Number | Resolution] = []
     active_NC = space.active(rows_NC)
@@ -142,17 +142,17 @@ def _effect(gene: str, owners: list[str], weights_F: Floats, values: list[Number
 
 
 def trends(space: Space, rows_NC: Rows, cost_N: Floats, accuracy_N: Floats) -> tuple[Trend, ...]:
-    """Average genes of the best networks along a cost: of those that are more accurate than every cheaper one.
+    """Average genes along a cost, of the networks that are more accurate than every cheaper one.
 
     Args:
-        space: of the networks.
-        rows_NC: the networks, encoded.
-        cost_N: what they are ordered by.
+        space: the space of the networks.
+        rows_NC: encoded archs of the networks.
+        cost_N: the cost that orders them.
         accuracy_N: their accuracies.
 
     Returns:
-        One trend for the resolution (the geometric mean of its sides), one for the depth and one for each kind of gene that takes more
-        than one value.
+        One trend for the resolution (geometric mean of its sides), one for the depth, and one for each kind of gene with more than one
+        value.
     """
     best = best_along(cost_N, accuracy_N)
     groups = [group for group in np.array_split(best, min(_BINS, len(best))) if len(group)]
@@ -180,7 +180,7 @@ def trends(space: Space, rows_NC: Rows, cost_N: Floats, accuracy_N: Floats) -> t
 
 
 def _average(values: Floats, average: str) -> float:
-    """Their mean, or the middle one of them, which is none between two."""
+    """The mean, or the median as one of the values, never between two."""
     if not len(values):
         return float("nan")
     return float(values.mean() if average == "mean" else np.sort(values)[(len(values) - 1) // 2])
@@ -190,6 +190,6 @@ def _kind_and_owner(gene: str) -> tuple[str, str]:
     parts = gene.split(".")
     if parts[0] == "stages":
         return parts[-1], f"stage {int(parts[1]) + 1}"
-    # A gene of the network is named for what it is of, and last for its kind: stem_inner_width.
+    # The name of a network gene ends with its kind: stem_inner_width is the width of stem_inner.
     owner, _, kind = gene.rpartition("_")
     return kind, owner.replace("_", " ") or gene

@@ -1,4 +1,4 @@
-"""Effects of genes as a table of stages and slots, with a level of colour for each cell."""
+"""Main effects of genes as a heat map of stages and slots."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from search.report.genes import Effect, Effects
 __all__ = ["LEVELS", "Cell", "HeatMap", "heat_map"]
 
 LEVELS = 10
-"""Levels of colour; 0 is none."""
+"""Number of colour levels; level 0 has no colour."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One gene's place in the table.
+    """The cell of one gene.
 
     Attributes:
-        text: its size; empty where there is nothing to choose.
-        level: of colour, 0 to ``LEVELS - 1``.
-        title: what each of its values does.
-        size: the same as a number.
+        text: size of its effect as text; empty for a gene with only one value.
+        level: colour level, 0 to ``LEVELS - 1``.
+        title: tooltip with the effect of each of its values.
+        size: size of its effect as a number.
     """
 
     text: str = ""
@@ -34,16 +34,16 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class HeatMap:
-    """The effects on one number.
+    """The main effects on one number.
 
     Attributes:
-        words: the number, such as ``accuracy``.
-        unit: of the sizes.
-        explained: share of the variance explained in networks not fitted to.
-        networks: how many they are of.
-        columns: headings: each kind of gene with the number of its slots.
-        stages: by stage one cell a column and slot.
-        others: genes of no stage by name, such as the resolution.
+        words: name of the number, such as ``accuracy``.
+        unit: unit of the effects.
+        explained: cross-validated share of the variance explained.
+        networks: number of networks.
+        columns: column headings: each kind of gene with its number of slots.
+        stages: rows of cells by stage, one cell for each column and slot.
+        others: cells of genes without stage by name, such as the resolution.
     """
 
     words: str
@@ -56,25 +56,25 @@ class HeatMap:
 
     @property
     def facts(self) -> list[tuple[str, list[str]]]:
-        """Every gene in words, with what each of its values does."""
+        """Every gene in words, with the effect of each of its values."""
         cells = [*(cell for _, cell in self.others), *(cell for row in self.stages for cell in row)]
         lines = [cell.title.split("\n") for cell in cells if cell.title]
         return [(words, values) for words, *values in lines]
 
 
 def heat_map(space: Space, effects: Effects, *, words: str, unit: str, scale: float) -> HeatMap:
-    """Lay the effects out.
+    """Arrange the effects in a heat map.
 
     Args:
-        space: whose genes they are.
-        effects: of a number.
-        words: its name.
-        unit: in which they are shown.
-        scale: how many of the number's own units that is.
+        space: the space of the genes.
+        effects: main effects on a number.
+        words: name of the number.
+        unit: display unit.
+        scale: the display unit in the number's own units.
     """
     kinds = tuple(dict.fromkeys(gene.name for stage in space.stages for gene in stage.genes))
     slots = max(stage.depths[-1] for stage in space.stages)
-    # The same for all cells, which are there to be compared; more for numbers that are small in their unit, so that few become zero.
+    # All cells have equally many decimals, so that they compare; more if the numbers are small in their unit, so that few become zero.
     largest = effects.largest / scale
     decimals = len(figures(largest, 2 if largest >= 0.1 else 3).partition(".")[2])
 

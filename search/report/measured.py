@@ -1,4 +1,4 @@
-"""Predicted against measured: the networks of a verification, and those that a table was calibrated with."""
+"""Predicted against measured latencies: the networks of a verification, and a table's calibration networks."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ __all__ = ["Comparison", "Residuals", "calibration_of", "classes_of", "residuals
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Comparison:
-    """Networks that were predicted and measured on one device; N of each.
+    """Predicted and measured latencies of N networks on one device.
 
     Attributes:
-        device: its name.
-        predicted_ms, low_ms, high_ms: what was said; NaN ends where no interval is known.
-        measured_ms: what was measured.
-        names: of each network, in a few words.
+        device: name of the device.
+        predicted_ms, low_ms, high_ms: predicted latency and its interval in ms; NaN ends without an interval; [N] each.
+        measured_ms: measured latency in ms; [N].
+        names: the networks in a few words.
     """
 
     device: str
@@ -39,36 +39,36 @@ class Comparison:
 
     @property
     def errors(self) -> Floats:
-        """How far each was above its prediction, as a share of it; [N]."""
+        """Measured over predicted latency, minus 1; [N]."""
         return np.asarray(self.measured_ms / self.predicted_ms - 1.0)
 
     @property
     def mean_error(self) -> float:
-        """Mean of the sizes of the errors."""
+        """Mean absolute error."""
         return float(np.abs(self.errors).mean())
 
     @property
     def inside(self) -> float:
-        """Share of the networks within their interval; NaN if none has one."""
+        """Share of the networks inside their interval; NaN if none has one."""
         known = np.isfinite(self.low_ms) & np.isfinite(self.high_ms) & (self.low_ms < self.high_ms)
         within = (self.low_ms <= self.measured_ms) & (self.measured_ms <= self.high_ms)
         return float(within[known].mean()) if known.any() else float("nan")
 
     @property
     def kendall(self) -> float:
-        """Rank correlation; NaN of fewer than three networks."""
+        """Kendall's rank correlation; NaN with fewer than three networks."""
         return float(kendalltau(self.predicted_ms, self.measured_ms).statistic) if len(self.names) > 2 else float("nan")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Residuals:
-    """How far whole networks were from the correction of a table when they were left out of it.
+    """Leave-one-out residuals of a table's correction.
 
     Attributes:
-        device: its name.
+        device: name of the device.
         shares: residuals as shares of the prediction; [N].
-        half_width: of the interval, as a share.
-        coverage: share of new networks that the interval is to hold.
+        half_width: half width of the interval, as a share.
+        coverage: nominal coverage of the interval.
     """
 
     device: str
@@ -78,7 +78,7 @@ class Residuals:
 
 
 def verified_of(info: FrontInfo) -> tuple[Comparison, ...]:
-    """What ``ofa query --verify`` left in a front, by device."""
+    """The measurements that ``ofa query --verify`` stored in a front, by device."""
     by_device: dict[str, list[VerifiedNetwork]] = {}
     for network in info.verified:
         by_device.setdefault(network.device, []).append(network)
@@ -94,7 +94,7 @@ def residuals_of(info: TableInfo) -> Residuals | None:
 
 
 def calibration_of(table: LatencyTable) -> Comparison | None:
-    """The networks that a table was calibrated with against what it says of them now; None if it has no such networks."""
+    """A table's calibration networks: measured latencies against its present estimates; None without such networks."""
     if table.correction is None or not table.info.networks:
         return None
     spaces = [table.info.space_of(network.arch.space, classes_of(table)) for network in table.info.networks]
@@ -106,7 +106,7 @@ def calibration_of(table: LatencyTable) -> Comparison | None:
 
 
 def _comparison(device: str, measured: Sequence[tuple[Arch, Latency, float]]) -> Comparison:
-    """Networks with what was said of each and what it took."""
+    """Compare the predicted and measured latencies of networks."""
     latencies = [latency for _, latency, _ in measured]
     return Comparison(
         device=device,
@@ -119,7 +119,7 @@ def _comparison(device: str, measured: Sequence[tuple[Arch, Latency, float]]) ->
 
 
 def classes_of(table: LatencyTable) -> int | None:
-    """Classes of the table's networks, which its classifiers tell; None if it holds none."""
+    """Number of classes of the table's networks, from its classifier blocks; None without any."""
     import json
 
     blocks = table.rows.loc[table.rows["kind"] == "classifier", "block"]

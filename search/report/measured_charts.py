@@ -14,7 +14,7 @@ __all__ = ["measured_chart", "residuals_chart", "summary_of"]
 
 
 def measured_chart(compared: Comparison) -> dict[str, Any]:
-    """Predictions with their intervals against measurements, and the diagonal."""
+    """Predictions with intervals against measurements, and the diagonal."""
     known = np.isfinite(compared.low_ms) & np.isfinite(compared.high_ms)
     ends = ends_of(compared.measured_ms, compared.predicted_ms, compared.low_ms, compared.high_ms)
     texts = [
@@ -39,7 +39,7 @@ def measured_chart(compared: Comparison) -> dict[str, Any]:
 
 
 def residuals_chart(left: Residuals) -> dict[str, Any]:
-    """Residuals in order of size, beside the interval."""
+    """Residuals in ascending order, with the interval."""
     shares = 100 * np.sort(left.shares)
     ranks = np.arange(1, len(shares) + 1)
     texts = [

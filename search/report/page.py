@@ -1,4 +1,4 @@
-"""A page: values, template, style and script become one HTML file that asks the network for nothing."""
+"""Renders values, template, style and script to one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _PACKAGE, _FOLDER = "search.report", "assets"
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """What a page shows.
+    """Contents of a page.
 
     Attributes:
-        template: file of its sections.
-        title: above everything.
-        facts: names and words below the title.
+        template: template file of its sections.
+        title: title of the page.
+        facts: names and values below the title.
         sections: id and heading of each section, for the table of contents.
         data: JSON values that the page's script draws.
-        content: values that the template shows.
+        content: values for the template.
     """
 
     template: str
@@ -46,8 +46,8 @@ class Page:
 def render(page: Page) -> str:
     """The whole page as HTML.
 
-    Its policy forbids every request and every script and style but its own, which are allowed by their digest: what names of
-    devices or files say is text, whatever it says.
+    Its Content Security Policy forbids all requests, and all scripts and styles except its own, which are allowed by digest: names of
+    devices or files are never executed.
     """
     style, script = _asset("report.css"), "\n".join(_asset(name) for name in _SCRIPTS)
     policy = (
@@ -71,7 +71,7 @@ def render(page: Page) -> str:
 
 
 def _inert(data: Mapping[str, Any]) -> str:
-    """JSON that stands in a script element and cannot end it."""
+    """JSON for a script element, escaped so that it cannot close the element."""
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

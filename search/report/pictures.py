@@ -1,4 +1,4 @@
-"""The charts of a report as PNG files, for documents that take no page."""
+"""The charts of a report as PNG files, for documents that cannot embed a page."""
 
 from __future__ import annotations
 
@@ -30,18 +30,21 @@ __all__ = ["draw_chart", "draw_genes", "save_pictures"]
 _COLOURS = {"s0": "#0072B2", "s1": "#E69F00", "s2": "#009E73", "s3": "#D55E00", "s4": "#CC79A7", "s5": "#56B4E9", "s6": "#000000"}
 _GREY = "#8b929b"
 _LINES = {"x": 65, "y": 40}
-"""Characters that a line beside an axis holds."""
+"""Characters per line of an axis label."""
 _DASHES = {"s0": "-", "s1": "--", "s2": ":", "s3": "-.", "s4": (0, (4, 2)), "s5": (0, (9, 3)), "s6": "-"}
 _STEMS = {"measured": "measured", "residuals": "calibration", "trend": "along-the-front", "place": "blocks-by-place", "blocks": "blocks"}
 Json = Mapping[str, Any]
 
 
 def save_pictures(source: Front | LatencyTable | RunRecord, folder: Path) -> tuple[Path, ...]:
-    """Write every chart of a source as a PNG file; returns their paths.
+    """Write every chart of a source as a PNG file.
 
     Args:
         source: a front, a table or a run.
-        folder: made if it is not there; the folder it stands in must be.
+        folder: folder of the files, created if absent; its parent folder must exist.
+
+    Returns:
+        The paths of the files.
 
     Raises:
         OfaError: as ``page_of``, or the folder cannot be written.
@@ -77,7 +80,7 @@ def _charts(charts: Mapping[str, Json]) -> dict[str, Figure]:
 
 @own_style()
 def draw_chart(chart: Json) -> Figure:
-    """A chart of the page (``search.report.charts``) by matplotlib."""
+    """Draw a chart of the page (``search.report.charts``) with matplotlib."""
     figure = new_figure(6, 6) if chart["square"] else new_figure(7.2, 4.4)
     axes = figure.add_subplot()
     for layer in chart["layers"]:
@@ -120,7 +123,7 @@ def _draw_layer(axes: Axes, layer: Json, x_scale: float, y_scale: float) -> None
 
 @own_style()
 def draw_genes(maps: Sequence[HeatMap]) -> Figure:
-    """The effects of genes as coloured tables, one for each number that they are on."""
+    """Draw heat maps of genes, one for each number."""
     height = 1.2 + 0.42 * (len(maps[0].stages) + 1)
     figure = new_figure(8.5, height * len(maps))
     for number, each in enumerate(maps, start=1):

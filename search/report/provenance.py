@@ -1,4 +1,4 @@
-"""Metadata of any file as tables of names and words."""
+"""Metadata of a file as tables of names and values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from search.front.columns import figures
 __all__ = ["Group", "groups_of", "rows_of"]
 
 Group = tuple[str, list[tuple[str, str]]]
-"""A heading, and names with their values."""
+"""A heading, and rows of names and values."""
 
 _LONGEST = 12
 _MOST_OBJECTS = 4
@@ -18,10 +18,10 @@ _HIDDEN = ("kind", "residuals", "command", "definitions", "space_json")
 
 
 def groups_of(metadata: Mapping[str, Any], title: str) -> list[Group]:
-    """Plain values under ``title``, and every object that is among them under a heading of its own.
+    """Group metadata: plain values under ``title``, and every nested object under a heading of its own.
 
     Args:
-        metadata: JSON values; long lists are counted and not listed.
+        metadata: JSON values; long lists are shortened.
         title: heading of the plain values.
     """
     plain = {key: value for key, value in metadata.items() if not isinstance(value, Mapping)}
@@ -33,7 +33,7 @@ def groups_of(metadata: Mapping[str, Any], title: str) -> list[Group]:
 
 
 def rows_of(metadata: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """All values of ``metadata``, those of objects within it with the object's name before theirs."""
+    """All values of ``metadata`` as rows; values of nested objects have the object's name as prefix."""
     return list(_rows(metadata))
 
 

@@ -1,4 +1,4 @@
-"""The page of a training run: how its loss and its accuracies went, and by which recipe."""
+"""The page of a training run: loss, accuracies, speed and recipe."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ Json = dict[str, Any]
 
 
 def run_page(run: RunRecord, *, title: str | None = None) -> Page:
-    """The page of a run, ended or not.
+    """The page of a finished or unfinished run.
 
     Args:
-        run: what was read of it.
-        title: by default its space and data.
+        run: the run.
+        title: title of the page; None for its space and data.
     """
     charts, adopted = run_charts(run.epochs, run.metric), adopted_of(run.space, run.adoption)
     return Page(
@@ -49,7 +49,7 @@ def run_page(run: RunRecord, *, title: str | None = None) -> Page:
 
 
 def run_charts(epochs: Sequence[EpochMetrics], metric: str = "accuracy") -> dict[str, Json]:
-    """Loss, accuracies by the name of their metric, learning rate and images a second, epoch by epoch; none if there are no epochs."""
+    """Charts of loss, accuracies (named by their metric), learning rate and images per second by epoch; empty without epochs."""
     if not epochs:
         return {}
     x = axis("epoch of the run")
@@ -65,7 +65,7 @@ def run_charts(epochs: Sequence[EpochMetrics], metric: str = "accuracy") -> dict
 
 
 def _loss_chart(epochs: Sequence[EpochMetrics], x: Any) -> Json:
-    """The labels' cross entropy, which compares with guessing; of runs that did not write it, what was minimized."""
+    """Cross entropy of the labels, which compares with guessing; for runs without it, the training loss."""
     if any(epoch.cross_entropy is None for epoch in epochs):
         return chart("Loss", x, axis("mean loss"), _by_phase(epochs, "loss"))
     return chart("Cross entropy", x, axis("cross entropy (nats)"), _by_phase(epochs, "cross_entropy"))
@@ -80,7 +80,7 @@ def _line(at: Any, values: Sequence[float], epochs: Sequence[EpochMetrics], word
 
 
 def _evaluated(epochs: Sequence[EpochMetrics], name: str, style: str) -> list[Json]:
-    """The accuracies of one network at the epochs after which it was evaluated, which may be few."""
+    """Accuracies of one network, at the epochs after which it was evaluated."""
     known = [(at, epoch) for at, epoch in enumerate(epochs, start=1) if getattr(epoch, f"{name}_accuracy") is not None]
     if not known:
         return []

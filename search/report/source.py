@@ -1,4 +1,4 @@
-"""What a path holds: a front, a latency table, or the folder of a run."""
+"""Reads the source of a report from a path: a front, a latency table, or the folder of a run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def read_source(path: str | os.PathLike[str]) -> Front | LatencyTable | RunRecor
     """Read a front (`ofa search`), a latency table (`ofa table`) or the folder of a run (`ofa train`).
 
     Raises:
-        OfaError: it is none of them, damaged, or of a newer version; the message says what to do.
+        OfaError: the path holds none of them, or a file is damaged or of a newer version.
     """
     from search.front.front import Front
 
@@ -32,16 +32,16 @@ def read_source(path: str | os.PathLike[str]) -> Front | LatencyTable | RunRecor
     if os.path.isdir(place):
         return read_run(place)
     if not os.path.exists(place):
-        raise FileError(f"a report must be of a file or folder that is there, but '{path}' is not; check the path")
+        raise FileError(f"a report needs an existing file or folder, but '{path}' does not exist; check the path")
     try:
         kind = kind_of(place)
     except FileError as error:
         raise FileError(
-            f"a report must be of a file or folder that can be read, but '{path}' cannot be: {reason_of(error)}; check the path"
+            f"a report needs a readable file or folder, but '{path}' cannot be read: {reason_of(error)}; check the path"
         ) from error
     if kind is None:
         raise FileError(
-            f"a report must be of a front, a latency table or the folder of a run, but '{path}' is no whole Parquet file of ofa; "
+            f"a report must be of a front, a latency table or the folder of a run, but '{path}' is no complete Parquet file of ofa; "
             "name what ofa search, ofa table or ofa train wrote"
         )
     return LatencyTable.load(place) if kind == "latency table" else Front.load(place)

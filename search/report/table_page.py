@@ -1,4 +1,4 @@
-"""The page of a latency table: what its blocks take, and how well it knows whole networks."""
+"""The page of a latency table: latencies of its blocks, and its accuracy on whole networks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class _Block:
-    """A block and what it takes."""
+    """A block and its latency."""
 
     kind: str
     channels: str
@@ -53,8 +53,8 @@ def table_page(table: LatencyTable, *, title: str | None = None) -> Page:
     """The page of a table.
 
     Args:
-        table: of one device.
-        title: by default its device and spaces.
+        table: the table.
+        title: title of the page; None for its device and spaces.
     """
     blocks, info = _blocks(table), table.info
     spaces = ", ".join(info.spaces)
@@ -116,7 +116,7 @@ def _facts(table: LatencyTable, blocks: Sequence[_Block]) -> tuple[tuple[str, st
 
 
 def _by_kernel(placed: Sequence[tuple[int, _Block]]) -> list[Json]:
-    """One layer for each kernel, of blocks at places of the horizontal axis."""
+    """One layer of points for each kernel size, from blocks with their position on the horizontal axis."""
     layers = []
     for kernel in sorted({block.kernel for _, block in placed}):
         own = [(at, block) for at, block in placed if block.kernel == kernel]
@@ -134,14 +134,14 @@ def _size_chart(blocks: Sequence[_Block]) -> Json:
 
 
 def _place_charts(table: LatencyTable, blocks: Sequence[_Block]) -> dict[str, Json]:
-    """For each space at its largest resolution: what may stand at each place, and what it takes."""
+    """For each space at its largest resolution, the latencies of all blocks that are possible at each position."""
     known = dict(zip(table.keys, blocks, strict=True))
     charts = {}
     for number, name in enumerate(table.info.spaces):
         resolutions = table.info.resolutions_of(name)
         try:
             space = table.info.space_of(name, classes_of(table))
-        except SpaceError:  # of a class that nobody named, so that its places are not known
+        except SpaceError:  # the space's class is not imported, so its positions are unknown
             continue
         if not resolutions:
             continue

@@ -1,4 +1,4 @@
-"""What a report needs of a run: its recipe and what every epoch came to, without loading its weights."""
+"""Reads a run for a report: its recipe and the metrics of every epoch, without its weights."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ __all__ = ["RunRecord", "read_run"]
 
 @dataclass(frozen=True, eq=False)
 class RunRecord:
-    """A run, ended or not.
+    """A finished or unfinished run.
 
     Attributes:
-        folder: its path.
-        recipe: the table of its recipe, as TOML has it.
-        epochs: what each came to, in order.
-        ended: whether its weights are there.
-        damaged: lines of its metrics that are damaged, and left out.
-        space: that it carries, if it is that of an adopted model.
-        adoption: what is known of the adoption, if the run is one.
+        folder: path of its folder.
+        recipe: its recipe, as a TOML table.
+        epochs: metrics of each epoch, in order.
+        ended: whether its final weights exist.
+        damaged: number of damaged lines in its metrics, which are left out.
+        space: its space, if it is of an adopted model; else None.
+        adoption: record of the adoption, if the run was adopted; else None.
     """
 
     folder: Path
@@ -42,16 +42,16 @@ class RunRecord:
 
     @property
     def metric(self) -> str:
-        """What the score of its task is called; ``score`` for a task that is unknown here."""
+        """Name of its task's score; ``score`` for a task that is unknown here."""
         name = self.recipe.get("task", CLASSIFICATION.name)
         return TASKS.get(name).metric if name in TASKS else "score"
 
 
 def read_run(folder: Path) -> RunRecord:
-    """Read the folder that `ofa train` writes, also while it is being written.
+    """Read the folder that `ofa train` writes, also during training.
 
     Raises:
-        FileError: it is no run, or a file of it is damaged.
+        FileError: the folder is no run, or one of its files is damaged.
     """
     missing = [name for name in (CONFIG, METRICS) if not (folder / name).is_file()]
     if missing:
@@ -64,7 +64,7 @@ def read_run(folder: Path) -> RunRecord:
     if (folder / SPACE).is_file():
         carried = read_json(folder / SPACE)
         recipe["space"] = carried.get("name", SPACE)
-        if carried.get("family") == AdoptedSpace.__name__:  # others may be of classes that are not known here
+        if carried.get("family") == AdoptedSpace.__name__:  # spaces of other families may have classes that are unknown here
             space = Space.from_json(carried, f"'{folder / SPACE}'")
     epochs, damaged = read_metrics(folder / METRICS)
     return RunRecord(folder, recipe, epochs, (folder / WEIGHTS).is_file(), damaged, space, AdoptionRecord.load(folder))

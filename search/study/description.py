@@ -1,4 +1,4 @@
-"""What a study is of, so that no other search goes on with it."""
+"""The description of a study's problem, by which a search of another problem is refused."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _CALLED = {
 
 
 def describe(problem: Problem) -> dict[str, Any]:
-    """What two searches must share to be one study, as JSON values."""
+    """The properties that all searches of one study must share, as JSON values."""
     latency = json.dumps([to_json(source.info) for source in problem.latencies], sort_keys=True)
     genes = json.dumps([[gene.name, list(gene.values)] for gene in problem.space.columns], default=str)
     whole = problem.of_whole
-    # The name of a space of ofa tells all of it, and studies of earlier versions have nothing else.
+    # The name identifies a space of ofa completely, and studies of earlier versions store nothing else.
     own = {} if whole.name in space_names() else {"space_digest": _digest(json.dumps(whole.to_json(), sort_keys=True))}
     return {
         "space": problem.space.name,
@@ -49,15 +49,15 @@ def describe(problem: Problem) -> dict[str, Any]:
 
 
 def check_same(study: Study, description: Mapping[str, Any], storage: str) -> None:
-    """See that a study is of the problem that is described; a new one is from now on.
+    """Check that a study is of the described problem; a new study stores the description.
 
     Args:
         study: the study.
-        description: of the problem.
-        storage: as it may be shown.
+        description: description of the problem (``describe``).
+        storage: the storage's URL or path without secrets, for the message.
 
     Raises:
-        SearchError: it is of another one.
+        SearchError: the study is of another problem.
     """
     found = study.user_attrs.get(_KEY)
     if found is None and not study.get_trials(deepcopy=False):
@@ -76,13 +76,13 @@ def _digest(text: str) -> str:
 
 
 def _change(key: str, then: Any, now: Any) -> str:
-    """What was and what is, where that can be said in a few words."""
+    """Old and new value in words, where both are short."""
     if key == "objectives" and isinstance(then, list):
         then, now = (", ".join(map(called, names)) or "none" for names in (then, now))
     elif key == "budget" and isinstance(then, Mapping):
         then, now = (", ".join(_limit(name, limit) for name, limit in limits.items()) or "none" for limits in (then, now))
     elif not isinstance(then, str | bool | list) or key.endswith("_digest"):
-        return "is another than now"
+        return "differs from the present one"
     return f"is {then} and now {now}"
 
 

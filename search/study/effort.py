@@ -1,4 +1,4 @@
-"""How much a search looks at, and by which sampler."""
+"""How many networks a search evaluates, and by which sampler."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ __all__ = ["EVOLUTION", "SAMPLERS", "Effort", "Settings", "sampler_for"]
 
 EVOLUTION = "evolution"
 SAMPLERS = (EVOLUTION, "nsga2", "nsga3", "tpe", "gp", "random")
-"""The samplers by name: evolution by arrays, for numbers that are computed, and Optuna's own, of which ``nsga2`` is the fastest."""
+"""Names of the samplers: evolution in arrays, for computed accuracies and costs, and Optuna's own, of which ``nsga2`` is the fastest."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
-    """How much is looked at.
+    """How many networks a search evaluates.
 
     Attributes:
-        trials: of the study, those that it has already and those of other workers included.
-        evaluations: networks that the sampler ``evolution`` evaluates by arrays, which are no trials; 0 for Optuna's own samplers.
-        islands: populations that it evolves beside each other.
+        trials: number of finished trials of the study, including earlier ones and other workers'.
+        evaluations: networks that the sampler ``evolution`` evaluates in arrays, in addition to the trials; 0 for Optuna's own samplers.
+        islands: populations that the sampler ``evolution`` evolves separately.
 
     Raises:
-        SearchError: one of them is too small.
+        SearchError: fewer than 1 trial, 0 evaluations or 1 island.
     """
 
     trials: int = 160
@@ -40,13 +40,13 @@ class Effort:
 
     @property
     def total(self) -> int:
-        """Networks looked at, if none comes twice."""
+        """Number of evaluated networks if none comes twice."""
         return self.trials + self.evaluations
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How a study is searched; arguments as of ``run_study``, with the sampler's name known."""
+    """Settings of a search: the arguments of ``run_study``, with the sampler's name resolved."""
 
     seed: int
     effort: Effort
@@ -57,10 +57,10 @@ class Settings:
 
 
 def sampler_for(effort: Effort, name: str | None) -> str:
-    """The name of the sampler; None is ``evolution`` where arrays evaluate networks, and else ``nsga2``.
+    """The name of the sampler; None is ``evolution`` if the effort has evaluations, else ``nsga2``.
 
     Raises:
-        SearchError: there is none of this name, or the effort is not for it.
+        SearchError: no sampler has this name, ``evolution`` has no evaluations, or another sampler has some.
     """
     if name is None:
         return EVOLUTION if effort.evaluations else "nsga2"
@@ -70,6 +70,6 @@ def sampler_for(effort: Effort, name: str | None) -> str:
         raise SearchError(f"the sampler '{name}' must evaluate at least 1 network, but got 0 evaluations; give more, or another sampler")
     if name != EVOLUTION and effort.evaluations:
         raise SearchError(
-            f"the sampler '{name}' evaluates nothing but trials, and got {effort.evaluations} evaluations; give 0, or '{EVOLUTION}'"
+            f"the sampler '{name}' evaluates trials only, but got {effort.evaluations} evaluations; give 0, or the sampler '{EVOLUTION}'"
         )
     return name

@@ -1,4 +1,4 @@
-"""Optuna's journal files, each of whose lines proves that it is whole; Optuna itself reads and continues them."""
+"""Optuna journal files with a checksum in each line; Optuna itself reads and continues them."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ from ofa.reading.limits import LARGEST_JSON
 __all__ = ["JournalFile"]
 
 _TURN_S = 60.0
-"""In which others, who write some lines at a time, leave the file to one more."""
+"""Timeout of the file lock in seconds; a holder writes a few lines at a time."""
 _POLL_S = 0.005
 
 
 class JournalFile(BaseJournalBackend):
-    """A journal file that several processes write, one after the other.
+    """A journal file that several processes write in turn.
 
-    Optuna's own locks are files, which a killed process leaves behind: the others would wait for half a minute.
+    Optuna's own locks are files. A killed process leaves its lock file behind, and the others wait for it for half a minute.
 
     Args:
-        path: the file, which is made if it is not there.
+        path: path of the file, created if absent.
 
     Raises:
-        OSError: it cannot be.
-        FileError: it is no plain file.
+        OSError: the file cannot be created.
+        FileError: the path is no regular file.
     """
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._starts = [0]  # of the lines that were read, and of the next one
+        self._starts = [0]  # byte offsets of the lines that were read, and of the next line
         if not os.path.lexists(path):
             open(path, "ab").close()
         open_file(path).close()
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
-        """Read the entries from a number on.
+        """Read the entries from a line number on.
 
         Raises:
-            SearchError: a line is damaged. Later ones build on it: Optuna numbers trials by the lines before.
+            SearchError: a line is damaged. It cannot be skipped: Optuna numbers trials by the lines before them.
         """
         with open_file(self._path) as file:
             number = min(log_number_from, len(self._starts) - 1)
             file.seek(self._starts[number])
-            # Half a line, at which this ends, is being written, or its writer was killed.
+            # An incomplete last line is still being written, or its writer was killed: reading stops before it.
             while (line := file.readline(LARGEST_JSON)).endswith(b"\n") or len(line) == LARGEST_JSON:
                 number += 1
                 entry = entry_of(line[:-1])
@@ -66,16 +66,19 @@ class JournalFile(BaseJournalBackend):
                     yield entry
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Write entries to the disk, all or none.
+        """Append entries to the file atomically.
 
         Raises:
-            SearchError: another process has been writing for a minute.
+            SearchError: another process has held the file's lock for a minute.
         """
         with open(self._path, "ab+", buffering=0) as file:
             end = time.monotonic() + _TURN_S
-            # The file itself, and none beside it as for ``ofa.locking``: a file that comes and goes costs more than the lines.
+            # Lock the file itself, without a lock file as in ``ofa.locking``: creating and deleting one costs more than the append.
             while not lock_descriptor(file.fileno(), blocking=False):
                 if time.monotonic() > end:
-                    raise SearchError(f"a study must be written by turns, but another process keeps '{self._path}'; end it if it hangs")
+                    raise SearchError(
+                        f"a study is written by one process at a time, but another one has locked '{self._path}' for {_TURN_S:g} s; end it "
+                        "if it hangs"
+                    )
                 time.sleep(_POLL_S)
             append_whole(file, b"".join(map(as_line, logs)))

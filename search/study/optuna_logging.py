@@ -1,4 +1,4 @@
-"""What Optuna says by itself."""
+"""Optuna's log messages and warnings."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from optuna.exceptions import ExperimentalWarning
 __all__ = ["known_as_experimental", "without_notices"]
 
 _OF_FAILED_TRIALS = "optuna.study._optimize"
-"""What this logs, with a traceback, is of an error that the search itself raises."""
+"""Logger of failed trials. Its messages, with a traceback, repeat errors that the search itself raises."""
 
 
 @contextmanager
 def without_notices() -> Iterator[None]:
-    """Keep Optuna's notices on this thread's studies off stderr; its verbosity, which is global, stays the user's."""
+    """Keep Optuna's messages about this thread's studies off stderr, without changing its global verbosity, which is the user's."""
     this_thread = threading.get_ident()
 
     def is_wanted(record: logging.LogRecord) -> bool:
@@ -35,5 +35,5 @@ def without_notices() -> Iterator[None]:
 
 
 def known_as_experimental() -> warnings.catch_warnings[None]:
-    """A context, for the command line and for workers, whose parent was told, in which Optuna does not say that a part is experimental."""
+    """A context without Optuna's warnings about experimental features: for the command line, and for workers, whose parent shows them."""
     return warnings.catch_warnings(action="ignore", category=ExperimentalWarning)

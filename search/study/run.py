@@ -1,4 +1,4 @@
-"""A search in this process, and what every search begins and ends with."""
+"""A search in this process, and the steps that begin and end every search."""
 
 from __future__ import annotations
 
@@ -44,32 +44,32 @@ def run_study(
     progress: Progress = silent,
     grace_s: int = GRACE_S,
 ) -> Front:
-    """Search in this process, and return the front of everything that was evaluated.
+    """Search in this process, and return the front of all evaluated networks.
 
-    Others may work at the same study in the storage at the same time, here or on other machines; the last trials of each of them may
-    then be more than were wanted.
+    Other processes may work on the same study in the storage at the same time, here or on other machines. Each of them may then finish
+    one trial more than ``effort`` asks for.
 
     Args:
-        problem: what to search for.
-        seed: decides all choices in a new study; in one that is resumed or that others are at, chance does, so that no network is
-            proposed again.
-        effort: how much is looked at.
-        sampler: one of ``SAMPLERS``; None for ``evolution`` where the effort has evaluations, else ``nsga2``.
-        storage: None keeps the study in memory; a URL such as ``sqlite:///study.db`` or ``postgresql://user@host/name`` keeps it in a
-            database, ``grpc://host:port`` where such a proxy of Optuna keeps it, any other text in a journal file of that path. A study
-            that is already there is resumed. Passwords in a URL are in no error and in no front.
-        name: the study's name in the storage, by default the space's.
-        progress: told how many networks are evaluated.
-        grace_s: seconds without a heartbeat after which Optuna fails a running trial and has it tried again; only databases know that.
+        problem: space, sources, budget and objectives of the search.
+        seed: seed of a new study. A study that is resumed, or that other processes work on, also draws fresh entropy, so that no network
+            is proposed again.
+        effort: number of trials and evaluations; None for the defaults of ``Effort``.
+        sampler: one of ``SAMPLERS``; None for ``evolution`` if the effort has evaluations, else ``nsga2``.
+        storage: None keeps the study in memory. A URL such as ``sqlite:///study.db`` or ``postgresql://user@host/name`` keeps it in a
+            database, ``grpc://host:port`` behind Optuna's gRPC proxy, any other text in a journal file of that path. An existing study is
+            resumed. Passwords in a URL appear in no error and in no front.
+        name: name of the study in the storage; None for the name of the space.
+        progress: receives the number of evaluated networks.
+        grace_s: seconds without a heartbeat after which Optuna fails a running trial and re-queues it; databases only.
 
     Returns:
-        The front over everything that keeps the problem's budget. Its ``info`` says where all of it came from.
+        The front of all evaluated networks that keep the problem's budget. Its ``info`` records where the numbers come from.
 
     Raises:
-        SearchError: a wrong setting, a storage that cannot be used or holds a study of another problem, or an evaluation that
-            fails. What was finished before stays in the storage.
+        SearchError: a wrong setting, a storage that cannot be used or holds a study of another problem, or a failed evaluation. Trials
+            that finished before stay in the storage.
         MissingExtraError: the driver of the storage is not installed.
-        ImpossibleBudgetError: no network that was evaluated keeps the budget.
+        ImpossibleBudgetError: no evaluated network keeps the budget.
     """
     effort = effort or Effort()
     where = StorageUrl(storage) if isinstance(storage, str) else storage
@@ -102,8 +102,8 @@ class OpenStudy:
 
     Attributes:
         study: Optuna's.
-        is_new: whether this process made it.
-        entropy: what random choices depend on beside the seed.
+        is_new: whether this process created it.
+        entropy: entropy that is mixed with the seed.
     """
 
     study: Study
@@ -113,10 +113,10 @@ class OpenStudy:
 
 @contextmanager
 def open_study(problem: Problem, settings: Settings) -> Iterator[OpenStudy]:
-    """The study of a search, made if it is not there; the storage is closed at the end, and until then what fails with it is one sentence.
+    """The study of a search, created if absent. On exit the storage is closed; until then its errors become ``SearchError``.
 
     Raises:
-        SearchError: the storage cannot be used, or the study there is of another problem.
+        SearchError: the storage cannot be used, or its study is of another problem.
         MissingExtraError: the driver of the storage is not installed.
     """
     directions: list[Any] = ["maximize", *("minimize" for _ in problem.costs)]
@@ -133,18 +133,18 @@ def open_study(problem: Problem, settings: Settings) -> Iterator[OpenStudy]:
         except DuplicatedStudyError:
             study, is_new = optuna.load_study(**named), False
         check_same(study, describe(problem), str(settings.storage))
-        # Others may begin at the same moment, with the same seed.
+        # Other processes may begin at the same moment, with the same seed.
         yield OpenStudy(study, is_new, (0,) if is_new else (1, secrets.randbits(32)))
 
 
 def optimize(study: Study, trials: Trials, settings: Settings, sampler: BaseSampler, after: Callable[[Study, FrozenTrial], None]) -> None:
-    """Optuna's own loop, until the study has its finished trials.
+    """Run ``Study.optimize`` until the study has the wanted number of finished trials.
 
     Args:
-        study: where.
-        trials: what evaluates.
-        settings: of the search.
-        sampler: what proposes.
+        study: the study.
+        trials: evaluates the networks.
+        settings: settings of the search.
+        sampler: proposes the networks.
         after: called after each trial of this process.
 
     Raises:
@@ -156,7 +156,7 @@ def optimize(study: Study, trials: Trials, settings: Settings, sampler: BaseSamp
         try:
             study.optimize(trials.objective, callbacks=[MaxTrialsCallback(wanted), after])
         except Exception:
-            # Optuna fails the trial of a process that was silent for too long, and refuses what it tells of it, with one of several errors.
+            # Optuna fails the trial of a process without heartbeat, and then refuses its result with one of several errors.
             if not trials.was_taken_over(study):
                 raise
 
@@ -167,19 +167,19 @@ def sampler_of(settings: Settings, entropy: Sequence[int]) -> BaseSampler:
 
 
 def search(problem: Problem, settings: Settings, work: Callable[[OpenStudy, Trials], Mapping[str, Any]], progress: Progress) -> Front:
-    """Open the study, let it be worked at, and make the front of it; arguments, errors and front as of ``run_study``.
+    """Open the study, run ``work``, and build the front; arguments, errors and result as of ``run_study``.
 
     Args:
-        problem: what to search for.
-        settings: of the search.
-        work: finishes the study's trials, and says what the front tells of it.
-        progress: told of the end.
+        problem: the problem.
+        settings: settings of the search.
+        work: finishes the study's trials, and returns the fields of the front's ``info.study``.
+        progress: receives the end of the search.
     """
     start = time.perf_counter()
     check_possible(problem)
     trials = Trials(problem)
     with open_study(problem, settings) as opened:
-        if opened.is_new and settings.sampler != EVOLUTION:  # which begins with them
+        if opened.is_new and settings.sampler != EVOLUTION:  # evolution begins with the ends by itself
             opened.study.add_trials(map(trials.waiting, ends_of(problem)))
         about = work(opened, trials)
         finished = trials.learn(opened.study)

@@ -1,4 +1,4 @@
-"""Samplers by name: evolution by arrays as one of Optuna's, and those that Optuna has.
+"""Samplers by name: evolution in arrays as an Optuna sampler, and Optuna's own.
 
 Shape suffixes: I islands, K objectives.
 """
@@ -26,27 +26,27 @@ __all__ = ["EvolutionSampler", "ends_of", "optunas_sampler"]
 
 _POPULATION = 50
 _FOUNDERS = 3000
-"""Random networks that the islands begin with."""
+"""Random networks from which the islands draw their founders."""
 _LAST_LOOK = 0.4
-"""Share of the evaluations that are for the neighbourhood of the front."""
+"""Share of the evaluations for the local search around the front."""
 
 
 class EvolutionSampler(BaseSampler):
-    """Proposes the best networks of islands that arrays evolve between the trials.
+    """Proposes the best networks of islands, which evolve in arrays between the trials.
 
-    A round of evolution gives a trial for each island: the one that is sampled, and others that wait in the study's queue. What trials
-    have found, here or in other processes at the same study, settles on the islands before the next round.
+    Each round of evolution yields one trial per island: the sampled one, and the others in the study's queue. Before the next round the
+    networks of finished trials, of this and of other processes at the same study, join the islands.
 
     Args:
-        problem: what to search for.
-        trials: its archive takes in everything that is evaluated.
-        effort: the study's trials, among which the rounds are divided, and how much evolves.
-        rng: all choices.
-        report: told after each round.
+        problem: the problem.
+        trials: the trials, whose archive collects all evaluated networks.
+        effort: trials and evaluations, which are divided among the rounds.
+        rng: draws all random choices.
+        report: called after each round.
 
     Attributes:
-        evolved: networks evaluated by evolution.
-        neighbours: networks evaluated around the front.
+        evolved: number of networks evaluated by evolution.
+        neighbours: number of networks evaluated by the local search around the front.
     """
 
     def __init__(self, problem: Problem, trials: Trials, effort: Effort, rng: np.random.Generator, report: Callable[[], None]) -> None:
@@ -63,15 +63,15 @@ class EvolutionSampler(BaseSampler):
 
     @property
     def evaluated(self) -> int:
-        """Networks evaluated that are no trials."""
+        """Number of networks evaluated outside of trials."""
         return self.evolved + self.neighbours
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """All genes that have a choice."""
+        """Distributions of all genes with more than one value."""
         return dict(self._trials.distributions)
 
     def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
-        """The best network of an island, after a round of evolution; those of the other islands are queued."""
+        """The best network of an island after a round of evolution; the other islands' best networks are queued."""
         left = max(1, self._effort.trials - len(self._trials.finished))
         best = self._evolve(rounds=-(-left // self._effort.islands))
         rows_NC = self._trials.archive.rows[best]
@@ -79,12 +79,12 @@ class EvolutionSampler(BaseSampler):
         return self._trials.parameters(rows_NC[0])
 
     def sample_independent(self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution) -> int:
-        """A gene at random, where another program has put a trial with other genes into the study."""
+        """A random value of a gene, for trials with missing genes that another program queued."""
         assert isinstance(param_distribution, IntDistribution)
         return int(self._rng.integers(param_distribution.low, param_distribution.high + 1))
 
     def finish(self) -> None:
-        """Evolve what is left, then evaluate the neighbourhood of the front."""
+        """Spend the remaining evaluations: first on evolution, then on local search around the front."""
         self._evolve(rounds=1)
         with self._trials.evaluating():
             limit = self._effort.evaluations - self.evolved
@@ -95,7 +95,7 @@ class EvolutionSampler(BaseSampler):
         self._report()
 
     def _evolve(self, *, rounds: int) -> Integers:
-        """The first of so many rounds in which all that is left shall evolve; the indices of the best networks, each once."""
+        """Evolve for one of the remaining ``rounds``; returns the archive indices of the islands' best networks, without duplicates."""
         with self._trials.evaluating():
             islands = self._islands = self._islands or self._founded()
             index_N = self._trials.finished[self._settled :]
@@ -115,7 +115,7 @@ class EvolutionSampler(BaseSampler):
 
 
 def ends_of(problem: Problem) -> Rows:
-    """The smallest and the largest networks, and those that cost the least, which hold the ends of the front; [N, C]."""
+    """The ends of the front: the smallest and the largest networks, and the cheapest by each cost; [N, C]."""
     space = problem.space
     sizes = (space.resolutions[0], space.resolutions[-1])
     ends = space.encode_all([end for size in sizes for end in (space.smallest(size), space.largest(size))])
@@ -124,7 +124,7 @@ def ends_of(problem: Problem) -> Rows:
 
 
 def optunas_sampler(name: str, seed: int) -> BaseSampler:
-    """One of Optuna's own, by its name in ``SAMPLERS``."""
+    """One of Optuna's own samplers, by its name in ``SAMPLERS``."""
     if name == "nsga2":
         return NSGAIISampler(population_size=_POPULATION, seed=seed)
     if name == "nsga3":

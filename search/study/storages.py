@@ -1,4 +1,4 @@
-"""Where studies are kept: databases, journal files, gRPC proxies."""
+"""Storages of studies: databases, journal files, gRPC proxies."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ from search.study.journal import JournalFile
 __all__ = ["GRACE_S", "OpenStorage", "in_one_sentence", "open_storage", "storage_file"]
 
 GRACE_S = 60
-"""Seconds without a heartbeat after which a running trial counts as that of a dead worker."""
-_HEARTBEATS = 3  # in that time
+"""Seconds without a heartbeat after which the worker of a running trial counts as dead."""
+_HEARTBEATS = 3  # per grace period
 _RETRIES = 2
-"""Of a trial whose workers die; then it may be what kills them."""
+"""Retries of a trial whose workers die; after that the trial itself may be what kills them."""
 _GRPC = "grpc://"
 _ANSWER_S = 10
-"""In which a server must answer for the first time."""
+"""Timeout of a server's first answer in seconds."""
 _TRIES = 8
 _RETRY_S = 0.1
 _MADE_BY_ANOTHER = ("already exists", "unique", "duplicate", "locked")
-"""In what a database says when the same is made twice."""
+"""Fragments of a database's error when two processes create the same tables."""
 _TURN_S = 60
-"""In which a SQLite file must come free for a worker while others write."""
+"""Timeout of SQLite's file lock in seconds."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class OpenStorage:
     """A storage that this process has open.
 
     Attributes:
-        storage: Optuna's.
-        close: lets its connections go.
+        storage: Optuna's storage.
+        close: closes its connections.
     """
 
     storage: BaseStorage
@@ -60,8 +60,8 @@ class OpenStorage:
 def open_storage(where: StorageUrl, grace_s: int = GRACE_S) -> OpenStorage:
     """Open the storage of a study.
 
-    Databases have Optuna's heartbeat: the trial of a dead worker fails, and is tried again under another number. In a journal file or
-    behind a proxy, where Optuna has none, it stays open for ever, and another trial takes its place.
+    Databases have Optuna's heartbeat: the trial of a dead worker fails and is re-queued under another number. Journal files and proxies
+    have no heartbeat in Optuna: there the trial stays RUNNING for ever, and another trial takes its place.
 
     Args:
         where: a database's URL such as ``sqlite:///study.db`` or ``postgresql://user@host/name``; ``grpc://host:port`` of a server that
@@ -69,8 +69,8 @@ def open_storage(where: StorageUrl, grace_s: int = GRACE_S) -> OpenStorage:
         grace_s: seconds without a heartbeat, at least 1, after which a worker counts as dead.
 
     Raises:
-        SearchError: it cannot be used.
-        MissingExtraError: its driver is not installed.
+        SearchError: the storage cannot be used.
+        MissingExtraError: the storage's driver is not installed.
     """
     if where.is_unclear and not where.is_url:
         raise SearchError(
@@ -89,10 +89,10 @@ def open_storage(where: StorageUrl, grace_s: int = GRACE_S) -> OpenStorage:
 
 
 def storage_file(where: StorageUrl) -> Path | None:
-    """The file that a study is kept in; None where that is a server's business.
+    """The file of a study; None for a study on a server.
 
     Raises:
-        SearchError: no storage is written like that.
+        SearchError: ``where`` is neither a URL of a storage nor a path.
     """
     with in_one_sentence(where):
         if not where.is_url:
@@ -120,7 +120,7 @@ def _proxy(text: str) -> OpenStorage:
 def _database(text: str, grace_s: int) -> OpenStorage:
     url = make_url(text)
     try:
-        # Optuna warns that both, heartbeats and trying again, are experimental.
+        # Optuna warns that heartbeat and retry are experimental.
         beats: dict[str, Any] = {
             "heartbeat_interval": max(1, grace_s // _HEARTBEATS),
             "grace_period": grace_s,
@@ -133,12 +133,12 @@ def _database(text: str, grace_s: int) -> OpenStorage:
         raise
     if url.get_backend_name() == "sqlite":
         sqlalchemy.event.listen(storage.engine, "begin", _begin_alone)
-    # Optuna wraps what it opens itself in a cache, without which each look at a study would read all of it again.
+    # ``get_storage`` adds Optuna's cache, without which each access to a study would read all of it again.
     return OpenStorage(get_storage(storage), storage.engine.dispose)
 
 
 class _Database(RDBStorage):
-    """Optuna's, whose connections are closed where it cannot be made."""
+    """Optuna's database storage, which closes its connections if its constructor fails."""
 
     def __init__(self, url: str, **settings: Any) -> None:
         try:
@@ -150,7 +150,7 @@ class _Database(RDBStorage):
 
 
 def _with_tables(make: Callable[[], RDBStorage]) -> RDBStorage:
-    """Make a storage, again where another process was making the tables of a new database at the same moment."""
+    """Create a storage; retry if another process creates the tables of a new database at the same moment."""
     for attempt in range(1, _TRIES):
         try:
             return make()
@@ -171,29 +171,29 @@ def _engine_settings(url: URL) -> dict[str, Any]:
 
 
 def _begin_alone(connection: sqlalchemy.Connection) -> None:
-    """Take SQLite's lock before a trial is read, not after.
+    """Take SQLite's write lock before a trial is read, not after.
 
-    SQLite does not know the ``SELECT ... FOR UPDATE`` by which Optuna lets only one worker change a trial from waiting to running, or
-    finish it: two could do so at a time.
+    Optuna relies on ``SELECT ... FOR UPDATE`` so that only one worker changes a trial from WAITING to RUNNING, or finishes it. SQLite
+    lacks it, so two workers could do so at once.
     """
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
-# -- what goes wrong ---------------------------------------------------------------------------------------------------
+# -- errors ------------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
 def in_one_sentence(where: StorageUrl) -> Iterator[None]:
-    """Say of any error of a storage what it means, without the secrets in its URL.
+    """Replace any error of a storage by a ``SearchError`` of one sentence, without the secrets in its URL.
 
     Raises:
-        SearchError: instead of the error.
+        SearchError: instead of the storage's error.
     """
     try:
         yield
     except OfaError:
         raise
-    except Exception as error:  # each driver has errors of its own
+    except Exception as error:  # each driver has its own exception classes
         told = "its URL can be read in several ways; write @ : / ? and % of a password as %40 %3A %2F %3F and %25"
         if not where.is_unclear:
             told = f"{where.hide(_reason(error))}; check it, or search without one"
@@ -206,14 +206,14 @@ def in_one_sentence(where: StorageUrl) -> Iterator[None]:
         try:
             raise failure from None
         finally:
-            failure.__context__ = None  # an error of a driver carries the URL, or what it was asked to connect to
+            failure.__context__ = None  # a driver's error contains the URL or the connection's arguments
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of the innermost error that says something."""
+    """The first line of the innermost error that has a message."""
     inner = error
     while inner.__cause__ is not None and str(inner.__cause__).strip():
         inner = inner.__cause__
-    details = getattr(inner, "details", None)  # of gRPC, whose own text has many lines
+    details = getattr(inner, "details", None)  # of gRPC errors, whose str() has many lines
     told = str(details() if callable(details) else inner).strip()
     return told.splitlines()[0] if told else type(error).__name__

@@ -1,4 +1,4 @@
-"""The trials of a study as networks that are evaluated.
+"""Trials of a study as evaluated networks.
 
 Shape suffixes: N networks, C columns of an encoded arch.
 """
@@ -24,14 +24,14 @@ __all__ = ["Trials"]
 
 
 class Trials:
-    """What evaluates a trial's network, and what is known of all networks.
+    """Evaluates the networks of trials, and collects the results of all finished ones.
 
     Args:
-        problem: what to search for.
+        problem: the problem.
 
     Attributes:
-        archive: everything that is evaluated here, and all finished trials.
-        distributions: of Optuna's parameters: each gene that has a choice is the index into its ordered values.
+        archive: all networks evaluated here, and those of all finished trials.
+        distributions: distributions of Optuna's parameters: one for each gene with more than one value, an index into its ordered values.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -43,30 +43,30 @@ class Trials:
 
     @property
     def finished(self) -> Integers:
-        """Where the networks of finished trials stand in the archive, in the order in which they were learned."""
+        """Archive indices of the finished trials' networks, in the order in which ``learn`` met them."""
         return np.fromiter(self._known.values(), dtype=np.intp, count=len(self._known))
 
     def parameters(self, row_C: Rows) -> dict[str, int]:
-        """Optuna's, of a network."""
+        """Optuna's parameters of a network."""
         names = [gene.name for gene in self._problem.space.columns]
         return {name: value for name, value in zip(names, row_C.tolist(), strict=True) if name in self.distributions}
 
     def waiting(self, row_C: Rows) -> FrozenTrial:
-        """A trial of a network to be queued: written whole, where a sampler's is written gene by gene."""
+        """A WAITING trial of a network. It is written at once; a sampler's trial is written gene by gene."""
         return create_trial(state=TrialState.WAITING, params=self.parameters(row_C), distributions=dict(self.distributions))
 
     def rows(self, parameters: Sequence[Mapping[str, Any]]) -> Rows:
-        """The networks of Optuna's parameters; [N, C].
+        """The encoded archs of Optuna's parameters; [N, C].
 
-        Genes of blocks that are skipped have values in a trial, which do not matter: two trials that differ in them alone are
-        one network, evaluated once.
+        The genes of skipped blocks have values in a trial that do not matter: two trials that differ only in them are the same network,
+        which is evaluated once.
         """
         names = [gene.name for gene in self._problem.space.columns]
         rows_NC = np.array([[int(each.get(name, 0)) for name in names] for each in parameters], dtype=ROW_DTYPE)
         return self._problem.space.canonical(rows_NC.reshape(len(parameters), len(names)))
 
     def learn(self, study: Study) -> int:
-        """Take in what was found of the networks of finished trials, here or by others; how many are finished."""
+        """Add finished trials, of this and of other processes, to the archive; returns the number of finished trials."""
         complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         fresh = [trial for trial in complete if trial.number not in self._known]
         if fresh:
@@ -80,10 +80,13 @@ class Trials:
         return len(self._known)
 
     def objective(self, trial: Trial) -> list[float]:
-        """Evaluate the network of a trial, for ``Study.optimize``; its accuracy and costs, in the order of the study's directions.
+        """Evaluate the network of a trial, for ``Study.optimize``.
+
+        Returns:
+            Accuracy and costs, in the order of the study's directions.
 
         Raises:
-            SearchError: it cannot be evaluated.
+            SearchError: the evaluation fails.
         """
         self._evaluated = None
         self.learn(trial.study)
@@ -95,7 +98,7 @@ class Trials:
         columns = {name: column[index_1] for name, column in self.archive.columns.items()}
         for limit in self._problem.limits:
             name, excess = f"{limit.name} {'<=' if limit.sign > 0 else '>='} {limit.limit:g}", float(limit.excess(columns)[0])
-            if name not in trial.constraints:  # a trial that is tried again may have it
+            if name not in trial.constraints:  # a re-queued trial may have it already
                 trial.set_constraint(name, excess)
             trial.set_user_attr(name, excess)  # optuna-dashboard (0.21) does not find constraints of Optuna 5
         for name, column_1 in measured.items():
@@ -103,24 +106,24 @@ class Trials:
         return [float(columns[name][0]) for name in ("accuracy", *self._problem.costs)]
 
     def was_taken_over(self, study: Study) -> bool:
-        """Whether the trial that was evaluated last has failed meanwhile, because its worker was silent for too long."""
+        """Whether Optuna has failed the last evaluated trial meanwhile, for lack of a heartbeat."""
         failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
         number, self._evaluated = self._evaluated, None
         return any(trial.number == number for trial in failed)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Say in one sentence what goes wrong in an evaluation.
+        """Replace errors of an evaluation by a ``SearchError`` of one sentence.
 
         Raises:
-            SearchError: instead of any error that is not the project's own.
+            SearchError: instead of any error that is no ``OfaError``.
         """
         try:
             yield
         except OfaError:
             raise
-        except Exception as error:  # accuracy and latency sources are the caller's, so anything may come
+        except Exception as error:  # the caller's accuracy and latency sources may raise anything
             raise SearchError(
-                f"every network of a search must be evaluated, but {type(error).__name__}: {error} came after {len(self._known)} finished "
-                "trials, which a storage keeps; correct it and run the same search again"
+                f"every network of a search must be evaluated, but after {len(self._known)} finished trials, which a storage keeps, one "
+                f"failed with {type(error).__name__}: {error}; correct it and run the same search again"
             ) from error

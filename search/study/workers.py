@@ -1,4 +1,4 @@
-"""Several processes at one study."""
+"""Several worker processes on one study."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ from search.study.trials import Trials
 __all__ = ["run_workers"]
 
 _LOOK_S = 0.5
-"""Between looks at how many trials are finished."""
+"""Seconds between polls of the number of finished trials."""
 _END_S = 5.0
-"""In which workers that are told to end note their trials as failed, before they are killed."""
+"""Seconds in which interrupted workers may mark their trials as FAIL before they are killed."""
 _END_ALONE_S = 30.0
-"""The same for one whom nobody watches any more, and nobody waits for."""
+"""The same for a worker whose parent process has died."""
 _WORKER = "worker of a search"
-"""What the process of a worker is called."""
+"""Name of a worker process."""
 _READS_THE_CALL = 97
-"""Status of a worker that met the call of the search itself when it read the script that made it, as each new Python does."""
+"""Exit status of a worker that reached ``run_workers`` itself while importing the parent's script, as each spawned Python does."""
 
 
 def run_workers(
@@ -60,29 +60,29 @@ def run_workers(
 ) -> Front:
     """Search in several processes on one study, and return the front of all of its trials.
 
-    A worker that dies is not started again: the others finish the study, and the front says how many died, and of what.
-    With one worker this is ``run_study``. Latencies that several workers measure on one device at the same time disturb each other:
-    have one worker for each device, or a table.
+    A worker that dies is not restarted: the others finish the study, and the front records how many died, and why. With one worker this
+    is ``run_study``. Workers that measure latencies on one device at the same time disturb each other: use one worker per device, or a
+    latency table.
 
-    A script calls this under ``if __name__ == "__main__":``, because each worker reads the script anew.
+    A script calls this under ``if __name__ == "__main__":``, because each worker imports the script again.
 
     Args:
-        make_problem: makes what to search for, in this process and in each worker; it must be importable by name, so that a new Python
-            finds it.
-        workers: how many processes.
-        seed: decides all choices of each worker; which of them proposes first is decided by the machine.
-        effort: how much all of them together look at. The last trials of up to ``workers`` - 1 of them may be more than it says.
-        sampler: one of Optuna's own among ``SAMPLERS``.
-        storage: as of ``run_study``; without one the study is in a temporary folder.
-        name: the study's name in the storage, by default the space's.
-        progress: told how many trials are finished.
+        make_problem: makes the problem, in this process and in each worker. It must be importable by name, since workers are spawned.
+        workers: number of processes.
+        seed: seed of all workers. Their order of proposals still depends on their timing.
+        effort: trials of all workers together. Up to ``workers`` - 1 trials more may be finished.
+        sampler: one of Optuna's own samplers in ``SAMPLERS``; None for ``nsga2``.
+        storage: as of ``run_study``; None keeps the study in a temporary folder.
+        name: name of the study in the storage; None for the name of the space.
+        progress: receives the number of finished trials.
         grace_s: as of ``run_study``.
 
     Returns:
-        The front over everything that keeps the problem's budget.
+        The front of all evaluated networks that keep the problem's budget.
 
     Raises:
-        SearchError: as of ``run_study``, or all workers died, or the sampler works in one process, or a script calls this where it is read.
+        SearchError: as of ``run_study``; or fewer than 1 worker, all workers died, several workers with the sampler ``evolution``, or a
+            script calls this at import.
         MissingExtraError, ImpossibleBudgetError: as of ``run_study``.
     """
     if multiprocessing.current_process().name == _WORKER:
@@ -97,12 +97,12 @@ def run_workers(
         return run_study(make_problem(), seed=seed, effort=effort, progress=progress, **named)
     if settings.sampler == EVOLUTION:
         raise SearchError(
-            f"several workers must measure networks, but evolution by arrays computes them in one process and got {workers}; search with "
-            "1 worker, or with 0 evaluations by a sampler of Optuna's"
+            f"several workers need one of Optuna's own samplers, but got {workers} workers and '{EVOLUTION}', which runs in one process; "
+            "give 1 worker, or 0 evaluations"
         )
 
     def together(opened: OpenStudy, trials: Trials) -> dict[str, Any]:
-        sampler_of(settings, ())  # says here, once, if it is experimental
+        sampler_of(settings, ())  # shows Optuna's warning about an experimental sampler here, once
         members: list[_Member] = []
         try:
             members += [_start(_Task(make_problem, settings, workers, (*opened.entropy, index))) for index in range(workers)]
@@ -111,14 +111,14 @@ def run_workers(
             _end([member.process for member in members])
         if any(member.process.exitcode == _READS_THE_CALL for member in members):
             raise SearchError(
-                'a script must search with several workers under `if __name__ == "__main__":`, because each of them reads it anew, but '
-                f"'{sys.modules['__main__'].__file__}' does so wherever it is read; put the call there, or give workers=1"
+                'a script must search with several workers under `if __name__ == "__main__":`, because each worker imports it again, but '
+                f"'{sys.modules['__main__'].__file__}' searches at import; put the call there, or give workers=1"
             )
         died = [f"worker {index}: {member.reason}" for index, member in enumerate(members, start=1) if member.reason]
         if len(died) == workers and trials.learn(opened.study) < effort.trials:
             raise SearchError(
                 f"a search needs a worker that reaches its end, but all {workers} died, the first because {members[0].reason}; "
-                "what they finished is kept by the storage, if one was given: correct it and run the same search again"
+                "a given storage keeps their finished trials: correct the cause and run the same search again"
             )
         return {"workers": workers, "died": len(died), **({"deaths": died} if died else {})}
 
@@ -129,12 +129,12 @@ def run_workers(
         return search(make_problem(), settings, together, progress)
 
 
-# -- the process that watches ------------------------------------------------------------------------------------------
+# -- the parent process ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class _Task:
-    """What a worker is told."""
+    """Arguments of a worker."""
 
     make_problem: Callable[[], Problem]
     settings: Settings
@@ -144,7 +144,7 @@ class _Task:
 
 @dataclass(eq=False)
 class _Member:
-    """A worker as the watching process knows it; ``reason`` is why it died."""
+    """A worker as its parent process knows it; ``reason`` is why it died."""
 
     process: SpawnProcess
     connection: Connection
@@ -161,7 +161,7 @@ def _start(task: _Task) -> _Member:
 
 
 def _watch(members: Sequence[_Member], opened: OpenStudy, trials: Trials, effort: Effort, progress: Progress) -> None:
-    """Wait until each worker has reached its end or died."""
+    """Wait until each worker has finished or died."""
     open_ = {member.process.sentinel: member for member in members}
     while open_:
         for sentinel in wait(list(open_), _LOOK_S):
@@ -195,8 +195,8 @@ def _end(processes: Sequence[SpawnProcess]) -> None:
 
 
 def _work(task: _Task, connection: Connection) -> None:
-    """The whole life of a worker; the connection takes the reason of an early end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the watching process is told, too, and ends this one
+    """Main function of a worker; it sends the reason of a failure through the connection."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process gets Ctrl-C as well, and ends this one
     signal.signal(signal.SIGTERM, _interrupt)
     threading.excepthook = _leave_to_the_trial
     threading.Thread(target=_end_late, daemon=True).start()
@@ -205,43 +205,43 @@ def _work(task: _Task, connection: Connection) -> None:
     try:
         with threadpool_limits(threads), ExitStack() as stack:
             problem = task.make_problem()
-            with known_as_experimental():  # which the watching process has said
+            with known_as_experimental():  # the parent process has shown the warning
                 opened = stack.enter_context(open_study(problem, task.settings))
                 sampler = sampler_of(task.settings, task.entropy)
             optimize(opened.study, Trials(problem), task.settings, sampler, _end_alone)
     except KeyboardInterrupt:
         sys.exit(1)
     except Exception as error:
-        with suppress(OSError):  # of a pipe at whose other end nobody is any more
+        with suppress(OSError):  # a broken pipe: the parent process is gone
             connection.send(str(error) if isinstance(error, OfaError) else f"{type(error).__name__}: {error}")
         sys.exit(1)
 
 
 def _leave_to_the_trial(met: threading.ExceptHookArgs) -> None:
-    """What the heartbeats of a trial meet of the storage, the trial meets as well when it ends, and tells; anything else is told here."""
+    """Show errors of threads, except a heartbeat's storage errors: the trial meets the same error at its end, and reports it."""
     if not isinstance(met.exc_value, StorageInternalError | SQLAlchemyError):
         threading.__excepthook__(met)
 
 
 def _interrupt(number: int, frame: Any) -> None:
-    """End as Ctrl-C does, so that Optuna notes the trial as failed."""
+    """End as Ctrl-C does, so that Optuna marks the trial as FAIL."""
     raise KeyboardInterrupt
 
 
 def _end_alone(study: Any, trial: Any) -> None:
-    """End this worker after its trial when nobody watches any more."""
+    """End this worker after its trial if its parent process has died."""
     watching = multiprocessing.parent_process()
     if watching is not None and not watching.is_alive():
         sys.exit(1)
 
 
 def _end_late() -> None:
-    """End this worker in the middle of its trial when nobody has watched for a while."""
+    """Interrupt this worker's trial ``_END_S`` after its parent process has died, and kill the worker ``_END_ALONE_S`` later."""
     watching = multiprocessing.parent_process()
     assert watching is not None
     watching.join()
     time.sleep(_END_S)
-    # To the main thread, so that it is woken; the other threads here do not wait for anything that matters.
+    # Signal the main thread, so that it wakes from a blocking call.
     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
     time.sleep(_END_ALONE_S)
     os._exit(1)

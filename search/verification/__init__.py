@@ -1,1 +1,1 @@
-"""Verification: what was promised beside what is measured on the device."""
+"""Verification: compares promised latencies and accuracies with measurements on the device."""

@@ -1,4 +1,4 @@
-"""The answer of a query that was verified on a device: what the best networks took there, and which were dropped."""
+"""The answer of a verified query: measured latencies of the best networks on the device, and the networks that were dropped."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class TimedCandidate:
     """A network of a front that was timed on a device.
 
     Attributes:
-        candidate: the network with what was promised of it before.
-        device: the device.
-        budget_ms: the most that it may take; None if nothing was asked.
-        times_ms: what it took by the clock, the median of each process.
-        typical_ms: what it takes at the machine's typical speed, going by networks of the table's calibration that were timed beside it;
-            as measured where there are none.
-        likely_ms: what it probably takes now or at the typical speed, whichever is slower, the table's estimate being considered.
-        reason: why it was dropped, a few words; empty if it was not.
+        candidate: the network with the front's predictions for it.
+        device: name of the device.
+        budget_ms: upper limit of its latency in ms; None without a limit.
+        times_ms: measured latencies in ms: the median of each process.
+        typical_ms: latency in ms at the machine's typical speed. Calibration networks of the table that were timed in the same round give
+            the machine's speed; without any it equals the measured latency.
+        likely_ms: posterior estimate of the latency in ms from measurement and table, now or at the typical speed, whichever is slower.
+        reason: why it was dropped, in a few words; empty if it was kept.
     """
 
     candidate: Candidate
@@ -46,16 +46,16 @@ class TimedCandidate:
 
     @property
     def budget_used(self) -> float | None:
-        """The share of the budget that it takes, now or at the typical speed, whichever is slower; None without a budget."""
+        """Latency as a share of the budget, now or at the typical speed, whichever is slower; None without a budget."""
         return None if self.budget_ms is None else max(self.measured_ms, self.typical_ms) / self.budget_ms
 
     @property
     def within_interval(self) -> bool | None:
-        """Whether the measured median is in the interval that was promised; None if there was none."""
+        """Whether the measured median is inside the promised interval; None if no interval was promised."""
         return self.candidate.latencies[self.device].holds(self.measured_ms)
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, as JSON values: the candidate's with what was measured."""
+        """The candidate and its measurements, as JSON values."""
         return {
             **self.candidate.to_json(),
             "measured_ms": self.measured_ms,
@@ -70,7 +70,7 @@ class TimedCandidate:
         }
 
     def noted(self, conditions: Conditions) -> VerifiedNetwork:
-        """What a front keeps of it: the promise, the measurement, and what that was made under."""
+        """The record that a front keeps: promise, measurement, and the conditions of the measurement."""
         return VerifiedNetwork(
             arch=self.candidate.arch,
             device=self.device,
@@ -83,19 +83,19 @@ class TimedCandidate:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class VerifiedAnswer:
-    """What ``query_verified`` found.
+    """Result of ``query_verified``.
 
     Attributes:
-        device: the device.
-        budget_ms: the most that a network may take there; None if nothing was asked.
-        margin: between the budget and what networks probably take, as a share of the latter.
+        device: name of the device.
+        budget_ms: upper limit of the latency on the device in ms; None without a limit.
+        margin: safety margin between budget and likely latency, as a share of the latency.
         kept: the best networks that keep the budget, best first.
-        dropped: networks that were timed and do not keep it, best first.
-        slowdown: how much slower the machine was than typical; None where nothing tells.
-        rounds: of measurements.
-        conditions: what was measured under.
-        table: the table with what was learned; None where nothing could be.
-        front: the front with what was measured (``info.verified``), and estimates of ``table`` if there is one.
+        dropped: timed networks that break the budget, best first.
+        slowdown: current over typical latency of the machine; None if no calibration network was timed.
+        rounds: number of measurement rounds.
+        conditions: conditions of the measurements.
+        table: copy of the table, updated with the measurements; None if the table could not be updated.
+        front: the front with the measurements (``info.verified``), and with the estimates of ``table`` if there is one.
     """
 
     device: str
@@ -110,7 +110,7 @@ class VerifiedAnswer:
     front: Front
 
     def to_json(self) -> dict[str, Any]:
-        """The networks and how they were found, as JSON values; not the table and the front."""
+        """All but the table and the front, as JSON values."""
         return {
             "device": self.device,
             "budget_ms": self.budget_ms,

@@ -1,4 +1,4 @@
-"""A bundle held to its card: what it promises and what is asked of it, beside what its file does on the device."""
+"""Verification of a bundle: compares the promises of its card, and the user's budgets, with measurements of its file on the device."""
 
 from __future__ import annotations
 
@@ -44,29 +44,35 @@ def verify_bundle(
     progress: Progress = silent,
     steps: Steps = UNKEPT,
 ) -> Verification:
-    """Compare a bundle's file with PyTorch, time it on a device, run it there on images, compare that with its card, and note the time.
+    """Check a bundle's file against PyTorch, time it on a device, score it there on images, and compare the results with its card.
+
+    The measured latency is then written to the card.
 
     Args:
         bundle: the bundle.
-        device: a device, its name, or the path of its file.
-        budget_ms: the most that the network may take, by the median of calls as the device's file says.
-        least_accuracy: the least score (0..1) that it may have on the device; with ``data``.
-        most_bytes: the most that the file may have which is timed.
-        data: images of its classes, as ``load_data`` gives them with the bundle's ``rule`` and ``class_names``; the file runs on them
-            through the device's runtime, and PyTorch here. None runs it on none.
-        images: how many of them, from all over; None for all.
-        task: what the network is for; None is what the bundle says.
-        pause_ms: also time calls after so many milliseconds without work; None does not.
-        seed: of the inputs.
-        overwrite: whether a measurement that is on the card already is replaced.
-        progress: told how far it is.
-        steps: keeps each measurement.
+        device: a device, its name, or the path of its TOML file.
+        budget_ms: upper limit of the median latency in ms, of calls as the device's file sets them.
+        least_accuracy: lowest allowed score (0..1) on the device; needs ``data``.
+        most_bytes: upper limit of the size of the timed file in bytes.
+        data: images of the network's classes, loaded by ``load_data`` with the bundle's ``rule`` and ``class_names``. The file runs on
+            them through the device's runtime, and PyTorch runs on them here. None skips the accuracy.
+        images: number of images, evenly spread over ``data``; None for all.
+        task: the network's task; None for the bundle's.
+        pause_ms: if given, also times calls after pauses of so many milliseconds.
+        seed: seed of the random inputs.
+        overwrite: whether to replace a measurement that is already on the card.
+        progress: receives the progress.
+        steps: journal that keeps each measurement.
 
     Returns:
-        All of it; a missed budget is no error (``missed``).
+        All measurements. A missed budget is not an error; it is listed in ``missed``.
 
     Raises:
-        OfaError: the file computes something else, the images do not fit the network, or the device cannot measure or run it.
+        SearchError: ``least_accuracy`` or ``images`` without ``data``.
+        FileError: another process writes the bundle.
+        ExportError: the file's output differs from PyTorch's, or the bundle has no file in the device's precision.
+        DataError: the images do not fit the network.
+        DeviceError: the device cannot time or run the file.
     """
     if data is None and (least_accuracy is not None or images is not None):
         raise SearchError("an accuracy is judged on images, but there are none; give data")
@@ -84,7 +90,7 @@ def verify_bundle(
 
 
 def _judging(bundle: Bundle, data: Images, images: int | None, task: Task) -> dict[str, Any]:
-    """What a subject is judged on, and what the card says of that."""
+    """The fields of a subject for its accuracy: images, task, and the accuracy that the card promises."""
     card, test_images = bundle.card, bundle.card.provenance.get("test_images")
     judging = {"data": images_for(bundle, data, task, images), "task": task}
     if card.accuracy is None or card.metric != task.metric:
@@ -94,7 +100,7 @@ def _judging(bundle: Bundle, data: Images, images: int | None, task: Task) -> di
 
 
 def subject_of_bundle(bundle: Bundle, device: Device, budget_ms: float | None = None) -> Subject:
-    """A bundle's network and ONNX file, with what its card promises, if that is of this device and its settings."""
+    """A bundle's network and ONNX file, with the latency that its card promises if the card is of this device and its settings."""
     card = bundle.card
     promise = card.latency if card.device == device.name and other_settings(card, device) is None else None
     path, precision = bundle.onnx_path, "fp32"
@@ -102,8 +108,8 @@ def subject_of_bundle(bundle: Bundle, device: Device, budget_ms: float | None = 
         path, precision = bundle.file(device.precision), device.precision
         if not path.is_file():
             raise ExportError(
-                f"a bundle must have a file in {precision} for '{device.name}', which computes so, but '{bundle.folder}' has none; write "
-                f"it with: ofa export {bundle.folder} --to onnx --precision {precision} --data IMAGES"
+                f"a bundle must have a file in {precision} for '{device.name}', which runs {precision}, but '{bundle.folder}' has none; "
+                f"write it with: ofa export {bundle.folder} --to onnx --precision {precision} --data IMAGES"
             )
     return Subject(
         name=str(bundle.folder),
@@ -112,38 +118,41 @@ def subject_of_bundle(bundle: Bundle, device: Device, budget_ms: float | None = 
         resolution=bundle.arch.resolution,
         promise=promise,
         budget_ms=budget_ms,
-        # What ships is what is timed, unless the device takes another number of images at once than the file, which can be made again.
+        # The shipped file itself is timed. Only a float32 file of another batch size than the device's is exported again.
         onnx_path=path if precision != "fp32" or batch_of(path) in (None, device.batch) else None,
         precision=precision,
     )
 
 
 def _may_note(card: Card, device: str, *, overwrite: bool = False) -> bool:
-    """Whether a measurement on a device goes on a card: it is of no other device, and has no measurement or one that may be replaced."""
+    """Whether a measurement may go on a card: the card is of no other device, and has no measurement or one that may be replaced."""
     return card.device in (None, device) and (card.measured_ms is None or overwrite)
 
 
 @contextmanager
 def noting(bundle: Bundle, device: str, *, overwrite: bool = False) -> Iterator[None]:
-    """Be the one writer of a bundle inside the block, from the measurement to its note, if one may come.
+    """Hold the bundle's write lock from the measurement until it is written to the card, if it may be written.
 
     Raises:
-        FileError: somebody else writes it.
+        FileError: another process writes the bundle.
     """
     with writing(bundle.folder, "verifying a bundle") if _may_note(bundle.card, device, overwrite=overwrite) else nullcontext():
         yield
 
 
 def note_on_card(bundle: Bundle, found: Verification, *, overwrite: bool = False) -> bool:
-    """Write a measured latency to a bundle's card, unless one is there or the card is of another device; whether it was written.
+    """Write a measured latency to a bundle's card, unless the card has a measurement or is of another device.
 
     Args:
-        bundle: that was verified.
-        found: what came of it.
-        overwrite: whether a measurement that is there is replaced.
+        bundle: the verified bundle.
+        found: its verification.
+        overwrite: whether to replace a measurement that is already on the card.
+
+    Returns:
+        Whether the card was written.
 
     Raises:
-        FileError: the card cannot be written, or somebody else writes the bundle.
+        FileError: the card cannot be written, or another process writes the bundle.
     """
     if not _may_note(bundle.card, found.device, overwrite=overwrite):
         return False
@@ -156,7 +165,7 @@ def note_on_card(bundle: Bundle, found: Verification, *, overwrite: bool = False
 
 
 def other_settings(card: Card, device: Device) -> Conditions | None:
-    """The settings that a card's promise is of, if a device of the same name has others now; otherwise None."""
+    """The settings under which a card's promise holds, if the device of that name has other settings now; otherwise None."""
     if card.conditions is None or card.device != device.name:
         return None
     promised = Conditions.from_json(card.conditions)

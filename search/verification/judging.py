@@ -1,4 +1,4 @@
-"""What a file answers on images through a device's runtime, beside what PyTorch answers on the same images.
+"""Scores of a file on images through a device's runtime, compared with PyTorch on the same images.
 
 Shapes: B images of a batch, C channels, H W height and width in pixels, K classes.
 """
@@ -27,22 +27,22 @@ from ofa.training.evaluation import check_data
 __all__ = ["Judged", "images_for", "judge"]
 
 _BATCH = 64
-"""Images that PyTorch computes at once, about."""
+"""Approximate batch size of PyTorch."""
 _NAMED = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """What a file answers on some images.
+    """Scores of a file on a set of images.
 
     Attributes:
-        images: how many there are; those that are skipped because they are broken do not count.
-        metric: what the score is called.
-        score: the task's (0..1), of what the device answers.
-        pytorch_score: likewise of what PyTorch answers here, in float32.
-        standard_error: how far ``score`` is from that on all images like them, in standard deviations; None if that is not known.
-        difference: largest one between the outputs of both, as a share of the scale of PyTorch's.
-        same_class: share of the images of which both have the largest output for the same class.
+        images: number of images, without the broken ones that were skipped.
+        metric: name of the score.
+        score: the task's score (0..1) of the device's outputs.
+        pytorch_score: the same score of PyTorch's outputs here, in float32.
+        standard_error: sampling error of ``score``, as a standard deviation; None if the task does not know it.
+        difference: largest difference between device and PyTorch outputs, as a share of PyTorch's largest output.
+        same_class: share of the images for which both outputs have their maximum at the same class.
     """
 
     images: int
@@ -55,20 +55,21 @@ class Judged:
 
 
 def images_for(bundle: Bundle, data: Images, task: Task, most: int | None = None) -> Images:
-    """Images as a bundle's network takes them.
+    """Images, normalized as a bundle's network expects them.
 
     Args:
-        bundle: whose network.
+        bundle: the bundle of the network.
         data: images of its classes, read by its rule.
-        task: what the network is for.
-        most: how many, from all over; None for all.
+        task: the network's task.
+        most: number of images, evenly spread over ``data``; None for all.
 
     Raises:
-        DataError: they are of other classes, were read otherwise, or have labels of another kind than the task.
+        DataError: the images have other classes or channels, were read by another rule, have labels of another kind than the task, or
+            ``most`` is below 1.
     """
     if data.rule.channels != bundle.rule.channels:
         raise DataError(
-            f"images must have the channels that the network takes, {bundle.rule.channels}, but these have {data.rule.channels}; read them "
+            f"images must have the network's {bundle.rule.channels} channels, but these have {data.rule.channels}; read them "
             "with load_data(.., rule=bundle.rule)"
         )
     if data.rule != bundle.rule:
@@ -104,22 +105,22 @@ def judge(
     task: Task = CLASSIFICATION,
     progress: Progress = silent,
 ) -> Judged:
-    """Run a file on a device, and its network here, on the same images.
+    """Run a file on a device and its PyTorch network here, on the same images.
 
     Args:
         network: the PyTorch network.
-        device: where the file runs, with its runtime, precision and batch; a last batch that is not full is filled up.
+        device: the device that runs the file, with its runtime, precision and batch size; an incomplete last batch is padded.
         path: the network's file in the format of that runtime.
-        data: images of its classes, normalized as it takes them.
-        name: of the network, for messages.
-        resolution: of its input.
-        task: what it is for.
-        progress: told how many images are done.
+        data: images of the network's classes, normalized as it expects them.
+        name: name of the network in messages.
+        resolution: input resolution of the network in pixels.
+        task: the network's task.
+        progress: receives the number of images done.
 
     Raises:
         DataError: none of the images can be read.
         DeviceError: the device cannot run the file.
-        ExportError: what it answers are no numbers.
+        ExportError: outputs of the file are infinite or NaN.
     """
     found = _Answers(network, name, device, len(data), progress)
     at_once = device.batch * math.ceil(_BATCH / device.batch)
@@ -138,12 +139,12 @@ def judge(
 
 
 class _Answers:
-    """The answers of both, and how far they are from one another.
+    """Outputs of device and PyTorch, and their largest difference so far.
 
     Attributes:
-        images, same: how many there are so far, and how many have the same class.
-        difference, scale: the largest difference of two outputs, and the largest of PyTorch's.
-        by_pytorch: its outputs with the labels.
+        images, same: number of images so far, and of those with the same predicted class.
+        difference, scale: largest difference between the outputs, and PyTorch's largest output by magnitude.
+        by_pytorch: PyTorch's outputs with the labels.
     """
 
     def __init__(self, network: nn.Module, name: str, device: Device, most: int, progress: Progress) -> None:
@@ -163,10 +164,10 @@ class _Answers:
             self.tell(f"judging on {self._device.name}")
             yield outputs_BK, y_B
         if not self.images:
-            raise DataError(f"images to judge a network on must be readable, but none of the {self._most} is; signature where they lie")
+            raise DataError(f"images to judge a network on must be readable, but none of the {self._most} is; check the files")
 
     def tell(self, doing: str) -> None:
-        """Say what is done."""
+        """Report the current activity."""
         self._progress(self.images, self._most, doing)
 
     def _compare(self, outputs_BK: Tensor, expected_BK: Tensor) -> None:

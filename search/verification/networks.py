@@ -1,4 +1,4 @@
-"""Promised and measured: networks are exported, checked against PyTorch, timed on the device, and run there on images."""
+"""Verification of networks: export, comparison with PyTorch, timing on the device, and scores on images there."""
 
 from __future__ import annotations
 
@@ -40,32 +40,32 @@ def verify(
     progress: Progress = silent,
     steps: Steps = UNKEPT,
 ) -> tuple[Verification, ...]:
-    """Export in the device's precision, compare with PyTorch, and time networks on a device, all of them in interleaved rounds.
+    """Export networks in the device's precision, compare them with PyTorch, and time them on the device in interleaved rounds.
 
-    Those that have images are run on them as well, by the same file.
+    Networks with images are also scored on them, by the same file.
 
-    A process finds its memory where it happens to be, and a machine is slower for seconds at a time; both last longer than the
-    rounds of one measurement. So there are several, each in a process of its own, and of each network the middle one counts.
+    Memory layout differs between processes, and a machine slows down for seconds at a time; both outlast the rounds of one
+    measurement. So each network is measured in several processes, and the median process counts.
 
     Args:
         subjects: the networks.
-        device: where they are timed, with the device's batch; an open batch of a file becomes that.
-        rng: random inputs, and the order of measurement.
-        policy: when a measurement is enough; the device room's default if None.
-        processes: how many measurements.
-        pause_ms: milliseconds without work before each call of as many measurements more; None makes none.
-        progress: told how far the measurements are.
-        steps: keeps each measurement, and what came of each network's images.
+        device: the device that times them, with its batch size; a dynamic batch dimension of a file is set to it.
+        rng: draws the random inputs and the order of measurement.
+        policy: stopping rule of a measurement; None for the default of ``devices``.
+        processes: number of measurements, each in a process of its own.
+        pause_ms: if given, as many measurements again with a pause of so many milliseconds before each call.
+        progress: receives the progress of the measurements.
+        steps: journal that keeps each measurement, and the scores of each network.
 
     Returns:
-        One answer a subject, in their order.
+        One verification for each subject, in their order.
 
     Raises:
         FileError: ``steps`` are of other inputs.
-        ExportError: a network cannot be exported, or its file computes something else, or no numbers.
+        ExportError: a network cannot be exported, its file's output differs from PyTorch's, or is infinite or NaN.
         DataError: none of a network's images can be read.
-        DeviceError: the device cannot measure or run it, or cannot make such pauses.
-        SearchError: two subjects of one name, none at all, or no measurement.
+        DeviceError: the device cannot time or run a network, or cannot make such pauses.
+        SearchError: no subjects, two subjects of one name, or ``processes`` below 1.
     """
     _check(subjects, processes)
     paces = [_Pace(device)] if pause_ms is None else [_Pace(device), _Pace(replace(device, pause_ms=pause_ms), "with pauses, ")]
@@ -97,12 +97,12 @@ def verify(
 
 
 def part_of(progress: Progress, number: int, count: int) -> Progress:
-    """The progress of one of several measurements that are alike.
+    """The progress of one of several equal measurements.
 
     Args:
-        progress: of all of them.
-        number: of this one, from 0.
-        count: of all.
+        progress: receives the progress of all of them.
+        number: index of this measurement, from 0.
+        count: number of measurements.
     """
 
     def report(done: int, total: int, text: str = "") -> None:
@@ -121,7 +121,7 @@ def _check(subjects: Sequence[Subject], processes: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Written:
-    """A subject's file in the format of the device's runtime, the input of its ONNX file, and how far that is from PyTorch."""
+    """A subject's file in the format of the device's runtime, the ONNX file's input, and its output's difference from PyTorch's."""
 
     model: Path
     digest: str
@@ -146,15 +146,15 @@ def _file(subject: Subject, device: Device, folder: Path) -> tuple[Path, tuple[i
     source = subject.onnx_path
     model = to_model(subject.network, shape, opset=device.opset) if source is None else read_model(source)
     if model.graph.input[0].type.tensor_type.shape.dim[0].dim_value not in (0, device.batch):
-        model = at_batch(model, device.batch)  # what is fitted to images cannot be made again here
+        model = at_batch(model, device.batch)  # a file that was calibrated on images cannot be exported again here
     elif source is not None and subject.precision == device.precision:
-        return source, shape  # the very file that ships
+        return source, shape  # the shipped file itself
     written = model if subject.precision == device.precision else PRECISIONS.get(device.precision).of(model)
     return write_file(written.SerializeToString(), folder, ONNX), shape
 
 
 def _inputs(subjects: Sequence[Subject], written: Mapping[str, _Written], pause_ms: float | None) -> dict[str, Any]:
-    """What decides the steps beside the device."""
+    """The inputs that the journal's steps depend on, beside the device."""
     sets = {each.name: each.data for each in subjects if each.data is not None}
     images = {name: f"{digest_of_images(data)} {digest_of_labels(data)}" for name, data in sets.items()}
     return {
@@ -166,7 +166,7 @@ def _inputs(subjects: Sequence[Subject], written: Mapping[str, _Written], pause_
 
 @dataclass(frozen=True)
 class _Pace:
-    """How calls follow one another, and words for that in names of steps."""
+    """A device with or without pauses between calls, and the prefix of its step names."""
 
     device: Device
     words: str = ""
@@ -174,7 +174,7 @@ class _Pace:
     def time(
         self, models: Mapping[str, Path], rng: np.random.Generator, policy: TimingPolicy | None, parts: Sequence[Progress], steps: Steps
     ) -> dict[str, Timing]:
-        """Time networks in as many processes as there are parts of the progress; of each network the middle one counts."""
+        """Time networks in one process for each of ``parts``; of each network the median process counts."""
         runs = [
             steps.once(
                 f"{self.words}process {number + 1} of {len(parts)}",

@@ -1,4 +1,4 @@
-"""What is known of the time that networks take on a device: what a table says of them all, and what was measured of some.
+"""Posterior of latencies on a device: the table's estimates of all networks, updated with measurements of some.
 
 Shape suffixes: N networks, P processes.
 """
@@ -21,15 +21,14 @@ _LEAST_DOUBT = 1e-4
 
 
 class Evidence:
-    """Grows with every measurement.
+    """Measurements so far, combined with the table's estimates.
 
-    A network that is found to be just fast enough among several is likely to have been lucky. So what was measured is weighed with what
-    the table says, which is off by a factor that networks of like latency share, and by little beside it: as two measurements of one
-    quantity are, each by the inverse of its variance.
+    Choosing the network that just meets the budget favours lucky measurements (winner's curse). So measurement and table estimate are
+    combined by inverse variance, after the bias that the table has in common for networks of similar latency is removed.
 
     Args:
-        estimates_ms: what the table says [N].
-        doubt: standard deviation of a network's true time around that and the common factor, as a share; infinite if nothing is known.
+        estimates_ms: the table's estimates in ms; [N].
+        doubt: standard deviation of a network's true latency around its bias-corrected estimate, as a share; infinite if nothing is known.
     """
 
     def __init__(self, estimates_ms: Floats, *, doubt: float) -> None:
@@ -40,7 +39,7 @@ class Evidence:
         self._slowdowns: list[float] = []
 
     def add(self, networks: Sequence[int], times: NetworkTimes) -> None:
-        """Take in what networks took; those that were timed before have more processes then."""
+        """Add measurements; further processes of a network that was timed before count together with its earlier ones."""
         for number, network in enumerate(networks):
             self._raw.setdefault(network, []).extend(times.raw_ms[:, number].tolist())
             self._typical.setdefault(network, []).extend(times.times_PN[:, number].tolist())
@@ -48,29 +47,29 @@ class Evidence:
 
     @property
     def timed(self) -> tuple[int, ...]:
-        """The networks that were timed, in order."""
+        """Indices of the timed networks, ascending."""
         return tuple(sorted(self._raw))
 
     def times_ms(self, network: int) -> tuple[float, ...]:
-        """What a timed network took by the clock, in each process."""
+        """Measured latency of a timed network in ms, by process."""
         return tuple(self._raw[network])
 
     def measured_ms(self, network: int) -> float:
-        """The median of what a timed network took by the clock."""
+        """Median measured latency of a timed network in ms."""
         return float(np.median(self._raw[network]))
 
     def typical_ms(self, network: int) -> float:
-        """The median of what it took, brought to the machine's typical speed where something tells that."""
+        """Median latency of a timed network in ms at the machine's typical speed; as measured where that speed is not known."""
         return float(np.median(self._typical[network]))
 
     @property
     def slowdown(self) -> float:
-        """How much slower than typical the machine was; 1 where nothing tells."""
+        """Current over typical latency of the machine; 1 where it is not known."""
         return float(np.median(self._slowdowns)) if self._slowdowns else 1.0
 
     @property
     def likely_ms(self) -> Floats:
-        """What each network probably takes at the machine's speed of now or at its typical one, whichever is slower [N]."""
+        """Posterior latency of each network in ms, at the machine's current or typical speed, whichever is slower; [N]."""
         likely_N: Floats = self._estimates_N * self._factor
         of_one_process = (_MEDIAN * _deviation(self._typical)) ** 2
         for network, times in self._typical.items():
@@ -80,12 +79,12 @@ class Evidence:
 
     @property
     def _factor(self) -> float:
-        """By what the table is off, as the timed networks say."""
+        """The table's common bias as a factor, estimated from the timed networks."""
         return float(np.median([self.typical_ms(i) / self._estimates_N[i] for i in self._typical])) if self._typical else 1.0
 
 
 def _deviation(times: dict[int, list[float]]) -> float:
-    """Standard deviation of single processes around the median of their network, as a share, robustly from all networks."""
+    """Robust standard deviation of single processes around their network's median, as a share, pooled over all networks."""
     several = [np.log(of_one) for of_one in times.values() if len(of_one) > 1]
     if not several:
         return 0.0

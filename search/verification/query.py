@@ -1,4 +1,4 @@
-"""A budget settled on the device: networks near it are timed, those that break it are dropped, the best that keep it are the answer."""
+"""Verified queries: networks near a budget are timed on the device, the ones that break it are dropped, and the best of the rest answer."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from search.verification.rounds import Rounds
 __all__ = ["MARGIN", "query_verified"]
 
 MARGIN = 0.025
-"""Between the budget and what a network probably takes, as a share of the latter.
+"""Default safety margin between budget and likely latency, as a share of the latency.
 
-A machine that others use as well is 2 to 3 % slower or faster in another minute, which no measurement of one minute can see. The
-margin keeps a network within its budget then, and costs a fortieth of it.
+The speed of a shared machine drifts by 2 to 3 % from minute to minute, which no measurement of one minute can see. The margin keeps a
+network within its budget then, at the cost of 2.5 % of the latency.
 """
 
 
@@ -52,34 +52,38 @@ def query_verified(
 ) -> VerifiedAnswer:
     """Find the best networks of a front that keep a budget when they are timed on the device.
 
-    Of a front with several precisions those are asked for that the device measures; the budget names devices as the front does.
+    The upper limit of this device's latency is checked by measurement, all other limits by the front's numbers.
 
-    The most of the device's latency is held against what is measured; all other limits are kept by what the front says. Networks from
-    somewhat above to somewhat below the budget are exported and timed in several processes, together with some that the table was
-    calibrated by, which tell whether the machine is slower or faster than usual at the moment. What they say of the table shifts the
-    estimates of all others, from which the next round is chosen, until there are ``top`` that keep the budget and none that is better
-    is left, or the best is nearly as slow as it may be.
+    1. Time networks around the budget in several processes, with calibration networks of the table as references for the machine's
+       current speed.
+    2. Update the posterior of all networks.
+    3. Repeat until ``top`` networks keep the budget and no better one is likely to, the best is within 1 % of the limit, or
+       ``most_rounds`` is reached.
 
     Args:
-        front: the front.
-        space: the whole one of its networks, not a part of it: networks of the table's calibration must be of it as well.
-        budget: limits; without one on this device's latency the best networks are timed, and none is dropped.
-        device: one of the front's, or what measures it in a precision.
-        rng: inputs and order of measurement.
-        table: of the device; what is learned goes into a copy of it. The front's estimates are first brought to what it says.
-        top: how many networks.
-        margin: between the budget and what a network probably takes, as a share of the latter.
-        processes: in which each round is timed.
-        most_rounds: of measurements.
-        policy: when a measurement is enough, of all processes together; the device room's default if None.
-        progress: told how far the rounds are.
-        steps: keeps what each process of each round measured.
+        front: the front. If it has several precisions, only the networks in the device's precision are considered.
+        space: the whole space of the front's networks, not a part of it: the table's calibration networks must belong to it as well.
+        budget: limits, with the front's device names. Without a limit of this device's latency the best networks are timed and none is
+            dropped.
+        device: a device of the front, or the device that measures it in one precision.
+        rng: draws the inputs and the order of measurement.
+        table: table of the device. The front's estimates are first brought up to date with it; measurements update a copy of it.
+        top: number of networks to return.
+        margin: safety margin between budget and likely latency, as a share of the latency (0 up to 1).
+        processes: number of processes for each round.
+        most_rounds: upper limit of the number of rounds.
+        policy: stopping rule of a measurement, over all processes together; None for the default of ``devices``.
+        progress: receives the progress of the rounds.
+        steps: journal that keeps the measurements of each process of each round.
+
+    Returns:
+        The networks that keep the budget, the dropped ones, and front and table updated with the measurements.
 
     Raises:
         FileError: ``steps`` are of other inputs.
-        SearchError: the device is none of the front's, a number is below 1, or the budget limits what the front does not know.
-        TableError: the table or the front is of other settings of the device, or lacks blocks.
-        ImpossibleBudgetError: no network of the front keeps the budget on the device, or its other limits on paper.
+        SearchError: the device is none of the front's, a number is out of its range, or the budget limits a number that the front lacks.
+        TableError: table or front are of other settings of the device, or the table lacks blocks.
+        ImpossibleBudgetError: no network of the front keeps the budget on the device, or its other limits by the front's numbers.
         DeviceError: the device cannot measure.
     """
     if not 0 <= margin < 1:
@@ -153,7 +157,7 @@ def _check(front: Front, device: Device, table: LatencyTable | None, numbers: Ma
 
 
 def _divided(budget: Budget, devices: tuple[str, ...], device: str) -> tuple[float | None, Budget]:
-    """The most that a network may take on the device, None for no limit, and the rest of the budget."""
+    """The latency limit of the device in ms (None without one), and the rest of the budget."""
     most_ms: list[float] = []
     others: dict[str, float | Bound | None] = {}
     for name, bound in budget.bounds.items():

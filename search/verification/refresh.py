@@ -1,4 +1,4 @@
-"""A front with the latencies of a device estimated anew, once its table has learned something.
+"""Updates the latencies of a front after the table of a device was updated.
 
 Shape suffix: N networks.
 """
@@ -21,15 +21,18 @@ __all__ = ["renewed"]
 
 
 def renewed(front: Front, space: Space, source: LatencySource) -> Front:
-    """The front with a device's latencies as ``source`` has them now.
+    """The front with a device's latencies as ``source`` estimates them now.
 
-    What else was evaluated, and the least latency of the space, are known without their archs: they change as networks of the front do
-    that take as long.
+    Dominated networks, and the space's smallest latency, have no arch stored. Their latencies are rescaled by the change of front networks
+    of similar latency (interpolated).
 
     Args:
-        front: knows the device.
-        space: of the front's networks.
-        source: of the device.
+        front: a front with latencies of the device.
+        space: the space of the front's networks.
+        source: latencies of the device.
+
+    Returns:
+        A new front.
 
     Raises:
         TableError: the source's table lacks blocks.

@@ -1,4 +1,4 @@
-"""The rounds in which networks are timed to settle a budget: which are next, which keep it, and which are dropped.
+"""Rounds of measurements of a verified query: which networks to time next, which keep the budget, and which are dropped.
 
 Shape suffix: N networks of the front that keep the budget's other limits, best first.
 """
@@ -21,27 +21,27 @@ from search.verification.posterior import Evidence
 __all__ = ["Rounds"]
 
 _WIDTH, _BEYOND_TOP = 8, 3
-"""Networks timed at once: so many, or so many more than are asked for."""
+"""Networks timed in a round: at least ``_WIDTH``, and at least ``_BEYOND_TOP`` more than are asked for."""
 _LEAST_REACH, _MOST_REACH = 0.01, 0.1
-"""How far from the budget the first ones are, as a share; between these the table's interval says it."""
+"""Bounds of the first round's distance from the budget, as a share; between them the table's interval decides."""
 _NEAR = 0.01
-"""The best that keeps the budget may be so much faster than it could be, as a share, before another round is worth its time."""
-_DEVIATIONS = 1.645  # of a normal distribution, between which the 90 % of a table's interval lie
+"""Stop once the best network that keeps the budget uses at least 99 % of the allowed latency."""
+_DEVIATIONS = 1.645  # standard deviations: half of a 90 % interval of a normal distribution
 
 
 class Rounds:
-    """What is timed next, and what has come of it.
+    """Chooses the networks of each round and judges their measurements.
 
     Args:
         pool: networks that keep all other limits, best first; at least one.
         device: name of the device.
-        calibration: of the device's table; None if it has none.
-        budget_ms: the most that a network may take there; None for no limit.
-        top: how many networks are asked for.
-        margin: between the budget and what a network probably takes, as a share of the latter.
+        calibration: correction of the device's table; None if it has none.
+        budget_ms: upper limit of the latency on the device in ms; None without a limit.
+        top: number of networks to return.
+        margin: safety margin between budget and likely latency, as a share of the latency.
 
     Attributes:
-        evidence: what was measured; add each round to it.
+        evidence: the measurements so far; add each round's to it.
     """
 
     def __init__(
@@ -58,17 +58,17 @@ class Rounds:
         self._margin, self._most_ms = margin, self._limit_ms / (1 + margin)
         self._top = min(top, len(pool))
         promised = [candidate.latencies[device] for candidate in pool]
-        # Half of the interval as a share: the same of all networks of a table.
+        # Half width of the interval as a share; equal for all networks of a table.
         half = promised[0].latency_high_ms / promised[0].latency_ms - 1
         spread = 0.0 if calibration is None else calibration.speed_spread
         doubt = max(0.0, half - spread) / _DEVIATIONS if half > 0 else math.inf
         above, below = np.clip([half - spread, half] if half > 0 else [_MOST_REACH] * 2, _LEAST_REACH, _MOST_REACH)
-        # A machine that is faster than usual at the moment allows nothing more, one that is slower allows less.
+        # A machine that is currently faster than usual does not raise the limit; a slower one lowers it.
         self._first_levels = (1 + above, 1 - below)
         self.evidence = Evidence(np.array([each.latency_ms for each in promised]), doubt=doubt)
 
     def next_networks(self) -> list[int]:
-        """The networks of the next round; none when another is not worth its time."""
+        """Indices of the next round's networks; empty if another round would hardly improve the answer."""
         timed, kept, likely_N = self.evidence.timed, self._keeping(), self.evidence.likely_ms
         if not timed:
             return list(range(self._top)) if self._budget_ms is None else self._around()
@@ -77,13 +77,13 @@ class Rounds:
             is_near = likely_N[kept[0]] >= (1 - _NEAR) * self._most_ms
             better = fits_N[: kept[self._top - 1]].any()
             return self._around() if better and not is_near else []
-        # What the fastest takes is worth knowing where nothing keeps the budget.
+        # If no network keeps the budget, time the fastest: the error message states its latency.
         fastest = [] if kept else [int(np.argmin(likely_N))]
         more = fits_N.any() or not set(fastest) <= set(timed)
         return list(dict.fromkeys([*self._around(), *fastest])) if more else []
 
     def kept(self) -> tuple[TimedCandidate, ...]:
-        """The answer.
+        """The best networks that keep the budget, at most ``top``, best first.
 
         Raises:
             ImpossibleBudgetError: no network that was timed keeps the budget.
@@ -94,15 +94,15 @@ class Rounds:
         return tuple(self._timed(i) for i in keeping[: self._top])
 
     def dropped(self) -> tuple[TimedCandidate, ...]:
-        """What was timed and does not keep the budget."""
+        """The timed networks that break the budget."""
         return tuple(self._timed(i, self._reason(i)) for i in self.evidence.timed if i not in self._keeping())
 
     def found(self) -> tuple[TimedCandidate, ...]:
-        """All that was timed."""
+        """All timed networks."""
         return tuple(map(self._timed, self.evidence.timed))
 
     def _around(self) -> list[int]:
-        """The best networks below each of some levels around what is allowed, or the fastest one where all are above."""
+        """The best network below each of several levels around the allowed latency, or the fastest network if all are above."""
         highest, lowest = (1 + _LEAST_REACH, 1 - _LEAST_REACH) if self.evidence.timed else self._first_levels
         likely_N, chosen = self.evidence.likely_ms, list[int]()
         for level in np.linspace(highest, lowest, max(_WIDTH, self._top + _BEYOND_TOP)):

@@ -1,4 +1,4 @@
-"""A network that is to be verified, and what came of it: promises and budgets beside what was measured."""
+"""A network to verify, and the result: measurements beside promises and budgets."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ __all__ = ["Asked", "Subject", "Verification"]
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What was said of a network, and what is asked of it; None is nothing.
+    """Promises and budgets of a network; None where there is none.
 
     Attributes:
-        promise: its latency on the device.
-        promised_accuracy: its score.
-        promised_error: the standard error of that, by the images that it was measured on; 0 if that is not known.
-        budget_ms: the most that it may take.
-        least_accuracy: the least score that it may have on images.
-        most_bytes: the most that its file may have.
+        promise: promised latency on the device.
+        promised_accuracy: promised score (0..1).
+        promised_error: standard error of the promised score from its number of images; 0 if it is not known.
+        budget_ms: upper limit of the latency in ms.
+        least_accuracy: lowest allowed score (0..1) on images.
+        most_bytes: upper limit of the file size in bytes.
     """
 
     promise: Latency | None = None
@@ -42,7 +42,7 @@ class Asked:
 
     @classmethod
     def values(cls, asked: Asked) -> dict[str, Any]:
-        """The attributes of one, by their names."""
+        """The values of these attributes by name."""
         return {each.name: getattr(asked, each.name) for each in fields(cls)}
 
 
@@ -51,13 +51,13 @@ class Subject(Asked):
     """A network to verify.
 
     Attributes:
-        name: for the answer; different for each.
-        network: the PyTorch network, of which the ONNX file must compute the same.
-        channels, resolution: of its input images.
-        data: images that it is judged on, of its classes and normalized as it takes them; None judges it on none.
-        task: what it is for.
-        onnx_path: its ONNX file; None to export it for the time of the measurement.
-        precision: of that file: the device's, or float32.
+        name: name in the result; unique among the subjects.
+        network: the PyTorch network; the ONNX file must compute the same.
+        channels, resolution: channels and resolution (pixels) of its input images.
+        data: images to score it on, of its classes and normalized as it expects them; None skips the scores.
+        task: its task.
+        onnx_path: its ONNX file; None exports a temporary one.
+        precision: precision of that file: the device's, or float32.
     """
 
     name: str
@@ -72,19 +72,19 @@ class Subject(Asked):
 
 @dataclass(frozen=True, kw_only=True)
 class Verification(Asked):
-    """What came of a network on the device.
+    """Measurements of a network on the device, beside its promises and budgets.
 
     Attributes:
-        name: of the subject.
+        name: name of the subject.
         device: name of the device.
-        timing: what was measured.
-        pause_ms, paused: pauses before each call of another measurement, and that; None if there was none.
-        difference: largest one between the ONNX file's output and PyTorch's on noise, as a share of the output's scale.
-        file_bytes: size of the file that was timed.
-        judged: what it answers on images; None without images.
-        conditions: what was measured under; None is not known.
-        promised_under: what the promise holds under, as JSON values; None is not known.
-        noted: whether the measurement is on a bundle's card now.
+        timing: the measured latency.
+        pause_ms, paused: pause before each call in ms, and the latency with these pauses; None without such a measurement.
+        difference: largest difference between the outputs of ONNX file and PyTorch on noise, as a share of the output's scale.
+        file_bytes: size of the timed file in bytes.
+        judged: its scores on images; None without images.
+        conditions: conditions of the measurement; None if not known.
+        promised_under: conditions of the promise, as JSON values; None if not known.
+        noted: whether the measurement was written to the bundle's card.
     """
 
     name: str
@@ -101,39 +101,39 @@ class Verification(Asked):
 
     @property
     def within_interval(self) -> bool | None:
-        """Whether the measured median is in the promised interval; None if there is none."""
+        """Whether the measured median is inside the promised interval; None without one."""
         return None if self.promise is None else self.promise.holds(self.timing.median_ms)
 
     @property
     def within_budget(self) -> bool | None:
-        """Whether the measured median keeps the budget; None if there is none."""
+        """Whether the measured median keeps the budget; None without one."""
         return None if self.budget_ms is None else self.timing.median_ms <= self.budget_ms
 
     @property
     def within_bytes(self) -> bool | None:
-        """Whether the file is as small as was asked; None if nothing was."""
+        """Whether the file keeps its size limit; None without one."""
         return None if self.most_bytes is None else self.file_bytes <= self.most_bytes
 
     @property
     def accurate_enough(self) -> bool | None:
-        """Whether the score on the device is as high as was asked; None if nothing was, or without images."""
+        """Whether the score on the device reaches the required one; None without a required score or without images."""
         return None if self.judged is None or self.least_accuracy is None else self.judged.score >= self.least_accuracy
 
     @property
     def accuracy_holds(self) -> bool | None:
-        """Whether score and promised accuracy are as near as they are in 90 % of cases on so many images; None if that is not known."""
+        """Whether score and promised accuracy agree within the 90 % interval of their difference; None if that is not known."""
         if self.judged is None or self.judged.standard_error is None or self.promised_accuracy is None:
             return None
         return abs(self.judged.score - self.promised_accuracy) <= reach_of(self.judged.standard_error, self.promised_error)
 
     @property
     def error(self) -> float | None:
-        """How far the measured median is above the expected latency, as a share of it; None if nothing was promised."""
+        """Measured median over promised latency, minus 1; None without a promise."""
         return None if self.promise is None else self.timing.median_ms / self.promise.latency_ms - 1
 
     @property
     def missed(self) -> tuple[str, ...]:
-        """The budgets that it misses: of ``latency``, ``accuracy`` and ``size``."""
+        """The missed budgets among ``latency``, ``accuracy`` and ``size``."""
         kept = {"latency": self.within_budget, "accuracy": self.accurate_enough, "size": self.within_bytes}
         return tuple(name for name, is_kept in kept.items() if is_kept is False)
 

@@ -243,7 +243,7 @@ def test_an_answer_is_given_where_nothing_can_be_kept_and_that_is_said(
 ) -> None:
     with answering(tmp_path / "front", "verify", doing="verifying", resume=False, overwrite=False, inputs={}) as steps:
         assert steps is UNKEPT
-    assert "what is measured is lost if this is cut off, for it cannot be kept" in " ".join(capsys.readouterr().err.split())
+    assert "measurements cannot be kept, and are lost if the command is interrupted" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_bundle_that_was_exported_with_an_open_batch_is_still_the_one_that_was_verified(places: dict[str, Path], tmp_path: Path) -> None:

@@ -292,9 +292,9 @@ def test_an_unchanged_space_is_written_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (("--resolutions", "0,16"), "pixels with commas between"),
+        (("--resolutions", "0,16"), "pixels separated by commas"),
         (("--resolutions", "16x"), "32x24 for height x width"),
-        (("--resolutions", "16.5"), "pixels with commas between"),
+        (("--resolutions", "16.5"), "pixels separated by commas"),
         (("--keep", "kernel"), "gene=values"),
         (("--keep", "kernel=big"), "must be numbers with commas between"),
         (("--keep", "kernel=9"), "kernel must keep some of [3, 5]"),

@@ -66,7 +66,7 @@ def test_a_front_answers_which_network_in_which_precision(front: Path, folder: P
     assert [network["precision"] for network in answer["results"]] == ["int8"] * 3
     people = invoke("query", front, "--latency", "0.5ms", "-o", folder / "arch.json")
     assert "precision" in people.stdout
-    assert "the network is meant in fp32, which" in people.stderr
+    assert "the network was chosen in fp32, which" in people.stderr
     assert "precision" not in (folder / "arch.json").read_text(encoding="utf-8")
     small = ofa("query", front, "--weights", "60KB")["results"][0]
     assert (small["precision"], small["weight_bytes"] <= 60_000) == ("int8", True)
@@ -169,8 +169,8 @@ def test_a_search_that_lacks_something_says_what(folder: Path, arguments: tuple[
     ("arguments", "words"),
     [
         (("--device", "fake", "--device", "fake"), "one device for each"),
-        (("--device", "fake", "--table", "{folder}/int8", "--table", "{folder}/cpu"), "that of fake-int8 is of no --device"),
-        ((), "the front is of fake-int8, fake"),
+        (("--device", "fake", "--table", "{folder}/int8", "--table", "{folder}/cpu"), "that of fake-int8 has no --device"),
+        ((), "the front has fake-int8, fake"),
     ],
 )
 def test_devices_of_a_verification_must_fit_the_front(front: Path, folder: Path, arguments: tuple[str, ...], words: str) -> None:

@@ -44,7 +44,7 @@ def test_it_states_how_good_it_is(results: Path, tmp_path: Path) -> None:
     words = " ".join(invoke(results, "-o", output, "--overwrite").stdout.split())
     for part in ("ofa-mbv3-tiny, 16 to 32 px", "2 Gaussian processes", f"{trust.kendall_tau:.3f}", f"{100 * trust.rmse:.3f} points"):
         assert part in words
-    assert f"held {100 * trust.coverage:.0f} % of networks not seen, ± {100 * trust.half_width:.3f} points on average" in words
+    assert f"cover {100 * trust.coverage:.0f} % of unseen networks, ± {100 * trust.half_width:.3f} points on average" in words
 
 
 def test_a_run_is_measured_in_rounds(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_a_supernet_that_guesses_is_warned_of_and_so_is_what_follows_from_it(tmp
     reply = invoke(tmp_path / "guesses.csv", "-o", tmp_path / "p", "--json")
     assert reply.exit_code == 0, reply.stderr
     said = json.loads(reply.stdout)["warnings"]
-    assert any("10 classes are guessed as well" in sentence for sentence in said)
+    assert any("no better than guessing among 10 classes" in sentence for sentence in said)
     assert any("fitted to 16 networks" in sentence for sentence in said)
     assert reply.stderr.splitlines() == [f"ofa: warning: {sentence}" for sentence in said]
     search = ("search", "--predictor", tmp_path / "p", "--trials", 16, "--evaluations", 200, "-o", tmp_path / "f", "--json")

@@ -67,7 +67,7 @@ def test_what_cannot_be_shown_is_said_in_one_sentence(front: Path, tmp_path: Pat
     change_metadata(front, kind="front", schema=99)
     assert "must have schema 4 or older, but has 99" in failed(front, "-o", page)
     front.write_text("words")
-    assert "no whole Parquet file" in failed(front, "-o", page)
+    assert "no complete Parquet file" in failed(front, "-o", page)
     assert not page.exists()
 
 

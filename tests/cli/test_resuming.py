@@ -79,7 +79,7 @@ def test_a_run_goes_on_by_its_folder_alone_and_for_longer(config: Path, tmp_path
     assert has_ended(run)
     again = ofa("train", "--resume", run, "--json")
     assert json.loads(again.stdout) == ended
-    assert f"'{run}' has ended, nothing is left to do; train it for longer with: ofa train --resume {run} --epochs N" in again.stderr
+    assert f"'{run}' is finished, nothing is left to do; train it for longer with: ofa train --resume {run} --epochs N" in again.stderr
     with pytest.raises(RecipeError, match="in seed 0 -> 4; resume it without the change"):
         ofa("train", "--resume", run, "--set", "seed=4")
     report = json.loads(ofa("train", "--resume", run, "--epochs", 1, "--json").stdout)

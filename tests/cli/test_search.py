@@ -337,7 +337,7 @@ _SEARCH = ["--predictor", "{predictor}", "--table", "{table}", "-o", "{folder}/f
         (["query", "{two}", "--latency", "fake=2ms", "--latency", "fake=1ms"], 2, "must have one limit"),
         (["query", "{front}", "--latency", "3ms..2ms"], 2, "swap its ends"),
         (["query", "{front}", "--latency", "-3ms"], 2, "positive number with a unit"),
-        (["query", "{two}", "--latency", "fake=9ms", "--verify"], 2, "the front is of fake, slow"),
+        (["query", "{two}", "--latency", "fake=9ms", "--verify"], 2, "the front has fake, slow"),
         (["query", "{front}", "--latency", "9ms", "--verify", "--device", "local-cpu"], 1, "it knows fake and not local-cpu"),
         (["query", "{front}", "--latency", "9ms", "--device", "fake"], 2, "belong to --verify"),
         (["query", "{front}", "--accuracy", "0.7"], 2, "write for example 76%"),

@@ -93,7 +93,7 @@ def test_people_get_tables(table: Path) -> None:
 def test_a_runtime_that_is_another_by_now_is_said(table: Path) -> None:
     LatencyTable.load(table).with_info(runtime_version="0").save(table)
     result = run("check", table, *ON_FAKE, "--nets", 2, "--json")
-    assert "blocks were timed with fake 0, and networks now with 1: what they take may have changed" in " ".join(result.stderr.split())
+    assert "blocks were timed with fake 0, and networks now with 1: latencies may have changed" in " ".join(result.stderr.split())
     assert json.loads(result.stdout)["conditions"]["runtime_version"] == "1"
 
 

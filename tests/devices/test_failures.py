@@ -67,7 +67,7 @@ def sentence_of(device: Device, models: dict[str, Path] | None = None) -> str:
         (
             "echo Welcome to this host",
             None,
-            r"in JSON lines of at most 4 MiB, but '127\.0\.0\.1' said 'Welcome to this host'; let nothing else print",
+            r"in JSON lines of at most 4 MiB, but '127\.0\.0\.1' said 'Welcome to this host'; make sure that nothing else prints",
         ),
         (r"printf '\377\376\n'", None, "in JSON lines"),
         ("""echo '{"doing": "well"}'""", None, "in JSON lines"),

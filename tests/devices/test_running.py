@@ -140,7 +140,7 @@ def test_as_many_calls_are_asked_for_as_can_be_sent(path: Path, monkeypatch: pyt
         network(np.zeros((3, 4, 8, 8), np.float32))
         assert [message["calls"] for message in address.asked[3:]] == [2, 1]
         monkeypatch.setattr(running, "_MOST_OUTPUTS", 1000)
-        with pytest.raises(DeviceError, match="are of 1024 with a batch of 1; name a device with a smaller batch"):
+        with pytest.raises(DeviceError, match="have 1024 with a batch of 1; name a device with a smaller batch"):
             network(np.zeros((1, 4, 8, 8), np.float32))
 
 
@@ -154,7 +154,7 @@ def request(path: Path, **more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"start": 8}, "must come in order"),
+        ({"start": 8}, "must arrive in order"),
         ({"content": "?"}, "must be base64"),
         ({"calls": 2}, r"'conv' takes float32 \[1, 4, 8, 8\] in each of 2 calls, but 1024 bytes came"),
     ],

@@ -130,7 +130,7 @@ def test_a_server_that_is_killed_in_the_middle_is_a_sentence(ssh_server: SshServ
     thread.join(timeout=30)
     assert not thread.is_alive()
     assert "must start on '127.0.0.1', but the connection was lost while starting" in str(error[0])
-    assert "3 times in a row on device 'there'; 0 of 3 networks are timed; see that it is on" in str(error[0])
+    assert "3 times in a row on device 'there'; 0 of 3 networks are timed; check that it is on" in str(error[0])
     assert any(word in str(error[0]) for word in ("refused", "reset"))  # by how far the server had gone
 
 

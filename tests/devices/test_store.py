@@ -83,7 +83,7 @@ def test_only_names_of_contents_are_names(tmp_path: Path, name: object) -> None:
 def test_parts_come_in_order(tmp_path: Path, start: int) -> None:
     store = Store(tmp_path)
     store.put(NAME, 0, base64.b64encode(CONTENT[:4]).decode(), last=False)
-    with pytest.raises(DeviceError, match="must come in order"):
+    with pytest.raises(DeviceError, match="must arrive in order"):
         store.put(NAME, start, base64.b64encode(CONTENT[4:]).decode(), last=True)
 
 

@@ -226,7 +226,7 @@ def test_a_line_that_stays_cut_ends_in_one_sentence_that_says_what_is_kept(
         work()
     words = str(caught.value)
     assert "the connection was lost while starting" in words
-    assert "3 times in a row on device 'there'; 2 of 6 networks are timed; see that it is on and within reach, and run this again" in words
+    assert "3 times in a row on device 'there'; 2 of 6 networks are timed; check that it is on and reachable, and run this again" in words
     assert words.isprintable()
     assert len(found) == 2
 
@@ -247,7 +247,7 @@ def test_a_table_keeps_its_blocks_and_says_where(ssh_server: SshServer, line: Li
         with Journal(path, resume=resume) as journal:
             return len(build_table(space, device, resolutions=[16], rng=rng, policy=POLICY, progress=progress, journal=journal))
 
-    with pytest.raises(DeviceError, match=r"\d blocks are kept in '.*table\.parquet\.journal', add --resume to go on from them") as caught:
+    with pytest.raises(DeviceError, match=r"\d blocks are kept in '.*table\.parquet\.journal', add --resume to continue") as caught:
         build(resume=False, until=0.5)
     assert str(caught.value).isprintable()
     line.refuses = False

@@ -52,7 +52,7 @@ def test_what_cannot_be_is_asked_for_again_and_given_up_by_its_name() -> None:
     assert found.pop("right") == RIGHT
     assert {key for key, outcome in found.items() if not isinstance(outcome, Failure)} == set()
     for key, outcome in found.items():
-        assert f"what it said of '{key}' cannot be (2 times): " in outcome.reason  # type: ignore[union-attr]
+        assert f"its answer for '{key}' is not (2 times): " in outcome.reason  # type: ignore[union-attr]
         assert is_a_sentence(outcome.reason), outcome  # type: ignore[union-attr]
 
 
@@ -107,7 +107,7 @@ def test_a_machine_that_is_a_thousand_times_faster_is_none() -> None:
 
     address = Spoken(answer=answer, retries=1, backoff_s=0)
     models, rng = dict.fromkeys(["a", "anchor"], "no file"), np.random.default_rng(0)
-    with pytest.raises(DeviceError, match=r"said that they take 0\.001 times as long, 2 times in a row"):
+    with pytest.raises(DeviceError, match=r"reports that they take 0\.001 times as long, 2 times in a row"):
         dict(measure(device(address), models, rng=rng, policy=POLICY, anchors={"anchor": 2500.0}))
 
 
@@ -129,7 +129,9 @@ def test_lines_that_are_no_answer(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["text", "a long line", "a key twice", "notes without end"])
 def test_lines_that_are_never_an_answer(name: str, tmp_path: Path) -> None:
     address = Scripted(program=LINES[name], memory=str(tmp_path / "memory"), retries=1, backoff_s=0)
-    with pytest.raises(DeviceError, match=r"2 times in a row on device 'there'; \d of 2 networks are timed; see what runs there") as caught:
+    with pytest.raises(
+        DeviceError, match=r"2 times in a row on device 'there'; \d of 2 networks are timed; check which programs run there"
+    ) as caught:
         outcomes_of(address, ["a", "b"])
     assert is_a_sentence(str(caught.value))
 
@@ -314,7 +316,7 @@ def test_a_runtime_of_ones_own_that_times_nonsense_loses_that_network_only(
     monkeypatch.setattr(FakeRuntime, "load", wrong)
     found = groups.time_group(Settings(runtime="fake"), paths, policy=POLICY, seed=0, say=lambda note: None)
     assert found["1 layers"].timing is not None
-    assert "a device's clock must go on while a network runs" in found["2 layers"].error
+    assert "a device's clock must advance by at least" in found["2 layers"].error
 
 
 class Counter:
@@ -359,7 +361,7 @@ def test_a_table_holds_no_number_that_cannot_be(column: str) -> None:
         *([0.0] if column == "median_ms" else []),
     ]
     for value in wrong:
-        with pytest.raises(TableError, match=f"must hold times and amounts that can be, but the table has .* as {column}; build it anew"):
+        with pytest.raises(TableError, match=f"must hold possible times and amounts, but the table has .* as {column}; build it anew"):
             table(**{column: value})
 
 

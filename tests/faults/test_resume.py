@@ -256,7 +256,7 @@ def test_a_killed_command_goes_on_and_leaves_nothing(name: str, how: signal.Sign
         kills += 1
         if how != signal.SIGKILL:
             assert process.returncode == 128 + how
-            assert "the same command with --resume goes on after them" in told
+            assert "the same command with --resume continues after them" in told
     assert kills
     refused = subprocess.run([sys.executable, "-m", "ofa", *words], check=False, capture_output=True, text=True)
     assert refused.returncode == 1

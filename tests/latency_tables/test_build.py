@@ -110,7 +110,7 @@ def test_a_damaged_line_costs_its_row_and_no_other(space: Space, device: Device,
             assert (len(again.rows), again.damaged) == (len(table) - (number >= 2), 1)
             assert len(build(space, device, again)) == len(table)
     journal.path.write_bytes(b"".join([b"x\n", b"y\n", *lines[2:]]))
-    damaged = r"must say where, but the lines of .* are damaged; begin anew with --overwrite"
+    damaged = r"need their origin, but its lines in .* are damaged; begin anew with --overwrite"
     with pytest.raises(TableError, match=damaged), Journal(path, resume=True):
         pass
     with Journal(path, overwrite=True) as anew:

@@ -162,7 +162,7 @@ def test_wrong_arguments_are_refused(small: MobileNetV3Space, file_32: Path, tmp
         import_mit_tables([file_32, file_32], small, device="phone")
     with pytest.raises(TableError, match="name at least one"):
         import_mit_tables([], small, device="phone")
-    with pytest.raises(TableError, match="a device with a name"):
+    with pytest.raises(TableError, match="needs the name of a device"):
         import_mit_tables([file_32], small, device=" ")
     with pytest.raises(TableError, match="a batch of at least 1"):
         import_mit_tables([file_32], small, device="phone", batch=0)

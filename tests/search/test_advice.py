@@ -25,8 +25,8 @@ TABLE = TableInfo(device={"name": "pi", "batch": 1, "precision": "fp32"}, runtim
 @pytest.mark.parametrize(
     ("provenance", "words"),
     [
-        ({"kendall_tau": 0.16}, "a Kendall tau of 0.16 only"),
-        ({"fair_sample": {"networks": 10, "kendall_tau": -0.1}}, "a Kendall tau of -0.10 only"),
+        ({"kendall_tau": 0.16}, "a Kendall tau of only 0.16"),
+        ({"fair_sample": {"networks": 10, "kendall_tau": -0.1}}, "a Kendall tau of only -0.10"),
         ({"networks": 12}, "fitted to 12 networks, too few"),
     ],
 )
@@ -49,7 +49,7 @@ def test_a_good_predictor_is_not_doubted(provenance: dict[str, Any]) -> None:
     ("changes", "words"),
     [
         ({"calibration": None}, "the latency table of pi is not calibrated"),
-        ({"calibration": replace(CORRECTION, half_width=0.75)}, "knows networks only within 75%"),
+        ({"calibration": replace(CORRECTION, half_width=0.75)}, "has an interval of ±75%"),
         ({"calibration": None, "sources": (PublishedFile(name="a", sha256="b", resolution=224),)}, "run: ofa table transfer"),
     ],
 )
@@ -72,7 +72,7 @@ def checked(factors: list[float]) -> tuple[str, ...]:
 def test_a_failed_check_is_said() -> None:
     assert checked([1.0, 1.01, 0.98, 1.02]) == ()
     (sentence,) = checked([0.5, 0.5, 0.5, 0.5])
-    assert "off by 100% on average, and only 0% of them are within their interval" in sentence
+    assert "off by 100% on average, and only 0% of them are inside their interval" in sentence
     assert "ofa table calibrate --overwrite" in sentence
 
 
@@ -84,14 +84,14 @@ def test_accuracies_of_chance_are_said(accuracy: float, classes: int, images: in
     found = advice_on_accuracy(accuracy, classes, what="the network", images=images)
     assert len(found) == is_said
     for sentence in found:
-        assert sentence.startswith(f"the network is right on {accuracy:.1%} of images, and {classes} classes are guessed as well; ")
+        assert sentence.startswith(f"the network is right on {accuracy:.1%} of images, no better than guessing among {classes} classes; ")
 
 
 def test_a_front_passes_on_what_is_to_be_said_of_its_sources() -> None:
     latency = {"pi": replace(TABLE, calibration=None), "phone": TABLE}
     front = make_front(networks=60, accuracy={**GOOD, "kendall_tau": 0.1}, latency=latency)
     predictor, table = advice_on_front(front)
-    assert "Kendall tau of 0.10" in predictor
+    assert "Kendall tau of only 0.10" in predictor
     assert "table of pi is not calibrated" in table
     assert advice_on_front(make_front(networks=60)) == ()
 

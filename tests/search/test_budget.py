@@ -48,7 +48,7 @@ def test_every_device_has_its_own_limit() -> None:
 
 
 def test_a_device_must_be_said_where_there_are_several_and_known_where_it_is_said() -> None:
-    with pytest.raises(SearchError, match="must say which device it is of"):
+    with pytest.raises(SearchError, match="must name its device"):
         Budget({"latency_ms": 2.5}).limits(("pi", "phone"))
     with pytest.raises(SearchError, match="latency on fridge; it knows pi"):
         Budget({"latency_ms@fridge": 2.5}).limits(("pi",))

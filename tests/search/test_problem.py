@@ -50,10 +50,10 @@ def test_nothing_to_evaluate_is_nothing() -> None:
     ("settings", "words"),
     [
         ({"accuracy": FakeAccuracy(get_space("ofa-proxyless-tiny"))}, "with 10 classes; fit, train or measure for ofa-mbv3-tiny"),
-        ({"latencies": [FakeLatency(get_space("ofa-proxyless-tiny"))]}, "latencies must be of the space that is searched"),
+        ({"latencies": [FakeLatency(get_space("ofa-proxyless-tiny"))]}, "latencies must be of the searched space"),
         ({"latencies": [FakeLatency(), FakeLatency()]}, "each device must come once, but they are paper, paper"),
         ({"objectives": ("latencyms@paper",)}, "did you mean 'latency_ms@paper'"),
-        ({"objectives": ("energy_mj@paper",)}, "an objective must be a cost that is known here"),
+        ({"objectives": ("energy_mj@paper",)}, "an objective must be a known cost"),
         ({"budget": Budget({"energy_mj": 3})}, "no table here has energy on paper"),
         ({"budget": Budget({"latency_ms@pi": 3})}, "it knows paper"),
     ],

@@ -301,12 +301,12 @@ def test_pictures_of_everything_are_written(tmp_path: Path) -> None:
 
 
 def test_other_things_are_refused_in_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(FileError, match="is not; check the path"):
+    with pytest.raises(FileError, match="does not exist; check the path"):
         read_source(tmp_path / "absent")
     with pytest.raises(FileError, match=r"lacks config\.toml and metrics\.jsonl; make a run with: ofa train"):
         read_source(tmp_path)
     (tmp_path / "words").write_text("words")
-    with pytest.raises(FileError, match="no whole Parquet file"):
+    with pytest.raises(FileError, match="no complete Parquet file"):
         read_source(tmp_path / "words")
     make_front(networks=30).save(tmp_path / "front")
     run = make_run(tmp_path / "run")

@@ -216,7 +216,7 @@ class Failing(FakeAccuracy):
 
 
 @pytest.mark.parametrize("evaluations", [0, 100])
-@pytest.mark.parametrize(("failure", "words"), [(float("nan"), "answers nan"), (RuntimeError("no power"), "RuntimeError: no power")])
+@pytest.mark.parametrize(("failure", "words"), [(float("nan"), "returns nan"), (RuntimeError("no power"), "RuntimeError: no power")])
 def test_a_failing_accuracy_leaves_the_study_intact(failure: Exception | float, words: str, evaluations: int, storage: str) -> None:
     with pytest.raises(SearchError, match=words) as caught:
         run_study(fake_problem(accuracy=Failing(failure, calls=3)), seed=0, effort=effort(20, evaluations), storage=storage)
@@ -279,7 +279,7 @@ def test_too_little_effort_is_refused(wrong: dict[str, int]) -> None:
 
 @pytest.mark.parametrize(
     ("sampler", "evaluations", "words"),
-    [("nsga", 0, "did you mean 'nsga"), ("tpe", 5, "evaluates nothing but trials"), ("evolution", 0, "must evaluate at least 1 network")],
+    [("nsga", 0, "did you mean 'nsga"), ("tpe", 5, "evaluates trials only"), ("evolution", 0, "must evaluate at least 1 network")],
 )
 def test_a_sampler_has_a_known_name_and_the_effort_that_it_uses(sampler: str, evaluations: int, words: str) -> None:
     with pytest.raises(SearchError, match=words):

@@ -1,4 +1,4 @@
-// What all parts of the page share: its data, elements, numbers in words. Names are only ever set as text, never as markup.
+// Shared by all parts of the page: data, elements, formatting of numbers. Names are always set as text, never as markup.
 "use strict";
 const page = JSON.parse(document.getElementById("data").textContent);
 const SVG = "http://www.w3.org/2000/svg";
@@ -15,14 +15,14 @@ const el = (tag, attributes, ...children) => fill(document.createElement(tag), a
 const svg = (tag, attributes, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
 const announce = (words) => { document.getElementById("announce").textContent = words; };
 
-// About so many significant digits, thousands apart, never an exponent.
+// A number with about so many significant digits and thousands separators, never with an exponent.
 function figures(value, digits = 3) {
   if (!Number.isFinite(value)) return "unknown";
   const places = value === 0 ? 0 : Math.min(Math.max(digits - 1 - Math.floor(Math.log10(Math.abs(value))), 0), 9);
   return value.toLocaleString("en", { minimumFractionDigits: places, maximumFractionDigits: places });
 }
 
-// A text as lines of at most so many characters, broken between words, and within one only where it is longer than a line.
+// A text, wrapped to lines of at most so many characters; only words longer than a line are broken.
 function linesOf(text, most) {
   const room = Math.max(Math.floor(most), 8), lines = [""];
   for (let word of text.split(" ")) {
@@ -50,7 +50,7 @@ function extent(...arrays) {
   return low <= high ? [low, high] : [0, 1];
 }
 
-// Round places between two ends, about `count` of them.
+// About `count` round tick positions between two ends.
 function niceTicks(low, high, count) {
   const rough = (high - low) / Math.max(count, 1) || 1;
   const power = 10 ** Math.floor(Math.log10(rough));
@@ -72,7 +72,7 @@ function drawnAtWidth(element, draw) {
   };
   new ResizeObserver(look).observe(element);
   look();
-  requestAnimationFrame(look); // an element that is not in the page yet will be, and an observer says nothing of what is out of sight
+  requestAnimationFrame(look); // the element may not be in the page yet, and the observer does not report invisible elements
 }
 
 // A box of facts beside a point of a chart or drawing.
@@ -92,7 +92,7 @@ class Tip {
     const room = this.host.clientWidth, width = this.box.offsetWidth, height = this.box.offsetHeight;
     const left = x + 14 + width <= room ? x + 14 : Math.max(0, x - 14 - width);
     this.box.style.left = `${Math.min(left, Math.max(0, room - width))}px`;
-    // Below where there is room: of accuracies against costs, that is where nothing of interest is.
+    // Below the point if there is room: in accuracy against cost, that region is empty.
     this.box.style.top = `${y + 14 + height <= this.host.clientHeight ? y + 14 : Math.max(0, y - height - 10)}px`;
   }
 

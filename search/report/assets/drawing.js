@@ -1,4 +1,4 @@
-// Networks block by block: a row a stage, a box a block.
+// Block diagrams of networks: one row per stage, one box per block.
 const drawn = page.drawings;
 const ROW = 46, BOX = 30, LEFT = 96;
 
@@ -49,7 +49,7 @@ function short(count) {
   return `${figures(count / scale)}${unit}`;
 }
 
-// Rows of blocks that belong together: what is before the stages, each stage, what comes after.
+// Rows of blocks: those before the stages, each stage, and those after.
 function rowsOf(network) {
   const rows = [];
   for (const block of blocksOf(network)) {

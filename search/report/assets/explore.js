@@ -1,4 +1,4 @@
-// What a network takes in, and in which precision it is meant where the front has several.
+// Input size of a network, and its precision if the front has several.
 const imageWords = page.precisions ? "image, precision" : "image";
 const imageOf = (i) => `${drawn.resolutions[i]} px${page.precisions ? `, ${page.precisions[i]}` : ""}`;
 
@@ -13,7 +13,7 @@ class Explorer {
     this.columns = Object.fromEntries(Object.entries(networks).map(([name, values]) => [name, floats(values)]));
     this.dominated = Object.fromEntries(Object.entries(dominated).map(([name, values]) => [name, floats(values)]));
     this.accuracy = this.columns.accuracy;
-    // Best first: the more accurate, and of equals the one that comes first in the file, which ascends in the first cost.
+    // Best first: by accuracy, then by position in the file, which is ascending in the first cost.
     this.order = [...this.accuracy.keys()].sort((a, b) => this.accuracy[b] - this.accuracy[a] || a - b);
     this.limits = costs.map(() => null);
     this.expected = false;
@@ -28,7 +28,7 @@ class Explorer {
 
   column(name, i) { return this.columns[name] ? this.columns[name][i] : NaN; }
 
-  // What a limit is compared with: the upper end of the interval where one is known, so that what is promised on paper is kept.
+  // The value that a limit is compared with: the upper end of the interval if there is one, so that the device keeps the budget.
   judged(cost) {
     const middle = this.columns[cost.key], high = cost.high && !this.expected ? this.columns[cost.high] : null;
     return high ? middle.map((value, i) => (high[i] === high[i] ? high[i] : value)) : middle;
@@ -44,7 +44,7 @@ class Explorer {
       slider.value = 1000;
       slider.addEventListener("input", () => {
         const at = Number(slider.value);
-        // Four digits, upwards: what the slider says is what is compared.
+        // Rounded up to four digits: the compared limit is the displayed one.
         const value = at >= 1000 ? null : roundUp((least + (span * at) / 1000) / cost.scale);
         number.value = value === null ? "" : String(value);
         this.setLimit(index, value === null ? null : value * cost.scale);
@@ -153,7 +153,7 @@ class Explorer {
     this.top = this.order.filter((i) => this.keep[i]);
     this.kept = this.top.length;
     this.top = this.top.slice(0, 5);
-    // The charts on the screen follow the slider; the others follow when it rests.
+    // Visible charts follow the slider at once; the others are updated when it rests.
     const away = this.plots.filter((each) => !(each.plot.onScreen() && this.redraw(each)));
     clearTimeout(this.resting);
     this.resting = setTimeout(() => away.forEach((each) => this.redraw(each)), 80);
@@ -183,7 +183,7 @@ class Explorer {
     host.textContent = `${kept}. The best has ${percent(this.accuracy[best])}${this.known} at ${first}.`;
   }
 
-  // Which limits cannot be kept alone, and what they would have to be; or what each would have to be while the others stay.
+  // The limits that are infeasible alone, with feasible values; otherwise a feasible value of each limit if the others stay.
   impossible(judged) {
     const set = [...this.costs.keys()].filter((c) => this.limits[c] !== null);
     const least = (c, rows) => rows.reduce((low, i) => Math.min(low, judged[c][i]), Infinity);

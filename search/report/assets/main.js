@@ -1,4 +1,4 @@
-// What this page has is drawn.
+// Draws the contents of this page.
 for (const host of document.querySelectorAll("[data-chart]")) {
   const chart = page.charts[host.dataset.chart];
   new Plot(host, { ...chart, height: 240, label: `${chart.words}. Arrow keys move from point to point.` });

@@ -1,4 +1,4 @@
-// A chart of layers in SVG: dots by the thousand are one path, so that they can be filtered while a slider moves.
+// A chart of layers in SVG: thousands of dots are one path, so that filtering is fast enough for a moving slider.
 const MARGIN = { top: 10, right: 16, bottom: 46 }, LINE = 15, LETTER = 6.8;
 const DIAMOND = "M0 -7L7 0L0 7L-7 0Z", CROSS = "M-5 -5L5 5M5 -5L-5 5";
 
@@ -75,7 +75,7 @@ class Plot {
       this.apart(xTicks, X).map(([at, text]) => [
         svg("path", { d: `M${X(at)} ${MARGIN.top}V${MARGIN.top + inner}` }),
         svg("text", { x: X(at), y: MARGIN.top + inner + 17, "text-anchor": "middle" }, text)]));
-    // The place of a name in the middle of the plot, or of the whole chart where it is longer than the plot is wide.
+    // Centre a name on the plot, or on the whole chart if it is longer than the plot.
     const middle = Math.max(...xName.map((text) => text.length)) * LETTER > wide ? width / 2 : left + wide / 2;
     const spans = (lines, at) => lines.map((text, n) => svg("tspan", { x: at, dy: n ? LINE : 0 }, text));
     const names = svg("g", { class: "names" },
@@ -93,7 +93,7 @@ class Plot {
     this.tip.hide();
   }
 
-  // Ticks with words that would overlap lose the words of every second, third ...
+  // If tick labels would overlap, show only every second, third, ... label.
   apart(ticks, X) {
     const widest = 7 * Math.max(...ticks.map(([, text]) => text.length), 1) + 8;
     const gap = ticks.length > 1 ? Math.abs(X(ticks[1][0]) - X(ticks[0][0])) : Infinity;
@@ -111,7 +111,7 @@ class Plot {
     const at = (horizontal, vertical) => `${X(horizontal).toFixed(1)} ${Y(vertical).toFixed(1)}`;
     const parts = [];
     if (layer.kind === "dots") {
-      // Dots on the same half pixel look like one, and are drawn as one.
+      // Dots on the same half pixel look alike, so only one is drawn.
       const seen = new Set();
       for (let i = 0; i < x.length; i++) {
         if (!known(i)) continue;
@@ -131,7 +131,7 @@ class Plot {
       let pen = false, before = 0;
       for (let i = 0; i < x.length; i++) {
         if (!known(i)) { pen = false; continue; }
-        // Steps, because between two networks a budget gets the one below it and nothing better.
+        // Steps: a budget between two networks gets the cheaper one.
         if (pen && layer.kind === "steps") parts.push(`L${at(x[i], before)}`);
         parts.push(`${pen ? "L" : "M"}${at(x[i], y[i])}`);
         pen = true;
@@ -146,7 +146,7 @@ class Plot {
     return bottom > 0 && top < window.innerHeight;
   }
 
-  // A budget on the horizontal axis: what is beyond it is shaded.
+  // Shade the region beyond a budget on the horizontal axis.
   setLimit(value) { this.limit = value; this.showLimit(); }
 
   showLimit() {
@@ -207,7 +207,7 @@ class Plot {
     this.area.addEventListener("keydown", (event) => this.press(event));
   }
 
-  // Arrow keys go from point to point, from left to right.
+  // Arrow keys move from point to point, from left to right.
   press(event) {
     if (event.key === "Escape") { this.point(null); return; }
     if ((event.key === "Enter" || event.key === " ") && this.current && this.spec.pick) {

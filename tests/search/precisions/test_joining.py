@@ -96,12 +96,12 @@ MBV4 = get_space("ofa-mbv4")
 @pytest.mark.parametrize(
     ("space", "latencies", "losses", "words"),
     [
-        (SMALL, TWINS, (), r"must know what networks lose in int8, .* ofa predictor quantization RUN --precision int8 -o int8\.losses"),
+        (SMALL, TWINS, (), r"needs the accuracy losses of int8, .* ofa predictor quantization RUN --precision int8 -o int8\.losses"),
         (SMALL, TWINS[:1], (FakeLoss(),), "losses of int8 need a table of a device in int8, but the tables are in fp32"),
         (SMALL, (), (FakeLoss(),), "the tables are in none"),
-        (SMALL, TWINS, (FakeLoss(), FakeLoss()), "losses must come once a precision"),
+        (SMALL, TWINS, (FakeLoss(), FakeLoss()), "losses must come once per precision"),
         (SMALL, TWINS, (FakeLoss(space=MBV4),), "but that is ofa-mbv3-tiny with 10 classes and they are of ofa-mbv4 with 1000"),
-        (SMALL, (*TWINS, FakeLatency()), (FakeLoss(),), "must have a table in each of fp32, int8, but that of paper in int8 is missing"),
+        (SMALL, (*TWINS, FakeLatency()), (FakeLoss(),), "must have a table in each of fp32, int8, but paper has none in int8"),
         (SMALL, (TWINS[0], TwinLatency("pi", "int8")), (FakeLoss(),), "each device must come once"),
         (SMALL, (TWINS[0], TimedLatency("pi-int8", "int8")), (FakeLoss(),), "networks are timed one by one on pi-int8; build its table"),
     ],

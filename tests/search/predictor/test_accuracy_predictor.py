@@ -221,9 +221,9 @@ def test_networks_of_another_space_are_refused(predictor: AccuracyPredictor, tmp
     [
         (lambda a, y: (a[:9], y[:9]), "at least 10 networks, but got 9"),
         (lambda a, y: (a[:9] * 2, np.tile(y[:9], 2)), "at least 10 networks, but got 9"),
-        (lambda a, y: (a * 2, np.concatenate([y, 1 - y])), "all 12 networks have an accuracy of 50.0%"),
+        (lambda a, y: (a * 2, np.concatenate([y, 1 - y])), "all 12 have 50.0%"),
         (lambda a, y: (a, y[:-1]), "one accuracy"),
-        (lambda a, y: (a, np.full(len(a), 0.5)), "all 12 networks have an accuracy of 50.0%"),
+        (lambda a, y: (a, np.full(len(a), 0.5)), "all 12 have 50.0%"),
         (lambda a, y: (a, 100 * y), "divide percentages"),
         (lambda a, y: (a, np.where(np.arange(len(y)) == 3, np.nan, y)), "nan"),
     ],

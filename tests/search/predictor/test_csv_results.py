@@ -68,7 +68,7 @@ _OTHER = json.dumps(get_space("ofa-proxyless-tiny").smallest().to_json()).replac
             f'arch,accuracy\n"{_ARCH}",0.5\n"{_OTHER}",0.5\n',
             "networks of one space, but has some of ofa-mbv3-tiny and of ofa-proxyless-tiny",
         ),
-        ("arch,accuracy\n", "but it has none"),
+        ("arch,accuracy\n", "but it has no network"),
         ("", "resolution is missing"),
         ('arch,accuracy\n"{"a",1\n', "correct it"),
     ],

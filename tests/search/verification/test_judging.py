@@ -169,7 +169,7 @@ def test_images_come_from_all_over(make_bundle: Callable[..., Bundle]) -> None:
         ({"class_names": tuple("abcdefghij")}, "of the network's classes in their order, 0, 1, 2 ..., but these are of a, b, c ..."),
         ({"class_names": tuple(map(str, range(11)))}, "it has 10 and the data has 11 classes"),
         ({"known_rule": ImageRule(fit="stretch")}, "must be read as those that the network knows"),
-        ({"images": torch.zeros(20, 1, 8, 8, dtype=torch.uint8), "mean": None, "std": None}, "takes, 3, but these have 1"),
+        ({"images": torch.zeros(20, 1, 8, 8, dtype=torch.uint8), "mean": None, "std": None}, "the network's 3 channels, but these have 1"),
         ({"labels": torch.ones(20, 10, dtype=torch.bool)}, "needs one class per image"),
     ],
 )
