@@ -37,14 +37,23 @@ class Conditions:
 
     @classmethod
     def of(cls, settings: Settings, *, runtime_version: str | None = None, input_shape: tuple[int, ...] | None = None) -> Conditions:
-        """The conditions of a device's or a runtime's settings."""
+        """The conditions of the ``settings`` of a device or a runtime.
+
+        Args:
+            settings: a device, or settings of a runtime.
+            runtime_version: version of the runtime; None if it is unknown.
+            input_shape: shape of the input without the batch; None if it differs between networks.
+        """
         return cls.of_fields(settings.to_json(), runtime_version=runtime_version, input_shape=input_shape)
 
     @classmethod
     def of_fields(
         cls, device: Mapping[str, Any], *, runtime_version: str | None = None, input_shape: tuple[int, ...] | None = None
     ) -> Conditions:
-        """The conditions of a device's fields in a file. Files of earlier versions have no pause: calls were made in a row."""
+        """The conditions of the fields of a ``device`` in a file; other arguments as of ``Conditions.of``.
+
+        Files of earlier versions have no pause: calls were made in a row.
+        """
         return cls(
             batch=device["batch"],
             precision=device["precision"],

@@ -116,7 +116,7 @@ def measure(
 def describe(device: Device, *, silence_limit_s: float = SILENCE_LIMIT_S) -> dict[str, Any]:
     """The device's description of itself (see ``devices.provenance``), and its fields as ``device``. The date is from this machine's clock.
 
-    Nothing is measured yet, so an unreachable device is retried only once.
+    Nothing is measured yet, so an unreachable device is retried only once. ``silence_limit_s`` is how long to wait for its answer.
 
     Raises:
         DeviceError: the device is unreachable, its runtime is not installed, or its description is invalid.

@@ -78,7 +78,13 @@ class Timing:
 
     @classmethod
     def of(cls, samples_R: Floats, *, energy_mj: float | None = None, peak_memory_bytes: int | None = None) -> Timing:
-        """The statistics of at least two samples in ms."""
+        """The statistics of at least two samples in ms.
+
+        Args:
+            samples_R: latencies in ms, one per repeat.
+            energy_mj: of one call; None if it was not measured.
+            peak_memory_bytes: likewise.
+        """
         return cls(
             median_ms=float(np.median(samples_R)),
             p90_ms=float(np.quantile(samples_R, 0.9)),

@@ -69,7 +69,7 @@ class Correction:
         return Latency(latency_ms=latency_ms, latency_low_ms=low_ms, latency_high_ms=high_ms)
 
     def of_block(self, ms: Amount, weight_bytes: Amount) -> Amount:
-        """The contribution of blocks to the latency of a network in ms; it is additive over blocks."""
+        """The contribution of blocks to the latency of a network in ms, from their ``ms`` and ``weight_bytes``; additive over blocks."""
         added: Amount = self.slope * ms + self.ms_per_weight_mib * weight_bytes / _MIB
         return added
 

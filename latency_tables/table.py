@@ -211,7 +211,7 @@ class LatencyTable:
         return self._energies.get(row_key(placed), math.nan)
 
     def require(self, space: Space, lowered: Sequence[PlacedBlock]) -> None:
-        """Check that the table has all blocks of a network.
+        """Check that the table has all blocks of a network: ``lowered``, of ``space``.
 
         Raises:
             TableError: blocks are missing; the message has their number, the first of them, and the command that measures them.
@@ -264,7 +264,7 @@ class LatencyTable:
             )
 
     def estimate(self, space: Space, lowered: Sequence[PlacedBlock]) -> Latency:
-        """The latency of a network from its blocks in ms, corrected if the table is calibrated.
+        """The latency in ms of a network of ``space`` from its blocks ``lowered``, corrected if the table is calibrated.
 
         Raises:
             TableError: blocks are missing; see ``require``.

@@ -125,7 +125,7 @@ class MeasuredAccuracy:
         return self([self.space.decode(row) for row in rows_NC.tolist()])
 
     def recall(self, rows_NC: Rows, values_N: Floats, /) -> None:
-        """Store accuracies (0..1; [N]) of this supernet's networks that were measured before."""
+        """Store accuracies ``values_N`` (0..1) of this supernet's networks ``rows_NC`` that were measured before."""
         self._known.update(zip(map(self.space.decode, rows_NC.tolist()), values_N.tolist(), strict=True))
 
     def interval_of_rows(self, rows_NC: Rows, /) -> tuple[Floats, Floats]:

@@ -119,7 +119,7 @@ class MeasuredLatency:
         return measured_N, measured_N, measured_N
 
     def recall(self, rows_NC: Rows, values_N: Floats, /) -> None:
-        """Store latencies in ms [N] that were measured before; their networks are not measured again."""
+        """Store latencies ``values_N`` in ms that were measured before; the networks ``rows_NC`` are not measured again."""
         self._known.update(zip(map(self.space.decode, rows_NC.tolist()), values_N.tolist(), strict=True))
 
     def energies_of_rows(self, rows_NC: Rows, /) -> Floats:

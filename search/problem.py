@@ -124,7 +124,12 @@ class Problem:
         return tuple(at_device(LATENCIES[0], source.device_name) for source in self.latencies if source.is_measured)
 
     def recall(self, rows_NC: Rows, columns: Columns) -> None:
-        """Give measuring sources the values that were measured before: accuracies, and costs of ``measured_names``; NaN where unknown."""
+        """Give measuring sources the values that were measured before.
+
+        Args:
+            rows_NC: encoded archs.
+            columns: accuracies and costs of ``measured_names`` by name, [N] each; NaN where unknown.
+        """
         told: list[tuple[str, AccuracySource | LatencySource]] = [("accuracy", self.accuracy)]
         told += [(at_device(LATENCIES[0], source.device_name), source) for source in self.latencies]
         for name, source in told:
@@ -172,7 +177,11 @@ class Problem:
         return self.accuracy.interval_of_rows(self.space.rows_in(self.accuracy.space, rows_NC))
 
     def costs_of_rows(self, rows_NC: Rows, names: Iterable[str] | None = None) -> dict[str, Floats]:
-        """Costs of encoded archs by name (None: ``needed``); [N] each.
+        """Costs of encoded archs by name; [N] each.
+
+        Args:
+            rows_NC: encoded archs.
+            names: of the costs; None for ``needed``.
 
         Raises:
             SearchError: a latency source returns a number that is not positive.

@@ -18,7 +18,7 @@ PAGES = Path(__file__).parents[1] / "docs" / "reference"
 ARRAYS = ("Tensor", "Floats", "Integers", "Rows", "ndarray", "Array")
 """Annotations of values that have a shape."""
 
-_SHAPE = re.compile(r"\[\w[\w, .]*\]|\bshape\b|scalar|_[A-Z]{1,6}\b|each [a-z]+\b|as (of )?``")
+_SHAPE = re.compile(r"\[\w[\w, .]*\]|\bshapes?\b|scalar|_[A-Z]{1,6}\b|each [a-z]+\b|as (of )?``")
 _SAID = r"(^|[\s`,])\*{{0,2}}{}(`|:|(, \w+)+:| \(.*\):)"
 """A parameter in a list of arguments, alone or with others, or in a sentence."""
 _REFERENCE = re.compile(r"(?:as|those) (?:of |for |in )?``(\w[\w.]*)``")
@@ -81,8 +81,9 @@ class Documented:
                 place = getattr(place, part, None)
             if place is not None:
                 return place
+        package = self.name.split(".")[0]
         try:
-            return found(name)
+            return found(f"{package}.{name}" if name.isidentifier() else name)
         except (LookupError, TypeError, AttributeError):
             return None
 
@@ -104,10 +105,15 @@ class Documented:
             yield f"does not say when it raises {error}"
 
     def _parameters(self) -> dict[str, inspect.Parameter]:
-        if inspect.isclass(self._value) and (issubclass(self._value, Exception) or getattr(self._value, "_is_protocol", False)):
+        if inspect.isclass(self._value) and self._is_made_elsewhere:
             return {}
         parameters = inspect.signature(self._value).parameters
         return {name: parameter for name, parameter in parameters.items() if name not in ("self", "cls") and not name.startswith("_")}
+
+    @property
+    def _is_made_elsewhere(self) -> bool:
+        """Whether users raise it, implement it, or get it from a function, but do not construct it."""
+        return issubclass(self._value, Exception) or getattr(self._value, "_is_protocol", False) or "made by ``" in self._own
 
     @staticmethod
     def _is_array(annotation: object) -> bool:

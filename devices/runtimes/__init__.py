@@ -134,7 +134,7 @@ class Session(Protocol):
         ...
 
     def run(self, inputs: Mapping[str, Array]) -> list[Array]:
-        """The outputs, in the order of the file.
+        """The outputs, in the order of the file; ``inputs`` are arrays by name, in the shapes of the file with its batch.
 
         Raises:
             DeviceError: the inputs do not match the file's, or the runtime failed.
@@ -145,6 +145,9 @@ class Session(Protocol):
         """A function that executes the network on these inputs and returns the elapsed time, without the transfer of inputs and outputs.
 
         It owns all objects that it uses, so the caller need not keep the session.
+
+        Args:
+            inputs: arrays by name, in the shapes of the file with its batch.
         """
         ...
 
@@ -192,6 +195,10 @@ class Runtime(Protocol):
 
     def load(self, path: Path, settings: Settings) -> Session:
         """Load a file under these settings.
+
+        Args:
+            path: of the file.
+            settings: batch, threads, precision and the runtime's own options.
 
         Raises:
             DeviceError: the library is not installed, or the file is absent, damaged, or has dynamic dimensions other than the batch.

@@ -93,7 +93,14 @@ class Address(ABC):
 
     @abstractmethod
     def bring(self, agent: Agent, paths: Mapping[str, Path]) -> dict[str, str]:
-        """Make files readable for the agent; returns their paths on the machine, by the same names.
+        """Make files readable for the agent.
+
+        Args:
+            agent: a running agent on the machine.
+            paths: files on this machine, by any names.
+
+        Returns:
+            Their paths on the machine, by the same names.
 
         Raises:
             DeviceError: the machine cannot store the files.

@@ -179,6 +179,7 @@ class QuantizationLoss:
         Raises:
             FileError: the file is absent, damaged, of another kind, or of an unsupported schema.
             SpaceError: the class of its space has not been imported.
+            SearchError: its values are out of range.
         """
         rows, info = _FILES.read(path)
         space = stored_space(info.space_json, info.space, info.num_classes, f"'{path}'")
