@@ -118,7 +118,7 @@ def test_pages_show_what_networks_of_an_adopted_model_may_choose(adopted: dict[s
     assert page.data["drawings"]["blocks"][1]["words"] == ["body.0 of the model"]
     text = render(page)
     assert "1: body.0" in text
-    assert "is on the page of the run that" in text
+    assert "are on the page of the run that" in text
 
 
 def test_python_gives_the_same_space_and_leaves_the_model(adopted: dict[str, Any]) -> None:

@@ -41,7 +41,7 @@ def test_networks_of_a_run_are_made_and_measured_on_the_cpu_where_it_is_named(pl
 def test_where_nothing_of_a_run_is_measured_the_option_is_wrong_usage(line: str, places: dict[str, Path], tmp_path: Path) -> None:
     found = command_line(*line.format(**places, out=tmp_path).split(), "--on", "cpu")
     assert (found.exit_code, found.stdout) == (2, "")
-    assert "for --on: it is for networks" in " ".join(found.stderr.split())
+    assert "for --on: it is for measuring networks" in " ".join(found.stderr.split())
 
 
 def test_training_takes_the_same_option() -> None:

@@ -64,7 +64,7 @@ def test_training_writes_a_run_and_tells_what_came_out(trained: dict[str, Any]) 
     # Whose choices no phase opens, and which therefore learned nothing.
     (warning,) = trained["warnings"]
     assert "but smallest" in warning
-    assert "free what these networks need in a phase" in warning
+    assert "free the genes of these networks in a phase" in warning
     assert trained["networks"][1]["accuracy"] > 0.5
     assert trained["networks"][0]["macs"] < trained["networks"][1]["macs"]
 

@@ -166,6 +166,6 @@ def test_without_a_compiler_it_says_so(tmp_path: Path) -> None:
 
     with (
         config.patch({"cpp.cxx": ("/nowhere/g++",), "fx_graph_cache": False}),
-        pytest.raises(DeviceError, match="see that there is a comp"),
+        pytest.raises(DeviceError, match="check that there is a comp"),
     ):
         get_runtime("pytorch").load(save_conv(tmp_path / "a.onnx", channels=5, side=7, layers=2), pytorch(compiled=True))

@@ -81,7 +81,7 @@ def test_an_answer_that_is_none_to_the_question(name: str) -> None:
     often = 1
     assert set(outcomes_of(Spoken(answer=answer, retries=1, backoff_s=0), ["a", "b"]).values()) == {RIGHT}
     often = ENDLESS
-    with pytest.raises(DeviceError, match=r"must answer .*2 times in a row on device 'there'; 0 of 2 networks are timed; see") as caught:
+    with pytest.raises(DeviceError, match=r"must answer .*2 times in a row on device 'there'; 0 of 2 networks are timed; check") as caught:
         outcomes_of(Spoken(answer=answer, retries=1, backoff_s=0), ["a", "b"])
     assert is_a_sentence(str(caught.value))
 
