@@ -155,7 +155,7 @@ def test_a_study_says_that_its_disk_is_full(tmp_path: Path) -> None:
 
 
 def test_a_journal_of_a_table_says_that_its_disk_is_full(tmp_path: Path) -> None:
-    with Journal(tmp_path / "t.parquet") as journal, room_for(100), pytest.raises(OfaError, match="what is measured must be kept"):
+    with Journal(tmp_path / "t.parquet") as journal, room_for(100), pytest.raises(OfaError, match="measurements must be written at once"):
         journal.begin({"device": "x" * 200})
 
 

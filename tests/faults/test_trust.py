@@ -255,7 +255,7 @@ def test_no_device_is_looked_up_because_a_front_names_it(tmp_path: Path, monkeyp
         assert ofa(*words).exit_code == 0
     for words in (("query", "front", "--latency", "9s", "--verify"), ("query", "front", "--latency", "9s", "--verify", "--update")):
         result = ofa(*words)
-        assert (result.exit_code, "the front is of evil.toml" in " ".join(result.stderr.split())) == (2, True)
+        assert (result.exit_code, "evil.toml." in result.stderr) == (2, True)
     assert not ran.exists()
     agent = get_device("evil.toml").address.start()
     with pytest.raises(DeviceError):
