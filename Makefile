@@ -40,7 +40,7 @@ test-gpu: $(STAMP) ## the tests that need a GPU
 	@$(BIN)/python -m pytest -m gpu
 
 test-docs: $(STAMP) ## the tests that execute what the docs show
-	@$(BIN)/python -m pytest -m docs
+	@$(BIN)/python -m pytest -n 2 --dist load -m docs
 
 # In an environment of its own, for these libraries are large and nothing else needs them. ONLY="swin or vit" chooses networks.
 test-zoo: .venv-zoo/.installed ## adopting: networks of torchvision, timm and transformers (half an hour)

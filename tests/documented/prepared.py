@@ -26,7 +26,7 @@ README = ("photos", "my_nets.py", "resnet.pth")
 BEGINS_WITH: dict[str, tuple[str, ...]] = {
     "docs/adopting.md": README,
     "docs/budgets.md": ("run", "photos", "results.csv", "phone.parquet", "pi.parquet", "pi.toml"),
-    "docs/devices.md": ("photos", "network"),
+    "docs/devices.md": ("photos", "network", "run"),
     "docs/images.md": ("photos", "more", "run"),
     "docs/int8.md": ("photos", "others", "more", "training-photos", "network", "trained.run", "mine.parquet", "arch.json"),
     "docs/shipping.md": ("photo.jpg", "photo.onnx", "labels.json"),
