@@ -298,7 +298,7 @@ def varying(std: Sequence[float], rule: ImageRule) -> tuple[float, ...]:
 class Splits(NamedTuple):
     """Three parts of a data set.
 
-    Args:
+    Attributes:
         train: images to train on.
         selection: held-out images to select networks on.
         test: images to report the final score on.
