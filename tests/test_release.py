@@ -120,3 +120,7 @@ def test_the_wheel_works_without_the_repository(ofa: Path, tmp_path: Path) -> No
         run([ofa, *words.split()], tmp_path)
     assert (tmp_path / "network" / "README.md").read_text(encoding="utf-8").startswith("#")
     assert (tmp_path / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_the_demo_runs_from_the_wheel(ofa: Path, tmp_path: Path) -> None:
+    assert "Best networks for three budgets" in run([ofa, "demo", "-o", "demo"], tmp_path)
