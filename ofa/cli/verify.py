@@ -12,6 +12,7 @@ from ofa.cli.console import JsonOption, console, emit, format_bytes, format_cond
 from ofa.cli.devices import DeviceOption, FoldersOption, SshConfigOption, remark_version
 from ofa.cli.keeping import ResumeOption, answering
 from ofa.cli.outputs import check_output
+from ofa.cli.run_data import load_run_data
 from ofa.cli.sheets import records
 from ofa.cli.spaces import OwnSpaceOption, check_named, named
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["register", "verify"]
 
-_EXAMPLE = "Example: ofa verify network --device pi --latency 12ms --data photos/"
+_EXAMPLE = "Example: ofa verify network --device pi --latency 12ms --data run"
 
 
 def register(app: typer.Typer) -> None:
@@ -40,7 +41,7 @@ def verify(
     latency: LatencyOption = None,
     data: Annotated[
         str | None,
-        typer.Option("--data", metavar="IMAGES", help="Images of the same classes, to score the file on the device."),
+        typer.Option("--data", metavar="IMAGES", help="Images of its classes, to score the file on the device; of a run, its test images."),
     ] = None,
     images: Annotated[
         int | None, typer.Option("--images", min=1, metavar="N", help="Number of images, evenly spread over --data; by default all.")
@@ -101,9 +102,13 @@ def verify(
 
 
 def _read(data: str, bundle: Bundle) -> Images:
-    """The images that score a bundle, preprocessed for its network."""
+    """The images that score a bundle, preprocessed for its network; those of a run are its test images, as on the card."""
     from ofa.data import load_data
+    from ofa.training import load_run
+    from ofa.training.checkpoint import CONFIG
 
+    if (Path(data) / CONFIG).is_file():
+        return load_run_data(load_run(data)).splits.test
     with progress_bar(f"reading {data}") as progress:
         return load_data(data, rule=bundle.rule, classes=bundle.class_names, progress=progress)
 

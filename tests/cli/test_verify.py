@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from ofa.exporting.bundle import load_bundle
+from ofa.training import load_run
 from tests.commands import command_line
 
 
@@ -109,6 +110,11 @@ def test_every_budget_that_is_missed_is_named_in_one_sentence(bundle: Path) -> N
     assert "must have a file of at most 1000 B" in one.stderr
     assert "query the front with --weights, or export it in another precision" in one.stderr
     assert load_bundle(bundle).card.measured_ms is not None, "a missed budget is an answer, and what was measured is noted"
+
+
+def test_images_of_a_run_are_those_that_it_was_tested_on(bundle: Path, places: dict[str, Path]) -> None:
+    report = answer(bundle, "--device", "fake", "--data", places["run"])
+    assert report["judged"]["images"] == len(load_run(places["run"]).load_data().splits.test)
 
 
 def test_pauses_are_another_measurement(bundle: Path) -> None:
