@@ -57,7 +57,7 @@ def register(app: typer.Typer) -> None:
 def space(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="SPACE", help="A space: its name, its file, or module:attribute; without it, all names are listed."),
+        typer.Argument(metavar="SPACE", help="A space: its name, its file, a run, or module:attribute; without it, all names are listed."),
     ] = None,
     resolution: Annotated[
         Any, typer.Option(parser=parse_resolution_option, metavar="PIXELS", help="Only networks of this input size: 224 or 224x160.")

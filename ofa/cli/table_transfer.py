@@ -30,7 +30,7 @@ __all__ = ["transfer"]
 def transfer(
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A latency table of another device.")],
     space: Annotated[
-        str, typer.Option("--space", metavar="SPACE", help="The space that it was built for: a name, a space file, or module:attribute.")
+        str, typer.Option("--space", metavar="SPACE", help="The space that it was built for: a name, a file, a run, or module:attribute.")
     ],
     device: DeviceOption,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="TABLE", help="Where to write the new device's table.")],

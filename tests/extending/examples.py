@@ -14,10 +14,9 @@ from pathlib import Path
 from tests.photos import write_photos
 from tests.sources import ROOT
 
-__all__ = ["EXAMPLES", "PAGE", "Workplace", "make_workplace"]
+__all__ = ["EXAMPLES", "Workplace", "make_workplace"]
 
 EXAMPLES = ROOT / "docs" / "examples"
-PAGE = ROOT / "docs" / "extending.md"
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,13 @@ import pytest
 
 from latency_tables import LatencyTable
 from search.front.front import Front
-from tests.extending.examples import EXAMPLES, PAGE, Workplace, make_workplace
+from tests.documented.fences import EXTENDING, commands, page_of, read_fences
+from tests.extending.examples import EXAMPLES, Workplace, make_workplace
+from tests.sources import ROOT
 
-TEXT = PAGE.read_text(encoding="utf-8")
-FILES = dict(re.findall(r'^```\w+ title="([^"]+)"\n(.*?)^```$', TEXT, re.MULTILINE | re.DOTALL))
-SHELL = "".join(re.findall(r"^```sh\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL))
-COMMANDS = [line.partition("  #")[0].strip() for line in SHELL.splitlines()]
+BLOCKS = read_fences(EXTENDING, page_of(EXTENDING))
+FILES = {block.name: block.text for block in BLOCKS if block.name}
+COMMANDS = [command for block in BLOCKS if block.language == "sh" for command in commands(block)]
 WALK = """
 import json, shlex, sys
 from tests.commands import command_line
@@ -47,7 +48,7 @@ def test_an_example_names_nothing_private(name: str) -> None:
 
 
 def test_the_contracts_hold_in_a_folder_of_ones_own(workplace: Workplace) -> None:
-    config = str(PAGE.parents[1] / "pyproject.toml")
+    config = str(ROOT / "pyproject.toml")
     said = workplace.python("-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", config, "test_mine.py")
     assert re.search(r"\d{2} passed", said), said
     assert "failed" not in said
